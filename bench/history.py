@@ -1,0 +1,124 @@
+"""The recorded operations of a run.
+
+One JSON object a line, appended as operations complete, one file per client process. The file format
+is small on purpose: a history from another tool converts in a dozen lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import msgspec
+
+from nodes.effects import OperationKind, Outcome, Value, Version
+
+
+class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One operation of a history.
+
+    ``process``: a logical client; it has one operation open at a time, and is never used again after
+    one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload wanted it
+    sent; ``invoked_ns``: when it was sent; ``completed_ns``: when its outcome was known (None: never);
+    all `time.monotonic_ns()` of one host. ``value``: written, or read (a list where a read saw
+    siblings). ``applied``: for a CAS that ended ok; False: refused, ``seen`` is the value it found.
+    ``node``: the node that was asked. ``version``: as the replica returned it.
+    """
+
+    process: str
+    id: int
+    op: OperationKind
+    key: str
+    outcome: Outcome
+    invoked_ns: int
+    completed_ns: int | None = None
+    intended_ns: int | None = None
+    value: Value | list[Value] = None
+    expected: Value = None
+    applied: bool | None = None
+    seen: Value = None
+    node: str | None = None
+    version: Version = None
+    error: str | None = None
+
+
+class BadHistory(ValueError):
+    """A history file that cannot be used: names file, line and reason."""
+
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+
+
+class HistoryWriter:
+    """Appends records to a file; what was appended is handed to the system every ``flush_every_s``
+    seconds at the latest, if `append` or `flush` is called that often. Use as a context manager."""
+
+    def __init__(self, path: Path, *, flush_every_s: float = 0.2) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = path.open("ab", buffering=1 << 20)
+        self._encode = msgspec.json.Encoder().encode
+        self._flush_every_ns = int(flush_every_s * 1e9)
+        self._flushed_ns = time.monotonic_ns()
+        self.count = 0
+
+    def append(self, record: OperationRecord) -> None:
+        """Add one completed (or abandoned) operation."""
+        self._file.write(self._encode(record) + b"\n")
+        self.count += 1
+        now = time.monotonic_ns()
+        if now - self._flushed_ns > self._flush_every_ns:
+            self._flushed_ns = now
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+    def __enter__(self) -> HistoryWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_history(path: Path) -> Iterator[OperationRecord]:
+    """The records of one file, in file order.
+
+    A last line without its newline is a record that was cut off by a crash: it is left out.
+    Raises BadHistory for any other line that does not fit.
+    """
+    decode = msgspec.json.Decoder(OperationRecord).decode
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            if len(line) > MAX_LINE_BYTES:
+                raise BadHistory(
+                    f"{path}:{number}: line of {len(line)} bytes, limit {MAX_LINE_BYTES}"
+                )
+            try:
+                record = decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise BadHistory(f"{path}:{number}: {error}") from None
+            if record.completed_ns is not None and record.completed_ns < record.invoked_ns:
+                raise BadHistory(f"{path}:{number}: completed_ns is before invoked_ns")
+            yield record
+
+
+def read_histories(paths: Iterable[Path]) -> list[OperationRecord]:
+    """All records of several files, ordered by invocation."""
+    records = [record for path in sorted(paths) for record in read_history(path)]
+    records.sort(key=lambda record: (record.invoked_ns, record.id))
+    return records

@@ -1,0 +1,270 @@
+"""The run folder: the only file format that rooms share.
+
+    manifest.json     what ran, with which seed, on what; updated at the end of the run
+    history/*.jsonl   operations, one file per client process (`bench.history`); final reads are in
+                      history/final.jsonl
+    load/*.json       one `LoadSummary` per client process; missing where the process was cut short
+    faults.jsonl      one `FaultRecord` per injected fault
+    nodes/<id>.jsonl  one `NodeRecord` a line: status, and events such as elections
+    verdict.json      one `Verdict`
+    report.html
+
+All stamps are `time.monotonic_ns()` of one host. Files are written as the run goes, so that a run that
+was cut short leaves what it had.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from bench.history import OperationRecord, read_histories
+
+SCHEMA_VERSION = 1
+VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
+Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
+
+T = TypeVar("T")
+
+
+class BadRunFolder(ValueError):
+    """A folder that is not a run, or a file in it that cannot be read: names it and says why."""
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What ran. ``experiment``: as validated. ``load_started_ns`` and ``load_ended_ns``: the interval
+    in which the workload asked for operations. ``complete``: the run came to its planned end.
+    ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
+    ``clock_error_ns``: bound on the difference of the clocks of two client hosts."""
+
+    schema_version: int = SCHEMA_VERSION
+    capbench_version: str
+    commit: str | None = None
+    experiment_name: str
+    experiment: dict[str, Any]
+    protocol: str
+    claim: Model
+    operations: list[str] = []
+    parameters: dict[str, Any] = {}
+    nodes: list[str]
+    target: str
+    simulated: bool = False
+    seed: int
+    started_utc: str
+    command: list[str] = []
+    versions: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    offered_per_s: float | None = None
+    load_started_ns: int | None = None
+    load_ended_ns: int | None = None
+    clock_error_ns: int = 0
+    complete: bool = False
+    notes: list[str] = []
+
+
+class LoadSummary(msgspec.Struct, kw_only=True):
+    """What one client process did. ``dropped``: operations that the workload wanted and that were not
+    sent, because the in-flight cap was reached; they are no operations of the history, but they count
+    as not available. ``lateness_ms_p99``: how late operations were sent, after their intended time."""
+
+    client: str
+    started_ns: int
+    ended_ns: int
+    offered_per_s: float | None
+    intended: int
+    invoked: int
+    dropped: int
+    dropped_intended_ns: list[int] = []
+    lateness_ms_p50: float | None = None
+    lateness_ms_p99: float | None = None
+
+
+class FaultRecord(msgspec.Struct, kw_only=True):
+    """An injected fault. ``number`` counts the faults of a run from 0. A record is appended when the
+    fault was applied and again when it was healed: the last one of a number counts.
+
+    ``groups``: the node groups of a partition, as resolved at run time; ``nodes``: the nodes that the
+    fault touches; ``links``: the directed links (pairs src, dst). ``error``: why it could not be
+    applied or healed."""
+
+    number: int
+    fault: str
+    parameters: dict[str, Any] = {}
+    groups: list[list[str]] | None = None
+    nodes: list[str] = []
+    links: list[tuple[str, str]] = []
+    planned_ns: int
+    planned_heal_ns: int | None = None
+    started_ns: int | None = None
+    applied_ns: int | None = None
+    heal_started_ns: int | None = None
+    healed_ns: int | None = None
+    error: str | None = None
+
+
+class NodeRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a node told of itself. ``kind`` status: ``probe`` is `Replica.probe()`, ``counters`` the
+    driver's. ``kind`` event: ``name`` and ``details`` are those of `Out.mark`, or the runner's own
+    (``started``, ``killed``, ``exited``)."""
+
+    t_ns: int
+    node: str
+    kind: Literal["status", "event"]
+    name: str | None = None
+    details: dict[str, Any] = {}
+    probe: dict[str, Any] = {}
+    counters: dict[str, int] = {}
+
+
+class WitnessLine(msgspec.Struct, kw_only=True):
+    """One operation of a witness, and the part it plays, in words."""
+
+    operation: OperationRecord
+    role: str
+
+
+class Check(msgspec.Struct, kw_only=True):
+    """What one checker says. ``summary``: one sentence. ``witness``: for *invalid*, the operations that
+    cannot be ordered (as few as possible). ``details``: figures of this checker, documented in it."""
+
+    name: str
+    verdict: VerdictValue
+    model: str
+    algorithm: str
+    operations: int
+    seconds: float
+    summary: str
+    witness: list[WitnessLine] = []
+    details: dict[str, Any] = {}
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """The verdict of a run. ``verdict``: whether the protocol's ``claim`` holds; ``measured_model``: the
+    strongest model that the history does not refute (``none``: not even eventual)."""
+
+    schema_version: int = SCHEMA_VERSION
+    claim: Model
+    verdict: VerdictValue
+    measured_model: Model
+    reason: str
+    converged: bool | None = None
+    checks: list[Check] = []
+
+
+class RunFolder:
+    """Paths, readers and writers of one run. Readers raise BadRunFolder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest_path = path / "manifest.json"
+        self.history_dir = path / "history"
+        self.load_dir = path / "load"
+        self.nodes_dir = path / "nodes"
+        self.faults_path = path / "faults.jsonl"
+        self.verdict_path = path / "verdict.json"
+        self.report_path = path / "report.html"
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest) -> RunFolder:
+        """A new folder with its manifest. Raises FileExistsError if there is a run already."""
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        if folder.manifest_path.exists():
+            raise FileExistsError(f"{path} holds a run already")
+        for directory in (folder.history_dir, folder.load_dir, folder.nodes_dir):
+            directory.mkdir(exist_ok=True)
+        folder.write_manifest(manifest)
+        return folder
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest, whole."""
+        write_json(self.manifest_path, manifest)
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        """Replace the verdict, whole."""
+        write_json(self.verdict_path, verdict)
+
+    def append_fault(self, record: FaultRecord) -> None:
+        """Add a line to faults.jsonl, and hand it to the system at once."""
+        append_line(self.faults_path, record)
+
+    def append_node(self, record: NodeRecord) -> None:
+        """Add a line to the node's file."""
+        append_line(self.nodes_dir / f"{record.node}.jsonl", record)
+
+    def manifest(self) -> Manifest:
+        """What ran."""
+        return _read_json(self.manifest_path, Manifest, "is this a run folder?")
+
+    def verdict(self) -> Verdict | None:
+        """The verdict, None if the run was not checked."""
+        if not self.verdict_path.exists():
+            return None
+        return _read_json(self.verdict_path, Verdict, "run `capbench check` again")
+
+    def operations(self) -> list[OperationRecord]:
+        """All operations, final reads included, by invocation. Raises bench.history.BadHistory."""
+        return read_histories(self.history_dir.glob("*.jsonl"))
+
+    def loads(self) -> list[LoadSummary]:
+        """The summaries of the client processes that came to their end."""
+        return [_read_json(path, LoadSummary, "") for path in sorted(self.load_dir.glob("*.json"))]
+
+    def cut_short(self) -> bool:
+        """Whether a client process left a history without its summary: operations that were open
+        when it was killed are then missing from the history."""
+        done = {path.stem for path in self.load_dir.glob("*.json")}
+        return any(path.stem not in done for path in self.history_dir.glob("*.jsonl"))
+
+    def faults(self) -> list[FaultRecord]:
+        """The faults in order of their number, each as last recorded."""
+        last = {record.number: record for record in _read_lines(self.faults_path, FaultRecord)}
+        return [last[number] for number in sorted(last)]
+
+    def node_records(self) -> list[NodeRecord]:
+        """What all nodes told, by time."""
+        records: list[NodeRecord] = []
+        for path in sorted(self.nodes_dir.glob("*.jsonl")):
+            records.extend(_read_lines(path, NodeRecord))
+        records.sort(key=lambda record: record.t_ns)
+        return records
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON; a reader sees the old file or the new one, never a half."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    os.replace(partial, path)
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append ``value`` as one JSON line."""
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(value) + b"\n")
+
+
+def _read_json(path: Path, kind: type[T], hint: str) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        raise BadRunFolder(f"{path}: not found; {hint}".rstrip("; ")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRunFolder(f"{path}: {error}; {hint}".rstrip("; ")) from None
+
+
+def _read_lines(path: Path, kind: type[T]) -> Iterator[T]:
+    if not path.exists():
+        return
+    decode = msgspec.json.Decoder(kind).decode
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise BadRunFolder(f"{path}:{number}: {error}") from None

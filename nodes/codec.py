@@ -1,0 +1,155 @@
+"""Messages to bytes and back. What comes off the wire is not trusted.
+
+A frame is ``version (1 byte) | CRC-32 of the body (4 bytes, big endian) | body``, the body a msgpack
+list of messages. All messages that wait for one destination travel in one frame. The version byte is
+never the first byte of JSON text, so that a request topic can carry either.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar, Union
+
+import msgspec
+
+from nodes.effects import Operation, Reply, Request
+
+WIRE_VERSION = 1
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+MAX_KEY_CHARACTERS = 512
+MAX_VALUE_CHARACTERS = 1024 * 1024
+_HEADER = 5
+
+T = TypeVar("T")
+
+
+class BadFrame(ValueError):
+    """Bytes that are not a frame of ours. ``kind`` is one of too-large, truncated, version, checksum,
+    malformed: what to count it under."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+
+
+class Codec(Generic[T]):
+    """Frames of messages of the given types (tagged structs, or one plain type).
+
+    `decode` raises BadFrame and nothing else, whatever the bytes.
+    """
+
+    def __init__(self, types: Sequence[type[Any]]) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+        union = Union[tuple(types)]  # type: ignore[valid-type]  # noqa: UP007
+        self._decode = msgspec.msgpack.Decoder(list[union]).decode  # type: ignore[valid-type]
+
+    def encode(self, messages: Sequence[T]) -> bytes:
+        """One frame. The caller keeps frames below MAX_FRAME_BYTES."""
+        body = self._encode(messages)
+        return b"%c%b%b" % (WIRE_VERSION, zlib.crc32(body).to_bytes(4, "big"), body)
+
+    def decode(self, frame: bytes) -> list[T]:
+        """The messages of a frame, all or none."""
+        if len(frame) > MAX_FRAME_BYTES:
+            raise BadFrame("too-large", f"{len(frame)} bytes, the limit is {MAX_FRAME_BYTES}")
+        if len(frame) < _HEADER:
+            raise BadFrame("truncated", f"{len(frame)} bytes, a frame has at least {_HEADER}")
+        if frame[0] != WIRE_VERSION:
+            raise BadFrame("version", f"wire version {frame[0]}, this node speaks {WIRE_VERSION}")
+        body = memoryview(frame)[_HEADER:]
+        if zlib.crc32(body) != int.from_bytes(frame[1:_HEADER], "big"):
+            raise BadFrame("checksum", "the checksum does not match")
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise BadFrame("malformed", str(error)) from None
+
+
+def is_frame(payload: bytes) -> bool:
+    """Whether a request payload is one of our frames, rather than JSON."""
+    return payload[:1] == bytes([WIRE_VERSION])
+
+
+def requests_codec() -> Codec[Request]:
+    """Frames that clients send."""
+    return Codec([Request])
+
+
+def replies_codec() -> Codec[Reply]:
+    """Frames that nodes answer with."""
+    return Codec([Reply])
+
+
+class JsonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request as any MQTT 5 client may write it. ``client`` and ``sequence`` are for clients that
+    retry: the same pair is applied at most once."""
+
+    op: str
+    key: str
+    value: Any = None
+    expected: Any = None
+    context: Any = None
+    client: str | None = None
+    sequence: int | None = None
+
+
+_json_request = msgspec.json.Decoder(JsonRequest)
+
+
+def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
+    """A JSON request; ``client`` and ``sequence`` name it where it does not name itself.
+
+    Raises ValueError with one line that says what is wrong and what would be right.
+    """
+    if len(payload) > MAX_FRAME_BYTES:
+        raise ValueError(f"request of {len(payload)} bytes, the limit is {MAX_FRAME_BYTES}")
+    try:
+        raw = _json_request.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"not a request: {error}") from None
+    if raw.op not in ("read", "write", "cas", "delete"):
+        raise ValueError(f"unknown operation {raw.op[:40]!r}: use read, write, cas or delete")
+    if (raw.client is None) != (raw.sequence is None):
+        raise ValueError("client and sequence belong together: give both or neither")
+    try:
+        operation = msgspec.convert(
+            [raw.op, raw.key, raw.value, raw.expected, raw.context], Operation, strict=True
+        )
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"not a request: {error} (a value is null, a bool, number or string)"
+        ) from None
+    request = Request(
+        raw.client or client, sequence if raw.sequence is None else raw.sequence, operation
+    )
+    check_request(request)
+    return request
+
+
+def check_request(request: Request) -> None:
+    """Raises ValueError where a well-formed request is outside our limits."""
+    operation = request.operation
+    if not operation.key or len(operation.key) > MAX_KEY_CHARACTERS:
+        raise ValueError(f"a key has 1 to {MAX_KEY_CHARACTERS} characters")
+    for value in (operation.value, operation.expected):
+        if isinstance(value, str) and len(value) > MAX_VALUE_CHARACTERS:
+            raise ValueError(f"a value has at most {MAX_VALUE_CHARACTERS} characters")
+    if request.sequence < 0 or not request.client or len(request.client) > MAX_KEY_CHARACTERS:
+        raise ValueError("a client has a name and counts its sequences from 0")
+
+
+def encode_json_reply(reply: Reply) -> bytes:
+    """The JSON answer: ``outcome``, and the other fields of `Reply` that say something."""
+    body: dict[str, Any] = {"outcome": reply.outcome}
+    if reply.outcome == "ok":
+        body["value"] = reply.value
+        if reply.version is not None:
+            body["version"] = reply.version
+    if reply.applied is not None:
+        body["applied"] = reply.applied
+        if not reply.applied:
+            body["seen"] = reply.seen
+    if reply.error is not None:
+        body["error"] = reply.error
+    return msgspec.json.encode(body)

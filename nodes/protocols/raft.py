@@ -1,0 +1,4 @@
+from nodes.effects import Replica
+
+
+class Raft(Replica): ...

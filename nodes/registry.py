@@ -1,0 +1,111 @@
+"""Every protocol by name: its replica class, what it claims and what it offers.
+
+A protocol of your own joins by `register` (see docs/ADDING_A_PROTOCOL.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from nodes.effects import Config, OperationKind, Parameters, Replica
+from nodes.protocols.gossip import Gossip
+from nodes.protocols.raft import Raft
+
+Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
+"""Consistency models, strongest first."""
+
+
+class InvalidConfiguration(ValueError):
+    """A protocol, a parameter or a cluster that cannot be. One line that says what would be right."""
+
+
+class Protocol(msgspec.Struct, frozen=True):
+    """A registered protocol. ``parameters``: what it sets differently from its class's defaults."""
+
+    name: str
+    replica: type[Replica]
+    claim: Model
+    operations: tuple[OperationKind, ...]
+    summary: str
+    parameters: Mapping[str, Any] = {}
+
+    def configure(
+        self, node: str, nodes: tuple[str, ...], parameters: Mapping[str, Any] | None = None
+    ) -> Config:
+        """The checked configuration of one replica. Raises InvalidConfiguration."""
+        if not nodes:
+            raise InvalidConfiguration("a cluster has at least one node")
+        if len(set(nodes)) != len(nodes) or node not in nodes:
+            raise InvalidConfiguration(f"node {node!r} must be one of the distinct nodes {nodes}")
+        merged = {**self.parameters, **(parameters or {})}
+        known = self.replica.PARAMETERS.__struct_fields__
+        for name in merged:
+            if name not in known:
+                raise InvalidConfiguration(
+                    f"protocol {self.name} has no parameter {name!r}; it has {', '.join(known)}"
+                )
+        try:
+            checked = msgspec.convert(merged, self.replica.PARAMETERS)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise InvalidConfiguration(f"protocol {self.name}: {error}") from None
+        return Config(node, nodes, checked)
+
+
+PROTOCOLS: dict[str, Protocol] = {}
+
+
+def register(protocol: Protocol) -> None:
+    """Make a protocol known by its name. Raises InvalidConfiguration for a name that is taken."""
+    if protocol.name in PROTOCOLS:
+        raise InvalidConfiguration(f"there is a protocol {protocol.name!r} already")
+    PROTOCOLS[protocol.name] = protocol
+
+
+def get(name: str) -> Protocol:
+    """The protocol of that name. Raises InvalidConfiguration that lists the known ones."""
+    try:
+        return PROTOCOLS[name]
+    except KeyError:
+        known = ", ".join(sorted(PROTOCOLS))
+        raise InvalidConfiguration(f"unknown protocol {name!r}; known: {known}") from None
+
+
+def node_ids(count: int) -> tuple[str, ...]:
+    """``n1`` to ``n<count>``. Raises InvalidConfiguration for fewer than one."""
+    if count < 1:
+        raise InvalidConfiguration(f"a cluster has at least one node, not {count}")
+    return tuple(f"n{i}" for i in range(1, count + 1))
+
+
+__all__ = [
+    "PROTOCOLS",
+    "InvalidConfiguration",
+    "Model",
+    "Parameters",
+    "Protocol",
+    "get",
+    "node_ids",
+    "register",
+]
+
+register(
+    Protocol(
+        name="raft",
+        replica=Raft,
+        claim="linearizable",
+        operations=("read", "write", "cas", "delete"),
+        summary="a leader replicates a log to a majority; elections by randomised timeouts",
+    )
+)
+register(
+    Protocol(
+        name="gossip",
+        replica=Gossip,
+        claim="eventual",
+        operations=("read", "write", "delete"),
+        summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
+    )
+)

@@ -1,0 +1,34 @@
+"""The MQTT topics of a cluster. Every room that names a topic takes it from here."""
+
+from __future__ import annotations
+
+
+class Topics:
+    """Topic names below ``capbench/<cluster>``. ``node``, ``src``, ``dst`` are node ids (``n1``)."""
+
+    def __init__(self, cluster: str) -> None:
+        self.root = f"capbench/{cluster}"
+
+    def link(self, src: str, dst: str) -> str:
+        """Protocol messages on the directed link from ``src`` to ``dst``."""
+        return f"{self.root}/net/{src}/{dst}"
+
+    def inbox(self, dst: str) -> str:
+        """Filter for all links that end at ``dst``."""
+        return f"{self.root}/net/+/{dst}"
+
+    def request(self, node: str) -> str:
+        """Requests of clients to ``node``."""
+        return f"{self.root}/req/{node}"
+
+    def reply(self, group: str, client: str) -> str:
+        """Replies to one client process of a client group."""
+        return f"{self.root}/rep/{group}/{client}"
+
+    def control(self, node: str) -> str:
+        """Commands of the runner to ``node``. Nobody else may publish here."""
+        return f"{self.root}/ctl/{node}"
+
+    def status(self, node: str) -> str:
+        """What ``node`` tells of itself: status and events. ``+`` for all nodes."""
+        return f"{self.root}/status/{node}"
