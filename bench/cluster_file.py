@@ -1,0 +1,57 @@
+"""How load finds a running cluster: a small JSON file that the runner (or `capbench up`) writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A TCP address."""
+
+    host: str
+    port: int
+
+
+class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the nodes of a running cluster take requests.
+
+    ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node ->
+    the proxy in front of the broker through which client group ``group`` publishes requests to that
+    node, so that a fault can hit the requests of one node. ``username`` and ``password``: None where
+    the broker takes anybody (loopback only).
+    """
+
+    cluster: str
+    protocol: str
+    nodes: list[str]
+    operations: list[str]
+    broker: Address
+    group: str
+    request_links: dict[str, Address]
+    username: str | None = None
+    password: str | None = None
+
+
+class BadClusterFile(ValueError):
+    """The file is not there or not what it should be: names it and says what to do."""
+
+
+def read_cluster_file(path: Path) -> ClusterFile:
+    """Raises BadClusterFile."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ClusterFile)
+    except FileNotFoundError:
+        raise BadClusterFile(
+            f"{path}: not found; start a cluster with `capbench up --protocol raft --nodes 3`"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadClusterFile(f"{path}: not a cluster file: {error}") from None
+
+
+def write_cluster_file(path: Path, cluster: ClusterFile) -> None:
+    """Write the file, readable by its owner only, since it may hold a password."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(cluster), indent=2) + b"\n")
