@@ -17,10 +17,10 @@ class Address(msgspec.Struct, frozen=True):
 class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     """Where the nodes of a running cluster take requests.
 
-    ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node ->
-    the proxy in front of the broker through which client group ``group`` publishes requests to that
-    node, so that a fault can hit the requests of one node. ``username`` and ``password``: None where
-    the broker takes anybody (loopback only).
+    ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node
+    -> the proxy in front of the broker through which client group ``group`` publishes requests to
+    that node, so that a fault can hit the requests of one node. ``username`` and ``password``: None
+    where the broker takes anybody (loopback only).
     """
 
     cluster: str

@@ -1,7 +1,7 @@
 """The recorded operations of a run.
 
-One JSON object a line, appended as operations complete, one file per client process. The file format
-is small on purpose: a history from another tool converts in a dozen lines.
+One JSON object a line, appended as operations complete, one file per client process. The file
+format is small on purpose: a history from another tool converts in a dozen lines.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from nodes.effects import OperationKind, Outcome, Value, Version
 class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One operation of a history.
 
-    ``process``: a logical client; it has one operation open at a time, and is never used again after
-    one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload wanted it
-    sent; ``invoked_ns``: when it was sent; ``completed_ns``: when its outcome was known (None: never);
-    all `time.monotonic_ns()` of one host. ``value``: written, or read (a list where a read saw
-    siblings). ``applied``: for a CAS that ended ok; False: refused, ``seen`` is the value it found.
-    ``node``: the node that was asked. ``version``: as the replica returned it.
+    ``process``: a logical client; it has one operation open at a time, and is never used again
+    after one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload
+    wanted it sent; ``invoked_ns``: when it was sent; ``completed_ns``: when its outcome was known
+    (None: never); all `time.monotonic_ns()` of one host. ``value``: written, or read (a list where
+    a read saw siblings). ``applied``: for a CAS that ended ok; False: refused, ``seen`` is the
+    value it found. ``node``: the node that was asked. ``version``: as the replica returned it.
     """
 
     process: str

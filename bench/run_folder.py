@@ -9,8 +9,8 @@
     verdict.json      one `Verdict`
     report.html
 
-All stamps are `time.monotonic_ns()` of one host. Files are written as the run goes, so that a run that
-was cut short leaves what it had.
+All stamps are `time.monotonic_ns()` of one host. Files are written as the run goes, so that a run
+that was cut short leaves what it had.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class BadRunFolder(ValueError):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What ran. ``experiment``: as validated. ``load_started_ns`` and ``load_ended_ns``: the interval
-    in which the workload asked for operations. ``complete``: the run came to its planned end.
-    ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
+    """What ran. ``experiment``: as validated. ``load_started_ns`` and ``load_ended_ns``: the
+    interval in which the workload asked for operations. ``complete``: the run came to its planned
+    end. ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
     ``clock_error_ns``: bound on the difference of the clocks of two client hosts."""
 
     schema_version: int = SCHEMA_VERSION
@@ -67,9 +67,10 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 
 class LoadSummary(msgspec.Struct, kw_only=True):
-    """What one client process did. ``dropped``: operations that the workload wanted and that were not
-    sent, because the in-flight cap was reached; they are no operations of the history, but they count
-    as not available. ``lateness_ms_p99``: how late operations were sent, after their intended time."""
+    """What one client process did. ``dropped``: operations that the workload wanted and that were
+    not sent, because the in-flight cap was reached; they are no operations of the history, but they
+    count as not available. ``lateness_ms_p99``: how late operations were sent, after their intended
+    time."""
 
     client: str
     started_ns: int
@@ -84,12 +85,12 @@ class LoadSummary(msgspec.Struct, kw_only=True):
 
 
 class FaultRecord(msgspec.Struct, kw_only=True):
-    """An injected fault. ``number`` counts the faults of a run from 0. A record is appended when the
-    fault was applied and again when it was healed: the last one of a number counts.
+    """An injected fault. ``number`` counts the faults of a run from 0. A record is appended when
+    the fault was applied and again when it was healed: the last one of a number counts.
 
-    ``groups``: the node groups of a partition, as resolved at run time; ``nodes``: the nodes that the
-    fault touches; ``links``: the directed links (pairs src, dst). ``error``: why it could not be
-    applied or healed."""
+    ``groups``: the node groups of a partition, as resolved at run time; ``nodes``: the nodes that
+    the fault touches; ``links``: the directed links (pairs src, dst). ``error``: why it could not
+    be applied or healed."""
 
     number: int
     fault: str
@@ -128,8 +129,9 @@ class WitnessLine(msgspec.Struct, kw_only=True):
 
 
 class Check(msgspec.Struct, kw_only=True):
-    """What one checker says. ``summary``: one sentence. ``witness``: for *invalid*, the operations that
-    cannot be ordered (as few as possible). ``details``: figures of this checker, documented in it."""
+    """What one checker says. ``summary``: one sentence. ``witness``: for *invalid*, the operations
+    that cannot be ordered (as few as possible). ``details``: figures of this checker, documented in
+    it."""
 
     name: str
     verdict: VerdictValue
@@ -143,8 +145,9 @@ class Check(msgspec.Struct, kw_only=True):
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """The verdict of a run. ``verdict``: whether the protocol's ``claim`` holds; ``measured_model``: the
-    strongest model that the history does not refute (``none``: not even eventual)."""
+    """The verdict of a run. ``verdict``: whether the protocol's ``claim`` holds;
+    ``measured_model``: the strongest model that the history does not refute (``none``: not even
+    eventual)."""
 
     schema_version: int = SCHEMA_VERSION
     claim: Model

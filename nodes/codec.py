@@ -1,8 +1,8 @@
 """Messages to bytes and back. What comes off the wire is not trusted.
 
-A frame is ``version (1 byte) | CRC-32 of the body (4 bytes, big endian) | body``, the body a msgpack
-list of messages. All messages that wait for one destination travel in one frame. The version byte is
-never the first byte of JSON text, so that a request topic can carry either.
+A frame is ``version (1 byte) | CRC-32 of the body (4 bytes, big endian) | body``, the body a
+msgpack list of messages. All messages that wait for one destination travel in one frame. The
+version byte is never the first byte of JSON text, so that a request topic can carry either.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, Union
 
 import msgspec
 
+from nodes.disk import Append, Compact, Put, Truncate, Write
 from nodes.effects import Operation, Reply, Request
 
 WIRE_VERSION = 1
@@ -25,8 +26,8 @@ T = TypeVar("T")
 
 
 class BadFrame(ValueError):
-    """Bytes that are not a frame of ours. ``kind`` is one of too-large, truncated, version, checksum,
-    malformed: what to count it under."""
+    """Bytes that are not a frame of ours. ``kind`` is one of too-large, truncated, version,
+    checksum, malformed: what to count it under."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -153,3 +154,60 @@ def encode_json_reply(reply: Reply) -> bytes:
     if reply.error is not None:
         body["error"] = reply.error
     return msgspec.json.encode(body)
+
+
+class WriteCodec:
+    """Batches of disk writes to bytes and back, for the durable log.
+
+    ``records`` are the protocol's `Replica.RECORDS`; every other value is plain (scalars, lists and
+    dicts of them). `decode` raises BadFrame.
+    """
+
+    _PUT, _APPEND, _TRUNCATE, _COMPACT = range(4)
+
+    def __init__(self, records: Sequence[type[Any]]) -> None:
+        self._records = frozenset(records)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(list[list[msgspec.Raw]]).decode
+        self._plain = msgspec.msgpack.Decoder().decode
+        if records:
+            union = Union[tuple(records)]  # type: ignore[valid-type]  # noqa: UP007
+            self._record = msgspec.msgpack.Decoder(union).decode
+        else:
+            self._record = self._plain
+
+    def encode(self, writes: Sequence[Write]) -> bytes:
+        """One batch."""
+        rows: list[tuple[Any, ...]] = []
+        records = self._records
+        for write in writes:
+            if isinstance(write, Append):
+                rows.append((self._APPEND, type(write.entry) in records, write.entry))
+            elif isinstance(write, Put):
+                rows.append((self._PUT, type(write.value) in records, write.value, write.key))
+            elif isinstance(write, Truncate):
+                rows.append((self._TRUNCATE, False, write.index))
+            else:
+                is_record = type(write.snapshot) in records
+                rows.append((self._COMPACT, is_record, write.snapshot, write.index))
+        return self._encode(rows)
+
+    def decode(self, batch: bytes | memoryview) -> list[Write]:
+        """The writes of a batch, all or none."""
+        try:
+            return [self._write(row) for row in self._decode(batch)]
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, IndexError) as error:
+            raise BadFrame("malformed", str(error)) from None
+
+    def _write(self, row: list[msgspec.Raw]) -> Write:
+        kind = self._plain(row[0])
+        value = (self._record if self._plain(row[1]) else self._plain)(row[2])
+        if kind == self._APPEND:
+            return Append(value)
+        if kind == self._PUT:
+            return Put(self._plain(row[3]), value)
+        if kind == self._TRUNCATE:
+            return Truncate(value)
+        if kind == self._COMPACT:
+            return Compact(self._plain(row[3]), value)
+        raise BadFrame("malformed", f"no write is of kind {kind!r}")

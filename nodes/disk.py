@@ -106,7 +106,8 @@ class Disk:
     # --- what the replica writes ---
 
     def put(self, key: str, value: Any) -> None:
-        """Set ``key``; None deletes it. Values are scalars, lists of them, or the protocol's RECORDS."""
+        """Set ``key``; None deletes it. Values are scalars, lists of them, or the protocol's
+        RECORDS."""
         self._write(Put(key, value))
 
     def append(self, entry: Any) -> int:

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A replica is a state machine without I/O. A *driver* feeds it batches of inputs (`Replica.step`)
 and carries out what it left in `Replica.out`. Two drivers exist, and both run the same class: the
-live one (`nodes.runtime`, MQTT and a durable log) and the simulator (`nodes.simulator`, virtual time).
+live one (`nodes.runtime`, MQTT and a durable log) and the simulator (`nodes.simulator`, virtual
+time).
 
 The driver's duties:
 
@@ -125,7 +126,10 @@ class Rng(Protocol):
 class Env(Protocol):
     """Time and randomness, handed in by the driver."""
 
-    rng: Rng
+    @property
+    def rng(self) -> Rng:
+        """The replica's own random stream."""
+        ...
 
     def now(self) -> float:
         """Seconds on the node's monotonic clock (which an experiment may drift or jump)."""
@@ -172,8 +176,8 @@ class Out:
         self.marks: list[tuple[str, dict[str, Any]]] = []
 
     def send(self, dst: str, msg: Any, *, early: bool = False) -> None:
-        """Send ``msg`` to node ``dst``, once every write made so far is durable. ``early``: at once;
-        only for a message that stays true if this replica forgets those writes."""
+        """Send ``msg`` to node ``dst``, once every write made so far is durable. ``early``: at
+        once; only for a message that stays true if this replica forgets those writes."""
         self.sends.append(Send(0 if early else self._disk.position, dst, msg))
 
     def reply(self, reply: Reply) -> None:
@@ -278,8 +282,8 @@ class Replica:
         raise NotImplementedError
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
-        """What this replica holds now: key -> (the value, or the siblings in a fixed order; version).
-        Deleted keys are left out. Equal states mean converged replicas."""
+        """What this replica holds now: key -> (the value, or the siblings in a fixed order;
+        version). Deleted keys are left out. Equal states mean converged replicas."""
         raise NotImplementedError
 
 

@@ -19,7 +19,8 @@ Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
 
 
 class InvalidConfiguration(ValueError):
-    """A protocol, a parameter or a cluster that cannot be. One line that says what would be right."""
+    """A protocol, a parameter or a cluster that cannot be. One line that says what would be
+    right."""
 
 
 class Protocol(msgspec.Struct, frozen=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class Topics:
-    """Topic names below ``capbench/<cluster>``. ``node``, ``src``, ``dst`` are node ids (``n1``)."""
+    """Topic names below ``capbench/<cluster>``. ``node``, ``src``, ``dst`` are node ids
+    (``n1``)."""
 
     def __init__(self, cluster: str) -> None:
         self.root = f"capbench/{cluster}"

@@ -1,0 +1,446 @@
+"""The live driver: one replica, a durable log, a clock, and MQTT.
+
+One turn of the event loop: inputs that have arrived are stepped together, the writes of the step
+join the next group commit, and all messages to one destination leave as one PUBLISH. Since the MQTT
+client reads one packet a turn, a step waits for the next turn as long as the last turn brought
+something, at most `_MAX_DEFER` times: under load batches grow, at low load nothing waits.
+
+The duties of a driver are listed in `nodes.effects`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from nodes import registry
+from nodes.codec import (
+    BadFrame,
+    Codec,
+    WriteCodec,
+    check_request,
+    decode_json_request,
+    encode_json_reply,
+    is_frame,
+    replies_codec,
+    requests_codec,
+)
+from nodes.disk import Disk
+from nodes.effects import Durable, Input, Message, Reply, Request, Timer
+from nodes.runtime.durable_log import DurableLog
+from nodes.runtime.mqtt import Connection, Incoming, is_topic, response_properties
+from nodes.runtime.settings import NodeSettings
+from nodes.topics import Topics
+
+log = structlog.get_logger()
+
+_MAX_DEFER = 32
+_MAX_MESSAGES_PER_FRAME = 4096
+_MAX_OPEN_REQUESTS = 100_000
+
+
+class DiskFailed(Exception):
+    """Writing or syncing failed: the node stops, since nobody knows what the disk holds."""
+
+
+class LiveEnv:
+    """Real time and real randomness."""
+
+    def __init__(self) -> None:
+        self.rng = random.Random()
+
+    def now(self) -> float:
+        """`time.monotonic`, seconds."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """`time.time`, seconds."""
+        return time.time()
+
+
+class Asker:
+    """Where the answer to a request goes."""
+
+    __slots__ = ("correlation", "json", "topic")
+
+    def __init__(self, topic: str, correlation: bytes | None, json: bool) -> None:
+        self.topic = topic
+        self.correlation = correlation
+        self.json = json
+
+
+class Driver:
+    """Runs one node until cancelled. `run` raises DiskFailed, CorruptLog, OSError, and whatever
+    invariant the replica broke."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self.topics = Topics(settings.cluster)
+        self.protocol = registry.get(settings.protocol)
+        config = self.protocol.configure(settings.node, tuple(settings.nodes), settings.parameters)
+        replica_type = self.protocol.replica
+        self.log = DurableLog(Path(settings.data_dir), WriteCodec(replica_type.RECORDS))
+        self.disk = Disk.replay(self.log.open())
+        self.durable = self.disk.position
+        self.counters: dict[str, int] = {"torn_bytes_cut": self.log.cut_bytes}
+        self.replica = replica_type(config, LiveEnv(), self.disk)
+
+        self._loop = asyncio.get_running_loop()
+        self._inputs: list[Input] = []
+        self._seen_inputs = 0
+        self._deferred = 0
+        self._turn_scheduled = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._gated: deque[tuple[int, Callable[[], None]]] = deque()
+        self._outbox: dict[str, list[Any]] = {}
+        self._reply_outbox: dict[str, list[Reply]] = {}
+        self._askers: dict[tuple[str, int], Asker] = {}
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._committing = False
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._logged_kinds: set[str] = set()
+        self._boot = f"{settings.node}.{time.time_ns():x}"
+        self._anonymous = 0
+
+        self._messages: Codec[Any] = Codec(replica_type.MESSAGES or (Request,))
+        self._requests = requests_codec()
+        self._replies = replies_codec()
+        self._inbox_prefix = self.topics.inbox("").split("+")[0]
+        self._request_topic = self.topics.request(settings.node)
+        self._connect()
+
+    # --- life ---
+
+    def _connect(self) -> None:
+        settings = self.settings
+        login: dict[str, Any] = {"username": settings.username, "password": settings.password}
+
+        def connection(name: str, host: str, port: int, **options: Any) -> Connection:
+            return Connection(host, port, f"{settings.cluster}-{name}", **login, **options)
+
+        node = settings.node
+        self._links = {
+            peer: connection(f"{node}-to-{peer}", end.host, end.port)
+            for peer, end in settings.links.items()
+            if peer != node
+        }
+        self._reply_links = {
+            group: connection(f"{node}-replies-{group}", end.host, end.port)
+            for group, end in settings.reply_links.items()
+        }
+        broker = settings.broker
+        self._inbox = connection(
+            f"{node}-inbox",
+            broker.host,
+            broker.port,
+            topics=(self.topics.inbox(node), self._request_topic, self.topics.control(node)),
+            on_message=self._on_incoming,
+            keepalive_s=10,
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled, or until something fails that a node must not survive."""
+        tasks = [self._loop.create_task(coroutine) for coroutine in self._coroutines()]
+        try:
+            self._mark("started", {"protocol": self.protocol.name, "log": self.disk.last_index})
+            self._collect()
+            done, _ = await asyncio.wait(
+                [*tasks, self._stopped], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._sync_thread.shutdown(wait=True)
+            self.log.close()
+
+    def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
+        connections = [self._inbox, *self._links.values(), *self._reply_links.values()]
+        return [*(connection.run() for connection in connections), self._tell_status()]
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._stopped.done():
+            self._stopped.set_exception(error)
+
+    # --- inputs ---
+
+    def feed(self, item: Input) -> None:
+        """Give the replica an input, in one of the next turns."""
+        self._inputs.append(item)
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._deferred = 0
+            self._seen_inputs = len(self._inputs)
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if len(self._inputs) > self._seen_inputs and self._deferred < _MAX_DEFER:
+            self._seen_inputs = len(self._inputs)
+            self._deferred += 1
+            self._loop.call_soon(self._turn)
+            return
+        self._turn_scheduled = False
+        inputs, self._inputs = self._inputs, []
+        try:
+            self.replica.step(inputs)
+            self._collect()
+        except BaseException as error:
+            self._fail(error)
+
+    def _on_incoming(self, incoming: Incoming) -> None:
+        topic = incoming.topic
+        if topic.startswith(self._inbox_prefix):
+            self._on_frame(topic, incoming.payload)
+        elif topic == self._request_topic:
+            self._on_request(incoming)
+        else:
+            self._on_control(incoming.payload)
+
+    def _on_frame(self, topic: str, payload: bytes) -> None:
+        src = topic[len(self._inbox_prefix) :].split("/", 1)[0]
+        if src not in self._links:
+            self._count("bad_frame_sender", f"{src!r} is not a node of this cluster")
+            return
+        try:
+            messages = self._messages.decode(payload)
+        except BadFrame as error:
+            self._count(f"bad_frame_{error.kind}", f"from {src}: {error}")
+            return
+        for message in messages:
+            self.feed(Message(src, message))
+
+    def _on_request(self, incoming: Incoming) -> None:
+        topic = incoming.response_topic
+        if not is_topic(topic):
+            self._count("request_without_response_topic", "a request says where to reply (MQTT 5)")
+            return
+        assert topic is not None
+        if is_frame(incoming.payload):
+            try:
+                requests = self._requests.decode(incoming.payload)
+            except BadFrame as error:
+                self._count(f"bad_request_{error.kind}", str(error))
+                return
+            asker = Asker(topic, None, json=False)
+            for request in requests:
+                self._take_request(request, asker)
+            return
+        asker = Asker(topic, incoming.correlation, json=True)
+        self._anonymous += 1
+        try:
+            request = decode_json_request(incoming.payload, self._boot, self._anonymous)
+        except ValueError as error:
+            self._count("bad_request_json", str(error))
+            self._send_reply(asker, Reply("", 0, "fail", error=str(error)))
+            return
+        if request.client == self._boot:
+            # Nobody can send this again, so the replicas need not remember it for long.
+            request = msgspec.structs.replace(request, acked=max(0, self._anonymous - 1024))
+        self._take_request(request, asker)
+
+    def _take_request(self, request: Request, asker: Asker) -> None:
+        op = request.operation.op
+        problem = None
+        if op not in self.protocol.operations:
+            offers = ", ".join(self.protocol.operations)
+            problem = f"unsupported: {self.protocol.name} offers {offers}, not {op}"
+        elif len(self._askers) >= _MAX_OPEN_REQUESTS:
+            problem = f"overloaded: {_MAX_OPEN_REQUESTS} requests are open at this node"
+        else:
+            try:
+                check_request(request)
+            except ValueError as error:
+                problem = str(error)
+        if problem is not None:
+            reply = Reply(request.client, request.sequence, "fail", error=problem)
+            self._send_reply(asker, reply)
+            self._flush()
+            return
+        self._askers[request.client, request.sequence] = asker
+        self.feed(request)
+
+    def _on_control(self, payload: bytes) -> None:
+        try:
+            command = msgspec.json.decode(payload, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._count("bad_control", str(error))
+            return
+        if command.get("cmd") == "digest":
+            self._tell("digest", details=self._digest())
+        else:
+            self._count("bad_control", f"unknown command {str(command.get('cmd'))[:40]!r}")
+
+    # --- effects ---
+
+    def _collect(self) -> None:
+        """Carry out what the last step left in the replica's `out`."""
+        out = self.replica.out
+        writes = self.disk.take()
+        if writes:
+            self.log.append(writes)
+        for name, delay_s in out.timers:
+            handle = self._timers.pop(name, None)
+            if handle is not None:
+                handle.cancel()
+            if delay_s is not None:
+                self._timers[name] = self._loop.call_later(delay_s, self._on_timer, name)
+        for send in out.sends:
+            if send.position <= self.durable:
+                self._send(send.dst, send.msg)
+            else:
+                self._gated.append((send.position, _bind(self._send, send.dst, send.msg)))
+        for position, reply in out.replies:
+            if position <= self.durable:
+                self._answer(reply)
+            else:
+                self._gated.append((position, _bind(self._answer, reply)))
+        for name, details in out.marks:
+            self._mark(name, details)
+        out.timers.clear()
+        out.sends.clear()
+        out.replies.clear()
+        out.marks.clear()
+        if self.log.pending and not self._committing:
+            self._commit()
+        self._flush()
+
+    def _on_timer(self, name: str) -> None:
+        self._timers.pop(name, None)
+        self.feed(Timer(name))
+
+    def _commit(self) -> None:
+        self._committing = True
+        self.log.maybe_rewrite(self.disk)
+        position = self.disk.position
+        future = self._loop.run_in_executor(self._sync_thread, self.log.commit, self.log.take())
+        future.add_done_callback(lambda done: self._on_committed(position, done))
+
+    def _on_committed(self, position: int, done: asyncio.Future[None]) -> None:
+        self._committing = False
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._fail(DiskFailed(f"{self.settings.data_dir}: {error}"))
+            return
+        self.durable = position
+        gated = self._gated
+        # Sends and replies are in one queue in the order of `_collect`; within a step sends come
+        # first, so a reply of an earlier position may wait behind a send of a later one. All of
+        # them belong to one commit, or the later one waits for its own.
+        while gated and gated[0][0] <= position:
+            gated.popleft()[1]()
+        self._flush()
+        self.feed(Durable(position))
+        if self.log.pending:
+            self._commit()
+
+    def _send(self, dst: str, message: Any) -> None:
+        if dst == self.settings.node:
+            self.feed(Message(dst, message))
+        else:
+            self._outbox.setdefault(dst, []).append(message)
+
+    def _answer(self, reply: Reply) -> None:
+        asker = self._askers.pop((reply.client, reply.sequence), None)
+        if asker is None:
+            self._add("replies_without_asker")
+        else:
+            self._send_reply(asker, reply)
+
+    def _send_reply(self, asker: Asker, reply: Reply) -> None:
+        if asker.json:
+            body = encode_json_reply(reply)
+            self._reply_connection(asker.topic).publish(
+                asker.topic, body, response_properties(asker.correlation)
+            )
+        else:
+            self._reply_outbox.setdefault(asker.topic, []).append(reply)
+
+    def _reply_connection(self, topic: str) -> Connection:
+        prefix = self.topics.reply("", "").rstrip("/") + "/"
+        if topic.startswith(prefix):
+            group = topic[len(prefix) :].split("/", 1)[0]
+            return self._reply_links.get(group, self._inbox)
+        return self._inbox
+
+    def _flush(self) -> None:
+        """One PUBLISH to each destination that has messages waiting."""
+        if self._outbox:
+            outbox, self._outbox = self._outbox, {}
+            for dst, messages in outbox.items():
+                topic = self.topics.link(self.settings.node, dst)
+                self._publish(self._links[dst], topic, self._messages, messages)
+                self._add("messages_sent", len(messages))
+        if self._reply_outbox:
+            replies, self._reply_outbox = self._reply_outbox, {}
+            for topic, answers in replies.items():
+                self._publish(self._reply_connection(topic), topic, self._replies, answers)
+
+    def _publish(
+        self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
+    ) -> None:
+        for start in range(0, len(messages), _MAX_MESSAGES_PER_FRAME):
+            frame = codec.encode(messages[start : start + _MAX_MESSAGES_PER_FRAME])
+            if connection.publish(topic, frame):
+                self._add("frames_sent")
+                self._add("bytes_sent", len(frame))
+
+    # --- what the node tells of itself ---
+
+    async def _tell_status(self) -> None:
+        await self._inbox.up.wait()
+        while True:
+            self._tell("status", probe=self.replica.probe(), counters=self._all_counters())
+            await asyncio.sleep(self.settings.status_every_s)
+
+    def _mark(self, name: str, details: dict[str, Any]) -> None:
+        log.info(name, **details)
+        self._tell("event", name=name, details=details)
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        body = {"t_ns": time.monotonic_ns(), "node": self.settings.node, "kind": kind, **fields}
+        self._inbox.publish(self.topics.status(self.settings.node), msgspec.json.encode(body))
+
+    def _digest(self) -> dict[str, Any]:
+        """A hash of all that this replica holds: equal on all replicas once they have converged."""
+        state = sorted(self.replica.state().items())
+        digest = hashlib.blake2b(msgspec.msgpack.encode(state), digest_size=16).hexdigest()
+        return {"digest": digest, "keys": len(state)}
+
+    def _all_counters(self) -> dict[str, int]:
+        connections = [*self._links.values(), *self._reply_links.values()]
+        return {
+            **self.counters,
+            "link_connects": sum(link.connects for link in connections),
+            "frames_dropped": sum(link.dropped for link in connections),
+            "log_bytes_written": self.log.written_bytes,
+            "log_commits": self.log.commits,
+            "requests_open": len(self._askers),
+        }
+
+    def _add(self, counter: str, amount: int = 1) -> None:
+        self.counters[counter] = self.counters.get(counter, 0) + amount
+
+    def _count(self, kind: str, detail: str) -> None:
+        """Count something that should not have come, and log the first of its kind."""
+        self._add(kind)
+        if kind not in self._logged_kinds:
+            self._logged_kinds.add(kind)
+            log.warning("refused", kind=kind, detail=detail, note="logged once, counted always")
+
+
+def _bind(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+    return lambda: function(*arguments)

@@ -1,0 +1,168 @@
+"""MQTT for the live driver. The only importer of aiomqtt.
+
+A `Connection` keeps one connection to the broker up for as long as its task runs: it connects again
+within some 20 ms, each time with a fresh client id and a clean session, and drops what is published
+while it is down: datagram semantics. aiomqtt awaits the socket for each QoS 0 publish and scans its
+pending calls, which costs ten times the publish itself; so `publish` hands the packet to the paho
+client beneath (`_publish_now`, the one place that reaches through). Incoming messages go straight
+to a callback, by a queue class of our own, without a task switch for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiomqtt
+import paho.mqtt.client as paho
+import structlog
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+log = structlog.get_logger()
+
+RECONNECT_S = 0.02
+CONNECT_TIMEOUT_S = 1.0
+MAX_BACKLOG_PACKETS = 2000
+"""Packets that wait for a stalled connection; more are dropped, as a full socket buffer of a
+datagram link would."""
+
+
+class Incoming:
+    """A message from the broker: ``topic``, ``payload``, and where the sender wants the answer."""
+
+    __slots__ = ("correlation", "payload", "response_topic", "topic")
+
+    def __init__(self, message: aiomqtt.Message) -> None:
+        self.topic = message.topic.value
+        payload = message.payload
+        self.payload = payload if isinstance(payload, bytes) else b""
+        properties = message.properties
+        self.response_topic: str | None = getattr(properties, "ResponseTopic", None)
+        self.correlation: bytes | None = getattr(properties, "CorrelationData", None)
+
+
+def response_properties(correlation: bytes | None) -> Properties | None:
+    """The properties of an answer: the correlation data that the request came with."""
+    if correlation is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.CorrelationData = correlation
+    return properties
+
+
+class Connection:
+    """One connection to the broker, kept up by `run`.
+
+    ``name`` starts the client id. ``topics`` are subscribed at every connect; their messages go to
+    ``on_message``, which must not block. ``keepalive_s`` 0: never give up a silent connection, for
+    links whose silence is the experiment. `connects` and `dropped` count.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        name: str,
+        *,
+        topics: Sequence[str] = (),
+        on_message: Callable[[Incoming], None] | None = None,
+        keepalive_s: int = 0,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self.name = name
+        self.up = asyncio.Event()
+        self.connects = 0
+        self.dropped = 0
+        self._host, self._port = host, port
+        self._topics = tuple(topics)
+        self._keepalive_s = keepalive_s
+        self._username, self._password = username, password
+        self._paho: paho.Client | None = None
+        self._queue_type = _sink(on_message) if on_message else None
+        self._last_error = ""
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+        while True:
+            client = aiomqtt.Client(
+                self._host,
+                self._port,
+                identifier=f"{self.name}-{uuid.uuid4().hex[:12]}",
+                protocol=aiomqtt.ProtocolVersion.V5,
+                clean_start=True,
+                keepalive=self._keepalive_s,
+                timeout=CONNECT_TIMEOUT_S,
+                queue_type=self._queue_type,
+                username=self._username,
+                password=self._password,
+                socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            )
+            try:
+                async with client:
+                    for topic in self._topics:
+                        await client.subscribe(topic, qos=0)
+                    # Nobody awaits our publishes, so paho need not call back for each.
+                    client._client.on_publish = None
+                    self._paho = client._client
+                    self.connects += 1
+                    self._last_error = ""
+                    self.up.set()
+                    async for _ in client.messages:
+                        pass  # The sink takes all messages; this loop ends at a disconnect.
+            except aiomqtt.MqttError as error:
+                if str(error) != self._last_error:
+                    self._last_error = str(error)
+                    log.info("disconnected", connection=self.name, reason=str(error))
+            finally:
+                self._paho = None
+                self.up.clear()
+                _discard(client._client)
+            await asyncio.sleep(RECONNECT_S)
+
+    def publish(self, topic: str, payload: bytes, properties: Properties | None = None) -> bool:
+        """Send now, QoS 0. False: the connection is down or stalled, and the message is dropped."""
+        client = self._paho
+        if client is None or not _publish_now(client, topic, payload, properties):
+            self.dropped += 1
+            return False
+        return True
+
+
+def _publish_now(
+    client: paho.Client, topic: str, payload: bytes, properties: Properties | None
+) -> bool:
+    if len(client._out_packet) > MAX_BACKLOG_PACKETS:
+        return False
+    return client.publish(topic, payload, 0, False, properties).rc == paho.MQTT_ERR_SUCCESS
+
+
+def _discard(client: paho.Client) -> None:
+    """Close the socket of a client that will not be used again; aiomqtt leaves it open after a
+    connect that was not answered."""
+    with contextlib.suppress(Exception):
+        client._sock_close()
+
+
+def _sink(on_message: Callable[[Incoming], None]) -> type[asyncio.Queue[aiomqtt.Message]]:
+    """A queue class for aiomqtt that stores nothing: each message goes to ``on_message``."""
+
+    class Sink(asyncio.Queue[aiomqtt.Message]):
+        def put_nowait(self, item: aiomqtt.Message) -> None:
+            try:
+                on_message(Incoming(item))
+            except Exception:
+                # An exception here would end the connection, and with it the node's hearing.
+                log.exception("message handler failed", topic=item.topic.value)
+
+    return Sink
+
+
+def is_topic(value: Any) -> bool:
+    """Whether a response topic that came over the wire can be published to."""
+    return isinstance(value, str) and 0 < len(value) <= 1024 and not set("+#\0") & set(value)

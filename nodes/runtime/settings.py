@@ -1,0 +1,58 @@
+"""What a live node is told at its start: one JSON file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A TCP address."""
+
+    host: str
+    port: int
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node of a cluster.
+
+    ``links``: peer -> where to connect for the directed link to it (a proxy in front of the
+    broker). ``reply_links``: client group -> where to connect for the replies to that group.
+    ``status_every_s``: seconds between two status messages.
+    """
+
+    cluster: str
+    node: str
+    nodes: list[str]
+    protocol: str
+    parameters: dict[str, Any] = {}
+    data_dir: str
+    broker: Endpoint
+    links: dict[str, Endpoint]
+    reply_links: dict[str, Endpoint] = {}
+    username: str | None = None
+    password: str | None = None
+    status_every_s: float = 0.2
+
+
+class BadSettings(ValueError):
+    """The settings cannot be used: one line that says why."""
+
+
+def read_settings(path: Path) -> NodeSettings:
+    """Raises BadSettings."""
+    try:
+        settings = msgspec.json.decode(path.read_bytes(), type=NodeSettings)
+    except OSError as error:
+        raise BadSettings(f"{path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path}: {error}") from None
+    missing = set(settings.nodes) - {settings.node} - set(settings.links)
+    if settings.node not in settings.nodes or missing:
+        raise BadSettings(
+            f"{path}: node must be one of nodes, and links must name every other node "
+            f"(missing: {', '.join(sorted(missing)) or 'none'})"
+        )
+    return settings
