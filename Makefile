@@ -1,0 +1,49 @@
+# Everything a person or CI needs; each target sets up what it uses.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock clean
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
+
+help: ## Show the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
+
+setup: ## Create .venv; get the broker and Toxiproxy. Quick when all is there.
+	@for python in $(PYTHONS); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec "$$python" setup/bootstrap.py; \
+		fi; \
+	done; \
+	echo "setup: stopped. No Python 3.11 or newer is on PATH (looked for: $(PYTHONS))." >&2; \
+	echo "  Debian, Ubuntu:  sudo apt-get install python3 python3-venv" >&2; \
+	exit 1
+
+demo: setup ## Compare the protocols under faults; prints the table and where the report lies.
+	@$(BIN)/capbench compare --preset quick
+
+test: setup ## All tests, with a real broker, Toxiproxy, node processes and Locust.
+	@$(BIN)/pytest
+
+check: setup ## Lint, format, types and import rules; changes nothing.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
+
+lock: setup ## Pin the requirements anew, as far as pyproject.toml asks (UPGRADE=1: newest).
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev \
+		-c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra embedded \
+		-c requirements/dev.txt -o requirements/embedded.txt
+	echo uv | $(LOCK) $(if $(UPGRADE),--upgrade) - \
+		-c requirements/dev.txt -o requirements/uv.txt
+
+clean: ## Remove .venv, caches and what was downloaded; results stay.
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .benchmarks
+	find nodes bench reports chaos tests setup -name __pycache__ -type d -prune -exec rm -rf {} +
