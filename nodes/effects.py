@@ -31,10 +31,10 @@ import msgspec
 
 from nodes.disk import Disk
 
-Value: TypeAlias = None | bool | int | float | str
+Value: TypeAlias = bool | int | float | str | None
 """What a key holds: a JSON scalar, so that values are immutable and hashable."""
 
-Version: TypeAlias = None | int | str | list[int | str] | dict[str, int]
+Version: TypeAlias = int | str | list[int | str] | dict[str, int] | None
 """What a replica says about the age of a value: an index (Raft), a slot (Paxos), a
 ``[counter, node, sequence]`` (quorum register), a vector clock (gossip)."""
 

@@ -1,0 +1,137 @@
+"""Bytes off the wire are not trusted: a frame is whole and ours, or BadFrame with its kind."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.codec import (
+    MAX_FRAME_BYTES,
+    MAX_VALUE_CHARACTERS,
+    BadFrame,
+    Codec,
+    decode_json_request,
+    encode_json_reply,
+    is_frame,
+    requests_codec,
+)
+from nodes.effects import Operation, Reply, Request
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    number: int
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    text: str
+    numbers: tuple[int, ...] = ()
+
+
+CODEC: Codec[Any] = Codec([Ping, Pong])
+messages = st.builds(Ping, st.integers(-(2**63), 2**63 - 1)) | st.builds(
+    Pong, st.text(), st.lists(st.integers(0, 9)).map(tuple)
+)
+
+
+@given(st.lists(messages))
+def test_a_frame_carries_its_messages(batch: list[Any]) -> None:
+    assert CODEC.decode(CODEC.encode(batch)) == batch
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(noise: bytes) -> None:
+    with pytest.raises(BadFrame):
+        CODEC.decode(noise)
+
+
+@given(st.lists(messages, min_size=1), st.data())
+def test_every_flipped_bit_is_noticed(batch: list[Any], data: st.DataObject) -> None:
+    frame = bytearray(CODEC.encode(batch))
+    bit = data.draw(st.integers(0, len(frame) * 8 - 1))
+    frame[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(BadFrame):
+        CODEC.decode(bytes(frame))
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        (b"", "truncated"),
+        (b"\1\0", "truncated"),
+        (CODEC.encode([Ping(1)])[:-1], "checksum"),
+        (b"\2" + CODEC.encode([Ping(1)])[1:], "version"),
+        (b"\1" * (MAX_FRAME_BYTES + 1), "too-large"),
+        (Codec([int]).encode([1, 2]), "malformed"),
+        (requests_codec().encode([Request("c", 1, Operation("read", "k"))]), "malformed"),
+    ],
+)
+def test_what_is_wrong_is_named(frame: bytes, kind: str) -> None:
+    with pytest.raises(BadFrame) as caught:
+        CODEC.decode(frame)
+    assert caught.value.kind == kind
+
+
+def test_a_frame_is_never_taken_for_json() -> None:
+    frame = requests_codec().encode([Request("c", 1, Operation("read", "k"))])
+    assert is_frame(frame)
+    assert not is_frame(b'{"op": "read"}')
+    assert not is_frame(b"")
+
+
+def test_a_json_request_is_named_by_the_node_or_by_itself() -> None:
+    anonymous = decode_json_request(b'{"op":"write","key":"k","value":1}', "n1.boot", 7)
+    assert anonymous == Request("n1.boot", 7, Operation("write", "k", 1))
+    named = decode_json_request(
+        b'{"op":"cas","key":"k","value":"b","expected":"a","client":"me","sequence":3}', "n1", 7
+    )
+    assert named == Request("me", 3, Operation("cas", "k", "b", "a"))
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b"", "not a request"),
+        (b"{", "not a request"),
+        (b"[1]", "not a request"),
+        (b'{"op":"write"}', "key"),
+        (b'{"op":"explode","key":"k"}', "unknown operation 'explode'"),
+        (b'{"op":"write","key":"k","value":[1]}', "a value is null, a bool, number or string"),
+        (b'{"op":"write","key":"","value":1}', "a key has 1 to"),
+        (b'{"op":"write","key":"k","vlaue":1}', "vlaue"),
+        (b'{"op":"read","key":"k","client":"me"}', "belong together"),
+        (b'{"op":"read","key":"k","client":"me","sequence":-1}', "sequences"),
+        (b'{"op":"write","key":"k","value":"%s"}' % (b"x" * (MAX_VALUE_CHARACTERS + 1)), "at most"),
+        (b"[" * 100_000, "not a request"),
+        (b'\xff\xfe{"op"', "not a request"),
+    ],
+)
+def test_a_bad_json_request_gets_one_line(payload: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        decode_json_request(payload, "n1", 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_random_json_like_bytes_never_crash_the_parser() -> None:
+    source = random.Random(7)
+    alphabet = b'{}[]",:0123456789.eopkyvaluert\\u\xff\x00 '
+    for _ in range(5000):
+        payload = bytes(source.choice(alphabet) for _ in range(source.randrange(60)))
+        with pytest.raises(ValueError):
+            decode_json_request(payload, "n1", 1)
+
+
+def test_a_json_reply_says_what_there_is_to_say() -> None:
+    assert encode_json_reply(Reply("c", 1, "ok", 5, version=3)) == (
+        b'{"outcome":"ok","value":5,"version":3}'
+    )
+    assert encode_json_reply(Reply("c", 1, "ok", applied=False, seen="x")) == (
+        b'{"outcome":"ok","value":null,"applied":false,"seen":"x"}'
+    )
+    assert encode_json_reply(Reply("c", 1, "fail", error="unsupported")) == (
+        b'{"outcome":"fail","error":"unsupported"}'
+    )
