@@ -1,0 +1,222 @@
+"""The proxies of every directed link, and the faults that lie on them.
+
+A link is a pair (src, dst). Between nodes it is the way of protocol messages; with a client group
+as one end it is the way of that group's requests to a node, or of the node's replies to the group.
+So a request that is lost and a reply that is lost are cuts like any other:
+
+    ("n1", "n2")    proxy link_n1_n2    node n1 publishes to n2
+    ("g1", "n1")    proxy req_g1_n1     group g1 publishes its requests to n1
+    ("n1", "g1")    proxy rep_g1_n1     node n1 publishes its replies to g1
+
+Whoever publishes is a TCP client of the proxy, so data flows *upstream* on all of them, and every
+toxic is an upstream one. The connection's other direction carries only the broker's CONNACK.
+
+Faults may overlap: a link is cut as long as at least one fault cuts it, and latencies add up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from bench.cluster_file import Address
+from chaos.toxiproxy import Proxy, Toxic, Toxiproxy, ToxiproxyError
+
+Link: TypeAlias = tuple[str, str]
+
+
+class UnknownLink(ValueError):
+    """A pair that is no link of this cluster."""
+
+
+class LinkState(msgspec.Struct, frozen=True):
+    """What lies on a link."""
+
+    cut: bool = False
+    latency_ms: int = 0
+
+
+class LinkFaults:
+    """What the faults that are on now add up to, for each link. A target says how it becomes real,
+    in `apply`. Calls may come from several threads."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        self.links: tuple[Link, ...] = tuple(links)
+        self._known = frozenset(self.links)
+        self._lock = threading.RLock()
+        self._cuts: Counter[Link] = Counter()
+        self._latency_ms: Counter[Link] = Counter()
+
+    def cut(self, links: Iterable[Link]) -> None:
+        """One more fault cuts these links."""
+        links = self._checked(links)
+        with self._lock:
+            self._cuts.update(links)
+            self.apply(links)
+
+    def heal(self, links: Iterable[Link]) -> None:
+        """One fault fewer cuts these links; those that no other fault cuts work again."""
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                self._cuts[link] = max(0, self._cuts[link] - 1)
+            self.apply(links)
+
+    def add_latency(self, latency_ms: Mapping[Link, int]) -> None:
+        """Messages on these links take that much longer, one way, on top of what they take now."""
+        links = self._checked(latency_ms)
+        with self._lock:
+            self._latency_ms.update(dict(latency_ms))
+            self.apply(links)
+
+    def remove_latency(self, latency_ms: Mapping[Link, int]) -> None:
+        """Take back what `add_latency` added."""
+        links = self._checked(latency_ms)
+        with self._lock:
+            for link, added_ms in latency_ms.items():
+                self._latency_ms[link] = max(0, self._latency_ms[link] - added_ms)
+            self.apply(links)
+
+    def heal_all(self) -> None:
+        """No fault is on any link, however many there were."""
+        with self._lock:
+            self._cuts.clear()
+            self._latency_ms.clear()
+            self.apply(self.links)
+
+    def wanted(self, link: Link) -> LinkState:
+        """What should lie on the link now."""
+        return LinkState(self._cuts[link] > 0, self._latency_ms[link])
+
+    def apply(self, links: Sequence[Link]) -> None:
+        """Make these links what `wanted` says. A target overrides it. It tries all of them before
+        it raises, so that one that fails does not keep the others from healing."""
+        raise NotImplementedError
+
+    def _checked(self, links: Iterable[Link]) -> tuple[Link, ...]:
+        links = tuple(links)
+        for link in links:
+            if link not in self._known:
+                raise UnknownLink(f"there is no link from {link[0]} to {link[1]}")
+        return links
+
+
+class Links(LinkFaults):
+    """The links of a live cluster, each through a Toxiproxy proxy of its own.
+
+    ``ports``: one for each of `count` links, in order, all on 127.0.0.1. Faults never use
+    ``/reset`` and never disable a proxy: the first can deadlock the server, the second closes
+    connections, which a partition does not do.
+    """
+
+    def __init__(
+        self,
+        toxiproxy: Toxiproxy,
+        broker: Address,
+        nodes: Sequence[str],
+        groups: Sequence[str],
+        ports: Sequence[int],
+    ) -> None:
+        names = link_names(nodes, groups)
+        if len(ports) < len(names):
+            raise ValueError(f"{len(names)} links need as many ports, not {len(ports)}")
+        super().__init__(names)
+        self._toxiproxy = toxiproxy
+        self._proxies = {
+            link: Proxy(
+                name=name, listen=f"127.0.0.1:{port}", upstream=f"{broker.host}:{broker.port}"
+            )
+            for (link, name), port in zip(names.items(), ports, strict=False)
+        }
+        self._addresses = {
+            link: Address("127.0.0.1", port) for link, port in zip(names, ports, strict=False)
+        }
+        # What the server is known to have; a link whose last call failed is not in it.
+        self._applied: dict[Link, LinkState] = {}
+
+    @staticmethod
+    def count(nodes: int, groups: int) -> int:
+        """How many links, and so ports, that many nodes and client groups need."""
+        return nodes * (nodes - 1) + 2 * nodes * groups
+
+    def create(self) -> None:
+        """Create all proxies, each with its permanent ``latency`` toxic, and put on them what
+        faults want now: so also what rebuilds a server that was restarted. Raises
+        ToxiproxyError."""
+        with self._lock:
+            self._applied.clear()
+            self._toxiproxy.populate(self._proxies.values())
+            for proxy in self._proxies.values():
+                self._toxiproxy.add_toxic(
+                    proxy.name,
+                    Toxic(
+                        name="latency",
+                        type="latency",
+                        stream="upstream",
+                        attributes={"latency": 0, "jitter": 0},
+                    ),
+                )
+            self.apply(self.links)
+
+    def address(self, src: str, dst: str) -> Address:
+        """Where ``src`` connects to publish to ``dst``. Raises UnknownLink."""
+        try:
+            return self._addresses[(src, dst)]
+        except KeyError:
+            raise UnknownLink(f"there is no link from {src} to {dst}") from None
+
+    def state(self) -> dict[Link, LinkState]:
+        """What the server has on each link. Raises ToxiproxyError, also if a proxy is missing."""
+        there = self._toxiproxy.proxies()
+        state: dict[Link, LinkState] = {}
+        for link, proxy in self._proxies.items():
+            if proxy.name not in there:
+                raise ToxiproxyError(f"the proxy {proxy.name} is gone")
+            toxics = {toxic.name: toxic for toxic in there[proxy.name].toxics}
+            latency = toxics["latency"].attributes["latency"] if "latency" in toxics else 0
+            state[link] = LinkState("cut" in toxics, latency)
+        return state
+
+    def apply(self, links: Sequence[Link]) -> None:
+        """Make these links what `wanted` says. Raises ToxiproxyError."""
+        failures: list[ToxiproxyError] = []
+        for link in links:
+            wanted, before = self.wanted(link), self._applied.pop(link, None)
+            try:
+                if wanted != before:
+                    self._change(self._proxies[link].name, wanted, before)
+            except ToxiproxyError as error:
+                failures.append(error)
+            else:
+                self._applied[link] = wanted
+        if failures:
+            first = failures[0]
+            raise type(first)(f"{len(failures)} of {len(links)} links not changed: {first}")
+
+    def _change(self, proxy: str, wanted: LinkState, before: LinkState | None) -> None:
+        # The latency first: an update right after a heal meets connections that are being closed,
+        # and can block for good on one that has delayed data left.
+        if before is None or wanted.latency_ms != before.latency_ms:
+            self._toxiproxy.update_toxic(proxy, "latency", {"latency": wanted.latency_ms})
+        if before is not None and wanted.cut == before.cut:
+            return
+        if wanted.cut:
+            self._toxiproxy.cut(proxy)
+        else:
+            self._toxiproxy.heal(proxy)
+
+
+def link_names(nodes: Sequence[str], groups: Sequence[str]) -> dict[Link, str]:
+    """Every directed link of a cluster, and the name of its proxy."""
+    if set(nodes) & set(groups):
+        raise ValueError(f"a client group is named like a node: {sorted(set(nodes) & set(groups))}")
+    names = {(src, dst): f"link_{src}_{dst}" for src in nodes for dst in nodes if src != dst}
+    for group in groups:
+        for node in nodes:
+            names[(group, node)] = f"req_{group}_{node}"
+            names[(node, group)] = f"rep_{group}_{node}"
+    return names
