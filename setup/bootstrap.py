@@ -100,7 +100,7 @@ def run(
 def complain(step: str, text: str, failed: subprocess.CompletedProcess[str]) -> None:
     say(step, text)
     for line in failed.stdout.strip().splitlines()[-6:]:
-        print(f"           | {line}", flush=True)
+        print(f"       | {line[:160]}", flush=True)
 
 
 # --- the Python environment -------------------------------------------------------------------
@@ -274,12 +274,11 @@ def apt_install(machine: Machine, step: str, *packages: str) -> bool:
 def toxiproxy(root: Path, machine: Machine) -> None:
     """The server on PATH; else the cached copy; else built by Go; else the release binary."""
     cached = root / ".cache" / "toxiproxy-server"
-    if found := machine.find("toxiproxy-server"):
-        say("toxiproxy", f"{found} is used")
-        return
-    if os.access(cached, os.X_OK) and run(cached, "--version").returncode == 0:
-        say("toxiproxy", f"{cached.relative_to(root)} is used")
-        return
+    named = os.environ.get("CAPBENCH_TOXIPROXY")
+    for found in (machine.find("toxiproxy-server"), cached, named):
+        if found and os.access(found, os.X_OK) and run(found, "--version").returncode == 0:
+            say("toxiproxy", f"{found} is used")
+            return
     cached.parent.mkdir(exist_ok=True)
     reasons = []
     for get in (build_toxiproxy, download_toxiproxy):
@@ -288,7 +287,7 @@ def toxiproxy(root: Path, machine: Machine) -> None:
         except CannotSetUp as error:
             reasons.append(str(error))
         else:
-            say("toxiproxy", f"{cached.relative_to(root)} is ready")
+            say("toxiproxy", f"{cached} is ready")
             return
     raise CannotSetUp(four_ways(machine, reasons))
 
