@@ -204,7 +204,7 @@ class Toxiproxy:
                 status = response.status_code
             except requests.Timeout:
                 raise ToxiproxyWedged(
-                    f"{method} {path}: Toxiproxy at {self._base} did not answer in {self.timeout_s} s"
+                    f"{method} {path}: no answer in {self.timeout_s} s from {self._base}"
                 ) from None
             except requests.ConnectionError:
                 raise ToxiproxyDown(

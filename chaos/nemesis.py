@@ -1,0 +1,239 @@
+"""The nemesis: plays a schedule of faults against a cluster, records it, and always heals.
+
+It waits for points in monotonic time, not for intervals, so lateness does not add up. Where faults
+begin and end at the same moment, the new one begins first: between two partitions back to back
+there is no moment without one."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from bench.run_folder import FaultRecord, RunFolder
+from chaos.faults import Fault, FaultContext, LinkControl, Resolved
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """An entry of a schedule. ``number`` counts from 0 in order of time; times are seconds from the
+    start of the load."""
+
+    number: int
+    at_s: float
+    heal_at_s: float
+    fault: Fault
+
+
+class _Counted:
+    """The context as faults that overlap see it: a node is restarted when the last fault that
+    crashed it ends. (Links are counted where they are.)"""
+
+    def __init__(self, context: FaultContext) -> None:
+        self._context = context
+        self._crashes: Counter[str] = Counter()
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        return self._context.nodes
+
+    @property
+    def links(self) -> LinkControl:
+        return self._context.links
+
+    def leader(self) -> str | None:
+        return self._context.leader()
+
+    def crash(self, node: str) -> None:
+        self._crashes[node] += 1
+        self._context.crash(node)
+
+    def restart(self, node: str) -> None:
+        if self._crashes[node] == 1:
+            self._context.restart(node)
+        self._crashes[node] = max(0, self._crashes[node] - 1)
+
+    def restart_all(self) -> None:
+        for node in [node for node, count in self._crashes.items() if count > 0]:
+            self._context.restart(node)
+            self._crashes[node] = 0
+
+
+class Nemesis:
+    """Plays a schedule in a thread of its own. Use as a context manager: leaving it heals, for
+    whatever reason it is left.
+
+    ``seed``: every fault draws from a random stream of its own, named by seed and number, so that
+    the same seed makes the same choices, and leaving one fault out does not change the others.
+    ``on_fault``: called with each record (for progress), from the nemesis's thread."""
+
+    def __init__(
+        self,
+        schedule: Sequence[PlannedFault],
+        context: FaultContext,
+        folder: RunFolder,
+        *,
+        seed: int,
+        on_fault: Callable[[FaultRecord], None] | None = None,
+    ) -> None:
+        self.errors: list[str] = []
+        self._schedule = {planned.number: planned for planned in schedule}
+        self._context = _Counted(context)
+        self._folder = folder
+        self._seed = seed
+        self._on_fault = on_fault
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._records: dict[int, FaultRecord] = {}
+        self._active: dict[int, Resolved] = {}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a fault could not be applied, healed or recorded: the run is not what was asked
+        for. `errors` says what happened, a line each."""
+        return bool(self.errors)
+
+    @property
+    def records(self) -> list[FaultRecord]:
+        """The faults that were begun so far."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    @property
+    def lateness_ms(self) -> list[float]:
+        """How late each fault began, after its planned time."""
+        return [
+            (record.started_ns - record.planned_ns) / 1e6
+            for record in self.records
+            if record.started_ns is not None
+        ]
+
+    def start(self, start_ns: int) -> None:
+        """Begin to play; ``start_ns`` (`time.monotonic_ns()`) is the schedule's time 0."""
+        assert self._thread is None, "a nemesis plays once"
+        self._thread = threading.Thread(target=self._play, args=(start_ns,), name="nemesis")
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the schedule; whether it has come."""
+        assert self._thread is not None, "a nemesis is started first"
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Heal whatever is on, and wait until it is done. May be called at any time, again too."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Nemesis:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- the thread
+
+    def _play(self, start_ns: int) -> None:
+        # (when, 0: begin / 1: end, number)
+        events = [(_at(start_ns, p.at_s), 0, p.number) for p in self._schedule.values()]
+        heapq.heapify(events)
+        try:
+            while events:
+                when_ns, ends, number = heapq.heappop(events)
+                if self._stop.wait(max(0, when_ns - time.monotonic_ns()) / 1e9):
+                    return
+                if ends:
+                    self._end(number)
+                elif self._begin(number, start_ns):
+                    heal_ns = _at(start_ns, self._schedule[number].heal_at_s)
+                    heapq.heappush(events, (heal_ns, 1, number))
+        except Exception as error:  # nothing may keep what is on from being healed
+            self._fault_failed(f"nemesis: {_line(error)}")
+        finally:
+            self._end_all()
+
+    def _begin(self, number: int, start_ns: int) -> bool:
+        """Whether the fault is on."""
+        planned = self._schedule[number]
+        record = FaultRecord(
+            number=number,
+            fault=planned.fault.fault,
+            parameters=planned.fault.parameters(),
+            planned_ns=_at(start_ns, planned.at_s),
+            planned_heal_ns=_at(start_ns, planned.heal_at_s),
+            started_ns=time.monotonic_ns(),
+        )
+        self._records[number] = record
+        try:
+            rng = random.Random(f"{self._seed}/fault/{number}")
+            resolved = planned.fault.resolve(self._context, rng)
+            if resolved.groups is not None:
+                record.groups = [list(group) for group in resolved.groups]
+            record.nodes = list(resolved.nodes)
+            record.links = list(resolved.links)
+            record.parameters["chosen_by"] = resolved.chosen_by
+            self._active[number] = resolved
+            planned.fault.apply(self._context, resolved)
+        except Exception as error:
+            record.error = f"not applied: {_line(error)}"
+            self._fault_failed(f"{record.fault} (fault {number}) {record.error}")
+            self._end(number)  # what was applied in part
+            return False
+        record.applied_ns = time.monotonic_ns()
+        self._record(record)
+        return True
+
+    def _end(self, number: int) -> None:
+        record = self._records[number]
+        resolved = self._active.pop(number, None)
+        if resolved is not None:
+            record.heal_started_ns = time.monotonic_ns()
+            try:
+                self._schedule[number].fault.undo(self._context, resolved)
+                record.healed_ns = time.monotonic_ns()
+            except Exception as error:
+                reason = f"not healed: {_line(error)}"
+                record.error = f"{record.error}; {reason}" if record.error else reason
+                self._fault_failed(f"{record.fault} (fault {number}) {reason}")
+        self._record(record)
+
+    def _end_all(self) -> None:
+        for number in list(self._active):
+            self._end(number)
+        # Once more from the ground up, for whatever an undo that failed has left.
+        for last_resort in (self._context.links.heal_all, self._context.restart_all):
+            try:
+                last_resort()
+            except Exception as error:
+                self._fault_failed(f"not healed at the end: {_line(error)}")
+
+    def _record(self, record: FaultRecord) -> None:
+        try:
+            self._folder.append_fault(record)
+            if self._on_fault is not None:
+                self._on_fault(record)
+        except Exception as error:  # a full disk is no reason not to heal
+            self._fault_failed(f"{record.fault} (fault {record.number}) not recorded: {error}")
+
+    def _fault_failed(self, message: str) -> None:
+        self.errors.append(message)
+
+
+def _at(start_ns: int, offset_s: float) -> int:
+    return start_ns + round(offset_s * 1e9)
+
+
+def _line(error: Exception) -> str:
+    """An exception as one line."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
