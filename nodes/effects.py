@@ -180,9 +180,10 @@ class Out:
         once; only for a message that stays true if this replica forgets those writes."""
         self.sends.append(Send(0 if early else self._disk.position, dst, msg))
 
-    def reply(self, reply: Reply) -> None:
-        """Answer a request, once every write made so far is durable."""
-        self.replies.append((self._disk.position, reply))
+    def reply(self, reply: Reply, *, early: bool = False) -> None:
+        """Answer a request, once every write made so far is durable. ``early``: at once; only for an
+        answer that stays true if this replica forgets those writes (a majority holds the entry)."""
+        self.replies.append((0 if early else self._disk.position, reply))
 
     def set_timer(self, name: str, delay_s: float) -> None:
         """Fire `Timer(name)` after ``delay_s`` seconds, instead of any earlier one of that name."""
