@@ -325,10 +325,10 @@ def _program(program: str, arguments: Sequence[str], *, loses: str, remedy: str)
     if not said:
         detail = loses if path is None else f"{path} does not answer: {loses}"
         return Finding(name=program, status="missing", detail=detail, remedy=remedy)
-    version = re.search(r"\d+(\.\d+)+", " ".join(said))
-    return Finding(
-        name=program, status="ok", detail=f"{version[0] if version else said[0]}, {path}"
-    )
+    # Mosquitto's tools name their version on a later line than the first.
+    line = next((line for line in said if line.startswith(f"{program} version")), said[0])
+    version = re.search(r"\d+(\.\d+)+", line)
+    return Finding(name=program, status="ok", detail=f"{version[0] if version else line}, {path}")
 
 
 def _said(command: Sequence[str], timeout_s: float = 10.0) -> list[str]:

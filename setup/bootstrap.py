@@ -301,8 +301,8 @@ def four_ways(machine: Machine, reasons: Sequence[str]) -> str:
         "Toxiproxy is missing, and set-up could not get it:\n"
         + "".join(f"  - {reason}\n" for reason in reasons)
         + "Any one of these four ways helps; then run `make setup` again:\n"
-        "  1. put `toxiproxy-server` on PATH (Homebrew and Nix have it as toxiproxy)\n"
-        f"  2. copy one that you have to .cache/toxiproxy-server\n"
+        "  1. put `toxiproxy-server` on PATH (Homebrew, Nix: the package toxiproxy)\n"
+        "  2. copy one that you have to .cache/toxiproxy-server\n"
         f"  3. install Go {'.'.join(map(str, OLDEST_GO))} or newer; set-up then builds it from "
         f"{TOXIPROXY_MODULE}/cmd/server@v{TOXIPROXY_VERSION}\n"
         f"  4. download {TOXIPROXY_RELEASE}/toxiproxy-server-{machine.kind}\n"
