@@ -47,6 +47,7 @@ log = structlog.get_logger()
 _MAX_DEFER = 32
 _MAX_MESSAGES_PER_FRAME = 4096
 _MAX_OPEN_REQUESTS = 100_000
+_MAX_UNTOLD = 1000
 
 
 class DiskFailed(Exception):
@@ -109,6 +110,8 @@ class Driver:
         self._committing = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._logged_kinds: set[str] = set()
+        # What could not be told yet: there is no connection at the start, and none without a broker.
+        self._untold: deque[bytes] = deque(maxlen=_MAX_UNTOLD)
         self._boot = f"{settings.node}.{time.time_ns():x}"
         self._anonymous = 0
 
@@ -412,7 +415,11 @@ class Driver:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         body = {"t_ns": time.monotonic_ns(), "node": self.settings.node, "kind": kind, **fields}
-        self._inbox.publish(self.topics.status(self.settings.node), msgspec.json.encode(body))
+        self._untold.append(msgspec.json.encode(body))
+        if self._inbox.up.is_set():
+            topic = self.topics.status(self.settings.node)
+            while self._untold:
+                self._inbox.publish(topic, self._untold.popleft())
 
     def _digest(self) -> dict[str, Any]:
         """A hash of all that this replica holds: equal on all replicas once they have converged."""
@@ -425,6 +432,7 @@ class Driver:
         return {
             **self.counters,
             "link_connects": sum(link.connects for link in connections),
+            "links_down": sum(not link.up.is_set() for link in connections),
             "frames_dropped": sum(link.dropped for link in connections),
             "log_bytes_written": self.log.written_bytes,
             "log_commits": self.log.commits,

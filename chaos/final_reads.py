@@ -1,0 +1,69 @@
+"""After the load: every key is read at every node, through the same door as any client."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from bench.client import Client
+from bench.cluster_file import ClusterFile
+from bench.history import HistoryWriter
+from bench.mqtt_client import MqttClient
+from bench.run_folder import LoadSummary, RunFolder, write_json
+from bench.workload import PlannedOperation
+from nodes.effects import Reply
+
+NAME = "final"
+FIRST_ID = 1 << 40
+"""Ids of final reads start here, above those of any workload."""
+
+
+def final_reads(
+    cluster: ClusterFile, keys: Sequence[str], folder: RunFolder, *, timeout_s: float = 3.0
+) -> None:
+    """Read ``keys`` at every node, all at once, and record it in history/final.jsonl.
+
+    A read that gets no answer in ``timeout_s`` is recorded as ``info``.
+    Raises bench.mqtt_client.BrokerUnreachable.
+    """
+    name = f"{NAME}-{uuid.uuid4().hex[:8]}"
+    client = Client(name, timeout_s=timeout_s)
+    replies: list[Reply] = []
+    mqtt = MqttClient(cluster, name, replies.append)
+    started_ns = time.monotonic_ns()
+    count = 0
+    try:
+        mqtt.connect()
+        with HistoryWriter(folder.history_dir / f"{NAME}.jsonl") as history:
+            for node in cluster.nodes:
+                requests = []
+                for key in keys:
+                    planned = PlannedOperation(FIRST_ID + count, None, node, "read", key, None)
+                    count += 1
+                    request = client.invoke(planned, time.monotonic_ns())
+                    assert request is not None, "no limit was set on open operations"
+                    requests.append(request)
+                if not mqtt.publish(node, requests):
+                    for request in requests:
+                        history.append(client.not_sent(request, time.monotonic_ns()))
+            while client.open_count:
+                mqtt.poll(0.02)
+                now_ns = time.monotonic_ns()
+                ended = [client.on_reply(reply, now_ns) for reply in replies]
+                replies.clear()
+                for record in [*ended, *client.expire(now_ns)]:
+                    if record is not None:
+                        history.append(record)
+    finally:
+        mqtt.close()
+    summary = LoadSummary(
+        client=NAME,
+        started_ns=started_ns,
+        ended_ns=time.monotonic_ns(),
+        offered_per_s=None,
+        intended=count,
+        invoked=count,
+        dropped=0,
+    )
+    write_json(folder.load_dir / f"{NAME}.json", summary)

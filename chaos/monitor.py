@@ -1,0 +1,183 @@
+"""The runner's ear and voice in a cluster: the status and events of every node, and their control.
+
+A direct connection to the broker, past all proxies, so that no fault can blind it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bench.cluster_file import ClusterFile
+from bench.run_folder import NodeRecord
+from nodes.topics import Topics
+
+STALE_S = 2.0
+"""A node that has been silent for longer is shown as such."""
+
+_EVERY_NS = 1_000_000_000
+
+
+class BrokerSilent(Exception):
+    """The broker could not be reached, or did not answer in time."""
+
+
+class Monitor:
+    """Listens to all nodes of a cluster. Use as a context manager.
+
+    ``record``: called with every event and, at most once a second and node, with a status; from the
+    MQTT thread.
+    """
+
+    def __init__(
+        self, cluster: ClusterFile, record: Callable[[NodeRecord], None] | None = None
+    ) -> None:
+        self._cluster = cluster
+        self._topics = Topics(cluster.cluster)
+        self._record = record
+        self._changed = threading.Condition()
+        self._latest: dict[str, NodeRecord] = {}
+        self._recorded_ns: dict[str, int] = {}
+        self._digests: dict[str, tuple[int, str]] = {}
+        self._subscribed = threading.Event()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{cluster.cluster}-monitor-{uuid.uuid4().hex[:12]}",
+            protocol=paho.MQTTv5,
+        )
+        if cluster.username is not None:
+            self._client.username_pw_set(cluster.username, cluster.password)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._on_message
+        self._client.reconnect_delay_set(1, 1)
+
+    def __enter__(self) -> Monitor:
+        broker = self._cluster.broker
+        try:
+            self._client.connect(broker.host, broker.port, keepalive=10)
+        except OSError as error:
+            raise BrokerSilent(f"broker {broker.host}:{broker.port}: {error}") from None
+        self._client.loop_start()
+        if not self._subscribed.wait(5):
+            self.__exit__()
+            raise BrokerSilent(
+                f"broker {broker.host}:{broker.port}: connected, but no answer in 5 s"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: paho.Client, *_: Any) -> None:
+        client.subscribe(self._topics.status("+"), qos=0)
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            told = msgspec.json.decode(message.payload, type=dict[str, Any])
+            node, kind, now = str(told["node"]), told["kind"], int(told["t_ns"])
+            record = msgspec.convert(told, NodeRecord) if kind in ("status", "event") else None
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+            return
+        if node not in self._cluster.nodes:
+            return
+        with self._changed:
+            if kind == "digest":
+                self._digests[node] = (now, str(told.get("details", {}).get("digest")))
+            elif record is not None:
+                if kind == "status":
+                    self._latest[node] = record
+                    if now - self._recorded_ns.get(node, 0) >= _EVERY_NS:
+                        self._recorded_ns[node] = now
+                        self._tell(record)
+                else:
+                    self._tell(record)
+            self._changed.notify_all()
+
+    def _tell(self, record: NodeRecord) -> None:
+        if self._record is not None:
+            self._record(record)
+
+    # --- what the nodes say ---
+
+    def statuses(self) -> dict[str, NodeRecord]:
+        """The last status of each node that was heard within the last `STALE_S` seconds."""
+        now = time.monotonic_ns()
+        with self._changed:
+            return {
+                node: self._latest[node]
+                for node in self._cluster.nodes
+                if node in self._latest and now - self._latest[node].t_ns < STALE_S * 1e9
+            }
+
+    def leader(self) -> str | None:
+        """The node that calls itself leader in the highest term, if the protocol has leaders."""
+        leaders = [
+            (record.probe.get("term") or 0, node)
+            for node, record in self.statuses().items()
+            if record.probe.get("role") == "leader"
+        ]
+        return max(leaders)[1] if leaders else None
+
+    def ready(self) -> bool:
+        """Whether every node expects to serve, has all its links, and names the same leader (or
+        none)."""
+        statuses = self.statuses()
+        if len(statuses) < len(self._cluster.nodes):
+            return False
+        serving = all(
+            record.probe.get("ready") and not record.counters.get("links_down")
+            for record in statuses.values()
+        )
+        return serving and len({record.probe.get("leader") for record in statuses.values()}) == 1
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until ``condition`` holds, looking again whenever a node says something."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                self._changed.wait(min(left, 0.2))
+        return True
+
+    def forget(self, node: str) -> None:
+        """The node was killed: what it said no longer counts."""
+        with self._changed:
+            self._latest.pop(node, None)
+
+    def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
+        """Ask ``nodes`` for a hash of their state until all are equal. None: one did not answer."""
+        wanted = list(nodes)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            asked_ns = time.monotonic_ns()
+            for node in wanted:
+                self._command(node, {"cmd": "digest"})
+
+            def answered(since_ns: int = asked_ns) -> bool:
+                return all(self._digests.get(node, (0, ""))[0] >= since_ns for node in wanted)
+
+            if not self.wait(answered, min(2.0, max(0.1, deadline - time.monotonic()))):
+                if time.monotonic() >= deadline:
+                    return None
+                continue
+            with self._changed:
+                if len({self._digests[node][1] for node in wanted}) == 1:
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            with self._changed:
+                self._changed.wait(0.1)
+
+    def _command(self, node: str, command: dict[str, Any]) -> None:
+        self._client.publish(self._topics.control(node), msgspec.json.encode(command), qos=0)

@@ -1,0 +1,257 @@
+"""The local target: a broker, a Toxiproxy and n node processes on loopback."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.cluster_file import Address, ClusterFile, write_cluster_file
+from bench.run_folder import NodeRecord
+from chaos.broker import NoBroker, broker_command
+from chaos.links import Links
+from chaos.monitor import BrokerSilent, Monitor
+from chaos.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
+from chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
+from nodes.registry import Protocol
+from nodes.runtime.settings import Endpoint, NodeSettings
+
+GROUP = "load"
+"""The one client group of a local run."""
+
+START_TIMEOUT_S = 30.0
+
+
+class TargetFailed(Exception):
+    """The infrastructure of a run could not be started, or did not stay up: one line that says
+    what, where its log lies, and what to do."""
+
+
+class LocalCluster:
+    """A running cluster on this machine. Use as a context manager: whatever it started is gone
+    after it, also after an exception, and also if this process is killed.
+
+    ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
+    what the nodes tell (from another thread). ``broker_port``: None picks a free one.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        nodes: tuple[str, ...],
+        directory: Path,
+        *,
+        cluster: str,
+        parameters: Mapping[str, Any] | None = None,
+        record: Callable[[NodeRecord], None] | None = None,
+        broker_port: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.nodes = nodes
+        self.rng = random.Random(f"local-{seed}")
+        self.notes: list[str] = []
+        self._protocol = protocol
+        self._parameters = dict(parameters or {})
+        self._directory = directory.resolve()
+        self._cluster = cluster
+        self._record = record
+        self._broker_port = broker_port
+        self._data_lock = threading.Lock()
+        self._down: set[str] = set()
+        # Refuses what cannot be before anything is started.
+        for node in nodes:
+            protocol.configure(node, nodes, self._parameters)
+
+    # --- start and stop ---
+
+    def __enter__(self) -> LocalCluster:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self.processes = ProcessGroup()
+        try:
+            self._start()
+        except (NoBroker, ToxiproxyMissing, NoFreePorts, ProcessError, BrokerSilent) as error:
+            self._stop()
+            raise TargetFailed(str(error)) from None
+        except ToxiproxyError as error:
+            self._stop()
+            raise TargetFailed(f"Toxiproxy: {error}; see {self.log_path('toxiproxy')}") from None
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        port, api_port, *link_ports = free_ports(2 + Links.count(len(self.nodes), 1))
+        self.broker = Address("127.0.0.1", self._broker_port or port)
+        if self._broker_port is not None:
+            _refuse_taken_port(self._broker_port)
+        command, note = broker_command(self._directory, self.broker.port)
+        if note:
+            self.notes.append(note)
+        self.processes.spawn("broker", command, stdout_path=self.log_path("broker"))
+        self.processes.spawn(
+            "toxiproxy",
+            [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(api_port)],
+            stdout_path=self.log_path("toxiproxy"),
+        )
+        self._wait_for("broker", self.broker)
+        self._wait_for("toxiproxy", Address("127.0.0.1", api_port))
+        self.toxiproxy = Toxiproxy(Address("127.0.0.1", api_port))
+        self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
+        self.links.create()
+        self.cluster_file = ClusterFile(
+            cluster=self._cluster,
+            protocol=self._protocol.name,
+            nodes=list(self.nodes),
+            operations=list(self._protocol.operations),
+            broker=self.broker,
+            group=GROUP,
+            request_links={node: self.links.address(GROUP, node) for node in self.nodes},
+        )
+        self.cluster_path = self._directory / "cluster.json"
+        write_cluster_file(self.cluster_path, self.cluster_file)
+        self.monitor = Monitor(self.cluster_file, self._record)
+        self.monitor.__enter__()
+        for node in self.nodes:
+            self._start_node(node)
+        self.wait_ready()
+
+    def _stop(self) -> None:
+        monitor: Monitor | None = getattr(self, "monitor", None)
+        if monitor is not None:
+            monitor.__exit__()
+        toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
+        if toxiproxy is not None:
+            toxiproxy.close()
+        self.processes.close()
+
+    def discard_data(self) -> None:
+        """Remove what the nodes stored, once the cluster is stopped."""
+        for node in self.nodes:
+            shutil.rmtree(self._directory / node, ignore_errors=True)
+
+    def log_path(self, name: str) -> Path:
+        """Where a process writes its log."""
+        return self._directory / f"{name}.log"
+
+    def data_path(self, node: str) -> Path:
+        """Where a node keeps its durable log."""
+        return self._directory / node / "data"
+
+    def _wait_for(self, name: str, address: Address) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection((address.host, address.port), timeout=1).close()
+                return
+            except OSError:
+                code = self.processes.ended().get(name)
+                if code is not None or time.monotonic() > deadline:
+                    why = "did not come up in 10 s" if code is None else f"ended with code {code}"
+                    raise TargetFailed(
+                        f"{name} on port {address.port} {why}; {self._last_words(name)}"
+                    ) from None
+                time.sleep(0.01)
+
+    def _start_node(self, node: str) -> None:
+        settings = NodeSettings(
+            cluster=self._cluster,
+            node=node,
+            nodes=list(self.nodes),
+            protocol=self._protocol.name,
+            parameters=self._parameters,
+            data_dir=str(self.data_path(node)),
+            broker=_endpoint(self.broker),
+            links={
+                peer: _endpoint(self.links.address(node, peer))
+                for peer in self.nodes
+                if peer != node
+            },
+            reply_links={GROUP: _endpoint(self.links.address(node, GROUP))},
+        )
+        path = self._directory / node / "settings.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
+        self.processes.spawn(
+            node,
+            [sys.executable, "-m", "nodes", "--settings", path],
+            stdout_path=self.log_path(node),
+        )
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until all nodes expect to serve. Raises TargetFailed."""
+        deadline = time.monotonic() + timeout_s
+        while not self.monitor.wait(self.monitor.ready, 0.5):
+            self.check()
+            if time.monotonic() > deadline:
+                heard = self.monitor.statuses()
+                missing = [n for n in self.nodes if not heard.get(n) or not heard[n].probe["ready"]]
+                raise TargetFailed(
+                    f"the cluster was not ready in {timeout_s:.0f} s; waiting for "
+                    f"{', '.join(missing) or 'one leader'}; logs: {self._directory}"
+                )
+
+    def check(self) -> None:
+        """Raise TargetFailed if anything of ours has ended that nobody stopped."""
+        for name, code in self.processes.ended().items():
+            raise TargetFailed(f"{name} ended with code {code}; {self._last_words(name)}")
+
+    def _last_words(self, name: str) -> str:
+        path = self.log_path(name)
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        return f"its log {path} ends: {lines[-1][:300] if lines else '(empty)'}"
+
+    # --- what the nemesis does ---
+
+    def leader(self) -> str | None:
+        """The node that calls itself leader in the highest term."""
+        return self.monitor.leader()
+
+    def crash(self, node: str) -> None:
+        """SIGKILL: whatever was not durable is lost."""
+        with self._data_lock:
+            self.processes.kill(node)
+            self._down.add(node)
+            self.monitor.forget(node)
+        self._tell(node, "killed")
+
+    def restart(self, node: str) -> None:
+        """Start a killed node again on the same data. Raises TargetFailed."""
+        with self._data_lock:
+            self._down.discard(node)
+            try:
+                self._start_node(node)
+            except ProcessError as error:
+                raise TargetFailed(str(error)) from None
+        self._tell(node, "restarted")
+
+    def _tell(self, node: str, name: str) -> None:
+        if self._record is not None:
+            now = time.monotonic_ns()
+            self._record(NodeRecord(t_ns=now, node=node, kind="event", name=name))
+
+
+def _endpoint(address: Address) -> Endpoint:
+    return Endpoint(address.host, address.port)
+
+
+def _refuse_taken_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise TargetFailed(
+                f"port {port} on 127.0.0.1 is taken; give another one with --broker-port"
+            ) from None
