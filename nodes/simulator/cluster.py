@@ -1,0 +1,308 @@
+"""A simulated cluster: n replicas under virtual time, on simulated links, disks and clocks.
+
+`Cluster` is the stage and has the hands: run, deliver, drop, hold, crash, restart, cut. Who plays
+on it are others: `nodes.simulator.load` (clients), `nodes.simulator.faults` (a tape of faults),
+`nodes.simulator.simulate` (whole seeds), transcript tests and experiments.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from nodes.codec import Codec, WriteCodec
+from nodes.disk import Disk, Write
+from nodes.effects import Config, Message, Replica, Reply, Request
+from nodes.registry import Protocol, node_ids
+from nodes.simulator.clock import Clock
+from nodes.simulator.host import Host, Timing
+from nodes.simulator.network import Link, LinkId, Quality
+from nodes.simulator.timeline import Timeline
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a replica said of itself (`Out.mark`)."""
+
+    at_s: float
+    node: str
+    name: str
+    details: dict[str, Any]
+
+
+class RoundTripChanged(AssertionError):
+    """A message or a write is not the same after encoding and decoding it."""
+
+
+class Cluster:
+    """n nodes that run ``protocol``, started at virtual time 0.
+
+    ``manual``: messages wait on their links until `deliver` or `drop`, writes are durable at once,
+    and steps cost no time; timers fire when time runs (`run`) or by `fire`. ``round_trip``: every
+    message and every write goes through the real codec. ``clock_offsets``: monotonic clocks of
+    different nodes have nothing in common. Raises nodes.registry.InvalidConfiguration.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        *,
+        nodes: int = 5,
+        seed: int = 0,
+        parameters: Mapping[str, Any] | None = None,
+        quality: Quality | None = None,
+        timing: Timing | None = None,
+        trace: bool = False,
+        manual: bool = False,
+        round_trip: bool = False,
+    ) -> None:
+        self.protocol = protocol
+        self.nodes = node_ids(nodes)
+        self.seed = seed
+        self.timeline = Timeline(trace=trace)
+        self.invariants = [invariant() for invariant in protocol.replica.INVARIANTS]
+        self.marks: list[Mark] = []
+        self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
+        """Who gets the replies."""
+        self.quality = quality or Quality()
+        timing = timing or Timing()
+        if manual:
+            timing = Timing(step_s=0.0, fsync_s=0.0)
+        kind = protocol.replica
+        message_trip = _message_round_trip(kind) if round_trip else None
+        write_trip = _write_round_trip(kind) if round_trip else None
+        self.hosts: dict[str, Host] = {}
+        offsets = self.rng("clocks")
+        for node in self.nodes:
+            self.hosts[node] = Host(
+                self,
+                protocol.configure(node, self.nodes, parameters),
+                self._build,
+                timing,
+                Clock(self.timeline, self.rng(f"node/{node}"), offsets.random() * 1e5),
+                self.rng(f"disk/{node}"),
+                write_trip,
+            )
+        codes = {message: i for i, message in enumerate(kind.MESSAGES)}
+        self.links: dict[LinkId, Link] = {}
+        loopback = Quality(latency_s=timing.step_s, jitter_s=0.0)
+        for src in self.nodes:
+            for dst in self.nodes:
+                link = Link(
+                    self.timeline,
+                    src,
+                    dst,
+                    len(self.links),
+                    loopback if src == dst else self.quality,
+                    self.rng(f"link/{src}/{dst}"),
+                    self.hosts[dst].receive,
+                    codes,
+                    message_trip,
+                )
+                if manual:
+                    link.held = []
+                self.links[src, dst] = link
+                self.hosts[src].links[dst] = link
+        for host in self.hosts.values():
+            host.start()
+
+    def rng(self, purpose: str) -> random.Random:
+        """A random stream of its own, the same in every process (a string seed goes through
+        SHA-512)."""
+        return random.Random(f"{self.seed}/{purpose}")
+
+    def _build(self, config: Config, clock: Clock, disk: Disk) -> Replica:
+        return self.protocol.replica(config, clock, disk)
+
+    # --- time ---
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self.timeline.now
+
+    def run(self, seconds: float) -> None:
+        """Let ``seconds`` of virtual time pass."""
+        self.timeline.run_until(self.timeline.now + seconds)
+
+    # --- what is there ---
+
+    def replica(self, node: str) -> Replica:
+        """The replica of a node that is up. Raises KeyError if it is down."""
+        replica = self.hosts[node].replica
+        if replica is None:
+            raise KeyError(f"{node} is down")
+        return replica
+
+    def leader(self) -> str | None:
+        """The node that believes itself leader, of the newest term or ballot; None if there is
+        none."""
+        best: tuple[Any, str] | None = None
+        for node, host in self.hosts.items():
+            if host.replica is not None:
+                probe = host.replica.probe()
+                if probe.get("role") == "leader":
+                    claim = (probe.get("term") or 0, node)
+                    best = claim if best is None else max(best, claim)
+        return best[1] if best else None
+
+    def states(self) -> dict[str, Mapping[str, Any]]:
+        """What each node that is up holds."""
+        return {
+            node: host.replica.state()
+            for node, host in self.hosts.items()
+            if host.replica is not None
+        }
+
+    def converged(self) -> bool:
+        """Whether all nodes that are up hold equal states."""
+        states = list(self.states().values())
+        return all(state == states[0] for state in states[1:])
+
+    def counters(self) -> dict[str, int]:
+        """Sums over all nodes and links, and the events that ran."""
+        hosts, links = self.hosts.values(), self.links.values()
+        return {
+            "events": self.timeline.events,
+            "steps": sum(host.steps for host in hosts),
+            "fsyncs": sum(host.fsyncs for host in hosts),
+            "crashes": sum(host.crashes for host in hosts),
+            "messages_sent": sum(link.sent for link in links),
+            "messages_delivered": sum(link.delivered for link in links),
+            "messages_lost": sum(link.lost for link in links),
+            "messages_cut": sum(link.cut for link in links),
+            "inputs_dropped_at_dead_nodes": sum(host.dropped for host in hosts),
+            "replies_nobody_waits_for": sum(host.orphan_replies for host in hosts),
+        }
+
+    # --- hands: nodes ---
+
+    def crash(self, node: str, *, torn: float = 0.0) -> None:
+        """Kill the process; see `Host.crash`."""
+        self.hosts[node].crash(torn=torn)
+
+    def restart(self, node: str) -> None:
+        """Start the process again."""
+        self.hosts[node].start()
+
+    def fire(self, node: str, timer: str) -> None:
+        """Let a timer fire now."""
+        self.hosts[node].fire(timer)
+
+    def request(self, node: str, request: Request) -> None:
+        """Hand a request to a node, without a network between."""
+        self.hosts[node].receive(request)
+
+    # --- hands: links ---
+
+    def cut(self, links: Iterable[LinkId], number: int = 0, *, in_flight: bool = True) -> None:
+        """Cut directed links, on behalf of fault ``number``."""
+        for link in links:
+            self.links[link].block(number, in_flight=in_flight)
+
+    def degrade(self, links: Iterable[LinkId], quality: Quality, number: int = 0) -> None:
+        """Add delay, loss and so on to directed links, on behalf of fault ``number``."""
+        for link in links:
+            self.links[link].degrade(number, quality)
+
+    def heal_links(self, number: int) -> None:
+        """Undo what fault ``number`` did to links."""
+        for link in self.links.values():
+            link.heal(number)
+
+    def hold(self, links: Iterable[LinkId] | None = None) -> None:
+        """Keep messages on these links (all: None) until `deliver` or `drop`."""
+        for link in self.links.values() if links is None else (self.links[i] for i in links):
+            if link.held is None:
+                link.held = []
+
+    def held(self) -> list[tuple[str, str, Any]]:
+        """The messages that wait, as (src, dst, message)."""
+        return [
+            (link.src, link.dst, message.msg)
+            for link in self.links.values()
+            for message in link.held or ()
+        ]
+
+    def deliver(
+        self,
+        src: str | None = None,
+        dst: str | None = None,
+        wanted: Callable[[Any], bool] = lambda msg: True,
+    ) -> int:
+        """Deliver what waits now from ``src`` to ``dst`` (None: any) and is ``wanted``; what that
+        makes the nodes send waits in turn. Returns how many there were."""
+        taken = self._take(src, dst, wanted)
+        for link, message in taken:
+            link.deliver(message)
+        return len(taken)
+
+    def drop(
+        self,
+        src: str | None = None,
+        dst: str | None = None,
+        wanted: Callable[[Any], bool] = lambda msg: True,
+    ) -> int:
+        """Lose what waits now from ``src`` to ``dst`` (None: any) and is ``wanted``."""
+        taken = self._take(src, dst, wanted)
+        for link, _ in taken:
+            link.lost += 1
+        return len(taken)
+
+    def settle(self, limit: int = 10_000) -> int:
+        """Deliver until nothing waits. Raises RuntimeError after ``limit`` messages."""
+        count = 0
+        while delivered := self.deliver():
+            count += delivered
+            if count > limit:
+                raise RuntimeError(f"{limit} messages and no end")
+        return count
+
+    def _take(
+        self, src: str | None, dst: str | None, wanted: Callable[[Any], bool]
+    ) -> list[tuple[Link, Message]]:
+        taken: list[tuple[Link, Message]] = []
+        for link in self.links.values():
+            if link.held and src in (None, link.src) and dst in (None, link.dst):
+                taken.extend((link, message) for message in link.held if wanted(message.msg))
+                link.held[:] = [message for message in link.held if not wanted(message.msg)]
+        return taken
+
+    # --- called by the hosts ---
+
+    def on_marks(self, node: str, marks: list[tuple[str, dict[str, Any]]]) -> None:
+        """A replica named what happened."""
+        for name, details in marks:
+            self.marks.append(Mark(self.timeline.now, node, name, dict(details)))
+            self.timeline.say(f"{node} MARK {name} {details or ''}".rstrip())
+
+    def on_reply(self, node: str, reply: Reply) -> None:
+        """A replica answered."""
+        self.timeline.say(f"{node} -> {reply.client}  {reply!r}")
+        self.reply_to(node, reply)
+
+
+def _message_round_trip(kind: type[Replica]) -> Callable[[Any], Any]:
+    codec: Codec[Any] = Codec(kind.MESSAGES)
+
+    def round_trip(msg: Any) -> Any:
+        (decoded,) = codec.decode(codec.encode([msg]))
+        if decoded != msg:
+            raise RoundTripChanged(f"{msg!r} came out of the codec as {decoded!r}")
+        return decoded
+
+    return round_trip
+
+
+def _write_round_trip(kind: type[Replica]) -> Callable[[Write], Write]:
+    codec = WriteCodec(kind.RECORDS)
+
+    def round_trip(write: Write) -> Write:
+        (decoded,) = codec.decode(codec.encode([write]))
+        if decoded != write:
+            raise RoundTripChanged(f"{write!r} came back from the disk as {decoded!r}")
+        return decoded
+
+    return round_trip

@@ -1,0 +1,425 @@
+"""One simulated node: it does a driver's duties (see `nodes.effects`) for a replica, and its
+faults.
+
+Theory of operation
+-------------------
+An input that arrives while the node is idle is stepped at once; the step keeps the node busy for
+``step_s``, and whatever arrives meanwhile is stepped together afterwards. Writes of a step go to
+`StableStorage`; if no fsync is in flight one starts, for everything that waits. What the replica
+sends behind those writes is kept in a queue (the durability gate) until the fsync returns.
+
+A crash throws the replica away, with its timers, its inbox and its gate. A restart builds a new one
+on the disk that survived. *Traps* crash a node at an exact place: before an fsync, after it but
+before anything leaves, right after what waited for it left, after a message of some type, or at a
+mark.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+
+from nodes.disk import Append, Disk, Put, Write
+from nodes.effects import Config, Durable, Input, Message, Replica, Reply, Request, Send, Timer
+from nodes.simulator.clock import Clock
+from nodes.simulator.disk import StableStorage
+from nodes.simulator.timeline import Timeline
+
+if TYPE_CHECKING:
+    from nodes.simulator.cluster import Cluster
+    from nodes.simulator.network import Link
+
+TrapPoint: TypeAlias = Literal["before-fsync", "after-fsync", "after-release", "after-send", "mark"]
+
+
+class Trap(msgspec.Struct, kw_only=True):
+    """Crash a node the ``nth`` time that it passes ``point``. ``match``: at an fsync the kind of
+    write that must be in it (``Put``, ``Append``, ``rare`` or the key of a Put; empty: any), else
+    the name of the message type or mark. ``down_s``: until the restart. One trap may be set on
+    several nodes: the first that passes falls in."""
+
+    point: TrapPoint
+    match: str = ""
+    nth: int = 1
+    down_s: float = 0.05
+    torn: float = 0.0
+    sprung: bool = False
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """What things cost on a node. ``fsync_s`` 0: writes are durable at once, without an event."""
+
+    step_s: float = 0.00002
+    fsync_s: float = 0.001
+
+
+class Host:
+    """A node of the cluster. ``up``: the process runs; ``replica`` is None while it does not."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        config: Config,
+        build: Callable[[Config, Clock, Disk], Replica],
+        timing: Timing,
+        clock: Clock,
+        disk_rng: random.Random,
+        round_trip: Callable[[Write], Write] | None,
+    ) -> None:
+        self.id = config.node
+        self.config = config
+        self.clock = clock
+        self.links: dict[str, Link] = {}
+        self.replica: Replica | None = None
+        self.up = False
+        self.paused = False
+        self.retired = False
+        """Stays down, whatever asks for a restart."""
+        self.disk_full = False
+        self.fsync_fails = False
+        self.fsync_factor = 1.0
+        self.traps: list[Trap] = []
+        self.storage = StableStorage(round_trip)
+        self.incarnation = 0
+        self.steps = self.crashes = self.dropped = self.fsyncs = self.orphan_replies = 0
+        self._cluster = cluster
+        self._timeline: Timeline = cluster.timeline
+        self._build = build
+        self._timing = timing
+        self._random = disk_rng.random
+        self._disk = Disk()
+        self._number = float(config.nodes.index(config.node)) + 900_000.0
+        self._timer_inputs: dict[str, Timer] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._inbox: list[Input] = []
+        self._due: list[str] = []
+        self._deadlines: dict[str, float] = {}
+        self._scheduled: dict[str, float] = {}
+        self._gate: deque[Send | tuple[int, Reply]] = deque()
+        self._asked: set[tuple[str, int]] = set()
+        self._taken = 0
+        self._durable = 0
+        self._syncing = False
+        self._late_fsync: tuple[int, int, int] | None = None
+        self._waking = False
+        self._free_at_s = 0.0
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Build the replica on what the disk kept. Nothing happens if it runs or is retired."""
+        if self.up or self.retired or self.disk_full:
+            return
+        self.up = True
+        self.incarnation += 1
+        self._timeline.say(f"{self.id} starts")
+        self.replica = self._build(self.config, self.clock, self._disk)
+        self._note(1)
+        self._effects()
+
+    def restart_after(self, delay_s: float) -> None:
+        """Start again later, unless something started it before."""
+        self._timeline.at(self._timeline.now + delay_s, self._restart, None)
+
+    def _restart(self, _: None) -> None:
+        self.start()
+
+    def crash(self, *, torn: float = 0.0, why: str = "") -> None:
+        """Lose everything that is not durable. ``torn``: the share of the unsynced writes, oldest
+        first, that reached the disk all the same."""
+        if not self.up:
+            return
+        self.crashes += 1
+        waiting = len(self.storage.waiting)
+        surviving = min(waiting, int(torn * (waiting + 1)))
+        self._timeline.say(
+            f"{self.id} CRASHES {why} (of {waiting} unsynced writes {surviving} survive)"
+        )
+        self._disk = self.storage.crash(surviving)
+        self.up = self.paused = False
+        self.replica = None
+        self._forget()
+        self._note(2)
+
+    def pause(self) -> None:
+        """Stop the process (SIGSTOP): inputs queue, timers come late, an fsync in flight goes
+        on."""
+        if self.up and not self.paused:
+            self.paused = True
+            self._timeline.say(f"{self.id} pauses")
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if not (self.up and self.paused):
+            return
+        self.paused = False
+        self._timeline.say(f"{self.id} goes on")
+        late = self._late_fsync
+        if late is not None:
+            self._late_fsync = None
+            self._end_fsync(late)
+        self._wake(None)
+
+    # --- inputs ---
+
+    def receive(self, item: Message | Request) -> None:
+        """A message or a request arrives."""
+        if not self.up:
+            self.dropped += 1
+            return
+        if type(item) is Request:
+            self._asked.add((item.client, item.sequence))
+        if self.paused or self._waking or self._timeline.now < self._free_at_s:
+            self._inbox.append(item)
+            self._wake_later()
+        else:
+            self._step((item,))
+
+    def fire(self, name: str) -> None:
+        """Let a timer fire now, whatever its deadline (manual mode)."""
+        if self.up:
+            self._deadlines.pop(name, None)
+            self._step((Timer(name),))
+
+    def _wake_later(self) -> None:
+        if not self._waking and not self.paused:
+            self._waking = True
+            self._timeline.at(self._free_at_s, self._wake)
+
+    def _wake(self, _: None) -> None:
+        self._waking = False
+        if not self.up or self.paused:
+            return
+        if self._due:
+            # Each in a step of its own: an earlier one may cancel or replace a later one.
+            due, self._due = self._due, []
+            for name in due:
+                if self._deadlines.get(name, self._timeline.now + 1) <= self._timeline.now:
+                    self._fire_due(name)
+                    if not self.up:
+                        return
+        if self._inbox:
+            batch, self._inbox = self._inbox, []
+            self._step(batch)
+
+    def _fire_due(self, name: str) -> None:
+        del self._deadlines[name]
+        item = self._timer_inputs.get(name)
+        if item is None:
+            item = self._timer_inputs[name] = Timer(name)
+        self._step((item,))
+
+    def _set_timer(self, name: str, delay_s: float) -> None:
+        deadline_s = self._timeline.now + max(0.0, delay_s) / self.clock.rate
+        self._deadlines[name] = deadline_s
+        # An event that comes too early looks at the deadline and goes on waiting: most timers are
+        # replaced long before they fire, and this way most of those cost no event.
+        scheduled_s = self._scheduled.get(name)
+        if scheduled_s is None or deadline_s < scheduled_s:
+            self._schedule(name, deadline_s)
+
+    def _schedule(self, name: str, deadline_s: float) -> None:
+        self._scheduled[name] = deadline_s
+        self._timeline.at(deadline_s, self._on_timer_event, (self.incarnation, name))
+
+    def _on_timer_event(self, argument: tuple[int, str]) -> None:
+        incarnation, name = argument
+        now_s = self._timeline.now
+        if incarnation != self.incarnation or self._scheduled.get(name) != now_s:
+            return
+        del self._scheduled[name]
+        deadline_s = self._deadlines.get(name)
+        if deadline_s is None:
+            return
+        if deadline_s > now_s:
+            self._schedule(name, deadline_s)
+        elif self.paused or self._waking or now_s < self._free_at_s:
+            self._due.append(name)
+            self._wake_later()
+        else:
+            self._fire_due(name)
+
+    # --- steps and their effects ---
+
+    def _note(self, what: int) -> None:
+        self._timeline.note(self._timeline.now)
+        self._timeline.note(self._number + what / 16)
+
+    def _step(self, inputs: tuple[Input, ...] | list[Input]) -> None:
+        replica = self.replica
+        assert replica is not None
+        timeline = self._timeline
+        self.steps += 1
+        self._free_at_s = timeline.now + self._timing.step_s
+        if timeline.transcript is not None:
+            for item in inputs:
+                timeline.say(f"{self.id} <- {item!r}")
+        replica.step(inputs)
+        self._effects()
+
+    def _effects(self) -> None:
+        """Carry out what the replica left in `out` and wrote to its disk."""
+        replica = self.replica
+        assert replica is not None
+        timeline = self._timeline
+        out = replica.out
+        if out.timers:
+            for name, delay_s in out.timers:
+                if delay_s is None:
+                    self._deadlines.pop(name, None)
+                else:
+                    self._set_timer(name, delay_s)
+            out.timers.clear()
+        position = replica.disk.position
+        if position != self._taken:
+            self._taken = position
+            self.storage.accept(replica.disk.take())
+            timeline.note(timeline.now)
+            timeline.note(self._number + position * 10)
+        for invariant in self._cluster.invariants:
+            invariant.observe(self.id, replica)
+        if out.marks:
+            self._cluster.on_marks(self.id, out.marks)
+            for name, _ in out.marks:
+                if self._springs("mark", name):
+                    return
+            out.marks.clear()
+        # Sends before the fsync starts: an early one may be out when the node dies before its
+        # fsync.
+        durable = self._durable
+        if out.sends:
+            for send in out.sends:
+                if send.position > durable:
+                    self._gate.append(send)
+                elif self._transmit(send):
+                    return
+            out.sends.clear()
+        if out.replies:
+            for gated in out.replies:
+                if gated[0] > durable:
+                    self._gate.append(gated)
+                else:
+                    self._answer(gated[1])
+            out.replies.clear()
+        if self.storage.waiting and not self._syncing:
+            self._start_fsync()
+
+    def _transmit(self, send: Send) -> bool:
+        """Hand a message to its link. True: that sprang a trap and the node is down."""
+        if self._timeline.transcript is not None:
+            self._timeline.say(f"{self.id} -> {send.dst}  {send.msg!r}")
+        self.links[send.dst].send(send.msg)
+        return bool(self.traps) and self._springs("after-send", type(send.msg).__name__)
+
+    def _answer(self, reply: Reply) -> None:
+        asked = (reply.client, reply.sequence)
+        if asked not in self._asked:
+            # A live node has no topic to answer to: nobody asked it, or it has answered already.
+            self.orphan_replies += 1
+            return
+        self._asked.discard(asked)
+        self._cluster.on_reply(self.id, reply)
+
+    # --- the disk ---
+
+    def _start_fsync(self) -> None:
+        waiting = self.storage.waiting
+        if self.disk_full:
+            self.crash(why="because its disk is full")
+            return
+        if self.traps and self._springs_at_fsync("before-fsync", waiting):
+            return
+        self._syncing = True
+        self.fsyncs += 1
+        flight = (self.incarnation, len(waiting), self._taken)
+        fsync_s = self._timing.fsync_s * self.fsync_factor
+        if fsync_s == 0:
+            self._end_fsync(flight)
+            return
+        r = self._random()
+        duration_s = fsync_s * (0.5 + r / (1.02 - r) * 0.5)
+        timeline = self._timeline
+        timeline.at(timeline.now + duration_s, self._end_fsync, flight)
+
+    def _end_fsync(self, flight: tuple[int, int, int]) -> None:
+        incarnation, count, position = flight
+        if incarnation != self.incarnation or not self.up:
+            return
+        if self.paused:
+            self._late_fsync = flight
+            return
+        if self.fsync_fails:
+            # Whether the pages reached the disk is unknown after a failed fsync, and a second one
+            # would lie (Rebello et al., ATC 2020): the only safe answer is to stop.
+            self.crash(torn=self._random(), why="because fsync failed")
+            return
+        written = self.storage.commit(count)
+        self._durable = position
+        if self.traps and self._springs_at_fsync("after-fsync", written):
+            return
+        gate = self._gate
+        while gate:
+            first = gate[0]
+            if type(first) is Send:
+                if first.position > position:
+                    break
+                gate.popleft()
+                if self._transmit(first):
+                    return
+            else:
+                if first[0] > position:  # type: ignore[index]
+                    break
+                gate.popleft()
+                self._answer(first[1])  # type: ignore[index]
+        if self.traps and self._springs_at_fsync("after-release", written):
+            return
+        self._syncing = False
+        if self.storage.waiting:
+            self._start_fsync()
+            if not self.up:
+                return
+        if self._waking or self._timeline.now < self._free_at_s:
+            self._inbox.append(Durable(position))
+            self._wake_later()
+        else:
+            self._step((Durable(position),))
+
+    # --- traps ---
+
+    def _springs_at_fsync(self, point: TrapPoint, writes: list[Write]) -> bool:
+        for trap in self.traps:
+            if trap.point == point and any(self._matches(trap.match, write) for write in writes):
+                return self._spring(trap)
+        return False
+
+    def _springs(self, point: TrapPoint, name: str) -> bool:
+        for trap in self.traps:
+            if trap.point == point and trap.match in ("", name):
+                return self._spring(trap)
+        return False
+
+    def _matches(self, wanted: str, write: Write) -> bool:
+        if wanted == "":
+            return True
+        if wanted == "rare":
+            return self.storage.is_rare(write)
+        if type(write) is Put:
+            return wanted in ("Put", write.key)
+        return wanted == "Append" and type(write) is Append
+
+    def _spring(self, trap: Trap) -> bool:
+        if trap.sprung:
+            return False
+        trap.nth -= 1
+        if trap.nth > 0:
+            return False
+        trap.sprung = True
+        self.crash(torn=trap.torn, why=f"at {trap.point} {trap.match}".rstrip())
+        self.restart_after(trap.down_s)
+        return True

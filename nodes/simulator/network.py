@@ -1,0 +1,216 @@
+"""The simulated network: one link per ordered pair of nodes, with datagram semantics.
+
+A message gets its delay when it is sent. Each link has a random stream of its own, so that a change
+on one link (a fault removed by shrinking) leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappush
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import msgspec
+
+from nodes.effects import Message
+from nodes.simulator.timeline import Timeline
+
+LinkId: TypeAlias = tuple[str, str]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How a link behaves. A delay is ``latency_s`` plus a heavy-tailed part with the median
+    ``jitter_s`` (at most 50 times that). ``loss``, ``duplicate``, ``reorder``: probabilities per
+    message; a reordered message takes ``late_s`` longer, and others overtake it. ``fifo``: messages
+    that are not reordered arrive in the order they were sent, as in a TCP stream."""
+
+    latency_s: float = 0.001
+    jitter_s: float = 0.0005
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    late_s: float = 0.02
+    fifo: bool = True
+
+    def worse(self, other: Quality) -> Quality:
+        """This one, with what ``other`` adds on top."""
+        return Quality(
+            latency_s=self.latency_s + other.latency_s,
+            jitter_s=self.jitter_s + other.jitter_s,
+            loss=1 - (1 - self.loss) * (1 - other.loss),
+            duplicate=1 - (1 - self.duplicate) * (1 - other.duplicate),
+            reorder=1 - (1 - self.reorder) * (1 - other.reorder),
+            late_s=max(self.late_s, other.late_s),
+            fifo=self.fifo and other.fifo,
+        )
+
+
+class Link:
+    """The way from one node to another. ``held``: in manual mode, the messages that wait for the
+    script. ``lost``, ``cut``, ``sent``, ``delivered`` count messages."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        src: str,
+        dst: str,
+        number: int,
+        quality: Quality,
+        rng: random.Random,
+        receive: Callable[[Message], None],
+        codes: dict[type, int],
+        round_trip: Callable[[Any], Any] | None,
+    ) -> None:
+        self.src = src
+        self.dst = dst
+        self.held: list[Message] | None = None
+        self.sent = self.lost = self.cut = self.delivered = 0
+        self._timeline = timeline
+        self._receive = receive
+        self._codes = codes
+        self._number = number * 1000.0
+        self._round_trip = round_trip
+        self._random = rng.random
+        self._last_s = 0.0
+        self._base = quality
+        self._overlays: dict[int, Quality] = {}
+        self._cuts: dict[int, bool] = {}
+        self._cut = False
+        self._cut_in_flight = False
+        self._deliver = self.deliver
+        self._refresh()
+
+    def send(self, msg: Any) -> None:
+        """Send, with whatever becomes of it."""
+        self.sent += 1
+        if self._cut:
+            self.cut += 1
+            if self._timeline.transcript is not None:
+                self._timeline.say(f"{self.src} -> {self.dst}  CUT {msg!r}")
+            return
+        if self._round_trip is not None:
+            msg = self._round_trip(msg)
+        message = Message(self.src, msg)
+        if self.held is not None:
+            self.held.append(message)
+            return
+        r = self._random()
+        arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
+        if self._rough:
+            self._send_rough(message, arrival_s)
+            return
+        if self._fifo:
+            if arrival_s < self._last_s:
+                arrival_s = self._last_s
+            self._last_s = arrival_s
+        timeline = self._timeline
+        heappush(timeline.heap, (arrival_s, timeline.next(), self._deliver, message))
+
+    def _send_rough(self, message: Message, arrival_s: float) -> None:
+        quality = self._quality
+        timeline = self._timeline
+        if self._random() < quality.loss:
+            self.lost += 1
+            if timeline.transcript is not None:
+                timeline.say(f"{self.src} -> {self.dst}  LOST {message.msg!r}")
+            return
+        if self._random() < quality.duplicate:
+            timeline.at(arrival_s + quality.late_s * self._random(), self._deliver, message)
+        if self._random() < quality.reorder:
+            arrival_s += quality.late_s * self._random()
+        elif self._fifo:
+            arrival_s = max(arrival_s, self._last_s)
+            self._last_s = arrival_s
+        timeline.at(arrival_s, self._deliver, message)
+
+    def deliver(self, message: Message) -> None:
+        """The message is at the other end."""
+        timeline = self._timeline
+        if self._cut_in_flight:
+            self.cut += 1
+            if timeline.transcript is not None:
+                timeline.say(f"{self.src} -> {self.dst}  CUT in flight {message.msg!r}")
+            return
+        self.delivered += 1
+        timeline.note(timeline.now)
+        timeline.note(self._number + self._codes[type(message.msg)])
+        self._receive(message)
+
+    def block(self, number: int, *, in_flight: bool) -> None:
+        """Cut the link, on behalf of fault ``number``. ``in_flight``: what is on its way is lost
+        too."""
+        self._cuts[number] = in_flight
+        self._refresh()
+
+    def degrade(self, number: int, quality: Quality) -> None:
+        """Make the link worse, on behalf of fault ``number``."""
+        self._overlays[number] = quality
+        self._refresh()
+
+    def heal(self, number: int) -> None:
+        """Undo what was done on behalf of fault ``number``."""
+        self._cuts.pop(number, None)
+        self._overlays.pop(number, None)
+        self._refresh()
+
+    def reset(self, quality: Quality | None = None) -> None:
+        """Undo all faults; ``quality``: what the link is like from now on."""
+        self._cuts.clear()
+        self._overlays.clear()
+        self._base = quality or self._base
+        self._refresh()
+
+    def _refresh(self) -> None:
+        quality = self._base
+        for overlay in self._overlays.values():
+            quality = quality.worse(overlay)
+        self._quality = quality
+        self._latency_s = quality.latency_s
+        self._spread_s = quality.jitter_s
+        self._fifo = quality.fifo
+        self._rough = bool(quality.loss or quality.duplicate or quality.reorder)
+        self._cut = bool(self._cuts)
+        self._cut_in_flight = any(self._cuts.values())
+
+
+# --- partition shapes: which directed links are cut ---
+
+
+def across(groups: Sequence[Sequence[str]]) -> list[LinkId]:
+    """All links between different groups (halves, named groups, one node isolated)."""
+    return [
+        (a, b) for one in groups for other in groups if one is not other for a in one for b in other
+    ]
+
+
+def one_way(sources: Iterable[str], targets: Iterable[str]) -> list[LinkId]:
+    """Only the direction from ``sources`` to ``targets``: mute (one source), deaf (one target)."""
+    targets = list(targets)
+    return [(a, b) for a in sources for b in targets if a != b]
+
+
+def bridge(nodes: Sequence[str]) -> list[LinkId]:
+    """Two halves that only the middle node of ``nodes`` can reach, both of them."""
+    middle = len(nodes) // 2
+    return across([nodes[:middle], nodes[middle + 1 :]])
+
+
+def majorities_ring(nodes: Sequence[str]) -> list[LinkId]:
+    """Every node sees a majority, and no two see the same one: ``nodes`` in a ring, each sees its
+    nearest neighbours only."""
+    count = len(nodes)
+    reach = (count // 2 + 1) // 2
+    return [
+        (a, b)
+        for i, a in enumerate(nodes)
+        for j, b in enumerate(nodes)
+        if a != b and min((i - j) % count, (j - i) % count) > reach
+    ]
+
+
+def chain(nodes: Sequence[str]) -> list[LinkId]:
+    """Each node sees only the one before and the one after it."""
+    linked = set(pairwise(nodes)) | set(pairwise(reversed(nodes)))
+    return [(a, b) for a in nodes for b in nodes if a != b and (a, b) not in linked]

@@ -1,0 +1,72 @@
+"""Virtual time: a heap of events, and the record of what happened.
+
+An event is a tuple ``(time_s, number, action, argument)``; the number makes the order total, so
+that equal times never compare actions. The record is a flat array of doubles that is hashed once at
+the end: two runs with the same hash did the same things at the same times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from array import array
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, TypeAlias
+
+Event: TypeAlias = tuple[float, int, Callable[[Any], None], Any]
+
+
+class Timeline:
+    """Runs events in order of time. ``now`` is the virtual time in seconds, ``events`` how many
+    ran."""
+
+    __slots__ = ("_running", "events", "heap", "next", "note", "now", "numbers", "transcript")
+
+    def __init__(self, *, trace: bool = False) -> None:
+        self.now = 0.0
+        self.heap: list[Event] = []
+        self.next = itertools.count().__next__
+        self.events = 0
+        self.numbers = array("d")
+        self.note = self.numbers.append
+        self.transcript: list[str] | None = [] if trace else None
+        self._running = False
+
+    def at(self, time_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call ``action(argument)`` at ``time_s`` (at once after the present event, if that is
+        past)."""
+        heappush(self.heap, (max(time_s, self.now), self.next(), action, argument))
+
+    def run_until(self, end_s: float) -> None:
+        """Run all events up to ``end_s``, or until `stop`. Then ``now`` is ``end_s`` (or earlier,
+        after `stop`)."""
+        heap = self.heap
+        self._running = True
+        events = 0
+        try:
+            while self._running:
+                if not heap or heap[0][0] > end_s:
+                    self.now = max(self.now, end_s)
+                    break
+                self.now, _, action, argument = heappop(heap)
+                events += 1
+                action(argument)
+        finally:
+            self.events += events
+
+    def stop(self) -> None:
+        """End `run_until` after the present event."""
+        self._running = False
+
+    def say(self, line: str) -> None:
+        """Add a line to the transcript, if one is kept."""
+        if self.transcript is not None:
+            self.transcript.append(f"{self.now:11.6f}  {line}")
+
+    def digest(self, *more: bytes) -> str:
+        """The hash over everything that was noted, and ``more``."""
+        digest = hashlib.blake2b(self.numbers.tobytes(), digest_size=16)
+        for part in more:
+            digest.update(part)
+        return digest.hexdigest()
