@@ -1,0 +1,446 @@
+"""Experiments: YAML that is validated before anything starts.
+
+Every error is one line that names file, line and field, and says what would be right. YAML 1.2:
+``on``, ``off`` and ``no`` are strings. `load` is the way in; the catalogue is chaos/experiments/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from bench.workload import Distribution, Workload
+from chaos.faults import FAULTS, AnyFault
+from chaos.nemesis import PlannedFault
+from chaos.objectives import BadObjective, Objective, parse_objective
+from nodes import registry
+from nodes.effects import OperationKind
+
+CATALOGUE = Path(__file__).resolve().parent / "experiments"
+MAX_NODES = 15
+Location: TypeAlias = tuple[str | int, ...]
+
+
+class InvalidExperiment(ValueError):
+    """An experiment that cannot be: one line for each thing that is wrong with it."""
+
+
+# --- values with units -------------------------------------------------------------------------
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+def parse_duration(value: Any) -> float:
+    """``10s``, ``200ms``, ``1.5m`` in seconds. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is no duration; use a number with a unit: 10s, 200ms, 1m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """The way `parse_duration` reads it: ``10s``, ``0.2s`` as ``200ms``."""
+    if seconds and seconds < 1:
+        return f"{_short(seconds * 1000)}ms"
+    return f"{_short(seconds)}s"
+
+
+def parse_rate(value: Any) -> float:
+    """``300/s`` in operations per second. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)/s", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{value!r} is no rate; use operations per second: 300/s")
+    return float(match[1])
+
+
+def _short(number: float) -> str:
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+Rate = Annotated[
+    float, BeforeValidator(parse_rate), PlainSerializer(lambda rate: f"{_short(rate)}/s")
+]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+# --- the language ------------------------------------------------------------------------------
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False)
+
+
+class Arrival(_Model):
+    """When operations are wanted: at a rate, whatever the answers do (open loop)."""
+
+    open_loop: Rate = Field(examples=["300/s"])
+    in_flight: Count = 256
+
+
+class Keys(_Model):
+    """Which keys are asked for."""
+
+    count: Count = 50
+    distribution: Distribution = "uniform"
+
+
+class Load(_Model):
+    """What the clients ask for; see `bench.workload.Workload`."""
+
+    arrival: Arrival = Field(examples=["{open_loop: 300/s, in_flight: 256}"])
+    keys: Keys = Keys()
+    mix: dict[OperationKind, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        examples=["{read: 50, write: 50}"]
+    )
+    value_bytes: Annotated[int, Field(strict=True, ge=0)] = 0
+    timeout_s: Duration = Field(default=2.0, alias="timeout")
+
+
+class ScheduleEntry(_Model):
+    """A fault and its time: ``{at: 10s, for: 5s, fault: partition, groups: halves}``. Without
+    ``for`` it lasts until the end of the load."""
+
+    at_s: Duration = Field(alias="at", examples=["10s"])
+    for_s: Duration | None = Field(default=None, alias="for")
+    fault: AnyFault = Field(examples=["partition"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, entry: Any) -> Any:
+        """In YAML the fault's fields stand beside its times."""
+        if not isinstance(entry, Mapping):
+            return entry
+        times = {name: entry[name] for name in ("at", "for") if name in entry}
+        fault = {name: value for name, value in entry.items() if name not in times}
+        return {**times, "fault": fault}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        entry: dict[str, Any] = serialize(self)
+        fault = entry.pop("fault")
+        return {name: value for name, value in {**entry, **fault}.items() if value is not None}
+
+
+class Experiment(_Model):
+    """An experiment as validated. ``name``: that of its file."""
+
+    title: str = Field(min_length=1, examples=["The leader is cut off"])
+    shows: str = Field(min_length=1, examples=["what a reader learns from it"])
+    protocols: tuple[str, ...] = Field(min_length=1, examples=["[raft, gossip]"])
+    nodes: Annotated[int, Field(strict=True, ge=1, le=MAX_NODES)] = Field(examples=["5"])
+    seed: Annotated[int, Field(strict=True, ge=0)] = 1
+    load: Load = Field(alias="workload", examples=["{arrival: {open_loop: 300/s}, mix: {read: 1}}"])
+    duration_s: Duration = Field(alias="duration", examples=["20s"])
+    schedule: tuple[ScheduleEntry, ...] = ()
+    objectives: dict[Literal["before", "during", "after", "always"], dict[str, str]] = {}
+
+    name: str = Field(default="", exclude=True, init=False)
+
+    def node_ids(self) -> tuple[str, ...]:
+        """``n1`` to ``n<nodes>``."""
+        return registry.node_ids(self.nodes)
+
+    def workload(self, *, seed: int | None = None, rate_per_s: float | None = None) -> Workload:
+        """The operations of a run; ``seed`` and ``rate_per_s`` instead of the experiment's own."""
+        return Workload(
+            rate_per_s=self.load.arrival.open_loop if rate_per_s is None else rate_per_s,
+            in_flight=self.load.arrival.in_flight,
+            keys=self.load.keys.count,
+            distribution=self.load.keys.distribution,
+            mix=dict(self.load.mix),
+            value_bytes=self.load.value_bytes,
+            timeout_s=self.load.timeout_s,
+            duration_s=self.duration_s,
+            seed=self.seed if seed is None else seed,
+        )
+
+    def plan(self) -> tuple[PlannedFault, ...]:
+        """The schedule, numbered by time. What a fault chooses is drawn when it begins, by seed and
+        number."""
+        in_order = sorted(self.schedule, key=lambda entry: entry.at_s)
+        return tuple(
+            PlannedFault(
+                number=number,
+                at_s=entry.at_s,
+                heal_at_s=self.duration_s if entry.for_s is None else entry.at_s + entry.for_s,
+                fault=entry.fault,
+            )
+            for number, entry in enumerate(in_order)
+        )
+
+    def parsed_objectives(self) -> tuple[Objective, ...]:
+        """What the experiment expects, in the order of the file."""
+        return tuple(
+            parse_objective(phase, metric, text)
+            for phase, expected in self.objectives.items()
+            for metric, text in expected.items()
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """The experiment as JSON and YAML have it, defaults filled in: for the manifest; `validate`
+        takes it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+# --- the way in --------------------------------------------------------------------------------
+
+
+def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
+    """Read and validate an experiment: a name of the catalogue, or a file.
+
+    ``overrides``: top-level fields instead of those in the file (``nodes=3``, ``seed=8``); None: as
+    in the file. Raises InvalidExperiment."""
+    path = _find(name_or_path)
+    shown = path.name if path.parent == CATALOGUE else str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = YAML(typ="rt").load(text)
+        _plain(document)  # a node that contains itself ends here
+    except OSError as error:
+        raise InvalidExperiment(f"{shown}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidExperiment(f"{shown}: is no UTF-8 text") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = " ".join((error.problem or error.context or "not YAML").split())
+        raise InvalidExperiment(f"{shown}:{line}: {problem.split(' To suppress')[0]}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidExperiment(f"{shown}: is no YAML: {reason}") from None
+    return validate(document, source=shown, name=path.stem, overrides=overrides)
+
+
+def validate(
+    document: Any, *, source: str, name: str, overrides: Mapping[str, Any] | None = None
+) -> Experiment:
+    """An experiment from data. ``source`` begins each line of InvalidExperiment."""
+    changed = {field: value for field, value in (overrides or {}).items() if value is not None}
+    if not isinstance(document, Mapping):
+        raise InvalidExperiment(f"{source}:1: an experiment is a mapping that begins with `title:`")
+    data = {**_plain(document), **changed}
+
+    def fail(problems: Iterable[tuple[Location, str]]) -> None:
+        lines = {
+            f"{source}:{_line_of(document, at)}: {_dotted(at)}: {message}"
+            if not (at and at[0] in changed)
+            else f"{source}: {_dotted(at)} (given instead of the file's): {message}"
+            for at, message in problems
+        }
+        if lines:
+            raise InvalidExperiment("\n".join(sorted(lines, key=_by_line)))
+
+    try:
+        experiment = Experiment.model_validate(data)
+    except ValidationError as error:
+        fail(_said(each) for each in error.errors(include_url=False))
+        raise
+    fail(_problems(experiment))
+    return experiment.model_copy(update={"name": name})
+
+
+def catalogue() -> dict[str, Experiment]:
+    """The experiments that come with capbench, by name. Raises InvalidExperiment."""
+    return {path.stem: load(path) for path in sorted(CATALOGUE.glob("*.yaml"))}
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    known = sorted(each.stem for each in CATALOGUE.glob("*.yaml"))
+    if str(name_or_path) not in known:
+        raise InvalidExperiment(
+            f"unknown experiment {str(name_or_path)!r}; {_known(str(name_or_path), known)},"
+            " or the path of a .yaml file"
+        )
+    return CATALOGUE / f"{name_or_path}.yaml"
+
+
+# --- what the types alone do not say -----------------------------------------------------------
+
+
+def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
+    nodes = experiment.node_ids()
+    for i, name in enumerate(experiment.protocols):
+        if name not in registry.PROTOCOLS:
+            yield ("protocols", i), f"unknown protocol {name!r}; {_known(name, registry.PROTOCOLS)}"
+    if experiment.duration_s <= 0:
+        yield ("duration",), "must be longer than 0s"
+    if not sum(experiment.load.mix.values()) > 0:
+        yield ("workload", "mix"), "has no operation with a weight above 0"
+    else:
+        try:
+            experiment.workload()
+        except ValueError as error:
+            yield ("workload",), str(error)
+    for i, entry in enumerate(experiment.schedule):
+        at: Location = ("schedule", i)
+        ends_s = experiment.duration_s if entry.for_s is None else entry.at_s + entry.for_s
+        if entry.at_s >= experiment.duration_s:
+            yield (
+                (*at, "at"),
+                (
+                    f"the fault begins at {format_duration(entry.at_s)}, the load ends at"
+                    f" {format_duration(experiment.duration_s)}; use an earlier time"
+                ),
+            )
+        elif ends_s > experiment.duration_s + 1e-9:
+            yield (
+                (*at, "for"),
+                (
+                    f"the fault ends at {format_duration(ends_s)}, the load at"
+                    f" {format_duration(experiment.duration_s)}; use a shorter time"
+                ),
+            )
+        elif ends_s <= entry.at_s:
+            yield (*at, "for"), "must be longer than 0s"
+        for field, message in entry.fault.problems(nodes):
+            yield (*at, field), message
+    for phase, expected in experiment.objectives.items():
+        if phase in ("during", "after") and not experiment.schedule:
+            yield (
+                ("objectives", phase),
+                "there is no fault in the schedule; use before, or always",
+            )
+        for metric, text in expected.items():
+            try:
+                parse_objective(phase, metric, text)
+            except BadObjective as error:
+                yield ("objectives", phase, metric), str(error)
+
+
+# --- what pydantic found, in words -------------------------------------------------------------
+
+
+def _said(error: ErrorDetails) -> tuple[Location, str]:
+    """Where an error lies in the file, and what would be right."""
+    at: Location = error["loc"]
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    fault = None
+    if len(at) > 2 and at[0] == "schedule" and at[2] == "fault":
+        fault = at[3] if len(at) > 3 else None
+        at = at[:2] + (at[4:] if len(at) > 3 else ("fault",))
+    if at[-1:] == ("[key]",):
+        at = at[:-1]
+    if kind == "extra_forbidden":
+        known = sorted(_fields(at[:-1], fault))
+        return at, f"unknown field; {_known(str(at[-1]), known)}"
+    if kind == "missing":
+        example = _fields(at[:-1], fault).get(str(at[-1]))
+        return at, "is missing" + (f"; write `{at[-1]}: {example}`" if example else "")
+    if kind == "union_tag_not_found":
+        return at, f"is missing; use one of {', '.join(FAULTS)}"
+    if kind == "union_tag_invalid":
+        tag = str(context.get("tag"))
+        return at, f"unknown fault {tag!r}; {_known(tag, FAULTS)}"
+    if kind == "value_error":
+        return at, str(context["error"])
+    if kind == "literal_error":
+        return at, f"unknown {value!r}; use {context['expected']}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return at, f"must be a mapping of fields, not {_shown(value)}"
+    if kind in ("tuple_type", "list_type"):
+        return at, f"must be a list, not {_shown(value)}"
+    message = error["msg"].removeprefix("Input should ").removeprefix("Value error, ")
+    return at, f"must {message}, not {_shown(value)}"
+
+
+_MODELS: dict[Location, type[BaseModel]] = {
+    (): Experiment,
+    ("workload",): Load,
+    ("workload", "arrival"): Arrival,
+    ("workload", "keys"): Keys,
+}
+
+
+def _fields(at: Location, fault: str | int | None) -> dict[str, str]:
+    """The fields that may stand there, by their names in YAML, each with an example."""
+    if len(at) == 2 and at[0] == "schedule":
+        models: list[type[BaseModel]] = [ScheduleEntry]
+        if isinstance(fault, str):
+            models.append(FAULTS[fault])
+    else:
+        models = [_MODELS[at]] if at in _MODELS else []
+    return {
+        field.alias or name: str(field.examples[0]) if field.examples else ""
+        for model in models
+        for name, field in model.model_fields.items()
+        if field.init is not False
+    }
+
+
+def _known(given: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(given, known, n=1)
+    return (f"did you mean {close[0]}? " if close else "") + f"known: {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _dotted(at: Location) -> str:
+    """``schedule[0].groups``"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
+    return text.removeprefix(".") or "experiment"
+
+
+def _line_of(document: Any, at: Sequence[str | int]) -> int:
+    """The line of a field, or of the nearest thing around it that is in the file."""
+    line = 1
+    node = document
+    for part in at:
+        try:
+            if isinstance(node, CommentedMap) and part in node:
+                line = node.lc.key(part)[0] + 1
+            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+                line = node.lc.item(part)[0] + 1
+            else:
+                break
+        except (KeyError, AttributeError, TypeError):  # merged by an anchor: it has no line here
+            break
+        node = node[part]
+    return line
+
+
+def _by_line(line: str) -> tuple[int, str]:
+    match = re.search(r":(\d+): ", line)
+    return (int(match[1]) if match else 0, line)
+
+
+def _plain(node: Any) -> Any:
+    """YAML's own containers and scalars as Python's."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_plain(item) for item in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    for kind in (int, float, str):
+        if isinstance(node, kind):
+            plain = kind(node)
+            return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
+    return str(node)

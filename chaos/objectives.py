@@ -1,0 +1,137 @@
+"""What an experiment expects of its runs: one figure of the run's summary compared with a value.
+
+before: {availability: ">= 0.999", p99: "<= 100ms"}
+during: {availability.majority: ">= 0.8"}
+after:  {recovery: "<= 5s"}
+always: {consistency: claimed}
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+Phase: TypeAlias = Literal["before", "during", "after", "always"]
+Comparison: TypeAlias = Literal[">=", "<=", ">", "<"]
+
+_COMPARE: dict[Comparison, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+MODELS = ("linearizable", "sequential", "causal", "eventual")
+"""Consistency models, strongest first."""
+
+
+class BadObjective(ValueError):
+    """An objective that cannot be: says what would be right."""
+
+
+class _Metric(msgspec.Struct, frozen=True):
+    """Where a metric lies in a run's summary (``{phase}`` is the objective's), in which phases it
+    can be asked for, and its unit."""
+
+    path: tuple[str, ...]
+    phases: tuple[Phase, ...]
+    unit: Literal["", "s", "ms", "op/s"]
+
+
+_PHASES: tuple[Phase, ...] = ("before", "during", "after")
+_METRICS: dict[str, _Metric] = {
+    "availability": _Metric(("availability", "{phase}"), _PHASES, ""),
+    "availability.majority": _Metric(("availability", "majority"), ("during",), ""),
+    "availability.minority": _Metric(("availability", "minority"), ("during",), ""),
+    "throughput": _Metric(("throughput", "{phase}"), _PHASES, "op/s"),
+    "p50": _Metric(("latency_ms", "p50"), ("before", "during"), "ms"),
+    "p99": _Metric(("latency_ms", "p99"), ("before", "during"), "ms"),
+    "recovery": _Metric(("recovery_s",), ("after",), "s"),
+}
+
+
+class Objective(msgspec.Struct, frozen=True, kw_only=True):
+    """One expectation. ``comparison`` and ``value`` for a figure, in the unit of the summary;
+    ``model`` for consistency: ``claimed``, or the weakest model that will do."""
+
+    phase: Phase
+    metric: str
+    text: str
+    comparison: Comparison | None = None
+    value: float | None = None
+    model: str | None = None
+
+
+def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
+    """One entry of ``objectives``. Raises BadObjective."""
+    if phase == "always":
+        if metric != "consistency":
+            raise BadObjective(f"unknown metric {metric!r}; always has: consistency")
+        if text != "claimed" and text not in MODELS:
+            raise BadObjective(f"{text!r} is no consistency; use claimed, {', '.join(MODELS)}")
+        return Objective(phase=phase, metric=metric, text=text, model=text)
+    known = [name for name, each in _METRICS.items() if phase in each.phases]
+    if metric not in known:
+        raise BadObjective(f"unknown metric {metric!r}; {phase} has: {', '.join(known)}")
+    unit = _METRICS[metric].unit
+    match = re.fullmatch(r"(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*(ms|s|/s|)", text.strip())
+    units = {"": ("",), "op/s": ("/s", ""), "s": ("s", "ms"), "ms": ("s", "ms")}[unit]
+    if match is None or match[3] not in units:
+        example = {"": '">= 0.999"', "op/s": '">= 250/s"'}.get(unit, '"<= 100ms"')
+        raise BadObjective(f"{text!r} is no comparison; write it as {example}")
+    value = float(match[2])
+    if unit == "s" and match[3] == "ms":
+        value /= 1000
+    if unit == "ms" and match[3] == "s":
+        value *= 1000
+    comparison: Comparison = match[1]  # type: ignore[assignment]
+    return Objective(phase=phase, metric=metric, text=text, comparison=comparison, value=value)
+
+
+def evaluate(
+    objectives: Iterable[Objective], summary: Mapping[str, Any]
+) -> list[tuple[Objective, bool | None, str]]:
+    """Whether a run, given as its summary (the shape of ``--json``), met each objective, and that
+    in words. None: what it asks for was not measured; never the same as met."""
+    return [(objective, *_judge(objective, summary)) for objective in objectives]
+
+
+def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
+    wanted = f"{objective.phase} {objective.metric} {objective.text}"
+    if objective.model is not None:
+        return _judge_model(objective.model, wanted, summary)
+    assert objective.comparison is not None
+    assert objective.value is not None
+    metric = _METRICS[objective.metric]
+    found: Any = summary
+    for part in metric.path:
+        found = found.get(part.format(phase=objective.phase)) if found else None
+    if metric.path[0] == "latency_ms" and objective.phase != _latency_phase(summary):
+        found = None
+    if found is None:
+        return None, f"{wanted}: not measured"
+    met = _COMPARE[objective.comparison](found, objective.value)
+    shown = f"{found:.4g}{' ' + metric.unit if metric.unit else ''}"
+    return met, f"{wanted}: {'met' if met else 'missed'}, {shown}"
+
+
+def _judge_model(model: str, wanted: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
+    verdict, measured = summary.get("verdict"), summary.get("measured_model")
+    shown = f"{summary.get('claim')} claimed, {measured} measured"
+    if model == "claimed":
+        met = {"valid": True, "invalid": False}.get(str(verdict))
+    elif measured is None or measured == "unknown":
+        met = None
+    else:
+        met = measured in MODELS[: MODELS.index(model) + 1]
+    word = {True: "met", False: "missed", None: "unknown"}[met]
+    return met, f"{wanted}: {word}, {shown}"
+
+
+def _latency_phase(summary: Mapping[str, Any]) -> str:
+    """The phase that the summary's latencies are of: *during* if there is one."""
+    during = (summary.get("throughput") or {}).get("during")
+    return "before" if during is None else "during"
