@@ -1,0 +1,472 @@
+"""Load on a running cluster, with Locust.
+
+    locust -f bench/locustfile.py --headless -u 1 -t 20s --rate 300 --mix read=50,write=50
+
+`OpenLoopUser` sends operations when they are due, however slow the answers, and its latencies
+count from the *intended* time: a stall of the cluster shows in all operations that it held up, not
+in one per user. One user makes the whole rate; N users make N parts of the same plan.
+`ClosedLoopUser` asks for the next operation when it has the answer to the last one; it runs where
+the rate is 0 or where its name is given on the command line.
+
+Locust's statistics have one row per operation kind; ``fail`` and ``info`` are failures there
+(Locust then exits with 1 unless told ``--exit-code-on-error 0``). Operations that were dropped
+because too many were open are in no row: they are counted in the summary.
+
+With ``--run-folder DIR`` a client process NAME writes ``history/NAME.jsonl``,
+``load/NAME.started`` (the moment that the intended times count from) and, at its end,
+``load/NAME.json`` (`LoadSummary`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import uuid
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.event import Event
+from locust import User, constant, events, task
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
+
+from bench.client import Client, Lateness
+from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
+from bench.history import HistoryWriter, OperationRecord
+from bench.mqtt_client import BrokerUnreachable, MqttClient
+from bench.run_folder import LoadSummary, write_json
+from bench.workload import (
+    BadWorkload,
+    PlannedOperation,
+    Workload,
+    make_workload,
+    parse_mix,
+    plan,
+    read_workload,
+)
+from nodes.effects import Reply, Request
+
+log = logging.getLogger("capbench")
+
+INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
+UNTIL_STOPPED_S = 24 * 3600.0
+FRAME_BYTES = 1_000_000
+BATCH = 256
+FLUSH_EVERY_NS = 200_000_000
+
+
+class OperationFailed(Exception):
+    """An operation that did not end ok, as Locust's table of failures shows it."""
+
+
+class Load:
+    """What this process does to the cluster between a test's start and its end."""
+
+    def __init__(
+        self, environment: Any, cluster: ClusterFile, workload: Workload, name: str
+    ) -> None:
+        options = environment.parsed_options
+        self.workload = workload
+        self._environment = environment
+        self._cluster = cluster
+        self._name = name
+        runner = environment.runner
+        worker = isinstance(runner, WorkerRunner)
+        self._process: int = runner.worker_index if worker else 0
+        self._processes: int = options.expect_workers if worker else 1
+        self._client = Client(
+            f"{name}-{uuid.uuid4().hex[:8]}",
+            timeout_s=workload.timeout_s,
+            in_flight=None if workload.rate_per_s is None else workload.in_flight,
+        )
+        self._mqtt = MqttClient(cluster, self._client.name, self._on_reply)
+        self._outbox: dict[str, list[Request]] = {}
+        self._frame_limit = max(1, FRAME_BYTES // (2 * workload.value_bytes + 1000))
+        self._folder = Path(options.run_folder) if options.run_folder else None
+        self._history: HistoryWriter | None = None
+        self._flushed_ns = 0
+        self._waiting: dict[int, Event] = {}
+        self._closed_plan: Iterator[PlannedOperation] | None = None
+        self._started = Event()
+        self._stop = Event()
+        self._finished = Event()
+        self._give_up_ns = sys.maxsize
+        self._reading = True
+        self._reader: gevent.Greenlet | None = None
+        self._users = self._users_done = self._next_user = self._pacing = 0
+        self._started_ns, self._stopped_ns = 0, sys.maxsize
+        self._intended = self._invoked = 0
+        self._dropped_ns: list[int] = []
+        self._lateness = Lateness()
+
+    def connect(self) -> None:
+        """Reach the cluster, open the history. Raises BrokerUnreachable, or BadWorkload for a run
+        folder that has operations of this client already."""
+        if self._folder is not None:
+            path = self._folder / "history" / f"{self._name}.jsonl"
+            if path.exists():
+                raise BadWorkload(
+                    f"{path} exists: give a new --run-folder or another --client-name"
+                )
+            (self._folder / "load").mkdir(parents=True, exist_ok=True)
+        self._mqtt.connect()
+        if self._folder is not None:
+            self._history = HistoryWriter(path)
+        self._reader = gevent.spawn(self._read)
+        self._reader.link_exception(self.broken)
+
+    @property
+    def stopping(self) -> bool:
+        """No more operations are wanted."""
+        return self._stop.is_set()
+
+    def start(self) -> None:
+        """All users are there: the intended times count from now."""
+        if self._started.is_set() or self.stopping:
+            return
+        self._users = self._environment.runner.user_count
+        self._started_ns = time.monotonic_ns()
+        self._closed_plan = plan(
+            self.workload, self._cluster.nodes, part=self._process, parts=self._processes
+        )
+        if self._folder is not None:
+            started = {"started_ns": self._started_ns}
+            write_json(self._folder / "load" / f"{self._name}.started", started)
+        self._started.set()
+
+    def run_open(self) -> None:
+        """One user's part of the plan."""
+        user, self._next_user = self._next_user, self._next_user + 1
+        self._started.wait()
+        if user >= self._users:
+            log.warning("the plan is shared out already: user %d has nothing to do", user + 1)
+            return
+        part = self._process + self._processes * user
+        parts = self._processes * self._users
+        timeout_ns = int(self.workload.timeout_s * 1e9)
+        self._pacing += 1
+        try:
+            in_turn = 0
+            for planned in plan(self.workload, self._cluster.nodes, part=part, parts=parts):
+                assert planned.intended_ns is not None
+                due_ns = self._started_ns + planned.intended_ns
+                while (now_ns := time.monotonic_ns()) < due_ns < self._stopped_ns:
+                    in_turn = 0
+                    self._stop.wait((due_ns - now_ns) / 1e9)
+                if due_ns >= self._stopped_ns:
+                    break
+                self._intended += 1
+                if now_ns - due_ns > timeout_ns or now_ns >= self._give_up_ns:
+                    # This process did not come to it; nobody would wait for its answer any more.
+                    self._dropped_ns.append(due_ns)
+                    continue
+                if not self._invoke(planned, now_ns, due_ns):
+                    self._dropped_ns.append(due_ns)
+                in_turn += 1
+                if in_turn == BATCH:
+                    # Behind its time, this loop would never let the replies in.
+                    in_turn = 0
+                    gevent.sleep(0)
+        finally:
+            self._pacing -= 1
+
+    def run_closed(self) -> None:
+        """One user that asks for an operation, waits for its end, and so on."""
+        self._started.wait()
+        assert self._closed_plan is not None
+        end_ns = self._started_ns + int(self.workload.duration_s * 1e9)
+        while not self.stopping and (now_ns := time.monotonic_ns()) < end_ns:
+            planned = next(self._closed_plan)
+            ended = self._waiting[planned.id] = Event()
+            self._intended += 1
+            self._invoke(planned, now_ns, None)
+            ended.wait()
+
+    def user_done(self) -> None:
+        """A user came to its end; with the last one, so does the load."""
+        self._users_done += 1
+        if self._users_done == self._users and not self.stopping:
+            gevent.spawn(self._end)
+
+    def finish(self, grace_s: float) -> None:
+        """Ask for no more, wait for what is open at most ``grace_s``, leave everything recorded."""
+        now_ns = time.monotonic_ns()
+        self._give_up_ns = min(self._give_up_ns, now_ns + int(grace_s * 1e9))
+        if self.stopping:
+            self._finished.wait()
+            return
+        self._stopped_ns = now_ns
+        self._stop.set()
+        # Users that are behind their time come to its end first, or count what they did not come
+        # to.
+        while self._pacing or (self._client.open_count and time.monotonic_ns() < self._give_up_ns):
+            gevent.sleep(0.002)
+        self._reading = False
+        if self._reader is not None:
+            self._reader.join()
+            self._mqtt.close()
+        for record in self._client.abandon():
+            self._record(record)
+        if self._history is not None:
+            self._history.close()
+        self._summarise()
+        self._finished.set()
+
+    def _end(self) -> None:
+        self.finish(self.workload.timeout_s)
+        runner = self._environment.runner
+        if isinstance(runner, WorkerRunner):
+            return
+        if self._environment.parsed_options.headless:
+            runner.quit()
+        else:
+            runner.stop()
+
+    def _invoke(self, planned: PlannedOperation, now_ns: int, due_ns: int | None) -> bool:
+        request = self._client.invoke(planned, now_ns, due_ns)
+        if request is None:
+            return False
+        self._invoked += 1
+        if due_ns is not None:
+            self._lateness.add(now_ns - due_ns)
+        if not self._outbox:
+            # Runs when this turn's users have had their say: one PUBLISH per node for all of them.
+            gevent.spawn_raw(self._flush)
+        self._outbox.setdefault(planned.node, []).append(request)
+        return True
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        for node, requests in outbox.items():
+            for first in range(0, len(requests), self._frame_limit):
+                frame = requests[first : first + self._frame_limit]
+                if not self._mqtt.publish(node, frame):
+                    now_ns = time.monotonic_ns()
+                    for request in frame:
+                        self._record(self._client.not_sent(request, now_ns))
+
+    def _read(self) -> None:
+        while self._reading:
+            now_ns = time.monotonic_ns()
+            deadline_ns = self._client.next_deadline_ns()
+            self._mqtt.poll(1.0 if deadline_ns is None else (deadline_ns - now_ns) / 1e9)
+            for record in self._client.expire(time.monotonic_ns()):
+                self._record(record)
+            if self._history is not None and now_ns - self._flushed_ns > FLUSH_EVERY_NS:
+                self._flushed_ns = now_ns
+                self._history.flush()
+
+    def _on_reply(self, reply: Reply) -> None:
+        record = self._client.on_reply(reply, time.monotonic_ns())
+        if record is not None:
+            self._record(record)
+
+    def _record(self, record: OperationRecord) -> None:
+        if self._history is not None:
+            self._history.append(record)
+        since_ns = record.invoked_ns if record.intended_ns is None else record.intended_ns
+        until_ns = record.completed_ns or time.monotonic_ns()
+        failure = None
+        if record.outcome != "ok":
+            failure = OperationFailed(f"{record.outcome}: {record.error or 'no reason given'}")
+        self._environment.events.request.fire(
+            request_type=self._cluster.protocol,
+            name=record.op,
+            response_time=(until_ns - since_ns) / 1e6,
+            response_length=0,
+            exception=failure,
+            context={},
+        )
+        if (waiting := self._waiting.pop(record.id, None)) is not None:
+            waiting.set()
+
+    def _summarise(self) -> None:
+        rate = self.workload.rate_per_s
+        summary = LoadSummary(
+            client=self._name,
+            started_ns=self._started_ns or self._stopped_ns,
+            ended_ns=self._stopped_ns,
+            offered_per_s=None if rate is None else rate / self._processes,
+            intended=self._intended,
+            invoked=self._invoked,
+            dropped=len(self._dropped_ns),
+            dropped_intended_ns=self._dropped_ns,
+            lateness_ms_p50=self._lateness.quantile_ms(0.5),
+            lateness_ms_p99=self._lateness.quantile_ms(0.99),
+        )
+        if summary.dropped:
+            log.warning(
+                "%d of %d operations were dropped: more than %d would have been open at once",
+                summary.dropped,
+                summary.intended,
+                self.workload.in_flight,
+            )
+        if self._folder is not None and self._reader is not None:
+            write_json(self._folder / "load" / f"{self._name}.json", summary)
+
+    def broken(self, reader: gevent.Greenlet) -> None:
+        """The reader died (a full disk): nothing that comes can be recorded any more."""
+        log.error("load stops, its operations cannot be recorded: %s", reader.exception)
+        self._environment.process_exit_code = INFRASTRUCTURE_FAILED
+        gevent.spawn(self._environment.runner.quit)
+
+
+current: Load | None = None
+
+
+class OpenLoopUser(User):
+    """Sends its part of the plan at the intended times."""
+
+    wait_time = constant(0)
+
+    @task
+    def run_plan(self) -> None:
+        run(self, Load.run_open)
+
+
+class ClosedLoopUser(User):
+    """Has one operation open at a time."""
+
+    wait_time = constant(0)
+
+    @task
+    def run_operations(self) -> None:
+        run(self, Load.run_closed)
+
+
+def run(user: User, part: Callable[[Load], None]) -> None:
+    """A user's whole life. It is idle afterwards: a user that stopped would be replaced by none."""
+    if current is None:
+        raise StopUser
+    load = current
+    try:
+        part(load)
+    finally:
+        load.user_done()
+    while True:
+        gevent.sleep(UNTIL_STOPPED_S)
+
+
+def add_options(parser: Any) -> None:
+    """The options of this load test; those that make a workload are on the web page too."""
+    add = parser.add_argument
+    add("--cluster-file", default=".capbench/cluster.json", help="the running cluster")
+    add("--workload", metavar="FILE", help="a workload as JSON; the options below change it")
+    add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
+    add("--in-flight", type=int, help="operations open at once, at most (default: 256)")
+    add("--keys", type=int, help="number of keys (default: 50)")
+    add("--distribution", help="of keys: uniform, zipfian, latest, hotspot (default: uniform)")
+    add("--mix", help="operation kinds and weights (default: read=50,write=50)")
+    add("--value-bytes", type=int, help="length of written strings, 0: integers (default: 0)")
+    add("--timeout", type=float, help="seconds to wait for an answer (default: 2)")
+    add("--workload-seed", type=int, help="another seed, another plan (default: 1)")
+    add("--run-folder", metavar="DIR", help="record the history there", include_in_web_ui=False)
+    add("--client-name", default="load", help="of this client process", include_in_web_ui=False)
+
+
+def workload_of(options: Namespace) -> Workload:
+    """The workload that the options describe. Raises BadWorkload."""
+    fields: dict[str, Any] = {
+        "mix": {"read": 50.0, "write": 50.0},
+        "duration_s": options.run_time or UNTIL_STOPPED_S,
+        "seed": 1,
+    }
+    if options.workload:
+        fields = msgspec.to_builtins(read_workload(Path(options.workload)))
+    given = {
+        "rate_per_s": options.rate,
+        "in_flight": options.in_flight,
+        "keys": options.keys,
+        "distribution": options.distribution,
+        "value_bytes": options.value_bytes,
+        "timeout_s": options.timeout,
+        "seed": options.workload_seed,
+        "mix": parse_mix(options.mix) if options.mix else None,
+    }
+    # The web page has strings, and empty ones for what was not given.
+    fields |= {name: value for name, value in given.items() if value not in (None, "")}
+    if str(fields.get("rate_per_s")) in ("0", "0.0"):
+        fields["rate_per_s"] = None
+    return make_workload(fields)
+
+
+def check_input(environment: Any, **kwargs: Any) -> None:
+    """Refuse what cannot be, before anything starts; choose the users that fit the workload."""
+    options = environment.parsed_options
+    try:
+        workload = workload_of(options)
+        if not isinstance(environment.runner, MasterRunner):
+            read_cluster_file(Path(options.cluster_file))
+    except (BadClusterFile, BadWorkload) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(INVALID_INPUT)
+    if len(environment.user_classes) > 1:
+        chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
+        environment.user_classes[:] = [chosen]
+
+
+def start_load(environment: Any, **kwargs: Any) -> None:
+    """Connect to the cluster, before any user starts."""
+    global current
+    current = None
+    if isinstance(environment.runner, MasterRunner):
+        return
+    options = environment.parsed_options
+    name = options.client_name
+    if isinstance(environment.runner, WorkerRunner):
+        name = f"{name}-{environment.runner.worker_index}"
+    try:
+        cluster = read_cluster_file(Path(options.cluster_file))
+        workload = workload_of(options)
+        if environment.user_classes == [ClosedLoopUser]:
+            workload = msgspec.structs.replace(workload, rate_per_s=None)
+        load = Load(environment, cluster, workload, name)
+        load.connect()
+    except (BadClusterFile, BadWorkload) as error:
+        stop_test(environment, INVALID_INPUT, error)
+    except BrokerUnreachable as error:
+        stop_test(environment, INFRASTRUCTURE_FAILED, error)
+    else:
+        current = load
+
+
+def stop_test(environment: Any, exit_code: int, error: Exception) -> None:
+    """Nothing can run: say why in one line."""
+    print(f"error: {error}", file=sys.stderr)
+    if environment.parsed_options.headless:
+        environment.process_exit_code = exit_code
+        gevent.spawn(environment.runner.quit)
+    else:
+        gevent.spawn(environment.runner.stop)
+
+
+def start_clock(user_count: int, **kwargs: Any) -> None:
+    """All users are there."""
+    if current is not None:
+        current.start()
+
+
+def stop_load(environment: Any, **kwargs: Any) -> None:
+    """The test ends: answers to what is open still count."""
+    if current is not None:
+        current.finish(current.workload.timeout_s)
+
+
+def stop_load_at_once(environment: Any, **kwargs: Any) -> None:
+    """The process was told to go."""
+    if current is not None:
+        current.finish(0)
+
+
+hooks: Any = events
+hooks.init_command_line_parser.add_listener(add_options)
+hooks.init.add_listener(check_input)
+hooks.test_start.add_listener(start_load)
+hooks.spawning_complete.add_listener(start_clock)
+hooks.test_stopping.add_listener(stop_load)
+hooks.quitting.add_listener(stop_load_at_once)
