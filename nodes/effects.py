@@ -182,7 +182,7 @@ class Out:
 
     def reply(self, reply: Reply, *, early: bool = False) -> None:
         """Answer a request, once every write made so far is durable. ``early``: at once; only for
-        an answer that stays true if this replica forgets those writes (a majority has the entry)."""
+        an answer that stays true if this replica forgets those writes (a majority holds it)."""
         self.replies.append((0 if early else self._disk.position, reply))
 
     def set_timer(self, name: str, delay_s: float) -> None:
