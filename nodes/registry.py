@@ -110,3 +110,13 @@ register(
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
     )
 )
+register(
+    Protocol(
+        name="gossip-lww",
+        replica=Gossip,
+        claim="eventual",
+        operations=("read", "write", "delete"),
+        summary="gossip, but of concurrent writes the one with the latest hybrid clock wins",
+        parameters={"conflict": "lww"},
+    )
+)

@@ -1,4 +1,827 @@
-from nodes.effects import Replica
+"""Gossip: every node answers on its own, and versions spread by rumours and anti-entropy.
+
+Theory of operation
+-------------------
+A write is local: the node that takes it makes a new version, stores it, answers ok, and the version
+becomes a hot *rumour*. Every ``gossip_interval_s`` a node tells its hot keys to ``fanout`` random
+peers; after ``rounds`` such rounds it loses interest (Demers et al., "Epidemic Algorithms for
+Replicated Database Maintenance", PODC 1987, section 1.4, blind with a counter). Who hears
+something new spreads it in turn. Rumours can die out early or be lost, so each node also runs
+*anti-entropy* (section 1.3): every ``anti_entropy_interval_s`` it sends one random peer the hashes
+of its buckets of the key space, learns the clocks of the keys in buckets that differ, pushes what
+the peer lacks and pulls what it lacks itself. What anti-entropy repairs does not become a rumour
+again: after a partition that would send the whole difference through the cluster many times over.
+
+Versions and conflicts
+----------------------
+``siblings``: dotted version vectors (Preguiça et al., "Dotted Version Vectors", 2010). A version is
+named by its *dot*, the writing node and a counter of that node for this key, and carries its
+*past*, the clock of what the writer had seen. t supersedes s iff s's dot is in t's past. A clock
+without a dot would not do: two clients that write through one node with the same stale context get
+(n1, 2) and (n1, 3), and a plain clock would call the first one seen by the second. All siblings of
+a key travel together, so a node that knows (n1, 3) also knows (n1, 2) or what superseded it. That
+makes a node's clock of a key exact, and usable as a context.
+
+``lww``: the version with the greatest hybrid logical clock wins (Kulkarni et al., "Logical Physical
+Clocks", OPODIS 2014; here milliseconds and counter share one integer). Never behind what the node
+has seen, so a causally later write wins whatever the wall clocks say. Of concurrent writes, one is
+lost although it was acknowledged: that is the policy, not a fault.
+
+A write's ``context`` is the version that an earlier read returned, and what it covers is
+superseded. A write without one supersedes all that the node holds at that moment: the node acts as
+the client's session. Otherwise each blind write would leave one more sibling for ever. A write's
+own reply carries the key's clock after it; where the context was stale this covers siblings that
+the client never saw, so merge values from a read, not from a write.
+
+Deletes leave tombstones, which are kept: a key's clock must not be forgotten, or an old version
+would come back and a dot would be used twice. So disk use grows with the number of keys ever
+written.
+
+At most once
+------------
+A node remembers the results of its writes by (client, sequence), durably, until the client has
+acknowledged them (`Request.acked`), and at most MAX_RESULTS of each of the last MAX_CLIENTS
+clients. The result is written before the version; a result whose version the crash took is void at
+restart. A retry at *another* node is recognised there while the first version, which carries the
+request's name, is among the siblings. If the other node has not heard of it yet, it makes a second
+version; as long as both are present they read as one. So a retry elsewhere is never two siblings,
+but where the first was superseded before the second attempt was made in ignorance of it, the
+second stays (as a sibling; under lww it wins over what is older). A client that cannot accept that
+retries at its node.
+
+Claim: eventual; read-your-writes for a client that stays on its node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+
+from nodes.disk import Disk
+from nodes.effects import (
+    Config,
+    Env,
+    Invariant,
+    InvariantBroken,
+    Operation,
+    Parameters,
+    Replica,
+    Reply,
+    Request,
+    Value,
+    Version,
+)
+from nodes.vector_clock import Clock, covers, dominates, increment, merge
+
+MAX_CLIENTS = 4096
+MAX_RESULTS = 1024
+KEYS_PER_MESSAGE = 2000
+CHARACTERS_PER_MESSAGE = 250_000
+_LOGICAL_BITS = 16
 
 
-class Gossip(Replica): ...
+class GossipParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``conflict``: what becomes of concurrent writes. ``fanout``: peers told in a round.
+    ``rounds``: how often a node repeats a rumour. ``buckets``: parts of the key space in a
+    digest."""
+
+    conflict: Literal["siblings", "lww"] = "siblings"
+    gossip_interval_s: float = 0.1
+    fanout: int = 2
+    rounds: int = 3
+    anti_entropy_interval_s: float = 0.5
+    buckets: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("gossip_interval_s", "anti_entropy_interval_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is a positive number of seconds, not {value}")
+        for name in ("fanout", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if not 1 <= self.buckets <= 65536:
+            raise ValueError(f"buckets is between 1 and 65536, not {self.buckets}")
+
+
+# --- records ---
+
+
+class Sibling(msgspec.Struct, frozen=True, array_like=True):
+    """One version of a key. Its dot is (``node``, ``counter``), its name over the whole cluster;
+    under lww ``counter`` is the hybrid logical clock and ``past`` is empty. ``client`` and
+    ``sequence`` name the request that wrote it."""
+
+    node: str
+    counter: int
+    past: dict[str, int]
+    value: Value
+    deleted: bool
+    client: str
+    sequence: int
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """All that a node knows of a key: siblings of which none supersedes another, ordered by dot."""
+
+    siblings: tuple[Sibling, ...]
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What became of a client's write. ``version``: the key's clock right after it."""
+
+    client: str
+    sequence: int
+    acked: int
+    key: str
+    version: Version
+
+
+# --- messages ---
+
+
+class Rumour(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Hot keys."""
+
+    records: dict[str, Record]
+
+
+class Digest(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 1: a hash of each bucket of the sender's keys."""
+
+    hashes: tuple[int, ...]
+
+
+class Difference(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 2: the clocks of all the sender's keys in ``buckets``, which differ.
+    ``differing``: how many buckets differ in all (large differences take several messages)."""
+
+    differing: int
+    buckets: tuple[int, ...]
+    clocks: dict[str, dict[str, int]]
+
+
+class Pull(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 3: the sender lacks something of these keys."""
+
+    keys: tuple[str, ...]
+
+
+class Push(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 3 and 4: what the receiver lacks. It does not become a rumour."""
+
+    records: dict[str, Record]
+
+
+# --- conflict policies ---
+
+
+class KeepSiblings:
+    """Concurrent versions are kept together until a write supersedes them."""
+
+    @staticmethod
+    def supersedes(t: Sibling, s: Sibling) -> bool:
+        """Whether ``t`` was written by someone who had seen ``s``."""
+        return covers(t.past, s.node, s.counter)
+
+    @classmethod
+    def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
+        """The versions of both that no other supersedes. Order and repetition do not matter."""
+        by_dot = {(s.node, s.counter): s for s in (*ours, *theirs)}
+        if len(by_dot) == 1:
+            return tuple(by_dot.values())
+        known = by_dot.values()
+        kept = (dot for dot, s in by_dot.items() if not any(cls.supersedes(t, s) for t in known))
+        return tuple(by_dot[dot] for dot in sorted(kept))
+
+    @staticmethod
+    def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
+        """All that is known of the key: present, or superseded by what is present."""
+        return merge(*(merge(s.past, {s.node: s.counter}) for s in siblings))
+
+    @staticmethod
+    def lacks(ours: Clock, theirs: Clock) -> bool:
+        """Whether ``theirs`` knows something that ``ours`` does not."""
+        return not dominates(ours, theirs)
+
+    @staticmethod
+    def version(clock: Clock) -> Version:
+        """The clock as clients see it."""
+        return dict(clock)
+
+
+class LastWriteWins:
+    """One version stays: that of the greatest (hybrid logical clock, node)."""
+
+    @staticmethod
+    def supersedes(t: Sibling, s: Sibling) -> bool:
+        """Whether ``t`` wins."""
+        return (t.counter, t.node) > (s.counter, s.node)
+
+    @classmethod
+    def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
+        """The winner."""
+        return (max((*ours, *theirs), key=lambda s: (s.counter, s.node)),)
+
+    @staticmethod
+    def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
+        """The winner's stamp."""
+        return {s.node: s.counter for s in siblings}
+
+    @staticmethod
+    def lacks(ours: Clock, theirs: Clock) -> bool:
+        """Whether ``theirs`` is the later stamp."""
+        return _stamp(ours) < _stamp(theirs)
+
+    @staticmethod
+    def version(clock: Clock) -> Version:
+        """``[milliseconds since the epoch, counter, node]``."""
+        stamp, node = _stamp(clock)
+        return [stamp >> _LOGICAL_BITS, stamp & (1 << _LOGICAL_BITS) - 1, node]
+
+
+Policy: TypeAlias = type[KeepSiblings] | type[LastWriteWins]
+
+
+def _stamp(clock: Clock) -> tuple[int, str]:
+    return max(((counter, node) for node, counter in clock.items()), default=(0, ""))
+
+
+# --- invariants ---
+
+
+class _PerKey(Invariant):
+    """Compares each key that changed with what the same replica held before."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, Gossip] = {}
+        self._before: dict[str, dict[str, Record]] = {}
+
+    def observe(self, node: str, replica: Gossip) -> None:
+        """Raises InvariantBroken."""
+        if self._watched.get(node) is not replica:
+            # After a crash a replica may know less: writes that were not durable are gone.
+            self._watched[node] = replica
+            self._before[node] = dict(replica.records)
+            return
+        before = self._before[node]
+        for key in replica.changed:
+            now = replica.records.get(key, Record(()))
+            old = before.get(key)
+            if old is not None:
+                self.compare(f"{node} key {key!r}", replica.policy, old.siblings, now.siblings)
+            before[key] = now
+
+    def compare(
+        self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
+    ) -> None:
+        """Raises InvariantBroken."""
+        raise NotImplementedError
+
+
+class OnlyDominatedVersionsDisappear(_PerKey):
+    """A version that a replica held is there, or a version that supersedes it is."""
+
+    name = "only dominated versions disappear"
+
+    def compare(
+        self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
+    ) -> None:
+        """Raises InvariantBroken."""
+        for s in old:
+            if not _known(policy, now, s):
+                raise InvariantBroken(f"{where}: {s} disappeared; present: {now}")
+
+
+class ClockNeverGoesBack(_PerKey):
+    """What a replica knows of a key only grows."""
+
+    name = "a key's clock never goes back"
+
+    def compare(
+        self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
+    ) -> None:
+        """Raises InvariantBroken."""
+        was, clock = policy.clock(old), policy.clock(now)
+        if policy.lacks(clock, was):
+            raise InvariantBroken(f"{where}: clock {was} went back to {clock}")
+
+
+class DotNamesOneVersion(Invariant):
+    """In the whole cluster, and over crashes, a dot of a key has one past, value and request."""
+
+    name = "a dot names one version"
+
+    def __init__(self) -> None:
+        self._watched: dict[str, Gossip] = {}
+        self._seen: dict[tuple[str, str, int], tuple[Any, ...]] = {}
+
+    def observe(self, node: str, replica: Gossip) -> None:
+        """Raises InvariantBroken."""
+        restarted = self._watched.get(node) is not replica
+        self._watched[node] = replica
+        for key in list(replica.records) if restarted else list(replica.changed):
+            for s in replica.records.get(key, Record(())).siblings:
+                # A copy of the past: the object itself would change together with what it shows.
+                content = (sorted(s.past.items()), s.value, s.deleted, s.client, s.sequence)
+                if self._seen.setdefault((key, s.node, s.counter), content) != content:
+                    # A dot that never left its node may be given again after a crash.
+                    known = self._seen[(key, s.node, s.counter)]
+                    if s.node == node and not self._elsewhere(node, key, s):
+                        self._seen[(key, s.node, s.counter)] = content
+                        continue
+                    raise InvariantBroken(
+                        f"{node} key {key!r}: dot ({s.node}, {s.counter}) is {content} and {known}"
+                    )
+
+    def _elsewhere(self, node: str, key: str, s: Sibling) -> bool:
+        others = (r for n, r in self._watched.items() if n != node and key in r.records)
+        return any(
+            covers(r.policy.clock(r.records[key].siblings), s.node, s.counter) for r in others
+        )
+
+
+class DurableVersionsStay(Invariant):
+    """What was durable at a node before a crash, so everything that it acknowledged, is present
+    there afterwards, or superseded by what is."""
+
+    name = "every acknowledged write is present, dominated or a sibling"
+
+    def __init__(self) -> None:
+        self._watched: dict[str, Gossip] = {}
+        self._waiting: dict[str, list[tuple[int, str, tuple[Sibling, ...]]]] = {}
+        self._durable: dict[str, dict[str, tuple[Sibling, ...]]] = {}
+
+    def observe(self, node: str, replica: Gossip) -> None:
+        """Raises InvariantBroken."""
+        durable = self._durable.setdefault(node, {})
+        waiting = self._waiting.setdefault(node, [])
+        if self._watched.get(node) is not replica:
+            self._watched[node] = replica
+            waiting.clear()
+            for key, siblings in durable.items():
+                now = replica.records.get(key, Record(())).siblings
+                for s in siblings:
+                    if not _known(replica.policy, now, s):
+                        raise InvariantBroken(f"{node} key {key!r}: lost {s}; present: {now}")
+        position = replica.disk.position
+        waiting.extend((position, key, replica.records[key].siblings) for key in replica.changed)
+        done = 0
+        while done < len(waiting) and waiting[done][0] <= replica.durable_position:
+            _, key, siblings = waiting[done]
+            durable[key] = replica.policy.merge(durable.get(key, ()), siblings)
+            done += 1
+        del waiting[:done]
+
+
+def _known(policy: Policy, present: Sequence[Sibling], s: Sibling) -> bool:
+    return any(t == s or policy.supersedes(t, s) for t in present)
+
+
+# --- the machine ---
+
+
+class _Session:
+    """What a node remembers of a client: ``floor``, below which it will not send again, and
+    results."""
+
+    __slots__ = ("floor", "results")
+
+    def __init__(self) -> None:
+        self.floor = 0
+        self.results: dict[int, Version] = {}
+
+
+class Gossip(Replica):
+    """A replica that answers alone. See the top of this file.
+
+    Invariants: `INVARIANTS`. Units: seconds. Follows Demers et al. 1987, sections 1.3 and 1.4;
+    Preguiça et al. 2010 (siblings); Kulkarni et al. 2014 (lww).
+    """
+
+    MESSAGES = (Rumour, Digest, Difference, Pull, Push)
+    RECORDS = (Record, Result)
+    INVARIANTS = (
+        OnlyDominatedVersionsDisappear,
+        ClockNeverGoesBack,
+        DotNamesOneVersion,
+        DurableVersionsStay,
+    )
+    PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
+
+    def __init__(self, config: Config, env: Env, disk: Disk) -> None:
+        super().__init__(config, env, disk)
+        assert isinstance(config.parameters, GossipParameters)
+        self.parameters = config.parameters
+        self.policy: Policy = (
+            KeepSiblings if self.parameters.conflict == "siblings" else LastWriteWins
+        )
+        self.records: dict[str, Record] = {}
+        self.changed: dict[str, None] = {}
+        """Keys that the last step changed."""
+        self.durable_position = 0
+        self._stamp = 0
+        self._live_keys = 0
+        self._hot: dict[str, int] = {}
+        self._hashes: dict[str, int] = {}
+        self._bucket_hashes = [0] * self.parameters.buckets
+        self._bucket_keys: list[dict[str, None]] = [{} for _ in range(self.parameters.buckets)]
+        self._agreed: dict[str, tuple[float, int]] = {}
+        self._sessions: dict[str, _Session] = {}
+        self._load()
+        if config.peers:
+            self._set_anti_entropy_timer()
+
+    def step(self, inputs: Sequence[Any]) -> None:
+        """As in the base class; `changed` starts empty."""
+        self.changed.clear()
+        super().step(inputs)
+
+    def on_durable(self, position: int) -> None:
+        """Writes up to ``position`` are durable."""
+        self.durable_position = position
+
+    # --- clients ---
+
+    def on_request(self, request: Request) -> None:
+        """Answer at once, from what this node holds."""
+        kind = request.operation.op
+        if kind == "read":
+            self._read(request)
+        elif kind in ("write", "delete"):
+            self._write(request)
+        else:
+            self._reply(request, "fail", error="unsupported")
+
+    def _read(self, request: Request) -> None:
+        record = self.records.get(request.operation.key)
+        if record is None:
+            self._reply(request, "ok")
+            return
+        values = _values(record)
+        self._reply(
+            request,
+            "ok",
+            value=list(values) if len(values) > 1 else values[0] if values else None,
+            version=self._version(record),
+        )
+
+    def _write(self, request: Request) -> None:
+        operation = request.operation
+        session = self._sessions.get(request.client)
+        if session is not None:
+            if request.sequence in session.results:
+                self._reply(request, "ok", version=session.results[request.sequence])
+                return
+            if request.sequence < session.floor:
+                self._reply(request, "info", error="forgotten: the client has acknowledged it")
+                return
+        record = self.records.get(operation.key)
+        siblings = record.siblings if record is not None else ()
+        if any(s.client == request.client and s.sequence == request.sequence for s in siblings):
+            # A retry of a write that was made at another node, and is known here.
+            assert record is not None
+            version = self._version(record)
+            self._remember(request, version)
+            self._trim(request.client)
+            self._reply(request, "ok", version=version)
+            return
+        clock = self.policy.clock(siblings)
+        try:
+            new = self._new_sibling(request, clock)
+        except ValueError as error:
+            self._reply(request, "fail", error=str(error))
+            return
+        merged = self.policy.merge(siblings, (new,))
+        assert new in merged, f"{new} does not supersede {siblings}"
+        written = Record(merged)
+        version = self._version(written)
+        self._remember(request, version)
+        self._store(operation.key, written)
+        self._trim(request.client)
+        self._heat(operation.key)
+        self._reply(request, "ok", version=version)
+
+    def _new_sibling(self, request: Request, clock: Clock) -> Sibling:
+        operation = request.operation
+        if self.policy is LastWriteWins:
+            self._observe_stamp(_stamp_of_context(operation))
+            self._stamp = max(self._stamp + 1, int(self.env.wall() * 1000) << _LOGICAL_BITS)
+            past: dict[str, int] = {}
+            counter = self._stamp
+        else:
+            past = self._past(operation, clock)
+            counter = increment(clock, self.id)[self.id]
+        return Sibling(
+            node=self.id,
+            counter=counter,
+            past=past,
+            value=operation.value if operation.op == "write" else None,
+            deleted=operation.op == "delete",
+            client=request.client,
+            sequence=request.sequence,
+        )
+
+    def _past(self, operation: Operation, clock: Clock) -> dict[str, int]:
+        context = operation.context
+        if context is None:
+            return dict(clock)
+        if not isinstance(context, dict) or not all(
+            node in self._members and counter >= 0 for node, counter in context.items()
+        ):
+            raise ValueError("the context is not a version that a read of this cluster returned")
+        if context.get(self.id, 0) > clock.get(self.id, 0):
+            # This node never gave that dot, and if it did later, the write would be lost.
+            raise ValueError("the context is not a version of this key")
+        return merge(context)
+
+    def _reply(
+        self, request: Request, outcome: Literal["ok", "fail", "info"], **fields: Any
+    ) -> None:
+        self.out.reply(Reply(request.client, request.sequence, outcome, **fields))
+
+    # --- at most once ---
+
+    def _remember(self, request: Request, version: Version) -> None:
+        client = request.client
+        session = self._sessions.pop(client, None) or _Session()
+        self._sessions[client] = session
+        session.floor = max(session.floor, request.acked)
+        session.results[request.sequence] = version
+        self.disk.put(
+            f"r/{client}/{request.sequence}",
+            Result(client, request.sequence, session.floor, request.operation.key, version),
+        )
+
+    def _trim(self, client: str) -> None:
+        """Forget what ``client`` will not ask for again, and what exceeds the limits. Only after
+        the newest result is written, which carries the floor that keeps late duplicates out."""
+        session = self._sessions[client]
+        for sequence in [s for s in session.results if s < session.floor]:
+            self._forget(client, session, sequence)
+        if len(session.results) > MAX_RESULTS:
+            self._forget(client, session, next(iter(session.results)))
+        if len(self._sessions) > MAX_CLIENTS:
+            oldest = next(iter(self._sessions))
+            forgotten = self._sessions.pop(oldest)
+            for sequence in list(forgotten.results):
+                self._forget(oldest, forgotten, sequence)
+
+    def _forget(self, client: str, session: _Session, sequence: int) -> None:
+        del session.results[sequence]
+        self.disk.put(f"r/{client}/{sequence}", None)
+
+    # --- what this node holds ---
+
+    def _load(self) -> None:
+        results: list[tuple[str, Result]] = []
+        for name, value in self.disk.items():
+            if isinstance(value, Record):
+                self._index(name.removeprefix("k/"), value)
+            else:
+                results.append((name, value))
+        for name, result in results:
+            record = self.records.get(result.key)
+            if record is None or self._is_ahead(result.version, record):
+                # The crash came between the result and the version: that write never was.
+                self.disk.put(name, None)
+                continue
+            session = self._sessions.setdefault(result.client, _Session())
+            session.floor = max(session.floor, result.acked)
+            session.results[result.sequence] = result.version
+
+    def _is_ahead(self, version: Version, record: Record) -> bool:
+        clock = self.policy.clock(record.siblings)
+        if isinstance(version, dict):
+            return self.policy.lacks(clock, version)
+        stamp, node = _parse_stamp(version)
+        return self.policy.lacks(clock, {node: stamp})
+
+    def _store(self, key: str, record: Record) -> None:
+        self._index(key, record)
+        self.changed[key] = None
+        self.disk.put("k/" + key, record)
+
+    def _index(self, key: str, record: Record) -> None:
+        old = self.records.get(key)
+        bucket = zlib.crc32(key.encode()) % self.parameters.buckets
+        if old is None:
+            self._bucket_keys[bucket][key] = None
+        self._live_keys += _is_live(record) - (old is not None and _is_live(old))
+        self.records[key] = record
+        digest = _hash(key, record)
+        self._bucket_hashes[bucket] ^= self._hashes.get(key, 0) ^ digest
+        self._hashes[key] = digest
+        for s in record.siblings:
+            self._observe_stamp(s.counter)
+
+    def _observe_stamp(self, stamp: int) -> None:
+        if stamp > self._stamp:
+            self._stamp = stamp
+
+    def _version(self, record: Record) -> Version:
+        return self.policy.version(self.policy.clock(record.siblings))
+
+    def _absorb(self, records: Mapping[str, Record]) -> list[str]:
+        """Merge what another node told. Returns the keys of which it was news."""
+        news = []
+        for key, theirs in records.items():
+            ours = self.records.get(key)
+            before = ours.siblings if ours is not None else ()
+            merged = self.policy.merge(before, theirs.siblings)
+            assert all(_known(self.policy, merged, s) for s in (*before, *theirs.siblings))
+            if merged != before:
+                self._store(key, Record(merged))
+                news.append(key)
+        return news
+
+    # --- rumours ---
+
+    def _heat(self, key: str) -> None:
+        """Tell of ``key`` in the rounds to come, with all that changed until then in one
+        message."""
+        if not self.config.peers:
+            return
+        if not self._hot:
+            self.out.set_timer("gossip-round", self.parameters.gossip_interval_s)
+        self._hot[key] = self.parameters.rounds
+
+    def on_timer(self, name: str) -> None:
+        """A gossip round, or the next anti-entropy exchange."""
+        if name == "gossip-round":
+            self._gossip_round()
+        else:
+            self._start_anti_entropy()
+
+    def _gossip_round(self) -> None:
+        peers = self.config.peers
+        targets = self.env.rng.sample(peers, min(self.parameters.fanout, len(peers)))
+        for records in self._portions(list(self._hot)):
+            for peer in targets:
+                self.out.send(peer, Rumour(records))
+        self._hot = {key: left - 1 for key, left in self._hot.items() if left > 1}
+        if self._hot:
+            self.out.set_timer("gossip-round", self.parameters.gossip_interval_s)
+
+    def on_rumour(self, src: str, msg: Rumour) -> None:
+        """News are spread in turn."""
+        for key in self._absorb(msg.records):
+            self._heat(key)
+
+    def _portions(self, keys: Sequence[str]) -> Iterator[dict[str, Record]]:
+        """The records of ``keys`` in portions that fit a frame. A record is never divided: its
+        siblings must travel together."""
+        portion: dict[str, Record] = {}
+        characters = 0
+        for key in keys:
+            record = self.records.get(key)
+            if record is None:
+                continue
+            characters += len(key) + sum(100 + len(str(s.value)) for s in record.siblings)
+            portion[key] = record
+            if characters > CHARACTERS_PER_MESSAGE:
+                yield portion
+                portion, characters = {}, 0
+        if portion:
+            yield portion
+
+    # --- anti-entropy ---
+
+    def _set_anti_entropy_timer(self) -> None:
+        # Jitter, lest all nodes that started together exchange in the same instant for ever.
+        interval_s = self.parameters.anti_entropy_interval_s
+        self.out.set_timer("anti-entropy", interval_s * self.env.rng.uniform(0.5, 1.5))
+
+    def _start_anti_entropy(self) -> None:
+        (peer,) = self.env.rng.sample(self.config.peers, 1)
+        self.out.send(peer, Digest(tuple(self._bucket_hashes)))
+        self._set_anti_entropy_timer()
+
+    def on_digest(self, src: str, msg: Digest) -> None:
+        """Tell what this node has where the hashes differ; an empty answer says that none do."""
+        if len(msg.hashes) != len(self._bucket_hashes):
+            self.out.mark("digest_of_other_size", src=src)
+            return
+        pairs = enumerate(zip(self._bucket_hashes, msg.hashes, strict=True))
+        differing = [bucket for bucket, (ours, theirs) in pairs if ours != theirs]
+        self._note_agreement(src, len(differing))
+        buckets: list[int] = []
+        clocks: dict[str, dict[str, int]] = {}
+        for bucket in differing:
+            buckets.append(bucket)
+            for key in self._bucket_keys[bucket]:
+                clocks[key] = self.policy.clock(self.records[key].siblings)
+            if len(clocks) > KEYS_PER_MESSAGE:
+                self.out.send(src, Difference(len(differing), tuple(buckets), clocks))
+                buckets, clocks = [], {}
+        if buckets or not differing:
+            self.out.send(src, Difference(len(differing), tuple(buckets), clocks))
+
+    def on_difference(self, src: str, msg: Difference) -> None:
+        """Push what the peer lacks, pull what this node lacks."""
+        self._note_agreement(src, msg.differing)
+        push: list[str] = []
+        for bucket in msg.buckets:
+            for key in self._bucket_keys[bucket]:
+                theirs = msg.clocks.get(key)
+                if theirs is None or self.policy.lacks(theirs, self._clock(key)):
+                    push.append(key)
+        pull = [
+            key for key, theirs in msg.clocks.items() if self.policy.lacks(self._clock(key), theirs)
+        ]
+        self._push(src, push)
+        if pull:
+            self.out.send(src, Pull(tuple(pull)))
+
+    def on_pull(self, src: str, msg: Pull) -> None:
+        """The peer asks for these keys."""
+        self._push(src, msg.keys)
+
+    def on_push(self, src: str, msg: Push) -> None:
+        """Repaired. No rumour: the other nodes find the difference themselves."""
+        self._absorb(msg.records)
+
+    def _push(self, peer: str, keys: Sequence[str]) -> None:
+        for records in self._portions(keys):
+            self.out.send(peer, Push(records))
+
+    def _clock(self, key: str) -> dict[str, int]:
+        record = self.records.get(key)
+        return self.policy.clock(record.siblings) if record is not None else {}
+
+    # --- views ---
+
+    def _note_agreement(self, peer: str, differing: int) -> None:
+        self._agreed[peer] = (self.env.now(), self.parameters.buckets - differing)
+
+    def _replication_ratio(self) -> float | None:
+        """Share of (node, bucket) pairs that equal this node's, itself counted, as of the last
+        exchange with each peer. None while some peer was not heard of for long: nobody knows."""
+        peers = self.config.peers
+        oldest = self.env.now() - 4 * len(peers) * self.parameters.anti_entropy_interval_s
+        equal = self.parameters.buckets
+        for peer in peers:
+            at, agreed = self._agreed.get(peer, (-math.inf, 0))
+            if at < oldest:
+                return None
+            equal += agreed
+        return equal / (self.parameters.buckets * len(self.config.nodes))
+
+    def probe(self) -> dict[str, Any]:
+        """``keys``: not deleted. ``tombstones``: deleted. ``pending``: keys that are hot rumours.
+        ``replication_ratio``: 0..1, None if unknown."""
+        return {
+            "role": "replica",
+            "leader": None,
+            "ready": True,
+            "keys": self._live_keys,
+            "tombstones": len(self.records) - self._live_keys,
+            "pending": len(self._hot),
+            "replication_ratio": self._replication_ratio(),
+        }
+
+    def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
+        """Key -> (its siblings' values, ordered by dot; its clock)."""
+        return {
+            key: (_values(record), self._version(record))
+            for key, record in sorted(self.records.items())
+            if _is_live(record)
+        }
+
+
+def _values(record: Record) -> tuple[Value, ...]:
+    """What a reader sees. Two versions of one request (a retry at another node) are one value."""
+    by_request = {(s.client, s.sequence): s.value for s in record.siblings if not s.deleted}
+    return tuple(by_request.values())
+
+
+def _is_live(record: Record) -> bool:
+    return any(not s.deleted for s in record.siblings)
+
+
+def _hash(key: str, record: Record) -> int:
+    """64 bits of (key, dots), to be combined by XOR. A CRC would not do: it is linear, so equal
+    changes of two keys of one length would cancel each other out."""
+    dots = [(s.node, s.counter) for s in record.siblings]
+    encoded = msgspec.msgpack.encode((key, dots))
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
+
+
+def _stamp_of_context(operation: Operation) -> int:
+    if operation.context is None:
+        return 0
+    return _parse_stamp(operation.context)[0]
+
+
+def _parse_stamp(version: Version) -> tuple[int, str]:
+    match version:
+        case [int(milliseconds), int(logical), str(node)] if (
+            0 <= milliseconds < 1 << 46 and 0 <= logical < 1 << _LOGICAL_BITS
+        ):
+            return milliseconds << _LOGICAL_BITS | logical, node
+    raise ValueError("the context is not a version that a read of this cluster returned")
