@@ -210,11 +210,7 @@ class Nemesis:
         """Every fsync takes ``factor`` times as long."""
         host = self._host(node)
         host.fsync_factor = factor
-
-        def heal() -> None:
-            host.fsync_factor = 1.0
-
-        return heal
+        return host.mend_disk
 
     def do_full_disk(self, number: int, fault: Fault, node: str) -> Heal:
         """The next write that cannot be stored stops the node; it starts again once there is

@@ -57,6 +57,16 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     fsync_s: float = 0.001
 
 
+class _Flight:
+    """An fsync under way, of the oldest ``count`` waiting writes, which end at ``position``."""
+
+    __slots__ = ("count", "position")
+
+    def __init__(self, count: int, position: int) -> None:
+        self.count = count
+        self.position = position
+
+
 class Host:
     """A node of the cluster. ``up``: the process runs; ``replica`` is None while it does not."""
 
@@ -105,8 +115,8 @@ class Host:
         self._asked: set[tuple[str, int]] = set()
         self._taken = 0
         self._durable = 0
-        self._syncing = False
-        self._late_fsync: tuple[int, int, int] | None = None
+        self._flight: _Flight | None = None
+        self._late_fsync = False
         self._waking = False
         self._free_at_s = 0.0
 
@@ -160,10 +170,9 @@ class Host:
             return
         self.paused = False
         self._timeline.say(f"{self.id} goes on")
-        late = self._late_fsync
-        if late is not None:
-            self._late_fsync = None
-            self._end_fsync(late)
+        if self._late_fsync and self._flight is not None:
+            self._late_fsync = False
+            self._end_fsync(self._flight)
         self._wake(None)
 
     # --- inputs ---
@@ -307,7 +316,7 @@ class Host:
                 else:
                     self._answer(gated[1])
             out.replies.clear()
-        if self.storage.waiting and not self._syncing:
+        if self.storage.waiting and self._flight is None:
             self._start_fsync()
 
     def _transmit(self, send: Send) -> bool:
@@ -335,9 +344,8 @@ class Host:
             return
         if self.traps and self._springs_at_fsync("before-fsync", waiting):
             return
-        self._syncing = True
         self.fsyncs += 1
-        flight = (self.incarnation, len(waiting), self._taken)
+        flight = self._flight = _Flight(len(waiting), self._taken)
         fsync_s = self._timing.fsync_s * self.fsync_factor
         if fsync_s == 0:
             self._end_fsync(flight)
@@ -347,20 +355,26 @@ class Host:
         timeline = self._timeline
         timeline.at(timeline.now + duration_s, self._end_fsync, flight)
 
-    def _end_fsync(self, flight: tuple[int, int, int]) -> None:
-        incarnation, count, position = flight
-        if incarnation != self.incarnation or not self.up:
+    def mend_disk(self) -> None:
+        """The disk is fast again; an fsync under way soon returns."""
+        self.fsync_factor = 1.0
+        timeline = self._timeline
+        if self._flight is not None:
+            timeline.at(timeline.now + self._timing.fsync_s, self._end_fsync, self._flight)
+
+    def _end_fsync(self, flight: _Flight) -> None:
+        if flight is not self._flight:
             return
         if self.paused:
-            self._late_fsync = flight
+            self._late_fsync = True
             return
         if self.fsync_fails:
             # Whether the pages reached the disk is unknown after a failed fsync, and a second one
             # would lie (Rebello et al., ATC 2020): the only safe answer is to stop.
             self.crash(torn=self._random(), why="because fsync failed")
             return
-        written = self.storage.commit(count)
-        self._durable = position
+        written = self.storage.commit(flight.count)
+        position = self._durable = flight.position
         if self.traps and self._springs_at_fsync("after-fsync", written):
             return
         gate = self._gate
@@ -379,7 +393,7 @@ class Host:
                 self._answer(first[1])  # type: ignore[index]
         if self.traps and self._springs_at_fsync("after-release", written):
             return
-        self._syncing = False
+        self._flight = None
         if self.storage.waiting:
             self._start_fsync()
             if not self.up:

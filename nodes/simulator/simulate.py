@@ -26,6 +26,7 @@ from nodes.registry import Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis, draw_tape
 from nodes.simulator.host import Timing
+from nodes.simulator.knobs import knobs_of
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
 
@@ -101,8 +102,7 @@ def simulate(
 
 
 def draw_setup(protocol: Protocol, seed: int) -> Setup:
-    """The environment and the protocol's knobs of one seed. A protocol may offer
-    ``KNOBS: ClassVar[dict[str, list]]``, alternatives for its parameters."""
+    """The environment and the protocol's knobs (`nodes.simulator.knobs`) of one seed."""
     draw = random.Random(f"{seed}/setup").random
 
     def pick(*choices: Any) -> Any:
@@ -114,7 +114,7 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         think_s=pick(0.02, 0.1, 0.4),
         reads=pick(0.2, 0.5, 0.7),
         cas=pick(0.0, 0.2),
-        deletes=pick(0.0, 0.0, 0.1),
+        deletes=pick(0.0, 0.0, 0.0, 0.1),
         sticky=pick(False, True),
         context=pick(False, True),
     )
@@ -134,10 +134,11 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         fifo=pick(True, False),
     )
     timing = Timing(step_s=pick(0.00001, 0.0002), fsync_s=pick(0.0001, 0.001, 0.008))
-    knobs: Mapping[str, Sequence[Any]] = getattr(protocol.replica, "KNOBS", {})
-    parameters = {
-        name: pick(*choices) for name, choices in knobs.items() if name not in protocol.parameters
-    }
+    parameters: dict[str, Any] = {}
+    for alternatives in knobs_of(protocol.replica):
+        parameters.update(pick(*alternatives))
+    for name in protocol.parameters:
+        parameters.pop(name, None)
     return Setup(
         habits=habits,
         manners=manners,

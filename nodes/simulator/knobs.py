@@ -1,0 +1,60 @@
+"""Which parameters of a protocol vary from seed to seed (swarm testing).
+
+Rare code runs often only if a knob makes it common: tiny snapshots, batches of one, election
+timeouts so close together that votes split. Each entry is a list of alternatives, each a few
+parameters that fit together; a seed takes one of each list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from nodes.effects import Replica
+
+Knobs: TypeAlias = Sequence[Sequence[Mapping[str, Any]]]
+
+_DEFAULT: Mapping[str, Any] = {}
+
+KNOBS: dict[str, Knobs] = {
+    "RaftParameters": [
+        [
+            _DEFAULT,
+            {
+                "heartbeat_s": 0.03,
+                "election_timeout_min_s": 0.1,
+                "election_timeout_max_s": 0.2,
+                "retry_s": 0.1,
+            },
+            {
+                "heartbeat_s": 0.05,
+                "election_timeout_min_s": 0.15,
+                "election_timeout_max_s": 0.155,
+                "retry_s": 0.1,
+            },
+            {"heartbeat_s": 0.02, "election_timeout_min_s": 0.05, "election_timeout_max_s": 0.3},
+        ],
+        [
+            _DEFAULT,
+            {"snapshot_entries": 3, "snapshot_tail": 0},
+            {"snapshot_entries": 20, "snapshot_tail": 5},
+        ],
+        [_DEFAULT, {"batch_entries": 1}, {"batch_bytes": 100}],
+        [_DEFAULT, {"request_timeout_s": 0.6}],
+    ],
+    "GossipParameters": [
+        [_DEFAULT, {"gossip_interval_s": 0.02}, {"gossip_interval_s": 1.0}],
+        [_DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 3.0}],
+        [_DEFAULT, {"fanout": 1}, {"rounds": 1}, {"buckets": 1}],
+    ],
+}
+"""By the name of the class in `Replica.PARAMETERS`; variants and mutants share it."""
+
+
+def knobs_of(replica: type[Replica]) -> Knobs:
+    """The knobs of a protocol: its own ``KNOBS``, if it has any, in the form {parameter:
+    alternatives}, else those of this file."""
+    own: Mapping[str, Sequence[Any]] | None = getattr(replica, "KNOBS", None)
+    if own is not None:
+        return [[{name: value} for value in values] for name, values in own.items()]
+    return KNOBS.get(replica.PARAMETERS.__name__, [])
