@@ -21,15 +21,13 @@ from typing import Any, Protocol
 import msgspec
 
 from bench.checkers import check_run
-from bench.run_folder import FaultRecord, Manifest, NodeRecord, RunFolder, Verdict
+from bench.run_folder import Manifest, NodeRecord, RunFolder, Verdict
 from bench.workload import Workload
 from chaos.broker import find_mosquitto
 from chaos.experiment import Experiment
 from chaos.final_reads import final_reads
 from chaos.nemesis import Nemesis
-from chaos.processes import ProcessError
 from chaos.targets.local import LocalCluster, TargetFailed
-from nodes.registry import PROTOCOLS, InvalidConfiguration, node_ids
 from nodes.registry import Protocol as ReplicationProtocol
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +35,18 @@ LOAD_START_TIMEOUT_S = 30.0
 CONVERGENCE_TIMEOUT_S = 15.0
 KEPT_TAIL_S = 10.0
 """How long after its planned end the load may take to finish before the run counts as failed."""
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """What a comparison runs: every protocol in every experiment."""
+
+    protocols: tuple[str, ...]
+    experiments: tuple[str, ...]
+
+
+PRESETS = {
+    "quick": Preset(("raft", "gossip"), ("healthy", "leader-partition", "latency-50ms")),
+}
 
 
 class Progress(Protocol):
@@ -65,7 +75,6 @@ def run_experiment(
     *,
     folder_path: Path,
     seed: int,
-    nodes: int | None = None,
     parameters: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
     progress: Progress,
@@ -74,8 +83,8 @@ def run_experiment(
 
     Raises InvalidConfiguration before anything is started. Whatever happens later is in the result.
     """
-    ids = node_ids(nodes or experiment.nodes)
-    workload = experiment.workload_for(protocol.operations, seed=seed)
+    ids = experiment.node_ids()
+    workload = experiment.workload(seed=seed)
     folder = RunFolder.create(
         folder_path,
         make_manifest(experiment, protocol, ids, seed, workload, parameters or {}, command),
@@ -161,7 +170,7 @@ def _load_and_faults(
     _update(folder, load_started_ns=start_ns, load_ended_ns=start_ns + int(duration_s * 1e9))
     progress.phase(f"load for {duration_s:.0f} s")
     expected = set(cluster.nodes)
-    with Nemesis(experiment.schedule, cluster, folder, seed=seed) as nemesis:
+    with Nemesis(experiment.plan(), cluster, folder, seed=seed) as nemesis:
         nemesis.start(start_ns)
         deadline = start_ns + int((duration_s + workload.timeout_s + KEPT_TAIL_S) * 1e9)
         while locust.poll() is None:
@@ -174,8 +183,7 @@ def _load_and_faults(
                 cluster.check()
             cluster.monitor.wait(lambda: locust.poll() is not None, 0.25)
     if nemesis.failed:
-        errors = [f"{r.fault}: {r.error}" for r in folder.faults() if r.error]
-        return f"a fault could not be applied or healed: {'; '.join(errors)}"
+        return f"a fault failed: {'; '.join(nemesis.errors)}"
     # Locust exits with 1 when operations failed, which under faults is what is being measured.
     if locust.returncode not in (0, 1):
         return (
@@ -272,15 +280,3 @@ def _update(folder: RunFolder, **changes: Any) -> None:
 def _note(folder: RunFolder, text: str) -> None:
     manifest = folder.manifest()
     _update(folder, notes=[*manifest.notes, text])
-
-
-__all__ = [
-    "PROTOCOLS",
-    "FaultRecord",
-    "InvalidConfiguration",
-    "ProcessError",
-    "Progress",
-    "RunResult",
-    "judge",
-    "run_experiment",
-]

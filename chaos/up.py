@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +45,17 @@ class Keeper(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     broker: str
     directory: str
+
+
+def default_port() -> int | None:
+    """MQTT's own port, so that clients need not be told; None (any free one) if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_BROKER_PORT))
+        except OSError:
+            return None
+    return DEFAULT_BROKER_PORT
 
 
 def state_path(name: str) -> Path:

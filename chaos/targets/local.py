@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
@@ -104,6 +105,8 @@ class LocalCluster:
             "toxiproxy",
             [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(api_port)],
             stdout_path=self.log_path("toxiproxy"),
+            # It would write a line for every connection and every change otherwise.
+            env={**os.environ, "LOG_LEVEL": "warn"},
         )
         self._wait_for("broker", self.broker)
         self._wait_for("toxiproxy", Address("127.0.0.1", api_port))

@@ -1,0 +1,442 @@
+"""The console command `capbench`.
+
+Exit codes: 0 all objectives met; 1 an objective missed; 2 invalid input; 3 infrastructure or a
+fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+
+from bench.cluster_file import BadClusterFile, read_cluster_file
+from bench.history import BadHistory
+from bench.run_folder import BadRunFolder, RunFolder
+from nodes import registry
+from nodes.registry import InvalidConfiguration
+
+EXIT_OBJECTIVE, EXIT_INPUT, EXIT_INFRASTRUCTURE, EXIT_VIOLATED, EXIT_UNKNOWN = 1, 2, 3, 4, 5
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="capbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Benchmarks and chaos tests for replication protocols: throughput, availability and "
+    "measured consistency, side by side.",
+)
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Machine-readable result on standard output, nothing else.")
+]
+Protocols = Annotated[
+    list[str] | None,
+    typer.Option("--protocol", "-p", help="A protocol; may be given again for more."),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Seed of workload and faults, instead of the experiment's.", min=0),
+]
+Nodes = Annotated[
+    int | None, typer.Option(help="Number of nodes, instead of the experiment's.", min=1)
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
+
+
+def main() -> NoReturn:
+    """Run the command line. Every user's mistake ends in one line and exit code 2."""
+    # Here, since they take a while to load and every command may raise one of them.
+    from bench.mqtt_client import BrokerUnreachable
+    from chaos.experiment import InvalidExperiment
+    from chaos.monitor import BrokerSilent
+    from chaos.targets.local import TargetFailed
+
+    try:
+        app()
+    except (
+        InvalidExperiment,
+        InvalidConfiguration,
+        BadRunFolder,
+        BadHistory,
+        BadClusterFile,
+        FileExistsError,
+    ) as error:
+        _stop(str(error), EXIT_INPUT)
+    except (TargetFailed, BrokerSilent, BrokerUnreachable) as error:
+        _stop(str(error), EXIT_INFRASTRUCTURE)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _stop(f"{where}{error.strerror or error}", EXIT_INFRASTRUCTURE)
+    except KeyboardInterrupt:
+        _stop("interrupted", EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"capbench: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+# --- what there is ---
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What is here, what is missing, how to get it. Example: capbench doctor"""
+    from rich.console import Console
+
+    from chaos.doctor import examine, is_ready, table
+
+    findings = examine()
+    if json:
+        _print_json({"ready": is_ready(findings), "findings": findings})
+    else:
+        Console().print(table(findings))
+    if not is_ready(findings):
+        raise typer.Exit(EXIT_INFRASTRUCTURE)
+
+
+@app.command("list")
+def list_everything(json: Json = False) -> None:
+    """Protocols, faults and experiments, each with a line. Example: capbench list"""
+    from chaos.experiment import catalogue
+    from chaos.faults import FAULTS
+
+    protocols = [
+        {
+            "name": p.name,
+            "claim": p.claim,
+            "operations": list(p.operations),
+            "summary": p.summary,
+        }
+        for p in registry.PROTOCOLS.values()
+    ]
+    faults = [
+        {"name": name, "targets": sorted(fault.TARGETS), "summary": fault.summary()}
+        for name, fault in FAULTS.items()
+    ]
+    experiments = [
+        {
+            "name": name,
+            "title": experiment.title,
+            "shows": experiment.shows.strip(),
+            "protocols": list(experiment.protocols),
+            "nodes": experiment.nodes,
+            "duration_s": experiment.duration_s,
+        }
+        for name, experiment in catalogue().items()
+    ]
+    if json:
+        _print_json({"protocols": protocols, "faults": faults, "experiments": experiments})
+        return
+    _print_list("protocols", [(p["name"], f"{p['claim']}: {p['summary']}") for p in protocols])
+    _print_list("faults", [(f["name"], f["summary"]) for f in faults])
+    _print_list(
+        "experiments", [(e["name"], f"{e['title']} ({e['duration_s']:.0f} s)") for e in experiments]
+    )
+
+
+def _print_list(title: str, rows: Sequence[tuple[Any, Any]]) -> None:
+    print(title)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"  {name:<{width}}  {text}")
+
+
+# --- runs ---
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="A name of `capbench list`, or a YAML file.")],
+    protocol: Protocols = None,
+    seed: Seed = None,
+    nodes: Nodes = None,
+    target: Annotated[str, typer.Option(help="Where to run.")] = "local",
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Run an experiment, judge it, report it.
+
+    Example: capbench run leader-partition --protocol raft --seed 7
+    """
+    from chaos.experiment import load
+
+    _check_target(target)
+    loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
+    names = protocol or list(loaded.protocols)
+    root = out or Path("results") / loaded.name
+    plans = [(loaded, registry.get(name)) for name in names]
+    stamp = _stamp()
+    folders = [root / f"{stamp}-{p.name}-{loaded.seed}" for _, p in plans]
+    report = folders[0] / "report.html" if len(plans) == 1 else root / f"{stamp}-report.html"
+    _run_all(plans, folders, report, json=json)
+
+
+@app.command()
+def compare(
+    preset: Annotated[str, typer.Option(help="quick: two protocols, three experiments.")] = "quick",
+    protocol: Protocols = None,
+    seed: Seed = None,
+    nodes: Nodes = None,
+    target: Annotated[str, typer.Option(help="Where to run.")] = "local",
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The main job: protocols x experiments, one report. Example: capbench compare"""
+    from chaos.experiment import load
+    from chaos.runner import PRESETS
+
+    _check_target(target)
+    if preset not in PRESETS:
+        _stop(f"--preset: unknown preset {preset!r}; use {', '.join(PRESETS)}", EXIT_INPUT)
+    experiments = [load(name, nodes=nodes, seed=seed) for name in PRESETS[preset].experiments]
+    protocols = [registry.get(name) for name in protocol or PRESETS[preset].protocols]
+    plans = [(experiment, each) for experiment in experiments for each in protocols]
+    root = out or Path("results") / "compare" / f"{_stamp()}-{experiments[0].seed}"
+    folders = [root / "runs" / f"{experiment.name}-{each.name}" for experiment, each in plans]
+    _run_all(plans, folders, root / "report.html", json=json)
+
+
+def _check_target(target: str) -> None:
+    if target != "local":
+        _stop(f"--target: unknown target {target!r}; use local", EXIT_INPUT)
+
+
+def _run_all(
+    plans: Sequence[tuple[Any, registry.Protocol]],
+    folders: Sequence[Path],
+    report_path: Path,
+    *,
+    json: bool,
+) -> None:
+    from chaos.objectives import evaluate
+    from chaos.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.runner import RunResult, run_experiment
+
+    results: list[RunResult] = []
+    with signals_as_exit(), make_progress() as progress:
+        for (experiment, protocol), folder in zip(plans, folders, strict=True):
+            progress.run(f"{experiment.name} {protocol.name}")
+            result = run_experiment(
+                experiment,
+                protocol,
+                folder_path=folder,
+                seed=experiment.seed,
+                command=["capbench", *sys.argv[1:]],
+                progress=progress,
+            )
+            results.append(result)
+            if result.interrupted:
+                break
+        progress.run("report")
+        progress.phase("draw")
+        summaries = _report([result.folder for result in results], report_path)
+
+    missed = []
+    codes = set()
+    for (experiment, protocol), result, summary in zip(plans, results, summaries, strict=False):
+        label = f"{experiment.name} {protocol.name}"
+        if result.failure is not None:
+            print(f"capbench: {label}: {result.failure}", file=sys.stderr)
+            codes.add(EXIT_INTERRUPTED if result.interrupted else EXIT_INFRASTRUCTURE)
+        data = msgspec.to_builtins(summary)
+        codes.add(_verdict_code(summary.verdict))
+        for _, met, text in evaluate(experiment.parsed_objectives(), data):
+            if met is False:
+                missed.append(f"{label}: {text}")
+                codes.add(EXIT_OBJECTIVE)
+    if json:
+        _print_json({"schema": 1, "report": str(report_path), "runs": summaries})
+    else:
+        _print_screen(summaries, report_path, missed)
+    order = [
+        EXIT_INTERRUPTED,
+        EXIT_INFRASTRUCTURE,
+        EXIT_VIOLATED,
+        EXIT_UNKNOWN,
+        EXIT_OBJECTIVE,
+    ]
+    raise typer.Exit(next((code for code in order if code in codes), 0))
+
+
+def _report(folders: Sequence[Path], report_path: Path) -> list[Any]:
+    """Write the page; return the summaries of the runs."""
+    from reports.render import write_report
+
+    from reports.metrics import summarise
+
+    write_report(list(folders), report_path)
+    return [summarise(RunFolder(folder)) for folder in folders]
+
+
+def _print_screen(summaries: Sequence[Any], report_path: Path, missed: Sequence[str]) -> None:
+    from reports.compare import first_screen
+
+    print(first_screen(summaries))
+    for text in missed:
+        print(f" objective missed: {text}")
+    print(f"\n report: {report_path}")
+
+
+def _verdict_code(verdict: str) -> int:
+    return {"valid": 0, "invalid": EXIT_VIOLATED}.get(verdict, EXIT_UNKNOWN)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write.")] = None,
+    json: Json = False,
+) -> None:
+    """The report again, from what lies on disk. Example: capbench report results/healthy/*"""
+    for folder in folders:
+        RunFolder(folder).manifest()
+    page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
+    summaries = _report(folders, page)
+    if json:
+        _print_json({"schema": 1, "report": str(page), "runs": summaries})
+    else:
+        _print_screen(summaries, page, [])
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")], json: Json = False
+) -> None:
+    """The verdicts again, from what lies on disk. Example: capbench check
+    results/healthy/2026..."""
+    from chaos.runner import judge
+
+    run_folder = RunFolder(folder)
+    run_folder.manifest()
+    verdict = judge(run_folder)
+    if json:
+        _print_json(verdict)
+    else:
+        print(f"{folder}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
+        print(f"  measured: {verdict.measured_model}")
+        for one in verdict.checks:
+            print(f"  {one.name}: {one.verdict} ({one.operations} operations): {one.summary}")
+            for line in one.witness:
+                print(f"    {line.role}")
+    raise typer.Exit(_verdict_code(verdict.verdict))
+
+
+# --- a cluster that stays ---
+
+Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
+
+
+@app.command()
+def up(
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="The protocol.")] = "raft",
+    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 3,
+    name: Name = "demo",
+    broker_port: Annotated[
+        int | None, typer.Option(help="The broker's port [default: 1883 if it is free]", min=1)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start a cluster that stays. Example: capbench up --protocol raft --nodes 3"""
+    from chaos import up as keeper_room
+
+    registry.get(protocol)
+    registry.node_ids(nodes)
+    port = broker_port or keeper_room.default_port()
+    keeper = keeper_room.start(name, protocol, nodes, {}, port)
+    if json:
+        _print_json(keeper)
+        return
+    host, _, port_text = keeper.broker.partition(":")
+    login = "" if port_text == "1883" else f"-p {port_text} "
+    print(f"cluster {name}: {protocol}, {nodes} nodes, broker {host}:{port_text}")
+    print(
+        "try: mosquitto_rr -V 5 "
+        f"{login}-t capbench/{name}/req/n1 -e reply/me "
+        + "-m "
+        + shlex.quote('{"op":"write","key":"k","value":1}')
+    )
+    print("stop it with: capbench down" + ("" if name == "demo" else f" --name {name}"))
+
+
+@app.command()
+def down(name: Name = "demo") -> None:
+    """Stop the cluster that `capbench up` started. Example: capbench down"""
+    from chaos import up as keeper_room
+
+    if keeper_room.stop(name):
+        print(f"cluster {name}: stopped")
+    else:
+        print(f"cluster {name} is not running")
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """What every node of the running cluster says of itself. Example: capbench status"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from chaos.monitor import Monitor
+    from chaos.up import CLUSTER_FILE
+
+    cluster = read_cluster_file(CLUSTER_FILE)
+    with Monitor(cluster) as monitor:
+        monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), 2.0)
+        statuses = monitor.statuses()
+    if json:
+        _print_json(
+            {
+                "cluster": cluster.cluster,
+                "protocol": cluster.protocol,
+                "nodes": {
+                    node: msgspec.to_builtins(statuses[node]) if node in statuses else None
+                    for node in cluster.nodes
+                },
+            }
+        )
+        return
+    columns: list[str] = []
+    for record in statuses.values():
+        columns += [name for name in record.probe if name not in columns]
+    shown = Table(title=f"{cluster.cluster}: {cluster.protocol}", title_justify="left", box=None)
+    for column in ("node", *columns, "frames dropped", "refused"):
+        shown.add_column(column)
+    for node in cluster.nodes:
+        if node not in statuses:
+            shown.add_row(node, "silent")
+            continue
+        probe, counters = statuses[node].probe, statuses[node].counters
+        refused = sum(count for name, count in counters.items() if name.startswith("bad_"))
+        cells = ["-" if probe.get(column) is None else str(probe[column]) for column in columns]
+        shown.add_row(node, *cells, str(counters.get("frames_dropped", 0)), str(refused))
+    Console().print(shown)
+
+
+# --- helpers ---
+
+
+def _print_json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _stamp() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
+
+
+def _path_or_name(text: str) -> str | Path:
+    return Path(text) if text.endswith((".yaml", ".yml")) or "/" in text else text
+
+
+if __name__ == "__main__":
+    main()
