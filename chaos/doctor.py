@@ -19,6 +19,7 @@ from typing import Literal
 
 import msgspec
 from rich.table import Table
+from rich.text import Text
 
 from chaos.broker import find_mosquitto
 from chaos.processes import NoFreePorts, free_ports
@@ -102,20 +103,23 @@ def is_ready(findings: Sequence[Finding]) -> bool:
 def table(findings: Sequence[Finding]) -> Table:
     """The findings for a person; libraries that are well share one line."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("", "what", "found", "what to do"):
+    for column in ("", "what", "found, and what to do"):
         shown.add_column(column, overflow="fold")
     well = [f for f in findings if f.name.startswith("library ") and f.status == "ok"]
     for finding in findings:
         if finding in well:
             if finding is well[0]:
-                shown.add_row("[green]ok[/]", "libraries", f"{len(well)} as pinned", "")
+                shown.add_row("[green]ok[/]", "libraries", f"{len(well)} as pinned")
             continue
         colour = {"ok": "green", "fallback": "yellow"}.get(
             finding.status, "red" if finding.required else "yellow"
         )
         optional = finding.status == "missing" and not finding.required
         word = "optional" if optional else finding.status
-        shown.add_row(f"[{colour}]{word}[/]", finding.name, finding.detail, finding.remedy)
+        found = Text(finding.detail)
+        if finding.remedy:
+            found.append(f"\n-> {finding.remedy}", style="bold")
+        shown.add_row(f"[{colour}]{word}[/]", finding.name, found)
     return shown
 
 
@@ -127,7 +131,7 @@ def _python() -> Finding:
     return Finding(
         name="python",
         status="ok" if enough else "missing",
-        detail=f"{platform.python_version()}, {sys.executable}",
+        detail=f"{platform.python_version()}, {_short(sys.executable)}",
         remedy="" if enough else "install Python 3.11 or newer, then `make setup`",
         required=True,
     )
@@ -235,10 +239,12 @@ def _toxiproxy() -> Finding:
         )
     said = _said([str(path), "--version"])
     version = said[0].removeprefix("toxiproxy-server version ") if said else ""
+    if version == "git":  # what `go install` alone gives
+        version = "built from source"
     return Finding(
         name="toxiproxy",
         status="ok" if version else "missing",
-        detail=f"{version}, {path}" if version else f"{path} does not start",
+        detail=f"{version}, {_short(path)}" if version else f"{_short(path)} does not start",
         remedy="" if version else "remove it, then `make setup`",
         required=True,
     )
@@ -273,7 +279,7 @@ def _results() -> Finding:
         return Finding(
             name="results",
             status="missing",
-            detail=f"{folder} cannot be written: {error.strerror}",
+            detail=f"{_short(folder)} cannot be written: {error.strerror}",
             remedy="give `--out` a folder that can be written",
             required=True,
         )
@@ -281,7 +287,7 @@ def _results() -> Finding:
     return Finding(
         name="results",
         status="ok" if free_gib >= 1 else "fallback",
-        detail=f"{folder}, {free_gib:.0f} GiB free",
+        detail=f"{_short(folder)}, {free_gib:.0f} GiB free",
         remedy="" if free_gib >= 1 else "make room: a long run writes hundreds of megabytes",
         required=True,
     )
@@ -329,6 +335,12 @@ def _program(program: str, arguments: Sequence[str], *, loses: str, remedy: str)
     line = next((line for line in said if line.startswith(f"{program} version")), said[0])
     version = re.search(r"\d+(\.\d+)+", line)
     return Finding(name=program, status="ok", detail=f"{version[0] if version else line}, {path}")
+
+
+def _short(path: str | Path) -> str:
+    """A path as seen from the current folder, where it lies below it."""
+    below = Path(path).is_relative_to(Path.cwd())
+    return str(Path(path).relative_to(Path.cwd()) if below else path)
 
 
 def _said(command: Sequence[str], timeout_s: float = 10.0) -> list[str]:
