@@ -206,9 +206,10 @@ class LocalCluster:
                 )
 
     def check(self) -> None:
-        """Raise TargetFailed if anything of ours has ended that nobody stopped."""
+        """Raise TargetFailed if a node, the broker or Toxiproxy has ended that nobody stopped."""
         for name, code in self.processes.ended().items():
-            raise TargetFailed(f"{name} ended with code {code}; {self._last_words(name)}")
+            if name in (*self.nodes, "broker", "toxiproxy"):
+                raise TargetFailed(f"{name} ended with code {code}; {self._last_words(name)}")
 
     def _last_words(self, name: str) -> str:
         path = self.log_path(name)

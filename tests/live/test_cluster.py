@@ -1,0 +1,224 @@
+"""A cluster that stays: any MQTT client can use it, and nobody can crash it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as paho
+import psutil
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bench.cluster_file import ClusterFile, read_cluster_file
+from bench.run_folder import RunFolder
+from nodes.codec import Codec
+from nodes.protocols.raft import Raft
+from nodes.topics import Topics
+from tests.live.conftest import ROOT, capbench, leftovers, run_json
+
+pytestmark = pytest.mark.live
+
+
+def up(workspace: Path, protocol: str = "raft", nodes: int = 3) -> ClusterFile:
+    done = capbench("up", "--protocol", protocol, "--nodes", str(nodes), cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    return read_cluster_file(workspace / ".capbench" / "cluster.json")
+
+
+def status(workspace: Path) -> dict[str, Any]:
+    code, told = run_json("status", cwd=workspace)
+    assert code == 0
+    nodes: dict[str, Any] = told["nodes"]
+    return nodes
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def ask(cluster: ClusterFile, node: str, body: str) -> dict[str, Any]:
+    """A request by Mosquitto's own client, which knows nothing of us."""
+    tool = shutil.which("mosquitto_rr")
+    if tool is None:
+        pytest.skip("mosquitto_rr is not installed (Debian: mosquitto-clients)")
+    done = subprocess.run(
+        [
+            *(tool, "-h", cluster.broker.host, "-p", str(cluster.broker.port), "-V", "5"),
+            *("-t", f"capbench/{cluster.cluster}/req/{node}", "-e", "reply/me", "-m", body),
+            *("-W", "10"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = msgspec.json.decode(done.stdout)
+    return answer
+
+
+def test_mosquitto_rr_is_a_client(workspace: Path) -> None:
+    cluster = up(workspace)
+    written = ask(cluster, "n1", '{"op":"write","key":"k","value":1}')
+    assert written["outcome"] == "ok"
+    for node in cluster.nodes:
+        assert ask(cluster, node, '{"op":"read","key":"k"}')["value"] == 1
+    swapped = ask(cluster, "n2", '{"op":"cas","key":"k","value":"two","expected":1}')
+    assert (swapped["outcome"], swapped["applied"]) == ("ok", True)
+    refused = ask(cluster, "n3", '{"op":"cas","key":"k","value":3,"expected":1}')
+    assert (refused["applied"], refused["seen"]) == (False, "two")
+    for bad, says in [
+        ('{"op":"write","key":', "not a request"),
+        ('{"op":"explode","key":"k"}', "unknown operation"),
+        ("hello", "not a request"),
+    ]:
+        answer = ask(cluster, "n1", bad)
+        assert answer["outcome"] == "fail"
+        assert says in answer["error"]
+    assert ask(cluster, "n1", '{"op":"read","key":"k"}')["value"] == "two"
+
+
+def test_a_request_that_is_sent_twice_is_applied_once(workspace: Path) -> None:
+    cluster = up(workspace)
+    first = '{"op":"cas","key":"k","value":1,"expected":null,"client":"me","sequence":1}'
+    assert ask(cluster, "n1", first)["applied"] is True
+    again = ask(cluster, "n2", first)
+    assert again["applied"] is True, "the answer of the first time, not a refused second try"
+
+
+def test_malformed_payloads_are_counted_and_the_cluster_goes_on(workspace: Path) -> None:
+    cluster = up(workspace)
+    topics = Topics(cluster.cluster)
+    noise = random.Random(11)
+    frame = Codec(Raft.MESSAGES).encode([])
+    payloads = [noise.randbytes(noise.randrange(200)) for _ in range(40)]
+    payloads += [b"\1" + noise.randbytes(noise.randrange(200)) for _ in range(30)]
+    payloads += [frame[:length] for length in range(len(frame))]
+    payloads += [bytes([version]) + frame[1:] for version in range(2, 20)]
+    payloads += [b"x" * 10_000_000]
+    payloads += [Codec([int]).encode([1])] * (100 - len(payloads) % 100)
+    assert len(payloads) >= 100
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    client.connect(cluster.broker.host, cluster.broker.port)
+    client.loop_start()
+    for payload in payloads:
+        client.publish(topics.link("n2", "n1"), payload, qos=1).wait_for_publish(10)
+    stranger = topics.link("n9", "n1")
+    client.publish(stranger, frame, qos=1).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()
+
+    def refused() -> dict[str, int]:
+        counters = status(workspace)["n1"]["counters"]
+        return {name: count for name, count in counters.items() if name.startswith("bad_frame")}
+
+    wait_for(lambda: sum(refused().values()) == len(payloads) + 1, "every payload to be counted")
+    kinds = refused()
+    assert kinds["bad_frame_too-large"] == 1
+    assert kinds["bad_frame_sender"] == 1
+    assert {"bad_frame_version", "bad_frame_checksum", "bad_frame_malformed"} <= set(kinds)
+    log = (workspace / ".capbench" / "demo" / "n1.log").read_text()
+    assert log.count('"refused"') == len(kinds), "each kind is logged once"
+    assert ask(cluster, "n1", '{"op":"write","key":"after","value":1}')["outcome"] == "ok"
+
+
+def test_locust_runs_on_its_own_against_a_cluster(workspace: Path) -> None:
+    up(workspace, "gossip")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py")),
+            *("--headless", "-u", "1", "-t", "4s", "--rate", "100", "--run-folder", "out"),
+        ],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    operations = RunFolder(workspace / "out").operations()
+    assert len(operations) > 200
+    assert {operation.outcome for operation in operations} == {"ok"}
+
+
+def test_a_node_killed_by_hand_is_shown_as_silent(workspace: Path) -> None:
+    cluster = up(workspace, "raft", 3)
+    assert set(status(workspace)) == {"n1", "n2", "n3"}
+    (victim,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(workspace / ".capbench" / "demo" / "n3" / "settings.json")
+        in (process.info["cmdline"] or [])
+    ]
+    victim.kill()
+    wait_for(lambda: status(workspace)["n3"] is None, "the status to notice")
+    answer = ask(cluster, "n1", '{"op":"write","key":"k","value":1}')
+    assert answer["outcome"] == "ok", "two of three nodes are a majority"
+
+
+def test_up_twice_is_refused_and_down_stops_everything(workspace: Path) -> None:
+    up(workspace)
+    again = capbench("up", cwd=workspace)
+    assert again.returncode == 3
+    assert "running already" in again.stderr
+    assert leftovers(workspace) != []
+    assert capbench("down", cwd=workspace).returncode == 0
+    assert leftovers(workspace) == []
+    gone = capbench("status", cwd=workspace)
+    assert gone.returncode == 2
+    assert "capbench up" in gone.stderr
+
+
+def test_nothing_outlives_a_runner_that_is_killed(workspace: Path) -> None:
+    runner = start_run(workspace)
+    wait_for(lambda: len(leftovers(workspace)) >= 6, "the cluster to start")
+    runner.kill()
+    runner.wait()
+    wait_for(lambda: leftovers(workspace) == [], "everything to be gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_heals_and_keeps_what_it_has(
+    workspace: Path, number: signal.Signals
+) -> None:
+    runner = start_run(workspace)
+    folders = workspace / "out"
+    wait_for(lambda: any(folders.glob("*/faults.jsonl")), "the fault to be applied", 40)
+    runner.send_signal(number)
+    _, errors = runner.communicate(timeout=40)
+    assert leftovers(workspace) == []
+    assert "Traceback" not in errors
+    assert runner.returncode == (130 if number == signal.SIGINT else 143)
+    (path,) = folders.iterdir()
+    folder = RunFolder(path)
+    (fault,) = folder.faults()
+    assert fault.healed_ns is not None
+    assert folder.manifest().complete is False
+    assert len(folder.operations()) > 100
+
+
+def start_run(workspace: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "chaos.cli", "run", "leader-partition"),
+            *("--protocol", "raft", "--nodes", "3", "--out", str(workspace / "out")),
+        ],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
