@@ -26,14 +26,14 @@ import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import msgspec
 from gevent.event import Event
 from locust import User, constant, events, task
 from locust.exception import StopUser
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
@@ -58,6 +58,7 @@ UNTIL_STOPPED_S = 24 * 3600.0
 FRAME_BYTES = 1_000_000
 BATCH = 256
 FLUSH_EVERY_NS = 200_000_000
+QUICKLY_S = 0.2
 
 
 class OperationFailed(Exception):
@@ -123,7 +124,7 @@ class Load:
     @property
     def stopping(self) -> bool:
         """No more operations are wanted."""
-        return self._stop.is_set()
+        return bool(self._stop.is_set())
 
     def start(self) -> None:
         """All users are there: the intended times count from now."""
@@ -396,52 +397,59 @@ def workload_of(options: Namespace) -> Workload:
 
 
 def check_input(environment: Any, **kwargs: Any) -> None:
-    """Refuse what cannot be, before anything starts; choose the users that fit the workload."""
-    options = environment.parsed_options
+    """Refuse what cannot be before anything starts, and choose the users that fit the workload."""
+    global current
     try:
-        workload = workload_of(options)
-        if not isinstance(environment.runner, MasterRunner):
-            read_cluster_file(Path(options.cluster_file))
+        workload = workload_of(environment.parsed_options)
+        if len(environment.user_classes) > 1:
+            chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
+            environment.user_classes[:] = [chosen]
+        if isinstance(environment.runner, LocalRunner):
+            read_cluster_file(Path(environment.parsed_options.cluster_file))
+            if environment.parsed_options.headless:
+                # Before Locust starts to count the run time.
+                current = make_load(environment)
     except (BadClusterFile, BadWorkload) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(INVALID_INPUT)
-    if len(environment.user_classes) > 1:
-        chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
-        environment.user_classes[:] = [chosen]
+        leave(INVALID_INPUT, error)
+    except BrokerUnreachable as error:
+        leave(INFRASTRUCTURE_FAILED, error)
+
+
+def leave(exit_code: int, error: Exception) -> NoReturn:
+    """Nothing can run: say why in one line."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def make_load(environment: Any) -> Load:
+    """A load that is connected to the cluster. Raises BadClusterFile, BadWorkload and
+    BrokerUnreachable."""
+    options, runner = environment.parsed_options, environment.runner
+    name = options.client_name
+    if isinstance(runner, WorkerRunner):
+        name = f"{name}-{runner.worker_index}"
+    cluster = read_cluster_file(Path(options.cluster_file))
+    workload = workload_of(options)
+    if environment.user_classes == [ClosedLoopUser]:
+        workload = msgspec.structs.replace(workload, rate_per_s=None)
+    load = Load(environment, cluster, workload, name)
+    load.connect()
+    return load
 
 
 def start_load(environment: Any, **kwargs: Any) -> None:
-    """Connect to the cluster, before any user starts."""
+    """Connect to the cluster before any user starts, for each test that the web page or a master
+    asks for."""
     global current
-    current = None
     if isinstance(environment.runner, MasterRunner):
         return
-    options = environment.parsed_options
-    name = options.client_name
-    if isinstance(environment.runner, WorkerRunner):
-        name = f"{name}-{environment.runner.worker_index}"
+    if isinstance(environment.runner, LocalRunner) and environment.parsed_options.headless:
+        return
     try:
-        cluster = read_cluster_file(Path(options.cluster_file))
-        workload = workload_of(options)
-        if environment.user_classes == [ClosedLoopUser]:
-            workload = msgspec.structs.replace(workload, rate_per_s=None)
-        load = Load(environment, cluster, workload, name)
-        load.connect()
-    except (BadClusterFile, BadWorkload) as error:
-        stop_test(environment, INVALID_INPUT, error)
-    except BrokerUnreachable as error:
-        stop_test(environment, INFRASTRUCTURE_FAILED, error)
-    else:
-        current = load
-
-
-def stop_test(environment: Any, exit_code: int, error: Exception) -> None:
-    """Nothing can run: say why in one line."""
-    print(f"error: {error}", file=sys.stderr)
-    if environment.parsed_options.headless:
-        environment.process_exit_code = exit_code
-        gevent.spawn(environment.runner.quit)
-    else:
+        current = make_load(environment)
+    except (BadClusterFile, BadWorkload, BrokerUnreachable) as error:
+        current = None
+        log.error("nothing can run: %s", error)
         gevent.spawn(environment.runner.stop)
 
 
@@ -460,7 +468,7 @@ def stop_load(environment: Any, **kwargs: Any) -> None:
 def stop_load_at_once(environment: Any, **kwargs: Any) -> None:
     """The process was told to go."""
     if current is not None:
-        current.finish(0)
+        current.finish(min(QUICKLY_S, current.workload.timeout_s))
 
 
 hooks: Any = events

@@ -27,7 +27,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, count
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -218,7 +218,7 @@ def make_workload(fields: dict[str, Any]) -> Workload:
     try:
         return msgspec.convert(fields, Workload, strict=False)
     except msgspec.ValidationError as error:
-        raise BadWorkload(f"workload: {error}") from None
+        raise BadWorkload(f"workload: {error}{_choices(error)}") from None
 
 
 def read_workload(path: Path) -> Workload:
@@ -228,7 +228,17 @@ def read_workload(path: Path) -> Workload:
     except FileNotFoundError:
         raise BadWorkload(f"{path}: not found") from None
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadWorkload(f"{path}: {error}") from None
+        raise BadWorkload(f"{path}: {error}{_choices(error)}") from None
+
+
+def _choices(error: Exception) -> str:
+    """What would be right, where a name is not one of ours."""
+    if "enum" not in str(error):
+        return ""
+    return (
+        f"; operation kinds: {', '.join(get_args(OperationKind))};"
+        f" distributions: {', '.join(get_args(Distribution))}"
+    )
 
 
 def parse_mix(text: str) -> dict[str, float]:

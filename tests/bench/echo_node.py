@@ -1,9 +1,10 @@
-"""Nodes that answer every request at once and keep nothing: what the load generator is measured against.
+"""Nodes that answer every request at once and keep nothing: what the load generator is measured
+against.
 
     python echo_node.py --port 1883 --cluster demo --nodes n1,n2,n3
 
-Operations can be told to go wrong: a key that starts with ``lost`` is never answered, ``fail`` and ``info`` end
-so, ``stall`` stops the process for a second before it answers. Prints ``ready`` once it is subscribed.
+It can be told to lose or to refuse every so many requests, and to stop for a while before it
+answers a certain one. Prints ``ready`` once it is subscribed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from nodes.effects import Reply, Request
 from nodes.topics import Topics
 
 
-def answer(request: Request) -> Reply | None:
-    """What the echo node says to a request; None: nothing."""
+def answer(request: Request) -> Reply:
+    """What a replica that keeps nothing says."""
     operation = request.operation
     return Reply(
         request.client,
@@ -33,8 +34,9 @@ def answer(request: Request) -> Reply | None:
 
 
 class Behaviour:
-    """What the nodes do beside answering. ``stall_at``, ``stall_s``: stop for so long, once, before this
-    request is answered. ``lose``: every so many requests one is not answered; ``fail`` likewise."""
+    """What the nodes do. ``stall_at``, ``stall_s``: stop for so long, once, before the answer to
+    this request (the first is 1). ``lose``: one of so many requests is not answered (0: all are);
+    ``fail``: one of so many is refused."""
 
     def __init__(self, stall_at: int, stall_s: float, lose: int, fail: int) -> None:
         self.stall_at, self.stall_s, self.lose, self.fail = stall_at, stall_s, lose, fail
