@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
-from chaos.faults import Fault, FaultContext, TargetName
+from chaos.faults import Fault, LinkControl, TargetName
 
 
 class Unsupported(ValueError):
@@ -13,11 +14,13 @@ class Unsupported(ValueError):
 
 
 class Target(ABC):
-    """A cluster of one kind, started and stopped as a context manager. What it starts is gone when
-    the context is left, for whatever reason. It is the `FaultContext` of the nemesis while it
-    runs."""
+    """A cluster of one kind, started and stopped as a context manager: what it starts is gone when
+    the context is left, for whatever reason. It is the `chaos.faults.FaultContext` of its
+    nemesis."""
 
     name: ClassVar[TargetName]
+    nodes: tuple[str, ...]
+    links: LinkControl
 
     @classmethod
     def supports(cls, fault: Fault) -> bool:
@@ -25,7 +28,7 @@ class Target(ABC):
         return cls.name in fault.TARGETS
 
     @classmethod
-    def refuse_unsupported(cls, faults: list[Fault]) -> None:
+    def refuse_unsupported(cls, faults: Iterable[Fault]) -> None:
         """Raises Unsupported for the first fault that cannot be made real here."""
         for fault in faults:
             if not cls.supports(fault):
@@ -35,5 +38,13 @@ class Target(ABC):
                 )
 
     @abstractmethod
-    def context(self) -> FaultContext:
-        """The cluster as faults see it, once it runs."""
+    def leader(self) -> str | None:
+        """The node that leads now, if any."""
+
+    @abstractmethod
+    def crash(self, node: str) -> None:
+        """SIGKILL the node."""
+
+    @abstractmethod
+    def restart(self, node: str) -> None:
+        """Start the node again on the same data."""
