@@ -234,7 +234,7 @@ def _toxiproxy() -> Finding:
             name="toxiproxy",
             status="missing",
             detail="not on PATH as toxiproxy-server, not in .cache/",
-            remedy="make setup",
+            remedy="make setup, or put toxiproxy-server 2.12 on PATH",
             required=True,
         )
     said = _said([str(path), "--version"])
