@@ -274,9 +274,12 @@ def draw_tape(
     draw = _Draw(rng)
     if draw.chance(0.1):
         return []
-    kinds = [kind for kind in KINDS if draw.chance(0.35)]
-    kinds += [kind for kind in ("partition", "crash", "trap") if draw.chance(0.4)]
-    kinds = kinds or [draw.pick(KINDS)]
+    if draw.chance(0.35):
+        kinds = [draw.pick((*KINDS, "trap", "trap", "trap", "partition"))]
+    else:
+        kinds = [kind for kind in KINDS if draw.chance(0.35)]
+        kinds += [kind for kind in ("partition", "crash", "trap") if draw.chance(0.4)]
+        kinds = kinds or [draw.pick(KINDS)]
     gap_s = draw.pick((0.3, 0.8, 2.0))
     tape: list[Fault] = []
     at_s = draw.between(0.0, 2.0)
@@ -380,10 +383,17 @@ def _draw_trap(
     args: dict[str, Any] = {
         "nodes": list(nodes) if draw.chance(0.7) else mixed[:1],
         "nth": draw.pick((1, 1, 1, 2, 5)),
+        "times": draw.pick((1, 1, 2, 10)),
         "down_s": draw.pick((0.001, 0.005, 0.02, 0.1, 1.0)),
     }
     names = [message.__name__ for message in replica.MESSAGES]
-    if names and draw.chance(0.45):
+    if draw.chance(0.2):
+        # The hardest question to durability: everything that was acknowledged, and nothing else,
+        # may be relied on after a power failure.
+        args["point"] = "after-reply"
+        args["match"] = "ok"
+        args["everybody"] = draw.chance(0.7)
+    elif names and draw.chance(0.45):
         args["point"] = "after-send"
         args["match"] = draw.pick(names)
     else:

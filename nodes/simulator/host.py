@@ -33,13 +33,16 @@ if TYPE_CHECKING:
     from nodes.simulator.cluster import Cluster
     from nodes.simulator.network import Link
 
-TrapPoint: TypeAlias = Literal["before-fsync", "after-fsync", "after-release", "after-send", "mark"]
+TrapPoint: TypeAlias = Literal[
+    "before-fsync", "after-fsync", "after-release", "after-send", "after-reply", "mark"
+]
 
 
 class Trap(msgspec.Struct, kw_only=True):
-    """Crash a node the ``nth`` time that it passes ``point``. ``match``: at an fsync the kind of
-    write that must be in it (``Put``, ``Append``, ``rare`` or the key of a Put; empty: any), else
-    the name of the message type or mark. ``down_s``: until the restart. One trap may be set on
+    """Crash a node each ``nth`` time that it passes ``point``, ``times`` in all. ``match``: at an
+    fsync the kind of write that must be in it (``Put``, ``Append``, ``rare`` or the key of a Put;
+    empty: any), else the name of the message type, outcome or mark (empty: any). ``down_s``: until
+    the restart. ``everybody``: all nodes crash with it, a power failure. One trap may be set on
     several nodes: the first that passes falls in."""
 
     point: TrapPoint
@@ -47,7 +50,9 @@ class Trap(msgspec.Struct, kw_only=True):
     nth: int = 1
     down_s: float = 0.05
     torn: float = 0.0
-    sprung: bool = False
+    everybody: bool = False
+    times: int = 1
+    passed: int = 0
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,8 +318,8 @@ class Host:
             for gated in out.replies:
                 if gated[0] > durable:
                     self._gate.append(gated)
-                else:
-                    self._answer(gated[1])
+                elif self._answer(gated[1]):
+                    return
             out.replies.clear()
         if self.storage.waiting and self._flight is None:
             self._start_fsync()
@@ -326,14 +331,16 @@ class Host:
         self.links[send.dst].send(send.msg)
         return bool(self.traps) and self._springs("after-send", type(send.msg).__name__)
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: Reply) -> bool:
+        """Hand a reply to the clients. True: that sprang a trap and the node is down."""
         asked = (reply.client, reply.sequence)
         if asked not in self._asked:
             # A live node has no topic to answer to: nobody asked it, or it has answered already.
             self.orphan_replies += 1
-            return
+            return False
         self._asked.discard(asked)
         self._cluster.on_reply(self.id, reply)
+        return bool(self.traps) and self._springs("after-reply", reply.outcome)
 
     # --- the disk ---
 
@@ -390,7 +397,8 @@ class Host:
                 if first[0] > position:  # type: ignore[index]
                     break
                 gate.popleft()
-                self._answer(first[1])  # type: ignore[index]
+                if self._answer(first[1]):  # type: ignore[index]
+                    return
         if self.traps and self._springs_at_fsync("after-release", written):
             return
         self._flight = None
@@ -428,12 +436,15 @@ class Host:
         return wanted == "Append" and type(write) is Append
 
     def _spring(self, trap: Trap) -> bool:
-        if trap.sprung:
+        if trap.times <= 0:
             return False
-        trap.nth -= 1
-        if trap.nth > 0:
+        trap.passed += 1
+        if trap.passed % trap.nth:
             return False
-        trap.sprung = True
-        self.crash(torn=trap.torn, why=f"at {trap.point} {trap.match}".rstrip())
-        self.restart_after(trap.down_s)
+        trap.times -= 1
+        why = f"at {trap.point} {trap.match}".rstrip()
+        victims = self._cluster.hosts.values() if trap.everybody else [self]
+        for host in victims:
+            host.crash(torn=trap.torn, why=why)
+            host.restart_after(trap.down_s)
         return True

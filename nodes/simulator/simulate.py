@@ -133,7 +133,7 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         late_s=pick(0.01, 0.3),
         fifo=pick(True, False),
     )
-    timing = Timing(step_s=pick(0.00001, 0.0002), fsync_s=pick(0.0001, 0.001, 0.008))
+    timing = Timing(step_s=pick(0.00001, 0.0002), fsync_s=pick(0.0001, 0.001, 0.008, 0.03))
     parameters: dict[str, Any] = {}
     for alternatives in knobs_of(protocol.replica):
         parameters.update(pick(*alternatives))

@@ -1,0 +1,303 @@
+"""The duties of a driver, as nodes/effects.py lists them, one by one on small clusters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from nodes.effects import Config, Durable, Parameters, Replica, Reply, Request
+from nodes.registry import Protocol
+from nodes.simulator.cluster import Cluster
+from nodes.simulator.host import Timing, Trap
+from nodes.simulator.network import Quality
+from tests.simulator.toy import Tell, protocol, read, write
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    text: str
+
+
+class Probe(Replica):
+    """Does what its requests say, and remembers all that it gets."""
+
+    MESSAGES = (Note,)
+    PARAMETERS = Parameters
+
+    def __init__(self, config: Config, env: Any, disk: Any) -> None:
+        super().__init__(config, env, disk)
+        self.batches: list[list[str]] = []
+        self.got: list[tuple[float, str]] = []
+        self.found = dict(disk.items())
+
+    def step(self, inputs: Any) -> None:
+        self.batches.append([type(item).__name__ for item in inputs])
+        super().step(inputs)
+
+    def on_note(self, src: str, msg: Note) -> None:
+        self.got.append((self.env.now(), msg.text))
+
+    def on_timer(self, name: str) -> None:
+        self.got.append((self.env.now(), f"timer {name}"))
+
+    def on_durable(self, position: int) -> None:
+        self.got.append((self.env.now(), f"durable {position}"))
+
+    def on_request(self, request: Request) -> None:
+        for command in str(request.operation.value).split("; "):
+            what, *rest = command.split()
+            if what == "put":
+                self.disk.put(rest[0], rest[1])
+            elif what == "send":
+                self.out.send(rest[0], Note(rest[1]), early="early" in rest)
+            elif what == "set":
+                self.out.set_timer(rest[0], float(rest[1]))
+            elif what == "cancel":
+                self.out.cancel_timer(rest[0])
+            elif what == "mark":
+                self.out.mark(rest[0])
+            else:
+                self.out.reply(Reply(request.client, request.sequence, "ok"))
+
+    def probe(self) -> dict[str, Any]:
+        return {}
+
+    def texts(self) -> list[str]:
+        return [text for _, text in self.got]
+
+
+PROBE = Protocol("probe", Probe, "eventual", ("write",), "does what it is told")
+STEADY = Quality(latency_s=0.001, jitter_s=0.0)
+
+
+def cluster(**options: Any) -> Cluster:
+    options.setdefault("timing", Timing(step_s=0.0001, fsync_s=0.01))
+    return Cluster(PROBE, nodes=3, seed=5, quality=STEADY, **options)
+
+
+def tell(it: Cluster, node: str, commands: str, sequence: int = 0) -> None:
+    it.request(node, write("c", commands, sequence=sequence))
+
+
+def probe(it: Cluster, node: str) -> Probe:
+    replica = it.replica(node)
+    assert isinstance(replica, Probe)
+    return replica
+
+
+def test_the_gate_holds_sends_and_replies_until_the_write_is_durable() -> None:
+    it = cluster()
+    replies: list[Reply] = []
+    it.reply_to = lambda node, reply: replies.append(reply)
+    tell(it, "n1", "send n2 before; put k v; send n2 behind; send n2 early early; reply")
+    it.run(0.003)
+    assert probe(it, "n2").texts() == ["before", "early"]
+    assert replies == []
+    it.run(1.0)
+    assert probe(it, "n2").texts() == ["before", "early", "behind"]
+    assert len(replies) == 1
+    assert "durable 1" in probe(it, "n1").texts()
+
+
+def test_steps_go_on_during_an_fsync_and_the_next_one_covers_them_all() -> None:
+    it = cluster()
+    for sequence in range(10):
+        tell(it, "n1", f"put k{sequence} v", sequence)
+        it.run(0.0005)
+    it.run(1.0)
+    assert it.hosts["n1"].fsyncs == 2
+    assert probe(it, "n1").texts() == ["durable 1", "durable 10"]
+
+
+def test_inputs_that_arrive_while_a_node_is_busy_are_stepped_together() -> None:
+    it = cluster(timing=Timing(step_s=0.01))
+    for sequence in range(4):
+        tell(it, "n1", "send n2 x", sequence)
+    it.run(1.0)
+    assert probe(it, "n1").batches[:2] == [["Request"], ["Request"] * 3]
+
+
+def test_a_timer_fires_once_and_a_replaced_or_cancelled_one_never() -> None:
+    it = cluster()
+    start_s = probe(it, "n1").env.now()
+    tell(it, "n1", "set a 0.1; set a 0.3; set b 0.2; cancel b; set c 0.5; set c 0.05")
+    it.run(2.0)
+    got = probe(it, "n1").got
+    assert [text for _, text in got] == ["timer c", "timer a"]
+    assert got[0][0] - start_s == pytest.approx(0.05)
+    assert got[1][0] - start_s == pytest.approx(0.3)
+
+
+def test_a_timer_that_falls_due_while_the_node_is_busy_can_still_be_cancelled() -> None:
+    it = cluster(timing=Timing(step_s=0.2))
+    tell(it, "n1", "set a 0.1; set b 0.15")
+    it.run(0.01)
+    it.hosts["n1"].replica.on_timer = lambda name: it.replica("n1").out.cancel_timer("b")  # type: ignore
+    it.run(1.0)
+    assert [batch for batch in probe(it, "n1").batches if "Timer" in batch] == [["Timer"]]
+
+
+def test_a_crash_loses_what_is_not_durable_and_keeps_what_is() -> None:
+    it = cluster()
+    tell(it, "n1", "put old 1; set a 5")
+    it.run(0.5)
+    tell(it, "n1", "put new 2; send n2 gone", 1)
+    it.crash("n1")
+    it.restart("n1")
+    it.run(10.0)
+    assert probe(it, "n1").found == {"old": "1"}
+    assert probe(it, "n1").texts() == []
+    assert probe(it, "n2").texts() == []
+
+
+@pytest.mark.parametrize(
+    ("torn", "left"),
+    [(0.0, []), (0.5, ["a", "b"]), (0.99, ["a", "b", "c"]), (1.0, ["a", "b", "c"])],
+)
+def test_a_torn_crash_keeps_the_first_unsynced_writes(torn: float, left: list[str]) -> None:
+    it = cluster()
+    tell(it, "n1", "put a 1; put b 2; put c 3")
+    it.crash("n1", torn=torn)
+    it.restart("n1")
+    assert list(probe(it, "n1").found) == left
+
+
+def test_a_message_to_a_dead_node_is_lost_and_one_to_itself_is_not() -> None:
+    it = cluster()
+    it.crash("n2")
+    tell(it, "n1", "send n2 x; send n1 self")
+    it.run(1.0)
+    it.restart("n2")
+    it.run(1.0)
+    assert probe(it, "n2").texts() == []
+    assert probe(it, "n1").texts() == ["self"]
+
+
+@pytest.mark.parametrize(
+    ("point", "kept", "sent"),
+    [
+        ("before-fsync", False, False),
+        ("after-fsync", True, False),
+        ("after-release", True, True),
+    ],
+)
+def test_a_trap_crashes_exactly_at_the_fsync_boundary(point: Any, kept: bool, sent: bool) -> None:
+    it = cluster()
+    it.hosts["n1"].traps.append(Trap(point=point, match="vote"))
+    tell(it, "n1", "put other 1")
+    it.run(0.5)
+    assert it.hosts["n1"].crashes == 0
+    tell(it, "n1", "put vote n3; send n2 behind; send n2 early early", 1)
+    it.run(0.5)
+    assert it.hosts["n1"].crashes == 1
+    assert probe(it, "n1").found == ({"other": "1", "vote": "n3"} if kept else {"other": "1"})
+    assert probe(it, "n2").texts() == ["early", *(["behind"] if sent else [])]
+
+
+def test_a_trap_springs_on_the_nth_message_and_cuts_off_the_rest() -> None:
+    it = cluster()
+    it.hosts["n1"].traps.append(Trap(point="after-send", match="Note", nth=2))
+    tell(it, "n1", "send n2 a; send n2 b; send n2 c")
+    it.run(1.0)
+    assert probe(it, "n2").texts() == ["a", "b"]
+    assert it.hosts["n1"].crashes == 1
+
+
+def test_a_power_failure_right_after_a_reply_takes_everybody() -> None:
+    it = cluster()
+    it.hosts["n1"].traps.append(Trap(point="after-reply", match="ok", everybody=True, down_s=0.1))
+    tell(it, "n2", "put k v")
+    it.run(0.005)
+    tell(it, "n1", "reply; send n3 x")
+    it.run(0.05)
+    assert not any(host.up for host in it.hosts.values())
+    it.run(0.5)
+    assert all(host.crashes == 1 and host.up for host in it.hosts.values())
+    assert probe(it, "n2").found == {}
+
+
+def test_a_trap_at_a_mark_comes_before_the_sends() -> None:
+    it = cluster()
+    it.hosts["n1"].traps.append(Trap(point="mark", match="elected"))
+    tell(it, "n1", "mark other; send n2 a")
+    it.run(0.5)
+    tell(it, "n1", "mark elected; send n2 b", 1)
+    it.run(0.5)
+    assert probe(it, "n2").texts() == ["a"]
+
+
+def test_rare_writes_are_told_from_common_ones() -> None:
+    it = cluster()
+    for sequence in range(50):
+        tell(it, "n1", "put log x", sequence)
+    it.run(0.5)
+    it.hosts["n1"].traps.append(Trap(point="after-fsync", match="rare"))
+    tell(it, "n1", "put log y", 50)
+    it.run(0.5)
+    assert it.hosts["n1"].crashes == 0
+    tell(it, "n1", "put vote n2", 51)
+    it.run(0.5)
+    assert it.hosts["n1"].crashes == 1
+
+
+def test_a_reply_that_nobody_waits_for_is_dropped_and_counted() -> None:
+    it = cluster()
+    replies: list[Reply] = []
+    it.reply_to = lambda node, reply: replies.append(reply)
+    tell(it, "n1", "reply; reply")
+    it.run(0.5)
+    assert len(replies) == 1
+    assert it.hosts["n1"].orphan_replies == 1
+
+
+def test_clocks_drift_and_jump_and_timers_follow_the_nodes_own_clock() -> None:
+    it = cluster()
+    clock = it.hosts["n1"].clock
+    mono_s, wall_s = clock.now(), clock.wall()
+    clock.set_rate(2.0)
+    tell(it, "n1", "set a 1.0")
+    it.run(0.4999)
+    assert probe(it, "n1").texts() == []
+    it.run(0.0002)
+    assert probe(it, "n1").texts() == ["timer a"]
+    assert clock.now() - mono_s == pytest.approx(1.0002)
+    clock.jump(60.0)
+    clock.wall_error_s = -5.0
+    assert clock.now() - mono_s == pytest.approx(61.0002)
+    assert clock.wall() - wall_s == pytest.approx(0.5001 - 5.0)
+    offsets = {host.clock.now() for host in it.hosts.values()}
+    assert len(offsets) == 3, "monotonic clocks of different nodes must have nothing in common"
+
+
+def test_a_manual_cluster_moves_only_by_the_hands_of_a_script() -> None:
+    it = Cluster(protocol(), nodes=3, seed=1, manual=True)
+    replies: list[Reply] = []
+    it.reply_to = lambda node, reply: replies.append(reply)
+    it.request("n1", write("c", "v"))
+    assert len(it.held()) == 3
+    assert it.drop(dst="n3") == 1
+    assert it.deliver() == 2
+    assert it.drop(wanted=lambda msg: not isinstance(msg, Tell)) == 0
+    it.settle()
+    assert [reply.outcome for reply in replies] == ["ok"]
+    assert it.replica("n3").state() == {"x": (("v",), 1)}
+    assert it.now == 0.0
+    it.crash("n1")
+    it.restart("n1")
+    assert it.replica("n1").state() == {"x": (("v",), 1)}, "manual writes are durable at once"
+    it.request("n2", read("d"))
+    it.drop()
+    it.fire("n2", "resend")
+    it.settle()
+    assert [reply.value for reply in replies] == ["v", "v"]
+
+
+def test_durable_is_an_input_with_the_position_of_the_write() -> None:
+    it = cluster()
+    seen: list[Any] = []
+    original = it.replica("n1").step
+    it.replica("n1").step = lambda inputs: (seen.extend(inputs), original(inputs))  # type: ignore
+    tell(it, "n1", "put a 1; put b 2")
+    it.run(0.5)
+    assert seen[1:] == [Durable(2)]

@@ -1,0 +1,287 @@
+"""Each fault bites, on exactly what it names, and stops when it is healed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from nodes.effects import Operation
+from nodes.simulator import network
+from nodes.simulator.cluster import Cluster
+from nodes.simulator.faults import KINDS, Fault, Nemesis, draw_tape
+from nodes.simulator.host import Timing
+from nodes.simulator.load import (
+    Clients,
+    Habits,
+    Manners,
+    OperationRecord,
+    PlannedLoad,
+    PlannedOperation,
+    RandomClients,
+)
+from nodes.simulator.network import Quality
+from tests.simulator.test_driver_duties import PROBE, cluster, probe, tell
+from tests.simulator.toy import Toy, protocol
+
+FIVE = ["n1", "n2", "n3", "n4", "n5"]
+
+
+def partition(**args: Any) -> Fault:
+    return Fault(at_s=0.0, for_s=1.0, kind="partition", args=args)
+
+
+def heard(fault: Fault, after_s: float = 0.1) -> dict[str, list[str]]:
+    """Who hears whom, ``after_s`` after the fault began, when everybody tells everybody."""
+    it = Cluster(PROBE, nodes=5, seed=1, quality=Quality(latency_s=0.001, jitter_s=0.0))
+    Nemesis(it, None, [fault])
+    it.run(after_s)
+    for src in FIVE:
+        tell(it, src, "; ".join(f"send {dst} {src}" for dst in FIVE if dst != src))
+    it.run(0.5)
+    return {node: sorted(probe(it, node).texts()) for node in FIVE}
+
+
+def others(node: str) -> list[str]:
+    return [n for n in FIVE if n != node]
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (
+            {"shape": "groups", "groups": [["n1", "n2"], ["n3", "n4", "n5"]]},
+            [["n2"], ["n1"], ["n4", "n5"], ["n3", "n5"], ["n3", "n4"]],
+        ),
+        (
+            {"shape": "isolate", "nodes": ["n2"]},
+            [["n3", "n4", "n5"], [], *[[n for n in others(x) if n != "n2"] for x in FIVE[2:]]],
+        ),
+        ({"shape": "mute", "nodes": ["n1"]}, [others("n1"), *[others(x)[1:] for x in FIVE[1:]]]),
+        ({"shape": "deaf", "nodes": ["n1"]}, [[], *[others(x) for x in FIVE[1:]]]),
+        (
+            {"shape": "one-way", "groups": [["n1"], ["n2", "n3"]]},
+            [others("n1"), ["n3", "n4", "n5"], ["n2", "n4", "n5"], others("n4"), others("n5")],
+        ),
+        (
+            {"shape": "bridge", "nodes": FIVE},
+            [["n2", "n3"], ["n1", "n3"], others("n3"), ["n3", "n5"], ["n3", "n4"]],
+        ),
+        (
+            {"shape": "ring", "nodes": FIVE},
+            [["n2", "n5"], ["n1", "n3"], ["n2", "n4"], ["n3", "n5"], ["n1", "n4"]],
+        ),
+        (
+            {"shape": "chain", "nodes": FIVE},
+            [["n2"], ["n1", "n3"], ["n2", "n4"], ["n3", "n5"], ["n4"]],
+        ),
+    ],
+    ids=lambda value: value["shape"] if isinstance(value, dict) else "",
+)
+def test_a_partition_cuts_the_links_of_its_shape_and_heals(
+    args: dict[str, Any], expected: list[list[str]]
+) -> None:
+    assert heard(partition(**args)) == dict(zip(FIVE, expected, strict=True))
+    assert heard(partition(**args), after_s=1.1) == {node: others(node) for node in FIVE}
+
+
+@pytest.mark.parametrize(("in_flight", "arrives"), [(True, []), (False, ["x"])])
+def test_a_cut_drops_what_is_in_flight_if_asked_to(in_flight: bool, arrives: list[str]) -> None:
+    it = Cluster(PROBE, nodes=3, seed=1, quality=Quality(latency_s=0.1, jitter_s=0.0))
+    tell(it, "n1", "send n2 x")
+    it.run(0.05)
+    it.cut([("n1", "n2")], in_flight=in_flight)
+    it.run(1.0)
+    assert probe(it, "n2").texts() == arrives
+
+
+def test_overlapping_cuts_of_a_link_end_with_the_last_one() -> None:
+    it = cluster()
+    it.cut([("n1", "n2")], 1)
+    it.cut([("n1", "n2")], 2)
+    it.heal_links(1)
+    tell(it, "n1", "send n2 lost")
+    it.run(0.1)
+    it.heal_links(2)
+    tell(it, "n1", "send n2 arrives", 1)
+    it.run(0.1)
+    assert probe(it, "n2").texts() == ["arrives"]
+
+
+def flood(quality: Quality, count: int = 400) -> list[str]:
+    it = Cluster(PROBE, nodes=2, seed=3, quality=quality, timing=Timing(step_s=0.0))
+    for number in range(count):
+        tell(it, "n1", f"send n2 {number}", number)
+        it.run(0.001)
+    it.run(5.0)
+    return probe(it, "n2").texts()
+
+
+def test_loss_duplication_and_reordering_happen_about_as_often_as_asked() -> None:
+    plain = [str(number) for number in range(400)]
+    assert flood(Quality(jitter_s=0.02)) == plain, "a link is first in, first out"
+    lossy = flood(Quality(loss=0.25))
+    assert lossy == [text for text in plain if text in set(lossy)]
+    assert 60 < 400 - len(lossy) < 140
+    doubled = flood(Quality(duplicate=0.25))
+    assert set(doubled) == set(plain)
+    assert 60 < len(doubled) - 400 < 140
+    shuffled = flood(Quality(reorder=0.25, late_s=0.05))
+    assert sorted(shuffled, key=int) == plain
+    assert shuffled != plain
+    assert flood(Quality(jitter_s=0.02, fifo=False)) != plain
+
+
+def test_a_degraded_link_is_slow_and_the_others_are_not() -> None:
+    it = cluster()
+    fault = Fault(
+        at_s=0.0, for_s=1.0, kind="degrade", args={"links": [["n1", "n2"]], "latency_s": 0.2}
+    )
+    Nemesis(it, None, [fault])
+    it.run(0.01)
+    tell(it, "n1", "send n2 x; send n3 x")
+    it.run(0.1)
+    assert (probe(it, "n2").texts(), probe(it, "n3").texts()) == ([], ["x"])
+    it.run(0.2)
+    assert probe(it, "n2").texts() == ["x"]
+
+
+def test_a_paused_node_takes_nothing_until_it_goes_on() -> None:
+    it = cluster()
+    tell(it, "n1", "put k v; set a 0.05")
+    it.hosts["n1"].pause()
+    tell(it, "n2", "send n1 x")
+    it.run(1.0)
+    assert probe(it, "n1").texts() == []
+    it.hosts["n1"].resume()
+    it.run(0.001)
+    assert sorted(probe(it, "n1").texts()) == ["durable 1", "timer a", "x"]
+
+
+def test_disk_faults() -> None:
+    it = cluster()
+    tape = [
+        Fault(at_s=0.0, for_s=1.0, kind="slow-disk", args={"node": "n1", "factor": 1000.0}),
+        Fault(at_s=0.0, for_s=1.0, kind="fsync-error", args={"node": "n2"}),
+        Fault(at_s=0.0, for_s=1.0, kind="full-disk", args={"node": "n3"}),
+    ]
+    Nemesis(it, None, tape)
+    it.run(0.01)
+    for node in ("n1", "n2", "n3"):
+        tell(it, node, "put k v; send n1 from-" + node)
+    it.run(0.5)
+    assert [it.hosts[node].up for node in ("n1", "n2", "n3")] == [True, False, False]
+    it.restart("n3")
+    assert not it.hosts["n3"].up, "there is still no room on its disk"
+    assert probe(it, "n1").texts() == []
+    it.run(1.0)
+    assert [it.hosts[node].up for node in ("n1", "n2", "n3")] == [True, True, True]
+    assert sorted(probe(it, "n1").texts()) == ["durable 1", "from-n1"]
+    assert probe(it, "n3").found == {}
+
+
+def test_a_crash_fault_kills_and_restarts() -> None:
+    it = cluster()
+    Nemesis(it, None, [Fault(at_s=0.1, for_s=0.5, kind="crash", args={"nodes": ["leader", "n2"]})])
+    it.run(0.2)
+    assert [it.hosts[node].up for node in it.nodes] == [False, False, True]
+    it.run(0.5)
+    assert [it.hosts[node].up for node in it.nodes] == [True, True, True]
+
+
+def test_an_unknown_fault_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no fault 'meteor'"):
+        Nemesis(cluster(), None, [Fault(at_s=0.0, for_s=1.0, kind="meteor")])
+
+
+def test_every_kind_of_fault_is_drawn_and_can_be_played() -> None:
+    drawn: set[str] = set()
+    for seed in range(40):
+        it = Cluster(protocol(), nodes=5, seed=seed)
+        tape = draw_tape(it.rng("nemesis"), it.nodes, Toy, 3.0)
+        nemesis = Nemesis(it, Clients(it, Manners()), tape)
+        it.run(3.0)
+        nemesis.heal_all()
+        drawn |= set(nemesis.played)
+        assert not any(host.disk_full or host.fsync_fails for host in it.hosts.values())
+        assert all(host.clock.rate == 1.0 for host in it.hosts.values())
+    assert drawn == set(KINDS)
+
+
+def test_ring_leaves_every_node_a_majority() -> None:
+    for count in range(3, 10):
+        nodes = [f"n{i}" for i in range(count)]
+        cut = network.majorities_ring(nodes)
+        for node in nodes:
+            assert count - sum(link[0] == node for link in cut) >= count // 2 + 1
+
+
+# --- clients ---
+
+
+def run_one(
+    manners: Manners, request_loss: float = 0.0, reply_loss: float = 0.0
+) -> tuple[OperationRecord, Cluster]:
+    it = Cluster(protocol(), nodes=3, seed=2)
+    clients = Clients(it, manners)
+    clients.request_loss["n1"] = request_loss
+    clients.reply_loss["n1"] = reply_loss
+    ended: list[OperationRecord] = []
+    clients.invoke("c1", "n1", Operation("write", "x", "v"), ended.append)
+    it.run(5.0)
+    return ended[0], it
+
+
+def test_a_lost_request_and_a_lost_reply_both_end_info() -> None:
+    lost, it = run_one(Manners(), request_loss=1.0)
+    assert (lost.outcome, lost.completed_ns, it.states()["n1"]) == ("info", None, {})
+    applied, it = run_one(Manners(), reply_loss=1.0)
+    assert (applied.outcome, applied.completed_ns) == ("info", None)
+    assert it.states()["n1"] == {"x": (("v",), 1)}
+
+
+def test_a_retry_goes_to_another_node_under_the_same_name() -> None:
+    record, _ = run_one(Manners(retry="other", retry_after_s=0.1), request_loss=1.0)
+    assert record.outcome == "ok"
+    assert record.completed_ns is not None
+    assert record.completed_ns > 0.1e9
+    record, _ = run_one(Manners(retry="same", retry_after_s=0.1), request_loss=1.0)
+    assert record.outcome == "info"
+
+
+def test_random_clients_write_unique_values_one_operation_at_a_time() -> None:
+    it = Cluster(protocol(), nodes=3, seed=2)
+    clients = Clients(it, Manners(timeout_s=0.2))
+    RandomClients(clients, Habits(clients=4, think_s=0.02), ("read", "write")).start()
+    it.run(2.0)
+    it.crash("n1")
+    it.run(2.0)
+    clients.close()
+    values = [record.value for record in clients.history if record.op == "write"]
+    assert len(values) > 100
+    assert len(set(values)) == len(values)
+    by_process: dict[str, list[OperationRecord]] = {}
+    for record in clients.history:
+        by_process.setdefault(record.process, []).append(record)
+    assert any(record.outcome == "info" for record in clients.history)
+    for records in by_process.values():
+        for earlier, later in pairwise(records):
+            assert earlier.completed_ns is not None, "a process is not used again after info"
+            assert earlier.completed_ns <= later.invoked_ns
+
+
+def test_a_planned_load_keeps_intended_times_and_counts_what_it_drops() -> None:
+    it = Cluster(protocol(), nodes=3, seed=2, quality=Quality(latency_s=0.01))
+    clients = Clients(it, Manners())
+    plan = [
+        PlannedOperation(intended_s=0.001 * i, node="n1", operation=Operation("write", "x", i))
+        for i in range(20)
+    ]
+    load = PlannedLoad(clients, plan, in_flight=5)
+    it.run(2.0)
+    assert [record.intended_ns for record in clients.history] == [
+        int(0.001 * i * 1e9) for i in range(5)
+    ]
+    assert all(record.outcome == "ok" for record in clients.history)
+    assert load.dropped == plan[5:]
