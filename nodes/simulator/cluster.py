@@ -63,6 +63,7 @@ class Cluster:
         self.seed = seed
         self.timeline = Timeline(trace=trace)
         self.invariants = [invariant() for invariant in protocol.replica.INVARIANTS]
+        self.observers = [invariant.observe for invariant in self.invariants]
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""

@@ -262,8 +262,7 @@ class Host:
     # --- steps and their effects ---
 
     def _note(self, what: int) -> None:
-        self._timeline.note(self._timeline.now)
-        self._timeline.note(self._number + what / 16)
+        self._timeline.note(self._timeline.now * (self._number + what / 16))
 
     def _step(self, inputs: tuple[Input, ...] | list[Input]) -> None:
         replica = self.replica
@@ -294,10 +293,9 @@ class Host:
         if position != self._taken:
             self._taken = position
             self.storage.accept(replica.disk.take())
-            timeline.note(timeline.now)
-            timeline.note(self._number + position * 10)
-        for invariant in self._cluster.invariants:
-            invariant.observe(self.id, replica)
+            timeline.note(timeline.now * (self._number + position))
+        for observe in self._cluster.observers:
+            observe(self.id, replica)
         if out.marks:
             self._cluster.on_marks(self.id, out.marks)
             for name, _ in out.marks:
@@ -308,11 +306,19 @@ class Host:
         # fsync.
         durable = self._durable
         if out.sends:
-            for send in out.sends:
-                if send.position > durable:
-                    self._gate.append(send)
-                elif self._transmit(send):
-                    return
+            if self.traps or timeline.transcript is not None:
+                for send in out.sends:
+                    if send.position > durable:
+                        self._gate.append(send)
+                    elif self._transmit(send):
+                        return
+            else:
+                links = self.links
+                for send in out.sends:
+                    if send.position > durable:
+                        self._gate.append(send)
+                    else:
+                        links[send.dst].send(send.msg)
             out.sends.clear()
         if out.replies:
             for gated in out.replies:

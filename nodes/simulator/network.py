@@ -68,9 +68,12 @@ class Link:
         self.held: list[Message] | None = None
         self.sent = self.lost = self.cut = self.delivered = 0
         self._timeline = timeline
+        self._note = timeline.note
+        self._heap = timeline.heap
+        self._next = timeline.next
         self._receive = receive
         self._codes = codes
-        self._number = number * 1000.0
+        self._number = (number + 1) * 1000.0
         self._round_trip = round_trip
         self._random = rng.random
         self._last_s = 0.0
@@ -105,8 +108,7 @@ class Link:
             if arrival_s < self._last_s:
                 arrival_s = self._last_s
             self._last_s = arrival_s
-        timeline = self._timeline
-        heappush(timeline.heap, (arrival_s, timeline.next(), self._deliver, message))
+        heappush(self._heap, (arrival_s, self._next(), self._deliver, message))
 
     def _send_rough(self, message: Message, arrival_s: float) -> None:
         quality = self._quality
@@ -134,8 +136,7 @@ class Link:
                 timeline.say(f"{self.src} -> {self.dst}  CUT in flight {message.msg!r}")
             return
         self.delivered += 1
-        timeline.note(timeline.now)
-        timeline.note(self._number + self._codes[type(message.msg)])
+        self._note(timeline.now * (self._number + self._codes[type(message.msg)]))
         self._receive(message)
 
     def block(self, number: int, *, in_flight: bool) -> None:
