@@ -363,7 +363,9 @@ def _said(error: ErrorDetails) -> tuple[Location, str]:
         return at, f"must be a mapping of fields, not {_shown(value)}"
     if kind in ("tuple_type", "list_type"):
         return at, f"must be a list, not {_shown(value)}"
-    message = error["msg"].removeprefix("Input should ").removeprefix("Value error, ")
+    if kind in ("too_short", "string_too_short"):
+        return at, "must not be empty"
+    message = error["msg"].removeprefix("Input should ")
     return at, f"must {message}, not {_shown(value)}"
 
 

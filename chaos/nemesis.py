@@ -88,6 +88,9 @@ class Nemesis:
         self._seed = seed
         self._on_fault = on_fault
         self._stop = threading.Event()
+        # Not `Thread.join`: in CPython 3.11 a signal that interrupts it with an exception marks the
+        # thread as stopped, and the next join returns while the thread is still healing.
+        self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._records: dict[int, FaultRecord] = {}
         self._active: dict[int, Resolved] = {}
@@ -121,14 +124,13 @@ class Nemesis:
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the schedule; whether it has come."""
         assert self._thread is not None, "a nemesis is started first"
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._done.wait(timeout_s)
 
     def stop(self) -> None:
         """Heal whatever is on, and wait until it is done. May be called at any time, again too."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._done.wait()
 
     def __enter__(self) -> Nemesis:
         return self
@@ -160,7 +162,10 @@ class Nemesis:
         except Exception as error:  # nothing may keep what is on from being healed
             self._fault_failed(f"nemesis: {_line(error)}")
         finally:
-            self._end_all()
+            try:
+                self._end_all()
+            finally:
+                self._done.set()
 
     def _begin(self, number: int, start_ns: int) -> bool:
         """Whether the fault is on."""
