@@ -3,9 +3,9 @@ what arrives, and tells it the time.
 
 An operation ends
 
-- ``ok`` or ``fail`` as its reply says, or ``fail`` if it certainly was not sent; - ``info`` if the
-reply says so, if none came in time (``completed_ns`` is then the time at which the client gave
-up), or if it was still open when the load ended (``completed_ns`` None).
+- ``ok`` or ``fail`` as its reply says, or ``fail`` if it certainly was not sent;
+- ``info`` if the reply says so, if none came in time (``completed_ns`` is then the time at which
+  the client gave up), or if it was still open when the load ended (``completed_ns`` None).
 
 An answer that comes later changes nothing: nobody can say what it was in time for. Nothing is sent
 twice.
@@ -14,6 +14,8 @@ Each operation belongs to a *logical process*, which has one operation open at a
 node only, so that what a protocol promises to a client that stays on its node can be judged. A
 process whose operation ended ``info`` is retired, for that operation may still take effect at any
 time.
+
+Writes carry no ``context``: what they write does not depend on what was read.
 """
 
 from __future__ import annotations
@@ -25,19 +27,18 @@ import msgspec
 
 from bench.history import OperationRecord
 from bench.workload import PlannedOperation
-from nodes.effects import Operation, Outcome, Reply, Request, Value, Version
+from nodes.effects import Operation, Outcome, Reply, Request, Value
 
 TIMEOUT = "timeout"
 NOT_SENT = "not sent: no connection to the broker"
 STILL_OPEN = "still open when the load ended"
 
 
-class _Process(msgspec.Struct):
-    """A logical process. ``versions``: key -> the vector clock that it saw last."""
+class _Process(msgspec.Struct, frozen=True):
+    """A logical process."""
 
     name: str
     node: str
-    versions: dict[str, Version]
 
 
 class _Open(msgspec.Struct, frozen=True):
@@ -86,12 +87,11 @@ class Client:
         process = self._process(planned.node)
         op, key = planned.op, planned.key
         expected = self._last_seen.get(key) if op == "cas" else None
-        context = process.versions.get(key) if op in ("write", "delete") else None
         sequence = self._sequence
         self._sequence += 1
         self._open[sequence] = _Open(planned, process, expected, intended_ns, now_ns)
         self._order.append(sequence)
-        operation = Operation(op, key, planned.value, expected, context)
+        operation = Operation(op, key, planned.value, expected)
         return Request(self.name, sequence, operation, self._oldest_open())
 
     def on_reply(self, reply: Reply, now_ns: int) -> OperationRecord | None:
@@ -143,7 +143,7 @@ class Client:
         if idle:
             return idle.pop()
         self._born += 1
-        return _Process(f"{self.name}.p{self._born}", node, {})
+        return _Process(f"{self.name}.p{self._born}", node)
 
     def _end(self, sequence: int, reply: Reply, now_ns: int | None) -> OperationRecord:
         ended = self._open.pop(sequence)
@@ -155,8 +155,6 @@ class Client:
         if outcome == "ok":
             if op == "read":
                 value = reply.value
-            if isinstance(reply.version, dict):
-                process.versions[key] = reply.version
             seen = reply.seen if reply.applied is False else value
             if not isinstance(seen, list):
                 self._last_seen[key] = seen

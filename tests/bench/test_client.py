@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.client import NOT_SENT, STILL_OPEN, TIMEOUT, Client, Lateness
 from bench.history import OperationRecord
 from bench.workload import PlannedOperation
-from nodes.effects import OperationKind, Outcome, Reply, Request, Value, Version
+from nodes.effects import Operation, OperationKind, Outcome, Reply, Request, Value, Version
 
 SECOND = 1_000_000_000
 
@@ -181,23 +181,10 @@ def test_cas_expects_what_was_seen_last() -> None:
     assert sent(load, operation(7, "cas", key="other")).operation.expected is None
 
 
-def test_a_write_tells_the_vector_clock_that_its_process_saw() -> None:
+def test_a_write_does_not_depend_on_what_was_read() -> None:
     load = client()
     answered(load, sent(load, operation(1, "read")), value=1, version={"n1": 2})
-    assert sent(load, operation(2, key="other")).operation.context is None
-    load = client()
-    answered(load, sent(load, operation(1, "read")), value=1, version={"n1": 2})
-    write = sent(load, operation(2))
-    assert write.operation.context == {"n1": 2}
-    assert sent(load, operation(3)).operation.context is None, "another process"
-    answered(load, write, version={"n1": 3})
-    assert sent(load, operation(4, "delete")).operation.context == {"n1": 3}
-
-
-def test_a_log_index_is_no_context() -> None:
-    load = client()
-    answered(load, sent(load, operation(1, "read")), value=1, version=17)
-    assert sent(load, operation(2)).operation.context is None
+    assert sent(load, operation(2)).operation == Operation("write", "k", 2)
 
 
 @settings(max_examples=100, deadline=None)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,29 @@ def test_a_link_that_is_down_says_so_and_comes_back(
     forwarder.on()
     poll_until(client, lambda: client.publish("n2", requests(3)), "the link to come back")
     poll_until(client, lambda: any(reply.sequence == 3 for reply in replies), "its reply")
+
+
+def test_a_link_that_the_broker_does_not_answer_on_is_down(
+    cluster: ClusterFile, connect: Connect, new_port: Callable[[], int]
+) -> None:
+    """As behind a proxy that is cut: connections are taken, and nothing comes back."""
+    forwarder = Forwarder(new_port(), cluster.broker.port)
+    links = {**cluster.request_links, "n2": Address("127.0.0.1", forwarder.port)}
+    client, _ = connect(msgspec.structs.replace(cluster, request_links=links))
+    forwarder.stop()
+    with socket.create_server(("127.0.0.1", forwarder.port)) as deaf:
+        deaf.setblocking(False)
+        accepted: list[socket.socket] = []
+
+        def taken() -> bool:
+            with suppress(BlockingIOError):
+                accepted.append(deaf.accept()[0])
+            return bool(accepted)
+
+        poll_until(client, taken, "the link's next attempt")
+        poll_until(client, lambda: accepted[0].recv(4096), "its CONNECT")
+        assert not client.publish("n2", requests(1))
+        accepted[0].close()
 
 
 def test_a_broker_that_starts_again_is_found_again(
