@@ -29,6 +29,7 @@ _GUARD = """
 import os, signal, sys
 for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP"):
     signal.signal(getattr(signal, name), signal.SIG_IGN)
+os.write(1, b"r")
 while os.read(0, 4096):
     pass
 os.kill(0, signal.SIGKILL)
@@ -52,10 +53,16 @@ class ProcessGroup:
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _GUARD],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             process_group=0,
         )
+        # No child before the guard has its signals set: until then it could be killed like any
+        # other.
+        assert self._guard.stdout is not None
+        with self._guard.stdout as output:
+            if output.read(1) != b"r":
+                raise ProcessError("the guard of the child processes did not start")
 
     def spawn(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.cluster_file import Address
-from chaos.links import LinkState, UnknownLink
+from chaos.links import SETTLE_S, LinkState, UnknownLink
 from chaos.toxiproxy import (
     Proxy,
     Toxiproxy,
@@ -177,6 +177,18 @@ def test_the_log_has_every_change_in_order(network: Network) -> None:
     assert (cut.method, cut.path, cut.status) == ("POST", "/proxies/link_n2_n3/toxics", 200)
     assert (heal.method, heal.path) == ("DELETE", "/proxies/link_n2_n3/toxics/cut")
     assert cut.started_ns < cut.ended_ns <= heal.started_ns < heal.ended_ns
+
+
+def test_a_proxy_is_left_alone_after_a_heal(network: Network) -> None:
+    link = ("n1", "n2")
+    for change in (lambda: network.links.add_latency({link: 9}), lambda: network.links.cut([link])):
+        network.links.cut([link])
+        network.links.heal([link])
+        change()
+        heal, after = network.toxiproxy.log[-2:]
+        assert heal.method == "DELETE"
+        assert after.started_ns - heal.ended_ns >= SETTLE_S * 0.9e9
+        network.links.heal_all()
 
 
 def test_a_server_that_stops_answering_is_wedged(network: Network) -> None:

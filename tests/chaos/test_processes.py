@@ -50,6 +50,9 @@ time.sleep(300)
     assert len(pids) == 6
     wait_until((tmp_path / "nested").exists, "the grandchild")
     pids.append(int((tmp_path / "nested").read_text()))
+    guard = pids[5]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(guard, number)
     assert not any(is_gone(pid) for pid in pids)
     parent.kill()
     parent.wait()
