@@ -86,7 +86,7 @@ class Load:
         self._client = Client(
             f"{name}-{uuid.uuid4().hex[:8]}",
             timeout_s=workload.timeout_s,
-            in_flight=None if workload.rate_per_s is None else workload.in_flight,
+            in_flight=self._in_flight(),
         )
         self._mqtt = MqttClient(cluster, self._client.name, self._on_reply)
         self._outbox: dict[str, list[Request]] = {}
@@ -107,6 +107,12 @@ class Load:
         self._intended = self._invoked = 0
         self._dropped_ns: list[int] = []
         self._lateness = Lateness()
+
+    def _in_flight(self) -> int | None:
+        """This process's part of the cap; closed-loop users need none."""
+        if self.workload.rate_per_s is None:
+            return None
+        return max(1, self.workload.in_flight // self._processes)
 
     def connect(self) -> None:
         """Reach the cluster, open the history. Raises BrokerUnreachable, or BadWorkload for a run
