@@ -39,6 +39,7 @@ SUMMARY: dict[str, Any] = {
         ("during", "p99", "<= 0.1s", False),
         ("during", "p50", "<= 3ms", True),
         ("after", "recovery", "<= 1400ms", True),
+        ("after", "recovery", "<= 1300ms", False),
         ("after", "recovery", "<= 1s", False),
         ("always", "consistency", "claimed", True),
         ("always", "consistency", "causal", True),

@@ -72,9 +72,9 @@ def test_close_stops_those_that_will_and_kills_those_that_will_not(
         stopped.send_signal(signal.SIGSTOP)
         group.terminate(grace_s=0.5)
         assert group.ended() == {}, "none of them ended on its own"
+        assert stubborn.returncode == -signal.SIGKILL
     assert polite.returncode == -signal.SIGTERM
     assert stopped.returncode == -signal.SIGTERM
-    assert stubborn.returncode == -signal.SIGKILL
     group.close()
     with pytest.raises(ProcessError, match="cannot start late: the process group is closed"):
         group.spawn("late", SLEEP, stdout_path=log)
