@@ -1,4 +1,1432 @@
-from nodes.effects import Replica
+"""Raft: a leader replicates a log to a majority of the members.
+
+Sources: D. Ongaro and J. Ousterhout, "In Search of an Understandable Consensus Algorithm" (extended
+version, 2014), here *paper*; D. Ongaro, "Consensus: Bridging Theory and Practice" (2014), here
+*dissertation*; C. Lee et al., "Implementing Linearizability at Large Scale and Low Latency" (RIFL,
+2015).
+
+Theory of operation
+-------------------
+A step takes in a whole batch of inputs. Handlers only change what this node knows; what follows
+from it is done once, in `end_step`: commit, apply, answer, append what clients asked for, and one
+message to each node. So a batch of a thousand requests costs one message per follower and one
+fsync.
+
+*Durability.* What a node sends waits for the writes made before, except:
+
+- `AppendEntries` of a leader, which may overtake its own disk. The leader's own copy of an entry
+  counts towards the majority only when it is durable (`durable_index`).
+- an acknowledgement whose claims (this term, the log up to this index) are durable already, though
+  later writes are not. A slow disk therefore does not silence a node that has nothing new to
+  promise.
+- answers to clients: they tell of committed entries and of confirmed reads.
+
+*Reads* take no log entry: the leader notes its commit index, confirms with one round of messages
+that it still leads, and answers from the applied state (ReadIndex, dissertation 6.4). All reads of
+a step share a round, and rounds overlap.
+
+*Requests* are kept where they arrived (`_waiting`) and are handed to the leader, again and again
+until an answer is known: from the leader, or because this node applied the entry itself. The state
+machine remembers the answer to each (client, sequence), so handing on twice is safe.
+
+*Losses.* A heartbeat is an `AppendEntries` behind all that was sent. Where something is missing it
+is refused, and the refusal says where to go on. No other retransmission exists, except for
+snapshots.
+
+A snapshot travels in one message, so it must fit in a frame (`nodes.codec.MAX_FRAME_BYTES`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
+from typing import Any, ClassVar, Literal, TypeVar
+
+import msgspec
+
+from nodes.disk import Disk
+from nodes.effects import (
+    Config,
+    Env,
+    Invariant,
+    InvariantBroken,
+    Operation,
+    Outcome,
+    Parameters,
+    Replica,
+    Reply,
+    Request,
+    Value,
+    Version,
+)
+
+Role = Literal["follower", "candidate", "leader"]
+
+MAX_REPLIES_PER_CLIENT = 1024
+"""Answers remembered for a client that never says which ones it has."""
+MAX_REFUSED = 10_000
+"""Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
+WINDOW_BATCHES = 16
+"""Batches that may be on their way to a follower without an acknowledgement."""
 
 
-class Raft(Replica): ...
+class RaftParameters(Parameters, frozen=True, kw_only=True):
+    """Knobs of Raft. All times in seconds.
+
+    A follower that heard no leader for a random time between ``election_timeout_min_s`` and
+    ``election_timeout_max_s`` stands for election; a leader that heard no majority for
+    ``election_timeout_max_s`` steps down. ``retry_s``: how often a request without an answer is
+    handed on again; after ``request_timeout_s`` it ends ``fail`` or ``info``. A message carries at
+    most ``batch_entries`` entries and (roughly) ``batch_bytes`` bytes, but at least one entry. A
+    snapshot is taken every ``snapshot_entries`` applied entries; the log behind it goes when
+    ``snapshot_tail`` more have been applied, so that slow followers need no snapshot. A client's
+    answers are forgotten when ``client_entries`` entries were applied since its last one.
+    ``stale_reads``: any node answers reads from what it has applied, which is eventual consistency
+    only.
+    """
+
+    heartbeat_s: float = 0.1
+    election_timeout_min_s: float = 0.8
+    election_timeout_max_s: float = 1.6
+    retry_s: float = 0.5
+    request_timeout_s: float = 3.0
+    batch_entries: int = 512
+    batch_bytes: int = 1 << 20
+    snapshot_entries: int = 20_000
+    snapshot_tail: int = 2_000
+    client_entries: int = 100_000
+    stale_reads: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_s") and not (isfinite(value) and value > 0):
+                raise ValueError(f"{name} is a positive number of seconds, not {value}")
+        for name in ("batch_entries", "batch_bytes", "snapshot_entries", "client_entries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.snapshot_tail < 0:
+            raise ValueError(f"snapshot_tail is at least 0, not {self.snapshot_tail}")
+        if self.election_timeout_min_s < 2 * self.heartbeat_s:
+            raise ValueError(
+                "election_timeout_min_s is at least twice heartbeat_s "
+                f"({self.heartbeat_s}), not {self.election_timeout_min_s}"
+            )
+        if self.election_timeout_max_s <= self.election_timeout_min_s:
+            raise ValueError(
+                "election_timeout_max_s is above election_timeout_min_s "
+                f"({self.election_timeout_min_s}), not {self.election_timeout_max_s}"
+            )
+        if self.request_timeout_s < self.retry_s:
+            raise ValueError(
+                f"request_timeout_s is at least retry_s ({self.retry_s}), "
+                f"not {self.request_timeout_s}"
+            )
+
+
+# --- on disk ---
+
+
+class HardState(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Table key ``hard_state``. One record, so that a crash cannot tear term and vote apart."""
+
+    term: int
+    vote: str | None
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A log entry: a request, a new set of members, or (neither) the no-op of a new leader."""
+
+    term: int
+    request: Request | None = None
+    members: tuple[str, ...] | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The state machine after entry ``index``, which was of ``term``.
+
+    ``data``: key -> (value, index of its last write). ``sessions``: client, index of its last
+    request, acked, remembered answers; longest silent first.
+    """
+
+    index: int
+    term: int
+    members: tuple[str, ...]
+    data: dict[str, tuple[Value, int]]
+    sessions: tuple[tuple[str, int, int, tuple[Reply, ...]], ...]
+
+
+# --- messages ---
+
+
+class PreVote(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Would you vote for me? (dissertation 9.6.) ``term``: the one that the election would have."""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """``term``: of the PreVote if granted, else the voter's own."""
+
+    term: int
+    granted: bool
+
+
+class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Paper, figure 2."""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+class RequestVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Paper, figure 2."""
+
+    term: int
+    granted: bool
+
+
+class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Paper, figure 2. ``round``: the leader's last round of confirmations when it sent this."""
+
+    term: int
+    round: int
+    prev_index: int
+    prev_term: int
+    commit: int
+    entries: tuple[Entry, ...] = ()
+
+
+class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """``success``: the log agrees with the leader's up to ``index``. Else there is no entry with
+    the leader's term at ``index``; ``conflict_term`` is the term of the one there (0: the log is
+    shorter) and ``conflict_index`` the first index of that term, or where the log ends (paper,
+    5.3). Also answers `InstallSnapshot`."""
+
+    term: int
+    round: int
+    success: bool
+    index: int
+    conflict_term: int = 0
+    conflict_index: int = 0
+
+
+class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Paper, figure 13, in one piece."""
+
+    term: int
+    round: int
+    snapshot: Snapshot
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Requests that clients handed to the sender. Only a leader takes them."""
+
+    requests: tuple[Request, ...]
+
+
+class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Answers to requests of a `Forward`."""
+
+    replies: tuple[Reply, ...]
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Stand for election at once (dissertation 3.10), if still in ``term``."""
+
+    term: int
+
+
+class TransferLeadership(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Administration, addressed to any node: make ``target`` the leader."""
+
+    target: str
+
+
+class ChangeMembership(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Administration, addressed to any node: add or remove one of the configured nodes as a member
+    (dissertation 4.1, single-server changes). It is refused, with a mark, while another is under
+    way."""
+
+    change: Literal["add", "remove"]
+    node: str
+
+
+# --- invariants ---
+
+
+class ElectionSafety(Invariant):
+    """At most one leader in a term (paper, figure 3)."""
+
+    name = "election safety"
+
+    def __init__(self) -> None:
+        self._leaders: dict[int, str] = {}
+
+    def observe(self, node: str, replica: Raft) -> None:
+        if replica.role == "leader":
+            leader = self._leaders.setdefault(replica.term, node)
+            if leader != node:
+                raise InvariantBroken(f"term {replica.term} has two leaders: {leader} and {node}")
+
+
+class LogMatching(Invariant):
+    """(index, term) names one entry with one predecessor, so logs that share it are equal up to
+    there."""
+
+    name = "log matching"
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
+        self._seen: dict[str, tuple[Raft, int, int]] = {}
+
+    def observe(self, node: str, replica: Raft) -> None:
+        # Only what this replica wrote since: from the lowest index that it truncated meanwhile.
+        before, seen, truncations = self._seen.get(node, (None, 0, 0))
+        if before is not replica:
+            seen = truncations = 0
+        last = replica.disk.last_index
+        if last == seen and truncations == len(replica.truncated):
+            return
+        start = min([seen + 1, *replica.truncated[truncations:]])
+        start = max(start, replica.disk.first_index)
+        self._seen[node] = (replica, last, len(replica.truncated))
+        if start > last:
+            return
+        previous = replica.term_at(start - 1)
+        known = self._entries
+        for index, entry in enumerate(replica.disk.entries(start, last + 1), start):
+            first = known.setdefault((index, entry.term), (entry, previous))
+            if first[1] != previous or (first[0] is not entry and first[0] != entry):
+                raise InvariantBroken(
+                    f"entry {index} of term {entry.term} is {first[0]} behind term {first[1]} on "
+                    f"one node, and {entry} behind term {previous} on {node}"
+                )
+            if entry.term < previous:
+                raise InvariantBroken(f"terms fall from {previous} to {entry.term} in {node}'s log")
+            previous = entry.term
+
+
+class LeaderCompleteness(Invariant):
+    """A leader holds every entry that was committed in an earlier term."""
+
+    name = "leader completeness"
+
+    def __init__(self) -> None:
+        self._committed: dict[int, tuple[int, int]] = {}
+        self._led: dict[str, int] = {}
+
+    def observe(self, node: str, replica: Raft) -> None:
+        if replica.role != "leader":
+            return
+        term = replica.term
+        if self._led.get(node) != term:
+            self._led[node] = term
+            disk = replica.disk
+            # With Log Matching, to hold the last one is to hold all before it.
+            for earlier, (index, entry_term) in self._committed.items():
+                if earlier < term and index > disk.snapshot_index:
+                    held = replica.term_at(index) if index <= disk.last_index else None
+                    if held != entry_term:
+                        raise InvariantBroken(
+                            f"{node} leads term {term} without entry {index} of term {entry_term}, "
+                            f"committed in term {earlier}"
+                        )
+        commit = replica.commit
+        if commit > self._committed.get(term, (0, 0))[0]:
+            self._committed[term] = (commit, replica.term_at(commit))
+
+
+class StateMachineSafety(Invariant):
+    """No two nodes apply different entries at an index, nor answer differently to one."""
+
+    name = "state machine safety"
+
+    def __init__(self) -> None:
+        self._applied: dict[int, Entry] = {}
+        self._seen: dict[str, tuple[Raft, int]] = {}
+
+    def observe(self, node: str, replica: Raft) -> None:
+        before, seen = self._seen.get(node, (None, 0))
+        applied = replica.applied
+        if before is replica and applied == seen:
+            return
+        start = max(replica.disk.first_index, seen + 1 if before is replica else 0)
+        self._seen[node] = (replica, applied)
+        if start > applied:
+            return
+        known = self._applied
+        for index, entry in enumerate(replica.disk.entries(start, applied + 1), start):
+            first = known.setdefault(index, entry)
+            if first is not entry and first != entry:
+                raise InvariantBroken(
+                    f"{node} applied {entry} at {index}, where {first} was applied"
+                )
+
+
+class Durability(Invariant):
+    """Term and commit never go back and a term's vote never changes; what is durable survives a
+    crash."""
+
+    name = "durability"
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Raft, HardState, int]] = {}
+        self._floor: dict[str, tuple[HardState, int]] = {}
+
+    def observe(self, node: str, replica: Raft) -> None:
+        state = HardState(replica.term, replica.vote)
+        seen = self._seen.get(node)
+        if seen is not None and seen[0] is replica:
+            self._no_step_back(node, seen[1], state)
+            if replica.commit < seen[2]:
+                raise InvariantBroken(f"commit of {node} fell from {seen[2]} to {replica.commit}")
+        elif node in self._floor:
+            floor, index = self._floor[node]
+            self._no_step_back(node, floor, state)
+            if replica.disk.last_index < index:
+                raise InvariantBroken(
+                    f"{node} came back with {replica.disk.last_index} of {index} durable entries"
+                )
+        self._seen[node] = (replica, state, replica.commit)
+        if replica.hard_state_is_durable:
+            self._floor[node] = (state, replica.durable_index)
+        elif node in self._floor:
+            self._floor[node] = (self._floor[node][0], replica.durable_index)
+
+    @staticmethod
+    def _no_step_back(node: str, before: HardState, state: HardState) -> None:
+        if state.term < before.term:
+            raise InvariantBroken(f"term of {node} fell from {before.term} to {state.term}")
+        if state.term == before.term and before.vote not in (None, state.vote):
+            raise InvariantBroken(
+                f"{node} voted for {before.vote}, then for {state.vote}, in term {state.term}"
+            )
+
+
+# --- the machine ---
+
+
+class Session:
+    """What the state machine remembers of a client. ``index``: of its last request."""
+
+    __slots__ = ("acked", "index", "replies")
+
+    def __init__(self, index: int, acked: int, replies: Iterable[Reply] = ()) -> None:
+        self.index = index
+        self.acked = acked
+        self.replies = {reply.sequence: reply for reply in replies}
+
+
+class Waiting:
+    """A request that a client gave to this node. ``handed``: somebody may have appended it."""
+
+    __slots__ = ("handed", "request", "tick")
+
+    def __init__(self, request: Request, tick: int) -> None:
+        self.request = request
+        self.tick = tick
+        self.handed = False
+
+
+class Progress:
+    """What a leader knows of a follower. ``next``: the entry to send next. ``match``: durable there
+    up to here. ``probing``: where the logs meet is unknown; entries go there once (then
+    ``paused``), and again when its answer says more. ``installing``: a snapshot is on its way.
+    ``round``: the last round that it confirmed. ``active``: it was heard since the last check of
+    the majority."""
+
+    __slots__ = ("active", "installing", "match", "next", "paused", "probing", "round")
+
+    def __init__(self, next_index: int) -> None:
+        self.next = next_index
+        self.match = 0
+        self.probing = True
+        self.paused = False
+        self.installing = False
+        self.round = 0
+        self.active = True
+
+
+class Raft(Replica):
+    """One Raft node. Public attributes are read by the invariants and by tests, never written."""
+
+    MESSAGES = (
+        PreVote,
+        PreVoteReply,
+        RequestVote,
+        RequestVoteReply,
+        AppendEntries,
+        AppendEntriesReply,
+        InstallSnapshot,
+        Forward,
+        Forwarded,
+        TimeoutNow,
+        TransferLeadership,
+        ChangeMembership,
+    )
+    RECORDS = (HardState, Entry, Snapshot)
+    INVARIANTS = (ElectionSafety, LogMatching, LeaderCompleteness, StateMachineSafety, Durability)
+    PARAMETERS: ClassVar[type[Parameters]] = RaftParameters
+
+    def __init__(self, config: Config, env: Env, disk: Disk) -> None:
+        super().__init__(config, env, disk)
+        assert isinstance(config.parameters, RaftParameters)
+        self.parameters = config.parameters
+
+        hard_state: HardState = disk.get("hard_state", HardState(0, None))
+        self.role: Role = "follower"
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.leader: str | None = None
+        self._votes: set[str] = set()
+        self._pre_votes: set[str] | None = None
+
+        # Durability: which index each write brings to disk.
+        self.durable_index = disk.last_index
+        self._durable_position = disk.position
+        self._hard_state_position = disk.position
+        self._unsynced: deque[tuple[int, int]] = deque()
+        self.truncated: list[int] = []
+
+        # The state machine.
+        self.commit = self.applied = 0
+        self._snapshot_term = 0
+        self._data: dict[str, tuple[Value, int]] = {}
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._next_forget = 0
+        self._memberships: list[tuple[int, tuple[str, ...]]] = [(0, config.nodes)]
+        self._next_snapshot: Snapshot | None = None
+        if disk.snapshot is not None:
+            self._restore(disk.snapshot)
+        for index in range(disk.first_index, disk.last_index + 1):
+            members = disk.entry(index).members
+            if members is not None:
+                self._memberships.append((index, members))
+        # A restarted node has applied less than it had: no stale reads before it caught up.
+        self._caught_up = disk.last_index == 0
+
+        # Requests: those that came here, those of this step, and answers to other nodes.
+        self._waiting: dict[tuple[str, int], Waiting] = {}
+        self._arrived: list[tuple[Request, str]] = []
+        self._refused: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._answers: dict[str, list[Reply]] = {}
+        self._hand_on_again = False
+        self._tick = 0
+        self._ticking = False
+
+        # Leaders only.
+        self._progress: dict[str, Progress] = {}
+        self._proposed: dict[tuple[str, int], str] = {}
+        self._reads: list[tuple[Request, str]] = []
+        self._rounds: deque[tuple[int, int, list[tuple[Request, str]]]] = deque()
+        self._round = 0
+        self._ready = False
+        self._acknowledged = False
+        self._contact_all = False
+        self._joining: str | None = None
+        self._transferee: str | None = None
+        # Followers only: the acknowledgement that ends this step.
+        self._ack: tuple[str, int, int] | None = None
+
+        self._heard_at_s = env.now()
+        self._election_timeout_s = 0.0
+        self._set_election_timer()
+
+    # --- what the log says ---
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Who votes: the last membership in the log, committed or not."""
+        return self._memberships[-1][1]
+
+    @property
+    def hard_state_is_durable(self) -> bool:
+        """Whether the present term and vote survive a crash."""
+        return self._hard_state_position <= self._durable_position
+
+    def term_at(self, index: int) -> int:
+        """Term of the entry at ``index``; 0 before the first."""
+        if index == self.disk.snapshot_index:
+            return self._snapshot_term
+        term: int = self.disk.entry(index).term
+        return term
+
+    def _last(self) -> tuple[int, int]:
+        """(term, index) of the last entry: logs compare like this (paper, 5.4.1)."""
+        index = self.disk.last_index
+        return self.term_at(index), index
+
+    def _append(self, entry: Entry) -> int:
+        index = self.disk.append(entry)
+        if entry.members is not None:
+            self._memberships.append((index, entry.members))
+        return index
+
+    def _truncate(self, index: int) -> None:
+        assert index > self.commit, f"entry {index} is committed (up to {self.commit})"
+        self.disk.truncate(index)
+        self.truncated.append(index)
+        while self._memberships[-1][0] >= index:
+            self._memberships.pop()
+        self._limit_durable(index - 1)
+
+    def _limit_durable(self, index: int) -> None:
+        """What is durable above ``index`` is no longer what the log says there."""
+        self.durable_index = min(self.durable_index, index)
+        self._unsynced = deque((position, min(i, index)) for position, i in self._unsynced)
+
+    def _save_hard_state(self, term: int, vote: str | None) -> None:
+        assert term > self.term or (term == self.term and self.vote in (None, vote))
+        self.term = term
+        self.vote = vote
+        self.disk.put("hard_state", HardState(term, vote))
+        self._hard_state_position = self.disk.position
+
+    def on_durable(self, position: int) -> None:
+        self._durable_position = max(self._durable_position, position)
+        unsynced = self._unsynced
+        while unsynced and unsynced[0][0] <= position:
+            self.durable_index = max(self.durable_index, unsynced.popleft()[1])
+            self._acknowledged = True
+
+    # --- roles ---
+
+    def _set_election_timer(self) -> None:
+        low, high = self.parameters.election_timeout_min_s, self.parameters.election_timeout_max_s
+        self._election_timeout_s = self.env.rng.uniform(low, high)
+        self.out.set_timer("election", self._election_timeout_s)
+
+    def _heard(self, leader: str) -> None:
+        """A message of the present term's leader came."""
+        assert self.role != "leader", f"{leader} leads term {self.term} as well"
+        self._heard_at_s = self.env.now()
+        self._pre_votes = None
+        if self.role == "candidate":
+            self.become_follower(self.term, leader)
+        elif self.leader != leader:
+            self.leader = leader
+            self._hand_on_again = True
+            self.out.mark("follow", term=self.term, leader=leader)
+
+    def become_follower(self, term: int, leader: str | None = None) -> None:
+        """Of a newer term, or of the present one."""
+        if self.role == "leader":
+            self.out.cancel_timer("heartbeat")
+            self.out.cancel_timer("quorum")
+            self.out.cancel_timer("transfer")
+            self._progress = {}
+            self._proposed = {}
+            self._reads = []
+            self._rounds.clear()
+            self._joining = self._transferee = None
+            self._ready = False
+            self._heard_at_s = self.env.now()
+            self._set_election_timer()
+        if term > self.term:
+            self._save_hard_state(term, None)
+        self.role = "follower"
+        self.leader = leader
+        self._votes = set()
+        self._pre_votes = None
+        self._ack = None
+        self._hand_on_again = leader is not None
+        self.out.mark("become_follower", term=term, leader=leader)
+
+    def _ask_pre_votes(self) -> None:
+        """No leader is heard: ask whether an election could be won, without disturbing anybody."""
+        if self.role == "candidate":
+            self.become_follower(self.term)
+        self.leader = None
+        self._set_election_timer()
+        self._pre_votes = {self.id}
+        self.out.mark("ask_pre_votes", term=self.term + 1)
+        if self._is_majority(self._pre_votes):
+            self.become_candidate()
+            return
+        last_term, last_index = self._last()
+        for peer in self._others():
+            self.out.send(peer, PreVote(self.term + 1, last_index, last_term))
+
+    def become_candidate(self) -> None:
+        """Stand for election in the next term (paper, 5.2)."""
+        assert self.role != "leader"
+        self.role = "candidate"
+        self.leader = None
+        self._pre_votes = None
+        self._ack = None
+        self._save_hard_state(self.term + 1, self.id)
+        self._votes = {self.id}
+        self._set_election_timer()
+        self.out.mark("become_candidate", term=self.term)
+        if self._is_majority(self._votes):
+            self.become_leader()
+            return
+        last_term, last_index = self._last()
+        for peer in self._others():
+            self.out.send(peer, RequestVote(self.term, last_index, last_term))
+
+    def become_leader(self) -> None:
+        """Lead the present term, beginning with a no-op: entries of older terms commit with it."""
+        assert self.role == "candidate"
+        assert self.vote == self.id
+        assert self._is_majority(self._votes)
+        self.role = "leader"
+        self.leader = self.id
+        self._progress = {peer: Progress(self.disk.last_index + 1) for peer in self._others()}
+        self._append(Entry(self.term))
+        self._contact_all = self._hand_on_again = True
+        self.out.cancel_timer("election")
+        self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
+        self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
+        self.out.mark("become_leader", term=self.term, votes=len(self._votes))
+
+    def _others(self) -> list[str]:
+        return [member for member in self.members if member != self.id]
+
+    def _is_majority(self, nodes: set[str]) -> bool:
+        members = self.members
+        return 2 * sum(member in nodes for member in members) > len(members)
+
+    def _reached_by_majority(self, own: int, field: Literal["match", "round"]) -> int:
+        """The highest value that a majority of the members has reached."""
+        values = sorted(
+            own if member == self.id else getattr(self._progress[member], field)
+            for member in self.members
+        )
+        return values[(len(values) - 1) // 2]
+
+    # --- timers ---
+
+    def on_timer(self, name: str) -> None:
+        if name == "election":
+            self._on_election_timer()
+        elif name == "requests":
+            self._on_requests_timer()
+        elif self.role != "leader":
+            return
+        elif name == "heartbeat":
+            self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
+            self._contact_all = True
+        elif name == "quorum":
+            self._on_quorum_timer()
+        elif name == "transfer":
+            self._end_transfer("timeout")
+
+    def _on_election_timer(self) -> None:
+        if self.role == "leader":
+            return
+        # Being told by the leader only notes the time; the timer, when it fires, waits for the
+        # rest. A clock that jumped costs a round of pre-votes, no more.
+        waited_s = self.env.now() - self._heard_at_s
+        rest_s = self._election_timeout_s - waited_s
+        if self.role == "follower" and self._pre_votes is None and waited_s >= 0 and rest_s > 0.001:
+            self.out.set_timer("election", rest_s)
+        elif self.id in self.members:
+            self._ask_pre_votes()
+        else:
+            self._set_election_timer()
+
+    def _on_quorum_timer(self) -> None:
+        """Step down unless a majority was heard since the last time (dissertation 6.2)."""
+        self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
+        heard = {self.id}
+        for node, progress in self._progress.items():
+            if progress.active:
+                heard.add(node)
+            elif node == self._joining:
+                self.out.mark("refuse", reason=f"{node} does not catch up")
+                self._joining = None
+            progress.active = False
+            progress.installing = False
+        if not self._is_majority(heard):
+            self.out.mark("lost_majority", term=self.term)
+            self.become_follower(self.term)
+
+    # --- elections ---
+
+    def on_pre_vote(self, src: str, m: PreVote) -> None:
+        hears_leader = self.role == "leader" or (
+            self.leader is not None
+            and 0 <= self.env.now() - self._heard_at_s < self.parameters.election_timeout_min_s
+        )
+        granted = (
+            m.term > self.term and not hears_leader and (m.last_term, m.last_index) >= self._last()
+        )
+        self.out.send(src, PreVoteReply(m.term if granted else self.term, granted))
+
+    def on_pre_vote_reply(self, src: str, m: PreVoteReply) -> None:
+        if not m.granted:
+            if m.term > self.term:
+                self.become_follower(m.term)
+        elif self._pre_votes is not None and m.term == self.term + 1:
+            self._pre_votes.add(src)
+            if self._is_majority(self._pre_votes):
+                self.become_candidate()
+
+    def on_request_vote(self, src: str, m: RequestVote) -> None:
+        if m.term > self.term:
+            self.become_follower(m.term)
+        granted = (
+            m.term == self.term
+            and self.vote in (None, src)
+            and (m.last_term, m.last_index) >= self._last()
+        )
+        if granted:
+            assert self.role != "leader"
+            if self.vote is None:
+                self._save_hard_state(self.term, src)
+            self._heard_at_s = self.env.now()
+        self.out.send(src, RequestVoteReply(self.term, granted))
+
+    def on_request_vote_reply(self, src: str, m: RequestVoteReply) -> None:
+        if m.term > self.term:
+            self.become_follower(m.term)
+        elif m.term == self.term and m.granted and self.role == "candidate":
+            self._votes.add(src)
+            if self._is_majority(self._votes):
+                self.become_leader()
+
+    def on_timeout_now(self, src: str, m: TimeoutNow) -> None:
+        if m.term == self.term and self.role != "leader" and self.id in self.members:
+            self.become_candidate()
+
+    # --- replication: the follower ---
+
+    def on_append_entries(self, src: str, m: AppendEntries) -> None:
+        if m.term < self.term:
+            self._refuse(src, m)
+            return
+        if m.term > self.term:
+            self.become_follower(m.term, src)
+        self._heard(src)
+        disk = self.disk
+        prev, entries = m.prev_index, m.entries
+        if prev > disk.last_index:
+            self._refuse(src, m, 0, disk.last_index + 1)
+            return
+        if prev < disk.snapshot_index:
+            # What the snapshot covers is committed, so it is what the leader has.
+            entries = entries[disk.snapshot_index - prev :]
+            prev = min(disk.snapshot_index, prev + len(m.entries))
+        elif self.term_at(prev) != m.prev_term:
+            conflict_term, first = self.term_at(prev), prev
+            while first > disk.first_index and self.term_at(first - 1) == conflict_term:
+                first -= 1
+            self._refuse(src, m, conflict_term, first)
+            return
+        match = prev + len(entries)
+        if prev != disk.last_index:
+            entries = self._new_entries(prev, entries)
+        for entry in entries:
+            self._append(entry)
+        commit = min(m.commit, match)
+        if commit > self.commit:
+            self.commit = commit
+            self._caught_up = self._caught_up or self.term_at(commit) == self.term
+        ack = self._ack
+        if ack is not None:
+            match, round_ = max(match, ack[2]), max(m.round, ack[1])
+            self._ack = (src, round_, match)
+        else:
+            self._ack = (src, m.round, match)
+
+    def _new_entries(self, prev: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """What the log does not hold yet. A conflicting suffix of the log goes; entries that agree
+        stay, for the message may be an old one (paper, 5.3)."""
+        for offset, entry in enumerate(entries):
+            index = prev + 1 + offset
+            if index > self.disk.last_index:
+                return entries[offset:]
+            if self.term_at(index) != entry.term:
+                self._truncate(index)
+                return entries[offset:]
+        return ()
+
+    def _refuse(
+        self, src: str, m: AppendEntries, conflict_term: int = 0, conflict_index: int = 0
+    ) -> None:
+        self.out.send(
+            src,
+            AppendEntriesReply(
+                self.term, m.round, False, m.prev_index, conflict_term, conflict_index
+            ),
+            early=self.hard_state_is_durable,
+        )
+
+    def on_install_snapshot(self, src: str, m: InstallSnapshot) -> None:
+        if m.term < self.term:
+            self.out.send(src, AppendEntriesReply(self.term, m.round, False, 0))
+            return
+        if m.term > self.term:
+            self.become_follower(m.term, src)
+        self._heard(src)
+        snapshot = m.snapshot
+        if snapshot.index > self.commit:
+            self._install(snapshot)
+        self.out.send(src, AppendEntriesReply(self.term, m.round, True, self.commit))
+
+    def _install(self, snapshot: Snapshot) -> None:
+        disk = self.disk
+        index = snapshot.index
+        # What was durable above the commit index may be another leader's.
+        self._limit_durable(self.commit)
+        if index < disk.last_index and self.term_at(index) != snapshot.term:
+            # Before the log is compacted, never after: a crash in between leaves a log that once
+            # was.
+            self._truncate(index + 1)
+        disk.compact(index, snapshot)
+        kept = [(i, members) for i, members in self._memberships if i > index]
+        self._restore(snapshot)
+        self._memberships += kept
+        self._caught_up = True
+        self._next_snapshot = None
+        self._unsynced.append((disk.position, disk.last_index))
+        self._answer_from_sessions()
+        self.out.mark("install_snapshot", index=index)
+
+    # --- replication: the leader ---
+
+    def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
+        if m.term > self.term:
+            self.become_follower(m.term)
+            return
+        progress = self._progress.get(src)
+        if m.term < self.term or progress is None:
+            return
+        progress.active = True
+        progress.round = max(progress.round, m.round)
+        if not m.success:
+            self._on_refusal(progress, m)
+            return
+        assert m.index <= self.disk.last_index
+        if m.index > progress.match:
+            progress.match = m.index
+            self._acknowledged = True
+        if progress.installing and m.index >= self.disk.snapshot_index:
+            progress.installing = False
+        if progress.probing:
+            progress.probing = False
+            progress.next = progress.match + 1
+        progress.next = max(progress.next, progress.match + 1)
+
+    def _on_refusal(self, progress: Progress, m: AppendEntriesReply) -> None:
+        """Something is missing there. Go on where the logs may meet (paper, 5.3)."""
+        refused = m.index
+        if refused <= progress.match or progress.installing:
+            return
+        if progress.probing and refused != progress.next - 1:
+            return
+        following = m.conflict_index
+        if m.conflict_term:
+            index = min(refused, self.disk.last_index)
+            while index > self.disk.snapshot_index and self.term_at(index) > m.conflict_term:
+                index -= 1
+            if self.term_at(index) == m.conflict_term:
+                following = index + 1
+        progress.next = max(progress.match + 1, min(following, refused))
+        progress.probing = True
+        progress.paused = False
+
+    def _replicate(self) -> None:
+        """One message to each follower for which there is something new, or to all of them."""
+        contact_all, self._contact_all = self._contact_all, False
+        last = self.disk.last_index
+        window = WINDOW_BATCHES * self.parameters.batch_entries
+        made: dict[tuple[int, bool], AppendEntries] = {}
+        for peer, progress in self._progress.items():
+            if progress.installing or progress.next <= self.disk.snapshot_index:
+                if not progress.installing:
+                    progress.installing = True
+                    snapshot = InstallSnapshot(self.term, self._round, self.disk.snapshot)
+                    self.out.send(peer, snapshot, early=True)
+                elif contact_all:
+                    self._send_append(peer, self.disk.first_index, made, with_entries=False)
+            elif progress.probing:
+                if not progress.paused:
+                    progress.paused = True
+                    self._send_append(peer, progress.next, made, with_entries=True)
+                elif contact_all:
+                    self._send_append(peer, progress.next, made, with_entries=False)
+            elif progress.next <= last and progress.next - progress.match <= window:
+                progress.next += self._send_append(peer, progress.next, made, with_entries=True)
+            elif contact_all:
+                self._send_append(peer, progress.next, made, with_entries=False)
+
+    def _send_append(
+        self,
+        peer: str,
+        start: int,
+        made: dict[tuple[int, bool], AppendEntries],
+        *,
+        with_entries: bool,
+    ) -> int:
+        """Send entries from ``start`` on; returns how many. Equal messages are made once."""
+        message = made.get((start, with_entries))
+        if message is None:
+            entries: tuple[Entry, ...] = ()
+            if with_entries:
+                stop = min(start + self.parameters.batch_entries, self.disk.last_index + 1)
+                found = self.disk.entries(start, stop)
+                entries = tuple(next(batches(found, entry_bytes, self.parameters), ()))
+            message = made[start, with_entries] = AppendEntries(
+                self.term, self._round, start - 1, self.term_at(start - 1), self.commit, entries
+            )
+        self.out.send(peer, message, early=True)
+        return len(message.entries)
+
+    def _advance_commit(self) -> None:
+        """Paper, 5.3 and 5.4.2: only an entry of the present term commits by being on a
+        majority."""
+        self._acknowledged = False
+        index = self._reached_by_majority(self.durable_index, "match")
+        if index > self.commit and self.term_at(index) == self.term:
+            self.commit = index
+            if not self._ready:
+                self._ready = self._caught_up = True
+                self.out.mark("ready", term=self.term)
+
+    # --- requests ---
+
+    def on_request(self, request: Request) -> None:
+        if self.parameters.stale_reads and request.operation.op == "read" and self._caught_up:
+            self._apply()
+            self.out.reply(self._read(request), early=True)
+            return
+        key = (request.client, request.sequence)
+        if key in self._refused:
+            self.out.reply(self._no_leader(request), early=True)
+        elif key not in self._waiting:
+            self._waiting[key] = Waiting(request, self._tick)
+            self._arrived.append((request, self.id))
+            if not self._ticking:
+                self._ticking = True
+                self.out.set_timer("requests", self.parameters.retry_s)
+
+    def on_forward(self, src: str, m: Forward) -> None:
+        if self.role == "leader":
+            self._arrived.extend([(request, src) for request in m.requests])
+
+    def on_forwarded(self, src: str, m: Forwarded) -> None:
+        for reply in m.replies:
+            self._answer(self.id, reply)
+
+    def _answer(self, origin: str, reply: Reply) -> None:
+        if origin != self.id:
+            self._answers.setdefault(origin, []).append(reply)
+        elif self._waiting.pop((reply.client, reply.sequence), None) is not None:
+            self.out.reply(reply, early=True)
+
+    def _no_leader(self, request: Request) -> Reply:
+        return Reply(request.client, request.sequence, "fail", error="no leader")
+
+    def _on_requests_timer(self) -> None:
+        """Give up what is too old; hand on again what had no answer for a whole tick."""
+        self._tick += 1
+        oldest = self._tick - self.parameters.request_timeout_s / self.parameters.retry_s
+        expired = [waiting for waiting in self._waiting.values() if waiting.tick <= oldest]
+        for waiting in expired:
+            request = waiting.request
+            if not waiting.handed:
+                self._answer(self.id, self._no_leader(request))
+                self._refused[request.client, request.sequence] = None
+                if len(self._refused) > MAX_REFUSED:
+                    self._refused.popitem(last=False)
+            else:
+                # A read changes nothing, so it is certain that it was not applied.
+                outcome: Outcome = "fail" if request.operation.op == "read" else "info"
+                error = "no answer from a leader in time"
+                self._answer(self.id, Reply(request.client, request.sequence, outcome, error=error))
+        self._hand_on(self._tick - 1)
+        self._ticking = bool(self._waiting)
+        if self._ticking:
+            self.out.set_timer("requests", self.parameters.retry_s)
+
+    def _hand_on(self, before: int) -> None:
+        """Offer again what came before that tick."""
+        self._arrived.extend(
+            (waiting.request, self.id)
+            for waiting in self._waiting.values()
+            if waiting.tick < before or not waiting.handed
+        )
+
+    def _forward(self) -> None:
+        """Hand the requests of this step to the leader, if one is known."""
+        arrived, self._arrived = self._arrived, []
+        if self.leader is None:
+            return
+        requests: dict[tuple[str, int], Request] = {}
+        for request, origin in arrived:
+            waiting = self._waiting.get((request.client, request.sequence))
+            if origin == self.id and waiting is not None:
+                waiting.handed = True
+                requests[request.client, request.sequence] = request
+        for batch in batches(requests.values(), request_bytes, self.parameters):
+            self.out.send(self.leader, Forward(tuple(batch)), early=True)
+
+    def _propose(self) -> None:
+        """Append the requests of this step to the log; reads wait for a round instead."""
+        arrived, self._arrived = self._arrived, []
+        if self._transferee is not None:
+            return
+        waiting, proposed, sessions = self._waiting, self._proposed, self._sessions
+        own, term, append = self.id, self.term, self.disk.append
+        for request, origin in arrived:
+            key = (request.client, request.sequence)
+            if origin == own:
+                here = waiting.get(key)
+                if here is None:
+                    continue
+                here.handed = True
+            if request.operation.op == "read":
+                self._reads.append((request, origin))
+                continue
+            if key in proposed:
+                proposed[key] = origin
+                continue
+            session = sessions.get(request.client)
+            reply = None if session is None else remembered(session, request)
+            if reply is not None:
+                self._answer(origin, reply)
+                continue
+            proposed[key] = origin
+            append(Entry(term, request))
+
+    def _answer_reads(self) -> None:
+        """Answer the reads whose round a majority has confirmed."""
+        confirmed = self._reached_by_majority(self._round, "round")
+        while self._rounds and self._rounds[0][0] <= confirmed:
+            _, read_index, reads = self._rounds.popleft()
+            assert self.applied >= read_index
+            for request, origin in reads:
+                self._answer(origin, self._read(request))
+
+    def _begin_round(self) -> None:
+        """Note what the reads of this step must see, and ask whether this node still leads. Before
+        an entry of its own term is committed a leader may not know all that is (dissertation
+        6.4)."""
+        if self._ready and self._reads:
+            self._round += 1
+            self._rounds.append((self._round, self.commit, self._reads))
+            self._reads = []
+            self._contact_all = True
+
+    def end_step(self) -> None:
+        if self.role == "leader" and self._acknowledged:
+            self._advance_commit()
+        self._apply()
+        if self._hand_on_again:
+            self._hand_on_again = False
+            self._arrived = [item for item in self._arrived if item[1] != self.id]
+            self._hand_on(self._tick + 1)
+        if self.role == "leader":
+            if self._rounds:
+                self._answer_reads()
+            self._propose()
+            self._administer()
+            self._begin_round()
+            if self._rounds and not self._others():
+                self._answer_reads()
+        elif self._arrived:
+            self._forward()
+        if self.disk.last_index > (self._unsynced[-1][1] if self._unsynced else self.durable_index):
+            self._unsynced.append((self.disk.position, self.disk.last_index))
+        if self.role == "leader":
+            self._replicate()
+        elif self._ack is not None:
+            self._acknowledge(*self._ack)
+        if self._answers:
+            self._send_answers()
+        if self.applied - self.disk.snapshot_index >= self.parameters.snapshot_entries:
+            self._compact()
+
+    def _acknowledge(self, leader: str, round_: int, match: int) -> None:
+        self._ack = None
+        self.out.send(
+            leader,
+            AppendEntriesReply(self.term, round_, True, match),
+            early=match <= self.durable_index and self.hard_state_is_durable,
+        )
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, {}
+        for origin, replies in answers.items():
+            for batch in batches(replies, reply_bytes, self.parameters):
+                self.out.send(origin, Forwarded(tuple(batch)), early=True)
+
+    # --- the state machine ---
+
+    def _apply(self) -> None:
+        """Apply what is committed. Every node does this alike: nothing here looks at anything but
+        the log and the state that it led to."""
+        if self.applied == self.commit:
+            return
+        index = self.applied
+        sessions, waiting, proposed = self._sessions, self._waiting, self._proposed
+        for entry in self.disk.entries(index + 1, self.commit + 1):
+            index += 1
+            if index >= self._next_forget:
+                self._forget_clients(index)
+            request = entry.request
+            if request is None:
+                continue
+            client = request.client
+            session = sessions.get(client)
+            if session is None:
+                session = sessions[client] = Session(index, request.acked)
+            else:
+                sessions.move_to_end(client)
+                session.index = index
+            reply = remembered(session, request)
+            if reply is None:
+                reply = self._execute(request, index)
+                session.replies[request.sequence] = reply
+                if len(session.replies) > 2 * MAX_REPLIES_PER_CLIENT:
+                    forget_below(session, sorted(session.replies)[MAX_REPLIES_PER_CLIENT])
+            if request.acked > session.acked:
+                forget_below(session, request.acked)
+            key = (client, request.sequence)
+            if key in waiting:
+                self._answer(self.id, reply)
+            origin = proposed.pop(key, None) if proposed else None
+            if origin is not None and origin != self.id:
+                self._answer(origin, reply)
+        assert index == self.commit
+        self.applied = index
+
+    def _execute(self, request: Request, index: int) -> Reply:
+        client, sequence, operation = request.client, request.sequence, request.operation
+        op, key = operation.op, operation.key
+        if op == "write":
+            self._data[key] = (operation.value, index)
+            return Reply(client, sequence, "ok", None, index)
+        if op == "delete":
+            self._data.pop(key, None)
+            return Reply(client, sequence, "ok", None, index)
+        assert op == "cas", f"{op} is no entry"
+        seen, version = self._data.get(key, (None, None))
+        if not same(seen, operation.expected):
+            return Reply(client, sequence, "ok", None, version, False, seen)
+        self._data[key] = (operation.value, index)
+        return Reply(client, sequence, "ok", None, index, True, seen)
+
+    def _read(self, request: Request) -> Reply:
+        value, version = self._data.get(request.operation.key, (None, None))
+        return Reply(request.client, request.sequence, "ok", value, version)
+
+    def _forget_clients(self, index: int) -> None:
+        """Forget clients that were silent for too long, by the log's count."""
+        sessions, kept = self._sessions, self.parameters.client_entries
+        while sessions:
+            oldest = next(iter(sessions.values())).index
+            if oldest + kept > index:
+                self._next_forget = oldest + kept
+                return
+            sessions.popitem(last=False)
+        self._next_forget = index + kept
+
+    def _answer_from_sessions(self) -> None:
+        """A snapshot came instead of entries: it may hold what clients of this node wait for."""
+        for waiting in list(self._waiting.values()):
+            request = waiting.request
+            session = self._sessions.get(request.client)
+            reply = None if session is None else remembered(session, request)
+            if reply is not None and request.operation.op != "read":
+                self._answer(self.id, reply)
+
+    # --- snapshots ---
+
+    def _compact(self) -> None:
+        """Take a snapshot; drop the log behind it when enough entries have followed."""
+        if self._next_snapshot is None:
+            self._next_snapshot = self._take_snapshot()
+        snapshot = self._next_snapshot
+        if self.applied - snapshot.index >= self.parameters.snapshot_tail:
+            self._next_snapshot = None
+            self.disk.compact(snapshot.index, snapshot)
+            self._snapshot_term = snapshot.term
+            later = [(i, members) for i, members in self._memberships if i > snapshot.index]
+            self._memberships = [(snapshot.index, snapshot.members), *later]
+            self.out.mark("compact", index=snapshot.index)
+
+    def _take_snapshot(self) -> Snapshot:
+        index = self.applied
+        members = [members for i, members in self._memberships if i <= index][-1]
+        sessions = tuple(
+            (client, session.index, session.acked, tuple(session.replies.values()))
+            for client, session in self._sessions.items()
+        )
+        return Snapshot(index, self.term_at(index), members, dict(self._data), sessions)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self.commit = self.applied = snapshot.index
+        self._snapshot_term = snapshot.term
+        self._data = dict(snapshot.data)
+        self._sessions = OrderedDict(
+            (client, Session(index, acked, replies))
+            for client, index, acked, replies in snapshot.sessions
+        )
+        self._next_forget = 0
+        self._memberships = [(snapshot.index, snapshot.members)]
+
+    # --- administration ---
+
+    def _pass_to_leader(self, src: str, message: TransferLeadership | ChangeMembership) -> None:
+        if src == self.id and self.leader is not None:
+            self.out.send(self.leader, message)
+        elif src == self.id:
+            self.out.mark("refuse", reason="no leader")
+
+    def on_transfer_leadership(self, src: str, m: TransferLeadership) -> None:
+        if self.role != "leader":
+            self._pass_to_leader(src, m)
+        elif m.target not in self._others() or self._transferee is not None:
+            self.out.mark("refuse", reason=f"leadership cannot go to {m.target} now")
+        else:
+            self._transferee = m.target
+            self.out.set_timer("transfer", self.parameters.election_timeout_max_s)
+            self.out.mark("transfer", term=self.term, target=m.target)
+
+    def _end_transfer(self, reason: str) -> None:
+        if self._transferee is not None:
+            self._transferee = None
+            self._hand_on_again = True
+            self.out.mark("refuse", reason=f"transfer: {reason}")
+
+    def on_change_membership(self, src: str, m: ChangeMembership) -> None:
+        if self.role != "leader":
+            self._pass_to_leader(src, m)
+        elif not self._ready or self._memberships[-1][0] > self.commit or self._joining:
+            # The first condition: a leader must not change a membership whose fate it does not know
+            # (Ongaro's note on the bug in single-server changes, raft-dev, 2015).
+            self.out.mark("refuse", reason="another change is under way")
+        elif m.change == "add" and m.node in self._members and m.node not in self.members:
+            self._joining = m.node
+            self._progress[m.node] = Progress(self.disk.last_index + 1)
+        elif m.change == "remove" and m.node in self.members and len(self.members) > 1:
+            self._change_members(tuple(node for node in self.members if node != m.node))
+        else:
+            self.out.mark("refuse", reason=f"{m.node} cannot be changed: {m.change}")
+
+    def _change_members(self, members: tuple[str, ...]) -> None:
+        self._append(Entry(self.term, None, members))
+        self._contact_all = True
+        self.out.mark("change_membership", term=self.term, members=",".join(members))
+
+    def _administer(self) -> None:
+        """Go on with what was asked of this leader, when it is time."""
+        if self._transferee is not None:
+            target = self._progress.get(self._transferee)
+            if target is None:
+                self._end_transfer("no longer a member")
+            elif target.match == self.disk.last_index:
+                self.out.send(self._transferee, TimeoutNow(self.term), early=True)
+        joining = self._joining
+        # A new member first catches up, or it would hold up every commit (dissertation 4.2.1).
+        if joining is not None and self._progress[joining].match >= self.commit:
+            self._joining = None
+            self._change_members(
+                tuple(n for n in self.config.nodes if n in self.members or n == joining)
+            )
+        if self._memberships[-1][0] <= self.commit:
+            members = self.members
+            for node in [n for n in self._progress if n not in members and n != self._joining]:
+                del self._progress[node]
+            if self.id not in members:
+                self.become_follower(self.term)
+
+    # --- views ---
+
+    def probe(self) -> dict[str, Any]:
+        ready = self._ready if self.role == "leader" else self.leader is not None
+        return {
+            "role": self.role,
+            "leader": self.leader,
+            "term": self.term,
+            "commit": self.commit,
+            "applied": self.applied,
+            "last_index": self.disk.last_index,
+            "ready": ready,
+        }
+
+    def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
+        return {key: ((value,), version) for key, (value, version) in self._data.items()}
+
+
+def same(a: Value, b: Value) -> bool:
+    """Equality of values for CAS: True is not 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def remembered(session: Session, request: Request) -> Reply | None:
+    """The answer that was given to this request, if it was ever applied."""
+    if request.sequence < session.acked:
+        return Reply(request.client, request.sequence, "info", error="already acknowledged")
+    return session.replies.get(request.sequence)
+
+
+def forget_below(session: Session, acked: int) -> None:
+    """Forget the answers to all sequences below ``acked``."""
+    replies = session.replies
+    if acked - session.acked <= len(replies):
+        for sequence in range(session.acked, acked):
+            replies.pop(sequence, None)
+    else:
+        session.replies = {s: reply for s, reply in replies.items() if s >= acked}
+    session.acked = acked
+
+
+T = TypeVar("T")
+
+
+def batches(items: Iterable[T], size: Any, parameters: RaftParameters) -> Iterator[list[T]]:
+    """Cut into lists of bounded length and bytes, each with at least one item."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        item_bytes = size(item)
+        if batch and (
+            total + item_bytes > parameters.batch_bytes or len(batch) == parameters.batch_entries
+        ):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += item_bytes
+    if batch:
+        yield batch
+
+
+def text_bytes(value: Any) -> int:
+    """At least the UTF-8 length of a string, without encoding it."""
+    if type(value) is not str:
+        return 9
+    return len(value) if value.isascii() else 4 * len(value)
+
+
+def operation_bytes(operation: Operation) -> int:
+    """About what an operation takes on the wire."""
+    return (
+        48
+        + text_bytes(operation.key)
+        + text_bytes(operation.value)
+        + text_bytes(operation.expected)
+    )
+
+
+def request_bytes(request: Request) -> int:
+    """About what a request takes on the wire."""
+    return operation_bytes(request.operation)
+
+
+def entry_bytes(entry: Entry) -> int:
+    """About what an entry takes on the wire."""
+    return 48 if entry.request is None else operation_bytes(entry.request.operation)
+
+
+def reply_bytes(reply: Reply) -> int:
+    """About what a reply takes on the wire."""
+    return 48 + text_bytes(reply.value) + text_bytes(reply.seen)
