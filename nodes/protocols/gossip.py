@@ -40,23 +40,19 @@ written.
 At most once
 ------------
 A node remembers the results of its writes by (client, sequence), durably, until the client has
-acknowledged them (`Request.acked`), and at most MAX_RESULTS of each of the last MAX_CLIENTS
-clients. The result is written before the version; a result whose version the crash took is void at
-restart. A retry at *another* node is recognised there while the first version, which carries the
-request's name, is among the siblings. If the other node has not heard of it yet, it makes a second
-version; as long as both are present they read as one. So a retry elsewhere is never two siblings,
-but where the first was superseded before the second attempt was made in ignorance of it, the
-second stays (as a sibling; under lww it wins over what is older). A client that cannot accept that
-retries at its node.
+acknowledged them (`nodes.sessions`). A retry at *another* node is recognised there while the first
+version, which carries the request's name, is among the siblings. If the other node has not heard
+of it yet, it makes a second version; as long as both are present they read as one. So a retry
+elsewhere is never two siblings, but where the first was superseded before the second attempt was
+made in ignorance of it, the second stays (as a sibling; under lww it wins over what is older). A
+client that cannot accept that retries at its node.
 
 Claim: eventual; read-your-writes for a client that stays on its node.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -76,11 +72,10 @@ from nodes.effects import (
     Value,
     Version,
 )
+from nodes.key_digest import KeyDigest
+from nodes.sessions import Result, Sessions
 from nodes.vector_clock import Clock, covers, dominates, increment, merge
 
-MAX_CLIENTS = 4096
-MAX_RESULTS = 1024
-KEYS_PER_MESSAGE = 2000
 CHARACTERS_PER_MESSAGE = 250_000
 _LOGICAL_BITS = 16
 
@@ -130,16 +125,6 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """All that a node knows of a key: siblings of which none supersedes another, ordered by dot."""
 
     siblings: tuple[Sibling, ...]
-
-
-class Result(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """What became of a client's write. ``version``: the key's clock right after it."""
-
-    client: str
-    sequence: int
-    acked: int
-    key: str
-    version: Version
 
 
 # --- messages ---
@@ -386,17 +371,6 @@ def _known(policy: Policy, present: Sequence[Sibling], s: Sibling) -> bool:
 # --- the machine ---
 
 
-class _Session:
-    """What a node remembers of a client: ``floor``, below which it will not send again, and
-    results."""
-
-    __slots__ = ("floor", "results")
-
-    def __init__(self) -> None:
-        self.floor = 0
-        self.results: dict[int, Version] = {}
-
-
 class Gossip(Replica):
     """A replica that answers alone. See the top of this file.
 
@@ -428,12 +402,13 @@ class Gossip(Replica):
         self._stamp = 0
         self._live_keys = 0
         self._hot: dict[str, int] = {}
-        self._hashes: dict[str, int] = {}
-        self._bucket_hashes = [0] * self.parameters.buckets
-        self._bucket_keys: list[dict[str, None]] = [{} for _ in range(self.parameters.buckets)]
+        self._digest = KeyDigest(self.parameters.buckets)
         self._agreed: dict[str, tuple[float, int]] = {}
-        self._sessions: dict[str, _Session] = {}
-        self._load()
+        self._sessions = Sessions(disk)
+        for name, record in disk.items():
+            if isinstance(record, Record):
+                self._index(name.removeprefix("k/"), record)
+        self._sessions.load(self._has_effect)
         if config.peers:
             self._set_anti_entropy_timer()
 
@@ -473,22 +448,21 @@ class Gossip(Replica):
 
     def _write(self, request: Request) -> None:
         operation = request.operation
-        session = self._sessions.get(request.client)
-        if session is not None:
-            if request.sequence in session.results:
-                self._reply(request, "ok", version=session.results[request.sequence])
-                return
-            if request.sequence < session.floor:
-                self._reply(request, "info", error="forgotten: the client has acknowledged it")
-                return
+        known = self._sessions.find(request.client, request.sequence)
+        if known is not None:
+            self._reply(request, "ok", version=known)
+            return
+        if self._sessions.is_forgotten(request.client, request.sequence):
+            self._reply(request, "info", error="forgotten: the client has acknowledged it")
+            return
         record = self.records.get(operation.key)
         siblings = record.siblings if record is not None else ()
         if any(s.client == request.client and s.sequence == request.sequence for s in siblings):
             # A retry of a write that was made at another node, and is known here.
             assert record is not None
             version = self._version(record)
-            self._remember(request, version)
-            self._trim(request.client)
+            self._sessions.remember(request, version)
+            self._sessions.trim(request.client)
             self._reply(request, "ok", version=version)
             return
         clock = self.policy.clock(siblings)
@@ -501,9 +475,9 @@ class Gossip(Replica):
         assert new in merged, f"{new} does not supersede {siblings}"
         written = Record(merged)
         version = self._version(written)
-        self._remember(request, version)
+        self._sessions.remember(request, version)
         self._store(operation.key, written)
-        self._trim(request.client)
+        self._sessions.trim(request.client)
         self._heat(operation.key)
         self._reply(request, "ok", version=version)
 
@@ -545,62 +519,18 @@ class Gossip(Replica):
     ) -> None:
         self.out.reply(Reply(request.client, request.sequence, outcome, **fields))
 
-    # --- at most once ---
-
-    def _remember(self, request: Request, version: Version) -> None:
-        client = request.client
-        session = self._sessions.pop(client, None) or _Session()
-        self._sessions[client] = session
-        session.floor = max(session.floor, request.acked)
-        session.results[request.sequence] = version
-        self.disk.put(
-            f"r/{client}/{request.sequence}",
-            Result(client, request.sequence, session.floor, request.operation.key, version),
-        )
-
-    def _trim(self, client: str) -> None:
-        """Forget what ``client`` will not ask for again, and what exceeds the limits. Only after
-        the newest result is written, which carries the floor that keeps late duplicates out."""
-        session = self._sessions[client]
-        for sequence in [s for s in session.results if s < session.floor]:
-            self._forget(client, session, sequence)
-        if len(session.results) > MAX_RESULTS:
-            self._forget(client, session, next(iter(session.results)))
-        if len(self._sessions) > MAX_CLIENTS:
-            oldest = next(iter(self._sessions))
-            forgotten = self._sessions.pop(oldest)
-            for sequence in list(forgotten.results):
-                self._forget(oldest, forgotten, sequence)
-
-    def _forget(self, client: str, session: _Session, sequence: int) -> None:
-        del session.results[sequence]
-        self.disk.put(f"r/{client}/{sequence}", None)
-
     # --- what this node holds ---
 
-    def _load(self) -> None:
-        results: list[tuple[str, Result]] = []
-        for name, value in self.disk.items():
-            if isinstance(value, Record):
-                self._index(name.removeprefix("k/"), value)
-            else:
-                results.append((name, value))
-        for name, result in results:
-            record = self.records.get(result.key)
-            if record is None or self._is_ahead(result.version, record):
-                # The crash came between the result and the version: that write never was.
-                self.disk.put(name, None)
-                continue
-            session = self._sessions.setdefault(result.client, _Session())
-            session.floor = max(session.floor, result.acked)
-            session.results[result.sequence] = result.version
-
-    def _is_ahead(self, version: Version, record: Record) -> bool:
-        clock = self.policy.clock(record.siblings)
-        if isinstance(version, dict):
-            return self.policy.lacks(clock, version)
-        stamp, node = _parse_stamp(version)
-        return self.policy.lacks(clock, {node: stamp})
+    def _has_effect(self, result: Result) -> bool:
+        record = self.records.get(result.key)
+        if record is None:
+            return False
+        if isinstance(result.version, dict):
+            written: Clock = result.version
+        else:
+            stamp, node = _parse_stamp(result.version)
+            written = {node: stamp}
+        return not self.policy.lacks(self.policy.clock(record.siblings), written)
 
     def _store(self, key: str, record: Record) -> None:
         self._index(key, record)
@@ -609,14 +539,9 @@ class Gossip(Replica):
 
     def _index(self, key: str, record: Record) -> None:
         old = self.records.get(key)
-        bucket = zlib.crc32(key.encode()) % self.parameters.buckets
-        if old is None:
-            self._bucket_keys[bucket][key] = None
         self._live_keys += _is_live(record) - (old is not None and _is_live(old))
         self.records[key] = record
-        digest = _hash(key, record)
-        self._bucket_hashes[bucket] ^= self._hashes.get(key, 0) ^ digest
-        self._hashes[key] = digest
+        self._digest.put(key, [(s.node, s.counter) for s in record.siblings])
         for s in record.siblings:
             self._observe_stamp(s.counter)
 
@@ -699,35 +624,27 @@ class Gossip(Replica):
 
     def _start_anti_entropy(self) -> None:
         (peer,) = self.env.rng.sample(self.config.peers, 1)
-        self.out.send(peer, Digest(tuple(self._bucket_hashes)))
+        self.out.send(peer, Digest(tuple(self._digest.hashes)))
         self._set_anti_entropy_timer()
 
     def on_digest(self, src: str, msg: Digest) -> None:
         """Tell what this node has where the hashes differ; an empty answer says that none do."""
-        if len(msg.hashes) != len(self._bucket_hashes):
+        try:
+            differing = self._digest.differing(msg.hashes)
+        except ValueError:
             self.out.mark("digest_of_other_size", src=src)
             return
-        pairs = enumerate(zip(self._bucket_hashes, msg.hashes, strict=True))
-        differing = [bucket for bucket, (ours, theirs) in pairs if ours != theirs]
         self._note_agreement(src, len(differing))
-        buckets: list[int] = []
-        clocks: dict[str, dict[str, int]] = {}
-        for bucket in differing:
-            buckets.append(bucket)
-            for key in self._bucket_keys[bucket]:
-                clocks[key] = self.policy.clock(self.records[key].siblings)
-            if len(clocks) > KEYS_PER_MESSAGE:
-                self.out.send(src, Difference(len(differing), tuple(buckets), clocks))
-                buckets, clocks = [], {}
-        if buckets or not differing:
-            self.out.send(src, Difference(len(differing), tuple(buckets), clocks))
+        for buckets, keys in self._digest.portions(differing):
+            clocks = {key: self._clock(key) for key in keys}
+            self.out.send(src, Difference(len(differing), buckets, clocks))
 
     def on_difference(self, src: str, msg: Difference) -> None:
         """Push what the peer lacks, pull what this node lacks."""
         self._note_agreement(src, msg.differing)
         push: list[str] = []
         for bucket in msg.buckets:
-            for key in self._bucket_keys[bucket]:
+            for key in self._digest.keys(bucket):
                 theirs = msg.clocks.get(key)
                 if theirs is None or self.policy.lacks(theirs, self._clock(key)):
                     push.append(key)
@@ -802,14 +719,6 @@ def _values(record: Record) -> tuple[Value, ...]:
 
 def _is_live(record: Record) -> bool:
     return any(not s.deleted for s in record.siblings)
-
-
-def _hash(key: str, record: Record) -> int:
-    """64 bits of (key, dots), to be combined by XOR. A CRC would not do: it is linear, so equal
-    changes of two keys of one length would cancel each other out."""
-    dots = [(s.node, s.counter) for s in record.siblings]
-    encoded = msgspec.msgpack.encode((key, dots))
-    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
 
 
 def _stamp_of_context(operation: Operation) -> int:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from nodes import registry
+from nodes import key_digest, registry, sessions
 from nodes.effects import Message, Operation, Reply, Request
-from nodes.protocols import gossip
 from nodes.protocols.gossip import (
     Difference,
     Digest,
@@ -294,12 +293,27 @@ def test_a_lost_rumour_is_repaired_by_anti_entropy() -> None:
         c.fire("n1", "gossip-round")
         assert c.drop(kind=Rumour) == 2
     assert values(c, "k") == [1, None, None]
-    spread(c)
+    c.run(1.0)
     assert values(c, "k") == [1] * 3
 
 
-def test_an_exchange_pushes_and_pulls_only_what_differs() -> None:
+def test_what_a_node_heard_survives_its_crash() -> None:
     c = cluster(2)
+    c.write("n1", "rumour", 1)
+    spread(c)
+    c.partition(["n1"], ["n2"])
+    c.write("n1", "repaired", 2)
+    c.run(5.0)
+    c.cut.clear()
+    spread(c)
+    c.crash("n1")
+    c.crash("n2")
+    c.restart("n2")
+    assert set(c["n2"].state()) == {"rumour", "repaired"}
+
+
+def test_an_exchange_pushes_and_pulls_only_what_differs() -> None:
+    c = cluster(2, GossipParameters(buckets=1))
     for i in range(20):
         c.write("n1", f"both{i}", i)
     spread(c)
@@ -321,6 +335,8 @@ def test_an_exchange_pushes_and_pulls_only_what_differs() -> None:
     c.deliver()
     assert c["n1"].state() == c["n2"].state()
     assert not c.network
+    # What was repaired is no rumour.
+    assert [c[id].probe()["pending"] for id in c.ids] == [0, 0]
 
 
 def test_equal_replicas_exchange_two_small_messages() -> None:
@@ -348,7 +364,7 @@ def test_equal_changes_of_two_keys_in_one_bucket_do_not_cancel_out() -> None:
 
 
 def test_a_large_difference_travels_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gossip, "KEYS_PER_MESSAGE", 10)
+    monkeypatch.setattr(key_digest, "KEYS_PER_MESSAGE", 10)
     c = cluster(2)
     c.partition(["n1"], ["n2"])
     for i in range(100):
@@ -403,7 +419,8 @@ def test_a_retry_at_a_node_that_heard_of_the_write_is_recognised() -> None:
     c = cluster()
     c.write("n1", "k", "a", client="a", sequence=0)
     spread(c)
-    assert c.write("n2", "k", "a", client="a", sequence=0).outcome == "ok"
+    assert c.write("n2", "k", "a", client="a", sequence=0).version == {"n1": 1}
+    assert c.read("n2", "k").version == {"n1": 1}
     c.write("n2", "k", "b", client="b")
     assert c.write("n2", "k", "a", client="a", sequence=0).outcome == "ok"
     spread(c)
@@ -435,8 +452,8 @@ def test_a_late_copy_of_an_acknowledged_request_has_no_effect() -> None:
 
 
 def test_results_are_forgotten_once_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gossip, "MAX_CLIENTS", 3)
-    monkeypatch.setattr(gossip, "MAX_RESULTS", 4)
+    monkeypatch.setattr(sessions, "MAX_CLIENTS", 3)
+    monkeypatch.setattr(sessions, "MAX_RESULTS", 4)
 
     def remembered() -> int:
         return sum(name.startswith("r/") for name, _ in c["n1"].disk.items())
@@ -467,6 +484,8 @@ def test_a_crash_between_any_two_writes_of_a_step(conflict: Any, surviving: int)
     survived = surviving >= 2
     assert c.read("n1", "k", client="r").value == ("b" if survived else "a")
     c.write("n1", "k", "other", client="o")
+    c.crash("n1")
+    c.restart("n1")
     assert c.write("n1", "k", "b", client="a", sequence=1, acked=1).outcome == "ok"
     # A retry is the first attempt if the crash took that, and nothing if it did not.
     assert c.read("n1", "k", client="r").value == ("other" if survived else "b")
