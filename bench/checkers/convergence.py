@@ -1,0 +1,324 @@
+"""Did the replicas agree at the end, and is every acknowledged write accounted for?
+
+After the load, the runner reads each key at every node (`history/final.jsonl`; process names start
+with ``final``). *Converged*: every node answers the same for every key. The order of siblings is
+no difference.
+
+*Lost writes.* The values that survived on a key must account for every acknowledged write to it:
+the write survived itself, or a survivor superseded it. A survivor cannot have superseded a write
+
+- that began after the survivor had ended (by more than the clock error): nobody knew of it then;
+- that its version excludes, where the replicas returned one for both: a vector clock that does not
+  count the write in, or a smaller version where versions have a total order.
+
+All else counts as superseded: this errs towards *not lost*. Among concurrent writes any may have
+won, and a write that ended ``info`` may win over everything.
+
+A write that no survivor can have superseded is *missing*. It may itself have been overwritten by
+another missing write, so what is counted as lost is at least this many: per key, the missing
+writes that no other missing one counts in (vector clocks), else one.
+
+Never judged by the order of acknowledgements alone: two writes that overlap have none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bench.checkers import witness as words
+from bench.checkers.availability import FINAL_PROCESS_PREFIX
+from bench.checkers.columns import value_key
+from bench.history import OperationRecord
+from bench.run_folder import Check, VerdictValue
+from nodes.effects import Value, Version
+
+Survivors: TypeAlias = list[Value]
+
+
+def check_convergence(
+    records: Sequence[OperationRecord],
+    nodes: Sequence[str],
+    *,
+    healed_ns: int | None = None,
+    last_stale_ns: int | None = None,
+    history_is_cut: bool = False,
+    initial: Value = None,
+    clock_error_ns: int = 0,
+) -> Check:
+    """The verdict on *eventual*: converged, no lost write, no value from nowhere.
+
+    ``healed_ns``: when the last fault was healed; ``last_stale_ns``: when the last stale read
+    began. ``history_is_cut``: operations may be missing, so a value of unknown origin is no
+    contradiction.
+
+    Details: ``converged`` (None: there are no final reads, or a node did not answer), ``keys``,
+    ``diverged_keys``, ``unanswered`` (pairs of node and key), ``unread_keys`` (written, yet not
+    finally read), ``lost_writes`` (at least), ``missing_writes``, ``phantoms`` (keys whose final
+    value nobody wrote), ``converged_within_s`` (since the heal: an upper bound, by when the final
+    reads had told so), ``last_stale_after_heal_s`` (None: no stale read began after it).
+    """
+    began = time.perf_counter()
+    answers = _final_answers(records)
+    by_key: dict[str, dict[str, OperationRecord]] = defaultdict(dict)
+    for (node, key), record in answers.items():
+        by_key[key][node] = record
+    asked = {r.key for r in records if _is_final(r)}
+    unanswered = [(n, k) for k in sorted(asked) for n in nodes if n not in by_key.get(k, {})]
+    diverged = [
+        key
+        for key, told in sorted(by_key.items())
+        if len({_comparable(record.value) for record in told.values()}) > 1
+    ]
+    writes = _writes_by_key(records)
+    unread = [key for key in sorted(writes) if key not in by_key]
+
+    lost, missing = 0, 0
+    phantoms: list[OperationRecord] = []
+    witness: list[OperationRecord] = []
+    for key, told in sorted(by_key.items()):
+        on_key = writes.get(key, [])
+        source = _sources(on_key, told.values(), initial, clock_error_ns)
+        phantoms.extend(source.phantoms)
+        gone = _missing(on_key, source)
+        missing += len(gone)
+        maximal = _maximal(gone)
+        lost += len(maximal)
+        if maximal and not witness:
+            witness = [maximal[0], min(told.values(), key=lambda r: r.invoked_ns)]
+
+    converged: bool | None = None
+    if diverged:
+        converged = False
+    elif by_key and not unanswered:
+        converged = True
+    verdict: VerdictValue = "valid"
+    if diverged:
+        verdict = "invalid"
+        told = by_key[diverged[0]]
+        summary = f"{len(diverged)} of {len(by_key)} keys did not converge"
+        if not witness:
+            first = told[min(told)]
+            other = next(
+                r for r in told.values() if _comparable(r.value) != _comparable(first.value)
+            )
+            witness = [first, other]
+    elif not asked:
+        verdict, summary = "unknown", "there are no final reads"
+    elif unanswered:
+        verdict = "unknown"
+        summary = f"{len(unanswered)} final reads got no answer"
+    elif unread:
+        verdict, summary = "unknown", f"{len(unread)} keys were written and not finally read"
+    else:
+        summary = f"all nodes agree on {len(by_key)} keys"
+    if lost:
+        verdict = "invalid"
+        summary += f"; at least {lost} acknowledged writes were lost"
+    if phantoms and not history_is_cut:
+        verdict = "invalid"
+        summary += f"; {len(phantoms)} final values were never written"
+        witness = witness or phantoms[:1]
+    if verdict == "valid" and history_is_cut:
+        verdict, summary = "unknown", f"{summary}; the history was cut short"
+    lines = words.lines(witness)
+    if lines:
+        summary += f": {words.sentence(lines)}"
+    elif verdict == "valid":
+        summary += ", every acknowledged write is accounted for"
+    return Check(
+        name="convergence",
+        verdict=verdict,
+        model="eventual",
+        algorithm="final reads",
+        operations=len(records),
+        seconds=time.perf_counter() - began,
+        summary=summary,
+        witness=lines,
+        details={
+            "converged": converged,
+            "keys": len(by_key),
+            "diverged_keys": len(diverged),
+            "unanswered": len(unanswered),
+            "unread_keys": len(unread),
+            "lost_writes": lost,
+            "missing_writes": missing,
+            "phantoms": len(phantoms),
+            "converged_within_s": _converged_within_s(records, answers, healed_ns, converged),
+            "last_stale_after_heal_s": None
+            if healed_ns is None or last_stale_ns is None or last_stale_ns < healed_ns
+            else (last_stale_ns - healed_ns) / 1e9,
+        },
+    )
+
+
+def _is_final(record: OperationRecord) -> bool:
+    return record.process.startswith(FINAL_PROCESS_PREFIX) and record.op == "read"
+
+
+def _final_answers(records: Sequence[OperationRecord]) -> dict[tuple[str, str], OperationRecord]:
+    """The last answer of each node for each key."""
+    answers: dict[tuple[str, str], OperationRecord] = {}
+    for record in records:
+        if _is_final(record) and record.outcome == "ok" and record.node is not None:
+            known = answers.get((record.node, record.key))
+            if known is None or known.invoked_ns <= record.invoked_ns:
+                answers[record.node, record.key] = record
+    return answers
+
+
+def _values(value: Value | list[Value]) -> list[Value]:
+    return (value or [None]) if isinstance(value, list) else [value]
+
+
+def _comparable(value: Value | list[Value]) -> tuple[str, ...]:
+    """Equal for equal answers, whatever the order of siblings."""
+    return tuple(sorted(msgspec.json.encode(v).decode() for v in _values(value)))
+
+
+def _writes_by_key(records: Sequence[OperationRecord]) -> dict[str, list[OperationRecord]]:
+    """All operations that wrote, or may have written."""
+    writes: dict[str, list[OperationRecord]] = defaultdict(list)
+    for record in records:
+        if (
+            record.op != "read"
+            and record.outcome != "fail"
+            and not (record.op == "cas" and record.outcome == "ok" and record.applied is False)
+        ):
+            writes[record.key].append(record)
+    return writes
+
+
+def _written(record: OperationRecord) -> Value:
+    assert not isinstance(record.value, list)
+    return None if record.op == "delete" else record.value
+
+
+class _Sources(msgspec.Struct):
+    """Where the final values of a key come from. ``writes``: those that wrote a survivor.
+    ``anything``: a survivor is of unknown origin, so it may have superseded anything."""
+
+    survivors: set[Any]
+    writes: list[OperationRecord]
+    phantoms: list[OperationRecord]
+    anything: bool
+    clock_error_ns: int
+
+
+def _sources(
+    writes: Sequence[OperationRecord],
+    finals: Iterable[OperationRecord],
+    initial: Value,
+    clock_error_ns: int,
+) -> _Sources:
+    by_value: dict[Any, list[OperationRecord]] = defaultdict(list)
+    for write in writes:
+        by_value[value_key(_written(write))].append(write)
+    source = _Sources(set(), [], [], False, clock_error_ns)
+    for final in finals:
+        for value in _values(final.value):
+            name = value_key(value)
+            if name in source.survivors:
+                continue
+            source.survivors.add(name)
+            if name in by_value:
+                source.writes.extend(by_value[name])
+            elif name != value_key(initial):
+                source.phantoms.append(final)
+                source.anything = True
+    return source
+
+
+def _missing(writes: Sequence[OperationRecord], source: _Sources) -> list[OperationRecord]:
+    """The acknowledged writes that no survivor can have superseded."""
+    if source.anything:
+        return []
+    return [
+        write
+        for write in writes
+        if write.outcome == "ok"
+        and value_key(_written(write)) not in source.survivors
+        and not any(_may_supersede(s, write, source.clock_error_ns) for s in source.writes)
+    ]
+
+
+def _may_supersede(survivor: OperationRecord, write: OperationRecord, clock_error_ns: int) -> bool:
+    if survivor.outcome != "ok":
+        return True
+    ended = survivor.completed_ns
+    if ended is not None and ended + clock_error_ns < write.invoked_ns:
+        return False
+    return covers(survivor, write) is not False
+
+
+def covers(later: OperationRecord, write: OperationRecord) -> bool | None:
+    """Whether the version of ``later`` may come after that of ``write``; None where they do not
+    tell.
+
+    A node counts its own entry of the clock up by each write, so (node, entry) names the write,
+    and a clock counts it in iff its entry is not smaller. The rest of the clock says what the node
+    knew beside, not what the write rests on.
+    """
+    a, b = later.version, write.version
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        if write.node not in b:
+            return None
+        return a.get(write.node, 0) >= b[write.node]
+    return newer(a, b)
+
+
+def newer(a: Version, b: Version) -> bool | None:
+    """Whether version ``a`` is the greater, where versions have a total order; None where not."""
+    if type(a) is int and type(b) is int:
+        return a > b
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = list(zip(a, b, strict=True))
+        if all(type(x) is type(y) for x, y in pairs):
+            return a > b
+    return None
+
+
+def _maximal(missing: Sequence[OperationRecord]) -> list[OperationRecord]:
+    """Missing writes of one key that were lost for certain: none of the others superseded them."""
+    if not missing:
+        return []
+    kept: list[OperationRecord] = []
+    if all(isinstance(write.version, Mapping) for write in missing):
+        for write in sorted(missing, key=_weight, reverse=True):
+            if not any(covers(other, write) is not False for other in kept):
+                kept.append(write)
+        return kept
+    return [max(missing, key=lambda write: (write.invoked_ns, write.id))]
+
+
+def _weight(write: OperationRecord) -> int:
+    """Sum of a vector clock: a clock that dominates another has the greater sum."""
+    assert isinstance(write.version, Mapping)
+    return sum(write.version.values())
+
+
+def _converged_within_s(
+    records: Sequence[OperationRecord],
+    answers: Mapping[tuple[str, str], OperationRecord],
+    healed_ns: int | None,
+    converged: bool | None,
+) -> float | None:
+    """By when every node had given its last answer for the first time, since the heal."""
+    if healed_ns is None or not converged:
+        return None
+    settled: dict[tuple[str, str], int] = {}
+    for record in sorted(
+        (r for r in records if _is_final(r) and r.outcome == "ok" and r.node is not None),
+        key=lambda r: r.invoked_ns,
+    ):
+        assert record.node is not None
+        where = (record.node, record.key)
+        if _comparable(record.value) != _comparable(answers[where].value):
+            settled.pop(where, None)
+        elif where not in settled:
+            settled[where] = record.completed_ns or record.invoked_ns
+    return max(0, max(settled.values()) - healed_ns) / 1e9

@@ -1,0 +1,207 @@
+"""How stale were the reads?
+
+A read of value u is *stale* iff some acknowledged write x on the key began after u was certainly in
+place (the earliest finish of u's write and reads) and ended before the read began. Two figures:
+
+- ``age``: for how long, when the read began, such a write had been acknowledged (the longest over
+  all of them): the t of t-visibility.
+- ``k``: at least this many acknowledged writes were newer than what the read saw.
+
+O(n log n). Reads of a value that was written more than once (null, where keys are deleted) are
+counted as ``undecided``. Of a read that returned siblings the newest counts. Final reads are left
+out.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.checkers.availability import FINAL_PROCESS_PREFIX
+from bench.checkers.columns import CAS, FAIL, NEVER, NULL, OK, READ, Columns, Int64s
+from bench.checkers.witness import deed, duration
+from bench.run_folder import Check
+
+BEFORE_ALL = np.iinfo(np.int64).min
+VISIBLE_AFTER_S = (0.0, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Ages at which t-visibility is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaleReads:
+    """``rows``: the stale reads; ``age_ns`` and ``k`` of each; ``newer``: the acknowledged write
+    that each missed first. ``reads``: how many were decided; ``undecided``: how many could not
+    be."""
+
+    rows: Int64s
+    age_ns: Int64s
+    k: Int64s
+    newer: Int64s
+    reads: int
+    undecided: int
+
+
+def stale_reads(c: Columns, initial: int = NULL) -> StaleReads:
+    """The stale reads of ``c``. ``initial``: code of the value that keys hold at first."""
+    n_values = len(c.values)
+    final = np.array([name.startswith(FINAL_PROCESS_PREFIX) for name in c.processes], np.bool_)
+    refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
+    told = np.where(refused, c.seen, c.value).astype(np.int64)
+    observes = (c.outcome == OK) & ((c.op == READ) | refused) & (told >= 0)
+    writes = (c.op != READ) & (c.outcome != FAIL) & ~refused
+    pair = c.key.astype(np.int64) * n_values + told
+
+    written, times = np.unique(pair[writes], return_counts=True)
+    at_first = np.arange(len(c.keys), dtype=np.int64) * n_values + initial
+    known = np.union1d(written, at_first) if initial >= 0 else written
+    placed = np.full(len(known), NEVER)
+    touched = writes | observes
+    where = np.searchsorted(known, pair[touched])
+    exists = (where < len(known)) & (known[np.minimum(where, len(known) - 1)] == pair[touched])
+    np.minimum.at(placed, where[exists], c.completed[touched][exists])
+    if initial >= 0:
+        placed[np.searchsorted(known, at_first)] = BEFORE_ALL
+    repeated = np.isin(known, written[times > 1])
+    if initial >= 0:
+        repeated |= np.isin(known, np.intersect1d(written, at_first))
+
+    reads = np.flatnonzero(observes & ~final[c.process])
+    place = np.searchsorted(known, pair[reads])
+    found = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == pair[reads])
+    decided = found.copy()
+    decided[found] = ~repeated[place[found]]
+    undecided = int((~decided).sum())
+    reads, since = reads[decided], placed[place[decided]]
+    rows, sinces = [reads], [since]
+    for row, codes in c.siblings.items():
+        if final[c.process[row]]:
+            continue
+        pairs = np.array([int(c.key[row]) * n_values + code for code in codes], np.int64)
+        spot = np.searchsorted(known, pairs)
+        spot = np.minimum(spot, len(known) - 1)
+        if (known[spot] != pairs).any() or repeated[spot].any():
+            undecided += 1
+            continue
+        rows.append(np.array([row], np.int64))
+        sinces.append(placed[spot].max(keepdims=True))
+    reads, since = np.concatenate(rows), np.concatenate(sinces)
+
+    acknowledged = np.flatnonzero(writes & (c.outcome == OK))
+    return _compare(c, reads, since, acknowledged, undecided)
+
+
+def _compare(
+    c: Columns, reads: Int64s, since: Int64s, acknowledged: Int64s, undecided: int
+) -> StaleReads:
+    """Key by key: the write that began after ``since`` and ended first, against the read's
+    start."""
+    stale_rows, ages, ks, newer_rows = [], [], [], []
+    by_key = np.argsort(c.key[reads], kind="stable")
+    reads, since = reads[by_key], since[by_key]
+    acknowledged = acknowledged[np.lexsort((c.invoked[acknowledged], c.key[acknowledged]))]
+    keys = np.arange(len(c.keys))
+    read_low, read_high = (
+        np.searchsorted(c.key[reads], keys),
+        np.searchsorted(c.key[reads], keys, "right"),
+    )
+    write_low, write_high = (
+        np.searchsorted(c.key[acknowledged], keys),
+        np.searchsorted(c.key[acknowledged], keys, "right"),
+    )
+    for number in keys.tolist():
+        rows = reads[read_low[number] : read_high[number]]
+        writes = acknowledged[write_low[number] : write_high[number]]
+        if len(rows) == 0 or len(writes) == 0:
+            continue
+        starts, ends = c.invoked[writes], c.completed[writes]
+        earliest = np.minimum.accumulate(ends[::-1])[::-1]
+        read_start = c.invoked[rows]
+        first = np.searchsorted(starts, since[read_low[number] : read_high[number]], "right")
+        has_later = first < len(writes)
+        first_end = np.where(has_later, earliest[np.minimum(first, len(writes) - 1)], NEVER)
+        stale = np.flatnonzero(first_end < read_start)
+        if len(stale) == 0:
+            continue
+        ended = np.searchsorted(np.sort(ends), read_start[stale], "left")
+        stale_rows.append(rows[stale])
+        ages.append(read_start[stale] - first_end[stale])
+        ks.append(np.maximum(1, ended - first[stale]))
+        newer_rows.append(_first_to_end(writes, ends, earliest, first[stale]))
+    if not stale_rows:
+        none = np.zeros(0, np.int64)
+        return StaleReads(none, none, none, none, len(reads), undecided)
+    return StaleReads(
+        np.concatenate(stale_rows),
+        np.concatenate(ages),
+        np.concatenate(ks),
+        np.concatenate(newer_rows),
+        len(reads),
+        undecided,
+    )
+
+
+def _first_to_end(writes: Int64s, ends: Int64s, earliest: Int64s, first: Int64s) -> Int64s:
+    """From each place in ``first`` on, the write that holds the suffix minimum of the ends."""
+    holds = np.where(ends == earliest, np.arange(len(ends)), len(ends))
+    return writes[np.minimum.accumulate(holds[::-1])[::-1][first]]
+
+
+def check_staleness(c: Columns, *, initial: int = NULL) -> Check:
+    """A measurement: ``verdict`` is valid where there were reads, else unknown.
+
+    Details: ``reads``, ``stale``, ``share``, ``undecided``; ``age_s`` and ``k`` of the stale reads
+    as p50, p90, p99 and max; ``t_visibility``: share of all reads that were at least t seconds
+    behind, for several t; ``worst``: the oldest one in words.
+    """
+    began = time.perf_counter()
+    found = stale_reads(c, initial)
+    age_s = found.age_ns / 1e9
+    details: dict[str, Any] = {
+        "reads": found.reads,
+        "stale": len(found.rows),
+        "share": len(found.rows) / found.reads if found.reads else None,
+        "undecided": found.undecided,
+        "age_s": _quantiles(age_s) if len(age_s) else None,
+        "k": _quantiles(found.k) if len(age_s) else None,
+        "t_visibility": [
+            {"t_s": t, "share": float((age_s > t).sum()) / found.reads}
+            for t in VISIBLE_AFTER_S
+            if found.reads
+        ],
+        "worst": None,
+    }
+    summary = f"none of {found.reads} reads was stale"
+    if len(found.rows):
+        worst = int(np.argmax(found.age_ns))
+        read = c.record(int(found.rows[worst]))
+        write = c.record(int(found.newer[worst]))
+        details["worst"] = (
+            f"{write.process} {deed(write)}, then {duration(int(found.age_ns[worst]))} later "
+            f"{read.process} {deed(read)}"
+        )
+        summary = (
+            f"{len(found.rows)} of {found.reads} reads were stale "
+            f"(median {details['age_s']['p50']:.3g} s, worst {details['age_s']['max']:.3g} s): "
+            f"{details['worst']}"
+        )
+    elif not found.reads:
+        summary = "there are no reads"
+    return Check(
+        name="staleness",
+        verdict="valid" if found.reads else "unknown",
+        model="none",
+        algorithm="suffix minimum per key",
+        operations=len(c),
+        seconds=time.perf_counter() - began,
+        summary=summary,
+        details=details,
+    )
+
+
+def _quantiles(numbers: Int64s | NDArray[np.float64]) -> dict[str, float]:
+    p50, p90, p99 = np.quantile(numbers, (0.5, 0.9, 0.99))
+    return {"p50": float(p50), "p90": float(p90), "p99": float(p99), "max": float(numbers.max())}

@@ -1,0 +1,120 @@
+"""The verdict on a run: what was claimed, beside what was measured."""
+
+from __future__ import annotations
+
+from bench.checkers.availability import check_availability
+from bench.checkers.columns import NULL, Columns
+from bench.checkers.convergence import check_convergence
+from bench.checkers.linearizability import check_linearizable
+from bench.checkers.staleness import check_staleness, stale_reads
+from bench.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
+
+LOAD_FLOOR = 0.7
+"""The share of the offered load that must have ended ok before the first fault for a *valid* to
+count: a run without load refutes nothing."""
+
+SHORTEST_BASELINE_S = 0.5
+"""A shorter time before the first fault tells nothing about the load: then the whole load
+counts."""
+
+
+def check_run(folder: RunFolder) -> Verdict:
+    """Run every checker over a run folder and compare the claim with what was measured.
+
+    Raises BadRunFolder and BadHistory for files that cannot be used. Writes nothing.
+    """
+    manifest = folder.manifest()
+    records = folder.operations()
+    faults = folder.faults()
+    cut = folder.cut_short()
+    columns = Columns.from_records(records)
+
+    linearizable = check_linearizable(
+        columns, history_is_cut=cut, clock_error_ns=manifest.clock_error_ns
+    )
+    widened = columns.widened(manifest.clock_error_ns)
+    stale = stale_reads(widened, NULL)
+    healed = [fault.healed_ns for fault in faults if fault.healed_ns is not None]
+    convergence = check_convergence(
+        records,
+        manifest.nodes,
+        healed_ns=max(healed, default=None),
+        last_stale_ns=int(columns.invoked[stale.rows].max()) if len(stale.rows) else None,
+        history_is_cut=cut,
+        clock_error_ns=manifest.clock_error_ns,
+    )
+    availability = check_availability(manifest, records, faults, folder.loads())
+    checks = [linearizable, check_staleness(widened), convergence, availability]
+
+    measured = _measured(linearizable, convergence)
+    verdict, reason = _compare(manifest.claim, linearizable, convergence)
+    if verdict == "valid":
+        doubt = _doubt(manifest, availability, cut=cut, operations=len(columns))
+        if doubt is not None:
+            verdict, reason = "unknown", doubt
+    return Verdict(
+        claim=manifest.claim,
+        verdict=verdict,
+        measured_model=measured,
+        reason=reason,
+        converged=convergence.details["converged"],
+        checks=checks,
+    )
+
+
+def _measured(linearizable: Check, convergence: Check) -> Model:
+    """The strongest model that the history does not refute, as far as that is known."""
+    if linearizable.details["kind"] == "never-written":
+        return "none"
+    if linearizable.verdict == "valid":
+        return "linearizable"
+    if convergence.verdict == "invalid":
+        return "none"
+    if linearizable.verdict == "unknown" or convergence.verdict == "unknown":
+        return "unknown"
+    return "eventual"
+
+
+def _compare(claim: Model, linearizable: Check, convergence: Check) -> tuple[VerdictValue, str]:
+    if claim == "linearizable":
+        return linearizable.verdict, linearizable.summary
+    if claim == "eventual":
+        if linearizable.details["kind"] == "never-written":
+            return "invalid", linearizable.summary
+        return convergence.verdict, convergence.summary
+    if claim == "none":
+        return "valid", "nothing is claimed"
+    if linearizable.verdict == "valid":
+        return "valid", f"stronger than {claim}: {linearizable.summary}"
+    return "unknown", f"{claim} was not checked"
+
+
+def _doubt(manifest: Manifest, availability: Check, *, cut: bool, operations: int) -> str | None:
+    """Why a *valid* does not count, None if it does."""
+    if operations == 0:
+        return "there are no operations"
+    if cut:
+        return "the history was cut short, operations are missing from it"
+    if availability.verdict == "unknown":
+        return "the load was not there: no operation was invoked"
+    offered = manifest.offered_per_s
+    if offered:
+        ok_per_s, what = _ok_per_s(availability)
+        if ok_per_s < LOAD_FLOOR * offered:
+            return (
+                f"the load was not there: {ok_per_s:.0f} of {offered:.0f} offered operations/s "
+                f"ended ok {what}"
+            )
+    return None
+
+
+def _ok_per_s(availability: Check) -> tuple[float, str]:
+    parts = availability.details["windows"]
+    before = parts.get("before")
+    if before is not None and before["seconds"] >= SHORTEST_BASELINE_S:
+        return before["ok"] / before["seconds"], "before the first fault"
+    ok = sum(part["ok"] for name, part in parts.items() if name in ("before", "during", "after"))
+    seconds = sum(
+        part["seconds"] for name, part in parts.items() if name in ("before", "during", "after")
+    )
+    return (ok / seconds if seconds else 0.0), "in the whole load"
