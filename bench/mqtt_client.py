@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import selectors
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -64,8 +65,8 @@ class _Connection:
         # An empty client id lets the broker choose, afresh at every attempt.
         self.paho = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id="",
-            protocol=paho.MQTTv5,
+            client_id="" if cluster.mqtt_version >= 5 else uuid.uuid4().hex,
+            protocol=MQTTProtocolVersion(cluster.mqtt_version),
             reconnect_on_failure=False,
         )
         self.paho.connect_timeout = CONNECT_TIMEOUT_S
@@ -145,9 +146,15 @@ class MqttClient:
         self._encode = requests_codec().encode
         self._decode = replies_codec().decode
         self._reply_topic = topics.reply(cluster.group, name)
-        self._request_topics = {node: topics.request(node) for node in cluster.nodes}
-        self._properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        self._properties.ResponseTopic = self._reply_topic
+        self._properties: Properties | None = None
+        if cluster.mqtt_version >= 5:
+            self._request_topics = {node: topics.request(node) for node in cluster.nodes}
+            self._properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            self._properties.ResponseTopic = self._reply_topic
+        else:
+            self._request_topics = {
+                node: topics.request_from(node, cluster.group, name) for node in cluster.nodes
+            }
         self._selector = selectors.DefaultSelector()
         self._replies = _Connection(
             "the broker", cluster.broker, cluster, self._selector, keepalive_s=DIRECT_KEEPALIVE_S

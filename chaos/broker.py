@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 
 class NoBroker(Exception):
@@ -22,20 +23,22 @@ class NoBroker(Exception):
 
 def find_mosquitto() -> Path | None:
     """Mosquitto's server, on PATH or where Debian puts it (which a user's PATH often lacks)."""
-    path = (
-        os.environ.get("PATH", os.defpath)
-        + os.pathsep
-        + "/usr/sbin"
-        + os.pathsep
-        + "/usr/local/sbin"
-    )
-    found = shutil.which("mosquitto", path=path)
+    places = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"]
+    found = shutil.which("mosquitto", path=os.pathsep.join(places))
     return Path(found) if found else None
 
 
-def broker_command(directory: Path, port: int) -> tuple[list[str], str | None]:
-    """The command line of a broker on 127.0.0.1:``port`` that keeps nothing on disk, and a note for
-    the report if its speed says nothing. Raises NoBroker."""
+class BrokerCommand(NamedTuple):
+    """How to start a broker. ``note``: what a report must say of it. ``mqtt_version``: the newest
+    it knows, 5 or 4 (MQTT 3.1.1)."""
+
+    argv: list[str]
+    note: str | None
+    mqtt_version: int
+
+
+def broker_command(directory: Path, port: int) -> BrokerCommand:
+    """A broker on 127.0.0.1:``port`` that keeps nothing on disk. Raises NoBroker."""
     mosquitto = find_mosquitto()
     if mosquitto is not None:
         configuration = directory / "mosquitto.conf"
@@ -49,10 +52,11 @@ def broker_command(directory: Path, port: int) -> tuple[list[str], str | None]:
             "log_type error\nlog_type warning\nlog_type notice\n"
             "connection_messages false\n"
         )
-        return [str(mosquitto), "-c", str(configuration)], None
+        return BrokerCommand([str(mosquitto), "-c", str(configuration)], None, 5)
     if importlib.util.find_spec("amqtt") is not None:
         note = "the embedded broker was used: what works is shown, how fast it would be is not"
-        return [sys.executable, "-m", "chaos.broker", "--port", str(port)], note
+        argv = [sys.executable, "-m", "chaos.broker", "--port", str(port)]
+        return BrokerCommand(argv, note, 4)
     raise NoBroker(
         "no MQTT broker: install Mosquitto (Debian, Ubuntu: apt-get install mosquitto; macOS: brew "
         "install mosquitto), or run `make setup`, which installs the embedded one"

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.cluster_file import ClusterFile
 from bench.run_folder import NodeRecord
@@ -50,7 +50,7 @@ class Monitor:
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"{cluster.cluster}-monitor-{uuid.uuid4().hex[:12]}",
-            protocol=paho.MQTTv5,
+            protocol=MQTTProtocolVersion(cluster.mqtt_version),
         )
         if cluster.username is not None:
             self._client.username_pw_set(cluster.username, cluster.password)

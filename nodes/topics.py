@@ -22,6 +22,11 @@ class Topics:
         """Requests of clients to ``node``."""
         return f"{self.root}/req/{node}"
 
+    def request_from(self, node: str, group: str, client: str) -> str:
+        """Requests of our own clients where the broker does not know MQTT 5, and so no Response
+        Topic: the topic says who asks, and the reply goes to `reply`."""
+        return f"{self.request(node)}/{group}/{client}"
+
     def reply(self, group: str, client: str) -> str:
         """Replies to one client process of a client group."""
         return f"{self.root}/rep/{group}/{client}"

@@ -97,10 +97,11 @@ class LocalCluster:
         self.broker = Address("127.0.0.1", self._broker_port or port)
         if self._broker_port is not None:
             _refuse_taken_port(self._broker_port)
-        command, note = broker_command(self._directory, self.broker.port)
-        if note:
-            self.notes.append(note)
-        self.processes.spawn("broker", command, stdout_path=self.log_path("broker"))
+        broker = broker_command(self._directory, self.broker.port)
+        self._mqtt_version = broker.mqtt_version
+        if broker.note:
+            self.notes.append(broker.note)
+        self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
         self.processes.spawn(
             "toxiproxy",
             [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(api_port)],
@@ -121,6 +122,7 @@ class LocalCluster:
             broker=self.broker,
             group=GROUP,
             request_links={node: self.links.address(GROUP, node) for node in self.nodes},
+            mqtt_version=broker.mqtt_version,
         )
         self.cluster_path = self._directory / "cluster.json"
         write_cluster_file(self.cluster_path, self.cluster_file)
@@ -182,6 +184,7 @@ class LocalCluster:
                 if peer != node
             },
             reply_links={GROUP: _endpoint(self.links.address(node, GROUP))},
+            mqtt_version=self._mqtt_version,
         )
         path = self._directory / node / "settings.json"
         path.parent.mkdir(parents=True, exist_ok=True)

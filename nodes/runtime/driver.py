@@ -110,7 +110,7 @@ class Driver:
         self._committing = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._logged_kinds: set[str] = set()
-        # What could not be told yet: there is no connection at the start, and none without a broker.
+        # What could not be told yet: at the start, or without a broker.
         self._untold: deque[bytes] = deque(maxlen=_MAX_UNTOLD)
         self._boot = f"{settings.node}.{time.time_ns():x}"
         self._anonymous = 0
@@ -126,7 +126,11 @@ class Driver:
 
     def _connect(self) -> None:
         settings = self.settings
-        login: dict[str, Any] = {"username": settings.username, "password": settings.password}
+        login: dict[str, Any] = {
+            "username": settings.username,
+            "password": settings.password,
+            "mqtt_version": settings.mqtt_version,
+        }
 
         def connection(name: str, host: str, port: int, **options: Any) -> Connection:
             return Connection(host, port, f"{settings.cluster}-{name}", **login, **options)
@@ -146,7 +150,12 @@ class Driver:
             f"{node}-inbox",
             broker.host,
             broker.port,
-            topics=(self.topics.inbox(node), self._request_topic, self.topics.control(node)),
+            # The requests' filter takes the topic itself too, and those that say who asks.
+            topics=(
+                self.topics.inbox(node),
+                f"{self._request_topic}/#",
+                self.topics.control(node),
+            ),
             on_message=self._on_incoming,
             keepalive_s=10,
         )
@@ -206,7 +215,7 @@ class Driver:
         topic = incoming.topic
         if topic.startswith(self._inbox_prefix):
             self._on_frame(topic, incoming.payload)
-        elif topic == self._request_topic:
+        elif topic.startswith(self._request_topic):
             self._on_request(incoming)
         else:
             self._on_control(incoming.payload)
@@ -226,6 +235,9 @@ class Driver:
 
     def _on_request(self, incoming: Incoming) -> None:
         topic = incoming.response_topic
+        asker_path = incoming.topic[len(self._request_topic) + 1 :]
+        if topic is None and asker_path.count("/") == 1:
+            topic = self.topics.reply(*asker_path.split("/"))
         if not is_topic(topic):
             self._count("request_without_response_topic", "a request says where to reply (MQTT 5)")
             return

@@ -74,6 +74,7 @@ class Connection:
         keepalive_s: int = 0,
         username: str | None = None,
         password: str | None = None,
+        mqtt_version: int = 5,
     ) -> None:
         self.name = name
         self.up = asyncio.Event()
@@ -83,6 +84,7 @@ class Connection:
         self._topics = tuple(topics)
         self._keepalive_s = keepalive_s
         self._username, self._password = username, password
+        self._version = aiomqtt.ProtocolVersion(mqtt_version)
         self._paho: paho.Client | None = None
         self._queue_type = _sink(on_message) if on_message else None
         self._last_error = ""
@@ -94,8 +96,8 @@ class Connection:
                 self._host,
                 self._port,
                 identifier=f"{self.name}-{uuid.uuid4().hex[:12]}",
-                protocol=aiomqtt.ProtocolVersion.V5,
-                clean_start=True,
+                protocol=self._version,
+                **_clean(self._version),
                 keepalive=self._keepalive_s,
                 timeout=CONNECT_TIMEOUT_S,
                 queue_type=self._queue_type,
@@ -132,6 +134,11 @@ class Connection:
             self.dropped += 1
             return False
         return True
+
+
+def _clean(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
+    """The broker shall remember nothing of this client: the two versions call it differently."""
+    return {"clean_start" if version == aiomqtt.ProtocolVersion.V5 else "clean_session": True}
 
 
 def _publish_now(

@@ -20,7 +20,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     ``links``: peer -> where to connect for the directed link to it (a proxy in front of the
     broker). ``reply_links``: client group -> where to connect for the replies to that group.
-    ``status_every_s``: seconds between two status messages.
+    ``status_every_s``: seconds between two status messages. ``mqtt_version``: 5, or 4 (MQTT 3.1.1)
+    where the broker knows no more.
     """
 
     cluster: str
@@ -35,6 +36,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     username: str | None = None
     password: str | None = None
     status_every_s: float = 0.2
+    mqtt_version: int = 5
 
 
 class BadSettings(ValueError):
