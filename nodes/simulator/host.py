@@ -9,9 +9,9 @@ An input that arrives while the node is idle is stepped at once; the step keeps 
 sends behind those writes is kept in a queue (the durability gate) until the fsync returns.
 
 A crash throws the replica away, with its timers, its inbox and its gate. A restart builds a new one
-on the disk that survived. *Traps* crash a node at an exact place: before an fsync, after it but
-before anything leaves, right after what waited for it left, after a message of some type, or at a
-mark.
+on the disk that survived. *Traps* crash a node at an exact place: before an fsync, in it, after it
+but before anything leaves, right after what waited for it left, after a message of some type, or at
+a mark.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     from nodes.simulator.network import Link
 
 TrapPoint: TypeAlias = Literal[
-    "before-fsync", "after-fsync", "after-release", "after-send", "after-reply", "mark"
+    "before-fsync",
+    "in-fsync",
+    "after-fsync",
+    "after-release",
+    "after-send",
+    "after-reply",
+    "mark",
 ]
 
 
@@ -97,6 +103,7 @@ class Host:
         self.disk_full = False
         self.fsync_fails = False
         self.fsync_factor = 1.0
+        self.usual_fsync_factor = 1.0
         self.traps: list[Trap] = []
         self.storage = StableStorage(round_trip)
         self.incarnation = 0
@@ -370,10 +377,11 @@ class Host:
 
     def mend_disk(self) -> None:
         """The disk is fast again; an fsync under way soon returns."""
-        self.fsync_factor = 1.0
+        self.fsync_factor = self.usual_fsync_factor
         timeline = self._timeline
         if self._flight is not None:
-            timeline.at(timeline.now + self._timing.fsync_s, self._end_fsync, self._flight)
+            soon_s = timeline.now + self._timing.fsync_s * self.fsync_factor
+            timeline.at(soon_s, self._end_fsync, self._flight)
 
     def _end_fsync(self, flight: _Flight) -> None:
         if flight is not self._flight:
@@ -385,6 +393,8 @@ class Host:
             # Whether the pages reached the disk is unknown after a failed fsync, and a second one
             # would lie (Rebello et al., ATC 2020): the only safe answer is to stop.
             self.crash(torn=self._random(), why="because fsync failed")
+            return
+        if self.traps and self._springs_at_fsync("in-fsync", self.storage.waiting[: flight.count]):
             return
         written = self.storage.commit(flight.count)
         position = self._durable = flight.position

@@ -33,6 +33,7 @@ KNOBS: dict[str, Knobs] = {
                 "retry_s": 0.1,
             },
             {"heartbeat_s": 0.02, "election_timeout_min_s": 0.05, "election_timeout_max_s": 0.3},
+            {"heartbeat_s": 0.02, "election_timeout_min_s": 0.06, "election_timeout_max_s": 0.065},
         ],
         [
             _DEFAULT,

@@ -6,9 +6,10 @@ The run has three phases.
 1. *Faults.* Clients work while the tape plays. After every step the protocol's invariants are
    checked.
 2. *Core.* Everything is healed, but only a core of the fewest nodes that must be enough stays up (a
-   majority; for an eventual protocol any one node). Each of its nodes must complete an operation.
+   majority; any one node, if the protocol serves alone). Each of its nodes must complete an
+   operation.
 3. *Whole.* The others come back. Every node must complete a read of every key, and replicas of an
-   eventual protocol must come to hold equal states.
+   eventual protocol must come to hold equal states, with nothing lost that was acknowledged.
 
 The history is not judged here: `bench.checkers` does that, one room above.
 """
@@ -22,8 +23,8 @@ from typing import Any
 
 import msgspec
 
-from nodes.effects import InvariantBroken, Operation
-from nodes.registry import Protocol, get
+from nodes.effects import InvariantBroken, Operation, Version
+from nodes.registry import PROTOCOLS, Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis, draw_tape
 from nodes.simulator.host import Timing
@@ -35,6 +36,8 @@ CORE_BOUND_S = 30.0
 """Virtual seconds in which a healed core must complete an operation on each of its nodes."""
 CONVERGENCE_BOUND_S = 30.0
 """Virtual seconds in which eventual replicas must agree after everything is healed."""
+COMPARE_EVERY_S = 0.5
+"""Virtual seconds between comparisons of the states of replicas that applied the same prefix."""
 ROUND_TRIP_EVERY = 10
 """Each seed that this number divides runs every message and write through the real codec."""
 
@@ -52,7 +55,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 class Alarm(msgspec.Struct, frozen=True):
     """Something that must not happen. ``check``: ``invariant <name>``, ``assert``, ``liveness``,
-    ``convergence``, ``codec``, or what a caller adds."""
+    ``convergence``, ``acknowledged`` (an eventual protocol lost a write), ``codec``,
+    ``exception``, or what a caller adds."""
 
     seed: int
     check: str
@@ -82,7 +86,7 @@ def simulate(
     protocol: Protocol | str,
     seed: int,
     *,
-    nodes: int = 5,
+    nodes: int | None = None,
     duration_s: float = 10.0,
     tape: Sequence[Fault] | None = None,
     setup: Setup | None = None,
@@ -99,6 +103,8 @@ def simulate(
         setup = draw_setup(protocol, seed)
     if parameters:
         setup = msgspec.structs.replace(setup, parameters={**setup.parameters, **parameters})
+    if nodes is None:
+        nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
     return _Run(protocol, seed, nodes, duration_s, tape, setup, trace).result()
 
 
@@ -110,9 +116,9 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         return choices[int(draw() * len(choices))]
 
     habits = Habits(
-        clients=pick(1, 3, 5, 8),
-        keys=pick(1, 2, 5),
-        think_s=pick(0.02, 0.1, 0.4),
+        clients=pick(2, 5, 8, 12),
+        keys=pick(1, 1, 2, 5),
+        think_s=pick(0.02, 0.05, 0.2),
         reads=pick(0.2, 0.5, 0.7),
         cas=pick(0.0, 0.2),
         deletes=pick(0.0, 0.0, 0.0, 0.1),
@@ -120,13 +126,13 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         context=pick(False, True),
     )
     manners = Manners(
-        timeout_s=pick(0.3, 1.0, 3.0),
+        timeout_s=pick(0.1, 0.5, 2.0),
         retry=pick("never", "same", "other"),
         retry_after_s=pick(0.05, 0.3),
         loss=pick(0.0, 0.0, 0.02),
     )
     quality = Quality(
-        latency_s=pick(0.0002, 0.001, 0.02),
+        latency_s=pick(0.0002, 0.001, 0.003, 0.02),
         jitter_s=pick(0.0, 0.0005, 0.005),
         loss=pick(0.0, 0.0, 0.01, 0.1),
         duplicate=pick(0.0, 0.0, 0.02, 0.2),
@@ -236,12 +242,13 @@ class _Run:
 
     def _run(self) -> None:
         self.load.start()
+        self.cluster.timeline.at(COMPARE_EVERY_S, self._compare)
         self.cluster.run(self.duration_s)
         self.load.stop()
         self._heal()
         core = self._choose_core()
         self._phase("core", core)
-        if not self._complete("core", core, self._writes(core)):
+        if not self._complete("core", core, self._core_operations(core)):
             return
         self._phase("whole", list(self.cluster.nodes))
         reads = [
@@ -254,11 +261,31 @@ class _Run:
         ):
             self._converge()
 
+    def _compare(self, _: None) -> None:
+        """Replicas that say they applied the same prefix of a log must hold the same state."""
+        cluster = self.cluster
+        by_applied: dict[int, tuple[str, Any]] = {}
+        for node, host in cluster.hosts.items():
+            if host.replica is None:
+                continue
+            applied = host.replica.probe().get("applied")
+            if applied is None:
+                return
+            state = host.replica.state()
+            other, expected = by_applied.setdefault(applied, (node, state))
+            if state != expected:
+                raise InvariantBroken(
+                    f"{other} and {node} applied {applied} entries, and hold {expected} and {state}"
+                )
+        cluster.timeline.at(cluster.now + COMPARE_EVERY_S, self._compare)
+
     def _heal(self) -> None:
         """A calm network, right clocks and good disks; nobody is started yet."""
         cluster = self.cluster
         for host in cluster.hosts.values():
             host.retired = True
+            host.usual_fsync_factor = min(1.0, 0.001 / self.setup.timing.fsync_s)
+            host.mend_disk()
         self.nemesis.heal_all()
         self.clients.calm()
         calm = Quality()
@@ -267,7 +294,7 @@ class _Run:
 
     def _choose_core(self) -> list[str]:
         nodes = self.cluster.nodes
-        needed = 1 if self.protocol.claim == "eventual" else len(nodes) // 2 + 1
+        needed = 1 if _serves_alone(self.protocol) else len(nodes) // 2 + 1
         draw = self.cluster.rng("core").random
         rest = list(nodes)
         core: list[str] = []
@@ -284,9 +311,11 @@ class _Run:
             else:
                 host.crash(why="for the core phase")
 
-    def _writes(self, nodes: list[str]) -> list[tuple[str, Operation]]:
-        key = "k0"
-        return [(node, Operation("write", key, f"core.{node}")) for node in nodes]
+    def _core_operations(self, nodes: list[str]) -> list[tuple[str, Operation]]:
+        """Writes, or in some seeds reads only: a new leader must not need a write to be ready."""
+        if self.cluster.rng("core operations").random() < 0.3:
+            return [(node, Operation("read", "k0")) for node in nodes]
+        return [(node, Operation("write", "k0", f"core.{node}")) for node in nodes]
 
     def _complete(self, phase: str, nodes: list[str], wanted: list[tuple[str, Operation]]) -> bool:
         """Each operation must end ok within the bound; it is asked again until then."""
@@ -339,6 +368,40 @@ class _Run:
                 )
                 return
             cluster.run(0.25)
+        self._nothing_lost(cluster.states()[cluster.nodes[0]])
+
+    def _nothing_lost(self, state: Mapping[str, Any]) -> None:
+        """What all hold in the end is no older than any write that was acknowledged."""
+        history = self.clients.history
+        deleted = {record.key for record in history if record.op == "delete"}
+        for record in history:
+            if record.outcome != "ok" or record.op == "read" or record.version is None:
+                continue
+            final = state.get(record.key)
+            if final is None and record.key in deleted:
+                continue
+            if final is None or _is_older(final[1], record.version):
+                self._alarm(
+                    "acknowledged",
+                    f"{record.process} {record.op} {record.key}={record.value!r} ended ok with"
+                    f" version {record.version}, but after convergence all hold {final}",
+                )
+                return
+
+
+def _serves_alone(protocol: Protocol) -> bool:
+    """Whether one node must be enough: an eventual protocol that is no relaxed form of one that
+    works by majorities."""
+    return protocol.claim == "eventual" and not any(
+        issubclass(protocol.replica, other.replica) and other.claim == "linearizable"
+        for other in PROTOCOLS.values()
+    )
+
+
+def _is_older(final: Version, acknowledged: Version) -> bool:
+    if isinstance(final, dict) and isinstance(acknowledged, dict):
+        return any(final.get(node, 0) < counter for node, counter in acknowledged.items())
+    return final < acknowledged  # type: ignore[operator]
 
 
 def _where(error: BaseException) -> str:

@@ -178,6 +178,7 @@ def test_a_message_to_a_dead_node_is_lost_and_one_to_itself_is_not() -> None:
     ("point", "kept", "sent"),
     [
         ("before-fsync", False, False),
+        ("in-fsync", False, False),
         ("after-fsync", True, False),
         ("after-release", True, True),
     ],

@@ -10,7 +10,7 @@ from nodes.simulator.simulate import simulate
 from tests.simulator.judge import linearizable
 
 SEEDS = 300
-DURATION_S = 3.0
+DURATION_S = 1.5
 """Short, so that all protocols together stay below a minute or so; the nightly sweep runs
 longer."""
 
