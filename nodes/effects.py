@@ -144,6 +144,9 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Base of a protocol's knobs. Subclasses raise ValueError in ``__post_init__`` when a value is
     out of range: it is refused before anything starts."""
 
+    def check(self, nodes: tuple[str, ...]) -> None:
+        """Raises ValueError where a value does not fit a cluster of ``nodes``."""
+
 
 class Config(msgspec.Struct, frozen=True):
     """Who a replica is. ``nodes``: all configured nodes, itself counted, in a fixed order."""

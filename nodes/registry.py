@@ -12,6 +12,7 @@ import msgspec
 
 from nodes.effects import Config, OperationKind, Parameters, Replica
 from nodes.protocols.gossip import Gossip
+from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import Raft
 
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
@@ -50,6 +51,7 @@ class Protocol(msgspec.Struct, frozen=True):
                 )
         try:
             checked = msgspec.convert(merged, self.replica.PARAMETERS)
+            checked.check(nodes)
         except (msgspec.ValidationError, ValueError) as error:
             raise InvalidConfiguration(f"protocol {self.name}: {error}") from None
         return Config(node, nodes, checked)
@@ -118,5 +120,24 @@ register(
         operations=("read", "write", "delete"),
         summary="gossip, but of concurrent writes the one with the latest hybrid clock wins",
         parameters={"conflict": "lww"},
+    )
+)
+register(
+    Protocol(
+        name="quorum",
+        replica=QuorumRegister,
+        claim="linearizable",
+        operations=("read", "write", "delete"),
+        summary="no leader: a majority holds the newest version, reads and writes ask a majority",
+    )
+)
+register(
+    Protocol(
+        name="quorum-weak",
+        replica=QuorumRegister,
+        claim="eventual",
+        operations=("read", "write", "delete"),
+        summary="quorum, but with quorums of one: fast, and a read may miss what was written",
+        parameters={"read_quorum": 1, "write_quorum": 1, "weak": True},
     )
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from nodes.disk import Disk
-from nodes.effects import Request, Version
+from nodes.effects import Version
 
 MAX_CLIENTS = 4096
 MAX_RESULTS = 1024
@@ -21,7 +21,8 @@ _PREFIX = "r/"
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """What became of a client's write of ``key``. It is on disk under ``r/<client>/<sequence>``."""
+    """What became of a client's write of ``key``. It is on disk under ``r/<client>/<sequence>``.
+    ``version`` None: it ended ``fail``, so a late copy must not take effect."""
 
     client: str
     sequence: int
@@ -35,7 +36,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.floor = 0
-        self.results: dict[int, Version] = {}
+        self.results: dict[int, Result] = {}
 
 
 class Sessions:
@@ -60,8 +61,8 @@ class Sessions:
             else:
                 self._disk.put(name, None)
 
-    def find(self, client: str, sequence: int) -> Version:
-        """The version that this request wrote; None if that is not known."""
+    def find(self, client: str, sequence: int) -> Result | None:
+        """The result of this request, if it is known."""
         session = self._sessions.get(client)
         return session.results.get(sequence) if session is not None else None
 
@@ -70,11 +71,8 @@ class Sessions:
         session = self._sessions.get(client)
         return session is not None and sequence < session.floor
 
-    def remember(self, request: Request, version: Version) -> None:
+    def remember(self, result: Result) -> None:
         """Keep the result of a write, before its effect is written."""
-        result = Result(
-            request.client, request.sequence, request.acked, request.operation.key, version
-        )
         self._add(result)
         self._disk.put(f"{_PREFIX}{result.client}/{result.sequence}", result)
 
@@ -96,7 +94,7 @@ class Sessions:
         # Dicts keep the order of insertion: the client that wrote last is the last to be forgotten.
         self._sessions[result.client] = session
         session.floor = max(session.floor, result.acked)
-        session.results[result.sequence] = result.version
+        session.results[result.sequence] = result
 
     def _forget(self, client: str, session: _Session, sequence: int) -> None:
         del session.results[sequence]

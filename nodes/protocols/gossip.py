@@ -450,7 +450,7 @@ class Gossip(Replica):
         operation = request.operation
         known = self._sessions.find(request.client, request.sequence)
         if known is not None:
-            self._reply(request, "ok", version=known)
+            self._reply(request, "ok", version=known.version)
             return
         if self._sessions.is_forgotten(request.client, request.sequence):
             self._reply(request, "info", error="forgotten: the client has acknowledged it")
@@ -461,7 +461,7 @@ class Gossip(Replica):
             # A retry of a write that was made at another node, and is known here.
             assert record is not None
             version = self._version(record)
-            self._sessions.remember(request, version)
+            self._remember(request, version)
             self._sessions.trim(request.client)
             self._reply(request, "ok", version=version)
             return
@@ -475,7 +475,7 @@ class Gossip(Replica):
         assert new in merged, f"{new} does not supersede {siblings}"
         written = Record(merged)
         version = self._version(written)
-        self._sessions.remember(request, version)
+        self._remember(request, version)
         self._store(operation.key, written)
         self._sessions.trim(request.client)
         self._heat(operation.key)
@@ -518,6 +518,12 @@ class Gossip(Replica):
         self, request: Request, outcome: Literal["ok", "fail", "info"], **fields: Any
     ) -> None:
         self.out.reply(Reply(request.client, request.sequence, outcome, **fields))
+
+    def _remember(self, request: Request, version: Version) -> None:
+        key = request.operation.key
+        self._sessions.remember(
+            Result(request.client, request.sequence, request.acked, key, version)
+        )
 
     # --- what this node holds ---
 

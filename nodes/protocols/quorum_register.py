@@ -1,0 +1,690 @@
+"""Quorum: an atomic register per key, with many writers and no leader.
+
+Theory of operation
+-------------------
+Attiya, Bar-Noy and Dolev ("Sharing Memory Robustly in Message-Passing Systems", JACM 1995), with
+many writers as Lynch and Shvartsman ("Robust Emulation of Shared Memory Using Dynamic
+Quorum-Acknowledged Broadcasts", FTCS 1997). The node that takes a request coordinates it, and
+counts as one of the replicas:
+
+- a **write** asks a read quorum for its highest version (`Prepare`), picks a higher one, and
+stores it
+  on a write quorum (`Commit`);
+- a **read** asks a read quorum for its newest record. It writes that back on a write quorum before
+it
+  answers, unless a write quorum was seen to hold it: otherwise the next read could miss what
+  this one returned, and go back in time.
+
+A replica keeps the newest version that it was told, durably before it acknowledges, and ignores
+older ones. So no quorum ever needs to agree on an order: the versions are the order. A delete
+writes a tombstone, which is kept: a key without a version would take back an old value.
+
+Unanswered phases are repeated every ``retransmit_interval_s``. After ``timeout_s`` an operation is
+given up: ``fail`` if no `Commit` of it was ever made (nothing of it exists anywhere), else
+``info``.
+
+Versions are (counter, node, sequence), compared in this order. ``sequence`` is the coordinator's:
+its incarnation, which is made durable before the first request is served, and a count. So no
+version is ever used twice, whatever a crash made the node forget, and late answers to an earlier
+incarnation match nothing.
+
+What quorums do not reach is repaired by a slow anti-entropy, as in gossip: it moves records that
+some coordinator stored already, so it changes no outcome. With ``weak`` (R + W <= n) it is what
+makes replicas converge at all.
+
+At most once
+------------
+Before a coordinator sends the first `Commit` of a write it has made durable which version the
+request has. A retry at the *same* node finds it, also after a crash, and stores the same version
+again. Every replica remembers the requests of the versions that it was told, and tells them in its
+answer to `Prepare`. So a retry at *another* node finds the version of a first attempt that was
+stored on a write quorum, or on any replica of its read quorum, and stores that one. What is left:
+a first attempt that reached no replica of the second's read quorum, is not finished, and is taken
+up again later (by a reader that meets it, or by its coordinator). Then one request has two
+versions, and may be seen twice; to exclude that needs consensus on each request. ``fail`` likewise
+speaks of the attempt that it answers. A client that needs more retries at its node.
+
+Claim: linearizable; with ``weak``: eventual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+
+from nodes.disk import Disk
+from nodes.effects import (
+    Config,
+    Env,
+    Invariant,
+    InvariantBroken,
+    Parameters,
+    Replica,
+    Reply,
+    Request,
+    Value,
+    Version,
+)
+from nodes.key_digest import KeyDigest
+from nodes.quorum import Quorums
+from nodes.sessions import Result, Sessions
+
+Tag: TypeAlias = tuple[int, str, int]
+"""A version: counter, node, sequence of that node."""
+
+NOTHING: Tag = (0, "", 0)
+"""The version of a key that was never written, at every replica from the beginning."""
+
+CHARACTERS_PER_MESSAGE = 250_000
+_SEQUENCE_BITS = 32
+_INCARNATION = "incarnation"
+_NO_QUORUM = "no quorum answered in time"
+
+
+class QuorumParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``read_quorum``, ``write_quorum``: how many replicas, 0 for a majority. ``weak``: they need
+    not meet, and the register is not atomic then. ``buckets``: parts of the key space in a
+    digest."""
+
+    read_quorum: int = 0
+    write_quorum: int = 0
+    weak: bool = False
+    retransmit_interval_s: float = 0.3
+    timeout_s: float = 3.0
+    anti_entropy_interval_s: float = 1.0
+    buckets: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("retransmit_interval_s", "timeout_s", "anti_entropy_interval_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is a positive number of seconds, not {value}")
+        if not 1 <= self.buckets <= 65536:
+            raise ValueError(f"buckets is between 1 and 65536, not {self.buckets}")
+
+    def check(self, nodes: tuple[str, ...]) -> None:
+        """Raises ValueError where the quorums do not fit a cluster of ``nodes``."""
+        self.quorums(len(nodes))
+
+    def quorums(self, n: int) -> Quorums:
+        """The quorums among ``n`` replicas. Raises ValueError."""
+        quorums = Quorums.of(n, self.read_quorum, self.write_quorum)
+        if not (quorums.meet or self.weak):
+            raise ValueError(
+                f"read_quorum {quorums.read} and write_quorum {quorums.write} of {n} replicas "
+                "do not meet: their sum must exceed the number of replicas (or use quorum-weak)"
+            )
+        return quorums
+
+
+# --- records ---
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What a replica holds of a key. ``client`` and ``sequence`` name the request that wrote it."""
+
+    version: Tag
+    value: Value
+    deleted: bool
+    client: str
+    sequence: int
+
+
+# --- messages ---
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Which version do you have of ``key``? A read wants the record too; a write wants to know
+    whether its request (``client``, ``sequence``) has a version already. ``number`` names the
+    operation."""
+
+    number: int
+    key: str
+    client: str | None = None
+    sequence: int = 0
+
+
+class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer. ``record``: for a read, None if the key was never written. ``known``: for a
+    write, the version that its request has."""
+
+    number: int
+    version: Tag
+    record: Record | None = None
+    known: Tag | None = None
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Hold ``record``, unless you have a newer one. ``acked``: as in `Request`."""
+
+    number: int
+    key: str
+    record: Record
+    acked: int = 0
+
+
+class Committed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """That record, or a newer one, is durable here."""
+
+    number: int
+
+
+class Digest(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 1: a hash of each bucket of the sender's keys."""
+
+    hashes: tuple[int, ...]
+
+
+class Difference(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 2: the versions of all the sender's keys in ``buckets``, which differ."""
+
+    buckets: tuple[int, ...]
+    versions: dict[str, Tag]
+
+
+class Pull(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 3: the sender has older versions of these keys."""
+
+    keys: tuple[str, ...]
+
+
+class Push(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Anti-entropy, 3 and 4: what the receiver lacks."""
+
+    records: dict[str, Record]
+
+
+# --- invariants ---
+
+
+class VersionNamesOneWrite(Invariant):
+    """In the whole cluster, and over crashes, a version of a key has one value and one request,
+    and a node gives a sequence to one write only."""
+
+    name = "a version names one write"
+
+    def __init__(self) -> None:
+        self._watched: dict[str, QuorumRegister] = {}
+        self._writes: dict[tuple[str, int], tuple[str, Record]] = {}
+
+    def observe(self, node: str, replica: QuorumRegister) -> None:
+        """Raises InvariantBroken."""
+        keys = replica.changed if self._watched.get(node) is replica else replica.records
+        self._watched[node] = replica
+        for key in keys:
+            record = replica.records[key]
+            _, writer, sequence = record.version
+            known = self._writes.setdefault((writer, sequence), (key, record))
+            if known != (key, record):
+                raise InvariantBroken(f"{node}: {key!r} {record}, but the version was {known}")
+
+
+class VersionNeverGoesBack(Invariant):
+    """A replica's version of a key only grows; over a crash, what was durable stays."""
+
+    name = "a replica's version of a key never goes back"
+
+    def __init__(self) -> None:
+        self._watched: dict[str, QuorumRegister] = {}
+        self._seen: dict[str, dict[str, Tag]] = {}
+        self._waiting: dict[str, list[tuple[int, str, Tag]]] = {}
+        self._durable: dict[str, dict[str, Tag]] = {}
+
+    def observe(self, node: str, replica: QuorumRegister) -> None:
+        """Raises InvariantBroken."""
+        durable = self._durable.setdefault(node, {})
+        keys: Sequence[str] = list(replica.changed)
+        if self._watched.get(node) is not replica:
+            self._watched[node] = replica
+            self._seen[node] = dict(durable)
+            self._waiting[node] = []
+            keys = [*durable, *replica.records]
+        seen = self._seen[node]
+        waiting = self._waiting[node]
+        position = replica.disk.position
+        for key in keys:
+            version = replica.version_of(key)
+            if version < seen.get(key, NOTHING):
+                raise InvariantBroken(f"{node}: {key!r} went back from {seen[key]} to {version}")
+            seen[key] = version
+            waiting.append((position, key, version))
+        done = 0
+        while done < len(waiting) and waiting[done][0] <= replica.durable_position:
+            _, key, version = waiting[done]
+            durable[key] = max(version, durable.get(key, NOTHING))
+            done += 1
+        del waiting[:done]
+
+
+# --- the machine ---
+
+
+class _Operation:
+    """A request that this node coordinates. ``record`` is None during the first phase; ``answers``
+    are those to `Prepare`; ``holders`` the replicas that hold ``record`` or a newer one."""
+
+    __slots__ = (
+        "answers",
+        "deadline_s",
+        "holders",
+        "key",
+        "quorums",
+        "record",
+        "replicas",
+        "request",
+        "sent_s",
+        "wrote",
+    )
+
+    def __init__(
+        self, request: Request, replicas: tuple[str, ...], quorums: Quorums, now_s: float
+    ) -> None:
+        self.request = request
+        self.key = request.operation.key
+        self.replicas = replicas
+        self.quorums = quorums
+        self.sent_s = self.deadline_s = now_s
+        self.answers: dict[str, Prepared] = {}
+        self.record: Record | None = None
+        self.holders: dict[str, None] = {}
+        self.wrote = False
+        """A write whose version is on its way: it may take effect."""
+
+    @property
+    def is_read(self) -> bool:
+        return self.request.operation.op == "read"
+
+
+class QuorumRegister(Replica):
+    """A replica, and the coordinator of the requests that it takes. See the top of this file.
+
+    Invariants: `INVARIANTS`. Units: seconds. Follows Attiya, Bar-Noy and Dolev 1995; Lynch and
+    Shvartsman 1997, section 3 (without its reconfiguration).
+    """
+
+    MESSAGES = (Prepare, Prepared, Commit, Committed, Digest, Difference, Pull, Push)
+    RECORDS = (Record, Result)
+    INVARIANTS = (VersionNamesOneWrite, VersionNeverGoesBack)
+    PARAMETERS: ClassVar[type[Parameters]] = QuorumParameters
+
+    def __init__(self, config: Config, env: Env, disk: Disk) -> None:
+        super().__init__(config, env, disk)
+        assert isinstance(config.parameters, QuorumParameters)
+        self.parameters = config.parameters
+        self.parameters.check(config.nodes)
+        self.records: dict[str, Record] = {}
+        self.changed: dict[str, None] = {}
+        """Keys that the last step changed."""
+        self.durable_position = 0
+        self._unsynced: dict[str, int] = {}
+        self._operations: dict[int, _Operation] = {}
+        self._by_request: dict[tuple[str, int], int] = {}
+        self._live_keys = 0
+        self._digest = KeyDigest(self.parameters.buckets)
+        for name, record in disk.items():
+            if isinstance(record, Record):
+                self._index(name.removeprefix("k/"), record)
+        self._sessions = Sessions(disk)
+        self._sessions.load(self._has_effect)
+
+        incarnation = disk.get(_INCARNATION, 0) + 1
+        disk.put(_INCARNATION, incarnation)
+        self._ready_position = disk.position
+        self._waiting: list[Request] = []
+        self._number = incarnation << _SEQUENCE_BITS
+        if config.peers:
+            self._set_anti_entropy_timer()
+
+    def replicas_of(self, key: str) -> tuple[str, ...]:
+        """The nodes that hold ``key``."""
+        return self.config.nodes
+
+    def version_of(self, key: str) -> Tag:
+        """The version that this replica holds."""
+        record = self.records.get(key)
+        return record.version if record is not None else NOTHING
+
+    @property
+    def _ready(self) -> bool:
+        """The incarnation is durable: no later one will use a version or number of this one."""
+        return self.durable_position >= self._ready_position
+
+    def step(self, inputs: Sequence[Any]) -> None:
+        """As in the base class; `changed` starts empty."""
+        self.changed.clear()
+        super().step(inputs)
+
+    def on_durable(self, position: int) -> None:
+        """Writes up to ``position`` are durable. Requests that came before the incarnation was are
+        taken up now."""
+        self.durable_position = position
+        self._unsynced = {key: at for key, at in self._unsynced.items() if at > position}
+        if self._ready and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for request in waiting:
+                self.on_request(request)
+
+    # --- coordinating: the first phase ---
+
+    def on_request(self, request: Request) -> None:
+        """Coordinate it, from this node."""
+        if request.operation.op not in ("read", "write", "delete"):
+            self._reply(request, "fail", error="unsupported")
+            return
+        if not self._ready:
+            self._waiting.append(request)
+            return
+        name = (request.client, request.sequence)
+        if name in self._by_request:
+            return  # A copy, or a retry: the operation that is open answers it.
+        is_read = request.operation.op == "read"
+        if not is_read and self._sessions.is_forgotten(*name):
+            self._reply(request, "info", error="forgotten: the client has acknowledged it")
+            return
+        result = None if is_read else self._sessions.find(*name)
+        known = _tag(result)
+        if result is not None and known is None:
+            self._reply(request, "fail", error=_NO_QUORUM)
+            return
+        self._number += 1
+        number = self._number
+        replicas = self.replicas_of(request.operation.key)
+        quorums = self.parameters.quorums(len(replicas))
+        operation = _Operation(request, replicas, quorums, self.env.now())
+        operation.deadline_s += self.parameters.timeout_s
+        if not self._operations:
+            self.out.set_timer("retransmit", self.parameters.retransmit_interval_s)
+        self._operations[number] = operation
+        self._by_request[name] = number
+        if known is not None:
+            self._commit(number, operation, self._written(request, known))
+        else:
+            self._prepare(number, operation)
+
+    def _prepare(self, number: int, operation: _Operation) -> None:
+        request = operation.request
+        if operation.is_read:
+            msg = Prepare(number, operation.key)
+        else:
+            msg = Prepare(number, operation.key, request.client, request.sequence)
+        if self.id in operation.replicas and self.id not in operation.answers:
+            operation.answers[self.id] = self._prepared(msg)
+            self._end_prepare(number, operation)
+            if len(operation.answers) >= operation.quorums.read:
+                return
+        for node in operation.replicas:
+            if node not in operation.answers:
+                # A question: it says nothing that this node could forget.
+                self.out.send(node, msg, early=True)
+
+    def on_prepared(self, src: str, msg: Prepared) -> None:
+        """Late answers, and answers to an earlier incarnation, match no open first phase."""
+        operation = self._operations.get(msg.number)
+        if operation is None or operation.record is not None or src not in operation.replicas:
+            return
+        operation.answers[src] = msg
+        self._end_prepare(msg.number, operation)
+
+    def _end_prepare(self, number: int, operation: _Operation) -> None:
+        if len(operation.answers) < operation.quorums.read:
+            return
+        answers = operation.answers.values()
+        highest = max(answer.version for answer in answers)
+        if operation.is_read:
+            if highest == NOTHING:
+                self._end(number, operation, "ok")
+                return
+            record = next(a.record for a in answers if a.version == highest)
+            assert record is not None, "a version without its record"
+            assert record.version == highest, f"{record} was called {highest}"
+            for node, answer in operation.answers.items():
+                if answer.version == highest:
+                    operation.holders[node] = None
+            self._commit(number, operation, record)
+            return
+        known = max((a.known for a in answers if a.known is not None), default=None)
+        if known is None:
+            # Higher than all that was acknowledged before this write began, and this node's alone.
+            known = (highest[0] + 1, self.id, number)
+        self._commit(number, operation, self._written(operation.request, known))
+
+    def _written(self, request: Request, version: Tag) -> Record:
+        operation = request.operation
+        deleted = operation.op == "delete"
+        value = None if deleted else operation.value
+        return Record(version, value, deleted, request.client, request.sequence)
+
+    # --- coordinating: the second phase ---
+
+    def _commit(self, number: int, operation: _Operation, record: Record) -> None:
+        assert operation.record is None, "a second phase begins once"
+        operation.record = record
+        operation.wrote = not operation.is_read
+        operation.sent_s = self.env.now()
+        if not self._end_commit(number, operation):
+            self._send_commit(number, operation)
+
+    def _send_commit(self, number: int, operation: _Operation) -> None:
+        assert operation.record is not None
+        acked = operation.request.acked if operation.wrote else 0
+        msg = Commit(number, operation.key, operation.record, acked)
+        if self.id in operation.replicas and self.id not in operation.holders:
+            # Counts at once: the reply waits until it is durable. So do the messages below, hence
+            # a retry after a crash finds the version of this request, if there is any effect of it.
+            self._hold(operation.key, operation.record, acked)
+            operation.holders[self.id] = None
+        for node in operation.replicas:
+            if node not in operation.holders:
+                self.out.send(node, msg)
+        self._end_commit(number, operation)
+
+    def on_committed(self, src: str, msg: Committed) -> None:
+        """One more replica holds the record, or a newer one."""
+        operation = self._operations.get(msg.number)
+        if operation is None or operation.record is None or src not in operation.replicas:
+            return
+        operation.holders[src] = None
+        self._end_commit(msg.number, operation)
+
+    def _end_commit(self, number: int, operation: _Operation) -> bool:
+        if len(operation.holders) < operation.quorums.write:
+            return False
+        record = operation.record
+        assert record is not None
+        value = record.value if operation.is_read else None
+        self._end(number, operation, "ok", value=value, version=list(record.version))
+        return True
+
+    def _end(
+        self,
+        number: int,
+        operation: _Operation,
+        outcome: Literal["ok", "fail", "info"],
+        **fields: Any,
+    ) -> None:
+        request = operation.request
+        del self._operations[number]
+        del self._by_request[(request.client, request.sequence)]
+        if not self._operations:
+            self.out.cancel_timer("retransmit")
+        self._reply(request, outcome, **fields)
+
+    def _reply(
+        self, request: Request, outcome: Literal["ok", "fail", "info"], **fields: Any
+    ) -> None:
+        self.out.reply(Reply(request.client, request.sequence, outcome, **fields))
+
+    # --- timers ---
+
+    def on_timer(self, name: str) -> None:
+        """Repeat and give up open operations, or start an anti-entropy exchange."""
+        if name == "anti-entropy":
+            self._start_anti_entropy()
+            return
+        now_s = self.env.now()
+        for number, operation in list(self._operations.items()):
+            if now_s >= operation.deadline_s:
+                outcome: Literal["fail", "info"] = "info" if operation.wrote else "fail"
+                if outcome == "fail" and not operation.is_read:
+                    self._remember_failure(operation.request)
+                self._end(number, operation, outcome, error=_NO_QUORUM)
+            elif now_s >= operation.sent_s + self.parameters.retransmit_interval_s:
+                operation.sent_s = now_s
+                if operation.record is None:
+                    self._prepare(number, operation)
+                else:
+                    self._send_commit(number, operation)
+        if self._operations:
+            self.out.set_timer("retransmit", self.parameters.retransmit_interval_s)
+
+    def _remember_failure(self, request: Request) -> None:
+        """A copy of the request that comes later must not take effect: it was answered ``fail``."""
+        client, key = request.client, request.operation.key
+        self._sessions.remember(Result(client, request.sequence, request.acked, key, None))
+        self._sessions.trim(client)
+
+    # --- the replica ---
+
+    def on_prepare(self, src: str, msg: Prepare) -> None:
+        """Tell the version. Early if it is durable here: a reader relies on that."""
+        self.out.send(src, self._prepared(msg), early=msg.key not in self._unsynced)
+
+    def _prepared(self, msg: Prepare) -> Prepared:
+        record = self.records.get(msg.key)
+        version = record.version if record is not None else NOTHING
+        if msg.client is None:
+            return Prepared(msg.number, version, record)
+        known = _tag(self._sessions.find(msg.client, msg.sequence))
+        return Prepared(msg.number, version, None, known)
+
+    def on_commit(self, src: str, msg: Commit) -> None:
+        """Hold it, and say so once it is durable."""
+        self._hold(msg.key, msg.record, msg.acked)
+        self.out.send(src, Committed(msg.number), early=msg.key not in self._unsynced)
+
+    def _hold(self, key: str, record: Record, acked: int = 0) -> None:
+        """Keep the record if it is newer, and in any case which version its request has."""
+        client, sequence = record.client, record.sequence
+        is_news = record.version > self.version_of(key)
+        known = _tag(self._sessions.find(client, sequence))
+        remember = known is None and not self._sessions.is_forgotten(client, sequence)
+        if remember:
+            self._sessions.remember(Result(client, sequence, acked, key, list(record.version)))
+        if is_news:
+            self._index(key, record)
+            self.changed[key] = None
+            self.disk.put("k/" + key, record)
+        if remember:
+            self._sessions.trim(client)
+        if remember or is_news:
+            self._unsynced[key] = self.disk.position
+
+    def _index(self, key: str, record: Record) -> None:
+        old = self.records.get(key)
+        assert old is None or record.version > old.version
+        self._live_keys += (not record.deleted) - (old is not None and not old.deleted)
+        self.records[key] = record
+        self._digest.put(key, record.version)
+
+    def _has_effect(self, result: Result) -> bool:
+        version = _tag(result)
+        return version is None or self.version_of(result.key) >= version
+
+    # --- anti-entropy ---
+
+    def _set_anti_entropy_timer(self) -> None:
+        # Jitter, lest all nodes that started together exchange in the same instant for ever.
+        interval_s = self.parameters.anti_entropy_interval_s
+        self.out.set_timer("anti-entropy", interval_s * self.env.rng.uniform(0.5, 1.5))
+
+    def _start_anti_entropy(self) -> None:
+        (peer,) = self.env.rng.sample(self.config.peers, 1)
+        self.out.send(peer, Digest(tuple(self._digest.hashes)))
+        self._set_anti_entropy_timer()
+
+    def on_digest(self, src: str, msg: Digest) -> None:
+        """Tell the versions of what differs."""
+        try:
+            differing = self._digest.differing(msg.hashes)
+        except ValueError:
+            self.out.mark("digest_of_other_size", src=src)
+            return
+        if differing:
+            for buckets, keys in self._digest.portions(differing):
+                versions = {key: self.records[key].version for key in keys}
+                self.out.send(src, Difference(buckets, versions))
+
+    def on_difference(self, src: str, msg: Difference) -> None:
+        """Push what is newer here, pull what is newer there."""
+        push = [
+            key
+            for bucket in msg.buckets
+            for key in self._digest.keys(bucket)
+            if self.version_of(key) > msg.versions.get(key, NOTHING)
+        ]
+        pull = [key for key, version in msg.versions.items() if version > self.version_of(key)]
+        self._push(src, push)
+        if pull:
+            self.out.send(src, Pull(tuple(pull)))
+
+    def on_pull(self, src: str, msg: Pull) -> None:
+        """The peer asks for these keys."""
+        self._push(src, msg.keys)
+
+    def on_push(self, src: str, msg: Push) -> None:
+        """Repaired."""
+        for key, record in msg.records.items():
+            self._hold(key, record)
+
+    def _push(self, peer: str, keys: Sequence[str]) -> None:
+        for records in self._portions(keys):
+            self.out.send(peer, Push(records))
+
+    def _portions(self, keys: Sequence[str]) -> Iterator[dict[str, Record]]:
+        """The records of ``keys`` in portions that fit a frame."""
+        portion: dict[str, Record] = {}
+        characters = 0
+        for key in keys:
+            record = self.records.get(key)
+            if record is None:
+                continue
+            characters += 100 + len(key) + len(str(record.value))
+            portion[key] = record
+            if characters > CHARACTERS_PER_MESSAGE:
+                yield portion
+                portion, characters = {}, 0
+        if portion:
+            yield portion
+
+    # --- views ---
+
+    def probe(self) -> dict[str, Any]:
+        """``keys``: not deleted. ``tombstones``: deleted. ``pending``: operations that this node
+        coordinates now."""
+        return {
+            "role": "replica",
+            "leader": None,
+            "ready": self._ready,
+            "keys": self._live_keys,
+            "tombstones": len(self.records) - self._live_keys,
+            "pending": len(self._operations) + len(self._waiting),
+        }
+
+    def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
+        """Key -> (its value; its version)."""
+        return {
+            key: ((record.value,), list(record.version))
+            for key, record in sorted(self.records.items())
+            if not record.deleted
+        }
+
+
+def _tag(result: Result | None) -> Tag | None:
+    """The version that a request has, as a tag that compares. None if it has none."""
+    match result.version if result is not None else None:
+        case [int(counter), str(node), int(sequence)]:
+            return counter, node, sequence
+    return None
