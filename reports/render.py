@@ -1,0 +1,255 @@
+"""One self-contained HTML page from run folders: no script, no network, charts as inline SVG.
+
+The charts are drawn beforehand (`reports.charts`), because drawings open at once, print, and stay
+small: a dozen of them weigh less than the libraries that would draw them in the browser. Their
+colours become CSS variables, so that they follow the reader's dark or light theme.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from bench.checkers.witness import duration
+from bench.run_folder import BadRunFolder, WitnessLine
+from reports import compare
+from reports.metrics import RunTables, load
+from reports.summary import RunSummary, witness_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reports.charts import ChartView
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_CHART_BYTES = 3_500_000
+"""Charts beyond this are left out, and the page says so."""
+MOST_POINTS = 3000
+"""Single operations drawn on the whole page."""
+MOST_EVENTS = 80
+"""Node events listed per run."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart on the page."""
+
+    view: ChartView
+    svg: Markup
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """A run on the page. ``figures``: None if they were left out."""
+
+    anchor: str
+    tables: RunTables
+    summary: RunSummary
+    cell: compare.Cell
+    figures: list[Figure] | None
+    witness: list[tuple[str, WitnessLine]]
+    events: list[dict[str, Any]]
+    events_total: int
+
+
+def write_report(
+    folders: Sequence[Path], out: Path, title: str = "Replication protocols compared"
+) -> Path:
+    """Write the page and return where it is. A folder that is no run is named on the page.
+
+    Raises BadRunFolder if none of the folders can be read.
+    """
+    runs: list[RunTables] = []
+    unreadable: list[str] = []
+    for folder in folders:
+        try:
+            runs.append(load(folder))
+        except BadRunFolder as error:
+            unreadable.append(str(error))
+    if not runs:
+        raise BadRunFolder("; ".join(unreadable) or "no run folders were given")
+    page = render(runs, title, unreadable)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, out)
+    return out
+
+
+def render(runs: Sequence[RunTables], title: str, unreadable: Sequence[str] = ()) -> str:
+    """The page as text."""
+    summaries = [run.summary for run in runs]
+    grid = compare.matrix(summaries)
+    cells = {id(run): cell for cell in grid.cells.values() for run in cell.runs}
+    drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries])
+    sections = [
+        _section(number, run, cells[id(run.summary)], figures)
+        for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
+    ]
+    anchors = {id(section.summary): section.anchor for section in sections}
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            heading=compare.heading(summaries),
+            grid=grid,
+            lines={name: compare.plain_line(grid.row(name)) for name in grid.protocols},
+            sections=sections,
+            anchor_of=lambda summary: anchors[id(summary)],
+            unreadable=unreadable,
+            legend=compare.LEGEND,
+            started=min((run.manifest.started_utc for run in runs), default=""),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "ratio": compare.ratio,
+        "per_second": compare.per_second,
+        "milliseconds": compare.milliseconds,
+        "seconds": compare.seconds,
+        "model": lambda model: compare.MODEL_WORDS.get(model, model),
+        "word": lambda verdict: compare.WORDS[verdict],
+        "symbol": lambda verdict: {"valid": "✔", "invalid": "✖", "unknown": "?"}[verdict],
+        "plain": plain,
+        "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def plain(value: Any) -> str:
+    """A table cell as text; a missing one as a dash."""
+    if value is None or value != value or str(value) in ("", "None", "NaT"):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _section(
+    number: int, run: RunTables, cell: compare.Cell, figures: list[Figure] | None
+) -> RunSection:
+    events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
+    return RunSection(
+        anchor=f"run-{number}",
+        tables=run,
+        summary=run.summary,
+        cell=cell,
+        figures=figures,
+        witness=_timeline(witness_of(run.verdict)),
+        events=[{str(k): v for k, v in event.items()} for event in events[:MOST_EVENTS]],
+        events_total=len(events),
+    )
+
+
+def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
+    """Each line with the time since the first one began."""
+    first_ns = min((line.operation.invoked_ns for line in lines), default=0)
+    return [
+        (
+            "0"
+            if line.operation.invoked_ns == first_ns
+            else "+" + duration(line.operation.invoked_ns - first_ns),
+            line,
+        )
+        for line in lines
+    ]
+
+
+def _draw(runs: Sequence[RunTables], repeats: Sequence[int]) -> list[list[Figure] | None]:
+    """The charts of each run. First runs of a cell go first; when the page is full, None."""
+    from reports.charts import charts
+
+    drawings: list[list[Figure] | None] = [None] * len(runs)
+    size = 0
+    points = max(100, min(600, MOST_POINTS // len(runs)))
+    for number in sorted(range(len(runs)), key=lambda n: repeats[n]):
+        if size > MOST_CHART_BYTES:
+            break
+        figures = []
+        for view in charts(runs[number], most_points=points):
+            svg = inline_svg(view.svg(), f"r{number + 1}-{view.name}", view.title)
+            columns, rows = _numbers(view.data)
+            figures.append(Figure(view, svg, columns, rows))
+            size += len(svg)
+        drawings[number] = figures
+    return drawings
+
+
+def _numbers(data: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    rows = [[plain(value) for value in row] for row in data.itertuples(index=False)]
+    return [str(column) for column in data.columns], rows
+
+
+# -- SVG ---------------------------------------------------------------------------------------
+
+_GEOMETRY = re.compile(r'( (?:d|transform|x|y|x1|x2|y1|y2|width|height)=")([^"]*)"')
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
+_SYMBOL = re.compile(r'<path transform="translate\((-?[\d.]+),(-?[\d.]+)\)" (d="[^"]*"[^>]*)/>')
+
+
+def inline_svg(svg: str, prefix: str, label: str) -> Markup:
+    """A drawing of vl-convert for use inside a page: ids made unique, colours as CSS variables,
+    coordinates rounded, repeated marks written once."""
+    from reports.charts import COLOURS
+
+    svg = re.sub(r' (?:xmlns(?::xlink)?|version|aria-[a-z]+|role|pointer-events)="[^"]*"', "", svg)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}-")
+    for name, colour in COLOURS.items():
+        svg = svg.replace(f'"{colour}"', f'"var(--{name})"')
+    svg = _GEOMETRY.sub(lambda m: m[1] + _LONG_NUMBER.sub(_rounded, m[2]) + '"', svg)
+    svg = _SYMBOL.sub(_Symbols(svg, prefix), svg)
+    head = f'<svg role="img" aria-label="{html.escape(label, quote=True)}"'
+    return Markup(re.sub(r'^<svg(.*?) width="[\d.]+" height="[\d.]+"', head + r"\1", svg, count=1))
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.1f}".removesuffix(".0").replace("-0.0", "0")
+
+
+class _Symbols:
+    """Replaces marks that occur often by references to the first of them."""
+
+    def __init__(self, svg: str, prefix: str) -> None:
+        shapes = Counter(match[3] for match in _SYMBOL.finditer(svg))
+        self._ids = {
+            shape: f"{prefix}-m{number}"
+            for number, shape in enumerate(shape for shape, count in shapes.items() if count > 4)
+        }
+        self._defined: set[str] = set()
+
+    def __call__(self, match: re.Match[str]) -> str:
+        x, y, shape = match.groups()
+        name = self._ids.get(shape)
+        if name is None:
+            return match[0]
+        define = ""
+        if shape not in self._defined:
+            self._defined.add(shape)
+            define = f'<defs><path id="{name}" {shape}/></defs>'
+        return f'{define}<use href="#{name}" x="{x}" y="{y}"/>'

@@ -1,0 +1,122 @@
+"""The figures of a run, small enough to print and to compare."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bench.checkers.witness import sentence
+from bench.run_folder import Verdict, WitnessLine
+
+
+class Phases(msgspec.Struct, kw_only=True):
+    """A figure before, during and after the faults; None where there is no such phase or no
+    operation in it. Without a fault everything is *before*."""
+
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+
+
+class Availability(msgspec.Struct, kw_only=True):
+    """ok / wanted, 0..1. ``majority`` and ``minority``: the sides of a partition, during it."""
+
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+    majority: float | None = None
+    minority: float | None = None
+
+
+class Operations(msgspec.Struct, kw_only=True):
+    """How many operations of the load ended how."""
+
+    ok: int = 0
+    fail: int = 0
+    info: int = 0
+
+
+class Latency(msgspec.Struct, kw_only=True):
+    """Quantiles of the latency of ok operations: those of the phase *during* if there is one."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+class StaleReads(msgspec.Struct, kw_only=True):
+    """Reads that returned a value after a newer one was acknowledged. ``fraction`` of all reads;
+    for how long there had been a newer one, at the median and at worst (seconds)."""
+
+    fraction: float
+    median_s: float | None = None
+    worst_s: float | None = None
+
+
+class Setup(msgspec.Struct, kw_only=True):
+    """What the figures were measured with."""
+
+    nodes: int
+    offered_per_s: float | None = None
+    cores: int | None = None
+    broker: str | None = None
+
+
+class RunSummary(msgspec.Struct, kw_only=True):
+    """The figures of a run, as ``--json`` prints them.
+
+    ``throughput``: ok operations/s. ``recovery_s``: from the first fault applied until the majority
+    side served for a full second again; None: there was no fault, or it never did
+    (`bench.checkers.availability`).
+
+    Beyond the documented core: ``latency_ms``; ``elections`` (leaders that came up after the load
+    began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
+    workload wanted and could not send); ``stale_reads``; ``converged_s`` (after the heal, an upper
+    bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
+    ``missing`` (what the folder does not have).
+    """
+
+    experiment: str
+    protocol: str
+    target: str
+    seed: int
+    folder: str
+    claim: str
+    verdict: str
+    measured_model: str
+    throughput: Phases
+    availability: Availability
+    recovery_s: float | None
+    operations: Operations
+    converged: bool | None
+    latency_ms: Latency
+    elections: int | None
+    simulated: bool
+    dropped: int
+    stale_reads: StaleReads | None
+    converged_s: float | None
+    counterexample: str | None
+    reason: str
+    setup: Setup
+    missing: list[str]
+
+
+SHOWN = 60
+"""Longer values are cut to so many characters where they are shown."""
+
+
+def cut(text: str, most: int = SHOWN) -> str:
+    """``text``, shortened with an ellipsis if it is long."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
+    """The first witness that a checker gave, by invocation."""
+    for check in verdict.checks if verdict else []:
+        if check.verdict == "invalid" and check.witness:
+            return sorted(check.witness, key=lambda line: line.operation.invoked_ns)
+    return []
+
+
+def counterexample(verdict: Verdict | None) -> str | None:
+    """The witness as one sentence, None if there is none."""
+    lines = witness_of(verdict)
+    return cut(sentence(lines), 400) if lines else None
