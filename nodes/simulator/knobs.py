@@ -48,8 +48,17 @@ KNOBS: dict[str, Knobs] = {
         [_DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 3.0}],
         [_DEFAULT, {"fanout": 1}, {"rounds": 1}, {"buckets": 1}],
     ],
+    "QuorumParameters": [
+        [_DEFAULT, {"retransmit_interval_s": 0.05}, {"retransmit_interval_s": 1.0}],
+        [_DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 5.0}],
+        [_DEFAULT, {"timeout_s": 0.5}],
+    ],
 }
 """By the name of the class in `Replica.PARAMETERS`; variants and mutants share it."""
+
+RETRY_AT_THE_SAME_NODE = frozenset({"QuorumParameters"})
+"""Protocols that say that they apply a request at most once only if its client retries at the node
+it asked first. Their clients do."""
 
 
 def knobs_of(replica: type[Replica]) -> Knobs:

@@ -28,7 +28,7 @@ from nodes.registry import PROTOCOLS, Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis, draw_tape
 from nodes.simulator.host import Timing
-from nodes.simulator.knobs import knobs_of
+from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE, knobs_of
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
 
@@ -92,6 +92,7 @@ def simulate(
     setup: Setup | None = None,
     parameters: Mapping[str, Any] | None = None,
     trace: bool = False,
+    finish: bool = True,
 ) -> SimulationResult:
     """Run one seed. ``tape``, ``setup``: instead of those drawn from the seed; ``parameters``: on
     top of the setup's. Raises nodes.registry.InvalidConfiguration.
@@ -105,7 +106,7 @@ def simulate(
         setup = msgspec.structs.replace(setup, parameters={**setup.parameters, **parameters})
     if nodes is None:
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
-    return _Run(protocol, seed, nodes, duration_s, tape, setup, trace).result()
+    return _Run(protocol, seed, nodes, duration_s, tape, setup, trace, finish).result()
 
 
 def draw_setup(protocol: Protocol, seed: int) -> Setup:
@@ -131,6 +132,8 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         retry_after_s=pick(0.05, 0.3),
         loss=pick(0.0, 0.0, 0.02),
     )
+    if manners.retry == "other" and protocol.replica.PARAMETERS.__name__ in RETRY_AT_THE_SAME_NODE:
+        manners = msgspec.structs.replace(manners, retry="same")
     quality = Quality(
         latency_s=pick(0.0002, 0.001, 0.003, 0.02),
         jitter_s=pick(0.0, 0.0005, 0.005),
@@ -166,7 +169,9 @@ class _Run:
         tape: Sequence[Fault] | None,
         setup: Setup,
         trace: bool,
+        finish: bool,
     ) -> None:
+        self.finish = finish
         self.protocol = protocol
         self.seed = seed
         self.duration_s = duration_s
@@ -245,6 +250,8 @@ class _Run:
         self.cluster.timeline.at(COMPARE_EVERY_S, self._compare)
         self.cluster.run(self.duration_s)
         self.load.stop()
+        if not self.finish:
+            return
         self._heal()
         core = self._choose_core()
         self._phase("core", core)

@@ -1,0 +1,195 @@
+"""The smallest failing schedule: greedy removal of faults, clients, nodes and time.
+
+Each candidate is a whole run from the same seed with less in it; it is kept if it still fails in
+the same way. Separate random streams see to it that what is left does mostly what it did before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from nodes.registry import InvalidConfiguration, Protocol
+from nodes.simulator.faults import Fault
+from nodes.simulator.host import Timing
+from nodes.simulator.load import Manners
+from nodes.simulator.network import Quality
+from nodes.simulator.simulate import Setup, SimulationResult, simulate
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that makes a run, but the protocol. ``finish``: with its last two phases."""
+
+    seed: int
+    nodes: int
+    duration_s: float
+    setup: Setup
+    tape: list[Fault]
+    finish: bool = True
+
+    @classmethod
+    def of(cls, result: SimulationResult) -> Case:
+        """The case that gave ``result``."""
+        return cls(
+            seed=result.seed,
+            nodes=result.nodes,
+            duration_s=result.duration_s,
+            setup=result.setup,
+            tape=result.tape,
+        )
+
+    def run(self, protocol: Protocol, *, trace: bool = False) -> SimulationResult:
+        """Run it again."""
+        return simulate(
+            protocol,
+            self.seed,
+            nodes=self.nodes,
+            duration_s=self.duration_s,
+            setup=self.setup,
+            tape=self.tape,
+            trace=trace,
+            finish=self.finish,
+        )
+
+
+def shrink(
+    protocol: Protocol,
+    result: SimulationResult,
+    check_of: Callable[[SimulationResult], str | None],
+    *,
+    budget_events: int = 2_500_000,
+) -> Case:
+    """The smallest case found that fails by the same check as ``result``; about ``budget_events``
+    events are spent on the search (100,000 take a second or less). ``check_of``: the name of the
+    check by which a run fails, None if it does not.
+    Raises ValueError if ``result`` itself does not fail."""
+    wanted = check_of(result)
+    if wanted is None:
+        raise ValueError(f"seed {result.seed} does not fail, there is nothing to shrink")
+    best, events = Case.of(result), result.events
+
+    def improve(candidates: Iterator[Case], slack: float) -> bool:
+        nonlocal best, events, budget_events
+        for candidate in candidates:
+            if budget_events <= 0:
+                return False
+            try:
+                again = candidate.run(protocol)
+            except InvalidConfiguration:
+                continue  # Parameters that need each other.
+            budget_events -= again.events + 500
+            if check_of(again) == wanted and again.events < slack * events:
+                best, events = candidate, again.events
+                return True
+        return False
+
+    # Less may take a little longer to fail; once nothing can be taken away, other seeds may have
+    # the luck to fail sooner, and then perhaps with less.
+    while improve(_smaller(best), 1.02) or improve(_luckier(best), 0.9):
+        pass
+    return best
+
+
+def _luckier(case: Case) -> Iterator[Case]:
+    """The same faults, and then bolder cuts, under other seeds."""
+    replace = msgspec.structs.replace
+    for luck in range(1, 25):
+        lucky = replace(case, seed=case.seed + luck * 1_000_003)
+        yield lucky
+        for factor in (0.3, 0.6):
+            yield _faster(lucky, factor)
+            yield _cut(lucky, factor)
+
+
+def _cut(case: Case, factor: float) -> Case:
+    """The first part of it."""
+    duration_s = round(case.duration_s * factor, 3)
+    tape = [fault for fault in case.tape if fault.at_s < duration_s]
+    return msgspec.structs.replace(case, duration_s=duration_s, tape=tape)
+
+
+def _faster(case: Case, factor: float) -> Case:
+    """The same story in less time."""
+    replace = msgspec.structs.replace
+    return replace(
+        case,
+        duration_s=round(case.duration_s * factor, 3),
+        tape=[
+            replace(fault, at_s=round(fault.at_s * factor, 4), for_s=round(fault.for_s * factor, 4))
+            for fault in case.tape
+        ],
+    )
+
+
+def _smaller(case: Case) -> Iterator[Case]:
+    """Candidates with less in them, the boldest first."""
+    replace = msgspec.structs.replace
+    if case.finish:
+        yield replace(case, finish=False)
+    for factor in (0.25, 0.5, 0.8, 0.95):
+        yield _cut(case, factor)
+    for factor in (0.5, 0.8):
+        yield _faster(case, factor)
+    for tape in _shorter(case.tape):
+        yield replace(case, tape=tape)
+    habits = case.setup.habits
+    for clients in (1, habits.clients // 2, habits.clients - 1):
+        if 1 <= clients < habits.clients:
+            yield _with_habits(case, clients=clients)
+    if habits.keys > 1:
+        yield _with_habits(case, keys=1)
+    if case.nodes > 3:
+        used = _nodes_named(case.tape)
+        if f"n{case.nodes}" not in used:
+            yield replace(case, nodes=case.nodes - 1)
+        yield replace(case, nodes=case.nodes - 1, tape=_without(case.tape, f"n{case.nodes}"))
+    if habits.think_s < 1.0:
+        yield _with_habits(case, think_s=habits.think_s * 3)
+    setup = case.setup
+    for name, plain in (("quality", Quality()), ("manners", Manners()), ("timing", Timing())):
+        if getattr(setup, name) != plain:
+            yield replace(case, setup=replace(setup, **{name: plain}))
+    for name in setup.parameters:
+        fewer = {key: value for key, value in setup.parameters.items() if key != name}
+        yield replace(case, setup=replace(setup, parameters=fewer))
+
+
+def _with_habits(case: Case, **changes: float) -> Case:
+    replace = msgspec.structs.replace
+    habits = replace(case.setup.habits, **changes)
+    return replace(case, setup=replace(case.setup, habits=habits))
+
+
+def _shorter(tape: Sequence[Fault]) -> Iterator[list[Fault]]:
+    """Without a half, a quarter ... down to one fault."""
+    size = max(1, len(tape) // 2)
+    while tape:
+        for start in range(0, len(tape), size):
+            yield [*tape[:start], *tape[start + size :]]
+        if size == 1:
+            return
+        size //= 2
+
+
+def _nodes_named(tape: Sequence[Fault]) -> str:
+    return " ".join(str(fault.args) for fault in tape)
+
+
+def _without(tape: Sequence[Fault], node: str) -> list[Fault]:
+    """The faults that do not name ``node``; where one names it among others, the others stay."""
+    kept: list[Fault] = []
+    for fault in tape:
+        args = dict(fault.args)
+        if args.get("node") == node:
+            continue
+        if "nodes" in args:
+            args["nodes"] = [name for name in args["nodes"] if name != node]
+            if not args["nodes"]:
+                continue
+        if "groups" in args:
+            args["groups"] = [[n for n in group if n != node] for group in args["groups"]]
+        if args.get("links"):
+            args["links"] = [link for link in args["links"] if node not in link]
+        kept.append(msgspec.structs.replace(fault, args=args))
+    return kept
