@@ -18,12 +18,14 @@ Measured from *intended* send times, so that a load that waits for a slow answer
   others.
 - Final reads are no part of the load.
 
-``recovery_s``: from the time the first fault was applied until the first instant from which, for
-one full second, at least 99% of the operations that were intended on the majority side (on all
-nodes if there is no partition) ended ok. 0.0: never disturbed; None: no fault, or never recovered
-within the load. Because an operation may wait long and still end ok, ``longest_silence_s`` stands
-beside it: the longest time without an ok answer on that side, between the first fault and the last
-heal.
+``recovery_s``: from the time the first fault was applied until the majority side (all nodes if
+there is no partition) served again: the first instant from which, for one full second, at least 99%
+of the operations that were intended there ended ok, and not before its last *silence* was over.
+A silence is a time without any ok answer, of `SILENCE_S` at least (at low rates: of ten times the
+mean gap between intended operations); without it a protocol that lets operations wait through an
+election, and answers them all in the end, would seem undisturbed. 0.0: never disturbed; None: no
+fault, or never recovered within the load. ``longest_silence_s``: on that side, between the first
+fault and the last heal.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ FINAL_PROCESS_PREFIX = "final"
 
 SECOND_NS = 1_000_000_000
 RECOVERED_SHARE = 0.99
+SILENCE_S = 0.25
 _FAR = 1 << 62
 
 
@@ -231,16 +234,37 @@ def _measure(
         side = np.isin(load.node, np.array(partitions[0][0], np.str_))
     end = manifest.load_ended_ns
     end = int(load.intended[-1]) + 1 if end is None else end
-    details["recovery_s"] = recovery_s(load.intended[side], load.ok[side], load.dropped, first, end)
     silent_until = spans.after.start_ns if spans.after else end
-    answers = load.completed[side & load.ok]
-    answers = np.sort(answers[(answers >= first) & (answers <= silent_until)])
-    gaps = np.diff(np.concatenate(([first], answers, [silent_until])))
-    details["longest_silence_s"] = float(gaps.max()) / SECOND_NS
+    details["recovery_s"] = _served_again_s(load, side, first, silent_until, end)
+    details["longest_silence_s"] = (
+        float(_gaps(load, side, first, silent_until)[1].max()) / SECOND_NS
+    )
     if spans.after is not None:
-        details["recovery_after_heal_s"] = recovery_s(
-            load.intended, load.ok, load.dropped, spans.after.start_ns, end
-        )
+        details["recovery_after_heal_s"] = _served_again_s(load, everywhere, silent_until, end, end)
+
+
+def _gaps(load: _Load, side: Bools, from_ns: int, until_ns: int) -> tuple[Int64s, Int64s]:
+    """Where the times without an ok answer on ``side`` end, and how long they are."""
+    answers = load.completed[side & load.ok]
+    answers = np.sort(answers[(answers >= from_ns) & (answers <= until_ns)])
+    ends = np.concatenate((answers, [until_ns]))
+    return ends, np.diff(np.concatenate(([from_ns], ends)))
+
+
+def _served_again_s(
+    load: _Load, side: Bools, from_ns: int, until_ns: int, load_ended_ns: int
+) -> float | None:
+    """See ``recovery_s`` in the header; silences count between ``from_ns`` and ``until_ns``."""
+    seconds = recovery_s(load.intended[side], load.ok[side], load.dropped, from_ns, load_ended_ns)
+    if seconds is None:
+        return None
+    wanted = int(((load.intended >= from_ns) & (load.intended < until_ns))[side].sum())
+    usual_ns = (until_ns - from_ns) / wanted if wanted else 0.0
+    ends, lengths = _gaps(load, side, from_ns, until_ns)
+    # The last gap is cut off by the end of the interval: it shows a silence only by its length.
+    silences = ends[lengths >= max(SILENCE_S * SECOND_NS, 10 * usual_ns)]
+    last_ns = int(silences[-1]) if len(silences) else from_ns
+    return max(seconds, (last_ns - from_ns) / SECOND_NS)
 
 
 def _count(load: _Load, parts: Sequence[Window], side: Bools) -> dict[str, Any]:
