@@ -1,11 +1,15 @@
 """Every protocol by name: its replica class, what it claims and what it offers.
 
-A protocol of your own joins by `register` (see docs/ADDING_A_PROTOCOL.md).
+A protocol of your own joins by `register`, called in a file of its own that `load_file` imports (see
+docs/ADDING_A_PROTOCOL.md).
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -58,6 +62,7 @@ class Protocol(msgspec.Struct, frozen=True):
 
 
 PROTOCOLS: dict[str, Protocol] = {}
+_LOADED: dict[Path, tuple[Protocol, ...]] = {}
 
 
 def register(protocol: Protocol) -> None:
@@ -76,6 +81,36 @@ def get(name: str) -> Protocol:
         raise InvalidConfiguration(f"unknown protocol {name!r}; known: {known}") from None
 
 
+def load_file(path: str | Path) -> tuple[Protocol, ...]:
+    """Import a Python file and return the protocols that it registers. A file that was loaded
+    before is not imported again. Raises InvalidConfiguration, and then nothing is registered."""
+    file = Path(path).resolve()
+    if file in _LOADED:
+        return _LOADED[file]
+    if not file.is_file():
+        raise InvalidConfiguration(f"there is no protocol file {path}")
+    name = f"capbench_protocol_{file.stem}_{len(_LOADED)}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise InvalidConfiguration(f"{path} is not a Python file (its name must end in .py)")
+    known = set(PROTOCOLS)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        found = tuple(protocol for key, protocol in PROTOCOLS.items() if key not in known)
+        if not found:
+            raise InvalidConfiguration("it registers no protocol")
+    except Exception as error:
+        del sys.modules[name]
+        for key in set(PROTOCOLS) - known:
+            del PROTOCOLS[key]
+        what = "" if isinstance(error, InvalidConfiguration) else f"{type(error).__name__}: "
+        line = " ".join(str(error).split())
+        raise InvalidConfiguration(f"protocol file {path}: {what}{line}") from error
+    _LOADED[file] = found
+    return found
+
+
 def node_ids(count: int) -> tuple[str, ...]:
     """``n1`` to ``n<count>``. Raises InvalidConfiguration for fewer than one."""
     if count < 1:
@@ -90,6 +125,7 @@ __all__ = [
     "Parameters",
     "Protocol",
     "get",
+    "load_file",
     "node_ids",
     "register",
 ]
