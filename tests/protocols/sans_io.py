@@ -159,6 +159,12 @@ class Cluster:
             self._gate(id, position, what)
         self.step(id, Durable(node.durable))
 
+    def sync_all(self) -> None:
+        """Every node that runs syncs."""
+        for id in self.ids:
+            if self.nodes[id].unsynced:
+                self.sync(id)
+
     def crash(self, id: str, *, surviving: int = 0) -> None:
         """Lose the writes that are not synced, but for the first ``surviving``."""
         node = self.nodes[id]

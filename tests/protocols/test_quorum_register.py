@@ -22,7 +22,7 @@ from nodes.protocols.quorum_register import (
     QuorumParameters,
     QuorumRegister,
 )
-from tests.protocols.sans_io import Cluster
+from tests.protocols.sans_io import Cluster, Packet
 
 QUIET: dict[str, Any] = {"anti_entropy_interval_s": 1e6}
 """For cases that are about quorums alone."""
@@ -737,7 +737,7 @@ class Clients:
 
 
 def random_run(
-    seed: int, parameters: dict[str, Any] | None = None, steps: int = 150
+    seed: int, parameters: dict[str, Any] | None = None, steps: int = 250
 ) -> tuple[Cluster, Clients]:
     rng = random.Random(seed)
     c = Cluster(
@@ -748,11 +748,33 @@ def random_run(
         autosync=False,
     )
     clients = Clients(c, rng, 3)
-    for _ in range(steps):
-        if rng.random() < 0.25 and len(clients.history) < 14:
+    # Between turmoil, in which little ends, and calm, in which operations end while messages of
+    # some kinds are very late: so that each quorum misses something.
+    calm = rng.choice([0.0, 0.95, 1.0])
+    late = {kind: rng.choice([0.02, 0.2, 0.8]) for kind in QuorumRegister.MESSAGES}
+    power_cuts, syncs = rng.choice([(0.0, 1.0), (0.05, 0.2)])
+    due: dict[Packet, int] = {}
+    for now in range(steps):
+        if rng.random() < 0.15 and len(clients.history) < 20:
             clients.act()
-        else:
+        elif rng.random() >= calm:
             c.disturb(rng)
+        elif rng.random() < power_cuts:
+            id = rng.choice(c.ids)
+            c.crash(id, surviving=rng.randrange(len(c.nodes[id].unsynced) + 1))
+            c.restart(id)
+        else:
+            if rng.random() < syncs:
+                c.sync_all()
+            for packet in c.network:
+                if packet not in due:
+                    is_late = rng.random() < late[type(packet.msg)]
+                    due[packet] = now + (rng.randrange(20, 120) if is_late else 0)
+            packets = [packet for packet in c.network if due[packet] <= now]
+            if packets:
+                packet = rng.choice(packets)
+                c.network.remove(packet)
+                c.receive(packet)
     c.heal()
     c.run(20.0)
     for name in list(clients.open):
