@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WIDTH = 760
 HEIGHT = 190
 ROW_HEIGHT = 30
-MOST_BINS = 160
+MOST_BINS = 80
 TABLE_BINS = 20
 BIN_WIDTHS_S = [0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]
 
@@ -89,6 +89,8 @@ class ChartView:
 
 def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
     """The charts for which the run has data, in reading order."""
+    if witness_of(run.verdict):
+        yield witness(run, witness_of(run.verdict))
     if len(run.operations):
         yield rate(run)
         yield availability(run)
@@ -98,8 +100,6 @@ def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
         yield fault_gantt(run)
     if (run.nodes["role"] == "leader").any():
         yield roles(run)
-    if witness_of(run.verdict):
-        yield witness(run, witness_of(run.verdict))
 
 
 def bin_width_s(span_s: float, most: int) -> float:
@@ -152,7 +152,7 @@ def availability(run: RunTables) -> ChartView:
     def share(width_s: float) -> pd.DataFrame:
         edges = _edges(run, width_s)
         middles = edges[:-1] + width_s / 2
-        operations = run.operations
+        operations = run.operations[~run.operations["straddles"]]
         sides = [s for s in ("majority", "minority") if (operations["side"] == s).any()]
         rows = []
         for side in sides or ["all"]:
@@ -172,7 +172,7 @@ def availability(run: RunTables) -> ChartView:
             )
         return pd.concat(rows)
 
-    width_s = bin_width_s(run.end_s, MOST_BINS // 4)
+    width_s = bin_width_s(run.end_s, MOST_BINS // 2)
     data = share(width_s)
     lines = (
         alt.Chart(data)
@@ -187,12 +187,14 @@ def availability(run: RunTables) -> ChartView:
         )
     )
     sided = (data["side"] != "all").any()
+    straddlers = int(run.operations["straddles"].sum())
+    late = f" Left out: {straddlers} that were answered only after the phase." if straddlers else ""
     return ChartView(
         name="availability",
         title="Availability" + (" on each side of the cut" if sided else ""),
         how="1 means that every operation wanted in that moment ended ok, 0 that none did"
         + ("; majority and minority are the nodes that were asked." if sided else "."),
-        note=f"Bins of {width_s:g} s by the time at which the operation was wanted.",
+        note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + late,
         chart=_framed(run, [lines]),
         data=_wide(share(bin_width_s(run.end_s, TABLE_BINS)), "side", "availability"),
     )
@@ -427,7 +429,7 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
     ]
     return ChartView(
         name="witness",
-        title="The witness",
+        title="The witness, drawn",
         how="Each row is one operation from its begin to its end, in order: no single order of "
         "them all explains what they returned.",
         note="Very short operations are drawn wider than they were.",
@@ -448,6 +450,7 @@ def _time(run: RunTables, field: str = "t_s") -> alt.X:
         f"{field}:Q",
         title="seconds after the load began",
         scale=alt.Scale(domain=[0, run.end_s], nice=False, clamp=True),
+        axis=alt.Axis(tickCount=10),
     )
 
 
@@ -541,7 +544,7 @@ def _framed(
             autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
             aria=False,
             font="system-ui, sans-serif",
-            padding=4,
+            padding={"left": 16, "top": 4, "right": 16, "bottom": 4},
         )
         .configure_view(stroke=None)
         .configure_axis(

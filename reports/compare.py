@@ -26,6 +26,9 @@ STRENGTH = ["none", "eventual", "causal", "sequential", "linearizable"]
 SHORT_CLAIMS = {"linearizable": "lineariz."}
 MODEL_WORDS = {"none": "not even eventual"}
 MARKS = "*†‡§¶"
+COLUMNS = (
+    "op/s and p99: while the fault was on · back in: from the fault until all were answered again"
+)
 LEGEND = (
     "holds = the claim was not refuted · REFUTED = a counterexample is shown · "
     "unknown = not enough load or budget"
@@ -265,7 +268,9 @@ def _answers(cells: Sequence[Cell]) -> str:
             return f"the majority got {_share(majority)}"
         if majority is None or (majority == minority == 1):
             return f"both sides of the cut got {_share(minority)}"
-        return f"the cut-off minority got {_share(minority)}, the majority {_share(majority)}"
+        back = {cell.back_in for cell in parted}
+        wait = f" (back in {back.pop()})" if len(back) == 1 and back != {seconds(0)} else ""
+        return f"the cut-off minority got {_share(minority)}, the majority {_share(majority)}{wait}"
     faulty = [cell for cell in cells if cell.has_fault]
     if faulty:
         return f"clients got {_share(_least(faulty, 'availability.during'))} during the faults"
@@ -347,6 +352,8 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
     lines.append("")
     for note, mark in notes.items():
         lines += _wrap(f" {mark} ", note)
+    if any(cell.has_fault for cell in grid.cells.values()):
+        lines += _wrap(" ", COLUMNS)
     lines += _wrap(" ", LEGEND)
     return "\n".join(lines) + "\n"
 

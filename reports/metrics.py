@@ -72,8 +72,9 @@ class RunTables:
 
     ``operations``, one row per operation of the load (final reads are left out): process, id, op,
     key, node, outcome (ok / fail / info), error, value (as text, cut if long), intended_s,
-    invoked_s, completed_s, latency_ms, phase (before / during / after / None: between them), side
-    (majority / minority / None: by the partition that was on, or was last, or comes first).
+    invoked_s, completed_s, latency_ms, phase (before / during / after / None: between them),
+    straddles (answered only after its phase was over), side (majority / minority / None: by the
+    partition that was on, or was last, or comes first).
 
     ``faults``: number, fault, label, nodes, planned_s, applied_s, heal_started_s, healed_s, error.
 
@@ -266,18 +267,22 @@ def _place(
     spans: Windows | None,
     origin_ns: int,
 ) -> None:
-    """Add the columns ``phase`` and ``side``, both by the intended time."""
+    """Add the columns ``phase``, ``straddles`` and ``side``, by the intended time."""
     import numpy as np
     import pandas as pd
 
     intended_s = operations["intended_s"].to_numpy()
+    completed_s = operations["completed_s"].to_numpy()
     phase = np.full(len(operations), None, dtype=object)
+    straddles = np.zeros(len(operations), dtype=bool)
     side = np.full(len(operations), None, dtype=object)
     if spans is not None:
         named = [("before", spans.before), *(("during", window) for window in spans.during)]
         for name, window in [*named, *([("after", spans.after)] if spans.after else [])]:
             start_s, stop_s = ((t - origin_ns) / 1e9 for t in (window.start_ns, window.end_ns))
-            phase[(intended_s >= start_s) & (intended_s < stop_s)] = name
+            here = (intended_s >= start_s) & (intended_s < stop_s)
+            phase[here] = name
+            straddles |= here & window.changes_at_end & (completed_s > stop_s)
     node = operations["node"].astype(object).to_numpy()
     begins_s = -math.inf
     for fault in faults:
@@ -290,6 +295,7 @@ def _place(
         side[here & np.isin(node, np.array(minority, dtype=object))] = "minority"
         begins_s = (fault.applied_ns - origin_ns) / 1e9
     operations["phase"] = pd.Categorical(phase, ["before", "during", "after"])
+    operations["straddles"] = straddles
     operations["side"] = pd.Categorical(side, ["majority", "minority"])
 
 

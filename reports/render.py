@@ -21,10 +21,10 @@ import jinja2
 from markupsafe import Markup
 
 from bench.checkers.witness import duration
-from bench.run_folder import BadRunFolder, WitnessLine
+from bench.run_folder import BadRunFolder, Check, WitnessLine
 from reports import compare
 from reports.metrics import RunTables, load
-from reports.summary import RunSummary, witness_of
+from reports.summary import RunSummary, refuted_check, witness_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +59,7 @@ class RunSection:
     summary: RunSummary
     cell: compare.Cell
     figures: list[Figure] | None
+    refuted: Check | None
     witness: list[tuple[str, WitnessLine]]
     events: list[dict[str, Any]]
     events_total: int
@@ -160,6 +161,7 @@ def _section(
         summary=run.summary,
         cell=cell,
         figures=figures,
+        refuted=refuted_check(run.verdict),
         witness=_timeline(witness_of(run.verdict)),
         events=[{str(k): v for k, v in event.items()} for event in events[:MOST_EVENTS]],
         events_total=len(events),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bench.checkers.witness import sentence
-from bench.run_folder import Verdict, WitnessLine
+from bench.run_folder import Check, Verdict, WitnessLine
 
 
 class Phases(msgspec.Struct, kw_only=True):
@@ -108,12 +108,16 @@ def cut(text: str, most: int = SHOWN) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def refuted_check(verdict: Verdict | None) -> Check | None:
+    """The first check that found a counterexample."""
+    checks = verdict.checks if verdict else []
+    return next((c for c in checks if c.verdict == "invalid" and c.witness), None)
+
+
 def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
     """The first witness that a checker gave, by invocation."""
-    for check in verdict.checks if verdict else []:
-        if check.verdict == "invalid" and check.witness:
-            return sorted(check.witness, key=lambda line: line.operation.invoked_ns)
-    return []
+    check = refuted_check(verdict)
+    return sorted(check.witness, key=lambda each: each.operation.invoked_ns) if check else []
 
 
 def counterexample(verdict: Verdict | None) -> str | None:
