@@ -1,7 +1,7 @@
 """Every protocol by name: its replica class, what it claims and what it offers.
 
-A protocol of your own joins by `register`, called in a file of its own that `load_file` imports (see
-docs/ADDING_A_PROTOCOL.md).
+A protocol of your own joins by `register`, called in a file of its own that `load_file` imports
+(see docs/ADDING_A_PROTOCOL.md).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from nodes.effects import Config, OperationKind, Parameters, Replica
+from nodes.protocols.detector import Detector
 from nodes.protocols.gossip import Gossip
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import Raft
@@ -62,12 +63,23 @@ class Protocol(msgspec.Struct, frozen=True):
 
 
 PROTOCOLS: dict[str, Protocol] = {}
+"""The protocols that hold data: those that are listed, compared and held to every test."""
+INTERNAL: dict[str, Protocol] = {
+    "heartbeat": Protocol(
+        name="heartbeat",
+        replica=Detector,
+        claim="eventual",
+        operations=(),
+        summary="no data: heartbeats only, to measure failure detectors",
+    )
+}
+"""Protocols without operations. They run when asked for by name (`get`)."""
 _LOADED: dict[Path, tuple[Protocol, ...]] = {}
 
 
 def register(protocol: Protocol) -> None:
     """Make a protocol known by its name. Raises InvalidConfiguration for a name that is taken."""
-    if protocol.name in PROTOCOLS:
+    if protocol.name in PROTOCOLS or protocol.name in INTERNAL:
         raise InvalidConfiguration(f"there is a protocol {protocol.name!r} already")
     PROTOCOLS[protocol.name] = protocol
 
@@ -75,7 +87,7 @@ def register(protocol: Protocol) -> None:
 def get(name: str) -> Protocol:
     """The protocol of that name. Raises InvalidConfiguration that lists the known ones."""
     try:
-        return PROTOCOLS[name]
+        return PROTOCOLS[name] if name in PROTOCOLS else INTERNAL[name]
     except KeyError:
         known = ", ".join(sorted(PROTOCOLS))
         raise InvalidConfiguration(f"unknown protocol {name!r}; known: {known}") from None
@@ -119,6 +131,7 @@ def node_ids(count: int) -> tuple[str, ...]:
 
 
 __all__ = [
+    "INTERNAL",
     "PROTOCOLS",
     "InvalidConfiguration",
     "Model",
