@@ -186,7 +186,7 @@ def test_nothing_outlives_a_runner_that_is_killed(workspace: Path) -> None:
     runner = start_run(workspace)
     wait_for(lambda: len(leftovers(workspace)) >= 6, "the cluster to start")
     runner.kill()
-    runner.wait()
+    runner.communicate()
     wait_for(lambda: leftovers(workspace) == [], "everything to be gone")
 
 
