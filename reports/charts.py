@@ -381,44 +381,45 @@ def role_spans(run: RunTables) -> pd.DataFrame:
 
 def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
     """The operations of a witness as intervals, one row each, in order of invocation."""
+    stamps = [line.operation.invoked_ns for line in lines]
+    ends = [line.operation.completed_ns for line in lines]
+    first, last = min(stamps), max([*stamps, *(end for end in ends if end is not None)])
+    unit_ns, unit = (1e9, "s") if last - first > 2e9 else (1e6, "ms")
+    span = max((last - first) / unit_ns, 1e-3)
+    margin = span * 0.05
     rows = []
-    stamps = [run.seconds(line.operation.invoked_ns) for line in lines]
-    ends = [
-        run.seconds(line.operation.completed_ns) if line.operation.completed_ns else None
-        for line in lines
-    ]
-    first, last = min(stamps), max([*stamps, *(e for e in ends if e is not None)])
-    margin = max((last - first) * 0.05, 0.0005)
-    for number, (line, end_s) in enumerate(zip(lines, ends, strict=True), 1):
+    for number, line in enumerate(lines, 1):
         record = line.operation
+        ended_ns = record.completed_ns
         rows.append(
             {
                 "row": f"{number}. {record.process} → {record.node or '?'}",
                 "operation": cut(line.role, 90),
-                "from_s": run.seconds(record.invoked_ns),
-                "to_s": last + margin if end_s is None else end_s,
-                "end": "open" if end_s is None else record.outcome,
+                "begin": (record.invoked_ns - first) / unit_ns,
+                "end": span + margin if ended_ns is None else (ended_ns - first) / unit_ns,
+                "outcome": "open" if ended_ns is None else record.outcome,
             }
         )
     data = pd.DataFrame(rows)
-    span = last - first + 2 * margin
     x = alt.X(
-        "from_s:Q",
-        title="seconds after the load began",
-        scale=alt.Scale(domain=[first - margin, last + margin], nice=False),
+        "begin:Q",
+        title=f"{unit} after the first began, {run.seconds(first):.3f} s into the load",
+        scale=alt.Scale(domain=[-margin, span + margin], nice=False),
+        axis=alt.Axis(tickCount=8),
     )
     y = alt.Y("row:N", title=None, sort=list(data["row"]), axis=alt.Axis(labelLimit=200))
     # An operation can be a thousand times shorter than the story: it stays a visible mark.
-    drawn = data.assign(to_s=np.maximum(data["to_s"], data["from_s"] + span * 0.004))
+    drawn = data.assign(end=np.maximum(data["end"], data["begin"] + span * 0.004))
+    shades = {**OUTCOMES, "open": GREY}
     bars = (
         alt.Chart(drawn)
         .mark_bar(height=10, yOffset=9)
-        .encode(x=x, x2="to_s:Q", y=y, color=_colour("end", {**OUTCOMES, "open": GREY}, drawn))
+        .encode(x=x, x2="end:Q", y=y, color=_colour("outcome", shades, drawn))
     )
-    right = drawn["from_s"] > first + span * 0.55
+    right = drawn["begin"] > span * 0.55
     sides: list[tuple[Any, Literal["left", "right"], str]] = [
-        (~right, "left", "from_s"),
-        (right, "right", "to_s"),
+        (~right, "left", "begin"),
+        (right, "right", "end"),
     ]
     texts = [
         alt.Chart(drawn[mask])
@@ -434,7 +435,7 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
         "them all explains what they returned.",
         note="Very short operations are drawn wider than they were.",
         chart=_framed(run, [bars, *texts], rows=len(data), row_height=46, bands=False),
-        data=data.round(6),
+        data=data.rename(columns={"begin": f"begin_{unit}", "end": f"end_{unit}"}).round(6),
     )
 
 
