@@ -175,6 +175,17 @@ def test_a_clock_that_jumps_neither_stops_elections_nor_disturbs_a_leader() -> N
     assert len(cluster.leaders) == 1
 
 
+def test_a_voter_gives_its_candidate_time() -> None:
+    cluster = RaftCluster(3)
+    cluster.now_s = cluster.nodes["n2"].timers["election"]
+    cluster.stand("n1")
+    cluster.deliver(dst="n2", kind=RequestVote)
+    assert cluster["n2"].vote == "n1"
+    cluster.fire("n2", "election")
+    assert cluster.find(src="n2", kind=PreVote) == []
+    assert cluster.nodes["n2"].timers["election"] > cluster.now_s
+
+
 # --- the log ---
 
 
@@ -262,6 +273,27 @@ def test_figure_8_an_entry_of_the_own_term_carries_the_older_ones_with_it() -> N
     cluster.drop()
     cluster.elect("n5")
     assert cluster["n5"].role == "candidate"
+
+
+def test_a_refusal_leads_to_the_last_entry_that_may_agree() -> None:
+    cluster = RaftCluster(2)
+    cluster.craft("n1", [1, 1, 1, 4, 4], term=4)
+    cluster.craft("n2", [1, 1, 1, 1, 1], term=4)
+    cluster.elect("n1")
+    cluster.append_to("n1", "n2")
+    assert [(p.msg.prev_index, len(p.msg.entries)) for p in cluster.find(src="n1")] == [(3, 3)]
+
+
+def test_what_is_on_its_way_to_a_silent_follower_is_bounded() -> None:
+    cluster = led(3, batch_entries=2)
+    cluster.cut = {("n3", "n1")}
+    sent = 0
+    for i in range(100):
+        cluster.ask("n1", "write", "x", i)
+        sent += sum(len(p.msg.entries) for p in cluster.find(dst="n3", kind=AppendEntries))
+        cluster.settle()
+    assert cluster["n1"].commit > 90
+    assert 32 <= sent <= 36
 
 
 def test_an_old_message_truncates_nothing() -> None:
@@ -419,6 +451,33 @@ def test_what_was_truncated_is_no_longer_durable() -> None:
     before = len(cluster.find(src="n2"))
     cluster.receive(beat)
     assert len(cluster.find(src="n2")) == before
+
+
+def test_what_a_snapshot_replaced_is_no_longer_durable() -> None:
+    cluster = led(3, snapshot_entries=10, snapshot_tail=0)
+    cluster.partition(["n1"], ["n2", "n3"])
+    for i in range(30):
+        cluster.ask("n1", "write", "lost", i)
+    cluster.elect("n2", voters=["n3"])
+    cluster.drop(dst="n1")
+    cluster.settle()
+    for i in range(30):
+        cluster.ask("n2", "write", "kept", i)
+        cluster.settle()
+    cluster.crash("n1")
+    cluster.restart("n1")
+    cluster.cut = set()
+    cluster.step("n1", Message("n2", AppendEntries(2, 0, 99, 2, 0)))  # n1 knows the term
+    cluster.drop()
+    cluster.autosync = False
+    snapshot = InstallSnapshot(2, 0, cluster["n2"].disk.snapshot)
+    cluster.step("n1", Message("n2", snapshot))
+    assert cluster["n1"].disk.snapshot_index >= 10
+    # A late message whose entries the snapshot covers is no reason to claim them early.
+    cluster.step("n1", Message("n2", AppendEntries(2, 0, 4, 2, 0)))
+    assert cluster.find(src="n1") == []
+    cluster.sync("n1")
+    assert len(cluster.find(src="n1", kind=AppendEntriesReply)) == 2
 
 
 def test_every_acknowledged_write_survives_a_crash_of_all_nodes() -> None:
@@ -845,6 +904,21 @@ def test_a_snapshot_replaces_a_log_that_disagrees() -> None:
         assert cluster.value("n1", "lost") is None
 
 
+def test_a_snapshot_answers_what_was_waiting_for_its_entries() -> None:
+    cluster = led(3, snapshot_entries=5, snapshot_tail=0)
+    request = cluster.ask("n3", "write", "x", 1)
+    cluster.deliver(kind=Forward)
+    cluster.cut = {("n1", "n3")}
+    cluster.settle()
+    for i in range(10):
+        cluster.ask("n1", "write", "y", i)
+        cluster.settle()
+    assert cluster.answers(request) == []
+    snapshot = InstallSnapshot(1, 0, cluster["n1"].disk.snapshot)
+    cluster.step("n3", Message("n1", snapshot))
+    assert [(r.outcome, r.version) for r in cluster.answers(request)] == [("ok", 2)]
+
+
 def test_an_old_snapshot_changes_nothing() -> None:
     cluster = behind()
     cluster.fire("n1", "heartbeat")
@@ -893,6 +967,18 @@ def test_members_are_removed_and_added_one_at_a_time() -> None:
     write = cluster.ask("n1", "write", "x", 2)
     cluster.run(1.0)
     assert cluster.answers(write) == []
+
+
+def test_a_node_that_does_not_catch_up_does_not_become_a_member() -> None:
+    cluster = led(4)
+    change(cluster, "n1", "remove", "n4")
+    cluster.crash("n4")
+    change(cluster, "n1", "add", "n4")
+    assert cluster["n1"].members == ("n1", "n2", "n3")
+    cluster.run(2 * cluster.parameters.election_timeout_max_s + 0.1)
+    # It is given up, so that another change can be made.
+    change(cluster, "n1", "remove", "n3")
+    assert cluster["n1"].members == ("n1", "n2")
 
 
 def test_a_change_waits_for_the_one_before() -> None:
