@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nodes.effects import Operation
+from nodes.effects import Operation, Reply
 from nodes.simulator import network
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import KINDS, Fault, Nemesis, draw_tape
@@ -248,6 +248,34 @@ def test_a_retry_goes_to_another_node_under_the_same_name() -> None:
     assert record.completed_ns > 0.1e9
     record, _ = run_one(Manners(retry="same", retry_after_s=0.1), request_loss=1.0)
     assert record.outcome == "info"
+
+
+def test_a_refusal_after_a_retry_says_nothing_about_the_other_attempts() -> None:
+    for again, outcome in ((False, "fail"), (True, "info")):
+        it = Cluster(PROBE, nodes=2, seed=2)
+        clients = Clients(it, Manners(retry="other" if again else "never", retry_after_s=0.1))
+        ended: list[OperationRecord] = []
+        clients.invoke("c1", "n1", Operation("write", "x", "put k v"), ended.append)
+        it.run(0.15)
+        it.on_reply("n2", Reply("c1", 0, "fail", error="no"))
+        it.run(2.0)
+        assert [record.outcome for record in ended] == [outcome]
+
+
+def test_client_loss_is_one_way_and_heals() -> None:
+    for lost in ("requests", "replies"):
+        it = Cluster(protocol(), nodes=3, seed=2)
+        clients = Clients(it, Manners())
+        fault = Fault(at_s=0.0, for_s=2.0, kind="client-loss", args={"node": "n1", lost: 1.0})
+        Nemesis(it, clients, [fault])
+        ended: list[OperationRecord] = []
+        it.run(0.1)
+        clients.invoke("c1", "n1", Operation("write", "x", "v"), ended.append)
+        it.run(2.0)
+        clients.invoke("c2", "n1", Operation("write", "y", "w"), ended.append)
+        it.run(2.0)
+        assert [record.outcome for record in ended] == ["info", "ok"]
+        assert ("x" in it.states()["n1"]) == (lost == "replies")
 
 
 def test_random_clients_write_unique_values_one_operation_at_a_time() -> None:

@@ -49,6 +49,12 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, 60) is not None
 
 
+def test_a_lost_acknowledgement_of_an_eventual_protocol_is_caught_in_the_end() -> None:
+    alarm = hunt("gossip-reply-before-fsync", 100)
+    assert alarm is not None
+    assert alarm.check == "acknowledged"
+
+
 def test_bugs_have_names_of_their_own_and_say_what_is_wrong() -> None:
     bugs = list(all_bugs())
     assert len(BUGS) == len(bugs) >= 24

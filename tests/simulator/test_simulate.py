@@ -189,6 +189,13 @@ class Unportable(Toy):
         self.out.send(src, Tell(msg.number, 0, "", (1, 2)))
 
 
+class Diverging(Toy):
+    """Holds what others do not, and says that it applied the same log."""
+
+    def probe(self) -> dict[str, Any]:
+        return {"applied": 1}
+
+
 class Liar(Toy):
     """Claims success without doing anything."""
 
@@ -206,6 +213,7 @@ class Liar(Toy):
         (SelfBlind, "liveness", range(1, 4)),
         (Asserting, "assert", range(1, 10)),
         (Unportable, "codec", range(10, 11)),
+        (Diverging, "invariant", range(1, 4)),
         (Liar, "linearizability", range(1, 4)),
     ],
     ids=lambda value: getattr(value, "__name__", None),
