@@ -247,7 +247,7 @@ def _consistency(cells: Sequence[Cell]) -> str:
     unknown = [cell for cell in cells if cell.verdict == "unknown"]
     but = f" (unknown in {_names(unknown)})" if unknown else ""
     if len(unknown) == len(cells):
-        return "nobody knows whether it stayed consistent"
+        return "unknown whether it kept its claim"
     weak = [cell for cell in cells if _strength(cell.measured) < _strength("linearizable")]
     if not weak:
         return f"stayed consistent{but}"

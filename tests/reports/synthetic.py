@@ -71,7 +71,7 @@ def latency(path: Path, protocol: str, **options: Any) -> RunFolder:
 
 def write_run(path: Path, shape: Shape) -> RunFolder:
     """A complete run folder."""
-    folder = RunFolder.create(path, _manifest(shape))
+    folder = RunFolder.create(path, manifest(shape))
     records, state = _operations(shape)
     with HistoryWriter(folder.history_dir / "load.jsonl") as writer:
         for record in sorted(records, key=lambda r: r.completed_ns or 0):
@@ -131,7 +131,7 @@ def _final_reads(folder: RunFolder, shape: Shape, state: dict[str, Any]) -> None
     write_json(folder.load_dir / "final.json", summary)
 
 
-def _manifest(shape: Shape) -> Manifest:
+def manifest(shape: Shape) -> Manifest:
     claim = shape.claim or ("eventual" if shape.protocol.startswith("gossip") else "linearizable")
     return Manifest(
         capbench_version="0.1.0",

@@ -1,0 +1,25 @@
+"""Run folders for the tests of the reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.reports import synthetic
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """``raft-healthy``, ``gossip-leader-partition`` and so on; read them only."""
+    root = tmp_path_factory.mktemp("runs")
+    made = {
+        "healthy": synthetic.healthy,
+        "leader-partition": synthetic.leader_partition,
+        "latency-50ms": synthetic.latency,
+    }
+    return {
+        f"{protocol}-{name}": make(root / f"{protocol}-{name}", protocol).path
+        for protocol in ("raft", "gossip")
+        for name, make in made.items()
+    }

@@ -1,0 +1,123 @@
+"""The comparison as text and as a table."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+
+from reports import compare
+from reports.metrics import load
+from reports.summary import RunSummary
+
+
+@pytest.fixture(scope="module")
+def summaries(runs: dict[str, Path]) -> list[RunSummary]:
+    return [load(path).summary for path in runs.values()]
+
+
+def pick(summaries: list[RunSummary], protocol: str, experiment: str) -> RunSummary:
+    return next(s for s in summaries if (s.protocol, s.experiment) == (protocol, experiment))
+
+
+def test_the_first_screen_tells_the_two_apart(summaries: list[RunSummary]) -> None:
+    text = compare.first_screen(summaries)
+    lines = text.splitlines()
+    table = {line.split()[0]: line for line in lines if line.startswith(("raft ", "gossip "))}
+    assert "1.00 | 0.00" in table["raft"]
+    assert "1.00 | 1.00" in table["gossip"]
+    assert "*" in table["gossip"]
+    assert "*" not in table["raft"]
+    said = " ".join(text.split())
+    assert "raft stayed consistent; the cut-off minority got no answers" in said
+    assert "gossip gave stale answers in leader-partition, as its claim (eventual) allows" in said
+    assert "both sides of the cut got all answers" in said
+    assert "of reads were stale" in said
+    assert "not linearizable: c" in said
+
+
+def test_it_fits_into_120_columns_whatever_there_is(summaries: list[RunSummary]) -> None:
+    many = [
+        msgspec.structs.replace(run, experiment=f"{run.experiment}-{i}", seed=i)
+        for i in range(5)
+        for run in summaries
+    ]
+    broken = msgspec.structs.replace(many[0], verdict="invalid", reason="because " * 60)
+    text = compare.first_screen([*many, broken])
+    assert max(map(len, text.splitlines())) <= 120
+    for experiment in {run.experiment for run in many}:
+        assert experiment in text
+
+
+def test_unknown_and_refuted_are_never_called_valid(summaries: list[RunSummary]) -> None:
+    run = pick(summaries, "raft", "healthy")
+    unknown = msgspec.structs.replace(run, verdict="unknown", reason="the load was not there")
+    text = compare.first_screen([unknown])
+    assert "unknown *" in text
+    assert "the load was not there" in text
+    assert "holds *" not in text
+    assert "stayed consistent;" not in text
+    refuted = msgspec.structs.replace(
+        run, verdict="invalid", measured_model="none", reason="a lost write"
+    )
+    text = compare.first_screen([refuted])
+    assert "REFUTED *" in text
+    assert "BROKE its claim (linearizable) in healthy: measured not even eventual" in text
+    assert "a lost write" in text
+
+
+def test_repeats_show_medians_and_the_worst_verdict(summaries: list[RunSummary]) -> None:
+    run = pick(summaries, "raft", "leader-partition")
+    never = msgspec.structs.replace(run, recovery_s=None, verdict="unknown")
+    (cell,) = compare.matrix([run, run, never]).cells.values()
+    assert cell.word == "unknown 1/3"
+    assert cell.back_in == compare.seconds(run.recovery_s)
+    (cell,) = compare.matrix([run, never, never]).cells.values()
+    assert cell.back_in == "not back"
+    slow = msgspec.structs.replace(
+        run, throughput=msgspec.structs.replace(run.throughput, during=1)
+    )
+    (cell,) = compare.matrix([slow, run, run]).cells.values()
+    assert cell.rate == run.throughput.during
+    assert "3 repeats" in compare.heading([slow, run, run])
+
+
+def test_simulated_runs_stand_apart_and_are_named(summaries: list[RunSummary]) -> None:
+    run = pick(summaries, "raft", "healthy")
+    simulated = msgspec.structs.replace(run, simulated=True)
+    grid = compare.matrix([run, simulated])
+    assert grid.experiments == ["healthy", "healthy (simulated)"]
+    text = compare.first_screen([run, simulated])
+    assert "healthy (simulated)" in text
+    assert "· simulated" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "1.00"),
+        (0.9999, "0.999"),
+        (0.996, "0.996"),
+        (0.938, "0.93"),
+        (0.004, "<0.01"),
+        (0.0, "0.00"),
+        (None, "–"),
+    ],
+)
+def test_a_share_is_never_rounded_to_a_better_one(value: float | None, text: str) -> None:
+    assert compare.ratio(value) == text
+
+
+def test_the_table_is_flat_and_survives_csv(summaries: list[RunSummary]) -> None:
+    table = compare.table(summaries)
+    assert len(table) == len(summaries)
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert read["availability_minority"].dropna().tolist() == [0.0, 1.0]
+    assert list(read["protocol"]) == [run.protocol for run in summaries]
+
+
+def test_nothing_to_compare_is_said() -> None:
+    assert "no runs" in compare.first_screen([])

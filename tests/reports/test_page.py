@@ -1,0 +1,263 @@
+"""The page: what it says, that nothing leaves it, and that a browser draws it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.history import HistoryWriter, OperationRecord
+from bench.run_folder import BadRunFolder, RunFolder
+from reports import render
+from reports.render import write_report
+from tests.reports import synthetic
+
+EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
+
+
+@pytest.fixture(scope="module")
+def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "sub" / "report.html"
+    assert write_report(list(runs.values()), out, title="Two protocols") == out
+    return out
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether tags were closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_is_well_formed_small_and_asks_no_network_for_anything(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    assert len(text) < 5_000_000
+    for tag, attributes in parsed.tags:
+        assert tag not in ("script", "iframe", "object", "embed")
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#") or value == "data:,"
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+
+
+def test_every_link_and_reference_has_its_target_and_ids_are_unique(page: Path) -> None:
+    tags = Page(page.read_text(encoding="utf-8")).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tags:
+        href = attributes.get("href") or ""
+        if href.startswith("#"):
+            assert href[1:] in ids
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
+
+
+def test_the_first_screen_says_who_stayed_available_and_who_consistent(page: Path) -> None:
+    text = Page(page.read_text(encoding="utf-8")).text
+    assert "stayed consistent; the cut-off minority got no answers" in text
+    assert "gave stale answers in leader-partition, as its claim (eventual) allows" in text
+    assert "Why it is not linearizable (its claim, eventual, allows this)" in text
+    for figure in ("majority 1.00 minority 0.00", "majority 1.00 minority 1.00"):
+        assert figure in text
+    assert "simulated" not in text
+
+
+def test_every_chart_has_a_name_a_sentence_and_its_numbers(page: Path) -> None:
+    parsed = Page(page.read_text(encoding="utf-8"))
+    figures = sum(tag == "figure" for tag, _ in parsed.tags)
+    drawings = [attributes for tag, attributes in parsed.tags if tag == "svg"]
+    assert figures == len(drawings) == 5 + 6 + 6 + 4 + 6 + 5
+    assert all(each["role"] == "img" and each["aria-label"] for each in drawings)
+    assert parsed.text.count("The numbers:") == figures
+
+
+def test_html_in_the_data_stays_text(tmp_path: Path) -> None:
+    folder = synthetic.leader_partition(tmp_path / "run", "gossip", keys=[EVIL, "k1"], seed=3)
+    manifest = folder.manifest()
+    manifest.protocol = manifest.experiment_name = EVIL
+    manifest.experiment["shows"] = EVIL
+    manifest.notes = manifest.command = [EVIL]
+    manifest.versions[EVIL] = manifest.hardware[EVIL] = EVIL
+    manifest.parameters = {EVIL: [EVIL]}
+    folder.write_manifest(manifest)
+    fault = folder.faults()[0]
+    fault.error, fault.groups = EVIL, [["n1"], [EVIL]]
+    folder.append_fault(fault)
+    with HistoryWriter(folder.history_dir / "load.jsonl") as writer:
+        for number in range(2):
+            writer.append(
+                OperationRecord(
+                    process=EVIL,
+                    id=900_000 + number,
+                    op="write",
+                    key=EVIL,
+                    outcome="fail",
+                    invoked_ns=synthetic.ns(3 + number),
+                    completed_ns=synthetic.ns(3.1 + number),
+                    value=EVIL,
+                    node="n1",
+                    error=EVIL,
+                )
+            )
+    out = write_report([folder.path, tmp_path / EVIL.replace("/", "")], tmp_path / "x.html", EVIL)
+    text = out.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    tags = {tag for tag, _ in parsed.tags}
+    assert "script" not in tags
+    assert "img" not in tags
+    for _, attributes in parsed.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+    assert parsed.text.count("<script>alert(1)</script>") > 10
+
+
+def test_a_run_of_nothing_and_a_folder_of_nothing_are_reported(tmp_path: Path) -> None:
+    shape = synthetic.Shape("raft", "healthy")
+    folder = RunFolder.create(tmp_path / "run", synthetic.manifest(shape))
+    out = write_report([folder.path, tmp_path / "nowhere"], tmp_path / "report.html")
+    text = Page(out.read_text(encoding="utf-8")).text
+    assert "no operations: the load left no history" in text
+    assert "? unknown" in text
+    assert "Left out:" in text
+    assert "nowhere" in text
+    assert "✔" not in text
+    with pytest.raises(BadRunFolder, match="nowhere"):
+        write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+
+
+def test_simulated_is_said_at_the_rates(tmp_path: Path) -> None:
+    folder = synthetic.latency(tmp_path / "run", "raft", simulated=True)
+    text = Page(write_report([folder.path], tmp_path / "r.html").read_text()).text
+    for words in (
+        "latency-50ms (simulated)",
+        "ok op/s (simulated)",
+        "Rate (simulated)",
+        "operations/s (simulated)",
+        "All rates are simulated",
+    ):
+        assert words in text
+
+
+def test_charts_that_do_not_fit_are_left_out_and_said_so(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "MOST_CHART_BYTES", 100)
+    folders = [runs["raft-healthy"], runs["raft-healthy"], runs["gossip-healthy"]]
+    text = write_report(folders, tmp_path / "r.html").read_text()
+    assert text.count("<figure>") == 5
+    assert text.count("were left out to keep the page small") == 2
+
+
+# -- in a browser ------------------------------------------------------------------------------
+
+PROBE = """
+<script>
+const seen = {drawings: [], resources: performance.getEntriesByType("resource").length,
+  wide: document.documentElement.scrollWidth, inner: innerWidth};
+for (const svg of document.querySelectorAll("svg")) {
+  const box = svg.getBoundingClientRect();
+  // Data only: neither legends nor the bands of the faults.
+  const marks = [...svg.querySelectorAll(
+    ".role-mark.mark-line path, .role-mark.mark-rect path, .role-mark.mark-symbol use")]
+    .filter(m => m.getAttribute("fill") != "var(--band)" || m.getAttribute("opacity") > 0.5);
+  const inked = marks.filter(m => {
+    const size = m.getBoundingClientRect();
+    const shape = m.tagName == "use" ? document.querySelector(m.getAttribute("href")) : m;
+    const style = getComputedStyle(shape);
+    return size.width + size.height > 1 &&
+      (style.stroke.startsWith("rgb") || style.fill.startsWith("rgb"));
+  });
+  seen.drawings.push({label: svg.getAttribute("aria-label"), width: box.width,
+    height: box.height, marks: marks.length, inked: inked.length});
+}
+seen.ink = getComputedStyle(document.querySelector(".role-axis-label text")).fill;
+const note = document.createElement("pre");
+note.id = "probe"; note.textContent = JSON.stringify(seen);
+document.body.append(note);
+</script>
+"""
+
+
+def look(page: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
+    """What headless Chromium makes of the page, told by a script that is added to a copy of it."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no chromium on PATH: the page is not looked at (apt install chromium)")
+    text = page.read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    assert policy is not None
+    probed = tmp_path / "probed.html"
+    probed.write_text(
+        text.replace(policy[0], "").replace("</body>", PROBE + "</body>"), encoding="utf-8"
+    )
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        *options,
+        "--dump-dom",
+        probed.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    told = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert told is not None, done.stderr[-2000:]
+    seen: dict[str, Any] = json.loads(html.unescape(told[1]))
+    return seen
+
+
+def test_a_browser_draws_every_chart_and_loads_nothing(page: Path, tmp_path: Path) -> None:
+    seen = look(page, tmp_path, "--window-size=1300,900")
+    assert seen["resources"] == 0
+    assert len(seen["drawings"]) == page.read_text().count("<figure>")
+    for drawing in seen["drawings"]:
+        assert drawing["width"] > 500, drawing
+        assert drawing["height"] > 50, drawing
+        assert drawing["inked"] > 0, drawing
+    points = [d for d in seen["drawings"] if d["label"].startswith("Each operation")]
+    assert all(drawing["inked"] > 300 for drawing in points)
+
+
+def test_it_fits_a_phone_and_follows_the_dark_theme(page: Path, tmp_path: Path) -> None:
+    light = look(page, tmp_path, "--window-size=500,900")
+    assert light["wide"] <= light["inner"]
+    dark = look(page, tmp_path, "--window-size=1300,900", "--blink-settings=preferredColorScheme=0")
+    assert light["ink"] != dark["ink"]
