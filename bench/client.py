@@ -56,11 +56,19 @@ class Client:
 
     ``name``: unique for each start of a client process, for replicas know by (name, sequence) what
     they have done already. ``in_flight``: at most so many operations are open at once; None: no
-    limit.
+    limit. ``label``: what the names of processes begin with, unique in a history; None: the name.
     """
 
-    def __init__(self, name: str, *, timeout_s: float, in_flight: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        timeout_s: float,
+        in_flight: int | None = None,
+        label: str | None = None,
+    ) -> None:
         self.name = name
+        self._label = label or name
         self.unmatched = 0
         """Replies to no open operation: late, doubled, or not meant for this client."""
         self._timeout_ns = int(timeout_s * 1e9)
@@ -143,7 +151,7 @@ class Client:
         if idle:
             return idle.pop()
         self._born += 1
-        return _Process(f"{self.name}.p{self._born}", node)
+        return _Process(f"{self._label}.p{self._born}", node)
 
     def _end(self, sequence: int, reply: Reply, now_ns: int | None) -> OperationRecord:
         ended = self._open.pop(sequence)

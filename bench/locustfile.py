@@ -87,6 +87,7 @@ class Load:
             f"{name}-{uuid.uuid4().hex[:8]}",
             timeout_s=workload.timeout_s,
             in_flight=self._in_flight(),
+            label=name,
         )
         self._mqtt = MqttClient(cluster, self._client.name, self._on_reply)
         self._outbox: dict[str, list[Request]] = {}

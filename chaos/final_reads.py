@@ -28,7 +28,7 @@ def final_reads(
     Raises bench.mqtt_client.BrokerUnreachable.
     """
     name = f"{NAME}-{uuid.uuid4().hex[:8]}"
-    client = Client(name, timeout_s=timeout_s)
+    client = Client(name, timeout_s=timeout_s, label=NAME)
     replies: list[Reply] = []
     mqtt = MqttClient(cluster, name, replies.append)
     started_ns = time.monotonic_ns()

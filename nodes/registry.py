@@ -154,6 +154,16 @@ register(
 )
 register(
     Protocol(
+        name="raft-stale-read",
+        replica=Raft,
+        claim="eventual",
+        operations=("read", "write", "cas", "delete"),
+        summary="raft, but each node answers reads from what it has applied, however old",
+        parameters={"stale_reads": True},
+    )
+)
+register(
+    Protocol(
         name="gossip",
         replica=Gossip,
         claim="eventual",
