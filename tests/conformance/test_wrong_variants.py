@@ -1,0 +1,171 @@
+"""The checks at work: the example protocol with one mistake each, and the check that sees it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from nodes.effects import Parameters, Reply, Request
+from nodes.registry import Protocol
+from tests.conformance import checks
+from tests.conformance.example import EXAMPLE
+
+example: Any = sys.modules[EXAMPLE.replica.__module__]
+Newest: Any = EXAMPLE.replica
+
+
+class ReplyBeforeDurable(Newest):
+    """Answers a write before it is on disk."""
+
+    def _write(self, request: Request) -> None:
+        super()._write(request)
+        self.out.replies[-1] = (0, self.out.replies[-1][1])
+
+
+class NotOnDisk(Newest):
+    """Keeps its cells in memory only."""
+
+    def _hold(self, key: str, cell: Any) -> None:
+        self.cells[key] = cell
+        self.changed.append(key)
+
+
+class AppliesTwice(Newest):
+    """Does not know a request that it has carried out."""
+
+    def _write(self, request: Request) -> None:
+        self._sessions.find = lambda client, sequence: None
+        self._sessions.is_forgotten = lambda client, sequence: False
+        super()._write(request)
+
+
+class TakesBackWhatIsForgotten(Newest):
+    """Carries out a late copy of a request that the client has acknowledged."""
+
+    def _write(self, request: Request) -> None:
+        self._sessions.is_forgotten = lambda client, sequence: False
+        super()._write(request)
+
+
+class ForgetsRequestsInACrash(Newest):
+    """Knows its requests until it restarts."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._sessions._sessions.clear()
+
+
+class FailForApplied(Newest):
+    """Now and then calls a write failed that it has carried out."""
+
+    def _write(self, request: Request) -> None:
+        super()._write(request)
+        if request.sequence % 5 == 4:
+            position, _ = self.out.replies.pop()
+            reply = Reply(request.client, request.sequence, "fail", error="too busy")
+            self.out.replies.append((position, reply))
+
+
+class OkForUnsupported(Newest):
+    """Answers ok to an operation that it does not offer."""
+
+    def on_request(self, request: Request) -> None:
+        if request.operation.op == "delete":
+            self.out.reply(Reply(request.client, request.sequence, "ok"))
+        else:
+            super().on_request(request)
+
+
+class NoRepair(Newest):
+    """Tells of a write once, and never again."""
+
+    def on_timer(self, name: str) -> None:
+        pass
+
+
+class NewerByArrival(Newest):
+    """Takes whatever comes last."""
+
+    def on_tell(self, src: str, msg: Any) -> None:
+        for key, cell in msg.cells.items():
+            self.cells.pop(key, None)
+            self._hold(key, cell)
+
+
+class RepairsAlone(Newest):
+    """Looks for somebody to repair also where there is nobody."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.out.set_timer("repair", 0.001)
+
+
+class UnnamedRecord(Newest):
+    """Writes a record to disk that the codec does not know."""
+
+    RECORDS = ()
+
+
+class NoLimits(Parameters, frozen=True, kw_only=True):
+    repair_interval_s: float = 0.2
+
+
+class NoRangeCheck(Newest):
+    """Takes any number for an interval."""
+
+    PARAMETERS = NoLimits
+
+    def __init__(self, config: Any, env: Any, disk: Any) -> None:
+        super().__init__(
+            msgspec.structs.replace(config, parameters=example.NewestParameters()), env, disk
+        )
+
+
+class ProbeWithoutReady(Newest):
+    """Does not say whether it serves."""
+
+    def probe(self) -> dict[str, Any]:
+        return {"role": "replica", "leader": None, "keys": list(self.cells)}
+
+
+@pytest.mark.parametrize(
+    ("variant", "check"),
+    [
+        (ReplyBeforeDurable, checks.a_crash_at_any_boundary_breaks_nothing),
+        (NotOnDisk, checks.a_crash_at_any_boundary_breaks_nothing),
+        (NoRepair, checks.a_crash_at_any_boundary_breaks_nothing),
+        (NoRepair, checks.lost_doubled_and_reordered_messages_break_nothing),
+        (NewerByArrival, checks.lost_doubled_and_reordered_messages_break_nothing),
+        (AppliesTwice, checks.a_request_is_applied_at_most_once),
+        (TakesBackWhatIsForgotten, checks.a_request_is_applied_at_most_once),
+        (ForgetsRequestsInACrash, checks.a_request_is_applied_at_most_once),
+        (FailForApplied, checks.histories_keep_the_claim),
+        (OkForUnsupported, checks.other_operations_end_fail_unsupported),
+        (RepairsAlone, checks.a_cluster_of_any_size_serves),
+        (UnnamedRecord, checks.messages_and_records_survive_the_codec),
+        (NoRangeCheck, checks.bad_configuration_is_refused),
+        (ProbeWithoutReady, checks.views_are_plain_and_agree),
+    ],
+    ids=lambda it: it.__name__,
+)
+def test_a_mistake_is_seen(variant: Any, check: Callable[[Protocol], None]) -> None:
+    protocol = msgspec.structs.replace(EXAMPLE, name=variant.__name__, replica=variant)
+    with pytest.raises((AssertionError, ValueError)) as caught:
+        check(protocol)
+    print(f"{variant.__name__}: {caught.value}")
+
+
+def test_a_claim_that_is_too_strong_is_seen() -> None:
+    boaster = msgspec.structs.replace(EXAMPLE, claim="linearizable")
+    with pytest.raises(AssertionError, match="cannot be put in one order"):
+        checks.histories_keep_the_claim(boaster)
+
+
+def test_offered_operations_that_do_not_work_are_seen() -> None:
+    boaster = msgspec.structs.replace(EXAMPLE, operations=("read", "write", "cas"))
+    with pytest.raises(AssertionError, match="unsupported"):
+        checks.offered_operations_do_what_they_say(boaster)
