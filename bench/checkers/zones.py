@@ -136,7 +136,7 @@ def check_zones(
         row = unexplained[0]
         told = c.expected[row] if k.is_write[row] else _told(c)[row]
         failed = (c.op != READ) & (c.outcome == FAIL) & (c.key == c.key[row]) & (c.value == told)
-        witness = [*np.flatnonzero(failed)[:1].tolist(), row]
+        witness = [*np.flatnonzero(failed)[:1].tolist(), *_with_evidence(c, k, [row])]
         return Finding("never-written", witness, left_out, unexplained)
     if unexplained:
         _assume_written(c, k, unexplained)
@@ -342,28 +342,19 @@ def _pairs(
     f_sorted, s_sorted = f_at[forward], s_at[forward]
     if len(forward) == 0:
         return None, []
-    top = np.maximum.accumulate(s_sorted)
-    bad = np.flatnonzero(f_sorted[1:] < top[:-1]) + 1
+    # If any two overlap, two neighbours do: a zone that reaches beyond the next reaches into it.
+    bad = np.flatnonzero(f_sorted[1:] < s_sorted[:-1])
     if len(bad):
-        return "overlap", [
-            (int(forward[_holder(s_sorted, int(j) - 1)]), int(forward[j])) for j in bad[:24]
-        ]
+        return "overlap", [(int(forward[i]), int(forward[i + 1])) for i in bad[:24]]
     backward = np.flatnonzero(s <= f)
     s_backward = s_at[backward]
     order = np.argsort(s_backward)
     backward = backward[order]
-    j = np.searchsorted(f_sorted, s_backward[order], "left") - 1
-    inside = np.flatnonzero((j >= 0) & (top[np.maximum(j, 0)] > f_at[backward]))
+    before = np.searchsorted(f_sorted, s_backward[order], "left") - 1
+    inside = np.flatnonzero((before >= 0) & (s_sorted[np.maximum(before, 0)] > f_at[backward]))
     if len(inside) == 0:
         return None, []
-    return "inside", [
-        (int(forward[_holder(s_sorted, int(j[i]))]), int(backward[i])) for i in inside[:24]
-    ]
-
-
-def _holder(s_sorted: Int64s, last: int) -> int:
-    """Where, up to ``last``, the running maximum comes from."""
-    return int(np.argmax(s_sorted[: last + 1]))
+    return "inside", [(int(forward[before[i]]), int(backward[i])) for i in inside[:24]]
 
 
 def _chains(k: _Clusters) -> _Found:

@@ -78,6 +78,8 @@ def _one_key(
         else:
             value = fresh
             expected = state if rng.random() < 0.7 else rng.choice(written)
+            if spoil > 0.3 and rng.random() < 0.3:
+                expected = 100 + rng.randrange(first_id, first_id + count)
             applied = expected == state or (spoil > 0.3 and rng.random() < 0.3)
             if rng.random() < spoil / 4:
                 applied = not applied
