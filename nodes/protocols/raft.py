@@ -593,6 +593,8 @@ class Raft(Replica):
         while unsynced and unsynced[0][0] <= position:
             self.durable_index = max(self.durable_index, unsynced.popleft()[1])
             self._acknowledged = True
+        if self.role == "candidate" and self.hard_state_is_durable and self._has_won():
+            self.become_leader()
 
     # --- roles ---
 
@@ -663,9 +665,7 @@ class Raft(Replica):
         self._votes = {self.id}
         self._set_election_timer()
         self.out.mark("become_candidate", term=self.term)
-        if self._is_majority(self._votes):
-            self.become_leader()
-            return
+        # Where it is the only member, its own vote decides once it is durable (`on_durable`).
         last_term, last_index = self._last()
         for peer in self._others():
             self.out.send(peer, RequestVote(self.term, last_index, last_term))
@@ -674,7 +674,8 @@ class Raft(Replica):
         """Lead the present term, beginning with a no-op: entries of older terms commit with it."""
         assert self.role == "candidate"
         assert self.vote == self.id
-        assert self._is_majority(self._votes)
+        assert self._has_won()
+        assert self.hard_state_is_durable, "a vote that can be forgotten elects nobody"
         self.role = "leader"
         self.leader = self.id
         self._progress = {peer: Progress(self.disk.last_index + 1) for peer in self._others()}
@@ -684,6 +685,9 @@ class Raft(Replica):
         self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
         self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
         self.out.mark("become_leader", term=self.term, votes=len(self._votes))
+
+    def _has_won(self) -> bool:
+        return self._is_majority(self._votes)
 
     def _others(self) -> list[str]:
         return [member for member in self.members if member != self.id]
@@ -788,7 +792,7 @@ class Raft(Replica):
             self.become_follower(m.term)
         elif m.term == self.term and m.granted and self.role == "candidate":
             self._votes.add(src)
-            if self._is_majority(self._votes):
+            if self._has_won():
                 self.become_leader()
 
     def on_timeout_now(self, src: str, m: TimeoutNow) -> None:

@@ -102,6 +102,7 @@ class Driver:
         self._deferred = 0
         self._turn_scheduled = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._fired: dict[str, None] = {}
         self._gated: deque[tuple[int, Callable[[], None]]] = deque()
         self._outbox: dict[str, list[Any]] = {}
         self._reply_outbox: dict[str, list[Reply]] = {}
@@ -191,6 +192,9 @@ class Driver:
     def feed(self, item: Input) -> None:
         """Give the replica an input, in one of the next turns."""
         self._inputs.append(item)
+        self._schedule_turn()
+
+    def _schedule_turn(self) -> None:
         if not self._turn_scheduled:
             self._turn_scheduled = True
             self._deferred = 0
@@ -206,8 +210,16 @@ class Driver:
         self._turn_scheduled = False
         inputs, self._inputs = self._inputs, []
         try:
-            self.replica.step(inputs)
-            self._collect()
+            # Timers first, each in a step of its own: what came after a timer fired, or another
+            # timer, may replace or cancel it, and then it must not reach the replica.
+            while self._fired:
+                name = next(iter(self._fired))
+                del self._fired[name]
+                self.replica.step([Timer(name)])
+                self._collect()
+            if inputs:
+                self.replica.step(inputs)
+                self._collect()
         except BaseException as error:
             self._fail(error)
 
@@ -306,6 +318,7 @@ class Driver:
         if writes:
             self.log.append(writes)
         for name, delay_s in out.timers:
+            self._fired.pop(name, None)
             handle = self._timers.pop(name, None)
             if handle is not None:
                 handle.cancel()
@@ -333,7 +346,8 @@ class Driver:
 
     def _on_timer(self, name: str) -> None:
         self._timers.pop(name, None)
-        self.feed(Timer(name))
+        self._fired[name] = None
+        self._schedule_turn()
 
     def _commit(self) -> None:
         self._committing = True
