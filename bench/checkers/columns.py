@@ -7,7 +7,7 @@ integers. Two JSON values are the same value iff they are equal and both or neit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -66,9 +66,14 @@ class Numbering:
             self.values.append(value)
         return code
 
-    def find(self, value: Value) -> int | None:
-        """The number of a value, None if it never occurred."""
-        return self._codes.get(value_key(value))
+    def plain_codes(self, values: Sequence[Value]) -> Iterator[int]:
+        """The numbers of many values, none of which is a boolean."""
+        codes = self._codes
+        for value in values:
+            if value not in codes:
+                codes[value] = len(self.values)
+                self.values.append(value)
+        return map(codes.__getitem__, values)
 
 
 @dataclass(slots=True)
@@ -77,8 +82,8 @@ class Columns:
 
     ``invoked`` and ``completed`` in nanoseconds; ``completed`` is `NEVER` for an operation that
     ended `INFO`, since it may still take effect later. ``value``, ``expected`` and ``seen`` are
-    indices into ``values``. ``applied`` is False only for a CAS that was refused. ``records``: the
-    rows as they were given, where the caller kept them.
+    indices into ``values``. ``applied`` is False only for a CAS that ended `OK`, refused.
+    ``records``: the rows as they were given, where the caller kept them.
     """
 
     process: Int32s
@@ -141,7 +146,10 @@ class Columns:
             value=np.array(values, np.int32),
             expected=np.array(expected, np.int32),
             seen=np.array(seen, np.int32),
-            applied=np.array([r.applied is not False for r in records], np.bool_),
+            applied=np.array(
+                [r.applied is not False or r.op != "cas" or r.outcome != "ok" for r in records],
+                np.bool_,
+            ),
             node=node,
             invoked=np.array([r.invoked_ns for r in records], np.int64),
             completed=np.array(

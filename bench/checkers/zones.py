@@ -99,13 +99,16 @@ def unique_keys(c: Columns, initial: int = NULL) -> Bools:
     """By key: whether the zones decide it, because no value is written twice and nothing is
     hidden."""
     eligible = np.ones(len(c.keys), np.bool_)
-    writes = (c.op != READ) & (c.outcome != FAIL) & ((c.op != CAS) | c.applied)
-    rows = np.flatnonzero(writes)
-    key, value = c.key[rows].astype(np.int64), c.value[rows].astype(np.int64)
-    eligible[key[value == initial]] = False
-    pairs = key * (len(c.values) + 1) + value
-    pairs.sort()
-    eligible[pairs[1:][pairs[1:] == pairs[:-1]] // (len(c.values) + 1)] = False
+    rows = np.flatnonzero((c.op != READ) & (c.outcome != FAIL) & c.applied)
+    value = c.value[rows]
+    times = np.bincount(value, minlength=len(c.values))
+    if initial >= 0 and times[initial]:
+        eligible[c.key[rows[value == initial]]] = False
+    if len(times) and times.max() > 1:  # on one key, or each time on another?
+        rows = rows[times[value] > 1]
+        pairs = c.key[rows].astype(np.int64) * len(c.values) + c.value[rows]
+        pairs.sort()
+        eligible[pairs[1:][pairs[1:] == pairs[:-1]] // len(c.values)] = False
     hidden = (c.op == CAS) & (c.outcome == OK) & ~c.applied & (c.seen < 0)
     eligible[c.key[hidden]] = False
     return eligible
