@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import altair as alt
+import pandas as pd
 import pytest
+import vl_convert
 
 from reports.charts import ChartView, bin_width_s, charts, role_spans
 from reports.metrics import RunTables, load
@@ -123,6 +126,19 @@ def test_an_inline_drawing_has_ids_of_its_own_and_theme_colours(raft: RunTables)
         assert colour not in svg
     shown = len(re.findall("<use ", svg))
     assert shown >= 0.9 * min(600, len(raft.operations))
+
+
+def test_two_drawings_on_a_page_do_not_share_clip_paths() -> None:
+    clipped = alt.Chart(pd.DataFrame({"x": [1, 2]})).mark_point(clip=True).encode(x="x:Q")
+    svg = vl_convert.vegalite_to_svg(clipped.to_dict())
+    ids = [
+        set(re.findall(r'\bid="([^"]*)"', inline_svg(svg, name, name))) for name in ("one", "two")
+    ]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    used = re.findall(r"url\(#([^)]*)\)", inline_svg(svg, "one", "one"))
+    assert used
+    assert set(used) <= ids[0]
 
 
 def _changed(path: Path, change: Callable[[object], None]) -> Path:

@@ -74,6 +74,13 @@ def test_a_leader_partition_shows_a_dip_an_election_and_a_dead_minority(
     assert summary.counterexample is None
 
 
+def test_elections_before_the_load_do_not_count(runs: dict[str, Path]) -> None:
+    summary = summarise(RunFolder(runs["raft-healthy"]))
+    assert summary.elections == 0
+    assert summary.availability.during is None
+    assert summary.recovery_s is None
+
+
 def test_gossip_stays_up_and_is_refuted_as_linearizable(runs: dict[str, Path]) -> None:
     summary = summarise(RunFolder(runs["gossip-leader-partition"]))
     assert summary.availability.minority == 1

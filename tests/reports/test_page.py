@@ -251,7 +251,8 @@ def test_a_browser_draws_every_chart_and_loads_nothing(page: Path, tmp_path: Pat
     for drawing in seen["drawings"]:
         assert drawing["width"] > 500, drawing
         assert drawing["height"] > 50, drawing
-        assert drawing["inked"] > 0, drawing
+        least = 2 if drawing["label"] == "Faults" else 1  # the bar and the tick
+        assert drawing["inked"] >= least, drawing
     points = [d for d in seen["drawings"] if d["label"].startswith("Each operation")]
     assert all(drawing["inked"] > 300 for drawing in points)
 
