@@ -69,13 +69,19 @@ class CountingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         _positive(self, "timeout_s")
         for name in ("suspicion_threshold", "rise", "fall"):
             value = getattr(self, name)
-            if not 0 < value <= 1:
-                raise ValueError(f"{name} is above 0 and at most 1, not {value}")
+            if not 0.001 <= value <= 1:
+                raise ValueError(f"{name} is between 0.001 and 1, not {value}")
 
     @property
     def checks_to_suspect(self) -> int:
         """Checks in a row after the timeout until a node without suspicion is suspected."""
-        return math.ceil(round(self.suspicion_threshold / self.rise, 9))
+        return -(-_units(self.suspicion_threshold) // _units(self.rise))
+
+
+def _units(suspicion: float) -> int:
+    """Suspicion in whole millionths: ten times 0.1 off from 1 has to be nothing, or trust never
+    comes back."""
+    return round(suspicion * 1_000_000)
 
 
 class PhiParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -190,9 +196,13 @@ class CountingDetector(FailureDetector):
         self, nodes: Sequence[str], now: float, parameters: CountingParameters | None = None
     ) -> None:
         super().__init__(nodes, now)
-        self._parameters = parameters or CountingParameters()
+        parameters = parameters or CountingParameters()
+        self._timeout_s = parameters.timeout_s
+        self._threshold = _units(parameters.suspicion_threshold)
+        self._rise = _units(parameters.rise)
+        self._fall = _units(parameters.fall)
         self._heard = dict.fromkeys(self._nodes, now)
-        self._level = dict.fromkeys(self._nodes, 0.0)
+        self._units = dict.fromkeys(self._nodes, 0)
 
     def _arrive(self, node: str, now: float) -> None:
         """The silence ends; the suspicion stays."""
@@ -200,21 +210,19 @@ class CountingDetector(FailureDetector):
 
     def level(self, node: str, now: float) -> float:
         """0..1, as of the last check."""
-        return self._level[node]
+        return self._units[node] / _units(1)
 
     def _judge(self, node: str, now: float) -> float:
-        parameters = self._parameters
-        silent = now - self._heard[node] > parameters.timeout_s
-        step = parameters.rise if silent else -parameters.fall
-        # Rounded: ten times 0.1 off from 1 has to be nothing, or trust never comes back.
-        level = round(min(1.0, max(0.0, self._level[node] + step)), 9)
-        self._level[node] = level
-        return level
+        silent = now - self._heard[node] > self._timeout_s
+        step = self._rise if silent else -self._fall
+        self._units[node] = min(_units(1), max(0, self._units[node] + step))
+        return self.level(node, now)
 
     def _is_suspected(self, level: float, was: bool) -> bool:
         # Trust comes back at 0 and not just below the threshold: there, a flapping link would make
         # the verdict flap too.
-        return level > 0 if was else level >= self._parameters.suspicion_threshold
+        units = _units(level)
+        return units > 0 if was else units >= self._threshold
 
 
 class _Arrivals:
