@@ -1,0 +1,123 @@
+"""How transcripts tell of messages, replies and replicas: short, and the same in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nodes.effects import Operation, Reply, Request, Version
+from nodes.protocols import gossip, quorum_register, raft
+from tests.protocols.raft_cluster import as_text
+
+_COUNT_BITS = 32
+
+
+def operation(op: Operation) -> str:
+    """``write x=1``."""
+    if op.op == "write":
+        return f"write {op.key}={op.value}"
+    if op.op == "cas":
+        return f"cas {op.key} {op.expected}->{op.value}"
+    return f"{op.op} {op.key}"
+
+
+def reply(r: Reply) -> str:
+    """``ok 1 version 3``."""
+    parts: list[str] = [r.outcome]
+    if isinstance(r.value, list):
+        parts.append(" and ".join(str(v) for v in r.value))
+    elif r.value is not None:
+        parts.append(str(r.value))
+    if r.applied is not None:
+        parts.append("applied" if r.applied else f"refused, saw {r.seen}")
+    if r.version is not None:
+        parts.append(f"version {version(r.version)}")
+    if r.error is not None:
+        parts.append(f"({r.error})")
+    return " ".join(parts)
+
+
+def version(v: Version | tuple[Any, ...]) -> str:
+    """``3``, ``2.n1``, ``{n1:1 n2:2}``."""
+    if isinstance(v, dict):
+        return "{" + " ".join(f"{node}:{count}" for node, count in sorted(v.items())) + "}"
+    if isinstance(v, list | tuple):
+        # The third part of a quorum register's version only tells one write of a node from another.
+        return ".".join(str(part) for part in v[:2])
+    return str(v)
+
+
+def message(msg: Any) -> str:
+    """``RequestVote term=1 last_index=0``: what is not at its default."""
+    fields = []
+    for field in msgspec.structs.fields(msg):
+        value = getattr(msg, field.name)
+        if field.name == "hashes" or value == field.default or value == ():
+            continue
+        fields.append(f"{field.name}={_text(field.name, value)}")
+    return " ".join([type(msg).__name__, *fields])
+
+
+def _text(name: str, value: Any) -> str:
+    for kind, tell in _TELL.items():
+        if type(value) is kind:
+            return tell(value)
+    if name in ("version", "known") or name.endswith("ballot"):
+        return version(value)
+    if isinstance(value, msgspec.Struct):
+        return f"({message(value)})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_text(name, v)}" for k, v in sorted(value.items())) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_text(name, item) for item in value) + "]"
+    if type(value) is int and value >> _COUNT_BITS:
+        # An incarnation and a count, in one number.
+        return f"{value >> _COUNT_BITS}.{value & (1 << _COUNT_BITS) - 1}"
+    return str(value)
+
+
+def _sibling(s: gossip.Sibling) -> str:
+    what = "deleted" if s.deleted else s.value
+    past = f" after {version(s.past)}" if s.past else ""
+    return f"{s.node}:{s.counter}={what}{past}"
+
+
+def _entry(entry: raft.Entry) -> str:
+    """As Raft's tests write it; of a crafted log the terms alone."""
+    is_crafted = entry.request is not None and entry.request.client == "crafted"
+    return str(entry.term) if is_crafted else as_text(entry)
+
+
+_TELL: dict[type, Callable[[Any], str]] = {
+    raft.Entry: _entry,
+    Operation: operation,
+    Request: lambda r: operation(r.operation),
+    Reply: reply,
+    quorum_register.Record: lambda r: f"{version(r.version)}={r.value}",
+    gossip.Sibling: _sibling,
+    gossip.Record: lambda r: " | ".join(_sibling(s) for s in r.siblings),
+}
+
+
+def replica(it: Any) -> str:
+    """What a reader must know of a replica, on one line."""
+    if isinstance(it, raft.Raft):
+        return _raft(it)
+    probe = it.probe()
+    parts = [] if probe["role"] == "replica" else [probe["role"]]
+    shown = [name for name in ("term", "commit", "applied") if probe.get(name) is not None]
+    parts += [f"{name} {probe[name]}" for name in shown]
+    held = [
+        f"{key} = {' | '.join(str(v) for v in values)} version {version(v)}"
+        for key, (values, v) in it.state().items()
+    ]
+    return ", ".join([*parts, *(held or ["empty"])])
+
+
+def _raft(it: raft.Raft) -> str:
+    disk = it.disk
+    log = " ".join(_entry(entry) for entry in disk.entries(disk.first_index, disk.last_index + 1))
+    vote = f" voted {it.vote}" if it.vote else ""
+    return f"{it.role} of term {it.term}{vote}, log [{log}], commit {it.commit}"
