@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes.effects import Operation, Reply, Request, Value
+from nodes.protocols.raft import Raft
 from nodes.registry import get, node_ids
 from tests.protocols.raft_cluster import RaftCluster
 from tests.protocols.sans_io import Cluster, Packet
@@ -151,7 +152,7 @@ class Interpreter:
         autosync = given.pop("sync", "auto") == "auto"
         raw = {name: _value(text) for name, text in given.items()}
         parameters = protocol.configure("n1", node_ids(count), raw).parameters
-        if protocol.replica.__name__ == "Raft":
+        if issubclass(protocol.replica, Raft):
             self._cluster = _ScriptedRaft(count, autosync=autosync, **raw)
         else:
             self._cluster = _Scripted(protocol.replica, parameters, count, autosync=autosync)
