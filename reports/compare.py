@@ -341,7 +341,11 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
     notes: dict[str, str] = {}
     blocks = [_block(grid, experiment, notes) for experiment in grid.experiments]
     claims = {name: grid.row(name)[0].claim for name in grid.protocols}
-    left = ["", "protocol  claims", *(_left(name, claims[name], grid) for name in grid.protocols)]
+    left = [
+        "",
+        _left("protocol", "claims", grid),
+        *(_left(name, claims[name], grid) for name in grid.protocols),
+    ]
     lines = textwrap.wrap("capbench compare · " + heading(summaries), WIDTH)
     for group in _fit([_pad(left)], [_pad(block) for block in blocks]):
         lines += ["", *("  ".join(parts).rstrip() for parts in zip(*group, strict=True))]
