@@ -20,12 +20,12 @@ Measured from *intended* send times, so that a load that waits for a slow answer
 
 ``recovery_s``: from the time the first fault was applied until the majority side (all nodes if
 there is no partition) served again: the first instant from which, for one full second, at least 99%
-of the operations that were intended there ended ok, and not before its last *silence* was over.
-A silence is a time without any ok answer, of `SILENCE_S` at least (at low rates: of ten times the
-mean gap between intended operations); without it a protocol that lets operations wait through an
-election, and answers them all in the end, would seem undisturbed. 0.0: never disturbed; None: no
-fault, or never recovered within the load. ``longest_silence_s``: on that side, between the first
-fault and the last heal.
+of the operations that were intended there ended ok, and there was no *silence*. A silence is a time
+without any ok answer, of `SILENCE_S` at least (at low rates: of ten times the mean gap between
+intended operations); without it a protocol that lets operations wait through an election, and
+answers them all in the end, would seem undisturbed. 0.0: never disturbed; None: no fault, or never
+recovered within the load. ``longest_silence_s``: on that side, between the first fault and the last
+heal.
 """
 
 from __future__ import annotations
@@ -255,16 +255,14 @@ def _served_again_s(
     load: _Load, side: Bools, from_ns: int, until_ns: int, load_ended_ns: int
 ) -> float | None:
     """See ``recovery_s`` in the header; silences count between ``from_ns`` and ``until_ns``."""
-    seconds = recovery_s(load.intended[side], load.ok[side], load.dropped, from_ns, load_ended_ns)
-    if seconds is None:
-        return None
     wanted = int(((load.intended >= from_ns) & (load.intended < until_ns))[side].sum())
     usual_ns = (until_ns - from_ns) / wanted if wanted else 0.0
     ends, lengths = _gaps(load, side, from_ns, until_ns)
-    # The last gap is cut off by the end of the interval: it shows a silence only by its length.
-    silences = ends[lengths >= max(SILENCE_S * SECOND_NS, 10 * usual_ns)]
-    last_ns = int(silences[-1]) if len(silences) else from_ns
-    return max(seconds, (last_ns - from_ns) / SECOND_NS)
+    silent = lengths >= max(SILENCE_S * SECOND_NS, 10 * usual_ns)
+    silences = np.stack((ends[silent] - lengths[silent], ends[silent]))
+    return recovery_s(
+        load.intended[side], load.ok[side], load.dropped, from_ns, load_ended_ns, silences
+    )
 
 
 def _count(load: _Load, parts: Sequence[Window], side: Bools) -> dict[str, Any]:
@@ -298,22 +296,34 @@ def _share(counts: dict[str, Any]) -> float | None:
 
 
 def recovery_s(
-    intended: Int64s, ok: Bools, dropped: Int64s, from_ns: int, load_ended_ns: int
+    intended: Int64s,
+    ok: Bools,
+    dropped: Int64s,
+    from_ns: int,
+    load_ended_ns: int,
+    silences: Int64s,
 ) -> float | None:
     """Seconds from ``from_ns`` until the first instant from which one full second of operations
-    ended ok (99%); None if there is no such second before the load ended. ``intended`` is sorted;
-    a second in which nothing was intended shows nothing."""
+    ended ok (99%) without a silence; None if there is no such second before the load ended.
+    ``intended`` is sorted; a second in which nothing was intended shows nothing. ``silences``:
+    their starts and ends, by time."""
     times = np.concatenate((intended, dropped))
     good = np.concatenate((ok, np.zeros(len(dropped), np.bool_)))
     order = np.argsort(times, kind="stable")
     times, good = times[order], good[order]
-    starts = np.concatenate(([from_ns], times[~good] + 1))
+    starts = np.concatenate(([from_ns], times[~good] + 1, silences[1]))
     starts = np.unique(starts[(starts >= from_ns) & (starts + SECOND_NS <= load_ended_ns)])
     low = np.searchsorted(times, starts)
     high = np.searchsorted(times, starts + SECOND_NS)
     counted = np.concatenate(([0], np.cumsum(good)))
     wanted = high - low
-    recovered = (wanted > 0) & (counted[high] - counted[low] >= RECOVERED_SHARE * wanted)
+    # Silences are disjoint: one meets the second if it begins before its end and ends after its
+    # start.
+    begun = np.searchsorted(silences[0], starts + SECOND_NS)
+    over = np.searchsorted(silences[1], starts, side="right")
+    recovered = (
+        (wanted > 0) & (counted[high] - counted[low] >= RECOVERED_SHARE * wanted) & (begun == over)
+    )
     if not recovered.any():
         return None
     return float(starts[np.argmax(recovered)] - from_ns) / SECOND_NS
