@@ -171,6 +171,11 @@ def run(
     """
     from chaos.experiment import load
 
+    if experiment == "detector-sweep":
+        if protocol or nodes or target != "local":
+            _stop("detector-sweep is simulated: it takes --seed, --out and --json", EXIT_INPUT)
+        _detector_sweep(seed, out, json=json)
+        return
     _check_target(target)
     loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
     names = protocol or list(loaded.protocols)
@@ -180,6 +185,25 @@ def run(
     folders = [root / f"{stamp}-{p.name}-{loaded.seed}" for _, p in plans]
     report = folders[0] / "report.html" if len(plans) == 1 else root / f"{stamp}-report.html"
     _run_all(plans, folders, report, json=json)
+
+
+def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
+    from chaos.detector_sweep import NAME, SEED, default_jobs, run_sweep
+    from chaos.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from reports.detector_sweep import first_screen, load_sweep, table
+
+    seed = SEED if seed is None else seed
+    folder = out or Path("results") / NAME / f"{_stamp()}-{seed}"
+    with signals_as_exit(), make_progress() as progress:
+        page = run_sweep(folder, seed, default_jobs(), progress)
+    data = folder / "sweep.json"
+    if json:
+        rows = table(load_sweep(data)).to_dict("records")
+        _print_json({"schema": 1, "report": str(page), "simulated": True, "rows": rows})
+    else:
+        print(first_screen(data))
+        print(f"\n report: {page}")
 
 
 @app.command()
@@ -272,9 +296,8 @@ def _run_all(
 
 def _report(folders: Sequence[Path], report_path: Path) -> list[Any]:
     """Write the page; return the summaries of the runs."""
-    from reports.render import write_report
-
     from reports.metrics import summarise
+    from reports.render import write_report
 
     write_report(list(folders), report_path)
     return [summarise(RunFolder(folder)) for folder in folders]
