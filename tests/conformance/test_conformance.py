@@ -1,16 +1,19 @@
-"""Every check of `checks.py` on every registered protocol, and on one that a user adds."""
+"""Every check of `checks.py` on every registered protocol, and on the example of one that a user
+adds. With ``CAPBENCH_PROTOCOL=path/to/my.py`` it is yours instead of the example."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
-from nodes.registry import PROTOCOLS, Protocol
+from nodes.registry import PROTOCOLS, Protocol, load_file
 from tests.conformance.checks import CHECKS
 from tests.conformance.example import EXAMPLE
 
-EVERY = [*PROTOCOLS.values(), EXAMPLE]
+OWN = os.environ.get("CAPBENCH_PROTOCOL")
+EVERY = [*PROTOCOLS.values(), *(load_file(OWN) if OWN else [EXAMPLE])]
 
 
 @pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)
