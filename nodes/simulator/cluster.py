@@ -19,7 +19,7 @@ from nodes.effects import Config, Message, Replica, Reply, Request
 from nodes.registry import Protocol, node_ids
 from nodes.simulator.clock import Clock
 from nodes.simulator.host import Host, Timing
-from nodes.simulator.network import Link, LinkId, Quality
+from nodes.simulator.network import Link, LinkId, Quality, TracedLink
 from nodes.simulator.timeline import Timeline
 
 
@@ -88,10 +88,11 @@ class Cluster:
             )
         codes = {message: i for i, message in enumerate(kind.MESSAGES)}
         self.links: dict[LinkId, Link] = {}
+        kind_of_link = TracedLink if trace else Link
         loopback = Quality(latency_s=timing.step_s, jitter_s=0.0)
         for src in self.nodes:
             for dst in self.nodes:
-                link = Link(
+                link = kind_of_link(
                     self.timeline,
                     src,
                     dst,
@@ -277,11 +278,12 @@ class Cluster:
         """A replica named what happened."""
         for name, details in marks:
             self.marks.append(Mark(self.timeline.now, node, name, dict(details)))
-            self.timeline.say(f"{node} MARK {name} {details or ''}".rstrip())
+            self.timeline.tell(node, "mark", f"{node} MARK {name} {details or ''}".rstrip())
 
     def on_reply(self, node: str, reply: Reply) -> None:
         """A replica answered."""
-        self.timeline.say(f"{node} -> {reply.client}  {reply!r}")
+        if self.timeline.transcript is not None:
+            self.timeline.say(f"{node} -> {reply.client}  {reply!r}")
         self.reply_to(node, reply)
 
 

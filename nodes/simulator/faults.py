@@ -51,9 +51,8 @@ class Nemesis:
         number, fault = what
         if self._over:
             return
-        self._cluster.timeline.say(
-            f"FAULT {number} {fault.kind} {fault.args} for {fault.for_s:g} s"
-        )
+        line = f"FAULT {number} {fault.kind} {fault.args} for {fault.for_s:g} s"
+        self._cluster.timeline.tell("", "fault", line)
         self.played[fault.kind] = self.played.get(fault.kind, 0) + 1
         play: Callable[..., Heal] = getattr(self, "do_" + fault.kind.replace("-", "_"))
         self._heals[number] = play(number, fault, **fault.args)
@@ -62,7 +61,7 @@ class Nemesis:
     def _heal(self, number: int) -> None:
         heal = self._heals.pop(number, None)
         if heal is not None:
-            self._cluster.timeline.say(f"HEAL {number}")
+            self._cluster.timeline.tell("", "heal", f"HEAL {number}")
             heal()
 
     def heal_all(self) -> None:

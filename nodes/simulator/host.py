@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -112,6 +112,7 @@ class Host:
         self._timeline: Timeline = cluster.timeline
         self._build = build
         self._timing = timing
+        self._step_s = timing.step_s
         self._random = disk_rng.random
         self._disk = Disk()
         self._number = float(config.nodes.index(config.node)) + 900_000.0
@@ -131,6 +132,7 @@ class Host:
         self._late_fsync = False
         self._waking = False
         self._free_at_s = 0.0
+        self._watched: Any = None
 
     # --- life ---
 
@@ -140,7 +142,7 @@ class Host:
             return
         self.up = True
         self.incarnation += 1
-        self._timeline.say(f"{self.id} starts")
+        self._timeline.tell(self.id, "start", f"{self.id} starts")
         self.replica = self._build(self.config, self.clock, self._disk)
         self._note(1)
         self._effects()
@@ -160,8 +162,9 @@ class Host:
         self.crashes += 1
         waiting = len(self.storage.waiting)
         surviving = min(waiting, int(torn * (waiting + 1)))
-        self._timeline.say(
-            f"{self.id} CRASHES {why} (of {waiting} unsynced writes {surviving} survive)"
+        losses = f"(of {waiting} unsynced writes {surviving} survive)"
+        self._timeline.tell(
+            self.id, "crash", " ".join(filter(None, (f"{self.id} CRASHES", why, losses)))
         )
         self._disk = self.storage.crash(surviving)
         self.up = self.paused = False
@@ -174,14 +177,14 @@ class Host:
         on."""
         if self.up and not self.paused:
             self.paused = True
-            self._timeline.say(f"{self.id} pauses")
+            self._timeline.tell(self.id, "pause", f"{self.id} pauses")
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if not (self.up and self.paused):
             return
         self.paused = False
-        self._timeline.say(f"{self.id} goes on")
+        self._timeline.tell(self.id, "resume", f"{self.id} goes on")
         if self._late_fsync and self._flight is not None:
             self._late_fsync = False
             self._end_fsync(self._flight)
@@ -196,9 +199,10 @@ class Host:
             return
         if type(item) is Request:
             self._asked.add((item.client, item.sequence))
-        if self.paused or self._waking or self._timeline.now < self._free_at_s:
+        if self._waking or self._timeline.now < self._free_at_s or self.paused:
             self._inbox.append(item)
-            self._wake_later()
+            if not self._waking:
+                self._wake_later()
         else:
             self._step((item,))
 
@@ -272,15 +276,13 @@ class Host:
         self._timeline.note(self._timeline.now * (self._number + what / 16))
 
     def _step(self, inputs: tuple[Input, ...] | list[Input]) -> None:
-        replica = self.replica
-        assert replica is not None
         timeline = self._timeline
         self.steps += 1
-        self._free_at_s = timeline.now + self._timing.step_s
+        self._free_at_s = timeline.now + self._step_s
         if timeline.transcript is not None:
             for item in inputs:
                 timeline.say(f"{self.id} <- {item!r}")
-        replica.step(inputs)
+        self.replica.step(inputs)  # type: ignore[union-attr]
         self._effects()
 
     def _effects(self) -> None:
@@ -296,37 +298,43 @@ class Host:
                 else:
                     self._set_timer(name, delay_s)
             out.timers.clear()
+        storage = self.storage
         position = replica.disk.position
         if position != self._taken:
             self._taken = position
-            self.storage.accept(replica.disk.take())
+            storage.accept(replica.disk.take())
             timeline.note(timeline.now * (self._number + position))
-        for observe in self._cluster.observers:
-            observe(self.id, replica)
+        watched = replica.watched()
+        if watched is None or watched != self._watched:
+            self._watched = watched
+            for observe in self._cluster.observers:
+                observe(self.id, replica)
         if out.marks:
             self._cluster.on_marks(self.id, out.marks)
-            for name, _ in out.marks:
-                if self._springs("mark", name):
-                    return
+            if self.traps:
+                for name, _ in out.marks:
+                    if self._springs("mark", name):
+                        return
             out.marks.clear()
         # Sends before the fsync starts: an early one may be out when the node dies before its
         # fsync.
         durable = self._durable
-        if out.sends:
+        sends = out.sends
+        if sends:
             if self.traps or timeline.transcript is not None:
-                for send in out.sends:
+                for send in sends:
                     if send.position > durable:
                         self._gate.append(send)
                     elif self._transmit(send):
                         return
             else:
                 links = self.links
-                for send in out.sends:
+                for send in sends:
                     if send.position > durable:
                         self._gate.append(send)
                     else:
                         links[send.dst].send(send.msg)
-            out.sends.clear()
+            sends.clear()
         if out.replies:
             for gated in out.replies:
                 if gated[0] > durable:
@@ -334,7 +342,7 @@ class Host:
                 elif self._answer(gated[1]):
                     return
             out.replies.clear()
-        if self.storage.waiting and self._flight is None:
+        if storage.waiting and self._flight is None:
             self._start_fsync()
 
     def _transmit(self, send: Send) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 
 from nodes.effects import Operation, OperationKind, Outcome, Reply, Request, Value, Version
 from nodes.simulator.cluster import Cluster
+from nodes.simulator.story import Arrow
 
 Retry = Literal["never", "same", "other"]
 
@@ -146,10 +147,18 @@ class Clients:
         if timeline.transcript is not None:
             again = " (again)" if opened.attempts > 1 else ""
             timeline.say(f"{opened.request.client} -> {node}  {opened.request!r}{again}")
+        arrives_s: float | None = None
         lost = 1 - (1 - manners.loss) * (1 - self.request_loss.get(node, 0.0))
         if not lost or self._rng.random() >= lost:
             delay_s = manners.latency_s * (0.5 + self._rng.random())
-            timeline.at(timeline.now + delay_s, self.cluster.hosts[node].receive, opened.request)
+            arrives_s = timeline.now + delay_s
+            timeline.at(arrives_s, self.cluster.hosts[node].receive, opened.request)
+        if timeline.story is not None:
+            operation = opened.request.operation
+            label = f"{operation.op} {operation.key}"
+            if operation.value is not None:
+                label += f"={operation.value}"
+            self._tell(opened.request.client, node, label, repr(opened.request), arrives_s)
         if manners.retry != "never":
             if manners.retry == "other":
                 nodes = self.cluster.nodes
@@ -159,11 +168,25 @@ class Clients:
 
     def _on_reply(self, node: str, reply: Reply) -> None:
         lost = 1 - (1 - self._manners.loss) * (1 - self.reply_loss.get(node, 0.0))
+        arrives_s: float | None = None
         if lost and self._rng.random() < lost:
             self._timeline.say(f"{node} -> {reply.client}  LOST reply")
-            return
-        delay_s = self._manners.latency_s * (0.5 + self._rng.random())
-        self._timeline.at(self._timeline.now + delay_s, self._arrive, reply)
+        else:
+            delay_s = self._manners.latency_s * (0.5 + self._rng.random())
+            arrives_s = self._timeline.now + delay_s
+            self._timeline.at(arrives_s, self._arrive, reply)
+        if self._timeline.story is not None:
+            label = reply.outcome if reply.value is None else f"{reply.outcome} {reply.value}"
+            self._tell(node, reply.client, label, repr(reply), arrives_s)
+
+    def _tell(self, src: str, dst: str, label: str, text: str, arrives_s: float | None) -> None:
+        timeline = self._timeline
+        assert timeline.story is not None
+        arrow = Arrow(
+            src=src, dst=dst, label=label, text=text, sent_s=timeline.now, arrived_s=arrives_s
+        )
+        arrow.fate = "lost" if arrives_s is None else "arrived"
+        timeline.story.arrows.append(arrow)
 
     def _arrive(self, reply: Reply) -> None:
         opened = self._open.get((reply.client, reply.sequence))
@@ -195,9 +218,10 @@ class Clients:
         opened.done = True
         del self._open[opened.request.client, opened.request.sequence]
         record = opened.record
-        self._timeline.say(
-            f"{record.process} {record.op} {record.key} ended {record.outcome} {record.value!r}"
-        )
+        if self._timeline.transcript is not None:
+            self._timeline.say(
+                f"{record.process} {record.op} {record.key} ended {record.outcome} {record.value!r}"
+            )
         opened.on_end(record)
 
 

@@ -7,6 +7,7 @@ on one link (a fault removed by shrinking) leaves the others as they were.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappush
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from nodes.effects import Message
+from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
 
 LinkId: TypeAlias = tuple[str, str]
@@ -48,8 +50,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Link:
-    """The way from one node to another. ``held``: in manual mode, the messages that wait for the
-    script. ``lost``, ``cut``, ``sent``, ``delivered`` count messages."""
+    """The way from one node to another. ``lost``, ``cut``, ``sent``, ``delivered`` count
+    messages."""
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Link:
     ) -> None:
         self.src = src
         self.dst = dst
-        self.held: list[Message] | None = None
+        self._held: list[Message] | None = None
         self.sent = self.lost = self.cut = self.delivered = 0
         self._timeline = timeline
         self._note = timeline.note
@@ -85,9 +87,32 @@ class Link:
         self._deliver = self.deliver
         self._refresh()
 
+    @property
+    def held(self) -> list[Message] | None:
+        """In manual mode, the messages that wait for the script."""
+        return self._held
+
+    @held.setter
+    def held(self, held: list[Message] | None) -> None:
+        self._held = held
+        self._refresh()
+
     def send(self, msg: Any) -> None:
         """Send, with whatever becomes of it."""
         self.sent += 1
+        if self._special:
+            self._send_specially(msg)
+            return
+        r = self._random()
+        arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
+        if self._fifo:
+            if arrival_s < self._last_s:
+                arrival_s = self._last_s
+            self._last_s = arrival_s
+        heappush(self._heap, (arrival_s, self._next(), self._deliver, Message(self.src, msg)))
+
+    def _send_specially(self, msg: Any) -> None:
+        """The way of all messages that are cut, encoded, held, or at the mercy of chance."""
         if self._cut:
             self.cut += 1
             if self._timeline.transcript is not None:
@@ -96,8 +121,8 @@ class Link:
         if self._round_trip is not None:
             msg = self._round_trip(msg)
         message = Message(self.src, msg)
-        if self.held is not None:
-            self.held.append(message)
+        if self._held is not None:
+            self._held.append(message)
             return
         r = self._random()
         arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
@@ -105,8 +130,7 @@ class Link:
             self._send_rough(message, arrival_s)
             return
         if self._fifo:
-            if arrival_s < self._last_s:
-                arrival_s = self._last_s
+            arrival_s = max(arrival_s, self._last_s)
             self._last_s = arrival_s
         heappush(self._heap, (arrival_s, self._next(), self._deliver, message))
 
@@ -174,6 +198,54 @@ class Link:
         self._rough = bool(quality.loss or quality.duplicate or quality.reorder)
         self._cut = bool(self._cuts)
         self._cut_in_flight = any(self._cuts.values())
+        self._special = (
+            self._cut or self._rough or self._round_trip is not None or self._held is not None
+        )
+
+
+class TracedLink(Link):
+    """A link that keeps the story of its messages, for runs with a trace."""
+
+    def __init__(self, timeline: Timeline, *others: Any) -> None:
+        super().__init__(timeline, *others)
+        self._story = timeline.story
+        self._under_way: list[tuple[Any, Arrow]] = []
+        self._arrived: deque[tuple[Any, Arrow]] = deque(maxlen=100)
+
+    def send(self, msg: Any) -> None:
+        """Send, and note what becomes of it."""
+        arrow = self._tell(msg, self._timeline.now)
+        lost, cut = self.lost, self.cut
+        super().send(msg)
+        if self.lost > lost:
+            arrow.fate = "lost"
+        elif self.cut > cut:
+            arrow.fate = "cut"
+        else:
+            self._under_way.append((msg, arrow))
+
+    def deliver(self, message: Message) -> None:
+        """The message, or a second copy of it, is at the other end."""
+        arrow = self._arriving(message.msg)
+        arrow.arrived_s = self._timeline.now
+        arrow.fate = "cut" if self._cut_in_flight else "arrived"
+        super().deliver(message)
+
+    def _arriving(self, msg: Any) -> Arrow:
+        for told in self._under_way:
+            if told[0] == msg:
+                self._under_way.remove(told)
+                self._arrived.append(told)
+                return told[1]
+        original = next((arrow for other, arrow in self._arrived if other == msg), None)
+        return self._tell(msg, original.sent_s if original else self._timeline.now)
+
+    def _tell(self, msg: Any, sent_s: float) -> Arrow:
+        label, text = type(msg).__name__, repr(msg)
+        arrow = Arrow(src=self.src, dst=self.dst, label=label, text=text, sent_s=sent_s)
+        assert self._story is not None, "the cluster keeps a trace"
+        self._story.arrows.append(arrow)
+        return arrow
 
 
 # --- partition shapes: which directed links are cut ---

@@ -31,6 +31,7 @@ from nodes.simulator.host import Timing
 from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE, knobs_of
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
+from nodes.simulator.story import Story
 
 CORE_BOUND_S = 30.0
 """Virtual seconds in which a healed core must complete an operation on each of its nodes."""
@@ -65,7 +66,8 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 class SimulationResult(msgspec.Struct, kw_only=True):
-    """What one seed gave. ``tape`` and ``setup``, with the seed, replay it."""
+    """What one seed gave. ``tape`` and ``setup``, with the seed, replay it. ``transcript`` and
+    ``story``: of a run with a trace."""
 
     seed: int
     protocol: str
@@ -79,6 +81,7 @@ class SimulationResult(msgspec.Struct, kw_only=True):
     setup: Setup
     trace_hash: str
     transcript: list[str]
+    story: Story | None
     counters: dict[str, int]
 
 
@@ -233,6 +236,7 @@ class _Run:
                 msgspec.msgpack.encode(history), msgspec.msgpack.encode(cluster.marks)
             ),
             transcript=cluster.timeline.transcript or [],
+            story=cluster.timeline.story,
             counters={
                 **cluster.counters(),
                 **{f"fault {kind}": count for kind, count in sorted(self.nemesis.played.items())},
@@ -243,7 +247,7 @@ class _Run:
 
     def _alarm(self, check: str, message: str) -> None:
         self.alarms.append(Alarm(self.seed, check, message, self.cluster.now))
-        self.cluster.timeline.say(f"ALARM {check}: {message}")
+        self.cluster.timeline.tell("", "alarm", f"ALARM {check}: {message}")
 
     def _run(self) -> None:
         self.load.start()
@@ -310,7 +314,7 @@ class _Run:
         return sorted(core, key=nodes.index)
 
     def _phase(self, name: str, up: list[str]) -> None:
-        self.cluster.timeline.say(f"PHASE {name}: {' '.join(up)}")
+        self.cluster.timeline.tell("", "phase", f"PHASE {name}: {' '.join(up)}")
         for node, host in self.cluster.hosts.items():
             if node in up:
                 host.retired = False

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
+from nodes.simulator.story import Happening, Moment, Story
+
 Event: TypeAlias = tuple[float, int, Callable[[Any], None], Any]
 
 
@@ -21,7 +23,10 @@ class Timeline:
     """Runs events in order of time. ``now`` is the virtual time in seconds, ``events`` how many
     ran."""
 
-    __slots__ = ("_running", "events", "heap", "next", "note", "now", "numbers", "transcript")
+    __slots__ = (
+        *("_running", "events", "heap", "next", "note", "now", "numbers"),
+        *("story", "transcript"),
+    )
 
     def __init__(self, *, trace: bool = False) -> None:
         self.now = 0.0
@@ -31,6 +36,7 @@ class Timeline:
         self.numbers = array("d")
         self.note = self.numbers.append
         self.transcript: list[str] | None = [] if trace else None
+        self.story = Story() if trace else None
         self._running = False
 
     def at(self, time_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
@@ -63,6 +69,12 @@ class Timeline:
         """Add a line to the transcript, if one is kept."""
         if self.transcript is not None:
             self.transcript.append(f"{self.now:11.6f}  {line}")
+
+    def tell(self, who: str, what: Happening, line: str) -> None:
+        """A line of the transcript that is a turn of the story too."""
+        self.say(line)
+        if self.story is not None:
+            self.story.moments.append(Moment(self.now, who, what, line))
 
     def digest(self, *more: bytes) -> str:
         """The hash over everything that was noted, and ``more``."""
