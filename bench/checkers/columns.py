@@ -7,7 +7,7 @@ integers. Two JSON values are the same value iff they are equal and both or neit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -66,14 +66,17 @@ class Numbering:
             self.values.append(value)
         return code
 
-    def plain_codes(self, values: Sequence[Value]) -> Iterator[int]:
+    def plain_codes(self, values: Iterable[Value]) -> list[int]:
         """The numbers of many values, none of which is a boolean."""
         codes = self._codes
+        found = []
         for value in values:
-            if value not in codes:
-                codes[value] = len(self.values)
+            code = codes.get(value)
+            if code is None:
+                code = codes[value] = len(self.values)
                 self.values.append(value)
-        return map(codes.__getitem__, values)
+            found.append(code)
+        return found
 
 
 @dataclass(slots=True)

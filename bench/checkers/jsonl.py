@@ -7,7 +7,6 @@ time or a process with two operations open at once is an error that names the li
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -29,7 +28,7 @@ from bench.checkers.columns import (
 from bench.history import MAX_LINE_BYTES, BadHistory
 from nodes.effects import OperationKind, Outcome, Value, Version
 
-_BLOCK_BYTES: Final = 8 << 20
+_BLOCK_BYTES: Final = 1 << 20
 
 Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**60), le=2**60)]
 Identity = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
@@ -54,22 +53,6 @@ class Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
     intended_ns: int | None = None
     version: Version = None
     error: str | None = None
-
-
-_FIELDS: Final = attrgetter(
-    "process",
-    "op",
-    "key",
-    "outcome",
-    "invoked_ns",
-    "completed_ns",
-    "id",
-    "value",
-    "expected",
-    "applied",
-    "seen",
-    "node",
-)
 
 
 def read_columns(path: Path) -> Columns:
@@ -134,21 +117,11 @@ class _Reader:
             len(block) > MAX_LINE_BYTES and max(map(len, block.split(b"\n"))) > MAX_LINE_BYTES
         ):
             self._find_the_bad_line(first, block)
-        (
-            process,
-            op,
-            key,
-            outcome,
-            invoked,
-            completed,
-            ids,
-            value,
-            expected,
-            applied,
-            seen,
-            node,
-        ) = zip(*map(_FIELDS, lines), strict=True)
         n = len(lines)
+        op = [line.op for line in lines]
+        value = [line.value for line in lines]
+        applied = [line.applied for line in lines]
+        node = [line.node for line in lines]
         codes = _codes(self.values, value)
         if codes is None:
             codes = self._odd_values(op, value)
@@ -156,25 +129,25 @@ class _Reader:
             codes[np.array(op) == "delete"] = NULL
         self.parts.append(
             [
-                _numbered(self.processes, process),
-                np.fromiter(map(KIND_CODES.__getitem__, op), np.int8, n),
-                _numbered(self.keys, key),
-                np.fromiter(map(OUTCOME_CODES.__getitem__, outcome), np.int8, n),
-                np.array(invoked, np.int64),
-                _times(completed),
-                self._ids(first, ids),
+                _numbered(self.processes, [line.process for line in lines]),
+                np.array([KIND_CODES[name] for name in op], np.int8),
+                _numbered(self.keys, [line.key for line in lines]),
+                np.array([OUTCOME_CODES[line.outcome] for line in lines], np.int8),
+                np.array([line.invoked_ns for line in lines], np.int64),
+                _times([line.completed_ns for line in lines]),
+                self._ids(first, [line.id for line in lines]),
                 codes,
-                _codes_of_few(self.values, expected, None, NULL),
+                _codes_of_few(self.values, [line.expected for line in lines], None, NULL),
                 np.fromiter((a is not False for a in applied), np.bool_, n)
                 if False in applied
                 else np.ones(n, np.bool_),
-                _codes_of_few(self.values, seen, msgspec.UNSET, NOT_TOLD),
+                _codes_of_few(self.values, [line.seen for line in lines], msgspec.UNSET, NOT_TOLD),
                 _numbered(self.nodes, node) if any(node) else np.zeros(n, np.int32),
             ]
         )
         self.count += n
 
-    def _odd_values(self, op: tuple[str, ...], value: tuple[Any, ...]) -> Int32s:
+    def _odd_values(self, op: list[OperationKind], value: list[Any]) -> Int32s:
         """Values among which are lists."""
         codes = np.empty(len(value), np.int32)
         code = self.values.code
@@ -193,7 +166,7 @@ class _Reader:
                 codes[place] = NULL if op[place] == "delete" else code(some)
         return codes
 
-    def _ids(self, first: int, ids: tuple[int | None, ...]) -> Int64s:
+    def _ids(self, first: int, ids: list[int | None]) -> Int64s:
         """An operation without an id has the number of its line."""
         if None not in ids:
             return np.array(ids, np.int64)
@@ -241,24 +214,26 @@ class _Reader:
         )
 
 
-def _numbered(known: dict[Any, int], names: tuple[Any, ...]) -> Int32s:
+def _numbered(known: dict[Any, int], names: list[Any]) -> Int32s:
     for name in dict.fromkeys(names):
-        known.setdefault(name, len(known))
-    return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
+        if name in known:
+            continue
+        known[name] = len(known)
+    return np.array([known[name] for name in names], np.int32)
 
 
-def _codes(numbering: Numbering, values: tuple[Any, ...]) -> Int32s | None:
+def _codes(numbering: Numbering, values: list[Any]) -> Int32s | None:
     """The numbers of values, None if there are lists among them."""
     kinds = set(map(type, values))
     if list in kinds:
         return None
     if bool in kinds:
         return np.fromiter(map(numbering.code, values), np.int32, len(values))
-    return np.fromiter(numbering.plain_codes(values), np.int32, len(values))
+    return np.array(numbering.plain_codes(values), np.int32)
 
 
 def _codes_of_few(
-    numbering: Numbering, values: tuple[Any, ...], absent: object, code_of_absent: int
+    numbering: Numbering, values: list[Any], absent: object, code_of_absent: int
 ) -> Int32s:
     """The numbers of a column in which most lines have nothing."""
     if set(map(id, values)) == {id(absent)}:
@@ -269,7 +244,7 @@ def _codes_of_few(
     )
 
 
-def _times(completed: tuple[int | None, ...]) -> Int64s:
+def _times(completed: list[int | None]) -> Int64s:
     if None in completed:
         return np.array([NEVER if t is None else t for t in completed], np.int64)
     return np.array(completed, np.int64)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.checkers.availability import check_availability
+from bench.checkers.causal import check_causal
 from bench.checkers.columns import NULL, Columns
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
+from bench.checkers.sequential import check_sequential
+from bench.checkers.sessions import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
 from bench.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
 
@@ -44,10 +49,12 @@ def check_run(folder: RunFolder) -> Verdict:
         clock_error_ns=manifest.clock_error_ns,
     )
     availability = check_availability(manifest, records, faults, folder.loads())
-    checks = [linearizable, check_staleness(widened), convergence, availability]
+    weaker = weaker_models(widened) if linearizable.verdict != "valid" else []
+    sessions = check_sessions(widened)
+    checks = [linearizable, *weaker, sessions, check_staleness(widened), convergence, availability]
 
-    measured = _measured(linearizable, convergence)
-    verdict, reason = _compare(manifest.claim, linearizable, convergence)
+    measured = strongest(linearizable, weaker, convergence)
+    verdict, reason = _compare(manifest.claim, linearizable, weaker, convergence)
     if verdict == "valid":
         doubt = _doubt(manifest, availability, cut=cut, operations=len(columns))
         if doubt is not None:
@@ -62,20 +69,36 @@ def check_run(folder: RunFolder) -> Verdict:
     )
 
 
-def _measured(linearizable: Check, convergence: Check) -> Model:
-    """The strongest model that the history does not refute, as far as that is known."""
-    if linearizable.details["kind"] == "never-written":
-        return "none"
+def weaker_models(c: Columns, initial: int = NULL) -> list[Check]:
+    """The verdicts on the models below linearizable, strongest first."""
+    return [check_sequential(c, initial), check_causal(c, initial)]
+
+
+def strongest(linearizable: Check, weaker: Sequence[Check], convergence: Check | None) -> Model:
+    """The strongest model that the history does not refute, as far as that is known.
+
+    A model counts only if its check came to *valid*: that several keys are sequentially consistent
+    together is never decided. Below linearizable a model here includes that the replicas converge.
+    """
     if linearizable.verdict == "valid":
         return "linearizable"
-    if convergence.verdict == "invalid":
+    if linearizable.details["kind"] == "never-written":
         return "none"
-    if linearizable.verdict == "unknown" or convergence.verdict == "unknown":
+    if convergence is not None and convergence.verdict == "invalid":
+        return "none"
+    if linearizable.verdict == "unknown":
+        return "unknown"
+    for check in weaker:
+        if check.verdict == "valid":
+            return "sequential" if check.model == "sequential" else "causal"
+    if convergence is None or convergence.verdict == "unknown":
         return "unknown"
     return "eventual"
 
 
-def _compare(claim: Model, linearizable: Check, convergence: Check) -> tuple[VerdictValue, str]:
+def _compare(
+    claim: Model, linearizable: Check, weaker: Sequence[Check], convergence: Check
+) -> tuple[VerdictValue, str]:
     if claim == "linearizable":
         return linearizable.verdict, linearizable.summary
     if claim == "eventual":
@@ -86,6 +109,9 @@ def _compare(claim: Model, linearizable: Check, convergence: Check) -> tuple[Ver
         return "valid", "nothing is claimed"
     if linearizable.verdict == "valid":
         return "valid", f"stronger than {claim}: {linearizable.summary}"
+    for check in weaker:
+        if check.model == claim:
+            return check.verdict, check.summary
     return "unknown", f"{claim} was not checked"
 
 

@@ -1,0 +1,53 @@
+"""The verdict on a history alone, without a run around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from bench.checkers.columns import CAS, NULL, Columns
+from bench.checkers.jsonl import read_columns
+from bench.checkers.linearizability import check_linearizable
+from bench.checkers.verdict import strongest, weaker_models
+from bench.history import BadHistory, OperationRecord
+from bench.run_folder import Check
+from nodes.effects import Value
+
+RegisterModel: TypeAlias = Literal["auto", "register", "cas-register"]
+
+
+def check_history(
+    path_or_records: Path | str | Iterable[OperationRecord],
+    model: RegisterModel = "auto",
+    initial: Value = None,
+    budget_s: float = 60.0,
+    memory_bytes: int = 4 << 30,
+) -> Check:
+    """Whether a history is linearizable, and if not, which model it does not refute.
+
+    ``path_or_records``: a JSONL file (docs/HISTORY_FORMAT.md), or records. ``model``: ``register``
+    (reads, writes, deletes), ``cas-register`` (with CAS), or ``auto``: what the history needs.
+    ``initial``: what every key holds at first.
+
+    The result is that of `check_linearizable`; its ``model`` is the register's, and ``details`` has
+    ``strongest``: linearizable, sequential, causal, none or unknown.
+    Raises BadHistory for a file that does not fit, and for CAS where the model is ``register``.
+    """
+    if isinstance(path_or_records, str | Path):
+        c = read_columns(Path(path_or_records))
+    else:
+        c = Columns.from_records(list(path_or_records))
+    cas = np.flatnonzero(c.op == CAS)
+    if model == "register" and len(cas):
+        raise BadHistory(
+            f"line {int(cas[0]) + 1} is a cas, and a register has none; use the model cas-register"
+        )
+    check = check_linearizable(c, initial=initial, budget_s=budget_s, memory_bytes=memory_bytes)
+    initial_code = NULL if initial is None else c.code_of(initial)
+    weaker = weaker_models(c, initial_code) if check.verdict == "invalid" else []
+    check.model = ("cas-register" if len(cas) else "register") if model == "auto" else model
+    check.details["strongest"] = strongest(check, weaker, None)
+    return check
