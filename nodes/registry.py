@@ -17,6 +17,7 @@ import msgspec
 from nodes.effects import Config, OperationKind, Parameters, Replica
 from nodes.protocols.detector import Detector
 from nodes.protocols.gossip import Gossip
+from nodes.protocols.paxos import Paxos
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import Raft
 
@@ -198,5 +199,24 @@ register(
         operations=("read", "write", "delete"),
         summary="quorum, but with quorums of one: fast, and a read may miss what was written",
         parameters={"read_quorum": 1, "write_quorum": 1, "weak": True},
+    )
+)
+register(
+    Protocol(
+        name="paxos",
+        replica=Paxos,
+        claim="linearizable",
+        operations=("read", "write", "cas", "delete"),
+        summary="a log of Paxos instances; a stable leader runs phase 1 once for all of them",
+    )
+)
+register(
+    Protocol(
+        name="paxos-basic",
+        replica=Paxos,
+        claim="linearizable",
+        operations=("read", "write", "cas", "delete"),
+        summary="paxos without a leader: both phases each time, from every node, so proposers duel",
+        parameters={"stable_leader": False},
     )
 )

@@ -43,6 +43,27 @@ KNOBS: dict[str, Knobs] = {
         [_DEFAULT, {"batch_entries": 1}, {"batch_bytes": 100}],
         [_DEFAULT, {"request_timeout_s": 0.6}],
     ],
+    "PaxosParameters": [
+        [
+            _DEFAULT,
+            {
+                "heartbeat_s": 0.03,
+                "election_timeout_min_s": 0.1,
+                "election_timeout_max_s": 0.2,
+                "retry_s": 0.1,
+            },
+            {"heartbeat_s": 0.02, "election_timeout_min_s": 0.05, "election_timeout_max_s": 0.3},
+            {"heartbeat_s": 0.02, "election_timeout_min_s": 0.06, "election_timeout_max_s": 0.065},
+        ],
+        [
+            _DEFAULT,
+            {"snapshot_entries": 3, "snapshot_tail": 0},
+            {"snapshot_entries": 20, "snapshot_tail": 5},
+        ],
+        [_DEFAULT, {"batch_entries": 1}, {"batch_bytes": 100}],
+        [_DEFAULT, {"request_timeout_s": 0.6}],
+        [_DEFAULT, {"backoff_s": 0.002}, {"backoff_max_s": 0.1}],
+    ],
     "GossipParameters": [
         [_DEFAULT, {"gossip_interval_s": 0.02}, {"gossip_interval_s": 1.0}],
         [_DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 3.0}],

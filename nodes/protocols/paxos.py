@@ -1,0 +1,1192 @@
+"""Paxos: a log of instances of single-decree Paxos (`nodes.synod`), led by the owner of a ballot.
+
+Sources: L. Lamport, "The Part-Time Parliament" (1998), "Paxos Made Simple" (2001), here *Simple*;
+R. van Renesse and D. Altinbuken, "Paxos Made Moderately Complex" (ACM Computing Surveys, 2015),
+here *PMMC*; C. Lee et al., "Implementing Linearizability at Large Scale and Low Latency" (2015).
+
+Theory of operation
+-------------------
+*Phase 1* runs once per ballot, for all slots that the proposer does not know to be chosen. Each
+acceptor reports its votes there; in each slot that was reported the proposer must go on with the
+value of the highest ballot, and what lies between is filled with no-ops (*Simple*, section 3). Then
+it is the leader, and *phase 2* carries a range of slots per message.
+
+*Learning.* `Accept` says up to which slot everything is chosen (``commit``). A node that has voted
+in that ballot for all slots up to there knows what was chosen in them. So a node that is behind is
+brought up by Accepts: the leader sends it what was chosen, under its own ballot, which is what
+every higher ballot must propose anyway. Votes may come in any order; an acknowledgement is
+cumulative (``upto``) and says if something before is missing. What a leader has compacted away
+travels as a snapshot, in one message (which must fit `nodes.codec.MAX_FRAME_BYTES`).
+
+*Durability.* Votes are journalled in the disk's log, one record per message; a new promise is a
+write of its own. What a node sends waits for its writes, except for the leader's Accepts: its own
+vote counts only once it is durable. Its *ballot* is durable before anybody hears of it, so that it
+never proposes two values in one.
+
+*A stable leader* (``stable_leader``): a node that hears none asks around first (`Survey`), and
+begins a ballot only when a majority hears none either. Reads take no slot: the leader notes its
+commit, has a round of messages confirm that no majority has gone on to a higher ballot, and answers
+from what it has applied. All reads of a step share a round.
+
+*Without it* (``paxos-basic``) every node is a proposer for its own clients: what waits there, reads
+too, goes through both phases of a new ballot, which preempts whoever is in the middle of one.
+Random pauses that grow with each preemption make it live.
+
+*Requests* are kept where they arrived and handed to the leader, again and again, until an answer is
+known. The state machine applies each (client, sequence) once, so this is safe.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from nodes.disk import Disk
+from nodes.effects import (
+    Config,
+    Env,
+    Invariant,
+    InvariantBroken,
+    Outcome,
+    Parameters,
+    Replica,
+    Reply,
+    Request,
+    Value,
+    Version,
+)
+from nodes.replicated_map import ReplicatedMap
+from nodes.synod import NO_BALLOT, Acceptor, Ballot, Proposer
+
+Role: TypeAlias = Literal["follower", "proposer", "leader"]
+
+MAX_REFUSED = 10_000
+"""Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
+WINDOW_BATCHES = 16
+"""Batches that may be on their way to a node without an acknowledgement."""
+
+
+class PaxosParameters(Parameters, frozen=True, kw_only=True):
+    """Knobs of Paxos. All times in seconds.
+
+    ``heartbeat_s``: how often a leader is heard, and how often a proposer repeats itself. A node
+    that heard no leader for a random time between ``election_timeout_min_s`` and
+    ``election_timeout_max_s`` surveys the others; a leader that heard no majority for
+    ``election_timeout_max_s`` gives up. ``retry_s``: how often a request without an answer is
+    handed on again; after ``request_timeout_s`` it ends ``fail`` or ``info``. A message carries at
+    most ``batch_entries`` values and (roughly) ``batch_bytes`` bytes, but at least one value. A
+    snapshot is taken every ``snapshot_entries`` slots; the votes behind it go when
+    ``snapshot_tail`` more have been applied. A client's answers are forgotten when
+    ``client_entries`` slots were applied since its last request. ``stable_leader`` False: every
+    node runs both phases for its own clients; a preempted one pauses for a random time around
+    ``backoff_s``, doubled each time up to ``backoff_max_s``.
+    """
+
+    heartbeat_s: float = 0.1
+    election_timeout_min_s: float = 0.8
+    election_timeout_max_s: float = 1.6
+    retry_s: float = 0.5
+    request_timeout_s: float = 3.0
+    batch_entries: int = 512
+    batch_bytes: int = 1 << 20
+    snapshot_entries: int = 20_000
+    snapshot_tail: int = 2_000
+    client_entries: int = 100_000
+    stable_leader: bool = True
+    backoff_s: float = 0.02
+    backoff_max_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_s") and not (isfinite(value) and value > 0):
+                raise ValueError(f"{name} is a positive number of seconds, not {value}")
+        for name in ("batch_entries", "batch_bytes", "snapshot_entries", "client_entries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.snapshot_tail < 0:
+            raise ValueError(f"snapshot_tail is at least 0, not {self.snapshot_tail}")
+        for name, lower, factor in (
+            ("election_timeout_min_s", "heartbeat_s", 2),
+            ("election_timeout_max_s", "election_timeout_min_s", 1),
+            ("request_timeout_s", "retry_s", 1),
+            ("backoff_max_s", "backoff_s", 1),
+        ):
+            if getattr(self, name) < factor * getattr(self, lower):
+                times = f"{factor} times " if factor > 1 else ""
+                raise ValueError(
+                    f"{name} is at least {times}{lower} ({getattr(self, lower)}), "
+                    f"not {getattr(self, name)}"
+                )
+
+
+Command: TypeAlias = Request | None
+"""What a slot holds. None is the no-op."""
+
+
+# --- on disk ---
+
+
+class Promised(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Table key ``promised``: no vote in a ballot below this one, ever."""
+
+    ballot: Ballot
+
+
+class Votes(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Journal record: votes in the slots from ``first`` on, of a node that knew all slots up to
+    ``commit`` to be chosen. A later record overrules an earlier one."""
+
+    ballot: Ballot
+    first: int
+    commit: int
+    values: tuple[Command, ...]
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The state machine after ``slot`` (see `nodes.replicated_map`)."""
+
+    slot: int
+    data: dict[str, tuple[Value, int]]
+    sessions: tuple[tuple[str, int, int, tuple[Reply, ...]], ...]
+
+
+# --- messages ---
+
+
+class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Does anybody hear a leader? ``number`` names the survey."""
+
+    number: int
+
+
+class SurveyReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """``silent``: no leader is heard here. ``promised``: what a new ballot must be above."""
+
+    number: int
+    silent: bool
+    promised: Ballot
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Phase 1a, for all slots from ``first`` on."""
+
+    ballot: Ballot
+    first: int
+
+
+class Promise(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Phase 1b: one of ``parts`` that together hold all votes (slot, ballot, value) of the sender
+    from ``first`` on, which is higher than asked for if it has compacted more than that. ``upto``:
+    what it knows to be chosen."""
+
+    ballot: Ballot
+    first: int
+    upto: int
+    part: int
+    parts: int
+    votes: tuple[tuple[int, Ballot, Command], ...]
+
+
+class Accept(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Phase 2a, for the slots from ``first`` on; without values, a heartbeat that comes before
+    ``first``. ``commit``: all slots up to it are chosen. ``round``: the leader's last round of
+    confirmations."""
+
+    ballot: Ballot
+    round: int
+    first: int
+    commit: int
+    values: tuple[Command, ...] = ()
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Phase 2b, for all slots up to ``upto``: the sender voted there in this ballot, or knows what
+    is chosen. ``missing``: the Accept came behind a gap."""
+
+    ballot: Ballot
+    round: int
+    upto: int
+    missing: bool
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """A Prepare or Accept of ``ballot`` came too late: a higher one is ``promised``."""
+
+    ballot: Ballot
+    promised: Ballot
+
+
+class CatchUp(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What was chosen up to the snapshot's slot, true in every ballot."""
+
+    snapshot: Snapshot
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Requests that clients handed to the sender. Only a leader takes them."""
+
+    requests: tuple[Request, ...]
+
+
+class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Answers to requests of a `Forward`."""
+
+    replies: tuple[Reply, ...]
+
+
+# --- invariants ---
+
+
+class OneProposer(Invariant):
+    """A ballot has one proposer."""
+
+    name = "one proposer"
+
+    def __init__(self) -> None:
+        self._proposers: dict[Ballot, str] = {}
+
+    def observe(self, node: str, replica: Paxos) -> None:
+        if replica.role != "follower":
+            proposer = self._proposers.setdefault(replica.ballot, node)
+            if proposer != node:
+                raise InvariantBroken(f"ballot {replica.ballot} is of {proposer} and of {node}")
+
+
+class Agreement(Invariant):
+    """One value per slot is chosen and applied; a ballot has one value per slot, which its owner
+    proposed; what a majority has voted for, no higher ballot proposes otherwise (*Simple*, P2b)."""
+
+    name = "agreement"
+
+    def __init__(self) -> None:
+        self._proposed: dict[tuple[int, Ballot], Command] = {}
+        self._voters: dict[tuple[int, Ballot], list[str]] = {}
+        self._chosen: dict[int, tuple[Ballot, Command]] = {}
+        self._applied: dict[int, Command] = {}
+        self._seen: dict[str, tuple[Paxos, int, int, int]] = {}
+
+    def observe(self, node: str, replica: Paxos) -> None:
+        before, cast, counted, applied = self._seen.get(node, (replica, 0, 0, 0))
+        if before is not replica:
+            cast = counted = applied = 0
+        disk = replica.disk
+        last, durable = disk.last_index, replica.durable_index
+        if last > cast:
+            for record in disk.entries(max(cast + 1, disk.first_index), last + 1):
+                self._on_cast(node, record)
+        if durable > counted:
+            for record in disk.entries(max(counted + 1, disk.first_index), durable + 1):
+                self._on_durable(node, record, len(replica.config.nodes))
+        if replica.applied > applied:
+            for slot in range(max(applied, disk_slot(disk)) + 1, replica.applied + 1):
+                self._on_applied(node, slot, replica.value_at(slot))
+        self._seen[node] = (replica, last, durable, replica.applied)
+
+    def _on_cast(self, node: str, record: Votes) -> None:
+        ballot = record.ballot
+        for slot, value in enumerate(record.values, record.first):
+            key = (slot, ballot)
+            known = self._proposed.get(key, self)
+            if known is self:
+                # A leader sends what was chosen before as well, without voting for it again.
+                if ballot.node != node and self._applied.get(slot, self) != value:
+                    raise InvariantBroken(
+                        f"{node} voted for {value} in slot {slot}, which {ballot.node} did not"
+                        f" propose in ballot {ballot}"
+                    )
+                self._proposed[key] = value
+            elif known is not value and known != value:
+                raise InvariantBroken(f"slot {slot} of ballot {ballot} has {known} and {value}")
+            chosen = self._chosen.get(slot)
+            if chosen is not None and ballot > chosen[0] and chosen[1] != value:
+                raise InvariantBroken(
+                    f"ballot {ballot} proposes {value} in slot {slot}, where ballot {chosen[0]}"
+                    f" has chosen {chosen[1]}"
+                )
+
+    def _on_durable(self, node: str, record: Votes, nodes: int) -> None:
+        for slot, value in enumerate(record.values, record.first):
+            voters = self._voters.setdefault((slot, record.ballot), [])
+            if node not in voters:
+                voters.append(node)
+                if 2 * len(voters) > nodes:
+                    _, chosen = self._chosen.setdefault(slot, (record.ballot, value))
+                    if chosen is not value and chosen != value:
+                        raise InvariantBroken(f"slot {slot} has chosen {chosen} and {value}")
+
+    def _on_applied(self, node: str, slot: int, value: Command) -> None:
+        first = self._applied.setdefault(slot, value)
+        if first is not value and first != value:
+            raise InvariantBroken(f"{node} applied {value} in slot {slot}, where {first} was")
+        chosen = self._chosen.get(slot)
+        if chosen is not None and chosen[1] is not value and chosen[1] != value:
+            raise InvariantBroken(f"{node} applied {value} in slot {slot}, not {chosen[1]}")
+
+
+class Durability(Invariant):
+    """Promises and what is known to be chosen never go back; what is durable survives a crash."""
+
+    name = "durability"
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Paxos, Ballot, int]] = {}
+        self._floor: dict[str, tuple[Ballot, int]] = {}
+
+    def observe(self, node: str, replica: Paxos) -> None:
+        promised = replica.promised
+        floor, journal = self._floor.get(node, (NO_BALLOT, 0))
+        seen = self._seen.get(node)
+        if seen is not None and seen[0] is replica:
+            floor = max(floor, seen[1])
+            if replica.commit < seen[2]:
+                raise InvariantBroken(f"commit of {node} fell from {seen[2]} to {replica.commit}")
+        elif replica.disk.last_index < journal:
+            raise InvariantBroken(
+                f"{node} came back with {replica.disk.last_index} of {journal} durable records"
+            )
+        if promised < floor:
+            raise InvariantBroken(f"{node} promised {floor}, and now only {promised}")
+        self._seen[node] = (replica, promised, replica.commit)
+        if replica.promise_is_durable:
+            self._floor[node] = (promised, replica.durable_index)
+
+
+# --- the machine ---
+
+
+class Waiting:
+    """A request that a client gave to this node. ``handed``: somebody may have proposed it."""
+
+    __slots__ = ("handed", "request", "tick")
+
+    def __init__(self, request: Request, tick: int) -> None:
+        self.request = request
+        self.tick = tick
+        self.handed = False
+
+
+class Progress:
+    """What a leader knows of another node. ``next``: the slot to send next. ``upto``: voted for
+    and durable there. ``round``: the last round that it confirmed. ``rewound``: to which slot the
+    leader has gone back since the last heartbeat. ``catching_up``: a snapshot is on its way.
+    ``active``: it was heard since the last look at the majority."""
+
+    __slots__ = ("active", "catching_up", "next", "rewound", "round", "upto")
+
+    def __init__(self, next_slot: int) -> None:
+        self.next = next_slot
+        self.upto = 0
+        self.round = 0
+        self.rewound = 0
+        self.catching_up = False
+        self.active = True
+
+
+class Paxos(Replica):
+    """One Paxos node: acceptor, learner, and at times proposer. Public attributes are read by the
+    invariants and by tests, never written."""
+
+    MESSAGES = (
+        Survey,
+        SurveyReply,
+        Prepare,
+        Promise,
+        Accept,
+        Accepted,
+        Refused,
+        CatchUp,
+        Forward,
+        Forwarded,
+    )
+    RECORDS = (Promised, Votes, Snapshot)
+    INVARIANTS = (OneProposer, Agreement, Durability)
+    PARAMETERS: ClassVar[type[Parameters]] = PaxosParameters
+
+    def __init__(self, config: Config, env: Env, disk: Disk) -> None:
+        super().__init__(config, env, disk)
+        assert isinstance(config.parameters, PaxosParameters)
+        self.parameters = config.parameters
+        self.stable = self.parameters.stable_leader
+
+        # The acceptor, from disk.
+        promised: Promised = disk.get("promised", Promised(NO_BALLOT))
+        self._acceptor: Acceptor[Command] = Acceptor(promised.ballot)
+        self._durable_position = self._promise_position = self._votes_position = disk.position
+        self.durable_index = disk.last_index
+        # What each write makes durable: (disk position, index in the journal, own slots up to).
+        self._unsynced: deque[tuple[int, int, int]] = deque()
+        # (index in the journal, last slot of the record), for compaction.
+        self._journal: deque[tuple[int, int]] = deque()
+
+        # The learner. ``upto``: voted for in the promised ballot, without a gap.
+        self._map = ReplicatedMap(self.parameters.client_entries)
+        self.commit = self.applied = 0
+        self._next_snapshot: Snapshot | None = None
+        if disk.snapshot is not None:
+            self._restore(disk.snapshot)
+        for index in range(disk.first_index, disk.last_index + 1):
+            self._replay(index, disk.entry(index))
+        self.upto = self.commit
+        self._ack: tuple[int, bool] | None = None
+
+        # The proposer.
+        self.role: Role = "follower"
+        self.ballot = NO_BALLOT
+        self.leader: str | None = None
+        self._highest = self.promised
+        self._proposer: Proposer[Command] | None = None
+        self._parts: dict[tuple[str, int, int], set[int]] = {}
+        self._survey = 0
+        self._silent: set[str] | None = None
+        self._progress: dict[str, Progress] = {}
+        self._next_slot = 0
+        self._recovered = 0
+        self._own_upto = 0
+        self._proposed: dict[tuple[str, int], str] = {}
+        self._reads: list[tuple[Request, str]] = []
+        self._rounds: deque[tuple[int, int, list[tuple[Request, str]]]] = deque()
+        self._round = 0
+        self._acknowledged = False
+        self._contact_all = False
+        self._preemptions = 0
+        self._pausing = False
+
+        # Requests: those that came here, those of this step, and answers to other nodes.
+        self._waiting: dict[tuple[str, int], Waiting] = {}
+        self._arrived: list[tuple[Request, str]] = []
+        self._refused: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._answers: dict[str, list[Reply]] = {}
+        self._hand_on_again = False
+        self._tick = 0
+        self._ticking = False
+
+        self._heard_at_s = env.now()
+        self._election_timeout_s = 0.0
+        if self.stable:
+            self._set_election_timer()
+
+    # --- the acceptor ---
+
+    @property
+    def promised(self) -> Ballot:
+        """The highest ballot that this node has promised."""
+        return self._acceptor.promised
+
+    @property
+    def promise_is_durable(self) -> bool:
+        """Whether the present promise survives a crash."""
+        return self._promise_position <= self._durable_position
+
+    def value_at(self, slot: int) -> Command:
+        """The value that this node voted for last in ``slot``. Raises KeyError without a vote."""
+        return self._acceptor.votes[slot][1]
+
+    def _replay(self, index: int, record: Votes) -> None:
+        """Take up a record of the journal. Its ballot was promised before."""
+        assert record.ballot <= self.promised
+        last = record.first + len(record.values) - 1
+        self._journal.append((index, last))
+        for slot, value in enumerate(record.values, record.first):
+            if slot > self.applied:
+                self._acceptor.votes[slot] = (record.ballot, value)
+        self.commit = max(self.commit, record.commit)
+
+    def _promise(self, ballot: Ballot) -> None:
+        """Promise a ballot that is higher than all before."""
+        assert ballot > self.promised
+        self._acceptor.promise(ballot)
+        self.disk.put("promised", Promised(ballot))
+        self._promise_position = self.disk.position
+        self._highest = max(self._highest, ballot)
+        self.upto = self.commit
+        self._ack = None
+
+    def _vote(self, ballot: Ballot, first: int, values: tuple[Command, ...]) -> None:
+        """Vote in the promised ballot."""
+        assert ballot == self.promised
+        assert first > self.commit, f"slot {first} is chosen (up to {self.commit})"
+        self._acceptor.accept(ballot, first, values)
+        index = self.disk.append(Votes(ballot, first, self.commit, values))
+        self._votes_position = self.disk.position
+        self._journal.append((index, first + len(values) - 1))
+        if first == self.upto + 1:
+            self.upto += len(values)
+        self._extend()
+
+    def _extend(self) -> None:
+        """Go on over votes that came out of order."""
+        votes, ballot = self._acceptor.votes, self.promised
+        while votes.get(self.upto + 1, _NO_VOTE)[0] == ballot:
+            self.upto += 1
+
+    def on_durable(self, position: int) -> None:
+        self._durable_position = max(self._durable_position, position)
+        unsynced = self._unsynced
+        while unsynced and unsynced[0][0] <= position:
+            _, self.durable_index, upto = unsynced.popleft()
+            self._own_upto = max(self._own_upto, upto)
+            self._acknowledged = True
+
+    def on_prepare(self, src: str, m: Prepare) -> None:
+        if m.ballot < self.promised:
+            self._refuse(src, m.ballot)
+            return
+        if m.ballot > self.promised:
+            if self.role != "follower":
+                self._preempted()
+            self._promise(m.ballot)
+            self.leader = None
+            self._silent = None
+            self._heard_at_s = self.env.now()
+        snapshot_slot = disk_slot(self.disk)
+        if m.first <= snapshot_slot:
+            self.out.send(src, CatchUp(self.disk.snapshot))
+        first = max(m.first, snapshot_slot + 1)
+        for promise in self._report(m.ballot, first):
+            self.out.send(src, promise)
+
+    def _report(self, ballot: Ballot, first: int) -> list[Promise]:
+        """All votes from ``first`` on, in messages of bounded size."""
+        votes = self._acceptor.votes
+        cast = [(slot, *votes[slot]) for slot in sorted(slot for slot in votes if slot >= first)]
+        parts = list(batches(cast, lambda vote: value_bytes(vote[2]), self.parameters)) or [[]]
+        return [
+            Promise(ballot, first, self.commit, number, len(parts), tuple(part))
+            for number, part in enumerate(parts)
+        ]
+
+    def _refuse(self, src: str, ballot: Ballot) -> None:
+        self.out.send(src, Refused(ballot, self.promised), early=self.promise_is_durable)
+
+    def on_accept(self, src: str, m: Accept) -> None:
+        ballot = m.ballot
+        if ballot < self.promised:
+            self._refuse(src, ballot)
+            return
+        if ballot > self.promised:
+            if self.role != "follower":
+                self._preempted()
+            self._promise(ballot)
+        assert self.role == "follower", f"{src} leads ballot {ballot} as well"
+        self._hear(src)
+        values, first = m.values, m.first
+        # What is known to be chosen, or voted for in this ballot, is not voted for again.
+        known = max(0, min(len(values), self.upto + 1 - first))
+        votes = self._acceptor.votes
+        while known < len(values) and votes.get(first + known, _NO_VOTE)[0] == ballot:
+            known += 1
+        if known < len(values):
+            self._vote(ballot, first + known, values[known:] if known else values)
+        self.commit = max(self.commit, min(m.commit, self.upto))
+        round_, missing = self._ack or (0, False)
+        self._ack = (max(round_, m.round), missing or self.upto < first - 1)
+
+    def on_catch_up(self, src: str, m: CatchUp) -> None:
+        snapshot = m.snapshot
+        if snapshot.slot <= self.commit or self.role == "leader":
+            return
+        self._restore(snapshot)
+        self._compact(snapshot)
+        self._votes_position = self.disk.position
+        self.upto = max(self.upto, self.commit)
+        self._extend()
+        self._answer_from_map()
+        self.out.mark("catch_up", slot=snapshot.slot)
+        if self.role == "proposer":
+            self._send_prepare()
+
+    # --- roles ---
+
+    def _set_election_timer(self) -> None:
+        low, high = self.parameters.election_timeout_min_s, self.parameters.election_timeout_max_s
+        self._election_timeout_s = self.env.rng.uniform(low, high)
+        self.out.set_timer("election", self._election_timeout_s)
+
+    def _hear(self, leader: str) -> None:
+        """A message of the leader of the promised ballot came."""
+        self._heard_at_s = self.env.now()
+        self._silent = None
+        if self.stable and self.leader != leader:
+            self.leader = leader
+            self._hand_on_again = True
+            self.out.mark("follow", ballot=str(self.promised), leader=leader)
+
+    def _hears_leader(self) -> bool:
+        silence_s = self.env.now() - self._heard_at_s
+        return self.role == "leader" or (
+            self.leader is not None and 0 <= silence_s < self.parameters.election_timeout_min_s
+        )
+
+    def become_follower(self) -> None:
+        """Lead no ballot any more."""
+        assert self.role != "follower"
+        self.out.mark("become_follower", ballot=str(self.ballot))
+        self.out.cancel_timer("heartbeat")
+        self.role = "follower"
+        self.leader = None
+        self._proposer = None
+        self._progress = {}
+        self._proposed = {}
+        self._reads = []
+        self._rounds.clear()
+        if self.stable:
+            self.out.cancel_timer("quorum")
+            self._heard_at_s = self.env.now()
+            self._set_election_timer()
+
+    def _preempted(self) -> None:
+        """Another ballot is above this node's."""
+        self.become_follower()
+        if not self.stable:
+            self._preemptions += 1
+            pause_s = min(
+                self.parameters.backoff_s * 2 ** min(self._preemptions, 30),
+                self.parameters.backoff_max_s,
+            )
+            self._pausing = True
+            self.out.set_timer("backoff", self.env.rng.uniform(0, pause_s))
+            self.out.mark("preempted", ballot=str(self.ballot))
+
+    def _ask_around(self) -> None:
+        """No leader is heard: ask whether others hear one, without disturbing it."""
+        self.leader = None
+        self._survey += 1
+        self._silent = {self.id}
+        self._set_election_timer()
+        for peer in self.config.peers:
+            self.out.send(peer, Survey(self._survey))
+        if len(self._silent) >= self.config.majority:
+            self.become_proposer()
+
+    def on_survey(self, src: str, m: Survey) -> None:
+        silent = not self._hears_leader()
+        self.out.send(src, SurveyReply(m.number, silent, self._highest))
+
+    def on_survey_reply(self, src: str, m: SurveyReply) -> None:
+        self._highest = max(self._highest, m.promised)
+        if self._silent is not None and m.number == self._survey and m.silent:
+            self._silent.add(src)
+            if len(self._silent) >= self.config.majority:
+                self.become_proposer()
+
+    def become_proposer(self) -> None:
+        """Begin phase 1 of a ballot above all that were heard of."""
+        if self.role != "follower":
+            self.become_follower()
+        self.role = "proposer"
+        self.leader = None
+        self._silent = None
+        self.ballot = max(self._highest, self.promised).next_of(self.id)
+        self._promise(self.ballot)
+        self._proposer = Proposer(self.ballot, self.config.majority)
+        self._parts = {}
+        self._progress = {}
+        self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
+        self.out.mark("become_proposer", ballot=str(self.ballot))
+        self._send_prepare()
+
+    def _send_prepare(self) -> None:
+        assert self._proposer is not None
+        for peer in self.config.peers:
+            if peer not in self._proposer.promises:
+                self.out.send(peer, Prepare(self.ballot, self.commit + 1))
+
+    def on_promise(self, src: str, m: Promise) -> None:
+        proposer = self._proposer
+        if proposer is None or m.ballot != self.ballot or src in proposer.promises:
+            return
+        # Votes before ``first`` are chosen and compacted there. Their snapshot comes, or another
+        # Prepare brings it.
+        if self.role == "proposer" and m.first <= self.commit + 1:
+            proposer.report(m.votes)
+            # Another Prepare may have asked from another slot on, and have cut the parts elsewhere.
+            parts = self._parts.setdefault((src, m.first, m.parts), set())
+            parts.add(m.part)
+            if len(parts) == m.parts:
+                self._progress[src] = Progress(m.upto + 1)
+                proposer.on_promise(src)
+
+    def _try_to_lead(self) -> None:
+        """Phase 1 is over when a majority has promised, this node among them: durably."""
+        proposer = self._proposer
+        assert proposer is not None
+        if self.id not in proposer.promises and self.promise_is_durable:
+            votes = self._acceptor.votes
+            proposer.report((slot, *vote) for slot, vote in votes.items() if slot > self.commit)
+            proposer.on_promise(self.id)
+        if self.id in proposer.promises and len(proposer.promises) >= proposer.quorum:
+            self.become_leader()
+
+    def become_leader(self) -> None:
+        """Phase 1 is over: propose again what may have been chosen, and no-ops in between."""
+        proposer = self._proposer
+        assert self.role == "proposer"
+        assert proposer is not None
+        assert self.ballot == self.promised
+        self.role = "leader"
+        self.leader = self.id if self.stable else None
+        self._own_upto = self.commit
+        self._next_slot = self.commit + 1
+        self._recovered = max([self.commit, *proposer.votes])
+        for peer in self.config.peers:
+            # No more than is there, whatever the peer has learnt in between.
+            progress = self._progress.setdefault(peer, Progress(self.commit + 1))
+            progress.next = min(progress.next, self.commit + 1)
+        self.out.mark("become_leader", ballot=str(self.ballot), promises=len(proposer.promises))
+        recovered = tuple(
+            proposer.choose(slot, None) for slot in range(self.commit + 1, self._recovered + 1)
+        )
+        for command in recovered:
+            if command is not None:
+                self._proposed[command.client, command.sequence] = self.id
+        self._propose_values(recovered)
+        self._contact_all = True
+        self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
+        if self.stable:
+            self._hand_on_again = True
+            self.out.cancel_timer("election")
+            self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
+        else:
+            self._arrived = [(waiting.request, self.id) for waiting in self._waiting.values()]
+
+    @property
+    def _ready(self) -> bool:
+        """A leader that has learnt what was chosen before its ballot."""
+        return self.role == "leader" and self.commit >= self._recovered
+
+    def on_refused(self, src: str, m: Refused) -> None:
+        self._highest = max(self._highest, m.promised)
+        if self.role != "follower" and m.ballot == self.ballot:
+            self._preempted()
+
+    # --- timers ---
+
+    def on_timer(self, name: str) -> None:
+        if name == "election":
+            self._on_election_timer()
+        elif name == "requests":
+            self._on_requests_timer()
+        elif name == "backoff":
+            self._pausing = False
+        elif name == "heartbeat" and self.role != "follower":
+            self._on_heartbeat_timer()
+        elif name == "quorum" and self.role == "leader":
+            self._on_quorum_timer()
+
+    def _on_election_timer(self) -> None:
+        if self.role == "leader" or not self.stable:
+            return
+        # Being told by the leader only notes the time; the timer, when it fires, waits for the
+        # rest.
+        waited_s = self.env.now() - self._heard_at_s
+        rest_s = self._election_timeout_s - waited_s
+        if self.role == "follower" and self._silent is None and waited_s >= 0 and rest_s > 0.001:
+            self.out.set_timer("election", rest_s)
+        else:
+            self._ask_around()
+
+    def _on_heartbeat_timer(self) -> None:
+        if not self.stable and not self._waiting:
+            # Nobody waits for this ballot any more; another proposer will finish it.
+            self.become_follower()
+            return
+        self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
+        if self.role == "proposer":
+            self._send_prepare()
+        else:
+            self._contact_all = True
+            for progress in self._progress.values():
+                progress.rewound = 0
+
+    def _on_quorum_timer(self) -> None:
+        """Give up unless a majority was heard since the last time."""
+        self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
+        heard = 1
+        for progress in self._progress.values():
+            heard += progress.active
+            progress.active = progress.catching_up = False
+        if heard < self.config.majority:
+            self.out.mark("lost_majority", ballot=str(self.ballot))
+            self.become_follower()
+
+    # --- phase 2: the leader ---
+
+    def _propose_values(self, values: tuple[Command, ...]) -> None:
+        if values:
+            self._vote(self.ballot, self._next_slot, values)
+            self._next_slot += len(values)
+            assert self.upto == self._next_slot - 1
+
+    def on_accepted(self, src: str, m: Accepted) -> None:
+        progress = self._progress.get(src)
+        if self.role != "leader" or m.ballot != self.ballot or progress is None:
+            return
+        assert m.upto < self._next_slot, f"{src} has slot {m.upto}, which was never proposed"
+        progress.active = True
+        progress.round = max(progress.round, m.round)
+        if m.upto > progress.upto:
+            progress.upto = m.upto
+            self._acknowledged = True
+        if progress.catching_up:
+            progress.catching_up = m.upto < disk_slot(self.disk)
+        elif m.missing and m.upto >= progress.rewound:
+            # Once for each gap: all that was sent behind it is refused as well.
+            progress.rewound = progress.next = m.upto + 1
+        progress.next = max(progress.next, progress.upto + 1)
+
+    def _majority_reached(self, own: int, field: Literal["upto", "round"]) -> int:
+        """The highest value that a majority has reached."""
+        values = sorted([own, *(getattr(progress, field) for progress in self._progress.values())])
+        return int(values[len(values) - self.config.majority])
+
+    def _replicate(self) -> None:
+        """One message to each node for which there is something new, or to all of them."""
+        contact_all, self._contact_all = self._contact_all, False
+        window = WINDOW_BATCHES * self.parameters.batch_entries
+        snapshot_slot = disk_slot(self.disk)
+        made: dict[tuple[int, bool], Accept] = {}
+        for peer, progress in self._progress.items():
+            if progress.next <= snapshot_slot and not progress.catching_up:
+                progress.catching_up = True
+                self.out.send(peer, CatchUp(self.disk.snapshot), early=True)
+            if progress.catching_up:
+                progress.next = snapshot_slot + 1
+                if contact_all:
+                    self._send_accept(peer, progress.next, made, with_values=False)
+            elif progress.next < self._next_slot and progress.next - progress.upto <= window:
+                progress.next += self._send_accept(peer, progress.next, made, with_values=True)
+            elif contact_all:
+                self._send_accept(peer, progress.next, made, with_values=False)
+
+    def _send_accept(
+        self, peer: str, first: int, made: dict[tuple[int, bool], Accept], *, with_values: bool
+    ) -> int:
+        """Send the slots from ``first`` on; returns how many. Equal messages are made once."""
+        message = made.get((first, with_values))
+        if message is None:
+            values: tuple[Command, ...] = ()
+            if with_values:
+                votes = self._acceptor.votes
+                stop = min(first + self.parameters.batch_entries, self._next_slot)
+                found = [votes[slot][1] for slot in range(first, stop)]
+                values = tuple(next(batches(found, value_bytes, self.parameters)))
+            message = Accept(self.ballot, self._round, first, self.commit, values)
+            made[first, with_values] = message
+        self.out.send(peer, message, early=True)
+        return len(message.values)
+
+    def _answer_reads(self) -> None:
+        """Answer the reads whose round a majority has confirmed."""
+        confirmed = self._majority_reached(self._round, "round")
+        while self._rounds and self._rounds[0][0] <= confirmed:
+            _, commit, reads = self._rounds.popleft()
+            assert self.applied >= commit
+            for request, origin in reads:
+                self._answer(origin, self._map.read(request))
+
+    def _begin_round(self) -> None:
+        """Ask whether a majority still follows this ballot: then all that was acknowledged before
+        now is in the slots up to ``commit``."""
+        if self._reads and self._ready:
+            self._round += 1
+            self._rounds.append((self._round, self.commit, self._reads))
+            self._reads = []
+            self._contact_all = True
+
+    # --- requests ---
+
+    def on_request(self, request: Request) -> None:
+        key = (request.client, request.sequence)
+        if key in self._refused:
+            self.out.reply(no_leader(request), early=True)
+        elif key not in self._waiting:
+            self._waiting[key] = Waiting(request, self._tick)
+            self._arrived.append((request, self.id))
+            if not self._ticking:
+                self._ticking = True
+                self.out.set_timer("requests", self.parameters.retry_s)
+
+    def on_forward(self, src: str, m: Forward) -> None:
+        if self.role == "leader" and self.stable:
+            self._arrived.extend([(request, src) for request in m.requests])
+
+    def on_forwarded(self, src: str, m: Forwarded) -> None:
+        for reply in m.replies:
+            self._answer(self.id, reply)
+
+    def _answer(self, origin: str, reply: Reply) -> None:
+        """Answers tell of what a majority holds or has confirmed, so they need no write here."""
+        if origin != self.id:
+            self._answers.setdefault(origin, []).append(reply)
+        elif self._waiting.pop((reply.client, reply.sequence), None) is not None:
+            self.out.reply(reply, early=True)
+
+    def _on_requests_timer(self) -> None:
+        """Give up what is too old; hand on again what had no answer for a whole tick."""
+        self._tick += 1
+        oldest = self._tick - self.parameters.request_timeout_s / self.parameters.retry_s
+        for waiting in [waiting for waiting in self._waiting.values() if waiting.tick <= oldest]:
+            request = waiting.request
+            if not waiting.handed:
+                self._answer(self.id, no_leader(request))
+                self._refused[request.client, request.sequence] = None
+                if len(self._refused) > MAX_REFUSED:
+                    self._refused.popitem(last=False)
+            else:
+                # A read changes nothing, so it is certain that it was not applied.
+                outcome: Outcome = "fail" if request.operation.op == "read" else "info"
+                error = "nothing was chosen in time"
+                self._answer(self.id, Reply(request.client, request.sequence, outcome, error=error))
+        if self.stable:
+            self._hand_on(self._tick - 1)
+        self._ticking = bool(self._waiting)
+        if self._ticking:
+            self.out.set_timer("requests", self.parameters.retry_s)
+
+    def _hand_on(self, before: int) -> None:
+        """Offer again what came before that tick."""
+        self._arrived.extend(
+            (waiting.request, self.id)
+            for waiting in self._waiting.values()
+            if waiting.tick < before or not waiting.handed
+        )
+
+    def _forward(self) -> None:
+        """Hand the requests of this step to the leader, if one is known."""
+        arrived, self._arrived = self._arrived, []
+        if self.leader is None:
+            return
+        requests: dict[tuple[str, int], Request] = {}
+        for request, origin in arrived:
+            waiting = self._waiting.get((request.client, request.sequence))
+            if origin == self.id and waiting is not None:
+                waiting.handed = True
+                requests[request.client, request.sequence] = request
+        for batch in batches(requests.values(), request_bytes, self.parameters):
+            self.out.send(self.leader, Forward(tuple(batch)), early=True)
+
+    def _propose(self) -> None:
+        """Propose the requests of this step, each in a slot; a leader's reads wait for a round."""
+        arrived, self._arrived = self._arrived, []
+        values: list[Command] = []
+        waiting, proposed = self._waiting, self._proposed
+        for request, origin in arrived:
+            key = (request.client, request.sequence)
+            if origin == self.id:
+                here = waiting.get(key)
+                if here is None:
+                    continue
+                here.handed = True
+            if self.stable and request.operation.op == "read":
+                self._reads.append((request, origin))
+                continue
+            if key in proposed:
+                proposed[key] = origin
+                continue
+            reply = self._map.find(request)
+            if reply is not None:
+                self._answer(origin, reply)
+                continue
+            proposed[key] = origin
+            values.append(request)
+        self._propose_values(tuple(values))
+
+    def end_step(self) -> None:
+        if self.role == "proposer":
+            self._try_to_lead()
+        if self.role == "leader" and self._acknowledged:
+            self._acknowledged = False
+            self.commit = max(self.commit, self._majority_reached(self._own_upto, "upto"))
+        self._apply()
+        if self._hand_on_again:
+            self._hand_on_again = False
+            self._arrived = [item for item in self._arrived if item[1] != self.id]
+            self._hand_on(self._tick + 1)
+        if self.stable:
+            if self.role == "leader":
+                self._answer_reads()
+                self._propose()
+                self._begin_round()
+                if not self._progress:
+                    self._answer_reads()
+            elif self._arrived:
+                self._forward()
+        else:
+            self._run_both_phases()
+        self._note_writes()
+        if self.role == "leader":
+            self._replicate()
+        elif self._ack is not None:
+            self._acknowledge(*self._ack)
+        self._send_answers()
+        if self.applied - disk_slot(self.disk) >= self.parameters.snapshot_entries:
+            self._take_snapshot()
+
+    def _run_both_phases(self) -> None:
+        """Without a stable leader: one ballot for what waits here, then another one."""
+        if self.role == "leader":
+            if self._arrived and self._next_slot == self._recovered + 1:
+                self._propose()
+            if self.commit == self._next_slot - 1:
+                self._preemptions = 0
+                self._contact_all = True
+                self._replicate()
+                self.become_follower()
+        self._arrived = []
+        if self.role == "follower" and self._waiting and not self._pausing:
+            self.become_proposer()
+
+    def _note_writes(self) -> None:
+        position = max(self._votes_position, self._promise_position)
+        if position > (self._unsynced[-1][0] if self._unsynced else self._durable_position):
+            own = self.upto if self.role == "leader" else 0
+            self._unsynced.append((position, self.disk.last_index, own))
+
+    def _acknowledge(self, round_: int, missing: bool) -> None:
+        self._ack = None
+        self.out.send(
+            self.promised.node,
+            Accepted(self.promised, round_, self.upto, missing),
+            early=max(self._votes_position, self._promise_position) <= self._durable_position,
+        )
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, {}
+        for origin, replies in answers.items():
+            for batch in batches(replies, reply_bytes, self.parameters):
+                self.out.send(origin, Forwarded(tuple(batch)), early=True)
+
+    # --- the learner ---
+
+    def _apply(self) -> None:
+        """Apply what is chosen, in the order of slots."""
+        waiting, proposed, votes = self._waiting, self._proposed, self._acceptor.votes
+        for slot in range(self.applied + 1, self.commit + 1):
+            request = votes[slot][1]
+            if request is None:
+                continue
+            reply = self._map.apply(request, slot)
+            key = (request.client, request.sequence)
+            if key in waiting:
+                self._answer(self.id, reply)
+            origin = proposed.pop(key, None) if proposed else None
+            if origin is not None and origin != self.id:
+                self._answer(origin, reply)
+        self.applied = self.commit
+
+    def _take_snapshot(self) -> None:
+        """Take a snapshot; drop the votes behind it when enough slots have followed."""
+        if self._next_snapshot is None:
+            self._next_snapshot = Snapshot(self.applied, *self._map.freeze())
+        snapshot = self._next_snapshot
+        if self.applied - snapshot.slot >= self.parameters.snapshot_tail:
+            self._compact(snapshot)
+            self.out.mark("compact", slot=snapshot.slot)
+
+    def _compact(self, snapshot: Snapshot) -> None:
+        """The snapshot replaces the votes up to its slot."""
+        self._next_snapshot = None
+        index = self.disk.snapshot_index
+        while self._journal and self._journal[0][1] <= snapshot.slot:
+            index = self._journal.popleft()[0]
+        votes = self._acceptor.votes
+        if len(votes) and snapshot.slot - disk_slot(self.disk) <= 2 * len(votes):
+            for slot in range(disk_slot(self.disk) + 1, snapshot.slot + 1):
+                votes.pop(slot, None)
+        else:
+            for slot in [slot for slot in votes if slot <= snapshot.slot]:
+                del votes[slot]
+        self.disk.compact(index, snapshot)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self.commit = self.applied = snapshot.slot
+        self._map.restore(snapshot.data, snapshot.sessions)
+
+    def _answer_from_map(self) -> None:
+        """A snapshot came instead of values: it may hold what clients of this node wait for."""
+        for waiting in list(self._waiting.values()):
+            reply = self._map.find(waiting.request)
+            if reply is not None:
+                self._answer(self.id, reply)
+
+    # --- views ---
+
+    def probe(self) -> dict[str, Any]:
+        ready = self._ready if self.role == "leader" else self.leader is not None
+        ballot = self.ballot if self.role != "follower" else self.promised
+        return {
+            "role": self.role,
+            "leader": self.leader,
+            "ballot": str(ballot),
+            "term": ballot.round,
+            "commit": self.commit,
+            "applied": self.applied,
+            "ready": ready or not self.stable,
+        }
+
+    def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
+        return self._map.state()
+
+
+_NO_VOTE: tuple[Ballot, Command] = (NO_BALLOT, None)
+
+
+def disk_slot(disk: Disk) -> int:
+    """The last slot of the snapshot on disk; 0 without one."""
+    return 0 if disk.snapshot is None else int(disk.snapshot.slot)
+
+
+def no_leader(request: Request) -> Reply:
+    """It was handed to nobody, so it is certain that it is never applied."""
+    return Reply(request.client, request.sequence, "fail", error="no leader")
+
+
+T = TypeVar("T")
+
+
+def batches(
+    items: Iterable[T], size: Callable[[T], int], parameters: PaxosParameters
+) -> Iterator[list[T]]:
+    """Cut into lists of bounded length and bytes, each with at least one item."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        item_bytes = size(item)
+        if batch and (
+            total + item_bytes > parameters.batch_bytes or len(batch) == parameters.batch_entries
+        ):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += item_bytes
+    if batch:
+        yield batch
+
+
+def text_bytes(value: Any) -> int:
+    """At least the UTF-8 length of a string, without encoding it."""
+    if type(value) is not str:
+        return 9
+    return len(value) if value.isascii() else 4 * len(value)
+
+
+def request_bytes(request: Request) -> int:
+    """About what a request takes on the wire."""
+    operation = request.operation
+    texts = text_bytes(operation.key) + text_bytes(operation.value) + text_bytes(operation.expected)
+    return 64 + texts
+
+
+def value_bytes(value: Command) -> int:
+    """About what the value of a slot takes on the wire."""
+    return 64 if value is None else request_bytes(value)
+
+
+def reply_bytes(reply: Reply) -> int:
+    """About what a reply takes on the wire."""
+    return 64 + text_bytes(reply.value) + text_bytes(reply.seen)
