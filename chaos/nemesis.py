@@ -64,13 +64,12 @@ class _Counted:
             self._crashes[node] = 0
 
 
-class Nemesis:
-    """Plays a schedule in a thread of its own. Use as a context manager: leaving it heals, for
-    whatever reason it is left.
+class FaultPlayer:
+    """Begins and heals the faults of a schedule and records them; when, its caller knows.
 
     ``seed``: every fault draws from a random stream of its own, named by seed and number, so that
     the same seed makes the same choices, and leaving one fault out does not change the others.
-    ``on_fault``: called with each record (for progress), from the nemesis's thread."""
+    ``on_fault``: called with each record (for progress). ``now_ns``: the clock of the records."""
 
     def __init__(
         self,
@@ -80,6 +79,7 @@ class Nemesis:
         *,
         seed: int,
         on_fault: Callable[[FaultRecord], None] | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.errors: list[str] = []
         self._schedule = {planned.number: planned for planned in schedule}
@@ -87,11 +87,7 @@ class Nemesis:
         self._folder = folder
         self._seed = seed
         self._on_fault = on_fault
-        self._stop = threading.Event()
-        # Not `Thread.join`: in CPython 3.11 a signal that interrupts it with an exception marks the
-        # thread as stopped, and the next join returns while the thread is still healing.
-        self._done = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._now_ns = now_ns
         self._records: dict[int, FaultRecord] = {}
         self._active: dict[int, Resolved] = {}
 
@@ -114,6 +110,95 @@ class Nemesis:
             for record in self.records
             if record.started_ns is not None
         ]
+
+    def begin(self, number: int, start_ns: int) -> bool:
+        """Begin a fault, of a schedule that began at ``start_ns``. Returns whether it is on."""
+        planned = self._schedule[number]
+        record = FaultRecord(
+            number=number,
+            fault=planned.fault.fault,
+            parameters=planned.fault.parameters(),
+            planned_ns=_at(start_ns, planned.at_s),
+            planned_heal_ns=_at(start_ns, planned.heal_at_s),
+            started_ns=self._now_ns(),
+        )
+        self._records[number] = record
+        try:
+            rng = random.Random(f"{self._seed}/fault/{number}")
+            resolved = planned.fault.resolve(self._context, rng)
+            if resolved.groups is not None:
+                record.groups = [list(group) for group in resolved.groups]
+            record.nodes = list(resolved.nodes)
+            record.links = list(resolved.links)
+            record.parameters["chosen_by"] = resolved.chosen_by
+            self._active[number] = resolved
+            planned.fault.apply(self._context, resolved)
+        except Exception as error:
+            record.error = f"not applied: {_line(error)}"
+            self._fault_failed(f"{record.fault} (fault {number}) {record.error}")
+            self.end(number)  # what was applied in part
+            return False
+        record.applied_ns = self._now_ns()
+        self._record(record)
+        return True
+
+    def end(self, number: int) -> None:
+        """Heal a fault. It is recorded, whether that worked or not."""
+        record = self._records[number]
+        resolved = self._active.pop(number, None)
+        if resolved is not None:
+            record.heal_started_ns = self._now_ns()
+            try:
+                self._schedule[number].fault.undo(self._context, resolved)
+                record.healed_ns = self._now_ns()
+            except Exception as error:
+                reason = f"not healed: {_line(error)}"
+                record.error = f"{record.error}; {reason}" if record.error else reason
+                self._fault_failed(f"{record.fault} (fault {number}) {reason}")
+        self._record(record)
+
+    def end_all(self) -> None:
+        """Heal whatever is on."""
+        for number in list(self._active):
+            self.end(number)
+        # Once more from the ground up, for whatever an undo that failed has left.
+        for last_resort in (self._context.links.heal_all, self._context.restart_all):
+            try:
+                last_resort()
+            except Exception as error:
+                self._fault_failed(f"not healed at the end: {_line(error)}")
+
+    def _record(self, record: FaultRecord) -> None:
+        try:
+            self._folder.append_fault(record)
+            if self._on_fault is not None:
+                self._on_fault(record)
+        except Exception as error:  # a full disk is no reason not to heal
+            self._fault_failed(f"{record.fault} (fault {record.number}) not recorded: {error}")
+
+    def _fault_failed(self, message: str) -> None:
+        self.errors.append(message)
+
+
+class Nemesis(FaultPlayer):
+    """Plays a schedule in a thread of its own, from which it also calls ``on_fault``. Use as a
+    context manager: leaving it heals, for whatever reason it is left."""
+
+    def __init__(
+        self,
+        schedule: Sequence[PlannedFault],
+        context: FaultContext,
+        folder: RunFolder,
+        *,
+        seed: int,
+        on_fault: Callable[[FaultRecord], None] | None = None,
+    ) -> None:
+        super().__init__(schedule, context, folder, seed=seed, on_fault=on_fault)
+        self._stop = threading.Event()
+        # Not `Thread.join`: in CPython 3.11 a signal that interrupts it with an exception marks the
+        # thread as stopped, and the next join returns while the thread is still healing.
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self, start_ns: int) -> None:
         """Begin to play; ``start_ns`` (`time.monotonic_ns()`) is the schedule's time 0."""
@@ -155,83 +240,17 @@ class Nemesis:
                 if self._stop.wait(max(0, when_ns - time.monotonic_ns()) / 1e9):
                     return
                 if ends:
-                    self._end(number)
-                elif self._begin(number, start_ns):
+                    self.end(number)
+                elif self.begin(number, start_ns):
                     heal_ns = _at(start_ns, self._schedule[number].heal_at_s)
                     heapq.heappush(events, (heal_ns, 1, number))
         except Exception as error:  # nothing may keep what is on from being healed
             self._fault_failed(f"nemesis: {_line(error)}")
         finally:
             try:
-                self._end_all()
+                self.end_all()
             finally:
                 self._done.set()
-
-    def _begin(self, number: int, start_ns: int) -> bool:
-        """Whether the fault is on."""
-        planned = self._schedule[number]
-        record = FaultRecord(
-            number=number,
-            fault=planned.fault.fault,
-            parameters=planned.fault.parameters(),
-            planned_ns=_at(start_ns, planned.at_s),
-            planned_heal_ns=_at(start_ns, planned.heal_at_s),
-            started_ns=time.monotonic_ns(),
-        )
-        self._records[number] = record
-        try:
-            rng = random.Random(f"{self._seed}/fault/{number}")
-            resolved = planned.fault.resolve(self._context, rng)
-            if resolved.groups is not None:
-                record.groups = [list(group) for group in resolved.groups]
-            record.nodes = list(resolved.nodes)
-            record.links = list(resolved.links)
-            record.parameters["chosen_by"] = resolved.chosen_by
-            self._active[number] = resolved
-            planned.fault.apply(self._context, resolved)
-        except Exception as error:
-            record.error = f"not applied: {_line(error)}"
-            self._fault_failed(f"{record.fault} (fault {number}) {record.error}")
-            self._end(number)  # what was applied in part
-            return False
-        record.applied_ns = time.monotonic_ns()
-        self._record(record)
-        return True
-
-    def _end(self, number: int) -> None:
-        record = self._records[number]
-        resolved = self._active.pop(number, None)
-        if resolved is not None:
-            record.heal_started_ns = time.monotonic_ns()
-            try:
-                self._schedule[number].fault.undo(self._context, resolved)
-                record.healed_ns = time.monotonic_ns()
-            except Exception as error:
-                reason = f"not healed: {_line(error)}"
-                record.error = f"{record.error}; {reason}" if record.error else reason
-                self._fault_failed(f"{record.fault} (fault {number}) {reason}")
-        self._record(record)
-
-    def _end_all(self) -> None:
-        for number in list(self._active):
-            self._end(number)
-        # Once more from the ground up, for whatever an undo that failed has left.
-        for last_resort in (self._context.links.heal_all, self._context.restart_all):
-            try:
-                last_resort()
-            except Exception as error:
-                self._fault_failed(f"not healed at the end: {_line(error)}")
-
-    def _record(self, record: FaultRecord) -> None:
-        try:
-            self._folder.append_fault(record)
-            if self._on_fault is not None:
-                self._on_fault(record)
-        except Exception as error:  # a full disk is no reason not to heal
-            self._fault_failed(f"{record.fault} (fault {record.number}) not recorded: {error}")
-
-    def _fault_failed(self, message: str) -> None:
-        self.errors.append(message)
 
 
 def _at(start_ns: int, offset_s: float) -> int:

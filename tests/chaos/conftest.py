@@ -101,7 +101,7 @@ class Network:
         self.processes = processes
         self._directory = directory
         self._cleanup = cleanup
-        command, _ = broker_command(directory, broker_port)
+        command = broker_command(directory, broker_port).argv
         processes.spawn("broker", command, stdout_path=directory / "broker.log")
         self.start_toxiproxy()
         wait_until(lambda: listens(self.broker), "the broker")
