@@ -121,6 +121,10 @@ def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
 
 
 def counterexample(verdict: Verdict | None) -> str | None:
-    """The witness as one sentence, None if there is none."""
+    """Why the history is not linearizable, as one sentence: the stalest read if there is one, which
+    tells more than the smallest witness, else the witness. None if there is neither."""
+    for check in verdict.checks if verdict else []:
+        if check.name == "staleness" and check.details.get("worst"):
+            return cut(str(check.details["worst"]), 400)
     lines = witness_of(verdict)
     return cut(sentence(lines), 400) if lines else None
