@@ -51,12 +51,22 @@ class Disk:
     ``position`` counts all writes ever made through this object and never goes back.
     """
 
-    __slots__ = ("_journal", "_log", "_table", "position", "snapshot", "snapshot_index")
+    __slots__ = (
+        "_journal",
+        "_log",
+        "_table",
+        "last_index",
+        "position",
+        "snapshot",
+        "snapshot_index",
+    )
 
     def __init__(self) -> None:
         self.position = 0
         self.snapshot: Any = None
         self.snapshot_index = 0
+        self.last_index = 0
+        """Index of the last entry (the snapshot's, if the log is empty)."""
         self._table: dict[str, Any] = {}
         self._log: list[Any] = []
         self._journal: list[Write] = []
@@ -83,11 +93,6 @@ class Disk:
     def first_index(self) -> int:
         """Index of the first entry that is still in the log."""
         return self.snapshot_index + 1
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry (the snapshot's, if the log is empty)."""
-        return self.snapshot_index + len(self._log)
 
     def entry(self, index: int) -> Any:
         """The entry at ``index``. Raises IndexError if it is compacted away or not there yet."""
@@ -148,6 +153,7 @@ class Disk:
         kind = type(write)
         if kind is Append:
             self._log.append(write.entry)  # type: ignore[union-attr]
+            self.last_index += 1
         elif kind is Put:
             if write.value is None:  # type: ignore[union-attr]
                 self._table.pop(write.key, None)  # type: ignore[union-attr]
@@ -155,10 +161,12 @@ class Disk:
                 self._table[write.key] = write.value  # type: ignore[union-attr]
         elif kind is Truncate:
             del self._log[write.index - self.snapshot_index - 1 :]  # type: ignore[union-attr]
+            self.last_index = self.snapshot_index + len(self._log)
         elif kind is Compact:
             del self._log[: write.index - self.snapshot_index]  # type: ignore[union-attr]
             self.snapshot_index = write.index  # type: ignore[union-attr]
             self.snapshot = write.snapshot  # type: ignore[union-attr]
+            self.last_index = self.snapshot_index + len(self._log)
         else:
             raise TypeError(f"not a write: {write!r}")
 

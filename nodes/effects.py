@@ -210,7 +210,8 @@ class Invariant:
     """A statement over the whole cluster that must hold after each step.
 
     One instance watches one run: it may remember (who led which term). `observe` is called after
-    every step of a replica, with only that replica, so that a check costs what changed.
+    each step of a replica that changed what is `Replica.watched`, with only that replica, so that a
+    check costs what changed.
     """
 
     name: ClassVar[str] = "invariant"
@@ -278,6 +279,11 @@ class Replica:
 
     def end_step(self) -> None:
         """All inputs of the batch are in: send what was collected over it."""
+
+    def watched(self) -> Any:
+        """Something cheap to compare that changes whenever anything changes that an invariant looks
+        at, so that they need not look again. None: they look after each step."""
+        return None
 
     def probe(self) -> dict[str, Any]:
         """A cheap read-only view for status and reports, JSON scalars only. Common keys: ``role``,

@@ -177,17 +177,29 @@ class KeepSiblings:
     @classmethod
     def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
         """The versions of both that no other supersedes. Order and repetition do not matter."""
+        if not ours or ours == theirs:
+            return tuple(theirs)
         by_dot = {(s.node, s.counter): s for s in (*ours, *theirs)}
-        if len(by_dot) == 1:
-            return tuple(by_dot.values())
-        known = by_dot.values()
-        kept = (dot for dot, s in by_dot.items() if not any(cls.supersedes(t, s) for t in known))
-        return tuple(by_dot[dot] for dot in sorted(kept))
+        past = merge(*(s.past for s in by_dot.values()))
+        return tuple(by_dot[dot] for dot in sorted(by_dot) if not covers(past, *dot))
+
+    @staticmethod
+    def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
+        """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
+        past = merge(*(t.past for t in present))
+        for s in wanted:
+            if not covers(past, s.node, s.counter) and s not in present:
+                return s
+        return None
 
     @staticmethod
     def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
         """All that is known of the key: present, or superseded by what is present."""
-        return merge(*(merge(s.past, {s.node: s.counter}) for s in siblings))
+        clock = merge(*(s.past for s in siblings))
+        for s in siblings:
+            if s.counter > clock.get(s.node, 0):
+                clock[s.node] = s.counter
+        return clock
 
     @staticmethod
     def lacks(ours: Clock, theirs: Clock) -> bool:
@@ -212,6 +224,14 @@ class LastWriteWins:
     def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
         """The winner."""
         return (max((*ours, *theirs), key=lambda s: (s.counter, s.node)),)
+
+    @classmethod
+    def missing(cls, present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
+        """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
+        for s in wanted:
+            if s not in present and not any(cls.supersedes(t, s) for t in present):
+                return s
+        return None
 
     @staticmethod
     def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
@@ -278,9 +298,9 @@ class OnlyDominatedVersionsDisappear(_PerKey):
         self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
     ) -> None:
         """Raises InvariantBroken."""
-        for s in old:
-            if not _known(policy, now, s):
-                raise InvariantBroken(f"{where}: {s} disappeared; present: {now}")
+        lost = policy.missing(now, old)
+        if lost is not None:
+            raise InvariantBroken(f"{where}: {lost} disappeared; present: {now}")
 
 
 class ClockNeverGoesBack(_PerKey):
@@ -351,9 +371,9 @@ class DurableVersionsStay(Invariant):
             waiting.clear()
             for key, siblings in durable.items():
                 now = replica.records.get(key, Record(())).siblings
-                for s in siblings:
-                    if not _known(replica.policy, now, s):
-                        raise InvariantBroken(f"{node} key {key!r}: lost {s}; present: {now}")
+                lost = replica.policy.missing(now, siblings)
+                if lost is not None:
+                    raise InvariantBroken(f"{node} key {key!r}: lost {lost}; present: {now}")
         position = replica.disk.position
         waiting.extend((position, key, replica.records[key].siblings) for key in replica.changed)
         done = 0
@@ -362,10 +382,6 @@ class DurableVersionsStay(Invariant):
             durable[key] = replica.policy.merge(durable.get(key, ()), siblings)
             done += 1
         del waiting[:done]
-
-
-def _known(policy: Policy, present: Sequence[Sibling], s: Sibling) -> bool:
-    return any(t == s or policy.supersedes(t, s) for t in present)
 
 
 # --- the machine ---
@@ -396,6 +412,7 @@ class Gossip(Replica):
             KeepSiblings if self.parameters.conflict == "siblings" else LastWriteWins
         )
         self.records: dict[str, Record] = {}
+        self._clocks: dict[str, dict[str, int]] = {}
         self.changed: dict[str, None] = {}
         """Keys that the last step changed."""
         self.durable_position = 0
@@ -547,6 +564,7 @@ class Gossip(Replica):
         old = self.records.get(key)
         self._live_keys += _is_live(record) - (old is not None and _is_live(old))
         self.records[key] = record
+        self._clocks[key] = self.policy.clock(record.siblings)
         self._digest.put(key, [(s.node, s.counter) for s in record.siblings])
         for s in record.siblings:
             self._observe_stamp(s.counter)
@@ -565,8 +583,8 @@ class Gossip(Replica):
             ours = self.records.get(key)
             before = ours.siblings if ours is not None else ()
             merged = self.policy.merge(before, theirs.siblings)
-            assert all(_known(self.policy, merged, s) for s in (*before, *theirs.siblings))
             if merged != before:
+                assert self.policy.missing(merged, (*before, *theirs.siblings)) is None
                 self._store(key, Record(merged))
                 news.append(key)
         return news
@@ -674,10 +692,13 @@ class Gossip(Replica):
             self.out.send(peer, Push(records))
 
     def _clock(self, key: str) -> dict[str, int]:
-        record = self.records.get(key)
-        return self.policy.clock(record.siblings) if record is not None else {}
+        return self._clocks.get(key, {})
 
     # --- views ---
+
+    def watched(self) -> Any:
+        """What is `changed` is on disk, too."""
+        return self.disk.position, self.durable_position
 
     def _note_agreement(self, peer: str, differing: int) -> None:
         self._agreed[peer] = (self.env.now(), self.parameters.buckets - differing)

@@ -661,6 +661,10 @@ class QuorumRegister(Replica):
 
     # --- views ---
 
+    def watched(self) -> Any:
+        """What is `changed` is on disk, too."""
+        return self.disk.position, self.durable_position
+
     def probe(self) -> dict[str, Any]:
         """``keys``: not deleted. ``tombstones``: deleted. ``pending``: operations that this node
         coordinates now."""

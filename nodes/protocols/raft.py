@@ -528,6 +528,7 @@ class Raft(Replica):
         self._ready = False
         self._acknowledged = False
         self._contact_all = False
+        self._window = WINDOW_BATCHES * self.parameters.batch_entries
         self._joining: str | None = None
         self._transferee: str | None = None
         # Followers only: the acknowledgement that ends this step.
@@ -939,27 +940,28 @@ class Raft(Replica):
     def _replicate(self) -> None:
         """One message to each follower for which there is something new, or to all of them."""
         contact_all, self._contact_all = self._contact_all, False
-        last = self.disk.last_index
-        window = WINDOW_BATCHES * self.parameters.batch_entries
+        disk = self.disk
+        last = disk.last_index
         made: dict[tuple[int, bool], AppendEntries] = {}
         for peer, progress in self._progress.items():
-            if progress.installing or progress.next <= self.disk.snapshot_index:
+            following = progress.next
+            if progress.installing or following <= disk.snapshot_index:
                 if not progress.installing:
                     progress.installing = True
-                    snapshot = InstallSnapshot(self.term, self._round, self.disk.snapshot)
+                    snapshot = InstallSnapshot(self.term, self._round, disk.snapshot)
                     self.out.send(peer, snapshot, early=True)
                 elif contact_all:
-                    self._send_append(peer, self.disk.first_index, made, with_entries=False)
+                    self._send_append(peer, disk.first_index, made, with_entries=False)
             elif progress.probing:
                 if not progress.paused:
                     progress.paused = True
-                    self._send_append(peer, progress.next, made, with_entries=True)
+                    self._send_append(peer, following, made, with_entries=True)
                 elif contact_all:
-                    self._send_append(peer, progress.next, made, with_entries=False)
-            elif progress.next <= last and progress.next - progress.match <= window:
-                progress.next += self._send_append(peer, progress.next, made, with_entries=True)
+                    self._send_append(peer, following, made, with_entries=False)
+            elif following <= last and following - progress.match <= self._window:
+                progress.next += self._send_append(peer, following, made, with_entries=True)
             elif contact_all:
-                self._send_append(peer, progress.next, made, with_entries=False)
+                self._send_append(peer, following, made, with_entries=False)
 
     def _send_append(
         self,
@@ -1120,26 +1122,33 @@ class Raft(Replica):
             self._contact_all = True
 
     def end_step(self) -> None:
-        if self.role == "leader" and self._acknowledged:
+        leads = self.role == "leader"
+        if leads and self._acknowledged:
             self._advance_commit()
-        self._apply()
+        if self.applied != self.commit:
+            self._apply()
         if self._hand_on_again:
             self._hand_on_again = False
             self._arrived = [item for item in self._arrived if item[1] != self.id]
             self._hand_on(self._tick + 1)
-        if self.role == "leader":
+        if leads:
             if self._rounds:
                 self._answer_reads()
-            self._propose()
-            self._administer()
-            self._begin_round()
+            if self._arrived:
+                self._propose()
+            if self._has_to_administer():
+                self._administer()
+                leads = self.role == "leader"
+            if self._reads:
+                self._begin_round()
             if self._rounds and not self._others():
                 self._answer_reads()
         elif self._arrived:
             self._forward()
-        if self.disk.last_index > (self._unsynced[-1][1] if self._unsynced else self.durable_index):
-            self._unsynced.append((self.disk.position, self.disk.last_index))
-        if self.role == "leader":
+        last = self.disk.last_index
+        if last > (self._unsynced[-1][1] if self._unsynced else self.durable_index):
+            self._unsynced.append((self.disk.position, last))
+        if leads:
             self._replicate()
         elif self._ack is not None:
             self._acknowledge(*self._ack)
@@ -1321,6 +1330,13 @@ class Raft(Replica):
         self._contact_all = True
         self.out.mark("change_membership", term=self.term, members=",".join(members))
 
+    def _has_to_administer(self) -> bool:
+        return (
+            self._transferee is not None
+            or self._joining is not None
+            or len(self._progress) != len(self.members) - 1
+        )
+
     def _administer(self) -> None:
         """Go on with what was asked of this leader, when it is time."""
         if self._transferee is not None:
@@ -1344,6 +1360,18 @@ class Raft(Replica):
                 self.become_follower(self.term)
 
     # --- views ---
+
+    def watched(self) -> Any:
+        return (
+            self.disk.position,
+            self._durable_position,
+            self.durable_index,
+            self.commit,
+            self.applied,
+            self.term,
+            self.vote,
+            self.role,
+        )
 
     def probe(self) -> dict[str, Any]:
         ready = self._ready if self.role == "leader" else self.leader is not None
