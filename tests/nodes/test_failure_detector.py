@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes import registry
@@ -248,6 +248,7 @@ def test_a_mistake_is_seen(mutant: Any, broken: Callable[[Make], None]) -> None:
         broken(lambda now: mutant(NODES, now))
 
 
+@settings(deadline=None)
 @given(
     every_s=st.floats(0.05, 2.0),
     check_s=st.floats(0.2, 3.0),
@@ -258,6 +259,7 @@ def test_regular_arrivals_are_trusted(every_s: float, check_s: float, offset_s: 
         regular_arrivals_are_trusted(make, every_s, check_s, offset_s)
 
 
+@settings(deadline=None)
 @given(
     parameters=st.builds(
         CountingParameters,
@@ -324,6 +326,7 @@ def test_phi_is_finite_where_the_chance_is_below_any_float() -> None:
     assert math.isfinite(phi(1e9, 2.0, 0.1))
 
 
+@settings(deadline=None)
 @given(
     silences=st.lists(st.floats(0, 1e5), min_size=2, max_size=20),
     mean_s=st.floats(0.01, 100),
@@ -343,6 +346,7 @@ def test_phi_never_falls_where_its_formula_changes() -> None:
     assert levels[-1] - levels[0] < 0.001
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.5, 3.5), min_size=1, max_size=60), st.integers(2, 30))
 def test_the_window_holds_the_last_intervals(intervals: list[float], window: int) -> None:
     parameters = PhiParameters(window=window, threshold=1000.0, min_deviation_s=0.001)
@@ -377,6 +381,7 @@ def test_an_outage_is_not_learned() -> None:
     assert crash_after_an_outage_s(FromWindow(NODES, 0.0)) > 2 * calm
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["beat", "check"]), st.floats(0, 9)), max_size=80))
 def test_any_schedule_keeps_the_levels_in_range_and_the_verdict_one(
     schedule: list[tuple[str, float]],
@@ -501,6 +506,15 @@ def test_heartbeats_are_sent_at_their_interval_to_every_peer() -> None:
         for dst in stage.nodes:
             sent = stage.links[src, dst].sent
             assert sent == 0 if src == dst else 199 <= sent <= 202
+
+
+def test_nodes_that_start_together_do_not_send_together() -> None:
+    stage = cluster(nodes=5, trace=True)
+    stage.run(20)
+    lines = stage.timeline.transcript or []
+    sent = {line.split()[0] + line.split()[1] for line in lines if "-> n" in line}
+    phases = {round(float(entry.split("n")[0]) % 2.0, 3) for entry in sent}
+    assert len(phases) == 1 + len(stage.nodes), "at the start, and then each at its own time"
 
 
 def test_requests_fail_and_there_is_no_data() -> None:
