@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import msgspec
@@ -82,6 +83,65 @@ def sentence(witness: Sequence[WitnessLine]) -> str:
         when, what = _split(line)
         parts.append(f"{when}{who} {what}")
     return ", then ".join(parts)
+
+
+def timeline(witness: Sequence[WitnessLine], width: int = 44) -> str:
+    """The operations as bars, one a line, in the order of their instants but not to scale.
+
+    ``|---|`` from invocation to answer, ``|--->`` without a certain end.
+    """
+    places = _places(witness, width)
+    who = max((len(line.operation.process) for line in witness), default=0)
+    rows = []
+    for line, (start, end) in zip(witness, places, strict=True):
+        bar = "|" + "-" * max(0, (end if end is not None else width) - start - 1)
+        bar += "|" if end is not None else ">"
+        name = line.operation.process.ljust(who)
+        rows.append(f"{name}  {' ' * start}{bar}".ljust(who + width + 5) + line.role)
+    return "\n".join(rows)
+
+
+def svg(witness: Sequence[WitnessLine]) -> str:
+    """The same as a drawing: a self-contained ``<svg>`` element that takes its colours from the
+    page."""
+    row_height, left, width, right = 34, 150, 420, 20
+    places = _places(witness, 1000)
+    height = row_height * len(witness) + 8
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + right} {height}" '
+        'role="img" font-family="system-ui, sans-serif" font-size="12" fill="currentColor">',
+        "<title>The operations of the witness, in order of time, not to scale</title>",
+    ]
+    for number, (line, (start, end)) in enumerate(zip(witness, places, strict=True)):
+        y = row_height * number + 4
+        x = left + width * start / 1000
+        until = left + width * (1000 if end is None else end) / 1000
+        role = html.escape(line.role)
+        dash = ' stroke-dasharray="4 3"' if end is None else ""
+        parts += [
+            f'<text x="{left - 10}" y="{y + 25}" text-anchor="end">'
+            f"{html.escape(line.operation.process)}</text>",
+            f'<rect x="{x:.1f}" y="{y + 16}" width="{max(2.0, until - x):.1f}" height="12" rx="2" '
+            f'fill-opacity="0.25" stroke="currentColor"{dash}/>',
+            f'<text x="{min(x, left + width * 0.45):.1f}" y="{y + 12}">{role}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"])
+
+
+def _places(witness: Sequence[WitnessLine], width: int) -> list[tuple[int, int | None]]:
+    """Start and end of each bar: the distinct instants, evenly apart."""
+    spans = [
+        (
+            line.operation.invoked_ns,
+            None if line.operation.outcome == "info" else line.operation.completed_ns,
+        )
+        for line in witness
+    ]
+    instants = sorted({t for span in spans for t in span if t is not None})
+    at = {t: width * i // max(1, len(instants)) for i, t in enumerate(instants)}
+    return [
+        (at[start], None if end is None else max(at[end], at[start] + 1)) for start, end in spans
+    ]
 
 
 def _split(line: WitnessLine) -> tuple[str, str]:

@@ -456,13 +456,20 @@ def _rows_of(k: _Clusters, members: list[int], bounds: tuple[int, int] | None) -
 
 
 def _smallest(c: Columns, k: _Clusters, groups: list[list[int]], initial: int) -> list[int]:
-    """The smallest of the given contradictions, each without the rows it can do without."""
+    """The smallest of the given contradictions, each without the rows it can do without. One that
+    shows where its values come from is worth one row more."""
     best: list[int] = []
+    cost = 0
     for group in groups:
         rows = shrink(c, _with_evidence(c, k, group), initial)
-        if rows and (not best or len(rows) < len(best)):
-            best = rows
-        if best and len(best) <= 3:
+        if not rows:
+            continue
+        saw = {int(k.cluster[row]) for row in rows if k.is_read[row]}
+        wrote = {int(k.cluster[row]) for row in rows if k.is_write[row]}
+        strange = sum(number not in wrote and k.write_row[number] >= 0 for number in saw)
+        if not best or len(rows) + strange < cost:
+            best, cost = rows, len(rows) + strange
+        if cost <= 3:
             break
     assert best, "a contradiction that its own operations do not show"
     return best
@@ -499,7 +506,9 @@ def shrink(c: Columns, rows: list[int], initial: int) -> list[int]:
     kept = list(range(len(rows)))
     if not contradicts(kept):
         return []
-    for place in range(len(rows)):
+    # The latest reads go first, and writes last: what remains then tells where a value came from.
+    by_use = sorted(kept, key=lambda place: (part.op[place] != READ, -part.invoked[place]))
+    for place in by_use:
         fewer = [other for other in kept if other != place]
         if fewer and contradicts(fewer):
             kept = fewer
