@@ -8,9 +8,12 @@ Measured from *intended* send times, so that a load that waits for a slow answer
     after    the last fault is healed .. load end
 
 - An operation belongs to the window that its intended time is in.
-- *Straddlers*: an answer that came only after the window was over tells nothing about the window: a
-  cut-off side that answers after the heal was not available. They are in neither ``ok`` nor
-  ``total``, and counted. The window that ends with the load has none: nothing changes there.
+- *Straddlers*: an answer that came only after the window was over is no answer of that window: a
+  cut-off side that answers after the heal was not available. But what was wanted a moment before
+  the end could not have been answered in time. So an operation that was still open at the end
+  counts as not available if it had waited for longer than 99% of those that were answered ok in the
+  window (for any time, if none was), and else as a straddler: in neither ``ok`` nor ``total``, and
+  counted. The window that ends with the load has none: nothing changes there.
 - Operations that the load generator dropped were wanted and not served: they are in ``total``.
 - Sides: of a fault with groups, the *majority* is the group that holds a majority of all nodes, the
   *minority* everybody else; an operation is on the side of the node that it was sent to. A dropped
@@ -275,9 +278,13 @@ def _count(load: _Load, parts: Sequence[Window], side: Bools) -> dict[str, Any]:
         if part.changes_at_end:
             ends = load.completed[low:high]
             late = (ends > part.end_ns) & (ends != _FAR)
-        ok += int((here & load.ok[low:high] & ~late).sum())
-        total += int((here & ~late).sum())
-        straddlers += int((here & late).sum())
+        answered = here & load.ok[low:high] & ~late
+        took = load.completed[low:high][answered] - load.intended[low:high][answered]
+        usual_ns = float(np.quantile(took, 0.99)) if len(took) else 0.0
+        in_flight = late & (part.end_ns - load.intended[low:high] <= usual_ns)
+        ok += int(answered.sum())
+        total += int((here & ~in_flight).sum())
+        straddlers += int((here & in_flight).sum())
         lost = np.searchsorted(load.dropped, (part.start_ns, part.end_ns))
         share = int(here.sum()) / (high - low) if high > low else float(side.all())
         dropped += share * float(lost[1] - lost[0])

@@ -1,8 +1,10 @@
-"""Time to recover: operations that wait through an election, and end ok in the end, hide nothing."""
+"""Time to recover: operations that wait through an election, and end ok in the end, hide
+nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,14 @@ EVERY_MS = 10
 
 
 def recovery(answered_ms: Callable[[int], int | None], nodes: list[str] = NODES) -> float | None:
-    """``recovery_s`` of a load of 12 s with a fault from 2 s to 9 s. ``answered_ms``: when the
-    operation that was intended at a given time was answered ok; None: never."""
+    """``recovery_s`` of the load that `details` describes."""
+    seconds: float | None = details(answered_ms, nodes)["recovery_s"]
+    return seconds
+
+
+def details(answered_ms: Callable[[int], int | None], nodes: list[str]) -> dict[str, Any]:
+    """What the checker finds in a load of 12 s with a fault from 2 s to 9 s. ``answered_ms``: when
+    the operation that was intended at a given time was answered ok; None: never."""
     records = []
     for number, at in enumerate(range(0, 12_000, EVERY_MS)):
         end = answered_ms(at)
@@ -58,9 +66,7 @@ def recovery(answered_ms: Callable[[int], int | None], nodes: list[str] = NODES)
         heal_started_ns=9000 * MS,
         healed_ns=9000 * MS,
     )
-    check = availability.check_availability(manifest, records, [fault], [])
-    seconds: float | None = check.details["recovery_s"]
-    return seconds
+    return availability.check_availability(manifest, records, [fault], []).details
 
 
 def promptly(at: int) -> int:
@@ -106,3 +112,24 @@ def test_a_short_breath_between_two_silences_is_no_recovery() -> None:
 
 def test_who_never_came_back_within_the_load_has_no_recovery() -> None:
     assert recovery(lambda at: None if at >= 2000 else at + 3) is None
+
+
+def during(answered_ms: Callable[[int], int | None]) -> dict[str, float]:
+    """The counts of the window *during*."""
+    counts: dict[str, float] = details(answered_ms, NODES)["windows"]["during"]
+    return counts
+
+
+def test_an_answer_after_the_heal_is_no_answer_of_the_fault() -> None:
+    """Killed at 2 s, back at 9 s, every operation answered then: nobody was served meanwhile."""
+    counts = during(lambda at: max(at, 9000) + 3 if 2000 <= at < 9000 else at + 3)
+    assert (counts["ok"], counts["straddlers"]) == (0, 0)
+    assert counts["total"] == 700
+
+
+def test_who_was_only_just_asked_at_the_end_is_left_out() -> None:
+    """Every answer takes 50 ms, the fault ends at 9 s: what was asked after 8.95 s could not end
+    in time, and says nothing against the protocol."""
+    counts = during(lambda at: at + 50)
+    assert counts["straddlers"] == 4
+    assert counts["ok"] == counts["total"] == 696
