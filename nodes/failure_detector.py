@@ -416,17 +416,21 @@ class Heartbeats:
         return any(detector.suspected(node) for detector in self._detectors.values())
 
     def probe(self) -> dict[str, Any]:
-        """``suspects``: the suspected nodes, with commas between. ``suspicion_<node>``: the level
-        of each peer. With the detector's name in front where there are several."""
+        """``suspects``: the suspected nodes. ``suspicion``: the level of each peer. Each in one
+        text, since a status has a column for each key; with the detector's name in front where
+        there are several."""
         now = self._env.now()
         view: dict[str, Any] = {}
         for label, detector in self._detectors.items():
             prefix = f"{label}_" if label else ""
-            suspects = [peer for peer in self._peers if detector.suspected(peer)]
-            view[f"{prefix}suspects"] = ",".join(suspects)
-            for peer in self._peers:
-                view[f"{prefix}suspicion_{peer}"] = round(detector.level(peer, now), 3)
+            levels = [f"{peer} {detector.level(peer, now):.1f}" for peer in self._peers]
+            view[f"{prefix}suspects"] = ",".join(p for p in self._peers if detector.suspected(p))
+            view[f"{prefix}suspicion"] = ", ".join(levels)
         return view
+
+    def level(self, node: str) -> float:
+        """The suspicion of ``node`` by the (first) detector now."""
+        return next(iter(self._detectors.values())).level(node, self._env.now())
 
     def _send(self) -> None:
         self._sequence += 1

@@ -247,7 +247,7 @@ def trade_off_figure(figures: pd.DataFrame, factor: str) -> Figure:
     name = factor.removeprefix(TRADE_OFF)
     value = data["value"].iloc[0]
     network = {
-        "jitter": f"jitter with a median of {value:g} s",
+        "jitter": f"a median jitter of {value:g} s",
         "loss": f"{value:.0%} of the heartbeats lost",
     }.get(name, f"{name} {value:g}")
     seen = data.assign(
