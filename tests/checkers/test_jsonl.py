@@ -1,0 +1,210 @@
+"""Foreign histories: what is read, what is refused, and that the schema says the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.checkers import check_history
+from bench.checkers.columns import NEVER, NOT_TOLD, Columns
+from bench.checkers.jsonl import Line, read_columns
+from bench.history import MAX_LINE_BYTES, BadHistory, OperationRecord
+
+WRITE = {
+    "process": "c1",
+    "op": "write",
+    "key": "k",
+    "value": 1,
+    "invoked_ns": 0,
+    "completed_ns": 5,
+    "outcome": "ok",
+}
+
+
+def write(path: Path, *lines: dict[str, object] | str | bytes) -> Path:
+    encoded = [
+        line
+        if isinstance(line, bytes)
+        else (line if isinstance(line, str) else json.dumps(line)).encode()
+        for line in lines
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in encoded))
+    return path
+
+
+def refusal(tmp_path: Path, *lines: dict[str, object] | str | bytes) -> str:
+    with pytest.raises(BadHistory) as caught:
+        read_columns(write(tmp_path / "h.jsonl", *lines))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'h.jsonl'}:")
+    return message.removeprefix(f"{tmp_path / 'h.jsonl'}:")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "2: "),
+        ("", "2: empty line"),
+        ("[]", "2: Expected `object`"),
+        ({**WRITE, "completed": 7}, "2: Object contains unknown field `completed`"),
+        (
+            {k: v for k, v in WRITE.items() if k != "outcome"},
+            "2: Object missing required field `outcome`",
+        ),
+        ({**WRITE, "op": "append"}, "2: Invalid enum value 'append'"),
+        ({**WRITE, "value": float("nan")}, "2: "),
+        ({**WRITE, "value": {"a": 1}}, "2: Expected"),
+        ({**WRITE, "value": [1, 2]}, "2: only a read may have several values"),
+        ({**WRITE, "invoked_ns": 1.5}, "2: Expected `int`"),
+        ({**WRITE, "invoked_ns": 2**70}, "2: "),
+        ({**WRITE, "completed_ns": -1}, "2: completed_ns is before invoked_ns"),
+        ({**WRITE, "completed_ns": None}, "2: completed_ns may be null only where outcome is info"),
+        (
+            {**WRITE, "invoked_ns": 4, "completed_ns": 9},
+            "2: process 'c1' has another operation open",
+        ),
+        (b'{"process": "\xff"}', "2: "),
+        (b" " * (MAX_LINE_BYTES + 1), "2: line of "),
+        (b'{"value": "' + b"x" * (10 << 20) + b'"}', "2: line of more than "),
+        (b"[" * 100_000, "2: "),
+    ],
+    ids=str,
+)
+def test_refused(tmp_path: Path, line: dict[str, object] | str | bytes, reason: str) -> None:
+    after = {**WRITE, "invoked_ns": 10, "completed_ns": 11}
+    assert refusal(tmp_path, WRITE, line, after).startswith(reason)
+
+
+def test_a_duplicate_id_is_refused(tmp_path: Path) -> None:
+    later = {**WRITE, "invoked_ns": 10, "completed_ns": 11}
+    message = refusal(
+        tmp_path, {**WRITE, "id": 7}, {**later, "id": 8}, {**WRITE, "process": 2, "id": 7}
+    )
+    assert message == "3: id 7 was there before"
+
+
+def test_a_process_is_over_after_an_operation_that_never_ended(tmp_path: Path) -> None:
+    lost = {**WRITE, "outcome": "info", "completed_ns": None}
+    later = {**WRITE, "invoked_ns": 10, "completed_ns": 11}
+    assert refusal(tmp_path, lost, later).startswith("2: process 'c1' has another operation open")
+    given_up = {**lost, "completed_ns": 9}
+    c = read_columns(write(tmp_path / "h.jsonl", given_up, {**later, "value": 2}))
+    assert c.completed.tolist() == [NEVER, 11]
+
+
+def test_the_bad_line_is_found_far_into_the_file(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({**WRITE, "value": i, "invoked_ns": 10 * i, "completed_ns": 10 * i + 5})
+        for i in range(30_000)
+    ]
+    lines[25_123] = lines[25_123].replace("write", "wrote")
+    assert refusal(tmp_path, *lines).startswith("25124: Invalid enum value 'wrote'")
+
+
+def test_columns_are_those_of_the_records(tmp_path: Path) -> None:
+    records = [
+        OperationRecord(
+            process="a",
+            id=1,
+            op="write",
+            key="x",
+            value="v",
+            outcome="ok",
+            invoked_ns=0,
+            completed_ns=1,
+        ),
+        OperationRecord(
+            process="b",
+            id=2,
+            op="read",
+            key="x",
+            value=["v", True],
+            outcome="ok",
+            invoked_ns=0,
+            completed_ns=4,
+            node="n2",
+        ),
+        OperationRecord(
+            process="a",
+            id=3,
+            op="cas",
+            key="y",
+            expected=1,
+            value=True,
+            applied=False,
+            seen=1.5,
+            outcome="ok",
+            invoked_ns=2,
+            completed_ns=3,
+        ),
+        OperationRecord(process="c", id=4, op="delete", key="y", outcome="info", invoked_ns=2),
+        OperationRecord(
+            process="d",
+            id=5,
+            op="cas",
+            key="y",
+            expected=1,
+            value=2,
+            applied=False,
+            outcome="ok",
+            invoked_ns=2,
+            completed_ns=3,
+        ),
+    ]
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    c = read_columns(path)
+    assert [c.record(row) for row in range(len(c))] == records
+    assert c.seen[4] == NOT_TOLD
+    d = Columns.from_records(records)
+    assert [d.values[i] for i in d.value[:1]] == [c.values[i] for i in c.value[:1]]
+
+
+def test_null_that_was_seen_is_told(tmp_path: Path) -> None:
+    refused = {**WRITE, "op": "cas", "expected": 3, "applied": False}
+    told = read_columns(write(tmp_path / "a.jsonl", {**refused, "seen": None}))
+    hidden = read_columns(write(tmp_path / "b.jsonl", refused))
+    assert (told.seen[0], hidden.seen[0]) == (0, NOT_TOLD)
+
+
+def test_numbers_name_processes_and_keys_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.jsonl", {**WRITE, "process": 3, "key": 7})
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # a hand-written file may lack the newline
+    c = read_columns(path)
+    assert (c.processes, c.keys, c.id.tolist()) == (["3"], ["7"], [1])
+
+
+def test_check_history(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "h.jsonl",
+        WRITE,
+        {**WRITE, "op": "read", "value": None, "process": "c2", "invoked_ns": 6, "completed_ns": 9},
+    )
+    check = check_history(path)
+    assert (check.verdict, check.model, check.algorithm) == ("invalid", "register", "zones")
+    assert check.details["strongest"] == "sequential"
+    assert [line.role for line in check.witness] == ["wrote k=1 (ok)", "1 ns later read k=null"]
+    assert check_history(path, initial=5).details["kind"] == "never-written"
+
+
+def test_a_register_has_no_cas(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "h.jsonl", WRITE, {**WRITE, "op": "cas", "process": "c2", "expected": 1}
+    )
+    with pytest.raises(BadHistory, match="line 2 is a cas"):
+        check_history(path, model="register")
+    assert check_history(path).model == "cas-register"
+
+
+def test_the_schema_names_the_same_fields() -> None:
+    path = Path(__file__).parents[2] / "docs" / "history.schema.json"
+    schema = json.loads(path.read_text())
+    generated = msgspec.json.schema(Line)["$defs"]["Line"]
+    assert set(schema["properties"]) == set(generated["properties"])
+    assert set(schema["required"]) == set(generated["required"])
+    assert schema["additionalProperties"] is False
+    for name in ("op", "outcome"):
+        assert sorted(schema["properties"][name]["enum"]) == generated["properties"][name]["enum"]
