@@ -48,6 +48,9 @@ Seed = Annotated[
 Nodes = Annotated[
     int | None, typer.Option(help="Number of nodes, instead of the experiment's.", min=1)
 ]
+Target = Annotated[
+    str, typer.Option(help="local: processes on this machine; sim: simulated, in virtual time.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
 
 
@@ -57,13 +60,14 @@ def main() -> NoReturn:
     from bench.mqtt_client import BrokerUnreachable
     from chaos.experiment import InvalidExperiment
     from chaos.monitor import BrokerSilent
-    from chaos.targets.local import TargetFailed
+    from chaos.targets import TargetFailed, Unsupported
 
     try:
         app()
     except (
         InvalidExperiment,
         InvalidConfiguration,
+        Unsupported,
         BadRunFolder,
         BadHistory,
         BadClusterFile,
@@ -161,7 +165,7 @@ def run(
     protocol: Protocols = None,
     seed: Seed = None,
     nodes: Nodes = None,
-    target: Annotated[str, typer.Option(help="Where to run.")] = "local",
+    target: Target = "local",
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -176,7 +180,7 @@ def run(
             _stop("detector-sweep is simulated: it takes --seed, --out and --json", EXIT_INPUT)
         _detector_sweep(seed, out, json=json)
         return
-    _check_target(target)
+    where = _known_target(target)
     loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
     names = protocol or list(loaded.protocols)
     root = out or Path("results") / loaded.name
@@ -184,7 +188,7 @@ def run(
     stamp = _stamp()
     folders = [root / f"{stamp}-{p.name}-{loaded.seed}" for _, p in plans]
     report = folders[0] / "report.html" if len(plans) == 1 else root / f"{stamp}-report.html"
-    _run_all(plans, folders, report, json=json)
+    _run_all(plans, folders, report, where, json=json)
 
 
 def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
@@ -212,7 +216,7 @@ def compare(
     protocol: Protocols = None,
     seed: Seed = None,
     nodes: Nodes = None,
-    target: Annotated[str, typer.Option(help="Where to run.")] = "local",
+    target: Target = "local",
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -220,7 +224,7 @@ def compare(
     from chaos.experiment import load
     from chaos.runner import PRESETS
 
-    _check_target(target)
+    where = _known_target(target)
     if preset not in PRESETS:
         _stop(f"--preset: unknown preset {preset!r}; use {', '.join(PRESETS)}", EXIT_INPUT)
     experiments = [load(name, nodes=nodes, seed=seed) for name in PRESETS[preset].experiments]
@@ -228,18 +232,22 @@ def compare(
     plans = [(experiment, each) for experiment in experiments for each in protocols]
     root = out or Path("results") / "compare" / f"{_stamp()}-{experiments[0].seed}"
     folders = [root / "runs" / f"{experiment.name}-{each.name}" for experiment, each in plans]
-    _run_all(plans, folders, root / "report.html", json=json)
+    _run_all(plans, folders, root / "report.html", where, json=json)
 
 
-def _check_target(target: str) -> None:
-    if target != "local":
-        _stop(f"--target: unknown target {target!r}; use local", EXIT_INPUT)
+def _known_target(target: str) -> Any:
+    from chaos.runner import CONDUCT
+
+    if target not in CONDUCT:
+        _stop(f"--target: unknown target {target!r}; use {', '.join(CONDUCT)}", EXIT_INPUT)
+    return target
 
 
 def _run_all(
     plans: Sequence[tuple[Any, registry.Protocol]],
     folders: Sequence[Path],
     report_path: Path,
+    target: Any,
     *,
     json: bool,
 ) -> None:
@@ -247,7 +255,10 @@ def _run_all(
     from chaos.processes import signals_as_exit
     from chaos.progress import make_progress
     from chaos.runner import RunResult, run_experiment
+    from chaos.targets import refuse_unsupported
 
+    for experiment, _ in plans:
+        refuse_unsupported(experiment, target)
     results: list[RunResult] = []
     with signals_as_exit(), make_progress() as progress:
         for (experiment, protocol), folder in zip(plans, folders, strict=True):
@@ -259,6 +270,7 @@ def _run_all(
                 seed=experiment.seed,
                 command=["capbench", *sys.argv[1:]],
                 progress=progress,
+                target=target,
             )
             results.append(result)
             if result.interrupted:

@@ -144,6 +144,7 @@ class Partition(Fault):
     ``mute`` and ``deaf``: a node, ``leader``, or by seed if it is not given."""
 
     fault: Literal["partition"] = "partition"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
     groups: Annotated[Shape | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
     node: str | None = None
 
@@ -235,6 +236,7 @@ class Latency(Fault):
     different groups."""
 
     fault: Literal["latency"] = "latency"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     links: Annotated[
         Literal["all"] | tuple[tuple[str, ...], ...],
@@ -289,6 +291,7 @@ class Crash(Fault):
     (by seed), ``all``, or a list of nodes."""
 
     fault: Literal["crash"] = "crash"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
     nodes: Annotated[
         Literal["leader", "random", "majority", "all"] | tuple[str, ...],
         BeforeValidator(_crashed),

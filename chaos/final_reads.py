@@ -32,15 +32,13 @@ def final_reads(
     replies: list[Reply] = []
     mqtt = MqttClient(cluster, name, replies.append)
     started_ns = time.monotonic_ns()
-    count = 0
+    reads = planned_reads(cluster.nodes, keys)
     try:
         mqtt.connect()
         with HistoryWriter(folder.history_dir / f"{NAME}.jsonl") as history:
             for node in cluster.nodes:
                 requests = []
-                for key in keys:
-                    planned = PlannedOperation(FIRST_ID + count, None, node, "read", key, None)
-                    count += 1
+                for planned in (read for read in reads if read.node == node):
                     request = client.invoke(planned, time.monotonic_ns())
                     assert request is not None, "no limit was set on open operations"
                     requests.append(request)
@@ -57,10 +55,24 @@ def final_reads(
                         history.append(record)
     finally:
         mqtt.close()
+    summarise(folder, started_ns, time.monotonic_ns(), len(reads))
+
+
+def planned_reads(nodes: Sequence[str], keys: Sequence[str]) -> list[PlannedOperation]:
+    """Every key at every node."""
+    pairs = [(node, key) for node in nodes for key in keys]
+    return [
+        PlannedOperation(FIRST_ID + number, None, node, "read", key, None)
+        for number, (node, key) in enumerate(pairs)
+    ]
+
+
+def summarise(folder: RunFolder, started_ns: int, ended_ns: int, count: int) -> None:
+    """Leave the summary that says that the history of the reads is whole."""
     summary = LoadSummary(
         client=NAME,
         started_ns=started_ns,
-        ended_ns=time.monotonic_ns(),
+        ended_ns=ended_ns,
         offered_per_s=None,
         intended=count,
         invoked=count,

@@ -24,7 +24,8 @@ import psutil
 
 from bench.cluster_file import write_cluster_file
 from chaos.processes import signals_as_exit
-from chaos.targets.local import LocalCluster, TargetFailed
+from chaos.targets import TargetFailed
+from chaos.targets.local import LocalCluster
 from nodes import registry
 
 DIRECTORY = Path(".capbench")

@@ -1,50 +1,81 @@
-"""Targets: where a run takes place, and how a fault becomes real there."""
+"""Targets: where a run takes place, and how a fault becomes real there.
+
+A target is a module with a function ``conduct(run)``: it starts a cluster, drives load and faults,
+reads every key at every node at the end, leaves all of it in the run folder, and stops whatever it
+started, for whatever reason it is left. It returns what went wrong, None if nothing did, and raises
+`TargetFailed`.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from chaos.faults import Fault, LinkControl, TargetName
+import msgspec
+
+from bench.run_folder import RunFolder
+from bench.workload import Workload
+from chaos.experiment import Experiment
+from chaos.faults import TargetName
+from nodes.registry import Protocol as ReplicationProtocol
+
+CONVERGENCE_TIMEOUT_S = 15.0
+"""How long after the load replicas may take to agree before the final reads begin all the same."""
+
+
+class TargetFailed(Exception):
+    """The infrastructure of a run could not be started, or did not stay up: one line that says
+    what, where its log lies, and what to do."""
 
 
 class Unsupported(ValueError):
     """An experiment has a fault that the target cannot make real: said before anything starts."""
 
 
-class Target(ABC):
-    """A cluster of one kind, started and stopped as a context manager: what it starts is gone when
-    the context is left, for whatever reason. It is the `chaos.faults.FaultContext` of its
-    nemesis."""
+class Progress(Protocol):
+    """Who is told how far a run is."""
 
-    name: ClassVar[TargetName]
-    nodes: tuple[str, ...]
-    links: LinkControl
+    def phase(self, text: str) -> None:
+        """A new part of the run has begun."""
 
-    @classmethod
-    def supports(cls, fault: Fault) -> bool:
-        """Whether the fault can be made real here."""
-        return cls.name in fault.TARGETS
+    def tick(self, done: float, total: float) -> None:
+        """So much of the load is done (in seconds)."""
 
-    @classmethod
-    def refuse_unsupported(cls, faults: Iterable[Fault]) -> None:
-        """Raises Unsupported for the first fault that cannot be made real here."""
-        for fault in faults:
-            if not cls.supports(fault):
-                raise Unsupported(
-                    f"the target {cls.name} has no fault {fault.fault!r};"
-                    f" it works on: {', '.join(sorted(fault.TARGETS))}"
-                )
 
-    @abstractmethod
-    def leader(self) -> str | None:
-        """The node that leads now, if any."""
+@dataclass(frozen=True)
+class Run:
+    """What a target is to do, and the folder that it leaves it in."""
 
-    @abstractmethod
-    def crash(self, node: str) -> None:
-        """SIGKILL the node."""
+    experiment: Experiment
+    protocol: ReplicationProtocol
+    workload: Workload
+    folder: RunFolder
+    seed: int
+    parameters: Mapping[str, Any]
+    progress: Progress
 
-    @abstractmethod
-    def restart(self, node: str) -> None:
-        """Start the node again on the same data."""
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the workload."""
+        return [f"k{number}" for number in range(self.workload.keys)]
+
+    def update_manifest(self, **changes: Any) -> None:
+        """Replace fields of the manifest."""
+        self.folder.write_manifest(msgspec.structs.replace(self.folder.manifest(), **changes))
+
+    def load_started(self, start_ns: int) -> None:
+        """The intended times of the workload count from ``start_ns``."""
+        end_ns = start_ns + int(self.workload.duration_s * 1e9)
+        self.update_manifest(load_started_ns=start_ns, load_ended_ns=end_ns)
+
+
+def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
+    """Raises Unsupported for the first fault of ``experiment`` that ``target`` cannot make real."""
+    for planned in experiment.plan():
+        fault = planned.fault
+        if target not in fault.TARGETS:
+            raise Unsupported(
+                f"{experiment.name}: the target {target} has no fault {fault.fault!r};"
+                f" it works on: {', '.join(sorted(fault.TARGETS))}"
+            )

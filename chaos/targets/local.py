@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,13 @@ import msgspec
 
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.run_folder import NodeRecord
-from chaos.broker import NoBroker, broker_command
+from chaos.broker import NoBroker, broker_command, find_mosquitto
+from chaos.final_reads import final_reads
 from chaos.links import Links
 from chaos.monitor import BrokerSilent, Monitor
+from chaos.nemesis import Nemesis
 from chaos.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
+from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
 from chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
 from nodes.registry import Protocol
 from nodes.runtime.settings import Endpoint, NodeSettings
@@ -29,11 +35,11 @@ GROUP = "load"
 """The one client group of a local run."""
 
 START_TIMEOUT_S = 30.0
+LOAD_START_TIMEOUT_S = 30.0
+KEPT_TAIL_S = 10.0
+"""How long after its planned end the load may take to finish before the run counts as failed."""
 
-
-class TargetFailed(Exception):
-    """The infrastructure of a run could not be started, or did not stay up: one line that says
-    what, where its log lies, and what to do."""
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class LocalCluster:
@@ -262,3 +268,106 @@ def _refuse_taken_port(port: int) -> None:
             raise TargetFailed(
                 f"port {port} on 127.0.0.1 is taken; give another one with --broker-port"
             ) from None
+
+
+# --- a run ---
+
+
+def conduct(run: Run) -> str | None:
+    """See `chaos.targets`."""
+    folder, nodes = run.folder, run.experiment.node_ids()
+    lock = threading.Lock()
+
+    def record(line: NodeRecord) -> None:
+        with lock:
+            folder.append_node(line)
+
+    run.progress.phase(
+        f"start {len(nodes)} nodes, a broker and {len(nodes) * (len(nodes) + 1)} links"
+    )
+    cluster = LocalCluster(
+        run.protocol,
+        nodes,
+        folder.path / "cluster",
+        cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
+        parameters=run.parameters,
+        record=record,
+        seed=run.seed,
+    )
+    with cluster:
+        run.update_manifest(notes=list(cluster.notes), versions=_versions(cluster))
+        failure = _load_and_faults(run, cluster)
+        run.progress.phase("read every key at every node")
+        if cluster.monitor.converged(nodes, CONVERGENCE_TIMEOUT_S) is None and failure is None:
+            failure = "a node did not answer after the load"
+        final_reads(cluster.cluster_file, run.keys, folder)
+        cluster.check()
+    cluster.discard_data()
+    return failure
+
+
+def _load_and_faults(run: Run, cluster: LocalCluster) -> str | None:
+    """Load and nemesis side by side. Returns what went wrong, None if nothing did."""
+    folder, workload, progress = run.folder, run.workload, run.progress
+    client = "load-1"
+    workload_path = folder.path / "workload.json"
+    workload_path.write_bytes(msgspec.json.format(msgspec.json.encode(workload), indent=2))
+    argv = [
+        sys.executable,
+        "-m",
+        "locust",
+        *("-f", str(ROOT / "bench" / "locustfile.py"), "--headless", "-u", "1"),
+        *("--cluster-file", str(cluster.cluster_path)),
+        *("--workload", str(workload_path)),
+        *("--run-folder", str(folder.path), "--client-name", client),
+    ]
+    progress.phase("start the load")
+    # Its timers: epoll rounds to 1 ms, select does not.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "GEVENT_BACKEND": "select"}
+    locust = cluster.processes.spawn(
+        "locust", argv, stdout_path=folder.path / "locust.log", env=env
+    )
+    started = folder.load_dir / f"{client}.started"
+    if (
+        not cluster.monitor.wait(
+            lambda: started.exists() or locust.poll() is not None, LOAD_START_TIMEOUT_S
+        )
+        or not started.exists()
+    ):
+        return f"the load did not start; its log is {folder.path / 'locust.log'}"
+    start_ns = int(msgspec.json.decode(started.read_bytes())["started_ns"])
+    duration_s = workload.duration_s
+    run.load_started(start_ns)
+    progress.phase(f"load for {duration_s:.0f} s")
+    with Nemesis(run.experiment.plan(), cluster, folder, seed=run.seed) as nemesis:
+        nemesis.start(start_ns)
+        deadline = start_ns + int((duration_s + workload.timeout_s + KEPT_TAIL_S) * 1e9)
+        while locust.poll() is None:
+            now_ns = time.monotonic_ns()
+            progress.tick(min(duration_s, (now_ns - start_ns) / 1e9), duration_s)
+            if now_ns > deadline:
+                return f"the load did not end in time; its log is {folder.path / 'locust.log'}"
+            cluster.check()
+            cluster.monitor.wait(lambda: locust.poll() is not None, 0.25)
+    if nemesis.failed:
+        return f"a fault failed: {'; '.join(nemesis.errors)}"
+    # Locust exits with 1 when operations failed, which under faults is what is being measured.
+    if locust.returncode not in (0, 1):
+        return (
+            f"the load ended with code {locust.returncode}; its log: {folder.path / 'locust.log'}"
+        )
+    return None
+
+
+def _versions(cluster: LocalCluster) -> dict[str, str]:
+    versions = {"python": platform.python_version(), "toxiproxy": cluster.toxiproxy.version()}
+    for package in ("aiomqtt", "paho-mqtt", "locust", "msgspec", "uvloop", "pandas"):
+        versions[package] = metadata.version(package)
+    mosquitto = find_mosquitto()
+    if mosquitto is not None:
+        # Mosquitto prints its version as the first line of its help, and exits with 3.
+        said = subprocess.run([mosquitto, "-h"], capture_output=True, text=True, check=False)
+        versions["broker"] = said.stdout.splitlines()[0] if said.stdout else "mosquitto"
+    else:
+        versions["broker"] = f"amqtt {metadata.version('amqtt')} (embedded)"
+    return versions

@@ -1,0 +1,383 @@
+"""The simulated target: the same experiments under virtual time, in this process.
+
+The replicas, the workload, the clients' rules (`bench.client`), the faults and their choices, the
+run folder and all that reads it are those of the local target. The broker, the proxies, the disks
+and the clocks are simulated (`nodes.simulator`), so a run takes less time than it tells of, a seed
+gives the same history byte for byte, and no rate says anything about real hardware. All stamps are
+virtual nanoseconds since the start of the cluster.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from bench.client import Client
+from bench.history import HistoryWriter
+from bench.run_folder import LoadSummary, NodeRecord, write_json
+from bench.workload import PlannedOperation, plan
+from chaos import final_reads
+from chaos.links import Link, LinkFaults
+from chaos.nemesis import FaultPlayer
+from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
+from nodes.effects import Reply, Request
+from nodes.simulator.cluster import Cluster
+from nodes.simulator.host import Timing
+from nodes.simulator.network import Quality
+
+GROUP = "load"
+"""The one client group, as at the local target."""
+CLIENT = "load-1"
+QUALITY = Quality(latency_s=0.0005, jitter_s=0.0001)
+"""A message from node to node; about what a broker and a proxy on loopback take."""
+TIMING = Timing(step_s=0.00005, fsync_s=0.001)
+CLIENT_LATENCY_S = 0.0005
+"""From a client to a node or back, in the mean."""
+START_TIMEOUT_S = 30.0
+FINAL_TIMEOUT_S = 3.0
+_FAULTS = 0
+"""What all that is done to a link is booked under: `LinkFaults` keeps the faults apart."""
+
+
+class SimulatedLinks(LinkFaults):
+    """The links between nodes, and those of the client group, as at the local target."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        between = [(src, dst) for src, dst in cluster.links if src != dst]
+        requests = [(GROUP, node) for node in cluster.nodes]
+        replies = [(node, GROUP) for node in cluster.nodes]
+        super().__init__([*between, *requests, *replies])
+
+    def apply(self, links: Sequence[Link]) -> None:
+        """A cut loses what is under way too, as closing a connection does."""
+        for link in links:
+            simulated = self._cluster.links.get(link)
+            if simulated is None:
+                continue  # A client's: `SimulatedCluster` asks `wanted`.
+            wanted = self.wanted(link)
+            simulated.heal(_FAULTS)
+            if wanted.cut:
+                simulated.block(_FAULTS, in_flight=True)
+            if wanted.latency_ms:
+                more = Quality(latency_s=wanted.latency_ms / 1000, jitter_s=0.0)
+                simulated.degrade(_FAULTS, more)
+
+
+class SimulatedCluster:
+    """A cluster under virtual time: the `chaos.faults.FaultContext` of its run, the way from
+    clients to nodes and back, and what the nodes tell."""
+
+    def __init__(self, run: Run) -> None:
+        self.nodes = run.experiment.node_ids()
+        self.cluster = Cluster(
+            run.protocol,
+            nodes=len(self.nodes),
+            seed=run.seed,
+            parameters=run.parameters,
+            quality=QUALITY,
+            timing=TIMING,
+        )
+        self.links = SimulatedLinks(self.cluster)
+        self._folder = run.folder
+        self._clients: dict[str, Callable[[Reply], None]] = {}
+        self._random = self.cluster.rng("client network").random
+        self.cluster.reply_to = self._on_reply
+        for node in self.nodes:
+            self._tell(node, "started", {"protocol": run.protocol.name})
+        self._tell_status(None)
+
+    # --- time ---
+
+    def now_ns(self) -> int:
+        """Virtual nanoseconds since the start."""
+        return round(self.cluster.now * 1e9)
+
+    def at(self, time_ns: int, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call ``action(argument)`` then."""
+        self.cluster.timeline.at(time_ns / 1e9, action, argument)
+
+    def run_until(self, end_ns: int, done: Callable[[], bool], slice_s: float = 0.05) -> bool:
+        """Let virtual time pass until ``done``, looked at every ``slice_s``, or until ``end_ns``.
+        Returns whether it is done. Raises TargetFailed if a replica raises anything."""
+        try:
+            while not done():
+                left_ns = end_ns - self.now_ns()
+                if left_ns <= 0:
+                    return False
+                self.cluster.run(min(slice_s, left_ns / 1e9))
+        except Exception as error:
+            line = " ".join(str(error).split())
+            raise TargetFailed(
+                f"a simulated node failed after {self.cluster.now:.3f} virtual seconds: "
+                f"{type(error).__name__}: {line}"
+            ) from error
+        finally:
+            self._tell_marks()
+        return True
+
+    def ready(self) -> bool:
+        """Whether every node expects to serve and names the same leader (or none)."""
+        probes = [self.cluster.replica(node).probe() for node in self.nodes]
+        leaders = {probe.get("leader") for probe in probes}
+        return all(probe.get("ready") for probe in probes) and len(leaders) == 1
+
+    def converged(self) -> bool:
+        """Whether all nodes are up and hold the same."""
+        return len(self.cluster.states()) == len(self.nodes) and self.cluster.converged()
+
+    # --- what the nemesis does ---
+
+    def leader(self) -> str | None:
+        """The node that calls itself leader in the highest term."""
+        return self.cluster.leader()
+
+    def crash(self, node: str) -> None:
+        """Kill the process: whatever was not durable is lost."""
+        self._tell_marks()
+        self.cluster.crash(node)
+        self._tell(node, "killed")
+
+    def restart(self, node: str) -> None:
+        """Start it again on what its disk kept."""
+        self._tell_marks()
+        self.cluster.restart(node)
+        self._tell(node, "restarted")
+
+    # --- between clients and nodes ---
+
+    def connect(self, client: str, on_reply: Callable[[Reply], None]) -> None:
+        """The replies to ``client`` go to ``on_reply``."""
+        self._clients[client] = on_reply
+
+    def send(self, node: str, request: Request) -> None:
+        """Send a request to a node, with whatever becomes of it."""
+        self._travel((GROUP, node), self.cluster.hosts[node].receive, request)
+
+    def _on_reply(self, node: str, reply: Reply) -> None:
+        self._travel((node, GROUP), self._clients[reply.client], reply)
+
+    def _travel(self, link: Link, arrive: Callable[[Any], None], what: Any) -> None:
+        state = self.links.wanted(link)
+        delay_s = CLIENT_LATENCY_S * (0.5 + self._random()) + state.latency_ms / 1000
+        if state.cut:
+            return
+
+        def arrived(_: None) -> None:
+            if not self.links.wanted(link).cut:
+                arrive(what)
+
+        self.cluster.timeline.at(self.cluster.now + delay_s, arrived)
+
+    # --- what the nodes tell ---
+
+    def _tell(self, node: str, name: str, details: dict[str, Any] | None = None) -> None:
+        self._folder.append_node(
+            NodeRecord(
+                t_ns=self.now_ns(), node=node, kind="event", name=name, details=details or {}
+            )
+        )
+
+    def _tell_marks(self) -> None:
+        marks, self.cluster.marks[:] = list(self.cluster.marks), []
+        for mark in marks:
+            self._folder.append_node(
+                NodeRecord(
+                    t_ns=round(mark.at_s * 1e9),
+                    node=mark.node,
+                    kind="event",
+                    name=mark.name,
+                    details=mark.details,
+                )
+            )
+
+    def _tell_status(self, _: None) -> None:
+        self._tell_marks()
+        for node, host in self.cluster.hosts.items():
+            if host.replica is None or host.paused:
+                continue
+            links = host.links.values()
+            counters = {
+                "steps": host.steps,
+                "log_commits": host.fsyncs,
+                "messages_sent": sum(link.sent for link in links),
+                "messages_cut": sum(link.cut for link in links),
+            }
+            self._folder.append_node(
+                NodeRecord(
+                    t_ns=self.now_ns(),
+                    node=node,
+                    kind="status",
+                    probe=host.replica.probe(),
+                    counters=counters,
+                )
+            )
+        self.cluster.timeline.at(self.cluster.now + 1.0, self._tell_status)
+
+
+class _SimulatedClient:
+    """A `Client` under virtual time, and the history that it writes."""
+
+    def __init__(
+        self,
+        cluster: SimulatedCluster,
+        name: str,
+        history: HistoryWriter,
+        *,
+        timeout_s: float,
+        in_flight: int | None = None,
+    ) -> None:
+        self.client = Client(name, timeout_s=timeout_s, in_flight=in_flight)
+        self._timeout_ns = int(timeout_s * 1e9)
+        self._cluster = cluster
+        self._history = history
+        cluster.connect(name, self._on_reply)
+
+    def invoke(self, planned: PlannedOperation, intended_ns: int | None = None) -> bool:
+        """Send an operation now. False: too many are open, it is dropped."""
+        request = self.client.invoke(planned, self._cluster.now_ns(), intended_ns)
+        if request is None:
+            return False
+        self._cluster.send(planned.node, request)
+        self._cluster.at(self._cluster.now_ns() + self._timeout_ns, self._expire)
+        return True
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        for record in self.client.abandon():
+            self._history.append(record)
+
+    def _on_reply(self, reply: Reply) -> None:
+        record = self.client.on_reply(reply, self._cluster.now_ns())
+        if record is not None:
+            self._history.append(record)
+
+    def _expire(self, _: None) -> None:
+        for record in self.client.expire(self._cluster.now_ns()):
+            self._history.append(record)
+
+
+def conduct(run: Run) -> str | None:
+    """See `chaos.targets`."""
+    run.progress.phase(f"simulate {run.experiment.nodes} nodes")
+    cluster = SimulatedCluster(run)
+    run.update_manifest(versions=_versions(), hardware=_model())
+    if not cluster.run_until(int(START_TIMEOUT_S * 1e9), cluster.ready):
+        raise TargetFailed(f"the simulated cluster was not ready in {START_TIMEOUT_S:.0f} s")
+    failure = _load_and_faults(run, cluster)
+    run.progress.phase("read every key at every node")
+    deadline_ns = cluster.now_ns() + int(CONVERGENCE_TIMEOUT_S * 1e9)
+    cluster.run_until(deadline_ns, cluster.converged, 0.1)
+    _final_reads(run, cluster)
+    return failure
+
+
+def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
+    """Load and faults side by side. Returns what went wrong, None if nothing did."""
+    folder, workload = run.folder, run.workload
+    write_json(folder.path / "workload.json", workload)
+    start_ns = cluster.now_ns()
+    end_ns = start_ns + int(workload.duration_s * 1e9)
+    run.load_started(start_ns)
+    run.progress.phase(f"load for {workload.duration_s:.0f} virtual s")
+    player = FaultPlayer(
+        run.experiment.plan(), cluster, folder, seed=run.seed, now_ns=cluster.now_ns
+    )
+
+    def begin(number: int) -> None:
+        if player.begin(number, start_ns):
+            cluster.at(start_ns + round(faults[number].heal_at_s * 1e9), player.end, number)
+
+    faults = {planned.number: planned for planned in run.experiment.plan()}
+    # Before any end is set: where one fault ends and another begins, the new one begins first.
+    for number, planned in faults.items():
+        cluster.at(start_ns + round(planned.at_s * 1e9), begin, number)
+
+    operations = plan(workload, cluster.nodes)
+    intended = 0
+    dropped_ns: list[int] = []
+
+    def send(planned: PlannedOperation) -> None:
+        nonlocal intended
+        intended += 1
+        assert planned.intended_ns is not None, "experiments have open loops only"
+        due_ns = start_ns + planned.intended_ns
+        if not client.invoke(planned, due_ns):
+            dropped_ns.append(due_ns)
+        send_next()
+
+    def send_next() -> None:
+        planned = next(operations, None)
+        if planned is not None:
+            assert planned.intended_ns is not None
+            cluster.at(start_ns + planned.intended_ns, send, planned)
+
+    def at_the_end() -> bool:
+        done_s = (cluster.now_ns() - start_ns) / 1e9
+        run.progress.tick(min(done_s, workload.duration_s), workload.duration_s)
+        return False
+
+    def all_ended() -> bool:
+        return client.client.open_count == 0
+
+    with HistoryWriter(folder.history_dir / f"{CLIENT}.jsonl") as history:
+        client = _SimulatedClient(
+            cluster,
+            CLIENT,
+            history,
+            timeout_s=workload.timeout_s,
+            in_flight=workload.in_flight,
+        )
+        send_next()
+        cluster.run_until(end_ns, at_the_end, 0.5)
+        cluster.run_until(end_ns + int(workload.timeout_s * 1e9), all_ended)
+        client.close()
+        player.end_all()
+    summary = LoadSummary(
+        client=CLIENT,
+        started_ns=start_ns,
+        ended_ns=end_ns,
+        offered_per_s=workload.rate_per_s,
+        intended=intended,
+        invoked=intended - len(dropped_ns),
+        dropped=len(dropped_ns),
+        dropped_intended_ns=dropped_ns,
+        lateness_ms_p50=0.0,
+        lateness_ms_p99=0.0,
+    )
+    write_json(folder.load_dir / f"{CLIENT}.json", summary)
+    return f"a fault failed: {'; '.join(player.errors)}" if player.failed else None
+
+
+def _final_reads(run: Run, cluster: SimulatedCluster) -> None:
+    """As `chaos.final_reads`, under virtual time."""
+    start_ns = cluster.now_ns()
+    reads = final_reads.planned_reads(cluster.nodes, run.keys)
+    path = run.folder.history_dir / f"{final_reads.NAME}.jsonl"
+    with HistoryWriter(path) as history:
+        client = _SimulatedClient(cluster, final_reads.NAME, history, timeout_s=FINAL_TIMEOUT_S)
+        for planned in reads:
+            client.invoke(planned)
+        end_ns = start_ns + int(FINAL_TIMEOUT_S * 1e9)
+        cluster.run_until(end_ns, lambda: client.client.open_count == 0)
+        client.close()
+    final_reads.summarise(run.folder, start_ns, cluster.now_ns(), len(reads))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    return versions | {package: metadata.version(package) for package in ("msgspec", "pandas")}
+
+
+def _model() -> dict[str, Any]:
+    """What stands for the hardware."""
+    return {
+        "machine": "simulated",
+        "links": msgspec.to_builtins(QUALITY),
+        "node": msgspec.to_builtins(TIMING),
+        "client_latency_s": CLIENT_LATENCY_S,
+    }
