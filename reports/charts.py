@@ -160,7 +160,8 @@ def availability(run: RunTables) -> ChartView:
             asked, _ = np.histogram(here["intended_s"], edges)
             if side == "all":
                 asked = asked + np.histogram(run.dropped_s, edges)[0]
-            ok, _ = np.histogram(here.loc[here["outcome"] == "ok", "intended_s"], edges)
+            served = (here["outcome"] == "ok") & ~here["overdue"]
+            ok, _ = np.histogram(here.loc[served, "intended_s"], edges)
             rows.append(
                 pd.DataFrame(
                     {
@@ -188,7 +189,9 @@ def availability(run: RunTables) -> ChartView:
     )
     sided = (data["side"] != "all").any()
     straddlers = int(run.operations["straddles"].sum())
-    late = f" Left out: {straddlers} that were answered only after the phase." if straddlers else ""
+    late = (
+        f" Left out: {straddlers} that were in flight at the end of a phase." if straddlers else ""
+    )
     return ChartView(
         name="availability",
         title="Availability" + (" on each side of the cut" if sided else ""),

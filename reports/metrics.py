@@ -73,7 +73,8 @@ class RunTables:
     ``operations``, one row per operation of the load (final reads are left out): process, id, op,
     key, node, outcome (ok / fail / info), error, value (as text, cut if long), intended_s,
     invoked_s, completed_s, latency_ms, phase (before / during / after / None: between them),
-    straddles (answered only after its phase was over), side (majority / minority / None: by the
+    straddles (in flight when its phase was over), overdue (open for too long when its phase was
+    over: not served in it, whatever came later), side (majority / minority / None: by the
     partition that was on, or was last, or comes first).
 
     ``faults``: number, fault, label, nodes, planned_s, applied_s, heal_started_s, healed_s, error.
@@ -267,14 +268,15 @@ def _place(
     spans: Windows | None,
     origin_ns: int,
 ) -> None:
-    """Add the columns ``phase``, ``straddles`` and ``side``, by the intended time."""
+    """Add the columns ``phase``, ``straddles``, ``overdue`` and ``side``, by the intended time."""
     import numpy as np
     import pandas as pd
 
     intended_s = operations["intended_s"].to_numpy()
     completed_s = operations["completed_s"].to_numpy()
     phase = np.full(len(operations), None, dtype=object)
-    straddles = np.zeros(len(operations), dtype=bool)
+    late = np.zeros(len(operations), dtype=bool)
+    left_s = np.full(len(operations), np.nan)
     side = np.full(len(operations), None, dtype=object)
     if spans is not None:
         named = [("before", spans.before), *(("during", window) for window in spans.during)]
@@ -282,7 +284,8 @@ def _place(
             start_s, stop_s = ((t - origin_ns) / 1e9 for t in (window.start_ns, window.end_ns))
             here = (intended_s >= start_s) & (intended_s < stop_s)
             phase[here] = name
-            straddles |= here & window.changes_at_end & (completed_s > stop_s)
+            late |= here & window.changes_at_end & (completed_s > stop_s)
+            left_s[here] = stop_s - intended_s[here]
     node = operations["node"].astype(object).to_numpy()
     begins_s = -math.inf
     for fault in faults:
@@ -295,7 +298,17 @@ def _place(
         side[here & np.isin(node, np.array(minority, dtype=object))] = "minority"
         begins_s = (fault.applied_ns - origin_ns) / 1e9
     operations["phase"] = pd.Categorical(phase, ["before", "during", "after"])
+    # As `bench.checkers.availability` has it: in flight at the end of the phase, or overdue.
+    straddles = np.zeros(len(operations), dtype=bool)
+    answered = (operations["outcome"] == "ok").to_numpy() & ~late
+    for name in ("before", "during", "after"):
+        for of in ("majority", "minority", None):
+            here = (phase == name) & (side == of)
+            took_s = (completed_s - intended_s)[here & answered]
+            usual_s = float(np.quantile(took_s, 0.99)) if len(took_s) else 0.0
+            straddles |= here & late & (left_s <= usual_s)
     operations["straddles"] = straddles
+    operations["overdue"] = late & ~straddles
     operations["side"] = pd.Categorical(side, ["majority", "minority"])
 
 
