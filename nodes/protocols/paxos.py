@@ -432,6 +432,7 @@ class Paxos(Replica):
         for index in range(disk.first_index, disk.last_index + 1):
             self._replay(index, disk.entry(index))
         self.upto = self.commit
+        self._extend()
         self._ack: tuple[int, bool] | None = None
 
         # The proposer.
