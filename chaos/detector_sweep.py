@@ -115,7 +115,7 @@ def run_sweep(
     out: Path, seed: int, jobs: int, progress: Lines | Bar, plan: Plan | None = None
 ) -> Path:
     """Measure, write ``sweep.json`` and ``report.html`` into the new folder ``out``, return the
-    page. ``jobs``: processes. Raises FileExistsError."""
+    page. ``jobs``: processes. In the main thread only. Raises FileExistsError."""
     out.mkdir(parents=True)
     plan = plan or Plan()
     todo = jobs_of(seed, plan)
@@ -124,13 +124,16 @@ def run_sweep(
     progress.phase(f"{len(todo)} runs")
     # Spawned, not forked: the progress bar has a thread.
     with ProcessPoolExecutor(
-        max_workers=jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_ignore_interrupt,
+        max_workers=jobs, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
         # The dear ones first, so that no process is left alone with one in the end.
         order = sorted(range(len(todo)), key=lambda i: -len(todo[i].counting))
-        futures = {pool.submit(measure, todo[i]): i for i in order}
+        # The processes begin here, and inherit that Ctrl-C is no business of theirs.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            futures = {pool.submit(measure, todo[i]): i for i in order}
+        finally:
+            signal.signal(signal.SIGINT, before)
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 rows[futures[future]] = future.result()
@@ -138,6 +141,8 @@ def run_sweep(
                 progress.tick(done, len(todo))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
     sweep = Sweep(
         seed=seed,
@@ -159,10 +164,6 @@ def run_sweep(
 def default_jobs() -> int:
     """One process per core."""
     return os.cpu_count() or 1
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # --- one run ---
