@@ -1134,7 +1134,8 @@ class Paxos(Replica):
         return self._map.state()
 
 
-_NO_VOTE: tuple[Ballot, Command] = (NO_BALLOT, None)
+# Its ballot equals no promise, not even NO_BALLOT.
+_NO_VOTE: tuple[Ballot, Command] = (Ballot(-1, ""), None)
 
 
 def disk_slot(disk: Disk) -> int:
