@@ -19,11 +19,14 @@ import typer
 from bench.cluster_file import BadClusterFile, read_cluster_file
 from bench.history import BadHistory
 from bench.run_folder import BadRunFolder, RunFolder
+from chaos import exit_codes
+from chaos.cli_simulate import app as simulate_app
 from nodes import registry
 from nodes.registry import InvalidConfiguration
 
-EXIT_OBJECTIVE, EXIT_INPUT, EXIT_INFRASTRUCTURE, EXIT_VIOLATED, EXIT_UNKNOWN = 1, 2, 3, 4, 5
-EXIT_INTERRUPTED = 130
+EXIT_OBJECTIVE, EXIT_INPUT = exit_codes.OBJECTIVE, exit_codes.INPUT
+EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED = exit_codes.INFRASTRUCTURE, exit_codes.INTERRUPTED
+EXIT_VIOLATED, EXIT_UNKNOWN = exit_codes.VIOLATED, exit_codes.UNKNOWN
 
 app = typer.Typer(
     name="capbench",
@@ -60,6 +63,7 @@ def main() -> NoReturn:
     from bench.mqtt_client import BrokerUnreachable
     from chaos.experiment import InvalidExperiment
     from chaos.monitor import BrokerSilent
+    from chaos.simulate import WorkersFailed
     from chaos.targets import TargetFailed, Unsupported
 
     try:
@@ -74,7 +78,7 @@ def main() -> NoReturn:
         FileExistsError,
     ) as error:
         _stop(str(error), EXIT_INPUT)
-    except (TargetFailed, BrokerSilent, BrokerUnreachable) as error:
+    except (TargetFailed, BrokerSilent, BrokerUnreachable, WorkersFailed) as error:
         _stop(str(error), EXIT_INFRASTRUCTURE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -368,6 +372,11 @@ def check(
     raise typer.Exit(_verdict_code(verdict.verdict))
 
 
+# --- the simulator ---
+
+app.add_typer(simulate_app)
+
+
 # --- a cluster that stays ---
 
 Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
@@ -446,7 +455,7 @@ def status(json: Json = False) -> None:
         columns += [name for name in record.probe if name not in columns]
     shown = Table(title=f"{cluster.cluster}: {cluster.protocol}", title_justify="left", box=None)
     for column in ("node", *columns, "frames dropped", "refused"):
-        shown.add_column(column)
+        shown.add_column(column, no_wrap=True)
     for node in cluster.nodes:
         if node not in statuses:
             shown.add_row(node, "silent")
@@ -455,7 +464,9 @@ def status(json: Json = False) -> None:
         refused = sum(count for name, count in counters.items() if name.startswith("bad_"))
         cells = ["-" if probe.get(column) is None else str(probe[column]) for column in columns]
         shown.add_row(node, *cells, str(counters.get("frames_dropped", 0)), str(refused))
-    Console().print(shown)
+    console = Console()
+    # Into a file or a pipe, whole: nobody can make that wider.
+    (console if console.is_terminal else Console(width=400)).print(shown)
 
 
 # --- helpers ---

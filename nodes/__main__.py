@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 import uvloop
+from structlog.typing import EventDict
 
 from nodes.registry import InvalidConfiguration
 from nodes.runtime.driver import DiskFailed, Driver
@@ -67,9 +68,13 @@ async def _serve(settings: NodeSettings) -> None:
 
 
 def _configure_log(node: str) -> None:
+    # Not by context variables: callbacks of the event loop do not all see them.
+    def name_node(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {"node": node, **event}
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            name_node,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
@@ -78,7 +83,6 @@ def _configure_log(node: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(node=node)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Cell:
         if any(run.converged is False for run in self.runs):
             parts.append("did not converge")
         elif converged_s and self.measured != "linearizable":
-            parts.append(f"converged {seconds(converged_s)} after the heal")
+            parts.append(f"had converged when it was read, {seconds(converged_s)} after the heal")
         stale = stale_words(self.runs)
         if stale:
             parts.append(stale)
