@@ -29,8 +29,9 @@ from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, simulate
 from tests.conformance import scenario
 
-SEEDS = int(os.environ.get("CAPBENCH_SEEDS", "200"))
-"""How many random histories of each protocol are judged; the nightly run asks for thousands."""
+SEEDS = int(os.environ.get("CAPBENCH_SEEDS", "100"))
+"""How many random histories of each protocol are judged, beside the three hundred of
+tests/simulator; the nightly run asks for thousands."""
 FIRST_SEED = int(os.environ.get("CAPBENCH_FIRST_SEED", "10001"))
 """Not 1: tests/simulator plays those."""
 MAX_BOUNDARIES = max(400, SEEDS)
@@ -76,6 +77,9 @@ class Hand:
         while not self.cluster.converged():
             assert self.cluster.now < end_s, f"no agreement: {self.cluster.states()}"
             self.cluster.run(0.1)
+            if self.cluster.protocol.name in scenario.LEARNS_WHEN_ASKED:
+                for node in self.cluster.nodes:
+                    self.ask(node, "read")
 
     def held(self) -> Any:
         """What all nodes hold of key ``k``: its values, once they agree."""
@@ -371,6 +375,8 @@ def _plain(info: Any) -> Any:
             return named | ({info.tag_field: info.tag} if info.tag is not None else {})
         case what.UnionType():
             return _plain(next(t for t in info.types if not isinstance(t, what.NoneType)))
+        case what.NamedTupleType():
+            return [_plain(field.type) for field in info.fields]
         case what.TupleType():
             return [_plain(item) for item in info.item_types]
         case what.VarTupleType() | what.ListType():

@@ -244,14 +244,14 @@ class Interpreter:
             self._cluster.network.remove(packet)
 
     def do_settle(self, *options: str) -> None:
-        for _ in range(1000):
-            packets = self._match(options)
-            if not packets:
-                return
+        delivered = 0
+        while packets := self._match(options):
+            delivered += len(packets)
+            if delivered > 2000:
+                raise TranscriptError(f"messages without an end: {words.message(packets[0].msg)}")
             for packet in packets:
                 self._cluster.network.remove(packet)
                 self._cluster.receive(packet)
-        raise TranscriptError("messages without an end")
 
     def do_partition(self, *groups: str) -> None:
         self._cluster.partition(*[group.split(",") for group in groups])

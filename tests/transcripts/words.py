@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from nodes.effects import Operation, Reply, Request, Version
-from nodes.protocols import gossip, quorum_register, raft
+from nodes.protocols import gossip, paxos, quorum_register, raft
+from nodes.synod import NO_BALLOT, Ballot
 from tests.protocols.raft_cluster import as_text
 
 _COUNT_BITS = 32
@@ -66,6 +67,8 @@ def _text(name: str, value: Any) -> str:
             return tell(value)
     if name in ("version", "known") or name.endswith("ballot"):
         return version(value)
+    if value is None and name in ("values", "votes"):
+        return "no-op"
     if isinstance(value, msgspec.Struct):
         return f"({message(value)})"
     if isinstance(value, dict):
@@ -92,6 +95,7 @@ def _entry(entry: raft.Entry) -> str:
 
 _TELL: dict[type, Callable[[Any], str]] = {
     raft.Entry: _entry,
+    Ballot: str,
     Operation: operation,
     Request: lambda r: operation(r.operation),
     Reply: reply,
@@ -105,6 +109,8 @@ def replica(it: Any) -> str:
     """What a reader must know of a replica, on one line."""
     if isinstance(it, raft.Raft):
         return _raft(it)
+    if isinstance(it, paxos.Paxos):
+        return _paxos(it)
     probe = it.probe()
     parts = [] if probe["role"] == "replica" else [probe["role"]]
     shown = [name for name in ("term", "commit", "applied") if probe.get(name) is not None]
@@ -121,3 +127,13 @@ def _raft(it: raft.Raft) -> str:
     log = " ".join(_entry(entry) for entry in disk.entries(disk.first_index, disk.last_index + 1))
     vote = f" voted {it.vote}" if it.vote else ""
     return f"{it.role} of term {it.term}{vote}, log [{log}], commit {it.commit}"
+
+
+def _paxos(it: paxos.Paxos) -> str:
+    votes = " ".join(
+        f"{slot}:{_text('values', value).removeprefix('write ')}@{ballot}"
+        for slot, (ballot, value) in sorted(it._acceptor.votes.items())
+    )
+    role = it.role if it.role == "follower" else f"{it.role} of {it.ballot}"
+    promised = "nothing" if it.promised == NO_BALLOT else it.promised
+    return f"{role}, promised {promised}, votes [{votes}], chosen {it.commit}"
