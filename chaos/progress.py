@@ -14,7 +14,7 @@ _LINE_EVERY_S = 5.0
 
 
 class Lines:
-    """Plain lines: each phase, and every few seconds how much of the load is done."""
+    """Plain lines: each phase, and every few seconds how much is done."""
 
     def __init__(self) -> None:
         self._label = ""
@@ -29,10 +29,10 @@ class Lines:
         self._said = time.monotonic()
         print(f"{self._label}: {text}", file=sys.stderr, flush=True)
 
-    def tick(self, done_s: float, total_s: float) -> None:
-        """So much of the load is done."""
+    def tick(self, done: float, total: float | None, unit: str = "s") -> None:
+        """So much is done, of ``total`` (None: nobody knows)."""
         if time.monotonic() - self._said >= _LINE_EVERY_S:
-            self.phase(f"{done_s:.0f} of {total_s:.0f} s")
+            self.phase(_so_much(done, total, unit))
 
     def __enter__(self) -> Lines:
         return self
@@ -65,10 +65,12 @@ class Bar:
         if self._task is not None:
             self._progress.update(self._task, description=text)  # type: ignore[arg-type]
 
-    def tick(self, done_s: float, total_s: float) -> None:
-        """So much of the load is done."""
-        if self._task is not None:
-            self._progress.update(self._task, completed=done_s / total_s)  # type: ignore[arg-type]
+    def tick(self, done: float, total: float | None, unit: str = "s") -> None:
+        """So much is done, of ``total`` (None: nobody knows)."""
+        if unit != "s":
+            self.phase(_so_much(done, total, unit))
+        if self._task is not None and total is not None:
+            self._progress.update(self._task, completed=done / total)  # type: ignore[arg-type]
 
     def _finish(self) -> None:
         if self._task is not None:
@@ -88,6 +90,10 @@ class Bar:
         if kind is None:
             self._finish()
         self._progress.stop()
+
+
+def _so_much(done: float, total: float | None, unit: str) -> str:
+    return f"{done:.0f}{'' if total is None else f' of {total:.0f}'} {unit}"
 
 
 def make_progress() -> Lines | Bar:

@@ -1,0 +1,316 @@
+"""`capbench simulate` and `capbench bugs`: sweeps of the simulator, one seed in detail, and the
+planted bugs."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from chaos import exit_codes
+from nodes.registry import InvalidConfiguration
+
+app = typer.Typer()
+
+DEFAULT_SEEDS = 1000
+DEFAULT_BUG_SEEDS = 400
+SHOWN_ALARMS = 5
+RESULTS = Path("results") / "simulate"
+
+Jobs = Annotated[int | None, typer.Option(help="Processes. [default: one per core]")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Machine-readable result on standard output, nothing else.")
+]
+
+
+@app.command("simulate")
+def simulate_command(
+    protocol: Annotated[
+        str, typer.Option("--protocol", "-p", help="A protocol, or a planted bug (capbench bugs).")
+    ],
+    seeds: Annotated[
+        int | None, typer.Option(help="How many. [default: 1000; with --minutes: no limit]")
+    ] = None,
+    first_seed: Annotated[int, typer.Option(help="Begin with this one.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="This one only.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Its transcript.")] = False,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="The smallest schedule that fails as it does.")
+    ] = False,
+    jobs: Jobs = None,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler, tcp://host:8786, instead of processes.")
+    ] = None,
+    until_bug: Annotated[
+        bool, typer.Option("--until-bug", help="Stop at the first seed with an alarm.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no more seeds after that time.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Thousands of random chaos experiments in virtual time; every failure is a seed.
+
+    Exit code 4: an alarm. Example: capbench simulate --protocol raft --seeds 1000
+    """
+    from chaos.simulate import find_protocol
+
+    find_protocol(protocol)
+    _require(seeds is None or seeds >= 1, f"--seeds {seeds}: use 1 or more")
+    _require(first_seed >= 0, f"--first-seed {first_seed}: use 0 or more")
+    _require(minutes is None or minutes > 0, f"--minutes {minutes}: use more than 0")
+    _require(dask is None or jobs is None, "--dask and --jobs exclude each other")
+    if seed is not None:
+        _require(seed >= 0, f"--seed {seed}: use 0 or more")
+        sweeping = (seeds, jobs, dask, minutes) != (None,) * 4 or until_bug or first_seed != 1
+        _require(not sweeping, "--seed is one seed: leave out the options of a sweep")
+    detail = trace or shrink
+    _require(not detail or seed is not None, "--trace and --shrink need a --seed")
+    _require(not (trace and shrink), "--shrink prints a transcript: leave out --trace")
+    _require(not (detail and json), "--trace and --shrink print text: leave out --json")
+    if detail:
+        assert seed is not None
+        raise typer.Exit(_shrink(protocol, seed) if shrink else _trace(protocol, seed))
+    if seed is not None:
+        wanted = range(seed, seed + 1)
+        jobs = 1
+    else:
+        count = seeds or (DEFAULT_SEEDS if minutes is None else sys.maxsize - first_seed)
+        wanted = range(first_seed, first_seed + count)
+    raise typer.Exit(
+        _sweep(protocol, wanted, jobs, dask, until_bug=until_bug, minutes=minutes, json=json)
+    )
+
+
+@app.command("bugs")
+def bugs_command(
+    seeds: Annotated[int, typer.Option(help="Seeds to try for each.")] = DEFAULT_BUG_SEEDS,
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """The planted bugs, and what caught them. Exit code 1: one was missed.
+
+    Example: capbench bugs --seeds 400
+    """
+    from rich.console import Console
+
+    from chaos.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.simulate import sweep_bugs
+
+    _require(seeds >= 1, f"--seeds {seeds}: use 1 or more")
+    with signals_as_exit(), _workers(jobs, None) as workers, make_progress() as progress:
+        progress.run("planted bugs")
+        result = sweep_bugs(
+            seeds, workers, on_progress=lambda done, total: progress.tick(done, total, "bugs")
+        )
+    if json:
+        _print_json(result.bugs)
+    else:
+        Console().print(_bug_table(result.bugs))
+        caught = sum(row.caught for row in result.bugs)
+        print(f"{caught} of {len(result.bugs)} bugs caught")
+    missed = any(not row.caught for row in result.bugs)
+    raise typer.Exit(_how_it_ended(result) or (exit_codes.OBJECTIVE if missed else 0))
+
+
+# --- sweeps ---
+
+
+def _workers(jobs: int | None, dask: str | None) -> AbstractContextManager[Any]:
+    from chaos.simulate import dask_workers, default_jobs, local_workers
+
+    _require(jobs is None or jobs >= 1, f"--jobs {jobs}: use 1 or more")
+    return dask_workers(dask) if dask else local_workers(jobs or default_jobs())
+
+
+def _sweep(
+    protocol: str,
+    seeds: range,
+    jobs: int | None,
+    dask: str | None,
+    *,
+    until_bug: bool,
+    minutes: float | None,
+    json: bool,
+) -> int:
+    from chaos.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.simulate import sweep
+
+    with signals_as_exit(), _workers(jobs, dask) as workers, make_progress() as progress:
+        progress.run(f"simulate {protocol}")
+
+        def on_progress(done: int, alarms: int) -> None:
+            unit = f"seeds, {alarms} with an alarm"
+            progress.tick(done, len(seeds) if minutes is None else None, unit)
+
+        result = sweep(
+            protocol,
+            seeds,
+            workers,
+            until_bug=until_bug,
+            minutes=minutes,
+            on_progress=on_progress,
+        )
+    if json:
+        _print_json(result.as_data())
+    else:
+        for alarm in result.alarms[:SHOWN_ALARMS]:
+            _print_alarm(protocol, alarm)
+        if len(result.alarms) > SHOWN_ALARMS:
+            print(f"... and {len(result.alarms) - SHOWN_ALARMS} more alarms; --json lists all\n")
+        failed = len({alarm.seed for alarm in result.alarms})
+        print(
+            f"{protocol}: {len(result.outcomes):,} seeds, {failed or 'none'} with an alarm; "
+            f"{result.events:,} events, {result.events_per_cpu_s or 0:,.0f} per CPU second; "
+            f"trace hash {result.trace_hash}"
+        )
+    for outcome in result.undecided[:SHOWN_ALARMS]:
+        _say(f"seed {outcome.seed} is undecided: {outcome.undecided}")
+    if len(result.undecided) > SHOWN_ALARMS:
+        _say(f"{len(result.undecided)} seeds in all are undecided")
+    ended = _how_it_ended(result)
+    if result.alarms:
+        return ended or exit_codes.VIOLATED
+    return ended or (exit_codes.UNKNOWN if result.undecided else 0)
+
+
+def _how_it_ended(result: Any) -> int:
+    """Say why a sweep did not come to its end; its exit code, 0 if it did."""
+    if result.failure is not None:
+        _say(f"{result.failure}; what was found until then is kept")
+        return exit_codes.INFRASTRUCTURE
+    if result.interrupted:
+        _say("interrupted: what was found until then is kept")
+        return exit_codes.INTERRUPTED
+    return 0
+
+
+def _print_alarm(protocol: str, alarm: Any) -> None:
+    print(f"seed {alarm.seed}: {alarm.check}")
+    print(f"  {alarm.message}")
+    print(f"  replay it: capbench simulate --protocol {protocol} --seed {alarm.seed} --trace\n")
+
+
+def _bug_table(rows: list[Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, title="planted bugs", title_justify="left")
+    for column in ("bug", "protocol", "caught", "check"):
+        table.add_column(column, overflow="fold")
+    for column in ("CPU s per catch", "seeds tried"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        caught = "yes" if row.caught else "MISSED" if row.seeds else "not tried"
+        cpu = "-" if row.cpu_s_per_catch is None else f"{row.cpu_s_per_catch:.2f}"
+        table.add_row(row.bug, row.protocol, caught, row.check or "-", cpu, str(row.seeds))
+    return table
+
+
+# --- one seed in detail ---
+
+
+def _trace(name: str, seed: int) -> int:
+    from chaos.simulate import find_protocol, judge
+    from nodes.simulator.simulate import simulate
+
+    protocol = find_protocol(name)
+    result = simulate(protocol, seed, trace=True)
+    alarms, undecided = judge(protocol, result)
+    _print_setup(name, result)
+    for line in result.transcript:
+        print(line)
+    print(f"\n{result.events:,} events, trace hash {result.trace_hash}")
+    for alarm in alarms:
+        print(f"\nALARM {alarm.check}: {alarm.message}")
+    if undecided is not None:
+        _say(f"seed {seed} is undecided: {undecided}")
+    if alarms:
+        return exit_codes.VIOLATED
+    return exit_codes.UNKNOWN if undecided is not None else 0
+
+
+def _shrink(name: str, seed: int) -> int:
+    from chaos.progress import make_progress
+    from chaos.simulate import check_of, find_protocol, judge
+    from nodes.simulator.shrink import shrink
+    from nodes.simulator.simulate import simulate
+    from reports.message_diagram import Diagram, write_diagram
+
+    protocol = find_protocol(name)
+    fails_by = check_of(protocol)
+    result = simulate(protocol, seed)
+    if fails_by(result) is None:
+        raise InvalidConfiguration(f"seed {seed} of {name} raises no alarm: nothing to shrink")
+    with make_progress() as progress:
+        progress.run(f"simulate {name}")
+        progress.phase(f"shrink {result.events:,} events")
+        case = shrink(protocol, result, fails_by)
+    small = case.run(protocol, trace=True)
+    alarms, _ = judge(protocol, small)
+    assert small.story is not None
+    folder = RESULTS / f"{name}-{seed}"
+    command = f"capbench simulate --protocol {name} --seed {seed} --shrink"
+    page = folder / "diagram.html"
+    write_diagram(
+        page,
+        Diagram(
+            title=f"{name}, seed {seed}: {alarms[0].check}",
+            message=alarms[0].message,
+            command=command,
+            facts=_setup_lines(small),
+            nodes=[f"n{number}" for number in range(1, small.nodes + 1)],
+            story=small.story,
+            transcript=small.transcript,
+        ),
+    )
+    _print_setup(name, small)
+    for line in small.transcript:
+        print(line)
+    print(f"\nALARM {alarms[0].check}: {alarms[0].message}")
+    print(f"\nshrunk from {result.events:,} events to {small.events:,}; again: {command}")
+    print(f"message diagram: {page}")
+    return exit_codes.VIOLATED
+
+
+def _print_setup(name: str, result: Any) -> None:
+    print(f"{name}, seed {result.seed}")
+    for line in _setup_lines(result):
+        print(f"  {line}")
+    print()
+
+
+def _setup_lines(result: Any) -> list[str]:
+    """The run but its seed, a line each."""
+    lines = [f"{result.nodes} nodes, {result.duration_s:g} virtual seconds"]
+    for part in ("habits", "manners", "quality", "timing", "parameters"):
+        values = msgspec.to_builtins(getattr(result.setup, part))
+        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        lines.append(f"{part}: {told or 'as usual'}")
+    for number, fault in enumerate(result.tape, 1):
+        args = ", ".join(f"{name} {value}" for name, value in fault.args.items())
+        lines.append(
+            f"fault {number}: {fault.kind} at {fault.at_s:g} s for {fault.for_s:g} s: {args}"
+        )
+    return lines
+
+
+# --- helpers ---
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise InvalidConfiguration(problem)
+
+
+def _say(line: str) -> None:
+    print(f"capbench: {line}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
