@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import msgspec
@@ -19,6 +20,7 @@ app = typer.Typer()
 DEFAULT_SEEDS = 1000
 DEFAULT_BUG_SEEDS = 400
 SHOWN_ALARMS = 5
+SHOWN_CHARACTERS = 600
 RESULTS = Path("results") / "simulate"
 
 Jobs = Annotated[int | None, typer.Option(help="Processes. [default: one per core]")]
@@ -164,11 +166,12 @@ def _sweep(
             _print_alarm(protocol, alarm)
         if len(result.alarms) > SHOWN_ALARMS:
             print(f"... and {len(result.alarms) - SHOWN_ALARMS} more alarms; --json lists all\n")
+        count = len(result.outcomes)
         failed = len({alarm.seed for alarm in result.alarms})
+        speed = f"{result.events_per_cpu_s or 0:,.0f} per CPU second"
         print(
-            f"{protocol}: {len(result.outcomes):,} seeds, {failed or 'none'} with an alarm; "
-            f"{result.events:,} events, {result.events_per_cpu_s or 0:,.0f} per CPU second; "
-            f"trace hash {result.trace_hash}"
+            f"{protocol}: {count:,} seed{'' if count == 1 else 's'}, {failed or 'none'} with an "
+            f"alarm; {result.events:,} events, {speed}; trace hash {result.trace_hash}"
         )
     for outcome in result.undecided[:SHOWN_ALARMS]:
         _say(f"seed {outcome.seed} is undecided: {outcome.undecided}")
@@ -193,7 +196,7 @@ def _how_it_ended(result: Any) -> int:
 
 def _print_alarm(protocol: str, alarm: Any) -> None:
     print(f"seed {alarm.seed}: {alarm.check}")
-    print(f"  {alarm.message}")
+    print(f"  {shorten(alarm.message, SHOWN_CHARACTERS, placeholder=' ... (--json has it whole)')}")
     print(f"  replay it: capbench simulate --protocol {protocol} --seed {alarm.seed} --trace\n")
 
 
@@ -222,7 +225,7 @@ def _trace(name: str, seed: int) -> int:
     protocol = find_protocol(name)
     result = simulate(protocol, seed, trace=True)
     alarms, undecided = judge(protocol, result)
-    _print_setup(name, result)
+    _print_setup(name, seed, result)
     for line in result.transcript:
         print(line)
     print(f"\n{result.events:,} events, trace hash {result.trace_hash}")
@@ -263,13 +266,13 @@ def _shrink(name: str, seed: int) -> int:
             title=f"{name}, seed {seed}: {alarms[0].check}",
             message=alarms[0].message,
             command=command,
-            facts=_setup_lines(small),
+            facts=_setup_lines(seed, small),
             nodes=[f"n{number}" for number in range(1, small.nodes + 1)],
             story=small.story,
             transcript=small.transcript,
         ),
     )
-    _print_setup(name, small)
+    _print_setup(name, seed, small)
     for line in small.transcript:
         print(line)
     print(f"\nALARM {alarms[0].check}: {alarms[0].message}")
@@ -278,16 +281,18 @@ def _shrink(name: str, seed: int) -> int:
     return exit_codes.VIOLATED
 
 
-def _print_setup(name: str, result: Any) -> None:
-    print(f"{name}, seed {result.seed}")
-    for line in _setup_lines(result):
+def _print_setup(name: str, seed: int, result: Any) -> None:
+    print(f"{name}, seed {seed}")
+    for line in _setup_lines(seed, result):
         print(f"  {line}")
     print()
 
 
-def _setup_lines(result: Any) -> list[str]:
+def _setup_lines(seed: int, result: Any) -> list[str]:
     """The run but its seed, a line each."""
     lines = [f"{result.nodes} nodes, {result.duration_s:g} virtual seconds"]
+    if result.seed != seed:
+        lines.append(f"its random streams are those of seed {result.seed}")
     for part in ("habits", "manners", "quality", "timing", "parameters"):
         values = msgspec.to_builtins(getattr(result.setup, part))
         told = ", ".join(f"{name} {value}" for name, value in values.items())

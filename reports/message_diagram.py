@@ -9,19 +9,23 @@ overlaps, and silence is short.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 from xml.etree import ElementTree as ET
 
 from nodes.simulator.story import Arrow, Happening, Story
 
+T = TypeVar("T")
+
 MOST_ARROWS = 600
 """Of a longer story only the end is drawn: that is where it fails."""
 
-_TOP, _LEFT, _COLUMN, _LANE = 46, 86, 168, 18
-_LEAST_GAP, _MOST_GAP = 11.0, 44.0
+_TOP, _LEFT, _COLUMN, _LANE = 46, 86, 196, 18
+_LEAST_GAP, _MOST_GAP = 12.0, 44.0
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -87,6 +91,11 @@ def page(diagram: Diagram) -> str:
     facts = ET.SubElement(body, "ul")
     for fact in diagram.facts:
         ET.SubElement(facts, "li").text = _clean(fact)
+    ET.SubElement(body, "p").text = (
+        "Time runs downwards, not to scale. An arrow is a message that arrived, a cross ends one "
+        "that did not. Bars: faults (left), a node that was down or paused (on its line). Point at "
+        "anything to see all of it."
+    )
     drawing = _Drawing(diagram)
     if drawing.left_out:
         note = f"The first {drawing.left_out} messages are not drawn; the transcript has them."
@@ -130,7 +139,7 @@ class _Drawing:
         first = _LEFT + len(bars) * _LANE + _COLUMN / 2
         self._xs = {name: first + i * _COLUMN for i, name in enumerate(columns)}
         width = first + (len(columns) - 0.4) * _COLUMN
-        height = self._bottom + 24
+        height = self._bottom + 40
         size = {"width": f"{width:.0f}", "height": f"{height:.0f}"}
         self.svg = ET.Element("svg", {**size, "role": "img", "xmlns": "http://www.w3.org/2000/svg"})
         ET.SubElement(self.svg, "title").text = _clean(diagram.title)
@@ -143,14 +152,14 @@ class _Drawing:
             self._text(x, _TOP - 12, name, "head")
         for node in self._nodes:
             self._states(node)
-        for moment in self._moments:
-            if moment.what in ("phase", "alarm"):
-                self._across(self._ys[moment.at_s], moment.text, moment.what)
+        across = [moment for moment in self._moments if moment.what in ("phase", "alarm")]
+        for moment, row in _stacked([(moment, moment.at_s) for moment in across]):
+            self._across(self._ys[moment.at_s], row, moment.text, moment.what)
         for arrow in self._arrows:
             self._message(arrow)
-        for moment in self._moments:
-            if moment.what == "mark":
-                self._mark(moment.who, moment.at_s, moment.text.split(" MARK ", 1)[-1])
+        marks = [moment for moment in self._moments if moment.what == "mark"]
+        for moment, row in _stacked([(moment, (moment.who, moment.at_s)) for moment in marks]):
+            self._mark(moment.who, moment.at_s, row, moment.text.split(" MARK ", 1)[-1])
 
     # --- parts ---
 
@@ -230,18 +239,20 @@ class _Drawing:
         label = arrow.label if len(arrow.label) <= 24 else arrow.label[:23] + "…"
         self._text(x2 + shift, y2 - 3, label, "label", group).set("text-anchor", anchor)
 
-    def _mark(self, node: str, at_s: float, text: str) -> None:
+    def _mark(self, node: str, at_s: float, row: int, text: str) -> None:
         x, y = self._xs[node], self._ys[at_s]
         size = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3", "class": "dot"}
         dot = ET.SubElement(self.svg, "circle", size)
         ET.SubElement(dot, "title").text = _clean(text)
-        self._text(x + 7, y + 9, text.split(" ")[0], "mark")
+        self._text(x + 7, y + 9 + row * 10, text.split(" ")[0], "mark")
 
-    def _across(self, y: float, text: str, what: str) -> None:
+    def _across(self, y: float, row: int, text: str, what: str) -> None:
         style = "alarm-line" if what == "alarm" else "phase"
         self._line(_LEFT, y, max(self._xs.values()) + 60, y, style)
         label = text if len(text) <= 120 else text[:119] + "…"
-        self._text(_LEFT + 4, y + 11, label, "alarm-label" if what == "alarm" else "line-label")
+        self._text(
+            _LEFT + 4, y + 11 + row * 12, label, "alarm-label" if what == "alarm" else "line-label"
+        )
 
     # --- shapes ---
 
@@ -291,6 +302,14 @@ class _Drawing:
         element = ET.SubElement(where, "text", at)
         element.text = _clean(text)
         return element
+
+
+def _stacked(items: Sequence[tuple[T, object]]) -> Iterator[tuple[T, int]]:
+    """Each item, and how many with the same place came before it."""
+    before: Counter[object] = Counter()
+    for item, place in items:
+        yield item, before[place]
+        before[place] += 1
 
 
 def _lifeline(name: str) -> str:
