@@ -8,7 +8,7 @@ is a late copy, even when its result is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -71,10 +71,27 @@ class Sessions:
         session = self._sessions.get(client)
         return session is not None and sequence < session.floor
 
+    def of_keys(self, keys: Iterable[str]) -> dict[str, list[Result]]:
+        """The results of writes of ``keys``."""
+        found: dict[str, list[Result]] = {key: [] for key in keys}
+        for session in self._sessions.values():
+            for result in session.results.values():
+                if result.key in found:
+                    found[result.key].append(result)
+        return found
+
     def remember(self, result: Result) -> None:
         """Keep the result of a write, before its effect is written."""
         self._add(result)
         self._disk.put(f"{_PREFIX}{result.client}/{result.sequence}", result)
+
+    def adopt(self, result: Result) -> None:
+        """Keep what another node remembers of a write whose effect is here, unless this one does or
+        has forgotten it."""
+        client, sequence = result.client, result.sequence
+        if self.find(client, sequence) is None and not self.is_forgotten(client, sequence):
+            self.remember(result)
+            self.trim(client)
 
     def trim(self, client: str) -> None:
         """Forget what ``client`` has acknowledged, and what exceeds the limits."""

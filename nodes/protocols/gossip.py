@@ -47,6 +47,16 @@ elsewhere is never two siblings, but where the first was superseded before the s
 made in ignorance of it, the second stays (as a sibling; under lww it wins over what is older). A
 client that cannot accept that retries at its node.
 
+Fewer replicas than nodes
+-------------------------
+With a ``replication_factor`` below the number of nodes, a key is held by the members of its range's
+placement (`nodes.placement`, `nodes.recovery`). A node that is none of them forwards the request to
+one, always the same while it is not suspected, and passes the answer on. A write goes to one member
+only, so that it is not made twice: if that one does not answer, nobody knows (``info``). Rumours
+and anti-entropy stay among the members. There are no quorums to protect here, so a member that was
+replaced by mistake serves until it learns of it; what it took in meanwhile it then hands over to
+the members by anti-entropy.
+
 Claim: eventual; read-your-writes for a client that stays on its node.
 """
 
@@ -66,24 +76,28 @@ from nodes.effects import (
     InvariantBroken,
     Operation,
     Parameters,
-    Replica,
     Reply,
     Request,
     Value,
     Version,
 )
 from nodes.key_digest import KeyDigest
+from nodes.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.recovery import RECORDS as RECOVERY_RECORDS
+from nodes.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
 from nodes.sessions import Result, Sessions
 from nodes.vector_clock import Clock, covers, dominates, increment, merge
 
 CHARACTERS_PER_MESSAGE = 250_000
 _LOGICAL_BITS = 16
+_FORWARD_AGAIN_S = 0.3
 
 
-class GossipParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GossipParameters(PlacementParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``conflict``: what becomes of concurrent writes. ``fanout``: peers told in a round.
     ``rounds``: how often a node repeats a rumour. ``buckets``: parts of the key space in a
-    digest."""
+    digest. ``forward_timeout_s``: how long to wait for a member that a request was forwarded to.
+    See also `nodes.recovery.PlacementParameters`."""
 
     conflict: Literal["siblings", "lww"] = "siblings"
     gossip_interval_s: float = 0.1
@@ -91,9 +105,14 @@ class GossipParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_o
     rounds: int = 3
     anti_entropy_interval_s: float = 0.5
     buckets: int = 256
+    forward_timeout_s: float = 3.0
+
+    def check(self, nodes: tuple[str, ...]) -> None:
+        """Raises ValueError where a value does not fit a cluster of ``nodes``."""
+        self.check_placement(nodes, self.buckets)
 
     def __post_init__(self) -> None:
-        for name in ("gossip_interval_s", "anti_entropy_interval_s"):
+        for name in ("gossip_interval_s", "anti_entropy_interval_s", "forward_timeout_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is a positive number of seconds, not {value}")
@@ -161,6 +180,18 @@ class Push(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Anti-entropy, 3 and 4: what the receiver lacks. It does not become a rumour."""
 
     records: dict[str, Record]
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A request for a key that the sender does not hold."""
+
+    request: Request
+
+
+class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to a `Forward`."""
+
+    reply: Reply
 
 
 # --- conflict policies ---
@@ -387,20 +418,33 @@ class DurableVersionsStay(Invariant):
 # --- the machine ---
 
 
-class Gossip(Replica):
+class _Forwarding:
+    """A request that a member of its range has been asked to answer."""
+
+    __slots__ = ("deadline_s", "request", "to")
+
+    def __init__(self, request: Request, to: str, deadline_s: float) -> None:
+        self.request, self.to, self.deadline_s = request, to, deadline_s
+
+
+class Gossip(PlacedReplica):
     """A replica that answers alone. See the top of this file.
 
     Invariants: `INVARIANTS`. Units: seconds. Follows Demers et al. 1987, sections 1.3 and 1.4;
     Preguiça et al. 2010 (siblings); Kulkarni et al. 2014 (lww).
     """
 
-    MESSAGES = (Rumour, Digest, Difference, Pull, Push)
-    RECORDS = (Record, Result)
+    MESSAGES = (
+        *(Rumour, Digest, Difference, Pull, Push, Forward, Forwarded),
+        *PlacedReplica.MESSAGES,
+    )
+    RECORDS = (Record, Result, *RECOVERY_RECORDS)
     INVARIANTS = (
         OnlyDominatedVersionsDisappear,
         ClockNeverGoesBack,
         DotNamesOneVersion,
         DurableVersionsStay,
+        *PLACEMENT_INVARIANTS,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
 
@@ -426,6 +470,12 @@ class Gossip(Replica):
             if isinstance(record, Record):
                 self._index(name.removeprefix("k/"), record)
         self._sessions.load(self._has_effect)
+        self.start_recovery(self.parameters, self.parameters.replication_factor // 2 + 1)
+        self._forwarding: dict[tuple[str, int], _Forwarding] = {}
+        self._asker: str | None = None
+        """The node that has forwarded the request that is being answered."""
+        self._handed_over: set[int] = set()
+        """Buckets of which the members have all that this node, no member, holds."""
         if config.peers:
             self._set_anti_entropy_timer()
 
@@ -441,14 +491,20 @@ class Gossip(Replica):
     # --- clients ---
 
     def on_request(self, request: Request) -> None:
-        """Answer at once, from what this node holds."""
+        """Answer at once, from what this node holds, or forward it."""
         kind = request.operation.op
-        if kind == "read":
-            self._read(request)
-        elif kind in ("write", "delete"):
-            self._write(request)
-        else:
+        if kind not in ("read", "write", "delete"):
             self._reply(request, "fail", error="unsupported")
+        elif self.recovery is not None and not self.recovery.serves(request.operation.key):
+            self._forward(request)
+        else:
+            self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        if request.operation.op == "read":
+            self._read(request)
+        else:
+            self._write(request)
 
     def _read(self, request: Request) -> None:
         record = self.records.get(request.operation.key)
@@ -534,7 +590,108 @@ class Gossip(Replica):
     def _reply(
         self, request: Request, outcome: Literal["ok", "fail", "info"], **fields: Any
     ) -> None:
-        self.out.reply(Reply(request.client, request.sequence, outcome, **fields))
+        reply = Reply(request.client, request.sequence, outcome, **fields)
+        if self._asker is not None:
+            self.out.send(self._asker, Forwarded(reply))
+        else:
+            self.out.reply(reply)
+
+    # --- requests for keys that others hold ---
+
+    def _forward(self, request: Request) -> None:
+        name = (request.client, request.sequence)
+        if name in self._forwarding:
+            return  # A copy, or a retry: the one that is open answers it.
+        if not self._forwarding:
+            self.out.set_timer("forward", _FORWARD_AGAIN_S)
+        deadline_s = self.env.now() + self.parameters.forward_timeout_s
+        self._forwarding[name] = _Forwarding(request, self._member_for(request), deadline_s)
+        self.out.send(self._forwarding[name].to, Forward(request))
+
+    def _member_for(self, request: Request) -> str:
+        """The member to ask: one that is not suspected and, as far as known, ready; always the same
+        while that stays so."""
+        assert self.recovery is not None
+        placements = self.recovery.placements
+        placement = placements.of(request.operation.key)
+        others = [node for node in placement.nodes if node != self.id]
+        if not placements.is_complete(placement.range) and len(others) > 1:
+            others = [node for node in others if node != placement.newest[0]]
+        alive = [node for node in others if not self.recovery.heartbeats.suspected(node)]
+        choice = alive or others or list(placement.nodes)
+        return choice[self.config.nodes.index(self.id) % len(choice)]
+
+    def on_forward(self, src: str, msg: Forward) -> None:
+        """Answer it for the sender, if the key is held here; else the sender will find out."""
+        if self.recovery is None:
+            return
+        if not self.recovery.serves(msg.request.operation.key):
+            self.out.send(src, self.recovery.placements.numbers())
+            return
+        self._asker = src
+        self._answer(msg.request)
+        self._asker = None
+
+    def on_forwarded(self, src: str, msg: Forwarded) -> None:
+        """Pass it on."""
+        if self._forwarding.pop((msg.reply.client, msg.reply.sequence), None) is not None:
+            self.out.reply(msg.reply)
+
+    def _forward_again(self) -> None:
+        for name, forwarding in list(self._forwarding.items()):
+            request = forwarding.request
+            is_read = request.operation.op == "read"
+            if self.env.now() >= forwarding.deadline_s:
+                del self._forwarding[name]
+                self._reply(
+                    request,
+                    "fail" if is_read else "info",
+                    error=f"{forwarding.to}, which holds the key, did not answer in time",
+                )
+                continue
+            if is_read:
+                forwarding.to = self._member_for(request)
+            self.out.send(forwarding.to, Forward(request))
+        if self._forwarding:
+            self.out.set_timer("forward", _FORWARD_AGAIN_S)
+
+    # --- fewer replicas than nodes ---
+
+    def keys_in(self, key_range: int) -> Iterator[str]:
+        """The keys of a range: whole buckets, for their number is a multiple of the ranges'."""
+        for bucket in range(key_range, self.parameters.buckets, self.parameters.ranges):
+            yield from self._digest.keys(bucket)
+
+    def export_keys(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """Each key's siblings, and the results of the requests that wrote it."""
+        results = self._sessions.of_keys(keys)
+        for key in keys:
+            yield _encode((key, self.records[key], results[key]))
+
+    def import_keys(self, contents: Sequence[bytes]) -> None:
+        """Merge, and remember the requests."""
+        for content in contents:
+            key, record, results = _decode_key(content)
+            self._absorb({key: record})
+            for result in results:
+                self._sessions.adopt(result)
+
+    def on_placement(self, key_range: int) -> None:
+        """The new members may lack what the old ones had."""
+        buckets = range(key_range, self.parameters.buckets, self.parameters.ranges)
+        self._handed_over.difference_update(buckets)
+
+    def _is_member(self, node: str, bucket: int) -> bool:
+        if self.recovery is None:
+            return True
+        return node in self.recovery.placements.current[bucket % self.parameters.ranges].nodes
+
+    def _members_of(self, key: str) -> tuple[str, ...]:
+        """The other nodes that hold ``key``."""
+        if self.recovery is None:
+            return self.config.peers
+        nodes = self.recovery.placements.of(key).nodes
+        return tuple(node for node in nodes if node != self.id)
 
     def _remember(self, request: Request, version: Version) -> None:
         key = request.operation.key
@@ -601,18 +758,25 @@ class Gossip(Replica):
         self._hot[key] = self.parameters.rounds
 
     def on_timer(self, name: str) -> None:
-        """A gossip round, or the next anti-entropy exchange."""
+        """A gossip round, or the next anti-entropy exchange; or what `Recovery` waits for."""
         if name == "gossip-round":
             self._gossip_round()
+        elif name == "forward":
+            self._forward_again()
+        elif self.recovery is not None and name in Recovery.TIMERS:
+            self.recovery.on_timer(name)
         else:
             self._start_anti_entropy()
 
     def _gossip_round(self) -> None:
-        peers = self.config.peers
-        targets = self.env.rng.sample(peers, min(self.parameters.fanout, len(peers)))
-        for records in self._portions(list(self._hot)):
-            for peer in targets:
-                self.out.send(peer, Rumour(records))
+        by_members: dict[tuple[str, ...], list[str]] = {}
+        for key in self._hot:
+            by_members.setdefault(self._members_of(key), []).append(key)
+        for peers, keys in by_members.items():
+            targets = self.env.rng.sample(peers, min(self.parameters.fanout, len(peers)))
+            for records in self._portions(keys):
+                for peer in targets:
+                    self.out.send(peer, Rumour(records))
         self._hot = {key: left - 1 for key, left in self._hot.items() if left > 1}
         if self._hot:
             self.out.set_timer("gossip-round", self.parameters.gossip_interval_s)
@@ -648,7 +812,10 @@ class Gossip(Replica):
 
     def _start_anti_entropy(self) -> None:
         (peer,) = self.env.rng.sample(self.config.peers, 1)
-        self.out.send(peer, Digest(tuple(self._digest.hashes)))
+        hashes = self._digest.hashes
+        if self._handed_over:
+            hashes = [0 if b in self._handed_over else hash for b, hash in enumerate(hashes)]
+        self.out.send(peer, Digest(tuple(hashes)))
         self._set_anti_entropy_timer()
 
     def on_digest(self, src: str, msg: Digest) -> None:
@@ -658,6 +825,13 @@ class Gossip(Replica):
         except ValueError:
             self.out.mark("digest_of_other_size", src=src)
             return
+        # Members exchange; whoever is none any more hands over what it still has.
+        differing = [
+            bucket
+            for bucket in differing
+            if self._is_member(self.id, bucket)
+            and (msg.hashes[bucket] != 0 or self._is_member(src, bucket))
+        ]
         self._note_agreement(src, len(differing))
         for buckets, keys in self._digest.portions(differing):
             clocks = {key: self._clock(key) for key in keys}
@@ -668,12 +842,18 @@ class Gossip(Replica):
         self._note_agreement(src, msg.differing)
         push: list[str] = []
         for bucket in msg.buckets:
+            before = len(push)
             for key in self._digest.keys(bucket):
                 theirs = msg.clocks.get(key)
                 if theirs is None or self.policy.lacks(theirs, self._clock(key)):
                     push.append(key)
+            if len(push) == before and not self._is_member(self.id, bucket):
+                self._handed_over.add(bucket)
         pull = [
-            key for key, theirs in msg.clocks.items() if self.policy.lacks(self._clock(key), theirs)
+            key
+            for key, theirs in msg.clocks.items()
+            if (self.recovery is None or self.id in self.recovery.placements.of(key).nodes)
+            and self.policy.lacks(self._clock(key), theirs)
         ]
         self._push(src, push)
         if pull:
@@ -727,15 +907,21 @@ class Gossip(Replica):
             "tombstones": len(self.records) - self._live_keys,
             "pending": len(self._hot),
             "replication_ratio": self._replication_ratio(),
+            **probe_of(self.recovery),
         }
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
-        """Key -> (its siblings' values, ordered by dot; its clock)."""
+        """Key -> (its siblings' values, ordered by dot; its clock). Only keys that this node has to
+        hold."""
         return {
             key: (_values(record), self._version(record))
             for key, record in sorted(self.records.items())
-            if _is_live(record)
+            if _is_live(record) and (self.recovery is None or self.recovery.serves(key))
         }
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode
 
 
 def _values(record: Record) -> tuple[Value, ...]:

@@ -44,6 +44,16 @@ up again later (by a reader that meets it, or by its coordinator). Then one requ
 versions, and may be seen twice; to exclude that needs consensus on each request. ``fail`` likewise
 speaks of the attempt that it answers. A client that needs more retries at its node.
 
+Fewer replicas than nodes
+-------------------------
+With a ``replication_factor`` below the number of nodes, a key is held by the members of its range's
+placement (`nodes.placement`), and quorums are those of the members. Each `Prepare` and `Commit`
+carries the number of the placement that the coordinator goes by. A replica refuses older ones and
+tells the newer placement; the coordinator then begins its phase again, with the new members. A
+write keeps the version that it has chosen: it was higher than all that was acknowledged when the
+write began, and that is all it has to be. A read begins from the start. `nodes.recovery` replaces
+lost nodes.
+
 Claim: linearizable; with ``weak``: eventual.
 """
 
@@ -62,14 +72,16 @@ from nodes.effects import (
     Invariant,
     InvariantBroken,
     Parameters,
-    Replica,
     Reply,
     Request,
     Value,
     Version,
 )
 from nodes.key_digest import KeyDigest
+from nodes.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.quorum import Quorums
+from nodes.recovery import RECORDS as RECOVERY_RECORDS
+from nodes.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
 from nodes.sessions import Result, Sessions
 
 Tag: TypeAlias = tuple[int, str, int]
@@ -84,10 +96,10 @@ _INCARNATION = "incarnation"
 _NO_QUORUM = "no quorum answered in time"
 
 
-class QuorumParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class QuorumParameters(PlacementParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``read_quorum``, ``write_quorum``: how many replicas, 0 for a majority. ``weak``: they need
     not meet, and the register is not atomic then. ``buckets``: parts of the key space in a
-    digest."""
+    digest. See also `nodes.recovery.PlacementParameters`."""
 
     read_quorum: int = 0
     write_quorum: int = 0
@@ -107,7 +119,16 @@ class QuorumParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_o
 
     def check(self, nodes: tuple[str, ...]) -> None:
         """Raises ValueError where the quorums do not fit a cluster of ``nodes``."""
-        self.quorums(len(nodes))
+        self.check_placement(nodes, self.buckets)
+        self.quorums(self.replication_factor or len(nodes))
+
+    def copy_quorum(self, nodes: tuple[str, ...]) -> int:
+        """How many replicas hold, together, whatever a write quorum has stored, and are missing
+        where a quorum should be without them. Weak quorums promise nothing: a majority then."""
+        quorums = self.quorums(self.replication_factor or len(nodes))
+        if not quorums.meet:
+            return quorums.n // 2 + 1
+        return quorums.n - min(quorums.read, quorums.write) + 1
 
     def quorums(self, n: int) -> Quorums:
         """The quorums among ``n`` replicas. Raises ValueError."""
@@ -139,12 +160,13 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Which version do you have of ``key``? A read wants the record too; a write wants to know
     whether its request (``client``, ``sequence``) has a version already. ``number`` names the
-    operation."""
+    operation, ``placement`` the number of the placement that the sender goes by."""
 
     number: int
     key: str
     client: str | None = None
     sequence: int = 0
+    placement: int = 0
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -164,6 +186,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=True):
     key: str
     record: Record
     acked: int = 0
+    placement: int = 0
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -259,6 +282,64 @@ class VersionNeverGoesBack(Invariant):
         del waiting[:done]
 
 
+class AnswersAreDurable(Invariant):
+    """When a request is answered ok, a write quorum has the answer's version, or a newer one, on
+    disk. Without that, those who crash could take the answer back."""
+
+    name = "an answer is durable on a write quorum"
+
+    def __init__(self) -> None:
+        self._watched: dict[str, QuorumRegister] = {}
+        self._keys: dict[Tag, str] = {}
+        self._waiting: dict[str, list[tuple[int, str, Tag]]] = {}
+        self._durable: dict[str, dict[str, Tag]] = {}
+
+    def observe(self, node: str, replica: QuorumRegister) -> None:
+        """Raises InvariantBroken."""
+        if self._watched.get(node) is not replica:
+            self._watched[node] = replica
+            self._durable[node] = {key: record.version for key, record in replica.records.items()}
+            self._waiting[node] = []
+        for key in replica.changed:
+            version = replica.records[key].version
+            self._keys[version] = key
+            self._waiting[node].append((replica.disk.position, key, version))
+        for position, reply in replica.out.replies:
+            match reply.version:
+                case [int(counter), str(writer), int(sequence)] if reply.outcome == "ok":
+                    self._check(node, position, (counter, writer, sequence))
+
+    def _check(self, node: str, position: int, version: Tag) -> None:
+        key = self._keys[version]
+        replica = self._watched[node]
+        replicas = replica.replicas_of(key)
+        holders = [
+            other
+            for other in replicas
+            # A reply waits for what its own node wrote before.
+            if other in self._watched
+            and self._version(other, key, position if other == node else 0) >= version
+        ]
+        needed = replica.parameters.quorums(len(replicas)).write
+        if len(holders) < needed:
+            raise InvariantBroken(
+                f"{node} answers with version {version} of {key!r}, which is durable on {holders}"
+            )
+
+    def _version(self, node: str, key: str, position: int) -> Tag:
+        """The version that is durable at ``node`` once all up to ``position`` is."""
+        durable, waiting = self._durable[node], self._waiting[node]
+        reached = self._watched[node].disk.durable
+        while waiting and waiting[0][0] <= reached:
+            _, changed, version = waiting.pop(0)
+            durable[changed] = max(version, durable.get(changed, NOTHING))
+        there = durable.get(key, NOTHING)
+        for at, changed, version in waiting:
+            if changed == key and at <= position:
+                there = max(there, version)
+        return there
+
+
 # --- the machine ---
 
 
@@ -271,6 +352,7 @@ class _Operation:
         "deadline_s",
         "holders",
         "key",
+        "placement",
         "quorums",
         "record",
         "replicas",
@@ -290,6 +372,7 @@ class _Operation:
         self.answers: dict[str, Prepared] = {}
         self.record: Record | None = None
         self.holders: dict[str, None] = {}
+        self.placement = 0
         self.wrote = False
         """A write whose version is on its way: it may take effect."""
 
@@ -298,16 +381,19 @@ class _Operation:
         return self.request.operation.op == "read"
 
 
-class QuorumRegister(Replica):
+class QuorumRegister(PlacedReplica):
     """A replica, and the coordinator of the requests that it takes. See the top of this file.
 
     Invariants: `INVARIANTS`. Units: seconds. Follows Attiya, Bar-Noy and Dolev 1995; Lynch and
     Shvartsman 1997, section 3 (without its reconfiguration).
     """
 
-    MESSAGES = (Prepare, Prepared, Commit, Committed, Digest, Difference, Pull, Push)
-    RECORDS = (Record, Result)
-    INVARIANTS = (VersionNamesOneWrite, VersionNeverGoesBack)
+    MESSAGES = (
+        *(Prepare, Prepared, Commit, Committed, Digest, Difference, Pull, Push),
+        *PlacedReplica.MESSAGES,
+    )
+    RECORDS = (Record, Result, *RECOVERY_RECORDS)
+    INVARIANTS = (VersionNamesOneWrite, VersionNeverGoesBack, *PLACEMENT_INVARIANTS)
     PARAMETERS: ClassVar[type[Parameters]] = QuorumParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:
@@ -327,6 +413,7 @@ class QuorumRegister(Replica):
         for name, record in disk.items():
             if isinstance(record, Record):
                 self._index(name.removeprefix("k/"), record)
+        self.start_recovery(self.parameters, self.parameters.copy_quorum(config.nodes))
         self._sessions = Sessions(disk)
         self._sessions.load(self._has_effect)
 
@@ -340,7 +427,19 @@ class QuorumRegister(Replica):
 
     def replicas_of(self, key: str) -> tuple[str, ...]:
         """The nodes that hold ``key``."""
-        return self.config.nodes
+        if self.recovery is None:
+            return self.config.nodes
+        return self.recovery.placements.of(key).nodes
+
+    def _counts_here(self, operation: _Operation) -> bool:
+        """Whether this node is one of the replicas that the operation asks, and may answer."""
+        if self.id not in operation.replicas:
+            return False
+        return self.recovery is None or self.recovery.serves(operation.key)
+
+    def _others(self, operation: _Operation, asked: Mapping[str, Any]) -> list[str]:
+        """The replicas that have not been heard, without this node."""
+        return [node for node in operation.replicas if node not in asked and node != self.id]
 
     def version_of(self, key: str) -> Tag:
         """The version that this replica holds."""
@@ -395,6 +494,8 @@ class QuorumRegister(Replica):
         quorums = self.parameters.quorums(len(replicas))
         operation = _Operation(request, replicas, quorums, self.env.now())
         operation.deadline_s += self.parameters.timeout_s
+        if self.recovery is not None:
+            operation.placement = self.recovery.placements.of(operation.key).number
         if not self._operations:
             self.out.set_timer("retransmit", self.parameters.retransmit_interval_s)
         self._operations[number] = operation
@@ -407,18 +508,23 @@ class QuorumRegister(Replica):
     def _prepare(self, number: int, operation: _Operation) -> None:
         request = operation.request
         if operation.is_read:
-            msg = Prepare(number, operation.key)
+            msg = Prepare(number, operation.key, placement=operation.placement)
         else:
-            msg = Prepare(number, operation.key, request.client, request.sequence)
-        if self.id in operation.replicas and self.id not in operation.answers:
+            client, sequence = request.client, request.sequence
+            msg = Prepare(number, operation.key, client, sequence, operation.placement)
+        if self._counts_here(operation) and self.id not in operation.answers:
+            self._note_answer(operation)
             operation.answers[self.id] = self._prepared(msg)
             self._end_prepare(number, operation)
             if len(operation.answers) >= operation.quorums.read:
                 return
-        for node in operation.replicas:
-            if node not in operation.answers:
-                # A question: it says nothing that this node could forget.
-                self.out.send(node, msg, early=True)
+        for node in self._others(operation, operation.answers):
+            # A question: it says nothing that this node could forget.
+            self.out.send(node, msg, early=True)
+
+    def _note_answer(self, operation: _Operation) -> None:
+        if self.recovery is not None:
+            self.recovery.note_answer(operation.key, operation.placement)
 
     def on_prepared(self, src: str, msg: Prepared) -> None:
         """Late answers, and answers to an earlier incarnation, match no open first phase."""
@@ -470,15 +576,18 @@ class QuorumRegister(Replica):
     def _send_commit(self, number: int, operation: _Operation) -> None:
         assert operation.record is not None
         acked = operation.request.acked if operation.wrote else 0
-        msg = Commit(number, operation.key, operation.record, acked)
-        if self.id in operation.replicas and self.id not in operation.holders:
+        msg = Commit(number, operation.key, operation.record, acked, operation.placement)
+        if self._counts_here(operation) and self.id not in operation.holders:
             # Counts at once: the reply waits until it is durable. So do the messages below, hence
             # a retry after a crash finds the version of this request, if there is any effect of it.
+            self._note_answer(operation)
             self._hold(operation.key, operation.record, acked)
             operation.holders[self.id] = None
-        for node in operation.replicas:
-            if node not in operation.holders:
-                self.out.send(node, msg)
+        elif operation.wrote and self._remember(operation.key, operation.record, acked):
+            # It holds no such keys, but a retry has to find the version.
+            self._sessions.trim(operation.request.client)
+        for node in self._others(operation, operation.holders):
+            self.out.send(node, msg)
         self._end_commit(number, operation)
 
     def on_committed(self, src: str, msg: Committed) -> None:
@@ -524,6 +633,9 @@ class QuorumRegister(Replica):
         if name == "anti-entropy":
             self._start_anti_entropy()
             return
+        if self.recovery is not None and name in Recovery.TIMERS:
+            self.recovery.on_timer(name)
+            return
         now_s = self.env.now()
         for number, operation in list(self._operations.items()):
             if now_s >= operation.deadline_s:
@@ -550,7 +662,16 @@ class QuorumRegister(Replica):
 
     def on_prepare(self, src: str, msg: Prepare) -> None:
         """Tell the version. Early if it is durable here: a reader relies on that."""
-        self.out.send(src, self._prepared(msg), early=msg.key not in self._unsynced)
+        if self._admits(src, msg.key, msg.placement):
+            self.out.send(src, self._prepared(msg), early=self._is_synced(msg.key))
+
+    def _admits(self, src: str, key: str, placement: int) -> bool:
+        return self.recovery is None or self.recovery.admits(src, key, placement)
+
+    def _is_synced(self, key: str) -> bool:
+        if key in self._unsynced:
+            return False
+        return self.recovery is None or self.recovery.is_durable(key)
 
     def _prepared(self, msg: Prepare) -> Prepared:
         record = self.records.get(msg.key)
@@ -562,25 +683,32 @@ class QuorumRegister(Replica):
 
     def on_commit(self, src: str, msg: Commit) -> None:
         """Hold it, and say so once it is durable."""
-        self._hold(msg.key, msg.record, msg.acked)
-        self.out.send(src, Committed(msg.number), early=msg.key not in self._unsynced)
+        if self._admits(src, msg.key, msg.placement):
+            self._hold(msg.key, msg.record, msg.acked)
+            self.out.send(src, Committed(msg.number), early=self._is_synced(msg.key))
 
     def _hold(self, key: str, record: Record, acked: int = 0) -> None:
         """Keep the record if it is newer, and in any case which version its request has."""
-        client, sequence = record.client, record.sequence
         is_news = record.version > self.version_of(key)
-        known = _tag(self._sessions.find(client, sequence))
-        remember = known is None and not self._sessions.is_forgotten(client, sequence)
-        if remember:
-            self._sessions.remember(Result(client, sequence, acked, key, list(record.version)))
+        is_remembered = self._remember(key, record, acked)
         if is_news:
             self._index(key, record)
             self.changed[key] = None
             self.disk.put("k/" + key, record)
-        if remember:
-            self._sessions.trim(client)
-        if remember or is_news:
+        if is_remembered:
+            self._sessions.trim(record.client)
+        if is_remembered or is_news:
             self._unsynced[key] = self.disk.position
+
+    def _remember(self, key: str, record: Record, acked: int) -> bool:
+        """Keep which version a request has. False: it has one, or is forgotten."""
+        client, sequence = record.client, record.sequence
+        if self._sessions.is_forgotten(client, sequence):
+            return False
+        if _tag(self._sessions.find(client, sequence)) is not None:
+            return False
+        self._sessions.remember(Result(client, sequence, acked, key, list(record.version)))
+        return True
 
     def _index(self, key: str, record: Record) -> None:
         old = self.records.get(key)
@@ -590,8 +718,66 @@ class QuorumRegister(Replica):
         self._digest.put(key, record.version)
 
     def _has_effect(self, result: Result) -> bool:
+        if self.recovery is not None:
+            # Its effect may be elsewhere. The request has that version all the same.
+            return True
         version = _tag(result)
         return version is None or self.version_of(result.key) >= version
+
+    # --- fewer replicas than nodes ---
+
+    def on_placement(self, key_range: int) -> None:
+        """Begin the phase of the operations in that range again, with its new members. Under a new
+        number: what was answered under the old placement counts no more."""
+        assert self.recovery is not None
+        for number, operation in list(self._operations.items()):
+            placement = self.recovery.placements.of(operation.key)
+            if placement.range != key_range:
+                continue
+            del self._operations[number]
+            self._number += 1
+            self._operations[self._number] = operation
+            request = operation.request
+            self._by_request[(request.client, request.sequence)] = self._number
+            operation.placement = placement.number
+            operation.replicas = placement.nodes
+            operation.answers.clear()
+            operation.holders.clear()
+            operation.sent_s = self.env.now()
+            if operation.is_read:
+                operation.record = None
+            if operation.record is None:
+                self._prepare(self._number, operation)
+            else:
+                self._send_commit(self._number, operation)
+
+    def keys_in(self, key_range: int) -> Iterator[str]:
+        """The keys of a range: whole buckets, for their number is a multiple of the ranges'."""
+        for bucket in range(key_range, self.parameters.buckets, self.parameters.ranges):
+            yield from self._digest.keys(bucket)
+
+    def export_keys(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """Each key's record, and the versions of the requests that wrote it."""
+        results = self._sessions.of_keys(keys)
+        for key in keys:
+            known = [result for result in results[key] if result.version is not None]
+            yield _encode((key, self.records[key], known))
+
+    def import_keys(self, contents: Sequence[bytes]) -> None:
+        """Hold what is newer, and remember the requests."""
+        for content in contents:
+            key, record, results = _decode_key(content)
+            self._hold(key, record)
+            for result in results:
+                self._sessions.adopt(result)
+            self._unsynced[key] = self.disk.position
+
+    def _exchanges(self, peer: str, bucket: int) -> bool:
+        """Whether this node and ``peer`` both have to hold the keys of ``bucket``."""
+        if self.recovery is None:
+            return True
+        nodes = self.recovery.placements.current[bucket % self.parameters.ranges].nodes
+        return self.id in nodes and peer in nodes
 
     # --- anti-entropy ---
 
@@ -608,7 +794,7 @@ class QuorumRegister(Replica):
     def on_digest(self, src: str, msg: Digest) -> None:
         """Tell the versions of what differs."""
         try:
-            differing = self._digest.differing(msg.hashes)
+            differing = [b for b in self._digest.differing(msg.hashes) if self._exchanges(src, b)]
         except ValueError:
             self.out.mark("digest_of_other_size", src=src)
             return
@@ -663,7 +849,8 @@ class QuorumRegister(Replica):
 
     def watched(self) -> Any:
         """What is `changed` is on disk, too."""
-        return self.disk.position, self.durable_position
+        answers = self.recovery.answers if self.recovery is not None else 0
+        return self.disk.position, self.durable_position, answers
 
     def probe(self) -> dict[str, Any]:
         """``keys``: not deleted. ``tombstones``: deleted. ``pending``: operations that this node
@@ -675,15 +862,20 @@ class QuorumRegister(Replica):
             "keys": self._live_keys,
             "tombstones": len(self.records) - self._live_keys,
             "pending": len(self._operations) + len(self._waiting),
+            **probe_of(self.recovery),
         }
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
-        """Key -> (its value; its version)."""
+        """Key -> (its value; its version). Only keys that this node has to hold."""
         return {
             key: ((record.value,), list(record.version))
             for key, record in sorted(self.records.items())
-            if not record.deleted
+            if not record.deleted and (self.recovery is None or self.recovery.serves(key))
         }
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode
 
 
 def _tag(result: Result | None) -> Tag | None:

@@ -95,6 +95,8 @@ class Cluster:
         """Directed links on which everything is lost."""
         self.lost = 0
         self.replies: list[tuple[str, Reply]] = []
+        self.marks: list[tuple[str, str, dict[str, Any]]] = []
+        """(node, name, details), in the order in which they were made."""
         self.on_reply: Callable[[str, Reply], None] = lambda node, reply: None
         self.invariants = [kind() for kind in replica_type.INVARIANTS]
         self._messages: Codec[Any] = Codec(replica_type.MESSAGES)
@@ -130,6 +132,7 @@ class Cluster:
             self._gate(id, send.position, Packet(id, send.dst, send.msg))
         for position, reply in out.replies:
             self._gate(id, position, reply)
+        self.marks.extend((id, name, details) for name, details in out.marks)
         for effects in (out.timers, out.sends, out.replies, out.marks):
             effects.clear()
         if self.autosync and node.unsynced:
