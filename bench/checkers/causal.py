@@ -27,7 +27,7 @@ import numpy as np
 
 from bench.checkers import witness as words
 from bench.checkers.columns import NULL, Columns, Int32s
-from bench.checkers.reads_from import ReadsFrom, reads_from
+from bench.checkers.reads_from import ReadsFrom, lanes, reads_from
 from bench.run_folder import Check, VerdictValue
 
 _NOT_YET = np.iinfo(np.int32).max
@@ -100,8 +100,10 @@ class _Closure:
         observes[seen.rows] = True
         takes_part = (is_write | observes) & ~seen.is_final
         rows = np.flatnonzero(takes_part)
-        rows = rows[np.lexsort((c.completed[rows], c.invoked[rows], c.process[rows]))]
-        processes, self.process = np.unique(c.process[rows], return_inverse=True)
+        lane = lanes(c, rows)
+        order = np.lexsort((c.completed[rows], c.invoked[rows], lane))
+        rows = rows[order]
+        processes, self.process = np.unique(lane[order], return_inverse=True)
         self.width = len(processes)
         self.rows: list[int] = rows.tolist()
         self.place = np.full(len(c), -1, np.int64)
@@ -197,6 +199,7 @@ class _Closure:
                 if write != row:
                     self.overtaken[write][p] = number
         marked[:] = clock
+        marked[p] = number - 1  # its next write there comes after this one too
         self.clock_of[row] = clock.copy()
         self.number_of[row] = number
         self.by_number[p, number] = row

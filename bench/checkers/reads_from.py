@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.checkers.availability import FINAL_PROCESS_PREFIX
-from bench.checkers.columns import CAS, FAIL, NEVER, NULL, OK, READ, Bools, Columns, Int64s
+from bench.checkers.columns import CAS, FAIL, INFO, NEVER, NULL, OK, READ, Bools, Columns, Int64s
 from bench.checkers.zones import unique_keys
 
 BEFORE_ALL = np.iinfo(np.int64).min
@@ -31,6 +31,21 @@ class ReadsFrom:
     placed: Int64s
     is_final: Bools  # by row
     keys_left_out: int
+
+
+def lanes(c: Columns, rows: Int64s) -> Int64s:
+    """By row of ``rows``: whose program order it is in.
+
+    That of its process, but for a write of unknown outcome after which its process went on: it may
+    take effect after what the process did next, so it stands alone.
+    """
+    process = c.process[rows].astype(np.int64)
+    order = np.lexsort((c.completed[rows], c.invoked[rows], process))
+    is_last = np.ones(len(rows), np.bool_)
+    is_last[order[:-1]] = process[order][1:] != process[order][:-1]
+    alone = np.flatnonzero((c.outcome[rows] == INFO) & ~is_last)
+    process[alone] = len(c.processes) + np.arange(len(alone))
+    return process
 
 
 def reads_from(c: Columns, initial: int = NULL) -> ReadsFrom:

@@ -21,6 +21,8 @@ memory.
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -78,6 +80,10 @@ class Budget:
         self._deadline = time.monotonic() + seconds
         self._most = max(1, memory_bytes // BYTES_PER_CONFIGURATION)
         self._spent = 0
+
+    def is_spent(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self._deadline
 
     def spend(self, configurations: int) -> None:
         """Count one step, with so many configurations held. Raises _OverBudget."""
@@ -263,29 +269,73 @@ def smaller(
     them.
     """
     budget = Budget(seconds, memory_bytes)
-    left = steps(c, np.array(sorted(rows), np.int64))
+    left = sorted(steps(c, np.array(sorted(rows), np.int64)), key=lambda step: step.invoked)
+    latest = 8  # it mostly shows in what was seen last
+    while latest < len(left):
+        fewer = _unseen_left_out(
+            [
+                step
+                for place, step in enumerate(left)
+                if step.kind in (_SET, _SWAP) or place >= len(left) - latest
+            ]
+        )
+        if search(fewer, initial, budget).outcome == "invalid":
+            left = fewer
+            break
+        latest *= 8
     block = max(1, len(left) // 2)
-    while True:
+    while not budget.is_spent():
         changed = False
         place = 0
-        while place < len(left):
+        while place < len(left) and not budget.is_spent():
             fewer = _without(left, left[place : place + block])
-            if len(fewer) < len(left):
-                result = search(fewer, initial, budget)
-                if result.outcome == "invalid":
-                    left, changed = fewer, True
-                    continue
-                if result.outcome != "valid":
-                    return _by_time(left)
-            place += block
+            if len(fewer) < len(left) and search(fewer, initial, budget).outcome == "invalid":
+                left, changed = fewer, True
+            else:
+                place += block
         if block == 1 and not changed:
-            return _by_time(left)
-        if not changed or block > len(left):
-            block = max(1, min(block // 2, len(left)))
+            break
+        block = max(1, block // 2)
+    return [step.row for step in left]
 
 
-def _by_time(left: list[Step]) -> list[int]:
-    return [step.row for step in sorted(left, key=lambda step: (step.invoked, step.row))]
+def _unseen_left_out(left: list[Step]) -> list[Step]:
+    """``left`` (by time) without the changes that nobody has seen, all at once."""
+    while True:
+        if any(step.kind == _LOOK_OTHER for step in left):
+            return left
+        first_look: dict[int, int] = {}
+        for step in left:
+            seen = step.value if step.kind == _LOOK else step.expected
+            if step.kind in (_LOOK, _SWAP):
+                first_look.setdefault(seen, step.invoked)
+        changes = [step for step in left if step.kind in (_SET, _SWAP)]
+        times = [step.invoked for step in changes]
+        # By place: the first answer to a change from there on.
+        answered = [np.inf] * (len(changes) + 1)
+        for place in range(len(changes) - 1, -1, -1):
+            returns = changes[place].returns
+            answered[place] = answered[place + 1]
+            if returns is not None:
+                answered[place] = min(answered[place], returns)
+        writers = Counter(step.value for step in changes)
+        kept = []
+        for step in left:
+            if step.kind in (_SET, _SWAP):
+                looked = first_look.get(step.value)
+                covered = (
+                    step.returns is not None
+                    and looked is not None
+                    and answered[bisect_right(times, step.returns)] < looked
+                    and writers[step.value] > 1
+                )
+                if looked is None or covered:
+                    writers[step.value] -= 1
+                    continue
+            kept.append(step)
+        if len(kept) == len(left):
+            return kept
+        left = kept
 
 
 def _without(left: list[Step], unwanted: list[Step]) -> list[Step]:
@@ -299,20 +349,20 @@ def _without(left: list[Step], unwanted: list[Step]) -> list[Step]:
 
 
 def _can_be_seen(step: Step, left: list[Step]) -> bool:
-    """Whether some operation may have seen the register as ``step`` left it. Not those after
-    another change that began after ``step`` had ended."""
+    """Whether some operation may have seen the register as ``step`` left it. Where another one
+    wrote the same value, not those after a further change that began after ``step`` had ended."""
+    changes = [other for other in left if other.kind in (_SET, _SWAP) and other.row != step.row]
     end = step.returns
     covered_from = min(
         (
             other.returns
-            for other in left
-            if other.kind in (_SET, _SWAP)
-            and end is not None
-            and other.returns is not None
-            and other.invoked > end
+            for other in changes
+            if end is not None and other.returns is not None and other.invoked > end
         ),
         default=None,
     )
+    if not any(other.value == step.value for other in changes):
+        covered_from = None  # the witness would not tell where the value came from
     for other in left:
         if other.row == step.row:
             continue
@@ -324,6 +374,3 @@ def _can_be_seen(step: Step, left: list[Step]) -> bool:
         if looks and (covered_from is None or other.invoked <= covered_from):
             return True
     return False
-
-
-__all__ = ["Budget", "Result", "Step", "search", "smaller", "steps"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.checkers import witness as words
 from bench.checkers.columns import CAS, INFO, NULL, OK, Columns
-from bench.checkers.reads_from import reads_from
+from bench.checkers.reads_from import ReadsFrom, lanes, reads_from
 from bench.run_folder import Check, VerdictValue
 
 
@@ -25,7 +25,11 @@ def check_sequential(c: Columns, initial: int = NULL) -> Check:
     """The verdict on all keys. Final reads are left out: no process made them."""
     began = time.perf_counter()
     seen = reads_from(c, initial)
-    rows, summary = _contradiction(c, initial)
+    rows, summary = _contradiction(c, initial, seen)
+    for row in list(rows):  # a write of unknown outcome has been, because it was seen
+        if c.outcome[row] == INFO:
+            rows.append(int(seen.rows[seen.write == row][0]))
+    rows = sorted(set(rows))
     witness = words.lines([c.record(row) for row in rows])
     has_cas = bool(((c.op == CAS) & (c.outcome == OK)).any())
     verdict: VerdictValue = "unknown"
@@ -52,8 +56,7 @@ def check_sequential(c: Columns, initial: int = NULL) -> Check:
     )
 
 
-def _contradiction(c: Columns, initial: int) -> tuple[list[int], str]:
-    seen = reads_from(c, initial)
+def _contradiction(c: Columns, initial: int, seen: ReadsFrom) -> tuple[list[int], str]:
     if len(seen.unknown):
         return [int(seen.unknown[0])], "a value was read that nobody wrote"
     if c.siblings:
@@ -71,9 +74,11 @@ def _contradiction(c: Columns, initial: int) -> tuple[list[int], str]:
     sure = seen.writes[(c.outcome[seen.writes] != INFO) | was_seen[seen.writes]]
     cluster[sure] = sure + n_keys
     rows = np.flatnonzero((cluster >= 0) & ~seen.is_final & ~has_cas[c.key])
-    rows = rows[np.lexsort((c.completed[rows], c.invoked[rows], c.key[rows], c.process[rows]))]
+    lane = lanes(c, rows)
+    order = np.lexsort((c.completed[rows], c.invoked[rows], c.key[rows], lane))
+    rows, lane = rows[order], lane[order]
 
-    same = (c.process[rows][1:] == c.process[rows][:-1]) & (c.key[rows][1:] == c.key[rows][:-1])
+    same = (lane[1:] == lane[:-1]) & (c.key[rows][1:] == c.key[rows][:-1])
     before, after = rows[:-1][same], rows[1:][same]
     own = np.flatnonzero((cluster[before] == cluster[after]) & (after == cluster[after] - n_keys))
     if len(own):

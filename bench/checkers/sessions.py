@@ -57,7 +57,7 @@ def check_sessions(c: Columns, initial: int = NULL) -> Check:
     witness_rows: list[int] = []
 
     own = seen.writes[(c.outcome[seen.writes] == OK) & ~seen.is_final[seen.writes]]
-    has_nodes = len(c) > 0 and bool((c.node[reads.rows] != _no_node(c)).all())
+    has_nodes = len(reads.rows) > 0 and bool((c.node[reads.rows] != _no_node(c)).all())
     session = _pairs(c.process, c.key, len(c.keys))
     at_node = session * (len(c.nodes) + 1) + c.node
     floors = {

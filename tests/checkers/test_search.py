@@ -1,0 +1,183 @@
+"""The search: against brute force, within its budget, and with a small witness."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.checkers import search as searching
+from bench.checkers.bruteforce import is_linearizable
+from bench.checkers.columns import Columns
+from bench.checkers.linearizability import check_linearizable
+from bench.checkers.search import Budget, search, smaller, steps
+from bench.history import OperationRecord
+from tests.checkers.generator import tiny_history
+from tests.checkers.test_mutants import load
+from tests.checkers.test_zones import HISTORIES, op
+
+PLENTY = 1 << 30
+
+
+def some_history(seed: int) -> tuple[list[OperationRecord], int | None]:
+    rng = random.Random(seed)
+    initial = rng.choice((None, None, 2))
+    history = tiny_history(
+        rng, initial=initial, cas=rng.random() < 0.6, unique=rng.random() < 0.2, most=7
+    )
+    return history, initial
+
+
+def test_agrees_with_brute_force() -> None:
+    verdicts = {True: 0, False: 0}
+    for seed in range(HISTORIES):
+        history, initial = some_history(seed)
+        c = Columns.from_records(history)
+        code = c.code_of(initial)
+        result = search(steps(c, np.arange(len(c))), code, Budget(60, PLENTY))
+        want = is_linearizable(history, initial)
+        assert result.outcome == ("valid" if want else "invalid"), f"seed {seed}: {history}"
+        if not want:
+            rows = smaller(c, result.rows, code)
+            assert not is_linearizable([history[row] for row in rows], initial), f"seed {seed}"
+        verdicts[want] += 1
+    assert min(verdicts.values()) > HISTORIES // 20, verdicts
+
+
+MUTANTS = {
+    "a looker takes effect at any value": (
+        "return (step.value == value) == (step.kind == _LOOK)",
+        "return True",
+    ),
+    "a refused CAS may have seen what it expected": (
+        "step = Step(row, _LOOK, _NO_VALUE, 0, invoked, returns)",
+        "step = Step(row, _LOOK, seen, 0, invoked, returns)",
+    ),
+    "a CAS applies at any value": (" or (step.kind == _SWAP and step.expected != value)", ""),
+    "operations of unknown outcome never apply": (
+        "or step.kind == _LOOK or step.value in seen",
+        "or step.kind == _LOOK",
+    ),
+    "operations of unknown outcome are answered": (
+        "returns = None if outcome == INFO or completed == NEVER else completed",
+        "returns = invoked + 3 if outcome == INFO or completed == NEVER else completed",
+    ),
+    "an answer before an invocation at the same instant": (
+        "events.append((step.returns, 1, number))",
+        "events.append((step.returns, -1, number))",
+    ),
+    "open operations do not take effect before the answer of another": (
+        "                    todo.append(following)\n",
+        "                    pass\n",
+    ),
+    "a configuration that has not brought it about stays": (
+        "        self.configurations = self._thrifty(after)\n",
+        "        self.configurations = self._thrifty(after | {(m & ~bit, v) for m, v in known})\n",
+    ),
+    "whoever spent more does for both": (
+        "        spent.sort(key=int.bit_count)",
+        "        spent.sort(key=int.bit_count, reverse=True)\n            spent = spent[:1]",
+    ),
+    "failed operations apply": ("if outcome == FAIL or (op", "if (op"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_loss_of_a_rule_is_noticed(name: str) -> None:
+    source = Path(searching.__file__).read_text()
+    rule, bent = MUTANTS[name]
+    assert source.count(rule) == 1, "the mutant does not fit the source any more"
+    mutant = load(source.replace(rule, bent))
+    for seed in range(20_000):
+        history, initial = some_history(seed)
+        c = Columns.from_records(history)
+        try:
+            found = mutant.steps(c, np.arange(len(c)))
+            outcome = mutant.search(found, c.code_of(initial), mutant.Budget(60, PLENTY)).outcome
+        except (AssertionError, KeyError):
+            return
+        if (outcome == "valid") != is_linearizable(history, initial):
+            return
+    pytest.fail("nothing was noticed")
+
+
+def crowd(count: int) -> list[OperationRecord]:
+    """Writes of two values, all open at once, then a read of a value that none of them wrote."""
+    writes = [op("write", "[--------]", i % 2 + 1) for i in range(count)]
+    for place, record in enumerate(writes):
+        record.completed_ns = 10 + place
+        record.value = place % 5
+    late = op("read", "[-]", 7)
+    late.invoked_ns, late.completed_ns = 0, 200
+    return [*writes, late, op("delete", "[")]
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent"),
+    [({"budget_s": 0.0}, "time"), ({"memory_bytes": 10_000}, "memory")],
+)
+def test_over_budget_is_unknown(budget: dict[str, float], spent: str) -> None:
+    check = check_linearizable(Columns.from_records(crowd(40)), **budget)  # type: ignore[arg-type]
+    assert check.verdict == "unknown"
+    assert check.summary.endswith(f"the search ran out of {spent}")
+    assert check.details["keys_undecided"] == 1
+
+
+def test_each_key_has_the_algorithm_that_fits() -> None:
+    unique = [op("write", "[-]", 1, key="a"), op("read", "    [-]", 1, key="a")]
+    repeated = [
+        op("write", "[-]", 1, key="b"),
+        op("delete", "    [-]", key="b"),
+        op("read", "        [-]", None, key="b"),
+    ]
+    both = check_linearizable(Columns.from_records([*unique, *repeated]))
+    assert (both.verdict, both.algorithm) == ("valid", "zones and search")
+    assert both.details["why"].startswith("on 1 of 2 keys")
+    assert check_linearizable(Columns.from_records(unique)).algorithm == "zones"
+    assert check_linearizable(Columns.from_records(repeated)).algorithm == "search"
+
+
+def test_a_deleted_value_does_not_come_back() -> None:
+    records = [
+        op("write", "[-]", 1),
+        op("write", "[-]", 5),
+        op("read", "    [-]", 1),
+        op("delete", "        [-]"),
+        op("read", "            [-]", 1),
+        op("read", "                [-]", 1),
+    ]
+    check = check_linearizable(Columns.from_records(records))
+    assert (check.verdict, check.details["kind"]) == ("invalid", "search")
+    assert [line.operation.op for line in check.witness] == ["write", "delete", "read"]
+
+
+def test_a_refused_cas_that_hides_what_it_saw() -> None:
+    write = op("write", "[-]", 1)
+    hidden = op("cas", "    [-]", 2, expected=1, applied=False)
+    assert check_linearizable(Columns.from_records([write, hidden])).verdict == "invalid"
+    other = op("write", "   [--]", 3)
+    assert check_linearizable(Columns.from_records([write, hidden, other])).verdict == "valid"
+
+
+def test_many_operations_of_unknown_outcome() -> None:
+    lost = [op("write", "[", i % 3, outcome="info") for i in range(60)]
+    for record in lost:
+        record.invoked_ns = 0
+    seen = []
+    for place in range(40):
+        read = op("read", "[-]", place % 3)
+        read.invoked_ns, read.completed_ns = 10 * place + 5, 10 * place + 9
+        seen.append(read)
+    check = check_linearizable(Columns.from_records([*lost, *seen]), budget_s=20)
+    assert (check.verdict, check.algorithm) == ("valid", "search")
+    too_often = op("read", "[-]", 0)
+    more = [*seen]
+    for place in range(40, 70):
+        read = op("read", "[-]", place % 3)
+        read.invoked_ns, read.completed_ns = 10 * place + 5, 10 * place + 9
+        more.append(read)
+    too_often.invoked_ns, too_often.completed_ns = 705, 709
+    check = check_linearizable(Columns.from_records([*lost, *more, too_often]), budget_s=20)
+    assert check.verdict == "invalid"  # 60 writes cannot explain more changes than there are

@@ -1,0 +1,371 @@
+"""Sequential, causal and the session guarantees, each against a slow definition of itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bench.checkers.causal import check_causal
+from bench.checkers.columns import KINDS, NEVER, Columns
+from bench.checkers.sequential import check_sequential
+from bench.checkers.sessions import GUARANTEES, check_sessions
+from bench.checkers.staleness import stale_reads
+from bench.checkers.zones import check_zones
+from bench.history import OperationRecord
+
+HISTORIES = 3000
+
+
+def history(
+    rng: random.Random, *, processes: int, keys: int, length: int, siblings: bool = False
+) -> list[OperationRecord]:
+    """Processes that read and write one after the other; a read sees some write of the history, of
+    any time, with a leaning towards what was written last."""
+    plan = []
+    for p in range(processes):
+        now = rng.randint(0, 3)
+        for _ in range(rng.randint(1, length)):
+            end = now + rng.randint(1, 6)
+            plan.append((now, end, p, rng.choice("rrww"), rng.randrange(keys)))
+            now = end + rng.randint(1, 3)
+    plan.sort()
+    written: dict[int, list[int]] = {key: [] for key in range(keys)}
+    for number, (_, _, _, kind, key) in enumerate(plan):
+        if kind == "w":
+            written[key].append(number)
+    records = []
+    for number, (start, end, p, kind, key) in enumerate(plan):
+        value: object = number
+        info = kind == "w" and rng.random() < 0.1
+        if kind == "r":
+            known = [w for w in written[key] if plan[w][0] < end]
+            value = rng.choice([None, *known, *known[-2:], *known[-1:] * 3])
+            if rng.random() < 0.05 and written[key]:
+                value = rng.choice(written[key])
+            if siblings and len(known) > 1 and rng.random() < 0.2:
+                value = rng.sample(known, 2)
+        records.append(
+            OperationRecord(
+                process=f"c{p}",
+                id=number,
+                op="read" if kind == "r" else "write",
+                key=f"k{key}",
+                outcome="info" if info else "ok",
+                invoked_ns=start,
+                completed_ns=None if info else end,
+                value=value,
+                node=f"n{rng.randrange(2)}",
+            )
+        )
+    return records
+
+
+def by_process(records: Sequence[OperationRecord]) -> list[list[OperationRecord]]:
+    last = {record.process: record for record in records}
+    lanes: dict[str, list[OperationRecord]] = {}
+    for record in records:
+        alone = record.outcome == "info" and record is not last[record.process]
+        lanes.setdefault(f"alone {record.id}" if alone else record.process, []).append(record)
+    return list(lanes.values())
+
+
+# --- sequential ---
+
+
+def is_sequential(records: Sequence[OperationRecord]) -> bool:
+    """Tries every merge of the processes."""
+    lanes = by_process(records)
+    seen: set[tuple[tuple[int, ...], object]] = set()
+
+    def search(at: tuple[int, ...], state: object) -> bool:
+        if all(i == len(lane) for i, lane in zip(at, lanes, strict=True)):
+            return True
+        if (at, state) in seen:
+            return False
+        seen.add((at, state))
+        for p, lane in enumerate(lanes):
+            if at[p] == len(lane):
+                continue
+            record = lane[at[p]]
+            following = (*at[:p], at[p] + 1, *at[p + 1 :])
+            if record.op == "write":
+                if search(following, record.value):
+                    return True
+                if record.outcome == "info" and search(following, state):
+                    return True
+            elif record.value == state and search(following, state):
+                return True
+        return False
+
+    return search((0,) * len(lanes), None)
+
+
+def test_sequential_agrees_with_every_merge() -> None:
+    verdicts = {True: 0, False: 0}
+    for seed in range(HISTORIES):
+        records = history(random.Random(seed), processes=3, keys=1, length=4)
+        want = is_sequential(records)
+        check = check_sequential(Columns.from_records(records))
+        assert (check.verdict == "valid") == want, f"seed {seed}: {check.summary}"
+        if not want:
+            ids = {line.operation.id for line in check.witness}
+            part = [record for record in records if record.id in ids]
+            assert not is_sequential(part), f"seed {seed}: {check.summary}"
+        verdicts[want] += 1
+    assert min(verdicts.values()) > HISTORIES // 10, verdicts
+
+
+def test_several_keys_refute_but_do_not_prove() -> None:
+    refuted = 0
+    for seed in range(300):
+        records = history(random.Random(seed), processes=3, keys=2, length=4)
+        by_key = [[r for r in records if r.key == key] for key in ("k0", "k1")]
+        want = all(is_sequential(part) for part in by_key)
+        check = check_sequential(Columns.from_records(records))
+        assert (check.verdict == "invalid") == (not want), f"seed {seed}: {check.summary}"
+        if all(by_key):
+            assert check.verdict != "valid"
+        refuted += not want
+    assert 30 < refuted < 270
+
+
+# --- causal ---
+
+
+def is_causal(records: Sequence[OperationRecord]) -> bool:
+    """The patterns of Bouajjani et al., over the closure as a matrix."""
+    n = len(records)
+    after = np.zeros((n, n), np.bool_)
+    writer = {(r.key, r.value): i for i, r in enumerate(records) if r.op == "write"}
+    for lane in by_process(records):
+        for a, b in pairwise(lane):
+            after[records.index(a), records.index(b)] = True
+    values: dict[int, list[object]] = {}
+    for i, r in enumerate(records):
+        if r.op == "read":
+            values[i] = list(r.value) if isinstance(r.value, list) else [r.value]
+            for value in values[i]:
+                if value is not None:
+                    after[writer[r.key, value], i] = True
+    for k in range(n):
+        after |= np.outer(after[:, k], after[k])
+    if after.diagonal().any():
+        return False
+    for i, saw in values.items():
+        outdated = 0
+        for value in saw:
+            newer = [
+                w
+                for (key, other), w in writer.items()
+                if key == records[i].key and other != value and after[w, i]
+            ]
+            if value is not None:
+                newer = [w for w in newer if after[writer[records[i].key, value], w]]
+            outdated += bool(newer)
+        if outdated == len(saw):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("siblings", [False, True])
+def test_causal_agrees_with_the_closure(siblings: bool) -> None:
+    verdicts = {True: 0, False: 0}
+    for seed in range(HISTORIES):
+        records = history(random.Random(seed), processes=4, keys=2, length=5, siblings=siblings)
+        want = is_causal(records)
+        check = check_causal(Columns.from_records(records))
+        assert (check.verdict == "valid") == want, f"seed {seed}: {check.summary}"
+        verdicts[want] += 1
+    assert min(verdicts.values()) > HISTORIES // 10, verdicts
+
+
+def test_causal_over_its_budget_is_unknown() -> None:
+    records = history(random.Random(1), processes=4, keys=2, length=5)
+    check = check_causal(Columns.from_records(records), memory_bytes=1)
+    assert check.verdict == "unknown"
+
+
+# --- sessions and staleness ---
+
+
+def session_violations(records: Sequence[OperationRecord]) -> dict[str, int]:
+    """The guarantees as `bench.checkers.sessions` words them, pair by pair."""
+    writer = {(r.key, r.value): r for r in records if r.op == "write"}
+    reads = [r for r in records if r.op == "read"]
+
+    def end(r: OperationRecord) -> float:
+        return float("inf") if r.completed_ns is None else r.completed_ns
+
+    def placed(key: str, value: object) -> float:
+        if value is None:
+            return float("-inf")
+        return min(
+            [end(writer[key, value])] + [end(r) for r in reads if r.key == key and r.value == value]
+        )
+
+    def began(key: str, value: object) -> float:
+        return float("-inf") if value is None else writer[key, value].invoked_ns
+
+    found = dict.fromkeys(GUARANTEES, 0)
+    wfr: set[tuple[object, ...]] = set()
+    for r in reads:
+        old = placed(r.key, r.value)
+        mine = [o for o in records if o.process == r.process and o.key == r.key]
+        mine = [o for o in mine if end(o) < r.invoked_ns and o.outcome == "ok"]
+        found["read_your_writes"] += any(o.op == "write" and o.invoked_ns > old for o in mine)
+        found["monotonic_reads"] += any(
+            o.op == "read" and began(o.key, o.value) > old for o in mine
+        )
+        if r.value is None:
+            continue
+        w = writer[r.key, r.value]
+        shown = [
+            o
+            for o in reads
+            if o.node == r.node and o.key == r.key and end(o) < r.invoked_ns and o.value is not None
+        ]
+        of_same = [writer[o.key, o.value] for o in shown]
+        found["monotonic_writes"] += w.outcome == "ok" and any(
+            x.process == w.process and x.outcome == "ok" and x.invoked_ns > w.invoked_ns
+            for x in of_same
+        )
+        for x in of_same:
+            for o in reads:
+                if (
+                    x.outcome == "ok"
+                    and o.process == x.process
+                    and (o.key, o.value) == (r.key, r.value)
+                    and min(
+                        end(p)
+                        for p in reads
+                        if p.process == x.process and (p.key, p.value) == (r.key, r.value)
+                    )
+                    < x.invoked_ns
+                ):
+                    wfr.add((r.node, x.process, r.key, r.value))
+    found["writes_follow_reads"] = len(wfr)
+    return found
+
+
+def test_sessions_agree_with_every_pair() -> None:
+    totals = dict.fromkeys(GUARANTEES, 0)
+    for seed in range(HISTORIES):
+        records = history(random.Random(seed), processes=4, keys=2, length=5)
+        want = session_violations(records)
+        check = check_sessions(Columns.from_records(records))
+        got = {name: check.details[name]["violations"] or 0 for name in GUARANTEES}
+        assert got == want, f"seed {seed}: {check.summary}"
+        assert bool(check.witness) == any(want.values())
+        for name in GUARANTEES:
+            totals[name] += want[name]
+    assert min(totals.values()) > 30, totals
+
+
+def test_without_nodes_two_guarantees_are_unknown() -> None:
+    records = [
+        OperationRecord(
+            process="c",
+            id=i,
+            op=op,
+            key="k",
+            value=1,
+            outcome="ok",
+            invoked_ns=9 * i,
+            completed_ns=9 * i + 5,
+        )
+        for i, op in enumerate(("write", "read"))
+    ]
+    details = check_sessions(Columns.from_records(records)).details
+    assert details["read_your_writes"]["violations"] is not None
+    assert details["monotonic_writes"]["violations"] is None
+    assert details["writes_follow_reads"]["violations"] is None
+
+
+def test_stale_reads_agree_with_every_pair() -> None:
+    stale_in_all = 0
+    for seed in range(HISTORIES):
+        records = history(random.Random(seed), processes=4, keys=2, length=5)
+        found = stale_reads(Columns.from_records(records))
+        writer = {(r.key, r.value): r for r in records if r.op == "write"}
+        got = dict(zip(found.rows.tolist(), found.age_ns.tolist(), strict=True))
+        k_of = dict(zip(found.rows.tolist(), found.k.tolist(), strict=True))
+        for row, r in enumerate(records):
+            if r.op != "read":
+                continue
+            placed = float("-inf")
+            if r.value is not None:
+                same = [x for x in records if x.key == r.key and x.value == r.value]
+                placed = min(NEVER if x.completed_ns is None else x.completed_ns for x in same)
+            newer = [
+                x
+                for x in writer.values()
+                if x.key == r.key
+                and x.completed_ns is not None
+                and placed < x.invoked_ns
+                and x.completed_ns < r.invoked_ns
+            ]
+            ages = [r.invoked_ns - x.completed_ns for x in newer if x.completed_ns is not None]
+            assert got.get(row) == max(ages, default=None), f"seed {seed} row {row}"
+            if newer:
+                assert 1 <= k_of[row] <= len(newer)
+                stale_in_all += 1
+    assert stale_in_all > HISTORIES // 2
+
+
+# --- a big history that is linearizable by construction ---
+
+
+def linearizable_history(count: int, *, clients: int, keys: int, seed: int) -> Columns:
+    """Each operation takes effect at an instant of its own, in the middle of an interval that
+    reaches far towards the neighbours of the same client."""
+    rng = np.random.default_rng(seed)
+    instant = np.cumsum(rng.integers(1, 2000, count)) + 10_000 * clients
+    before = np.concatenate((instant[:1].repeat(clients) - 5000, instant[:-clients]))
+    after = np.concatenate((instant[clients:], instant[-1:].repeat(clients) + 5000))
+    key = rng.integers(0, keys, count)
+    is_write = rng.random(count) < 0.5
+    order = np.argsort(key, kind="stable")
+    place = np.where(is_write[order], np.arange(count), -1)
+    last = np.maximum.accumulate(place)
+    first = np.searchsorted(key[order], np.arange(keys))[key[order]]
+    value = np.zeros(count, np.int64)
+    value[order] = np.where(last >= first, last + 1, 0)
+    unknown = is_write & (rng.random(count) < 0.01)
+    client = np.arange(count) % clients
+    done = instant + ((after - instant) * 0.49 * rng.random(count)).astype(np.int64)
+    return Columns(
+        process=client.astype(np.int32),
+        id=np.arange(count),
+        op=np.where(is_write, KINDS.index("write"), KINDS.index("read")).astype(np.int8),
+        outcome=np.where(unknown, 2, 0).astype(np.int8),
+        key=key.astype(np.int32),
+        value=value.astype(np.int32),
+        expected=np.zeros(count, np.int32),
+        seen=np.full(count, -1, np.int32),
+        applied=np.ones(count, np.bool_),
+        node=rng.integers(0, 5, count).astype(np.int32),
+        invoked=instant - ((instant - before) * 0.49 * rng.random(count)).astype(np.int64),
+        completed=np.where(unknown, NEVER, done),
+        processes=[f"c{i}" for i in range(clients)],
+        keys=[f"k{i}" for i in range(keys)],
+        nodes=[f"n{i}" for i in range(5)],
+        values=[None, *range(1, count + 1)],
+    )
+
+
+def test_no_false_violation_on_a_million_linearizable_operations() -> None:
+    c = linearizable_history(1_000_000, clients=50, keys=100, seed=3)
+    assert check_zones(c).kind is None
+    assert len(stale_reads(c).rows) == 0
+    check = check_sessions(c)
+    assert check.verdict == "valid", check.summary
+    assert {check.details[name]["violations"] for name in GUARANTEES} == {0}
+    some = linearizable_history(30_000, clients=20, keys=10, seed=4)
+    assert check_causal(some).verdict == "valid"
+    assert check_sequential(some).verdict == "unknown"  # several keys are never proven
+    one_key = linearizable_history(30_000, clients=20, keys=1, seed=5)
+    assert check_sequential(one_key).verdict == "valid"
