@@ -253,7 +253,43 @@ def test_a_read_of_a_deposed_leader_is_not_answered() -> None:
     c.settle()
     c.ask("n1", "read", "x", client="reader")
     c.settle()
+    c.beat("n1")
+    assert c["n1"].role == "leader"
     assert [r for _, r in c.replies if r.client == "reader"] == []
+
+
+def test_a_new_leader_reads_only_after_it_learnt_what_was_chosen_before() -> None:
+    c = PaxosCluster(3)
+    c.lead("n1")
+    c.settle()
+    c.ask("n1", "write", "x", "chosen")
+    c.deliver(dst="n2", kind=Accept)
+    c.deliver(src="n2", dst="n1")
+    assert c.replies[-1][1].outcome == "ok"
+    c.network.clear()
+    c.crash("n1")
+    c.lead("n2", ["n3"])
+    c.network.clear()
+    c.ask("n2", "read", "x", client="reader")
+    ballot = c["n2"].ballot
+    c.step("n2", Message("n3", Accepted(ballot, 1, 0, False)))
+    c.step("n2", Message("n3", Accepted(ballot, 2, 0, False)))
+    assert [r for _, r in c.replies if r.client == "reader"] == []
+    c.beat("n2")
+    c.beat("n2")
+    assert c.replies[-1][1].value == "chosen"
+
+
+def test_a_vote_is_told_only_when_durable() -> None:
+    c = PaxosCluster(3)
+    c.lead("n1")
+    c.settle()
+    c.ask("n1", "write", "x", 1)
+    c.autosync = False
+    c.deliver(dst="n2", kind=Accept)
+    assert not c.find(src="n2", kind=Accepted)
+    c.sync("n2")
+    assert c.find(src="n2", kind=Accepted)
 
 
 @pytest.mark.parametrize("stable", [True, False])
