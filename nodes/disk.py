@@ -55,6 +55,7 @@ class Disk:
         "_journal",
         "_log",
         "_table",
+        "durable",
         "last_index",
         "position",
         "snapshot",
@@ -63,6 +64,9 @@ class Disk:
 
     def __init__(self) -> None:
         self.position = 0
+        self.durable = 0
+        """How many writes the simulator knows to be durable. Only invariants may look at it: a
+        replica goes by `Durable`."""
         self.snapshot: Any = None
         self.snapshot_index = 0
         self.last_index = 0

@@ -408,6 +408,92 @@ class Durability(Invariant):
             )
 
 
+class CommitIsSafe(Invariant):
+    """What a leader commits is durable on a majority, and no member that lacks it could still be
+    elected (paper, 5.4.2 and figure 8)."""
+
+    name = "a commit is safe"
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, Raft] = {}
+        self._commit: tuple[Raft | None, int] = (None, 0)
+
+    def observe(self, node: str, replica: Raft) -> None:
+        self._replicas[node] = replica
+        index = replica.commit
+        if replica.role != "leader" or self._commit == (replica, index):
+            return
+        before, self._commit = self._commit, (replica, index)
+        if before[0] is replica and index > replica.disk.snapshot_index:
+            self._check(node, index, replica.term_at(index), replica.members)
+
+    def _check(self, leader: str, index: int, term: int, members: tuple[str, ...]) -> None:
+        replicas = self._replicas
+        last: dict[str, tuple[int, int]] = {}
+        holders: list[str] = []
+        for member in members:
+            replica = replicas.get(member)
+            if replica is None:
+                last[member] = (0, 0)
+                continue
+            # What a snapshot covers is committed, so it was durable before on some majority.
+            snapshot = replica.disk.snapshot_index
+            durable = max(replica.surely_durable_index(), snapshot)
+            last[member] = (replica.term_at(durable), durable)
+            if snapshot >= index or (durable >= index and replica.term_at(index) == term):
+                holders.append(member)
+        if 2 * len(holders) <= len(members):
+            raise InvariantBroken(
+                f"{leader} committed entry {index} of term {term}, which is durable on {holders}"
+            )
+        for member in members:
+            if member not in holders:
+                voters = [other for other in members if last[other] <= last[member]]
+                if 2 * len(voters) > len(members):
+                    raise InvariantBroken(
+                        f"{leader} committed entry {index} of term {term}, but {member} lacks it, "
+                        f"and {voters} could elect it: (last term, last index) are {last}"
+                    )
+
+
+class VotesAreDurable(Invariant):
+    """Whoever elected a leader cannot forget it: the votes are on disk."""
+
+    name = "votes are durable"
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, Raft] = {}
+        self._durable: dict[str, HardState] = {}
+        self._waiting: dict[str, list[tuple[int, HardState]]] = {}
+        self._led: dict[str, int] = {}
+
+    def observe(self, node: str, replica: Raft) -> None:
+        state = HardState(replica.term, replica.vote)
+        if self._replicas.get(node) is not replica:
+            self._replicas[node] = replica
+            self._durable[node] = state
+            self._waiting[node] = []
+        waiting = self._waiting[node]
+        if (waiting[-1][1] if waiting else self._durable[node]) != state:
+            self._advance(node)
+            waiting.append((replica.disk.position, state))
+        if replica.role == "leader" and self._led.get(node) != replica.term:
+            self._led[node] = replica.term
+            for voter in replica.voters:
+                known = self._advance(voter)
+                if known.term < replica.term or (known.term == replica.term and known.vote != node):
+                    raise InvariantBroken(
+                        f"{node} leads term {replica.term} by a vote of {voter}, which has only"
+                        f" {known} on disk"
+                    )
+
+    def _advance(self, node: str) -> HardState:
+        waiting = self._waiting[node]
+        while waiting and waiting[0][0] <= self._replicas[node].disk.durable:
+            self._durable[node] = waiting.pop(0)[1]
+        return self._durable[node]
+
+
 # --- the machine ---
 
 
@@ -470,7 +556,15 @@ class Raft(Replica):
         ChangeMembership,
     )
     RECORDS = (HardState, Entry, Snapshot)
-    INVARIANTS = (ElectionSafety, LogMatching, LeaderCompleteness, StateMachineSafety, Durability)
+    INVARIANTS = (
+        ElectionSafety,
+        LogMatching,
+        LeaderCompleteness,
+        StateMachineSafety,
+        Durability,
+        CommitIsSafe,
+        VotesAreDurable,
+    )
     PARAMETERS: ClassVar[type[Parameters]] = RaftParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:
@@ -549,6 +643,20 @@ class Raft(Replica):
     def hard_state_is_durable(self) -> bool:
         """Whether the present term and vote survive a crash."""
         return self._hard_state_position <= self._durable_position
+
+    @property
+    def voters(self) -> list[str]:
+        """Who voted for this node in the present term."""
+        return sorted(self._votes)
+
+    def surely_durable_index(self) -> int:
+        """`durable_index`, even if the news of the last fsync has not come here yet. For invariants
+        only."""
+        index = self.durable_index
+        for position, reached in self._unsynced:
+            if position <= self.disk.durable:
+                index = max(index, reached)
+        return index
 
     def term_at(self, index: int) -> int:
         """Term of the entry at ``index``; 0 before the first."""

@@ -406,6 +406,8 @@ class Host:
             return
         written = self.storage.commit(flight.count)
         position = self._durable = flight.position
+        assert self.replica is not None
+        self.replica.disk.durable = position
         if self.traps and self._springs_at_fsync("after-fsync", written):
             return
         gate = self._gate

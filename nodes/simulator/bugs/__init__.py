@@ -17,7 +17,7 @@ import msgspec
 from nodes.effects import Replica
 from nodes.registry import Model, Protocol, get
 
-_FILES = ("raft", "gossip")
+_FILES = ("quorum", "gossip", "paxos", "raft")
 
 
 class Bug(msgspec.Struct, frozen=True, kw_only=True):
