@@ -20,7 +20,9 @@ from bench.checkers.columns import (
     NULL,
     OUTCOME_CODES,
     SIBLINGS,
+    Bools,
     Columns,
+    Int8s,
     Int32s,
     Int64s,
     Numbering,
@@ -61,34 +63,28 @@ def read_columns(path: Path) -> Columns:
     Raises BadHistory with the line number and the reason; OSError where the file cannot be read.
     """
     reader = _Reader(path)
-    for first, block in _blocks(path):
-        reader.take(first, block)
+    for block in _blocks(path):
+        reader.take(block)
     c = reader.columns()
     _check(path, c)
     return c
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, and the number of the first of them. The last line may lack its newline."""
-    first = 1
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The file in pieces of whole lines. The last line may lack its newline."""
     rest = b""
     with path.open("rb") as file:
-        while True:
-            chunk = file.read(_BLOCK_BYTES)
+        while chunk := file.read(_BLOCK_BYTES):
             whole, newline, tail = chunk.rpartition(b"\n")
             if newline:
-                block = rest + whole + newline
-                yield first, block
-                first += block.count(b"\n")
+                yield rest + whole + newline
                 rest = tail
             else:
                 rest += chunk
             if len(rest) > MAX_LINE_BYTES:
-                _refuse(path, first, f"line of more than {MAX_LINE_BYTES} bytes")
-            if not chunk:
                 break
     if rest:
-        yield first, rest
+        yield rest
 
 
 def _refuse(path: Path, line: int, reason: str) -> NoReturn:
@@ -99,7 +95,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.decoder = msgspec.json.Decoder(Line)
-        self.values = Numbering()
+        self.values = _Values()
         self.processes: dict[str | int, int] = {}
         self.keys: dict[str | int, int] = {}
         self.nodes: dict[str | None, int] = {None: 0}
@@ -107,8 +103,8 @@ class _Reader:
         self.parts: list[list[Any]] = []
         self.count = 0
 
-    def take(self, first: int, block: bytes) -> None:
-        """Add a block of lines, the first of which has number ``first``."""
+    def take(self, block: bytes) -> None:
+        """Add a block of whole lines."""
         try:
             lines = self.decoder.decode_lines(block)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -116,67 +112,69 @@ class _Reader:
         if len(lines) != block.count(b"\n") + (not block.endswith(b"\n")) or (
             len(block) > MAX_LINE_BYTES and max(map(len, block.split(b"\n"))) > MAX_LINE_BYTES
         ):
-            self._find_the_bad_line(first, block)
+            self._find_the_bad_line(block)
         n = len(lines)
         op = [line.op for line in lines]
         value = [line.value for line in lines]
         applied = [line.applied for line in lines]
         node = [line.node for line in lines]
-        codes = _codes(self.values, value)
-        if codes is None:
-            codes = self._odd_values(op, value)
+        if list in set(map(type, value)):
+            value = self._without_lists(op, value)
         elif "delete" in op:
-            codes[np.array(op) == "delete"] = NULL
+            value = [None if name == "delete" else v for name, v in zip(op, value, strict=True)]
         self.parts.append(
             [
                 _numbered(self.processes, [line.process for line in lines]),
-                np.array([KIND_CODES[name] for name in op], np.int8),
+                _bytes(KIND_CODES, op),
                 _numbered(self.keys, [line.key for line in lines]),
-                np.array([OUTCOME_CODES[line.outcome] for line in lines], np.int8),
-                np.array([line.invoked_ns for line in lines], np.int64),
+                _bytes(OUTCOME_CODES, [line.outcome for line in lines]),
+                np.fromiter([line.invoked_ns for line in lines], np.int64, n),
                 _times([line.completed_ns for line in lines]),
-                self._ids(first, [line.id for line in lines]),
-                codes,
-                _codes_of_few(self.values, [line.expected for line in lines], None, NULL),
+                self._ids([line.id for line in lines]),
+                self.values.take(value, None, NULL),
+                self.values.take([line.expected for line in lines], None, NULL),
                 np.fromiter((a is not False for a in applied), np.bool_, n)
                 if False in applied
                 else np.ones(n, np.bool_),
-                _codes_of_few(self.values, [line.seen for line in lines], msgspec.UNSET, NOT_TOLD),
+                self.values.take([line.seen for line in lines], msgspec.UNSET, NOT_TOLD),
                 _numbered(self.nodes, node) if any(node) else np.zeros(n, np.int32),
             ]
         )
         self.count += n
 
-    def _odd_values(self, op: list[OperationKind], value: list[Any]) -> Int32s:
-        """Values among which are lists."""
-        codes = np.empty(len(value), np.int32)
-        code = self.values.code
-        for place, some in enumerate(value):
+    def _without_lists(self, op: list[OperationKind], value: list[Any]) -> list[Any]:
+        """Take out the reads that saw several values; a list of one is that one, an empty one
+        null."""
+        plain = []
+        for place, (name, some) in enumerate(zip(op, value, strict=True)):
             if isinstance(some, list):
-                if op[place] != "read":
+                if name != "read":
                     _refuse(
                         self.path, self.count + place + 1, "only a read may have several values"
                     )
                 if len(some) > 1:
-                    self.siblings[self.count + place] = [code(v) for v in some]
-                    codes[place] = SIBLINGS
-                else:
-                    codes[place] = code(some[0]) if some else NULL
+                    self.siblings[self.count + place] = [
+                        self.values.numbering.code(v) for v in some
+                    ]
+                plain.append(some[0] if len(some) == 1 else None)
             else:
-                codes[place] = NULL if op[place] == "delete" else code(some)
-        return codes
+                plain.append(None if name == "delete" else some)
+        return plain
 
-    def _ids(self, first: int, ids: list[int | None]) -> Int64s:
+    def _ids(self, ids: list[int | None]) -> Int64s:
         """An operation without an id has the number of its line."""
-        if None not in ids:
-            return np.array(ids, np.int64)
-        return np.array([first + i if x is None else x for i, x in enumerate(ids)], np.int64)
+        some = _integers(ids)
+        if some is None:
+            some = np.array(
+                [i if x is None else x for i, x in enumerate(ids, self.count + 1)], np.int64
+            )
+        return some
 
-    def _find_the_bad_line(self, first: int, block: bytes) -> NoReturn:
+    def _find_the_bad_line(self, block: bytes) -> NoReturn:
         lines = block.removesuffix(b"\n").split(b"\n")
-        for number, line in enumerate(lines, first):
+        for number, line in enumerate(lines, self.count + 1):
             if len(line) > MAX_LINE_BYTES:
-                _refuse(self.path, number, f"line of {len(line)} bytes, limit {MAX_LINE_BYTES}")
+                _refuse(self.path, number, f"line of more than {MAX_LINE_BYTES} bytes")
             if not line.strip():
                 _refuse(self.path, number, "empty line")
             try:
@@ -189,10 +187,12 @@ class _Reader:
         """All that was taken."""
         if not self.parts:
             return Columns.from_records([])
+        self.values.resolve()
         joined = [np.concatenate(column) for column in zip(*self.parts, strict=True)]
         self.parts.clear()
         process, op, key, outcome, invoked, completed, ids, value, expected = joined[:9]
         applied, seen, node = joined[9:]
+        value[list(self.siblings)] = SIBLINGS
         return Columns(
             process=process,
             id=ids,
@@ -209,7 +209,7 @@ class _Reader:
             processes=[str(name) for name in self.processes],
             keys=[str(name) for name in self.keys],
             nodes=[name or "" for name in self.nodes],
-            values=self.values.values,
+            values=self.values.numbering.values,
             siblings=self.siblings,
         )
 
@@ -219,35 +219,97 @@ def _numbered(known: dict[Any, int], names: list[Any]) -> Int32s:
         if name in known:
             continue
         known[name] = len(known)
-    return np.array([known[name] for name in names], np.int32)
+    return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
 
 
-def _codes(numbering: Numbering, values: list[Any]) -> Int32s | None:
-    """The numbers of values, None if there are lists among them."""
-    kinds = set(map(type, values))
-    if list in kinds:
+class _Values:
+    """Numbers the values of all columns. Where a piece of a column holds integers only, as they
+    mostly do, they are numbered all at once at the end."""
+
+    def __init__(self) -> None:
+        self.numbering = Numbering()
+        self.waiting: list[tuple[Int32s, Bools | None, Int64s]] = []
+
+    def take(self, values: list[Any], absent: object, code_of_absent: int) -> Int32s:
+        """The numbers of ``values``; they may be filled in only by `resolve`."""
+        n = len(values)
+        missing = values.count(absent)
+        codes = np.full(n, code_of_absent, np.int32)
+        if missing == n:
+            return codes
+        kinds = set(map(type, values))
+        kinds.discard(type(absent))
+        if kinds == {int}:
+            try:
+                self._later(values, absent, bool(missing), codes)
+            except OverflowError:
+                pass
+            else:
+                return codes
+        if missing:
+            code = self.numbering.code
+            codes[:] = [code_of_absent if v is absent else code(v) for v in values]
+        elif bool in kinds:
+            codes[:] = list(map(self.numbering.code, values))
+        else:
+            codes[:] = self.numbering.plain_codes(values)
+        return codes
+
+    def _later(self, values: list[Any], absent: object, some: bool, codes: Int32s) -> None:
+        if some:
+            there = np.fromiter((v is not absent for v in values), np.bool_, len(values))
+            raw = np.array([v for v in values if v is not absent], np.int64)
+            self.waiting.append((codes, there, raw))
+        else:
+            self.waiting.append((codes, None, np.fromiter(values, np.int64, len(values))))
+
+    def resolve(self) -> None:
+        """Fill in what is waiting."""
+        if not self.waiting:
+            return
+        raw = np.concatenate([part for _, _, part in self.waiting])
+        distinct, numbered = _distinct(raw)
+        code_of = np.array(self.numbering.plain_codes(distinct.tolist()), np.int32)
+        found = code_of[numbered]
+        place = 0
+        for codes, there, part in self.waiting:
+            here = found[place : place + len(part)]
+            place += len(part)
+            if there is None:
+                codes[:] = here
+            else:
+                codes[there] = here
+        self.waiting.clear()
+
+
+def _distinct(raw: Int64s) -> tuple[Int64s, Int64s]:
+    """The distinct numbers in ascending order, and of each number its place among them."""
+    low, high = int(raw.min()), int(raw.max())
+    if high - low < 4 * len(raw) + 1000:  # dense: a table is faster than sorting
+        there = np.zeros(high - low + 1, np.bool_)
+        there[raw - low] = True
+        return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[raw - low]
+    distinct, numbered = np.unique(raw, return_inverse=True)
+    return distinct, numbered
+
+
+def _integers(numbers: list[int | None]) -> Int64s | None:
+    """A column of integers, None if one is missing."""
+    try:
+        return np.fromiter(numbers, np.int64, len(numbers))
+    except TypeError:
         return None
-    if bool in kinds:
-        return np.fromiter(map(numbering.code, values), np.int32, len(values))
-    return np.array(numbering.plain_codes(values), np.int32)
-
-
-def _codes_of_few(
-    numbering: Numbering, values: list[Any], absent: object, code_of_absent: int
-) -> Int32s:
-    """The numbers of a column in which most lines have nothing."""
-    if set(map(id, values)) == {id(absent)}:
-        return np.full(len(values), code_of_absent, np.int32)
-    code = numbering.code
-    return np.fromiter(
-        (code_of_absent if v is absent else code(v) for v in values), np.int32, len(values)
-    )
 
 
 def _times(completed: list[int | None]) -> Int64s:
-    if None in completed:
-        return np.array([NEVER if t is None else t for t in completed], np.int64)
-    return np.array(completed, np.int64)
+    some = _integers(completed)
+    if some is None:
+        some = np.array([NEVER if t is None else t for t in completed], np.int64)
+    return some
+
+
+def _bytes(codes: dict[Any, int], names: list[Any]) -> Int8s:
+    return np.frombuffer(bytes(map(codes.__getitem__, names)), np.int8)
 
 
 def _check(path: Path, c: Columns) -> None:
@@ -255,11 +317,12 @@ def _check(path: Path, c: Columns) -> None:
     afterwards an operation of unknown outcome never ended."""
     if len(c) == 0:
         return
-    order = np.argsort(c.id, kind="stable")
-    twice = np.flatnonzero(c.id[order][1:] == c.id[order][:-1])
-    if len(twice):
-        row = int(order[twice + 1].min())
-        _refuse(path, row + 1, f"id {int(c.id[row])} was there before")
+    if not (c.id[1:] > c.id[:-1]).all():
+        order = np.argsort(c.id, kind="stable")
+        twice = np.flatnonzero(c.id[order][1:] == c.id[order][:-1])
+        if len(twice):
+            row = int(order[twice + 1].min())
+            _refuse(path, row + 1, f"id {int(c.id[row])} was there before")
     early = np.flatnonzero(c.completed < c.invoked)
     if len(early):
         _refuse(path, int(early[0]) + 1, "completed_ns is before invoked_ns")
@@ -268,13 +331,22 @@ def _check(path: Path, c: Columns) -> None:
     if len(endless):
         _refuse(path, int(endless[0]) + 1, "completed_ns may be null only where outcome is info")
 
-    order = np.lexsort((c.completed, c.invoked, c.process))
-    same = c.process[order][1:] == c.process[order][:-1]
-    still_open = c.completed[order][:-1] > c.invoked[order][1:]
-    both = np.flatnonzero(same & still_open)
-    if len(both):
-        later = int(order[both + 1].min())
-        name = c.processes[c.process[later]]
-        _refuse(path, later + 1, f"process {name!r} has another operation open at this time")
+    order = np.argsort(c.invoked, kind="stable")
+    order = order[np.argsort(c.process[order], kind="stable")]
+    if len(_open_twice(c, order)):
+        order = np.lexsort((c.completed, c.invoked, c.process))  # operations that take no time
+        both = _open_twice(c, order)
+        if len(both):
+            later = int(both.min())
+            name = c.processes[c.process[later]]
+            _refuse(path, later + 1, f"process {name!r} has another operation open at this time")
     c.completed[c.outcome == info] = NEVER
     c.applied |= (c.op != KIND_CODES["cas"]) | (c.outcome != OUTCOME_CODES["ok"])
+
+
+def _open_twice(c: Columns, order: Int64s) -> Int64s:
+    """Rows that begin while the row before them, of the same process, is open."""
+    process = c.process[order]
+    still_open = c.completed[order[:-1]] > c.invoked[order[1:]]
+    found: Int64s = order[1:][(process[1:] == process[:-1]) & still_open]
+    return found
