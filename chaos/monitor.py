@@ -45,7 +45,7 @@ class Monitor:
         self._changed = threading.Condition()
         self._latest: dict[str, NodeRecord] = {}
         self._recorded_ns: dict[str, int] = {}
-        self._digests: dict[str, tuple[int, str]] = {}
+        self._digests: dict[str, tuple[int, dict[str, str]]] = {}
         self._subscribed = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -91,7 +91,7 @@ class Monitor:
             return
         with self._changed:
             if kind == "digest":
-                self._digests[node] = (now, str(told.get("details", {}).get("digest")))
+                self._digests[node] = (now, dict(told.get("details", {}).get("digests", {})))
             elif record is not None:
                 if kind == "status":
                     self._latest[node] = record
@@ -156,7 +156,8 @@ class Monitor:
             self._latest.pop(node, None)
 
     def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
-        """Ask ``nodes`` for a hash of their state until all are equal. None: one did not answer."""
+        """Ask ``nodes`` for hashes of what they hold until all are equal. None: one did not
+        answer."""
         wanted = list(nodes)
         deadline = time.monotonic() + timeout_s
         while True:
@@ -165,15 +166,19 @@ class Monitor:
                 self._command(node, {"cmd": "digest"})
 
             def answered(since_ns: int = asked_ns) -> bool:
-                return all(self._digests.get(node, (0, ""))[0] >= since_ns for node in wanted)
+                return all(self._digests.get(node, (0, {}))[0] >= since_ns for node in wanted)
 
             if not self.wait(answered, min(2.0, max(0.1, deadline - time.monotonic()))):
                 if time.monotonic() >= deadline:
                     return None
                 continue
             with self._changed:
-                if len({self._digests[node][1] for node in wanted}) == 1:
-                    return True
+                told = [self._digests[node][1].items() for node in wanted]
+            digests: dict[str, set[str]] = {}
+            for part, digest in (pair for pairs in told for pair in pairs):
+                digests.setdefault(part, set()).add(digest)
+            if all(len(different) == 1 for different in digests.values()):
+                return True
             if time.monotonic() >= deadline:
                 return False
             with self._changed:

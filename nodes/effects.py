@@ -296,6 +296,11 @@ class Replica:
         version). Deleted keys are left out. Equal states mean converged replicas."""
         raise NotImplementedError
 
+    def parts(self) -> Mapping[str, Mapping[str, tuple[tuple[Value, ...], Version]]]:
+        """`state` in the parts that the same nodes hold: replicas have converged where all that
+        have a part have equal ones. Here it is one part."""
+        return {"": self.state()}
+
 
 def snake_case(name: str) -> str:
     """``AppendEntries`` -> ``append_entries``."""

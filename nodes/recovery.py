@@ -42,7 +42,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import msgspec
 
 from nodes.disk import Disk
-from nodes.effects import Config, Env, Out, Parameters, Replica
+from nodes.effects import Config, Env, Out, Parameters, Replica, Value, Version
 from nodes.failure_detector import Heartbeat, HeartbeatParameters, Heartbeats
 from nodes.placement import MESSAGES as PLACEMENT_MESSAGES
 from nodes.placement import RECORDS as PLACEMENT_RECORDS
@@ -573,6 +573,20 @@ class PlacedReplica(Replica):
         """A range has a new placement."""
 
     # --- the rest ---
+
+    def parts(self) -> Mapping[str, Mapping[str, tuple[tuple[Value, ...], Version]]]:
+        """By range, where not all nodes hold all of them."""
+        if self.recovery is None:
+            return super().parts()
+        placements = self.recovery.placements
+        parts: dict[str, dict[str, tuple[tuple[Value, ...], Version]]] = {
+            f"range {number}": {}
+            for number in range(placements.ranges)
+            if placements.serves(number)
+        }
+        for key, held in self.state().items():
+            parts[f"range {placements.of(key).range}"][key] = held
+        return parts
 
     def range_page(self, key_range: int, after: str) -> tuple[str | None, tuple[bytes, ...]]:
         """The keys of a range behind ``after``, in order: the last one of the page (None: there are

@@ -448,10 +448,13 @@ class Driver:
                 self._inbox.publish(topic, self._untold.popleft())
 
     def _digest(self) -> dict[str, Any]:
-        """A hash of all that this replica holds: equal on all replicas once they have converged."""
-        state = sorted(self.replica.state().items())
-        digest = hashlib.blake2b(msgspec.msgpack.encode(state), digest_size=16).hexdigest()
-        return {"digest": digest, "keys": len(state)}
+        """A hash of each part of what this replica holds: equal on all replicas that have the part,
+        once they have converged."""
+        digests = {}
+        for name, part in self.replica.parts().items():
+            state = msgspec.msgpack.encode(sorted(part.items()))
+            digests[name] = hashlib.blake2b(state, digest_size=16).hexdigest()
+        return {"digests": digests}
 
     def _all_counters(self) -> dict[str, int]:
         connections = [*self._links.values(), *self._reply_links.values()]

@@ -159,9 +159,14 @@ class Cluster:
         }
 
     def converged(self) -> bool:
-        """Whether all nodes that are up hold equal states."""
-        states = list(self.states().values())
-        return all(state == states[0] for state in states[1:])
+        """Whether all nodes that are up hold equal states (`Replica.parts`)."""
+        seen: dict[str, Mapping[str, Any]] = {}
+        return all(
+            seen.setdefault(name, part) == part
+            for host in self.hosts.values()
+            if host.replica is not None
+            for name, part in host.replica.parts().items()
+        )
 
     def counters(self) -> dict[str, int]:
         """Sums over all nodes and links, and the events that ran."""
