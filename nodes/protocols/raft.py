@@ -33,7 +33,12 @@ machine remembers the answer to each (client, sequence), so handing on twice is 
 is refused, and the refusal says where to go on. No other retransmission exists, except for
 snapshots.
 
-A snapshot travels in one message, so it must fit in a frame (`nodes.codec.MAX_FRAME_BYTES`).
+*A snapshot* travels in chunks, the next one when the last one was acknowledged. Heartbeats are then
+`InstallSnapshot` without data, behind the chunk: the answer to one tells whether the chunk arrived.
+If it did not, the next heartbeat brings it again. The follower assembles the chunks in memory, so
+after a crash of either side, or of its leadership, the transfer begins again. A leader that takes a
+newer snapshot meanwhile finishes with the one that it began with; or a transfer that takes longer
+than a snapshot lasts would never end.
 """
 
 from __future__ import annotations
@@ -69,6 +74,10 @@ MAX_REFUSED = 10_000
 """Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
 WINDOW_BATCHES = 16
 """Batches that may be on their way to a follower without an acknowledgement."""
+MAX_CHUNK_BYTES = 2 << 20
+"""Upper limit of ``snapshot_chunk_bytes``: a chunk must fit in a frame with other messages."""
+
+_encode_snapshot = msgspec.msgpack.Encoder().encode
 
 
 class RaftParameters(Parameters, frozen=True, kw_only=True):
@@ -80,8 +89,9 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
     handed on again; after ``request_timeout_s`` it ends ``fail`` or ``info``. A message carries at
     most ``batch_entries`` entries and (roughly) ``batch_bytes`` bytes, but at least one entry. A
     snapshot is taken every ``snapshot_entries`` applied entries; the log behind it goes when
-    ``snapshot_tail`` more have been applied, so that slow followers need no snapshot. A client's
-    answers are forgotten when ``client_entries`` entries were applied since its last one.
+    ``snapshot_tail`` more have been applied, so that slow followers need no snapshot. It is sent in
+    chunks of ``snapshot_chunk_bytes`` (at most `MAX_CHUNK_BYTES`). A client's answers are forgotten
+    when ``client_entries`` entries were applied since its last one.
     ``stale_reads``: any node answers reads from what it has applied, which is eventual consistency
     only.
     """
@@ -95,6 +105,7 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
     batch_bytes: int = 1 << 20
     snapshot_entries: int = 20_000
     snapshot_tail: int = 2_000
+    snapshot_chunk_bytes: int = 512 << 10
     client_entries: int = 100_000
     stale_reads: bool = False
 
@@ -108,6 +119,10 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.snapshot_tail < 0:
             raise ValueError(f"snapshot_tail is at least 0, not {self.snapshot_tail}")
+        if not 1 <= self.snapshot_chunk_bytes <= MAX_CHUNK_BYTES:
+            raise ValueError(
+                f"snapshot_chunk_bytes is 1 to {MAX_CHUNK_BYTES}, not {self.snapshot_chunk_bytes}"
+            )
         if self.election_timeout_min_s < 2 * self.heartbeat_s:
             raise ValueError(
                 "election_timeout_min_s is at least twice heartbeat_s "
@@ -205,7 +220,7 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag=True,
     """``success``: the log agrees with the leader's up to ``index``. Else there is no entry with
     the leader's term at ``index``; ``conflict_term`` is the term of the one there (0: the log is
     shorter) and ``conflict_index`` the first index of that term, or where the log ends (paper,
-    5.3). Also answers `InstallSnapshot`."""
+    5.3). Also answers an `InstallSnapshot` when the whole snapshot is durable."""
 
     term: int
     round: int
@@ -215,12 +230,27 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag=True,
     conflict_index: int = 0
 
 
-class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Paper, figure 13, in one piece."""
+class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Paper, figure 13: the bytes from ``offset`` on of the encoded snapshot up to entry ``index``;
+    ``done`` with the last ones. Without data: a heartbeat, which asks how far the chunks came."""
 
     term: int
     round: int
-    snapshot: Snapshot
+    index: int
+    offset: int
+    data: bytes
+    done: bool
+
+
+class InstallSnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """To an `InstallSnapshot` (``index`` and ``offset`` are its own) while bytes are missing:
+    those before ``received`` are here."""
+
+    term: int
+    round: int
+    index: int
+    offset: int
+    received: int
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -519,10 +549,35 @@ class Waiting:
         self.handed = False
 
 
+class Outgoing:
+    """A snapshot on its way to a follower, which has the bytes before ``offset``. ``sent``: the
+    next chunk is on its way. ``missing``: and was not there when a later heartbeat came."""
+
+    __slots__ = ("data", "index", "missing", "offset", "sent")
+
+    def __init__(self, index: int, data: bytes) -> None:
+        self.index = index
+        self.data = data
+        self.offset = 0
+        self.sent = False
+        self.missing = False
+
+
+class Incoming:
+    """The chunks that came of a snapshot of the leader of ``term``."""
+
+    __slots__ = ("data", "index", "term")
+
+    def __init__(self, term: int, index: int) -> None:
+        self.term = term
+        self.index = index
+        self.data = bytearray()
+
+
 class Progress:
     """What a leader knows of a follower. ``next``: the entry to send next. ``match``: durable there
     up to here. ``probing``: where the logs meet is unknown; entries go there once (then
-    ``paused``), and again when its answer says more. ``installing``: a snapshot is on its way.
+    ``paused``), and again when its answer says more. ``installing``: the snapshot on its way.
     ``round``: the last round that it confirmed. ``active``: it was heard since the last check of
     the majority."""
 
@@ -533,7 +588,7 @@ class Progress:
         self.match = 0
         self.probing = True
         self.paused = False
-        self.installing = False
+        self.installing: Outgoing | None = None
         self.round = 0
         self.active = True
 
@@ -549,6 +604,7 @@ class Raft(Replica):
         AppendEntries,
         AppendEntriesReply,
         InstallSnapshot,
+        InstallSnapshotReply,
         Forward,
         Forwarded,
         TimeoutNow,
@@ -625,8 +681,9 @@ class Raft(Replica):
         self._window = WINDOW_BATCHES * self.parameters.batch_entries
         self._joining: str | None = None
         self._transferee: str | None = None
-        # Followers only: the acknowledgement that ends this step.
+        # Followers only: the acknowledgement that ends this step, and a snapshot that is arriving.
         self._ack: tuple[str, int, int] | None = None
+        self._incoming: Incoming | None = None
 
         self._heard_at_s = env.now()
         self._election_timeout_s = 0.0
@@ -744,7 +801,7 @@ class Raft(Replica):
         self.leader = leader
         self._votes = set()
         self._pre_votes = None
-        self._ack = None
+        self._ack = self._incoming = None
         self._hand_on_again = leader is not None
         self.out.mark("become_follower", term=term, leader=leader)
 
@@ -769,7 +826,7 @@ class Raft(Replica):
         self.role = "candidate"
         self.leader = None
         self._pre_votes = None
-        self._ack = None
+        self._ack = self._incoming = None
         self._save_hard_state(self.term + 1, self.id)
         self._votes = {self.id}
         self._set_election_timer()
@@ -825,6 +882,7 @@ class Raft(Replica):
         elif name == "heartbeat":
             self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
             self._contact_all = True
+            self._send_missing_chunks()
         elif name == "quorum":
             self._on_quorum_timer()
         elif name == "transfer":
@@ -855,7 +913,6 @@ class Raft(Replica):
                 self.out.mark("refuse", reason=f"{node} does not catch up")
                 self._joining = None
             progress.active = False
-            progress.installing = False
         if not self._is_majority(heard):
             self.out.mark("lost_majority", term=self.term)
             self.become_follower(self.term)
@@ -941,6 +998,8 @@ class Raft(Replica):
         if commit > self.commit:
             self.commit = commit
             self._caught_up = self._caught_up or self.term_at(commit) == self.term
+            if self._incoming is not None and self._incoming.index <= commit:
+                self._incoming = None
         ack = self._ack
         if ack is not None:
             match, round_ = max(match, ack[2]), max(m.round, ack[1])
@@ -978,10 +1037,37 @@ class Raft(Replica):
         if m.term > self.term:
             self.become_follower(m.term, src)
         self._heard(src)
-        snapshot = m.snapshot
-        if snapshot.index > self.commit:
+        if m.index > self.commit:
+            self._take_chunk(m)
+        if m.index <= self.commit:
+            self._incoming = None
+            self.out.send(src, AppendEntriesReply(self.term, m.round, True, self.commit))
+            return
+        incoming = self._incoming
+        if incoming is not None and incoming.index == m.index:
+            received = len(incoming.data)
+            self.out.send(
+                src,
+                InstallSnapshotReply(self.term, m.round, m.index, m.offset, received),
+                early=self.hard_state_is_durable,
+            )
+
+    def _take_chunk(self, m: InstallSnapshot) -> None:
+        """Install the snapshot if this chunk completes it. A chunk that does not follow the last
+        one is not taken: it is an old one, or one is missing before it."""
+        incoming = self._incoming
+        if incoming is None or incoming.index < m.index:
+            incoming = self._incoming = Incoming(m.term, m.index)
+        # Another term would have ended it: two leaders may encode one state differently.
+        assert incoming.term == m.term
+        if incoming.index != m.index or len(incoming.data) != m.offset:
+            return
+        incoming.data += m.data
+        if m.done:
+            self._incoming = None
+            snapshot = msgspec.msgpack.decode(incoming.data, type=Snapshot)
+            assert snapshot.index == m.index
             self._install(snapshot)
-        self.out.send(src, AppendEntriesReply(self.term, m.round, True, self.commit))
 
     def _install(self, snapshot: Snapshot) -> None:
         disk = self.disk
@@ -1004,15 +1090,24 @@ class Raft(Replica):
 
     # --- replication: the leader ---
 
-    def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
+    def _heard_from(
+        self, src: str, m: AppendEntriesReply | InstallSnapshotReply
+    ) -> Progress | None:
+        """What this leader knows of the follower that answered; None: the answer is none for it."""
         if m.term > self.term:
             self.become_follower(m.term)
-            return
+            return None
         progress = self._progress.get(src)
         if m.term < self.term or progress is None:
-            return
+            return None
         progress.active = True
         progress.round = max(progress.round, m.round)
+        return progress
+
+    def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
+        progress = self._heard_from(src, m)
+        if progress is None:
+            return
         if not m.success:
             self._on_refusal(progress, m)
             return
@@ -1020,8 +1115,8 @@ class Raft(Replica):
         if m.index > progress.match:
             progress.match = m.index
             self._acknowledged = True
-        if progress.installing and m.index >= self.disk.snapshot_index:
-            progress.installing = False
+        if progress.installing is not None and m.index >= progress.installing.index:
+            progress.installing = None
         if progress.probing:
             progress.probing = False
             progress.next = progress.match + 1
@@ -1030,7 +1125,7 @@ class Raft(Replica):
     def _on_refusal(self, progress: Progress, m: AppendEntriesReply) -> None:
         """Something is missing there. Go on where the logs may meet (paper, 5.3)."""
         refused = m.index
-        if refused <= progress.match or progress.installing:
+        if refused <= progress.match or progress.installing is not None:
             return
         if progress.probing and refused != progress.next - 1:
             return
@@ -1053,13 +1148,11 @@ class Raft(Replica):
         made: dict[tuple[int, bool], AppendEntries] = {}
         for peer, progress in self._progress.items():
             following = progress.next
-            if progress.installing or following <= disk.snapshot_index:
-                if not progress.installing:
-                    progress.installing = True
-                    snapshot = InstallSnapshot(self.term, self._round, disk.snapshot)
-                    self.out.send(peer, snapshot, early=True)
-                elif contact_all:
-                    self._send_append(peer, disk.first_index, made, with_entries=False)
+            if progress.installing is None and following <= disk.snapshot_index:
+                progress.installing = Outgoing(disk.snapshot_index, self._encoded_snapshot())
+            if progress.installing is not None:
+                if contact_all or not progress.installing.sent:
+                    self._send_chunk(peer, progress.installing)
             elif progress.probing:
                 if not progress.paused:
                     progress.paused = True
@@ -1070,6 +1163,49 @@ class Raft(Replica):
                 progress.next += self._send_append(peer, following, made, with_entries=True)
             elif contact_all:
                 self._send_append(peer, following, made, with_entries=False)
+
+    def _encoded_snapshot(self) -> bytes:
+        """Made once for all followers that need it at a time."""
+        for progress in self._progress.values():
+            outgoing = progress.installing
+            if outgoing is not None and outgoing.index == self.disk.snapshot_index:
+                return outgoing.data
+        return _encode_snapshot(self.disk.snapshot)
+
+    def _send_chunk(self, peer: str, outgoing: Outgoing) -> None:
+        """The next chunk, or a heartbeat without data if that is on its way."""
+        start = outgoing.offset
+        stop = start if outgoing.sent else start + self.parameters.snapshot_chunk_bytes
+        outgoing.sent = True
+        data = outgoing.data[start:stop]
+        done = stop >= len(outgoing.data)
+        chunk = InstallSnapshot(self.term, self._round, outgoing.index, start, data, done)
+        self.out.send(peer, chunk, early=True)
+
+    def on_install_snapshot_reply(self, src: str, m: InstallSnapshotReply) -> None:
+        progress = self._heard_from(src, m)
+        outgoing = None if progress is None else progress.installing
+        if outgoing is None or outgoing.index != m.index:
+            return
+        assert m.received < len(outgoing.data), "the last chunk is acknowledged by its entries"
+        if m.received > outgoing.offset:
+            outgoing.offset = m.received
+            outgoing.sent = outgoing.missing = False
+        elif m.offset == outgoing.offset:
+            # It knows of what was sent at or after this chunk, but not the chunk: that is lost, or
+            # the follower was restarted and has nothing.
+            outgoing.offset = m.received
+            outgoing.missing = True
+
+    def _send_missing_chunks(self) -> None:
+        """What is known to be lost goes out again. A transfer that begins at the beginning takes
+        the newest snapshot."""
+        for progress in self._progress.values():
+            outgoing = progress.installing
+            if outgoing is not None and outgoing.missing:
+                outgoing.sent = outgoing.missing = False
+                if outgoing.offset == 0 and outgoing.index < self.disk.snapshot_index:
+                    progress.installing = None
 
     def _send_append(
         self,
@@ -1490,6 +1626,8 @@ class Raft(Replica):
             "commit": self.commit,
             "applied": self.applied,
             "last_index": self.disk.last_index,
+            "members": ",".join(self.members)
+            + ("" if self._memberships[-1][0] <= self.commit else " (not committed)"),
             "ready": ready,
         }
 

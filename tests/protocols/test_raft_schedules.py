@@ -85,6 +85,7 @@ class Schedule:
         self.options = {
             "snapshot_entries": rng.choice([2, 5, 1000]),
             "snapshot_tail": rng.choice([0, 2]),
+            "snapshot_chunk_bytes": rng.choice([30, 200, 1 << 19]),
             "batch_entries": rng.choice([1, 2, 512]),
             **options,
         }
