@@ -55,18 +55,18 @@ class Disk:
         "_journal",
         "_log",
         "_table",
-        "durable",
         "last_index",
         "position",
         "snapshot",
         "snapshot_index",
+        "stable",
     )
 
     def __init__(self) -> None:
         self.position = 0
-        self.durable = 0
-        """How many writes the simulator knows to be durable. Only invariants may look at it: a
-        replica goes by `Durable`."""
+        self.stable: Disk | None = None
+        """What would survive a crash now. The simulator alone knows it, and only invariants may
+        look at it."""
         self.snapshot: Any = None
         self.snapshot_index = 0
         self.last_index = 0

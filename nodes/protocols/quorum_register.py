@@ -291,34 +291,32 @@ class AnswersAreDurable(Invariant):
     def __init__(self) -> None:
         self._watched: dict[str, QuorumRegister] = {}
         self._keys: dict[Tag, str] = {}
-        self._waiting: dict[str, list[tuple[int, str, Tag]]] = {}
-        self._durable: dict[str, dict[str, Tag]] = {}
 
     def observe(self, node: str, replica: QuorumRegister) -> None:
         """Raises InvariantBroken."""
-        if self._watched.get(node) is not replica:
-            self._watched[node] = replica
-            self._durable[node] = {key: record.version for key, record in replica.records.items()}
-            self._waiting[node] = []
+        self._watched[node] = replica
         for key in replica.changed:
-            version = replica.records[key].version
-            self._keys[version] = key
-            self._waiting[node].append((replica.disk.position, key, version))
+            self._keys[replica.records[key].version] = key
+        if replica.recovery is not None or replica.disk.stable is None:
+            # Placements change between the write and the answer; `nodes.placement` watches those.
+            return
         for position, reply in replica.out.replies:
             match reply.version:
                 case [int(counter), str(writer), int(sequence)] if reply.outcome == "ok":
                     self._check(node, position, (counter, writer, sequence))
 
     def _check(self, node: str, position: int, version: Tag) -> None:
-        key = self._keys[version]
+        key = self._keys.get(version)
+        if key is None:
+            return  # It was never the newest one anywhere: whoever was told it had a newer one.
         replica = self._watched[node]
         replicas = replica.replicas_of(key)
         holders = [
             other
             for other in replicas
-            # A reply waits for what its own node wrote before.
-            if other in self._watched
-            and self._version(other, key, position if other == node else 0) >= version
+            # A reply that waits for the disk waits for the copy of its own node, too.
+            if (other == node and position > replica.durable_position)
+            or (other in self._watched and self._version(other, key) >= version)
         ]
         needed = replica.parameters.quorums(len(replicas)).write
         if len(holders) < needed:
@@ -326,18 +324,11 @@ class AnswersAreDurable(Invariant):
                 f"{node} answers with version {version} of {key!r}, which is durable on {holders}"
             )
 
-    def _version(self, node: str, key: str, position: int) -> Tag:
-        """The version that is durable at ``node`` once all up to ``position`` is."""
-        durable, waiting = self._durable[node], self._waiting[node]
-        reached = self._watched[node].disk.durable
-        while waiting and waiting[0][0] <= reached:
-            _, changed, version = waiting.pop(0)
-            durable[changed] = max(version, durable.get(changed, NOTHING))
-        there = durable.get(key, NOTHING)
-        for at, changed, version in waiting:
-            if changed == key and at <= position:
-                there = max(there, version)
-        return there
+    def _version(self, node: str, key: str) -> Tag:
+        """The version that is durable at ``node``."""
+        disk = self._watched[node].disk.stable
+        record: Record | None = None if disk is None else disk.get("k/" + key)
+        return NOTHING if record is None else record.version
 
 
 # --- the machine ---
@@ -393,7 +384,12 @@ class QuorumRegister(PlacedReplica):
         *PlacedReplica.MESSAGES,
     )
     RECORDS = (Record, Result, *RECOVERY_RECORDS)
-    INVARIANTS = (VersionNamesOneWrite, VersionNeverGoesBack, *PLACEMENT_INVARIANTS)
+    INVARIANTS = (
+        VersionNamesOneWrite,
+        VersionNeverGoesBack,
+        AnswersAreDurable,
+        *PLACEMENT_INVARIANTS,
+    )
     PARAMETERS: ClassVar[type[Parameters]] = QuorumParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:
@@ -850,6 +846,8 @@ class QuorumRegister(PlacedReplica):
     def watched(self) -> Any:
         """What is `changed` is on disk, too."""
         answers = self.recovery.answers if self.recovery is not None else 0
+        if self.out.replies:
+            return None
         return self.disk.position, self.durable_position, answers
 
     def probe(self) -> dict[str, Any]:

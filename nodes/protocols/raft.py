@@ -454,23 +454,24 @@ class CommitIsSafe(Invariant):
         if replica.role != "leader" or self._commit == (replica, index):
             return
         before, self._commit = self._commit, (replica, index)
-        if before[0] is replica and index > replica.disk.snapshot_index:
+        stable = replica.disk.stable is not None
+        if stable and before[0] is replica and index > replica.disk.snapshot_index:
             self._check(node, index, replica.term_at(index), replica.members)
 
     def _check(self, leader: str, index: int, term: int, members: tuple[str, ...]) -> None:
-        replicas = self._replicas
         last: dict[str, tuple[int, int]] = {}
         holders: list[str] = []
         for member in members:
-            replica = replicas.get(member)
-            if replica is None:
+            replica = self._replicas.get(member)
+            disk = None if replica is None else replica.disk.stable
+            if disk is None:
                 last[member] = (0, 0)
                 continue
-            # What a snapshot covers is committed, so it was durable before on some majority.
-            snapshot = replica.disk.snapshot_index
-            durable = max(replica.surely_durable_index(), snapshot)
-            last[member] = (replica.term_at(durable), durable)
-            if snapshot >= index or (durable >= index and replica.term_at(index) == term):
+            last[member] = (stable_term(disk, disk.last_index), disk.last_index)
+            # What a snapshot covers was committed before.
+            if disk.snapshot_index >= index or (
+                disk.last_index >= index and stable_term(disk, index) == term
+            ):
                 holders.append(member)
         if 2 * len(holders) <= len(members):
             raise InvariantBroken(
@@ -493,35 +494,31 @@ class VotesAreDurable(Invariant):
 
     def __init__(self) -> None:
         self._replicas: dict[str, Raft] = {}
-        self._durable: dict[str, HardState] = {}
-        self._waiting: dict[str, list[tuple[int, HardState]]] = {}
         self._led: dict[str, int] = {}
 
     def observe(self, node: str, replica: Raft) -> None:
-        state = HardState(replica.term, replica.vote)
-        if self._replicas.get(node) is not replica:
-            self._replicas[node] = replica
-            self._durable[node] = state
-            self._waiting[node] = []
-        waiting = self._waiting[node]
-        if (waiting[-1][1] if waiting else self._durable[node]) != state:
-            self._advance(node)
-            waiting.append((replica.disk.position, state))
-        if replica.role == "leader" and self._led.get(node) != replica.term:
-            self._led[node] = replica.term
-            for voter in replica.voters:
-                known = self._advance(voter)
-                if known.term < replica.term or (known.term == replica.term and known.vote != node):
-                    raise InvariantBroken(
-                        f"{node} leads term {replica.term} by a vote of {voter}, which has only"
-                        f" {known} on disk"
-                    )
+        self._replicas[node] = replica
+        if replica.role != "leader" or self._led.get(node) == replica.term:
+            return
+        self._led[node] = replica.term
+        if replica.disk.stable is None:
+            return
+        for voter in replica.voters:
+            disk = self._replicas[voter].disk.stable
+            assert disk is not None
+            known: HardState = disk.get("hard_state", HardState(0, None))
+            if known.term < replica.term or (known.term == replica.term and known.vote != node):
+                raise InvariantBroken(
+                    f"{node} leads term {replica.term} by a vote of {voter}, which has only {known}"
+                    " on disk"
+                )
 
-    def _advance(self, node: str) -> HardState:
-        waiting = self._waiting[node]
-        while waiting and waiting[0][0] <= self._replicas[node].disk.durable:
-            self._durable[node] = waiting.pop(0)[1]
-        return self._durable[node]
+
+def stable_term(disk: Disk, index: int) -> int:
+    """Term of the entry at ``index`` of a disk that nobody runs on."""
+    if index == disk.snapshot_index:
+        return 0 if disk.snapshot is None else int(disk.snapshot.term)
+    return int(disk.entry(index).term)
 
 
 # --- the machine ---
@@ -705,15 +702,6 @@ class Raft(Replica):
     def voters(self) -> list[str]:
         """Who voted for this node in the present term."""
         return sorted(self._votes)
-
-    def surely_durable_index(self) -> int:
-        """`durable_index`, even if the news of the last fsync has not come here yet. For invariants
-        only."""
-        index = self.durable_index
-        for position, reached in self._unsynced:
-            if position <= self.disk.durable:
-                index = max(index, reached)
-        return index
 
     def term_at(self, index: int) -> int:
         """Term of the entry at ``index``; 0 before the first."""

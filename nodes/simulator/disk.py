@@ -14,12 +14,13 @@ from nodes.disk import Append, Disk, Put, Write
 
 
 class StableStorage:
-    """The durable side of a node's disk. ``waiting``: writes that were made and are not durable."""
+    """The durable side of a node's disk. ``waiting``: writes that were made and are not durable.
+    ``synced``: the disk as the next replica would find it."""
 
-    __slots__ = ("_round_trip", "_synced", "counts", "waiting", "written")
+    __slots__ = ("_round_trip", "counts", "synced", "waiting", "written")
 
     def __init__(self, round_trip: Callable[[Write], Write] | None = None) -> None:
-        self._synced = Disk()
+        self.synced = Disk()
         self._round_trip = round_trip
         self.waiting: list[Write] = []
         self.counts: dict[str, int] = {}
@@ -35,7 +36,7 @@ class StableStorage:
         """The oldest ``count`` waiting writes are durable now; returns them."""
         writes = self.waiting[:count]
         del self.waiting[:count]
-        apply = self._synced.apply
+        apply = self.synced.apply
         counts = self.counts
         for write in writes:
             apply(write)
@@ -49,7 +50,7 @@ class StableStorage:
         finds."""
         self.commit(min(surviving, len(self.waiting)))
         self.waiting.clear()
-        return Disk.replay(self._synced.checkpoint())
+        return Disk.replay(self.synced.checkpoint())
 
     def is_rare(self, write: Write) -> bool:
         """Whether this node makes such writes seldom (a vote among many entries)."""

@@ -143,6 +143,7 @@ class Host:
         self.up = True
         self.incarnation += 1
         self._timeline.tell(self.id, "start", f"{self.id} starts")
+        self._disk.stable = self.storage.synced
         self.replica = self._build(self.config, self.clock, self._disk)
         self._note(1)
         self._effects()
@@ -406,8 +407,6 @@ class Host:
             return
         written = self.storage.commit(flight.count)
         position = self._durable = flight.position
-        assert self.replica is not None
-        self.replica.disk.durable = position
         if self.traps and self._springs_at_fsync("after-fsync", written):
             return
         gate = self._gate
