@@ -228,6 +228,15 @@ class RunFolder:
         last = {record.number: record for record in _read_lines(self.faults_path, FaultRecord)}
         return [last[number] for number in sorted(last)]
 
+    def gone(self) -> list[str]:
+        """The nodes that a fault has crashed for good."""
+        return [
+            node
+            for fault in self.faults()
+            if fault.fault == "crash" and fault.parameters.get("restart") is False
+            for node in fault.nodes
+        ]
+
     def node_records(self) -> list[NodeRecord]:
         """What all nodes told, by time."""
         records: list[NodeRecord] = []

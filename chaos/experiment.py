@@ -150,6 +150,8 @@ class Experiment(_Model):
     protocols: tuple[str, ...] = Field(min_length=1, examples=["[raft, gossip]"])
     nodes: Annotated[int, Field(strict=True, ge=1, le=MAX_NODES)] = Field(examples=["5"])
     seed: Annotated[int, Field(strict=True, ge=0)] = 1
+    parameters: dict[str, Any] = {}
+    """Of the protocol, where they differ from its defaults."""
     load: Load = Field(alias="workload", examples=["{arrival: {open_loop: 300/s}, mix: {read: 1}}"])
     duration_s: Duration = Field(alias="duration", examples=["20s"])
     schedule: tuple[ScheduleEntry, ...] = ()
@@ -286,6 +288,11 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
     for i, name in enumerate(experiment.protocols):
         if name not in registry.PROTOCOLS:
             yield ("protocols", i), f"unknown protocol {name!r}; {_known(name, registry.PROTOCOLS)}"
+            continue
+        try:
+            registry.get(name).configure(nodes[0], nodes, experiment.parameters)
+        except registry.InvalidConfiguration as error:
+            yield ("parameters",), str(error)
     if experiment.duration_s <= 0:
         yield ("duration",), "must be longer than 0s"
     if not sum(experiment.load.mix.values()) > 0:
@@ -316,6 +323,8 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
             )
         elif ends_s <= entry.at_s:
             yield (*at, "for"), "must be longer than 0s"
+        if entry.for_s is not None and not getattr(entry.fault, "restart", True):
+            yield (*at, "for"), "is of no use: what is crashed for good does not come back"
         for field, message in entry.fault.problems(nodes):
             yield (*at, field), message
     for phase, expected in experiment.objectives.items():

@@ -59,6 +59,10 @@ class FaultContext(Protocol):
         """Start the node again on what its disk kept; does not wait until it serves."""
         ...
 
+    def abandon(self, node: str) -> None:
+        """Never start the node again, whatever fault ends."""
+        ...
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -288,7 +292,8 @@ class Crash(Fault):
     """Kill nodes with SIGKILL, then restart them on the same data.
 
     ``nodes``: ``leader`` (without a leader, a node by seed), ``random`` (one by seed), ``majority``
-    (by seed), ``all``, or a list of nodes."""
+    (by seed), ``all``, or a list of nodes. ``restart``: false crashes them for good; then there is
+    no ``for``, and the fault lasts as long as the load."""
 
     fault: Literal["crash"] = "crash"
     TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
@@ -296,6 +301,7 @@ class Crash(Fault):
         Literal["leader", "random", "majority", "all"] | tuple[str, ...],
         BeforeValidator(_crashed),
     ]
+    restart: Annotated[bool, Field(strict=True)] = True
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Nodes that are none."""
@@ -329,6 +335,8 @@ class Crash(Fault):
         """Kill, one right after the other."""
         for node in resolved.nodes:
             context.crash(node)
+            if not self.restart:
+                context.abandon(node)
 
     def undo(self, context: FaultContext, resolved: Resolved) -> None:
         """Start them again; every one is tried, the first failure is raised."""

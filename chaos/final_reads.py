@@ -20,9 +20,14 @@ FIRST_ID = 1 << 40
 
 
 def final_reads(
-    cluster: ClusterFile, keys: Sequence[str], folder: RunFolder, *, timeout_s: float = 3.0
+    cluster: ClusterFile,
+    nodes: Sequence[str],
+    keys: Sequence[str],
+    folder: RunFolder,
+    *,
+    timeout_s: float = 3.0,
 ) -> None:
-    """Read ``keys`` at every node, all at once, and record it in history/final.jsonl.
+    """Read ``keys`` at ``nodes``, all at once, and record it in history/final.jsonl.
 
     A read that gets no answer in ``timeout_s`` is recorded as ``info``.
     Raises bench.mqtt_client.BrokerUnreachable.
@@ -32,11 +37,11 @@ def final_reads(
     replies: list[Reply] = []
     mqtt = MqttClient(cluster, name, replies.append)
     started_ns = time.monotonic_ns()
-    reads = planned_reads(cluster.nodes, keys)
+    reads = planned_reads(nodes, keys)
     try:
         mqtt.connect()
         with HistoryWriter(folder.history_dir / f"{NAME}.jsonl") as history:
-            for node in cluster.nodes:
+            for node in nodes:
                 requests = []
                 for planned in (read for read in reads if read.node == node):
                     request = client.invoke(planned, time.monotonic_ns())

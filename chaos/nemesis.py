@@ -37,6 +37,7 @@ class _Counted:
     def __init__(self, context: FaultContext) -> None:
         self._context = context
         self._crashes: Counter[str] = Counter()
+        self._gone: set[str] = set()
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -54,14 +55,18 @@ class _Counted:
         self._context.crash(node)
 
     def restart(self, node: str) -> None:
-        if self._crashes[node] == 1:
+        if self._crashes[node] == 1 and node not in self._gone:
             self._context.restart(node)
         self._crashes[node] = max(0, self._crashes[node] - 1)
 
     def restart_all(self) -> None:
         for node in [node for node, count in self._crashes.items() if count > 0]:
-            self._context.restart(node)
+            if node not in self._gone:
+                self._context.restart(node)
             self._crashes[node] = 0
+
+    def abandon(self, node: str) -> None:
+        self._gone.add(node)
 
 
 class FaultPlayer:

@@ -72,15 +72,16 @@ def run_experiment(
     is in the result.
     """
     ids = experiment.node_ids()
+    parameters = {**experiment.parameters, **(parameters or {})}
     refuse_unsupported(experiment, target)
     for node in ids:
         protocol.configure(node, ids, parameters)
     workload = experiment.workload(seed=seed)
     folder = RunFolder.create(
         folder_path,
-        make_manifest(experiment, protocol, target, seed, workload, parameters or {}, command),
+        make_manifest(experiment, protocol, target, seed, workload, parameters, command),
     )
-    run = Run(experiment, protocol, workload, folder, seed, parameters or {}, progress)
+    run = Run(experiment, protocol, workload, folder, seed, parameters, progress)
     failure: str | None = None
     interrupted = False
     try:

@@ -31,6 +31,7 @@ def check_run(folder: RunFolder) -> Verdict:
     manifest = folder.manifest()
     records = folder.operations()
     faults = folder.faults()
+    gone = folder.gone()
     cut = folder.cut_short()
     columns = Columns.from_records(records)
 
@@ -42,7 +43,7 @@ def check_run(folder: RunFolder) -> Verdict:
     healed = [fault.healed_ns for fault in faults if fault.healed_ns is not None]
     convergence = check_convergence(
         records,
-        manifest.nodes,
+        [node for node in manifest.nodes if node not in gone],
         healed_ns=max(healed, default=None),
         last_stale_ns=int(columns.invoked[stale.rows].max()) if len(stale.rows) else None,
         history_is_cut=cut,

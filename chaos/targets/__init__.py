@@ -60,6 +60,12 @@ class Run:
         """The keys of the workload."""
         return [f"k{number}" for number in range(self.workload.keys)]
 
+    @property
+    def left(self) -> list[str]:
+        """The nodes that were not crashed for good."""
+        gone = self.folder.gone()
+        return [node for node in self.experiment.node_ids() if node not in gone]
+
     def update_manifest(self, **changes: Any) -> None:
         """Replace fields of the manifest."""
         self.folder.write_manifest(msgspec.structs.replace(self.folder.manifest(), **changes))

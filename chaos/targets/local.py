@@ -249,6 +249,9 @@ class LocalCluster:
                 raise TargetFailed(str(error)) from None
         self._tell(node, "restarted")
 
+    def abandon(self, node: str) -> None:
+        """The nemesis keeps from restarting it."""
+
     def _tell(self, node: str, name: str) -> None:
         if self._record is not None:
             now = time.monotonic_ns()
@@ -298,9 +301,9 @@ def conduct(run: Run) -> str | None:
         run.update_manifest(notes=list(cluster.notes), versions=_versions(cluster))
         failure = _load_and_faults(run, cluster)
         run.progress.phase("read every key at every node")
-        if cluster.monitor.converged(nodes, CONVERGENCE_TIMEOUT_S) is None and failure is None:
+        if cluster.monitor.converged(run.left, CONVERGENCE_TIMEOUT_S) is None and failure is None:
             failure = "a node did not answer after the load"
-        final_reads(cluster.cluster_file, run.keys, folder)
+        final_reads(cluster.cluster_file, run.left, run.keys, folder)
         cluster.check()
     cluster.discard_data()
     return failure

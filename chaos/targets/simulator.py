@@ -83,6 +83,7 @@ class SimulatedCluster:
             timing=TIMING,
         )
         self.links = SimulatedLinks(self.cluster)
+        self._run = run
         self._folder = run.folder
         self._clients: dict[str, Callable[[Reply], None]] = {}
         self._random = self.cluster.rng("client network").random
@@ -127,8 +128,8 @@ class SimulatedCluster:
         return all(probe.get("ready") for probe in probes) and len(leaders) == 1
 
     def converged(self) -> bool:
-        """Whether all nodes are up and hold the same."""
-        return len(self.cluster.states()) == len(self.nodes) and self.cluster.converged()
+        """Whether all nodes that are not gone for good are up, and hold the same."""
+        return len(self.cluster.states()) == len(self._run.left) and self.cluster.converged()
 
     # --- what the nemesis does ---
 
@@ -147,6 +148,9 @@ class SimulatedCluster:
         self._tell_marks()
         self.cluster.restart(node)
         self._tell(node, "restarted")
+
+    def abandon(self, node: str) -> None:
+        """The nemesis keeps from restarting it."""
 
     # --- between clients and nodes ---
 
@@ -356,7 +360,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
 def _final_reads(run: Run, cluster: SimulatedCluster) -> None:
     """As `chaos.final_reads`, under virtual time."""
     start_ns = cluster.now_ns()
-    reads = final_reads.planned_reads(cluster.nodes, run.keys)
+    reads = final_reads.planned_reads(run.left, run.keys)
     path = run.folder.history_dir / f"{final_reads.NAME}.jsonl"
     with HistoryWriter(path) as history:
         client = _SimulatedClient(cluster, final_reads.NAME, history, timeout_s=FINAL_TIMEOUT_S)
