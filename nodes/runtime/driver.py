@@ -25,6 +25,7 @@ import structlog
 
 from nodes import registry
 from nodes.codec import (
+    MAX_FRAME_BYTES,
     BadFrame,
     Codec,
     WriteCodec,
@@ -306,8 +307,29 @@ class Driver:
             return
         if command.get("cmd") == "digest":
             self._tell("digest", details=self._digest())
+        elif command.get("cmd") == "admin":
+            try:
+                message = self._admin_message(command.get("message"))
+            except ValueError as error:
+                self._count("bad_control", str(error))
+                return
+            self.feed(Message(self.settings.node, message))
         else:
             self._count("bad_control", f"unknown command {str(command.get('cmd'))[:40]!r}")
+
+    def _admin_message(self, given: Any) -> Any:
+        """A message of the protocol, given as JSON: ``type`` and all its fields by name. Raises
+        ValueError."""
+        fields = dict(given) if isinstance(given, dict) else {}
+        name = fields.pop("type", None)
+        types = {kind.__name__: kind for kind in self.replica.MESSAGES}
+        kind = types.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise ValueError(f"{self.protocol.name} has no message {str(name)[:40]!r}")
+        if fields.keys() != set(kind.__struct_fields__):
+            raise ValueError(f"a {name} has {', '.join(kind.__struct_fields__)}")
+        values = [fields[field] for field in kind.__struct_fields__]
+        return msgspec.convert([name, *values], kind)  # Its ValidationError is a ValueError.
 
     # --- effects ---
 
@@ -422,10 +444,26 @@ class Driver:
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
     ) -> None:
         for start in range(0, len(messages), _MAX_MESSAGES_PER_FRAME):
-            frame = codec.encode(messages[start : start + _MAX_MESSAGES_PER_FRAME])
+            self._publish_frames(
+                connection, topic, codec, messages[start : start + _MAX_MESSAGES_PER_FRAME]
+            )
+
+    def _publish_frames(
+        self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
+    ) -> None:
+        """One frame, or as few halves of it as the receiver takes."""
+        frame = codec.encode(messages)
+        if len(frame) <= MAX_FRAME_BYTES:
             if connection.publish(topic, frame):
                 self._add("frames_sent")
                 self._add("bytes_sent", len(frame))
+        elif len(messages) == 1:
+            kind = type(messages[0]).__name__
+            self._count("too_large_to_send", f"{kind} of {len(frame)} bytes for {topic}")
+        else:
+            middle = len(messages) // 2
+            self._publish_frames(connection, topic, codec, messages[:middle])
+            self._publish_frames(connection, topic, codec, messages[middle:])
 
     # --- what the node tells of itself ---
 
