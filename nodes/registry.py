@@ -86,12 +86,23 @@ def register(protocol: Protocol) -> None:
 
 
 def get(name: str) -> Protocol:
-    """The protocol of that name. Raises InvalidConfiguration that lists the known ones."""
+    """The protocol of that name, or the first one of a file, if it is the path of one (``my.py``).
+    Raises InvalidConfiguration that lists the known ones."""
+    if name.endswith(".py"):
+        return load_file(name)[0]
     try:
         return PROTOCOLS[name] if name in PROTOCOLS else INTERNAL[name]
     except KeyError:
         known = ", ".join(sorted(PROTOCOLS))
         raise InvalidConfiguration(f"unknown protocol {name!r}; known: {known}") from None
+
+
+def findable_name(protocol: Protocol) -> str:
+    """What `get` finds the protocol by in another process: its name, or the path of its file."""
+    for file, protocols in _LOADED.items():
+        if protocols[0] is protocol:
+            return str(file)
+    return protocol.name
 
 
 def load_file(path: str | Path) -> tuple[Protocol, ...]:
@@ -138,6 +149,7 @@ __all__ = [
     "Model",
     "Parameters",
     "Protocol",
+    "findable_name",
     "get",
     "load_file",
     "node_ids",
