@@ -23,7 +23,7 @@ demo: setup ## Compare the protocols under faults; prints the table and where th
 	@$(BIN)/capbench compare --preset quick
 
 test: setup ## All tests, with a real broker, Toxiproxy, node processes and Locust.
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup ## Lint, format, types and import rules; changes nothing.
 	$(BIN)/ruff check
