@@ -21,6 +21,7 @@ DEFAULT_SEEDS = 1000
 DEFAULT_BUG_SEEDS = 400
 SHOWN_ALARMS = 5
 SHOWN_CHARACTERS = 600
+BUG_TABLE_WIDTH = 110
 RESULTS = Path("results") / "simulate"
 
 Jobs = Annotated[int | None, typer.Option(help="Processes. [default: one per core]")]
@@ -113,7 +114,7 @@ def bugs_command(
     if json:
         _print_json(result.bugs)
     else:
-        Console().print(_bug_table(result.bugs))
+        Console(width=max(Console().width, BUG_TABLE_WIDTH)).print(_bug_table(result.bugs))
         caught = sum(row.caught for row in result.bugs)
         print(f"{caught} of {len(result.bugs)} bugs caught")
     missed = any(not row.caught for row in result.bugs)
@@ -205,7 +206,7 @@ def _bug_table(rows: list[Any]) -> Any:
 
     table = Table(box=None, title="planted bugs", title_justify="left")
     for column in ("bug", "protocol", "caught", "check"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for column in ("CPU s per catch", "seeds tried"):
         table.add_column(column, justify="right")
     for row in rows:

@@ -1,0 +1,355 @@
+"""The simulated target: the experiments of the local one, under virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.history import OperationRecord
+from bench.run_folder import RunFolder
+from bench.workload import plan
+from chaos.experiment import Experiment, load, validate
+from chaos.runner import RunResult, run_experiment
+from chaos.targets import Run, Unsupported, refuse_unsupported
+from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
+from nodes import registry
+from nodes.effects import Operation, Reply, Request
+from nodes.protocols.raft import Raft
+from reports.metrics import summarise
+from reports.render import write_report
+from tests.chaos.test_simulate import capbench
+
+EXPERIMENT: dict[str, Any] = {
+    "title": "Short",
+    "shows": "What a test needs.",
+    "protocols": ["raft"],
+    "nodes": 5,
+    "seed": 7,
+    "workload": {
+        "arrival": {"open_loop": "200/s"},
+        "keys": {"count": 10},
+        "mix": {"read": 50, "write": 40, "cas": 10},
+        "timeout": "500ms",
+    },
+    "duration": "4s",
+}
+
+
+class Quiet:
+    def phase(self, text: str) -> None:
+        pass
+
+    def tick(self, done: float, total: float) -> None:
+        pass
+
+
+def experiment(*schedule: dict[str, Any], **changes: Any) -> Experiment:
+    data = {**EXPERIMENT, **changes, "schedule": list(schedule)}
+    return validate(data, source="test", name="short")
+
+
+def simulated(
+    path: Path, wanted: Experiment, protocol: str = "raft", seed: int = 7
+) -> tuple[RunResult, RunFolder]:
+    result = run_experiment(
+        wanted,
+        registry.get(protocol),
+        folder_path=path,
+        seed=seed,
+        progress=Quiet(),
+        target="sim",
+    )
+    return result, RunFolder(path)
+
+
+def during(folder: RunFolder, number: int = 0) -> list[OperationRecord]:
+    """What was wanted while a fault was on."""
+    fault = folder.faults()[number]
+    assert fault.applied_ns is not None
+    assert fault.healed_ns is not None
+    return [
+        record
+        for record in folder.operations()
+        if record.intended_ns is not None
+        and fault.applied_ns <= record.intended_ns < fault.healed_ns
+    ]
+
+
+# --- the same experiment ---
+
+
+def test_a_run_looks_like_any_other_run_and_is_marked_as_simulated(tmp_path: Path) -> None:
+    wanted = experiment({"at": "1s", "for": "1500ms", "fault": "partition", "groups": "halves"})
+    result, folder = simulated(tmp_path / "run", wanted)
+    assert result.failure is None
+    assert result.verdict is not None
+    assert result.verdict.verdict == "valid"
+    assert result.verdict.converged is True
+    manifest = folder.manifest()
+    assert (manifest.target, manifest.simulated, manifest.complete) == ("sim", True, True)
+    assert {record.kind for record in folder.node_records()} == {"status", "event"}
+    assert {record.node for record in folder.node_records()} == set(wanted.node_ids())
+    finals = [r for r in folder.operations() if r.process.startswith("final")]
+    assert len(finals) == 5 * 10
+    assert {r.outcome for r in finals} == {"ok"}
+    (summary,) = [load for load in folder.loads() if load.client == CLIENT]
+    assert summary.intended == summary.invoked == len(folder.operations()) - len(finals)
+
+    assert summarise(folder).simulated is True
+    page = tmp_path / "report.html"
+    write_report([folder.path], page)
+    assert "ok op/s (simulated)" in page.read_text()
+
+
+def test_the_workload_is_the_plan_of_the_local_target(tmp_path: Path) -> None:
+    wanted = experiment()
+    _, folder = simulated(tmp_path / "run", wanted, seed=11)
+    start_ns = folder.manifest().load_started_ns
+    assert start_ns is not None
+    records = [r for r in folder.operations() if not r.process.startswith("final")]
+    told = {
+        r.id: (r.op, r.key, r.node, None if r.op == "read" else r.value, r.intended_ns)
+        for r in records
+    }
+    planned = {}
+    for p in plan(wanted.workload(seed=11), wanted.node_ids()):
+        assert p.intended_ns is not None
+        planned[p.id] = (p.op, p.key, p.node, p.value, start_ns + p.intended_ns)
+    assert told == planned
+    assert all(r.process.startswith("load-1.p") for r in records)
+
+
+def test_the_same_seed_gives_the_same_bytes_in_other_processes(tmp_path: Path) -> None:
+    arguments = ("run", "leader-partition", "-p", "raft", "--target", "sim", "--json")
+    folders = []
+    for hash_seed, out in ((1, "one"), (2, "two")):
+        code, said, err = capbench(*arguments, "--out", out, cwd=tmp_path, hash_seed=hash_seed)
+        assert code == 0, err
+        (summary,) = msgspec.json.decode(said)["runs"]
+        assert (summary["simulated"], summary["verdict"]) == (True, "valid")
+        folders.append(tmp_path / summary["folder"])
+    one, two = folders
+    names = [f"history/{CLIENT}.jsonl", "history/final.jsonl", "faults.jsonl", "workload.json"]
+    names += [f"load/{CLIENT}.json", *(f"nodes/n{n}.jsonl" for n in range(1, 6))]
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes() != b"", name
+
+
+def test_another_seed_gives_another_history(tmp_path: Path) -> None:
+    histories = []
+    for seed in (1, 2):
+        _, folder = simulated(tmp_path / str(seed), experiment(), seed=seed)
+        histories.append((folder.history_dir / f"{CLIENT}.jsonl").read_bytes())
+    assert histories[0] != histories[1]
+
+
+# --- faults ---
+
+
+def test_a_leader_that_is_cut_off_serves_nobody_and_the_others_elect_another(
+    tmp_path: Path,
+) -> None:
+    wanted = experiment({"at": "1s", "for": "2s", "fault": "partition", "groups": "leader-alone"})
+    result, folder = simulated(tmp_path / "run", wanted)
+    (fault,) = folder.faults()
+    start_ns = folder.manifest().load_started_ns
+    assert start_ns is not None
+    assert fault.started_ns == fault.applied_ns == fault.planned_ns == start_ns + 1_000_000_000
+    assert fault.healed_ns == fault.planned_heal_ns == start_ns + 3_000_000_000
+    assert fault.groups is not None
+    (alone,), others = fault.groups
+    leaders = [r for r in folder.node_records() if r.name == "become_leader"]
+    assert [r.node for r in leaders if r.t_ns < fault.started_ns][-1] == alone
+    assert next(r.node for r in leaders if r.t_ns > fault.started_ns) in others
+    # Elected by then, and with no answer before the heal.
+    late = [
+        record
+        for record in during(folder)
+        if fault.started_ns + 900_000_000 < record.invoked_ns < fault.healed_ns - 500_000_000
+    ]
+    assert {r.outcome for r in late if r.node == alone} == {"info"}
+    assert {r.outcome for r in late if r.node in others} == {"ok"}
+    assert result.verdict is not None
+    assert result.verdict.measured_model == "linearizable"
+
+
+def test_gossip_answers_on_both_sides(tmp_path: Path) -> None:
+    wanted = experiment(
+        {"at": "1s", "for": "2s", "fault": "partition", "groups": "halves"},
+        workload={**EXPERIMENT["workload"], "mix": {"read": 50, "write": 50}},
+    )
+    result, folder = simulated(tmp_path / "run", wanted, "gossip")
+    assert {r.outcome for r in during(folder)} == {"ok"}
+    assert result.verdict is not None
+    assert result.verdict.verdict == "valid"
+    assert result.verdict.measured_model != "linearizable"
+
+
+def test_faults_choose_by_the_seed_as_at_the_local_target(tmp_path: Path) -> None:
+    entry = {"at": "1s", "for": "1s", "fault": "partition", "groups": "halves"}
+    sides = {}
+    for seed in (1, 2, 3):
+        _, folder = simulated(tmp_path / str(seed), experiment(entry), seed=seed)
+        sides[seed] = folder.faults()[0].groups
+    again, folder = simulated(tmp_path / "again", experiment(entry), "gossip", seed=2)
+    assert folder.faults()[0].groups == sides[2], "whatever the protocol"
+    assert len({str(groups) for groups in sides.values()}) > 1
+    assert again.failure is None
+
+
+def test_nodes_that_were_killed_come_back_with_what_was_acknowledged(tmp_path: Path) -> None:
+    wanted = experiment({"at": "1s", "for": "1s", "fault": "crash", "nodes": "all"})
+    result, folder = simulated(tmp_path / "run", wanted)
+    names = [r.name for r in folder.node_records() if r.node == "n3"]
+    assert names.index("killed") < names.index("restarted")
+    assert {r.outcome for r in during(folder)} == {"info"}
+    assert result.verdict is not None
+    assert result.verdict.verdict == "valid"
+    assert any(r.outcome == "ok" and r.op == "write" for r in folder.operations())
+
+
+def test_latency_between_nodes_is_felt_while_it_lasts(tmp_path: Path) -> None:
+    wanted = experiment({"at": "1s", "for": "2s", "fault": "latency", "latency_ms": 40})
+    _, folder = simulated(tmp_path / "run", wanted)
+    fault = folder.faults()[0]
+    assert fault.started_ns is not None
+    assert fault.healed_ns is not None
+
+    def took_ms(records: Sequence[OperationRecord]) -> list[float]:
+        return [(r.completed_ns - r.invoked_ns) / 1e6 for r in records if r.completed_ns]
+
+    writes = [r for r in folder.operations() if r.op == "write"]
+    before = [r for r in writes if (r.completed_ns or 0) < fault.started_ns]
+    slow = [
+        record
+        for record in writes
+        if record.invoked_ns >= fault.started_ns
+        and fault.healed_ns > (record.completed_ns or fault.healed_ns)
+    ]
+    assert min(took_ms(slow)) > 79, "to another node and back"
+    assert max(took_ms(before)) < 79
+
+
+def test_between_two_partitions_back_to_back_there_is_no_moment_without_one(
+    tmp_path: Path,
+) -> None:
+    wanted = experiment(
+        {"at": "1s", "for": "1s", "fault": "partition", "groups": "isolate", "node": "n1"},
+        {"at": "2s", "for": "1s", "fault": "partition", "groups": "isolate", "node": "n1"},
+    )
+    _, folder = simulated(tmp_path / "run", wanted)
+    assert {r.outcome for r in [*during(folder, 0), *during(folder, 1)] if r.node == "n1"} <= {
+        "info",
+        "ok",
+    }
+    one, two = folder.faults()
+    lines = folder.faults_path.read_text().splitlines()
+    told = [msgspec.json.decode(line) for line in lines]
+    assert [(t["number"], t["healed_ns"] is not None) for t in told] == [
+        (0, False),
+        (1, False),
+        (0, True),
+        (1, True),
+    ]
+    assert one.healed_ns == two.started_ns
+
+
+def make_cluster(path: Path, wanted: Experiment) -> SimulatedCluster:
+    protocol = registry.get("gossip")
+    workload = wanted.workload()
+    folder = RunFolder(path)
+    folder.nodes_dir.mkdir(parents=True)
+    return SimulatedCluster(Run(wanted, protocol, workload, folder, 1, {}, Quiet()))
+
+
+@pytest.mark.parametrize(("link", "is_applied"), [((GROUP, "n1"), False), (("n1", GROUP), True)])
+def test_a_lost_request_is_not_applied_and_one_with_a_lost_reply_is(
+    link: tuple[str, str], is_applied: bool, tmp_path: Path
+) -> None:
+    cluster = make_cluster(tmp_path, experiment())
+    replies: list[Reply] = []
+    cluster.connect("c", replies.append)
+
+    def write(sequence: int) -> None:
+        cluster.send("n1", Request("c", sequence, Operation("write", "k0", sequence)))
+        cluster.run_until(cluster.now_ns() + 100_000_000, lambda: False)
+
+    cluster.links.cut([link])
+    write(0)
+    assert replies == []
+    assert ("k0" in cluster.cluster.states()["n1"]) is is_applied
+    cluster.links.heal([link])
+    write(1)
+    assert [reply.sequence for reply in replies] == [1]
+
+
+# --- what goes wrong ---
+
+
+def test_an_operation_that_the_protocol_has_not_ends_fail(tmp_path: Path) -> None:
+    _, folder = simulated(tmp_path / "run", experiment(), "gossip")
+    refused = [r for r in folder.operations() if r.op == "cas"]
+    assert refused
+    assert {(r.outcome, r.error) for r in refused} == {("fail", "unsupported")}
+
+
+def test_operations_over_the_cap_are_dropped_and_counted(tmp_path: Path) -> None:
+    arrival = {"open_loop": "200/s", "in_flight": 5}
+    wanted = experiment(
+        {"at": "1s", "for": "2s", "fault": "crash", "nodes": "all"},
+        workload={**EXPERIMENT["workload"], "arrival": arrival},
+    )
+    _, folder = simulated(tmp_path / "run", wanted)
+    (summary,) = [load for load in folder.loads() if load.client == CLIENT]
+    assert summary.dropped == len(summary.dropped_intended_ns) > 100
+    assert summary.intended == summary.invoked + summary.dropped
+    assert summary.intended == len(list(plan(wanted.workload(), wanted.node_ids())))
+
+
+def test_a_replica_that_breaks_ends_the_run_and_the_history_counts_as_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(self: Raft, name: str) -> None:
+        if self.env.now() > deadline_s[self.id]:
+            raise AssertionError("it broke")
+        on_timer(self, name)
+
+    on_timer = Raft.on_timer
+    deadline_s: dict[str, float] = {}
+    build = Raft.__init__
+
+    def init(self: Raft, config: Any, env: Any, disk: Any) -> None:
+        deadline_s[config.node] = env.now() + 3
+        build(self, config, env, disk)
+
+    monkeypatch.setattr(Raft, "__init__", init)
+    monkeypatch.setattr(Raft, "on_timer", break_down)
+    result, folder = simulated(tmp_path / "run", experiment())
+    assert result.failure is not None
+    assert "AssertionError: it broke" in result.failure
+    assert folder.manifest().complete is False
+    assert result.failure in folder.manifest().notes
+    assert folder.operations() != []
+    assert result.verdict is not None
+    assert result.verdict.verdict == "unknown"
+
+
+def test_a_fault_that_the_target_has_not_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = experiment({"at": "1s", "for": "1s", "fault": "crash", "nodes": "all"})
+    fault = type(wanted.plan()[0].fault)
+    refuse_unsupported(wanted, "sim")
+    monkeypatch.setattr(fault, "TARGETS", frozenset({"local"}))
+    with pytest.raises(Unsupported, match=r"the target sim has no fault 'crash'; .* local"):
+        simulated(tmp_path / "run", wanted)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_catalogue_runs_in_the_simulator() -> None:
+    for name in ("healthy", "leader-partition", "latency-50ms"):
+        refuse_unsupported(load(name), "sim")
