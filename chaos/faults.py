@@ -13,105 +13,23 @@ A new fault is a subclass of `Fault` in `FAULTS`; see docs/ADDING_A_FAULT.md.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, get_args
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-Link: TypeAlias = tuple[str, str]
-TargetName: TypeAlias = Literal["sim", "local", "compose"]
-
-
-class LinkControl(Protocol):
-    """The links of a cluster; overlapping faults are counted (`chaos.links.LinkFaults`)."""
-
-    def cut(self, links: Iterable[Link]) -> None: ...
-    def heal(self, links: Iterable[Link]) -> None: ...
-    def add_latency(self, latency_ms: Mapping[Link, int]) -> None: ...
-    def remove_latency(self, latency_ms: Mapping[Link, int]) -> None: ...
-    def heal_all(self) -> None: ...
-
-
-class FaultContext(Protocol):
-    """What a fault may do to a cluster. Every method raises an exception if it could not be
-    done."""
-
-    @property
-    def nodes(self) -> Sequence[str]:
-        """All configured nodes, in their fixed order."""
-        ...
-
-    @property
-    def links(self) -> LinkControl:
-        """The directed links."""
-        ...
-
-    def leader(self) -> str | None:
-        """The node that leads now; None: there is none, or the protocol has none."""
-        ...
-
-    def crash(self, node: str) -> None:
-        """SIGKILL the node; it is gone when this returns. Nothing happens if it is gone already."""
-        ...
-
-    def restart(self, node: str) -> None:
-        """Start the node again on what its disk kept; does not wait until it serves."""
-        ...
-
-    def abandon(self, node: str) -> None:
-        """Never start the node again, whatever fault ends."""
-        ...
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What a fault does in this run. ``groups``: the sides of a partition, where it has sides.
-    ``nodes``: those it touches. ``links``: the directed links it touches. ``chosen_by``: for a
-    fault that picks a node, what picked it: ``leader``, or ``seed`` (also where no leader was to be
-    had)."""
-
-    groups: tuple[tuple[str, ...], ...] | None = None
-    nodes: tuple[str, ...] = ()
-    links: tuple[Link, ...] = ()
-    chosen_by: Literal["leader", "seed", "experiment"] = "experiment"
-
-
-class Fault(BaseModel):
-    """Base of all faults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fault: str
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local"})
-
-    @classmethod
-    def summary(cls) -> str:
-        """The fault in a line."""
-        return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
-
-    def parameters(self) -> dict[str, Any]:
-        """The fault's own fields, as JSON has them."""
-        return self.model_dump(mode="json", exclude={"fault"}, exclude_none=True)
-
-    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """What is wrong with the fault on a cluster of these nodes: (field, what would be
-        right)."""
-        return iter(())
-
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
-        """Turn names into nodes and links. Draws from ``rng`` the same number of times whatever the
-        cluster is like, so that equal seeds make equal choices."""
-        raise NotImplementedError
-
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
-        """Begin. Raises whatever the context raises."""
-        raise NotImplementedError
-
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
-        """End: also what was applied in part only. Raises whatever the context raises."""
-        raise NotImplementedError
-
+from chaos.fault import Fault, FaultContext, Resolved, TargetName, node_lists, one, sides
+from chaos.link_faults import (
+    Bandwidth,
+    Disconnect,
+    Flapping,
+    Jitter,
+    RepliesLost,
+    RequestsLost,
+    Stall,
+    Wan,
+)
+from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingRestart
 
 # --- partition ---------------------------------------------------------------------------------
 
@@ -185,30 +103,30 @@ class Partition(Fault):
         nodes = tuple(context.nodes)
         shuffled = rng.sample(nodes, len(nodes))
         if not isinstance(self.groups, str):
-            return _sides(self.groups, "experiment")
+            return sides(self.groups, "experiment")
         wanted = "leader" if self.groups == "leader-alone" else self.node
-        one, chosen_by = _one(context, wanted, shuffled[0])
-        others = tuple(node for node in nodes if node != one)
+        alone, chosen_by = one(context, wanted, shuffled[0])
+        others = tuple(node for node in nodes if node != alone)
         in_order = sorted(shuffled, key=nodes.index)
         majority = len(nodes) // 2 + 1
         large = tuple(sorted(shuffled[:majority], key=nodes.index))
         small = tuple(node for node in in_order if node not in large)
         match self.groups:
             case "leader-alone" | "isolate":
-                return _sides(((one,), others), chosen_by)
+                return sides(((alone,), others), chosen_by)
             case "halves":
-                return _sides((large, small), "seed")
+                return sides((large, small), "seed")
             case "mute":
-                return Resolved(None, (one,), tuple((one, o) for o in others), chosen_by)
+                return Resolved(None, (alone,), tuple((alone, o) for o in others), chosen_by)
             case "deaf":
-                return Resolved(None, (one,), tuple((o, one) for o in others), chosen_by)
+                return Resolved(None, (alone,), tuple((o, alone) for o in others), chosen_by)
             case "one-way":
                 cut = tuple((src, dst) for src in large for dst in small)
                 return Resolved(None, small, cut, "seed")
             case "bridge":
-                rest = [node for node in shuffled if node != one]
+                rest = [node for node in shuffled if node != alone]
                 middle = len(rest) // 2
-                halves = _sides((tuple(rest[:middle]), tuple(rest[middle:])), chosen_by)
+                halves = sides((tuple(rest[:middle]), tuple(rest[middle:])), chosen_by)
                 return Resolved(None, nodes, halves.links, chosen_by)
             case "majorities-ring":
                 reach = majority // 2  # so many neighbours on each side, and itself: a majority
@@ -244,7 +162,7 @@ class Latency(Fault):
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     links: Annotated[
         Literal["all"] | tuple[tuple[str, ...], ...],
-        BeforeValidator(lambda value: value if value == "all" else _node_lists(value)),
+        BeforeValidator(lambda value: value if value == "all" else node_lists(value)),
     ] = "all"
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -263,7 +181,7 @@ class Latency(Fault):
     def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
         """The links to slow."""
         groups = tuple((node,) for node in context.nodes) if self.links == "all" else self.links
-        between = _sides(groups, "experiment")
+        between = sides(groups, "experiment")
         return Resolved(None, between.nodes, between.links)
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
@@ -319,8 +237,8 @@ class Crash(Fault):
         shuffled = rng.sample(nodes, len(nodes))
         match self.nodes:
             case "leader":
-                one, chosen_by = _one(context, "leader", shuffled[0])
-                return Resolved(nodes=(one,), chosen_by=chosen_by)
+                leader, chosen_by = one(context, "leader", shuffled[0])
+                return Resolved(nodes=(leader,), chosen_by=chosen_by)
             case "random":
                 return Resolved(nodes=(shuffled[0],), chosen_by="seed")
             case "majority":
@@ -350,46 +268,26 @@ class Crash(Fault):
             raise failures[0]
 
 
-FAULTS: dict[str, type[Fault]] = {"crash": Crash, "latency": Latency, "partition": Partition}
+AnyFault = Annotated[
+    Bandwidth
+    | BrokerPause
+    | BrokerRestart
+    | Crash
+    | Disconnect
+    | Flapping
+    | Jitter
+    | Latency
+    | Partition
+    | Pause
+    | RepliesLost
+    | RequestsLost
+    | RollingRestart
+    | Stall
+    | Wan,
+    Field(discriminator="fault"),
+]
+
+FAULTS: dict[str, type[Fault]] = {
+    kind.model_fields["fault"].default: kind for kind in get_args(get_args(AnyFault)[0])
+}
 """Every fault by name."""
-
-AnyFault = Annotated[Crash | Latency | Partition, Field(discriminator="fault")]
-
-
-def _one(
-    context: FaultContext, wanted: str | None, by_seed: str
-) -> tuple[str, Literal["leader", "seed", "experiment"]]:
-    """The node that a fault picks, and what picked it."""
-    if wanted == "leader":
-        leader = context.leader()
-        return (leader, "leader") if leader is not None else (by_seed, "seed")
-    return (wanted, "experiment") if wanted is not None else (by_seed, "seed")
-
-
-def _sides(
-    groups: Sequence[Sequence[str]], chosen_by: Literal["leader", "seed", "experiment"]
-) -> Resolved:
-    """Groups whose nodes reach no node of another group."""
-    links = tuple(
-        (src, dst)
-        for group in groups
-        for other in groups
-        if other is not group
-        for src in group
-        for dst in other
-    )
-    return Resolved(
-        tuple(tuple(group) for group in groups),
-        tuple(node for group in groups for node in group),
-        links,
-        chosen_by,
-    )
-
-
-def _node_lists(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(group, list | tuple) and all(isinstance(node, str) for node in group)
-        for group in value
-    ):
-        raise ValueError("use all, or lists of nodes such as [[n1, n2], [n3]]")
-    return tuple(tuple(group) for group in value)

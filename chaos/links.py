@@ -36,15 +36,23 @@ before the server has forgotten it waits for good for a toxic that nobody reads 
 is wedged (seen within 30 rounds of heal and update under load, and never with the wait)."""
 
 
+UNLIMITED = 1_000_000
+"""Kilobytes a second: more than any link carries. A limit, once made, is never deleted, only raised
+(the delete can deadlock the server)."""
+
+
 class UnknownLink(ValueError):
     """A pair that is no link of this cluster."""
 
 
 class LinkState(msgspec.Struct, frozen=True):
-    """What lies on a link."""
+    """What lies on a link. ``rate_kb_per_s``: None is no limit, 0 a stall. ``closed``: no
+    connection is left or taken."""
 
     cut: bool = False
     latency_ms: int = 0
+    rate_kb_per_s: int | None = None
+    closed: bool = False
 
 
 class LinkFaults:
@@ -57,6 +65,8 @@ class LinkFaults:
         self._lock = threading.RLock()
         self._cuts: Counter[Link] = Counter()
         self._latency_ms: Counter[Link] = Counter()
+        self._rates: dict[Link, list[int]] = {link: [] for link in self.links}
+        self._closed: Counter[Link] = Counter()
 
     def cut(self, links: Iterable[Link]) -> None:
         """One more fault cuts these links."""
@@ -88,16 +98,57 @@ class LinkFaults:
                 self._latency_ms[link] = max(0, self._latency_ms[link] - added_ms)
             self.apply(links)
 
+    def limit(self, links: Iterable[Link], rate_kb_per_s: int) -> None:
+        """One more fault limits these links, to kilobytes a second (0: nothing passes); the lowest
+        limit counts."""
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                self._rates[link].append(rate_kb_per_s)
+            self.apply(links)
+
+    def unlimit(self, links: Iterable[Link], rate_kb_per_s: int) -> None:
+        """Take back what `limit` did."""
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                if rate_kb_per_s in self._rates[link]:
+                    self._rates[link].remove(rate_kb_per_s)
+            self.apply(links)
+
+    def close(self, links: Iterable[Link]) -> None:
+        """One more fault keeps the connections of these links closed."""
+        links = self._checked(links)
+        with self._lock:
+            self._closed.update(links)
+            self.apply(links)
+
+    def reopen(self, links: Iterable[Link]) -> None:
+        """One fault fewer does; those that no other fault closes take connections again."""
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                self._closed[link] = max(0, self._closed[link] - 1)
+            self.apply(links)
+
     def heal_all(self) -> None:
         """No fault is on any link, however many there were."""
         with self._lock:
             self._cuts.clear()
             self._latency_ms.clear()
+            self._closed.clear()
+            for rates in self._rates.values():
+                rates.clear()
             self.apply(self.links)
 
     def wanted(self, link: Link) -> LinkState:
         """What should lie on the link now."""
-        return LinkState(self._cuts[link] > 0, self._latency_ms[link])
+        return LinkState(
+            self._cuts[link] > 0,
+            self._latency_ms[link],
+            min(self._rates[link], default=None),
+            self._closed[link] > 0,
+        )
 
     def apply(self, links: Sequence[Link]) -> None:
         """Make these links what `wanted` says. A target overrides it. It tries all of them before
@@ -116,8 +167,8 @@ class Links(LinkFaults):
     """The links of a live cluster, each through a Toxiproxy proxy of its own.
 
     ``ports``: one for each of `count` links, in order, all on 127.0.0.1. Faults never use
-    ``/reset`` and never disable a proxy: the first can deadlock the server, the second closes
-    connections, which a partition does not do.
+    ``/reset``, which can deadlock the server, and disable a proxy only to close its connections,
+    which a partition does not do.
     """
 
     def __init__(
@@ -186,7 +237,13 @@ class Links(LinkFaults):
                 raise ToxiproxyError(f"the proxy {proxy.name} is gone")
             toxics = {toxic.name: toxic for toxic in there[proxy.name].toxics}
             latency = toxics["latency"].attributes["latency"] if "latency" in toxics else 0
-            state[link] = LinkState("cut" in toxics, latency)
+            rate = toxics["rate"].attributes["rate"] if "rate" in toxics else UNLIMITED
+            state[link] = LinkState(
+                "cut" in toxics,
+                latency,
+                None if rate == UNLIMITED else rate,
+                not there[proxy.name].enabled,
+            )
         return state
 
     def apply(self, links: Sequence[Link]) -> None:
@@ -211,12 +268,26 @@ class Links(LinkFaults):
         # The latency first, since after the heal it would have to wait.
         if before is None or wanted.latency_ms != before.latency_ms:
             self._toxiproxy.update_toxic(proxy, "latency", {"latency": wanted.latency_ms})
+        if wanted.rate_kb_per_s != (before.rate_kb_per_s if before else None):
+            self._limit(proxy, wanted.rate_kb_per_s)
+        if wanted.closed != (before.closed if before else False):
+            self._toxiproxy.enable(proxy, enabled=not wanted.closed)
+            self._healed_at[proxy] = time.monotonic()  # it closes connections too
+            if wanted.cut != (before.cut if before else None):
+                time.sleep(SETTLE_S)
         if before is not None and wanted.cut == before.cut:
             return
         if wanted.cut:
             self._toxiproxy.cut(proxy)
         elif self._toxiproxy.heal(proxy):
             self._healed_at[proxy] = time.monotonic()
+
+    def _limit(self, proxy: str, rate_kb_per_s: int | None) -> None:
+        rate = {"rate": UNLIMITED if rate_kb_per_s is None else rate_kb_per_s}
+        toxic = Toxic(name="rate", type="bandwidth", stream="upstream", attributes=rate)
+        # What is there already is left as it is.
+        self._toxiproxy.add_toxic(proxy, toxic)
+        self._toxiproxy.update_toxic(proxy, "rate", rate)
 
 
 def link_names(nodes: Sequence[str], groups: Sequence[str]) -> dict[Link, str]:

@@ -13,10 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 from bench.run_folder import FaultRecord, RunFolder
-from chaos.faults import Fault, FaultContext, LinkControl, Resolved
+from chaos.fault import Fault, FaultContext, Resolved
 
 
 @dataclass(frozen=True)
@@ -30,43 +32,89 @@ class PlannedFault:
     fault: Fault
 
 
-class _Counted:
+class _Counted(FaultContext):
     """The context as faults that overlap see it: a node is restarted when the last fault that
-    crashed it ends. (Links are counted where they are.)"""
+    crashed it ends, and goes on when the last one that paused it does; so does the broker. (Links
+    are counted where they are.)"""
 
     def __init__(self, context: FaultContext) -> None:
         self._context = context
-        self._crashes: Counter[str] = Counter()
+        self._on: Counter[tuple[str, str]] = Counter()
         self._gone: set[str] = set()
 
-    @property
-    def nodes(self) -> Sequence[str]:
-        return self._context.nodes
-
-    @property
-    def links(self) -> LinkControl:
-        return self._context.links
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
     def leader(self) -> str | None:
         return self._context.leader()
 
     def crash(self, node: str) -> None:
-        self._crashes[node] += 1
+        self._on["crash", node] += 1
         self._context.crash(node)
 
     def restart(self, node: str) -> None:
-        if self._crashes[node] == 1 and node not in self._gone:
-            self._context.restart(node)
-        self._crashes[node] = max(0, self._crashes[node] - 1)
-
-    def restart_all(self) -> None:
-        for node in [node for node, count in self._crashes.items() if count > 0]:
-            if node not in self._gone:
-                self._context.restart(node)
-            self._crashes[node] = 0
+        if node not in self._gone:
+            self._end("crash", node, partial(self._context.restart, node))
 
     def abandon(self, node: str) -> None:
         self._gone.add(node)
+
+    def pause(self, node: str) -> None:
+        self._on["pause", node] += 1
+        self._context.pause(node)
+
+    def resume(self, node: str) -> None:
+        self._end("pause", node, partial(self._context.resume, node))
+
+    def crash_broker(self) -> None:
+        self._on["crash", _BROKER] += 1
+        self._context.crash_broker()
+
+    def restart_broker(self) -> None:
+        self._end("crash", _BROKER, self._context.restart_broker)
+
+    def pause_broker(self) -> None:
+        self._on["pause", _BROKER] += 1
+        self._context.pause_broker()
+
+    def resume_broker(self) -> None:
+        self._end("pause", _BROKER, self._context.resume_broker)
+
+    def end_all(self) -> None:
+        """The broker first, since nothing works without it. All are tried; the first failure is
+        raised."""
+        failures: list[Exception] = []
+        for what, whom in sorted(self._on, key=lambda each: each[1] != _BROKER):
+            if self._on[what, whom] == 0:
+                continue
+            self._on[what, whom] = 0
+            try:
+                self._undo(what, whom)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _undo(self, what: str, whom: str) -> None:
+        match what, whom:
+            case "crash", "broker":
+                self._context.restart_broker()
+            case "pause", "broker":
+                self._context.resume_broker()
+            case "crash", node:
+                if node not in self._gone:
+                    self._context.restart(node)
+            case "pause", node:
+                self._context.resume(node)
+
+    def _end(self, what: str, whom: str, end: Callable[[], None]) -> None:
+        # The count falls only once it worked: what failed is tried again at the end.
+        if self._on[what, whom] == 1:
+            end()
+        self._on[what, whom] = max(0, self._on[what, whom] - 1)
+
+
+_BROKER = "broker"
 
 
 class FaultPlayer:
@@ -136,6 +184,8 @@ class FaultPlayer:
             record.nodes = list(resolved.nodes)
             record.links = list(resolved.links)
             record.parameters["chosen_by"] = resolved.chosen_by
+            if resolved.seed is not None:
+                record.parameters["seed"] = resolved.seed
             self._active[number] = resolved
             planned.fault.apply(self._context, resolved)
         except Exception as error:
@@ -146,6 +196,26 @@ class FaultPlayer:
         record.applied_ns = self._now_ns()
         self._record(record)
         return True
+
+    def beats(self, number: int) -> Sequence[float]:
+        """When `beat` shall be called for a fault that is on: seconds after its planned begin."""
+        planned = self._schedule[number]
+        for_s = planned.heal_at_s - planned.at_s
+        return planned.fault.beats(self._active[number], for_s)
+
+    def beat(self, number: int, beat: int) -> None:
+        """A fault that changes while it is on does its next step. Nothing happens once it ended."""
+        resolved = self._active.get(number)
+        if resolved is None:
+            return
+        try:
+            fault = self._schedule[number].fault
+            self._active[number] = fault.beat(self._context, resolved, beat)
+        except Exception as error:
+            record = self._records[number]
+            reason = f"step {beat} failed: {_line(error)}"
+            record.error = f"{record.error}; {reason}" if record.error else reason
+            self._fault_failed(f"{record.fault} (fault {number}) {reason}")
 
     def end(self, number: int) -> None:
         """Heal a fault. It is recorded, whether that worked or not."""
@@ -167,7 +237,7 @@ class FaultPlayer:
         for number in list(self._active):
             self.end(number)
         # Once more from the ground up, for whatever an undo that failed has left.
-        for last_resort in (self._context.links.heal_all, self._context.restart_all):
+        for last_resort in (self._context.links.heal_all, self._context.end_all):
             try:
                 last_resort()
             except Exception as error:
@@ -183,6 +253,9 @@ class FaultPlayer:
 
     def _fault_failed(self, message: str) -> None:
         self.errors.append(message)
+
+
+_BEGIN, _BEAT, _END = 0, 1, 2
 
 
 class Nemesis(FaultPlayer):
@@ -236,19 +309,24 @@ class Nemesis(FaultPlayer):
     # --- the thread
 
     def _play(self, start_ns: int) -> None:
-        # (when, 0: begin / 1: end, number)
-        events = [(_at(start_ns, p.at_s), 0, p.number) for p in self._schedule.values()]
+        # (when, _BEGIN / _BEAT / _END, number, beat)
+        events = [(_at(start_ns, p.at_s), _BEGIN, p.number, 0) for p in self._schedule.values()]
         heapq.heapify(events)
         try:
             while events:
-                when_ns, ends, number = heapq.heappop(events)
+                when_ns, kind, number, beat = heapq.heappop(events)
                 if self._stop.wait(max(0, when_ns - time.monotonic_ns()) / 1e9):
                     return
-                if ends:
+                if kind == _END:
                     self.end(number)
+                elif kind == _BEAT:
+                    self.beat(number, beat)
                 elif self.begin(number, start_ns):
-                    heal_ns = _at(start_ns, self._schedule[number].heal_at_s)
-                    heapq.heappush(events, (heal_ns, 1, number))
+                    planned = self._schedule[number]
+                    for i, offset_s in enumerate(self.beats(number)):
+                        at_ns = _at(start_ns, planned.at_s + offset_s)
+                        heapq.heappush(events, (at_ns, _BEAT, number, i))
+                    heapq.heappush(events, (_at(start_ns, planned.heal_at_s), _END, number, 0))
         except Exception as error:  # nothing may keep what is on from being healed
             self._fault_failed(f"nemesis: {_line(error)}")
         finally:

@@ -10,6 +10,7 @@ one, Ctrl-C reaches only us, and we decide what to stop in which order."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -115,6 +116,18 @@ class ProcessGroup:
             self._killed.add(name)
             child.kill()
             child.wait()
+
+    def signal(self, name: str, number: signal.Signals) -> bool:
+        """Send a signal to the child; False if it is gone. Raises ProcessError for a name that was
+        never started."""
+        with self._lock:
+            child = self._children.get(name)
+            if child is None:
+                raise ProcessError(f"cannot signal {name}: there is no such process")
+            if child.poll() is not None:
+                return False
+            child.send_signal(number)
+            return True
 
     def ended(self) -> dict[str, int]:
         """The children that ended on their own, and their exit codes (negative: by that signal)."""
@@ -236,6 +249,7 @@ class _PortBlock:
                 lock_file.close()
                 continue
             self._lock_file = lock_file
+            atexit.register(lock_file.close)
             self._ports = list(range(first, first + BLOCK))
             return
         raise NoFreePorts(f"every block of ports is locked; see {directory}")

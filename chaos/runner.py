@@ -21,7 +21,7 @@ from bench.checkers import check_run
 from bench.run_folder import Manifest, RunFolder, Verdict
 from bench.workload import Workload
 from chaos.experiment import Experiment
-from chaos.faults import TargetName
+from chaos.fault import TargetName
 from chaos.targets import Progress, Run, TargetFailed, local, refuse_unsupported, simulator
 from nodes.registry import Protocol as ReplicationProtocol
 

@@ -191,6 +191,10 @@ class Toxiproxy:
         Raises ToxiproxyError."""
         return self.remove_toxic(proxy, "cut")
 
+    def enable(self, proxy: str, *, enabled: bool) -> None:
+        """Listen again, or stop listening and close all connections. Raises ToxiproxyError."""
+        self._call("POST", f"/proxies/{proxy}", {"enabled": enabled})
+
     # --- the wire
 
     def _call(self, method: str, path: str, body: Any = None) -> requests.Response:

@@ -17,7 +17,7 @@ import msgspec
 from bench.run_folder import RunFolder
 from bench.workload import Workload
 from chaos.experiment import Experiment
-from chaos.faults import TargetName
+from chaos.fault import TargetName
 from nodes.registry import Protocol as ReplicationProtocol
 
 CONVERGENCE_TIMEOUT_S = 15.0

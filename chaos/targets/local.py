@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import msgspec
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.run_folder import NodeRecord
 from chaos.broker import NoBroker, broker_command, find_mosquitto
+from chaos.fault import FaultContext
 from chaos.final_reads import final_reads
 from chaos.links import Links
 from chaos.monitor import BrokerSilent, Monitor
@@ -28,7 +30,7 @@ from chaos.nemesis import Nemesis
 from chaos.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
 from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
 from chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
-from nodes.registry import Protocol
+from nodes.registry import Protocol, findable_name
 from nodes.runtime.settings import Endpoint, NodeSettings
 
 GROUP = "load"
@@ -42,13 +44,15 @@ KEPT_TAIL_S = 10.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class LocalCluster:
+class LocalCluster(FaultContext):
     """A running cluster on this machine. Use as a context manager: whatever it started is gone
     after it, also after an exception, and also if this process is killed.
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
     what the nodes tell (from another thread). ``broker_port``: None picks a free one.
     """
+
+    links: Links
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class LocalCluster:
         seed: int = 0,
     ) -> None:
         self.nodes = nodes
+        self.clients = (GROUP,)
         self.rng = random.Random(f"local-{seed}")
         self.notes: list[str] = []
         self._protocol = protocol
@@ -180,7 +185,7 @@ class LocalCluster:
             cluster=self._cluster,
             node=node,
             nodes=list(self.nodes),
-            protocol=self._protocol.name,
+            protocol=findable_name(self._protocol),
             parameters=self._parameters,
             data_dir=str(self.data_path(node)),
             broker=_endpoint(self.broker),
@@ -249,8 +254,40 @@ class LocalCluster:
                 raise TargetFailed(str(error)) from None
         self._tell(node, "restarted")
 
-    def abandon(self, node: str) -> None:
-        """The nemesis keeps from restarting it."""
+    def pause(self, node: str) -> None:
+        """SIGSTOP."""
+        with self._data_lock:
+            if self.processes.signal(node, signal.SIGSTOP):
+                self._tell(node, "paused")
+
+    def resume(self, node: str) -> None:
+        """SIGCONT."""
+        with self._data_lock:
+            if self.processes.signal(node, signal.SIGCONT):
+                self._tell(node, "resumed")
+
+    def crash_broker(self) -> None:
+        """SIGKILL."""
+        self.processes.kill("broker")
+
+    def restart_broker(self) -> None:
+        """Start it on the same port. Raises TargetFailed."""
+        if self.processes.running("broker"):
+            return
+        broker = broker_command(self._directory, self.broker.port)
+        try:
+            self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
+        except ProcessError as error:
+            raise TargetFailed(str(error)) from None
+        self._wait_for("broker", self.broker)
+
+    def pause_broker(self) -> None:
+        """SIGSTOP."""
+        self.processes.signal("broker", signal.SIGSTOP)
+
+    def resume_broker(self) -> None:
+        """SIGCONT."""
+        self.processes.signal("broker", signal.SIGCONT)
 
     def _tell(self, node: str, name: str) -> None:
         if self._record is not None:

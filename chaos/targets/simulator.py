@@ -21,6 +21,7 @@ from bench.history import HistoryWriter
 from bench.run_folder import LoadSummary, NodeRecord, write_json
 from bench.workload import PlannedOperation, plan
 from chaos import final_reads
+from chaos.fault import FaultContext
 from chaos.links import Link, LinkFaults
 from chaos.nemesis import FaultPlayer
 from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
@@ -68,12 +69,15 @@ class SimulatedLinks(LinkFaults):
                 simulated.degrade(_FAULTS, more)
 
 
-class SimulatedCluster:
+class SimulatedCluster(FaultContext):
     """A cluster under virtual time: the `chaos.faults.FaultContext` of its run, the way from
     clients to nodes and back, and what the nodes tell."""
 
+    links: SimulatedLinks
+
     def __init__(self, run: Run) -> None:
         self.nodes = run.experiment.node_ids()
+        self.clients = (GROUP,)
         self.cluster = Cluster(
             run.protocol,
             nodes=len(self.nodes),
@@ -149,8 +153,15 @@ class SimulatedCluster:
         self.cluster.restart(node)
         self._tell(node, "restarted")
 
-    def abandon(self, node: str) -> None:
-        """The nemesis keeps from restarting it."""
+    def pause(self, node: str) -> None:
+        """Its timers come late, and what is sent to it waits."""
+        self.cluster.hosts[node].pause()
+        self._tell(node, "paused")
+
+    def resume(self, node: str) -> None:
+        """Let it go on."""
+        self.cluster.hosts[node].resume()
+        self._tell(node, "resumed")
 
     # --- between clients and nodes ---
 
@@ -294,6 +305,11 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
 
     def begin(number: int) -> None:
         if player.begin(number, start_ns):
+            for i, offset_s in enumerate(player.beats(number)):
+                beat_s = faults[number].at_s + offset_s
+                cluster.at(
+                    start_ns + round(beat_s * 1e9), lambda beat: player.beat(*beat), (number, i)
+                )
             cluster.at(start_ns + round(faults[number].heal_at_s * 1e9), player.end, number)
 
     faults = {planned.number: planned for planned in run.experiment.plan()}

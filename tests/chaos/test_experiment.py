@@ -108,7 +108,7 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("leader-alone", "[[n1], [n2, n3, n4, n9]]", "bad.yaml:14: schedule[1].groups: unknown node 'n9'; there are n1, n2, n3, n4, n5"),
         ("leader-alone", "5", "bad.yaml:14: schedule[1].groups: neither a name nor lists of nodes"),
         ("fault: crash", "fault: crush", "bad.yaml:13: schedule[0].fault: unknown fault 'crush'; did you mean crash?"),
-        ("fault: crash, ", "", "bad.yaml:13: schedule[0].fault: is missing; use one of crash"),
+        ("fault: crash, ", "", "bad.yaml:13: schedule[0].fault: is missing; use one of bandwidth"),
         ("at: 12s, ", "", "bad.yaml:13: schedule[0].at: is missing; write `at: 10s`"),
         ("at: 12s", "at: 12", "bad.yaml:13: schedule[0].at: 12 is no duration; use a number with a unit: 10s"),
         ("at: 12s", "at: -1s", "bad.yaml:13: schedule[0].at: '-1s' is no duration"),

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from chaos.faults import FAULTS, SHAPES, AnyFault, Crash, Fault, Latency, Partition, Resolved
+from chaos.fault import Fault, Resolved
+from chaos.faults import FAULTS, SHAPES, AnyFault, Crash, Latency, Partition
 from chaos.links import LinkFaults
 
 

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from bench.run_folder import FaultRecord, RunFolder
-from chaos.faults import Crash, Fault, Latency, Partition
+from chaos.fault import Fault
+from chaos.faults import Crash, Latency, Partition
+from chaos.link_faults import Flapping
 from chaos.links import LinkFaults, LinkState
 from chaos.nemesis import Nemesis, PlannedFault
+from chaos.process_faults import BrokerRestart, Pause, RollingRestart
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 LINKS = tuple((src, dst) for src in NODES for dst in NODES if src != dst)
@@ -39,6 +42,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.tried: list[str] = []
         self.broken: set[str] = set()
         self.nodes = NODES
         self.links = Ledger(self.done)
@@ -52,7 +56,20 @@ class Cluster:
     def restart(self, node: str) -> None:
         self._do(f"restart {node}")
 
+    def pause(self, node: str) -> None:
+        self._do(f"pause {node}")
+
+    def resume(self, node: str) -> None:
+        self._do(f"resume {node}")
+
+    def crash_broker(self) -> None:
+        self._do("crash broker")
+
+    def restart_broker(self) -> None:
+        self._do("restart broker")
+
     def _do(self, what: str) -> None:
+        self.tried.append(what)
         if what in self.broken:
             raise RuntimeError(f"{what}:\n  no such process")
         self.done.append(what)
@@ -132,6 +149,44 @@ def test_a_node_comes_back_when_the_last_crash_of_it_ends(folder: RunFolder) -> 
         "restart n2",
         "0 cut",
     ]
+
+
+def test_a_node_goes_on_when_the_last_pause_of_it_ends(folder: RunFolder) -> None:
+    cluster = Cluster()
+    plan = schedule((0.0, 0.2, Pause(nodes=("n1", "n2"))), (0.05, 0.1, Pause(nodes=("n1",))))
+    play(cluster, folder, plan)
+    assert cluster.done == ["pause n1", "pause n2", "pause n1", "resume n1", "resume n2", "0 cut"]
+
+
+def test_the_broker_comes_back_first_if_nothing_could_be_healed(folder: RunFolder) -> None:
+    cluster = Cluster()
+    cluster.broken = {"resume n1", "restart broker"}
+    plan = schedule((0.0, 0.05, Pause(nodes=("n1",))), (0.0, 0.05, BrokerRestart()))
+    nemesis = play(cluster, folder, plan)
+    assert nemesis.errors[2:] == ["not healed at the end: restart broker: no such process"]
+    assert cluster.tried[-2:] == ["restart broker", "resume n1"], "one failure keeps no other back"
+
+
+def test_a_fault_that_changes_while_it_is_on_keeps_its_times(folder: RunFolder) -> None:
+    cluster = Cluster()
+    fault = Flapping(period_ms=200, duty=0.5, links=("n1->n2",))
+    play(cluster, folder, schedule((0.0, 0.45, fault)))
+    assert cluster.done == ["1 cut", "0 cut", "1 cut", "0 cut", "1 cut", "0 cut", "0 cut"]
+    [record] = folder.faults()
+    assert record.links == [("n1", "n2")]
+    assert record.parameters["seed"] is not None
+    assert record.error is None
+
+
+def test_a_step_that_fails_fails_the_run(folder: RunFolder) -> None:
+    cluster = Cluster()
+    cluster.broken = {"restart n1"}
+    fault = RollingRestart(nodes=("n1", "n2"), down_ms=50, every_ms=100)
+    nemesis = play(cluster, folder, schedule((0.0, 0.3, fault)))
+    assert nemesis.failed
+    [record] = folder.faults()
+    assert record.error is not None
+    assert record.error.startswith("step 0 failed: restart n1: no such process")
 
 
 def test_the_same_seed_makes_the_same_choices(tmp_path: Path) -> None:

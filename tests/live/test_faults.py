@@ -1,0 +1,381 @@
+"""Every fault bites on a real cluster, and its end restores: reachability, delay and loss as
+measured, on one cluster that they share."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import psutil
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bench.cluster_file import Address
+from bench.run_folder import NodeRecord
+from chaos.fault import Fault, Resolved
+from chaos.faults import Crash
+from chaos.link_faults import (
+    Bandwidth,
+    Disconnect,
+    Flapping,
+    Jitter,
+    RepliesLost,
+    RequestsLost,
+    Stall,
+    Wan,
+)
+from chaos.links import LinkState
+from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingRestart
+from chaos.targets.local import GROUP, LocalCluster
+from nodes import registry
+from nodes.codec import replies_codec, requests_codec
+from nodes.effects import Operation, Request
+from nodes.topics import Topics
+
+pytestmark = pytest.mark.live
+NODES = ("n1", "n2", "n3")
+TIMEOUT_S = 20.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+class Live:
+    """A cluster, and what its nodes told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.records: list[NodeRecord] = []
+        self.cluster = LocalCluster(
+            registry.get("gossip"),
+            NODES,
+            directory,
+            cluster="faults",
+            record=self.records.append,
+        )
+
+    def counter(self, node: str, name: str) -> int:
+        status = self.cluster.monitor.statuses().get(node)
+        return status.counters.get(name, 0) if status else 0
+
+    def events(self, node: str) -> list[str | None]:
+        return [r.name for r in self.records if r.node == node and r.kind == "event"]
+
+    def pid(self, node: str) -> int:
+        child = self.cluster.processes._children[node]
+        return child.pid
+
+    def begin(self, fault: Fault) -> Resolved:
+        resolved = fault.resolve(self.cluster, random.Random(1))
+        fault.apply(self.cluster, resolved)
+        return resolved
+
+    def is_healed(self) -> bool:
+        return set(self.cluster.links.state().values()) == {LinkState()}
+
+    def wait_ready(self) -> None:
+        self.cluster.wait_ready(TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    live = Live(tmp_path_factory.mktemp("cluster"))
+    with live.cluster:
+        yield live
+
+
+@pytest.fixture(autouse=True)
+def healed(live: Live) -> Iterator[None]:
+    """Whatever a test did to the cluster, the next one finds it whole."""
+    yield
+    assert live.is_healed()
+    live.wait_ready()
+
+
+class Probe:
+    """Publishes numbered messages from outside through one link's proxy, and times their arrival.
+    The topic is nobody's, so the nodes are not disturbed."""
+
+    def __init__(self, live: Live, link: tuple[str, str]) -> None:
+        self.arrived: dict[str, float] = {}
+        self.sent: dict[str, float] = {}
+        self.disconnected = False
+        broker = live.cluster.broker
+        self._topic = f"probe/{link[0]}/{link[1]}"
+        self._inbox = self._connect(broker)
+        self._inbox.on_message = self._on_message
+        self._inbox.subscribe(self._topic, qos=1)
+        self._link = live.cluster.links.address(*link)
+        self._sender = self._connect(self._link)
+        self._sender.on_disconnect = self._on_disconnect
+        self.send("first")
+        self.wait("first")
+
+    def _connect(self, address: Address) -> paho.Client:
+        up: list[bool] = []
+        client = paho.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        client.on_connect = lambda *_: up.append(True)
+        client.connect(address.host, address.port, keepalive=0)
+        client.loop_start()
+        wait_for(lambda: bool(up), "a connection")
+        return client
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        self.arrived[message.payload.decode()[:20].rstrip(".")] = time.monotonic()
+
+    def _on_disconnect(self, *_: object) -> None:
+        self.disconnected = True
+
+    def send(self, name: str, size: int = 0) -> None:
+        self.sent[name] = time.monotonic()
+        self._sender.publish(self._topic, name.ljust(max(size, len(name)), "."))
+
+    def wait(self, name: str) -> float:
+        """Seconds that the message took."""
+        wait_for(lambda: name in self.arrived, name)
+        return self.arrived[name] - self.sent[name]
+
+    def close(self) -> None:
+        for client in (self._sender, self._inbox):
+            client.disconnect()
+            client.loop_stop()
+
+
+@contextmanager
+def probing(live: Live, link: tuple[str, str]) -> Iterator[Probe]:
+    probe = Probe(live, link)
+    try:
+        yield probe
+    finally:
+        probe.close()
+
+
+# --- processes ---
+
+
+def test_a_paused_node_is_stopped_and_goes_on_as_it_was(live: Live) -> None:
+    fault = Pause(nodes=("n2",))
+    pid = live.pid("n2")
+    resolved = live.begin(fault)
+    wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "SIGSTOP")
+    assert psutil.Process(live.pid("n1")).status() != psutil.STATUS_STOPPED
+    wait_for(lambda: "n2" not in live.cluster.monitor.statuses(), "the silence of n2")
+    fault.undo(live.cluster, resolved)
+    wait_for(lambda: "n2" in live.cluster.monitor.statuses(), "n2 to speak again")
+    assert live.pid("n2") == pid
+    assert live.events("n2")[-2:] == ["paused", "resumed"]
+
+
+def test_a_rolling_restart_takes_one_after_the_other(live: Live) -> None:
+    fault = RollingRestart(nodes="all", down_ms=100, every_ms=200)
+    before = {node: live.pid(node) for node in NODES}
+    resolved = live.begin(fault)
+    up = live.cluster.processes.running
+    assert [up(node) for node in resolved.nodes] == [False, True, True]
+    for number, _ in enumerate(fault.beats(resolved, 10)):
+        resolved = fault.beat(live.cluster, resolved, number)
+        down = sum(not up(node) for node in NODES)
+        assert down == (0 if number % 2 == 0 else 1)
+    fault.undo(live.cluster, resolved)
+    assert all(live.pid(node) != pid for node, pid in before.items())
+    live.wait_ready()
+    resolved = live.begin(fault)
+    fault.undo(live.cluster, resolved)
+    assert all(up(node) for node in NODES), "cut short, the one that was down is back"
+
+
+def test_a_majority_crashes_and_comes_back(live: Live) -> None:
+    fault = Crash(nodes="majority")
+    resolved = live.begin(fault)
+    assert len(resolved.nodes) == 2
+    assert sum(live.cluster.processes.running(node) for node in NODES) == 1
+    fault.undo(live.cluster, resolved)
+    assert all(live.cluster.processes.running(node) for node in NODES)
+
+
+def test_without_its_broker_a_cluster_is_silent_until_it_is_back(live: Live) -> None:
+    connects = live.counter("n1", "link_connects")
+    fault = BrokerRestart()
+    resolved = live.begin(fault)
+    assert not live.cluster.processes.running("broker")
+    wait_for(lambda: not live.cluster.monitor.statuses(), "silence")
+    fault.undo(live.cluster, resolved)
+    live.wait_ready()
+    assert live.counter("n1", "link_connects") > connects
+
+
+def test_a_paused_broker_delivers_late(live: Live) -> None:
+    with probing(live, ("n1", "n2")) as probe:
+        fault = BrokerPause()
+        resolved = live.begin(fault)
+        probe.send("held")
+        time.sleep(0.3)
+        assert "held" not in probe.arrived
+        fault.undo(live.cluster, resolved)
+        assert probe.wait("held") >= 0.3
+
+
+# --- links ---
+
+
+def test_a_flapping_link_is_cut_and_healed_in_turn(live: Live) -> None:
+    fault = Flapping(period_ms=400, duty=0.5, links=("n1->n2",))
+    resolved = live.begin(fault)
+    assert resolved.links == (("n1", "n2"),)
+    assert fault.beats(resolved, 1.0) == [0.2, 0.4, 0.6000000000000001, 0.8]
+    seen = [live.cluster.links.state()["n1", "n2"].cut]
+    for number in range(3):
+        resolved = fault.beat(live.cluster, resolved, number)
+        seen.append(live.cluster.links.state()["n1", "n2"].cut)
+    assert seen == [True, False, True, False]
+    fault.undo(live.cluster, resolved)
+    assert live.is_healed()
+    resolved = fault.beat(live.cluster, live.begin(fault), 0)
+    resolved = fault.beat(live.cluster, resolved, 1)
+    fault.undo(live.cluster, resolved)
+    assert live.is_healed(), "also when it ends while the link is cut"
+
+
+def test_jitter_changes_by_seed_and_delays(live: Live) -> None:
+    fault = Jitter(latency_ms=200, jitter_ms=150, links=("n1->n2", "n2->n3"))
+    with probing(live, ("n1", "n2")) as probe:
+        resolved = live.begin(fault)
+        seen = []
+        for number in range(4):
+            state = live.cluster.links.state()
+            seen.append((state["n1", "n2"].latency_ms, state["n2", "n3"].latency_ms))
+            probe.send(f"m{number}")
+            assert probe.wait(f"m{number}") >= seen[-1][0] / 1000
+            resolved = fault.beat(live.cluster, resolved, number)
+        assert len(set(seen)) > 1
+        assert all(50 <= each <= 350 for pair in seen for each in pair)
+        again = fault.resolve(live.cluster, random.Random(1))
+        assert [tuple(fault.drawn_ms(again, i).values()) for i in range(4)] == seen
+        fault.undo(live.cluster, resolved)
+
+
+def test_nodes_in_five_regions_are_half_a_round_trip_apart(live: Live) -> None:
+    fault = Wan()
+    with probing(live, ("n3", "n1")) as probe:
+        resolved = live.begin(fault)
+        state = live.cluster.links.state()
+        assert state["n1", "n2"].latency_ms == state["n2", "n1"].latency_ms == 44
+        assert state["n1", "n3"].latency_ms == 40
+        probe.send("far")
+        assert probe.wait("far") >= 0.04
+        fault.undo(live.cluster, resolved)
+
+
+def test_a_narrow_link_takes_time_for_bytes(live: Live) -> None:
+    fault = Bandwidth(rate_kb_per_s=100, links=("n1->n2",))
+    with probing(live, ("n1", "n2")) as probe:
+        for name in ("one", "two"):
+            resolved = live.begin(fault)
+            probe.send(name, size=40_000)
+            assert probe.wait(name) >= 0.3
+            fault.undo(live.cluster, resolved)
+            probe.send(f"{name} free", size=400_000)
+            assert probe.wait(f"{name} free") < 3, "it would take 4 s"
+        assert not probe.disconnected
+
+
+def test_a_stall_delivers_all_of_it_late_and_in_order(live: Live) -> None:
+    fault = Stall(links=("n1->n2",))
+    with probing(live, ("n1", "n2")) as probe:
+        resolved = live.begin(fault)
+        for number in range(5):
+            probe.send(f"m{number}")
+        time.sleep(0.4)
+        assert list(probe.arrived) == ["first"]
+        fault.undo(live.cluster, resolved)
+        assert probe.wait("m4") >= 0.4
+        assert list(probe.arrived) == ["first", *(f"m{number}" for number in range(5))]
+        assert not probe.disconnected
+
+
+def test_a_disconnected_link_closes_and_refuses(live: Live) -> None:
+    fault = Disconnect(links=("n1->n2",))
+    with probing(live, ("n1", "n2")) as probe, probing(live, ("n2", "n1")) as other:
+        resolved = live.begin(fault)
+        wait_for(lambda: probe.disconnected, "the end of the connection")
+        with pytest.raises(ConnectionRefusedError):
+            Probe(live, ("n1", "n2"))
+        other.send("still there")
+        other.wait("still there")
+        fault.undo(live.cluster, resolved)
+    with probing(live, ("n1", "n2")):
+        pass
+
+
+class Asker:
+    """A client of the load's group."""
+
+    def __init__(self, live: Live) -> None:
+        self.replies: list[Any] = []
+        self._sequence = 0
+        self._live = live
+        self._topics = Topics("faults")
+
+    def ask(self, op: str, value: Any = None, wait_s: float = 5.0) -> Any:
+        """The reply of n1, None if there is none."""
+        cluster, replies = self._live.cluster, self.replies
+        self._sequence += 1
+        topic = self._topics.reply(GROUP, "asker")
+        inbox = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        inbox.connect(cluster.broker.host, cluster.broker.port)
+        inbox.on_message = lambda _c, _d, message: replies.extend(
+            replies_codec().decode(message.payload)
+        )
+        subscribed: list[bool] = []
+        inbox.on_subscribe = lambda *_: subscribed.append(True)
+        inbox.loop_start()
+        inbox.subscribe(topic)
+        wait_for(lambda: bool(subscribed), "the subscription")
+        address = cluster.links.address(GROUP, "n1")
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        client.connect(address.host, address.port, keepalive=0)
+        client.loop_start()
+        request = Request("asker", self._sequence, Operation(op, "k", value))  # type: ignore[arg-type]
+        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        properties.ResponseTopic = topic
+        frame = requests_codec().encode([request])
+        client.publish(self._topics.request("n1"), frame, properties=properties)
+        deadline = time.monotonic() + wait_s
+        try:
+            while time.monotonic() < deadline:
+                for reply in replies:
+                    if reply.sequence == self._sequence:
+                        return reply
+                time.sleep(0.01)
+            return None
+        finally:
+            for each in (client, inbox):
+                each.disconnect()
+                each.loop_stop()
+
+
+def test_a_lost_request_is_not_applied_and_a_lost_reply_is(live: Live) -> None:
+    asker = Asker(live)
+    assert asker.ask("write", 1).outcome == "ok"
+    fault: Fault = RequestsLost(node="n1")
+    resolved = live.begin(fault)
+    assert resolved.links == ((GROUP, "n1"),)
+    assert asker.ask("write", 2, wait_s=0.5) is None
+    fault.undo(live.cluster, resolved)
+    assert asker.ask("read").value == 1
+    fault = RepliesLost(node="n1")
+    resolved = live.begin(fault)
+    assert resolved.links == (("n1", GROUP),)
+    assert asker.ask("write", 3, wait_s=0.5) is None
+    connects = live.counter("n1", "link_connects")
+    fault.undo(live.cluster, resolved)
+    wait_for(lambda: live.counter("n1", "link_connects") > connects, "the link to come back")
+    assert asker.ask("read").value == 3
