@@ -425,6 +425,43 @@ def down(name: Name = "demo") -> None:
         print(f"cluster {name} is not running")
 
 
+@app.command("transfer-leadership")
+def transfer_leadership(
+    node: Annotated[str, typer.Argument(help="The node that shall lead.")],
+) -> None:
+    """Make a node of the running cluster its leader. Example: capbench transfer-leadership n2"""
+    from chaos import administration
+
+    _administer(lambda m, cluster: administration.transfer_leadership(m, cluster, node))
+
+
+@app.command()
+def members(
+    change: Annotated[str, typer.Argument(help="add or remove")],
+    node: Annotated[str, typer.Argument(help="A node that the cluster was started with.")],
+) -> None:
+    """Add or remove a member of the running cluster. Example: capbench members remove n3"""
+    from chaos import administration
+
+    if change not in ("add", "remove"):
+        _stop(f"members: unknown change {change!r}; use add or remove", EXIT_INPUT)
+    kind: Any = change
+    _administer(lambda m, cluster: administration.change_members(m, cluster, kind, node))
+
+
+def _administer(what: Any) -> None:
+    from chaos.administration import NotDone
+    from chaos.monitor import Monitor
+    from chaos.up import CLUSTER_FILE
+
+    cluster = read_cluster_file(CLUSTER_FILE)
+    try:
+        with Monitor(cluster) as monitor:
+            print(what(monitor, cluster))
+    except NotDone as error:
+        _stop(str(error), EXIT_OBJECTIVE)
+
+
 @app.command()
 def status(json: Json = False) -> None:
     """What every node of the running cluster says of itself. Example: capbench status"""

@@ -46,6 +46,7 @@ class Monitor:
         self._latest: dict[str, NodeRecord] = {}
         self._recorded_ns: dict[str, int] = {}
         self._digests: dict[str, tuple[int, dict[str, str]]] = {}
+        self._refusal: NodeRecord | None = None
         self._subscribed = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -99,6 +100,8 @@ class Monitor:
                         self._recorded_ns[node] = now
                         self._tell(record)
                 else:
+                    if record.name == "refuse":
+                        self._refusal = record
                     self._tell(record)
             self._changed.notify_all()
 
@@ -183,6 +186,20 @@ class Monitor:
                 return False
             with self._changed:
                 self._changed.wait(0.1)
+
+    # --- what they are told ---
+
+    def administer(self, node: str, message: dict[str, Any]) -> None:
+        """Give ``node`` a message of its protocol, as from itself: ``type`` and its fields."""
+        self._command(node, {"cmd": "admin", "message": message})
+
+    def refusal(self, since_ns: int) -> str | None:
+        """Why a node refused an administration since then, if one did."""
+        with self._changed:
+            refusal = self._refusal
+        if refusal is None or refusal.t_ns < since_ns:
+            return None
+        return f"{refusal.node}: {refusal.details.get('reason')}"
 
     def _command(self, node: str, command: dict[str, Any]) -> None:
         self._client.publish(self._topics.control(node), msgspec.json.encode(command), qos=0)
