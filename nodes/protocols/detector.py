@@ -11,7 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodes.disk import Disk
-from nodes.effects import Config, Env, Parameters, Replica, Reply, Request, Value, Version
+from nodes.effects import (
+    Config,
+    Env,
+    Invariant,
+    InvariantBroken,
+    Parameters,
+    Replica,
+    Reply,
+    Request,
+    Value,
+    Version,
+)
 from nodes.failure_detector import (
     CountingDetector,
     CountingParameters,
@@ -53,10 +64,39 @@ def labels(kind: str, count: int) -> list[str]:
     return [kind if number == 1 else f"{kind}{number}" for number in range(1, count + 1)]
 
 
+class SuspicionFallsSlowly(Invariant):
+    """A counting detector takes back at most one ``fall`` per check, whatever arrives."""
+
+    name = "suspicion falls slowly"
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Detector, dict[str, float]]] = {}
+
+    def observe(self, node: str, replica: Detector) -> None:
+        """Raises InvariantBroken."""
+        # The level of a counting detector is that of its last check, whatever the time.
+        detector = replica.counting
+        if detector is None:
+            return
+        levels = {peer: detector.level(peer, 0.0) for peer in replica.config.peers}
+        before = self._seen.get(node)
+        self._seen[node] = (replica, levels)
+        if before is None or before[0] is not replica or before[1] == levels:
+            return
+        assert isinstance(replica.config.parameters, DetectorParameters)
+        fall = replica.config.parameters.counting[0].fall
+        for peer, level in levels.items():
+            if level < before[1][peer] - fall - 1e-9:
+                raise InvariantBroken(
+                    f"{node}: the suspicion of {peer} fell from {before[1][peer]} to {level} at once"
+                )
+
+
 class Detector(Replica):
     """A replica without data that suspects silent nodes."""
 
     MESSAGES = (Heartbeat,)
+    INVARIANTS = (SuspicionFallsSlowly,)
     PARAMETERS = DetectorParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:
@@ -68,6 +108,8 @@ class Detector(Replica):
         names = labels("counting", len(parameters.counting))
         for name, counting in zip(names, parameters.counting, strict=True):
             detectors[name] = CountingDetector(config.peers, now, counting)
+        first = detectors.get("counting")
+        self.counting = first if isinstance(first, CountingDetector) else None
         names = labels("phi", len(parameters.phi))
         for name, phi in zip(names, parameters.phi, strict=True):
             detectors[name] = PhiDetector(config.peers, now, phi, every_s)

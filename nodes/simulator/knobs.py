@@ -64,6 +64,17 @@ KNOBS: dict[str, Knobs] = {
         [_DEFAULT, {"request_timeout_s": 0.6}],
         [_DEFAULT, {"backoff_s": 0.002}, {"backoff_max_s": 0.1}],
     ],
+    "DetectorParameters": [
+        [
+            _DEFAULT,
+            {
+                "heartbeat_every_s": 0.2,
+                "check_every_s": 0.1,
+                "counting": [{"timeout_s": 0.5}],
+                "phi": [{"min_deviation_s": 0.02, "acceptable_pause_s": 0.3}],
+            },
+        ],
+    ],
     "GossipParameters": [
         [_DEFAULT, {"gossip_interval_s": 0.02}, {"gossip_interval_s": 1.0}],
         [_DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 3.0}],

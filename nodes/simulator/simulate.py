@@ -37,6 +37,9 @@ CORE_BOUND_S = 30.0
 """Virtual seconds in which a healed core must complete an operation on each of its nodes."""
 CONVERGENCE_BOUND_S = 30.0
 """Virtual seconds in which eventual replicas must agree after everything is healed."""
+DETECTION_BOUND_HEARTBEATS = 30
+"""Intervals between heartbeats in which detectors must suspect who is down, and trust who is
+not."""
 COMPARE_EVERY_S = 0.5
 """Virtual seconds between comparisons of the states of replicas that applied the same prefix."""
 ROUND_TRIP_EVERY = 10
@@ -56,7 +59,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 class Alarm(msgspec.Struct, frozen=True):
     """Something that must not happen. ``check``: ``invariant <name>``, ``assert``, ``liveness``,
-    ``convergence``, ``acknowledged`` (an eventual protocol lost a write), ``codec``,
+    ``convergence``, ``detection``, ``acknowledged`` (an eventual protocol lost a write), ``codec``,
     ``exception``, or what a caller adds."""
 
     seed: int
@@ -250,7 +253,8 @@ class _Run:
         self.cluster.timeline.tell("", "alarm", f"ALARM {check}: {message}")
 
     def _run(self) -> None:
-        self.load.start()
+        if self.protocol.operations:
+            self.load.start()
         self.cluster.timeline.at(COMPARE_EVERY_S, self._compare)
         self.cluster.run(self.duration_s)
         self.load.stop()
@@ -259,16 +263,20 @@ class _Run:
         self._heal()
         core = self._choose_core()
         self._phase("core", core)
+        if not self._detect(core):
+            return
         if not self._complete("core", core, self._core_operations(core)):
             return
         self._phase("whole", list(self.cluster.nodes))
+        if not self._detect(list(self.cluster.nodes)):
+            return
         reads = [
             (node, Operation("read", f"k{key}"))
             for node in self.cluster.nodes
             for key in range(self.setup.habits.keys)
         ]
         if self._complete("whole", list(self.cluster.nodes), reads) and (
-            self.protocol.claim == "eventual"
+            self.protocol.claim == "eventual" and self.protocol.operations
         ):
             self._converge()
 
@@ -305,13 +313,50 @@ class _Run:
 
     def _choose_core(self) -> list[str]:
         nodes = self.cluster.nodes
-        needed = 1 if _serves_alone(self.protocol) else len(nodes) // 2 + 1
+        copies = self._parameter("replication_factor") or len(nodes)
+        needed = len(nodes) - copies + copies // 2 + 1
+        if _serves_alone(self.protocol) or not self.protocol.operations:
+            needed = 1
         draw = self.cluster.rng("core").random
         rest = list(nodes)
         core: list[str] = []
         while len(core) < needed:
             core.append(rest.pop(int(draw() * len(rest))))
         return sorted(core, key=nodes.index)
+
+    def _parameter(self, name: str) -> Any:
+        """A knob of the protocol; None if it has none of that name."""
+        host = self.cluster.hosts[self.cluster.nodes[0]]
+        return getattr(host.config.parameters, name, None)
+
+    def _detect(self, up: list[str]) -> bool:
+        """A protocol that only watches must come to suspect exactly the nodes that are down, and
+        then stay with it."""
+        if self.protocol.operations:
+            return True
+        cluster = self.cluster
+        down = ",".join(node for node in cluster.nodes if node not in up)
+
+        def wrong() -> list[str]:
+            return [
+                f"{node}: {name} {suspects or 'nobody'}"
+                for node in up
+                for name, suspects in cluster.replica(node).probe().items()
+                if name.endswith("suspects") and suspects != down
+            ]
+
+        bound_s = DETECTION_BOUND_HEARTBEATS * self._parameter("heartbeat_every_s")
+        end_s = cluster.now + bound_s
+        while wrong() and cluster.now < end_s:
+            cluster.run(1.0)
+        within = f"within {bound_s:g} s"
+        for _ in range(10):
+            if wrong():
+                self._alarm("detection", f"{down or 'nobody'} is down; {wrong()[:3]} {within}")
+                return False
+            within = "after the network was stable"
+            cluster.run(1.0)
+        return True
 
     def _phase(self, name: str, up: list[str]) -> None:
         self.cluster.timeline.tell("", "phase", f"PHASE {name}: {' '.join(up)}")
@@ -330,6 +375,8 @@ class _Run:
 
     def _complete(self, phase: str, nodes: list[str], wanted: list[tuple[str, Operation]]) -> bool:
         """Each operation must end ok within the bound; it is asked again until then."""
+        if not self.protocol.operations:
+            return True
         timeline = self.cluster.timeline
         todo = set(range(len(wanted)))
         attempts = [0] * len(wanted)

@@ -18,7 +18,7 @@ def records(result: SimulationResult) -> list[OperationRecord]:
 
 def linearizable(result: SimulationResult) -> list[Alarm]:
     """An alarm if the history refutes the claim."""
-    check = check_linearizable(Columns.from_records(records(result)))
+    check = check_linearizable(Columns.from_records(records(result)), budget_s=1.0)
     if check.verdict == "invalid":
         return [Alarm(result.seed, "linearizability", check.summary, result.duration_s)]
     return []

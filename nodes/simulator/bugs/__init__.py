@@ -17,7 +17,7 @@ import msgspec
 from nodes.effects import Replica
 from nodes.registry import Model, Protocol, get
 
-_FILES = ("quorum", "gossip", "paxos", "raft")
+_FILES = ("quorum", "gossip", "detection", "recovery", "paxos", "raft")
 
 
 class Bug(msgspec.Struct, frozen=True, kw_only=True):

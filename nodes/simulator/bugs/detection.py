@@ -1,0 +1,79 @@
+"""Failure detection with one mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nodes.failure_detector import CountingDetector, Heartbeat
+from nodes.protocols.detector import Detector
+from nodes.simulator.bugs import Bug
+
+
+class HeartbeatWipesSuspicion(Detector):
+    """A heartbeat wipes all suspicion, so that flapping links look healthy."""
+
+    def on_heartbeat(self, src: str, msg: Heartbeat) -> None:
+        super().on_heartbeat(src, msg)
+        for detector in self.heartbeats._detectors.values():
+            if isinstance(detector, CountingDetector):
+                detector._units[src] = 0
+
+
+class _WallEnv:
+    def __init__(self, env: Any) -> None:
+        self.rng = env.rng
+        self.now = self.wall = env.wall
+
+
+class WallClock(Detector):
+    """Silence is measured by the wall clock, which may step."""
+
+    def __init__(self, config: Any, env: Any, disk: Any) -> None:
+        super().__init__(config, _WallEnv(env), disk)
+
+
+class OldIncarnationCounts(Detector):
+    """Heartbeats are numbered without an incarnation: a restarted node seems to be late copies."""
+
+    def on_heartbeat(self, src: str, msg: Heartbeat) -> None:
+        super().on_heartbeat(src, Heartbeat(0, msg.sequence))
+
+
+class NeverTrustsAgain(Detector):
+    """Suspicion never falls."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        for detector in self.heartbeats._detectors.values():
+            if isinstance(detector, CountingDetector):
+                detector._fall = 0
+
+
+_SKETCH = "protocols.md, failure detection, wrong there"
+
+BUGS = (
+    Bug(
+        name="detection-heartbeat-wipes-suspicion",
+        protocol="heartbeat",
+        replica=HeartbeatWipesSuspicion,
+        source=_SKETCH + ": a heartbeat wipes all suspicion",
+    ),
+    Bug(
+        name="detection-wall-clock",
+        protocol="heartbeat",
+        replica=WallClock,
+        source=_SKETCH + ": wall-clock time",
+    ),
+    Bug(
+        name="detection-no-incarnation",
+        protocol="heartbeat",
+        replica=OldIncarnationCounts,
+        source="a restarted process counts from 1",
+    ),
+    Bug(
+        name="detection-never-trusts-again",
+        protocol="heartbeat",
+        replica=NeverTrustsAgain,
+        source="Chandra and Toueg 1996: eventual accuracy",
+    ),
+)
