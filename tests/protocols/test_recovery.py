@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nodes import registry
+from nodes import recovery, registry
+from nodes.effects import Message
 from nodes.failure_detector import CountingParameters, HeartbeatParameters
-from nodes.placement import AcceptPlacement, Placed, Placement, range_of
-from nodes.protocols.quorum_register import Commit, Prepare, QuorumParameters, QuorumRegister
+from nodes.placement import AcceptPlacement, Placed, Placement, Placements, range_of
+from nodes.protocols.quorum_register import (
+    Commit,
+    Prepare,
+    Prepared,
+    QuorumParameters,
+    QuorumRegister,
+)
 from nodes.recovery import (
     NODE_LOST,
     CopyRange,
     Move,
     RangePage,
+    Recovery,
     Situation,
     re_replicate,
     rebalance,
     register_recovery_strategy,
 )
+from nodes.synod import Proposer
 from tests.protocols.sans_io import Cluster
 from tests.protocols.test_quorum_register import Clients, linearizable
 
@@ -163,9 +173,11 @@ def test_what_a_lost_node_held_is_copied_and_every_value_is_there() -> None:
 
 def test_the_new_members_are_the_least_loaded_nodes() -> None:
     c = cluster(ranges=16)
+    had = [p.range for p in placements(c, "n1") if p.joined("n2")]
     c.crash("n2")
     c.run(3 * DETECTION_S)
     assert restored(c)
+    assert len(marks(c, "placed")) == len(had), "something had to move a second time"
     load = Situation(c.ids, tuple(placements(c, "n1")), (), ()).load()
     assert load == {"n1": 12, "n2": 0, "n3": 12, "n4": 12, "n5": 12}
     assert c["n1"].probe()["placement"] == "n1:12 n2:0 n3:12 n4:12 n5:12"
@@ -298,6 +310,19 @@ def test_a_falsely_suspected_replica_never_forms_a_quorum_with_old_members() -> 
     assert (reply.outcome, reply.value) == ("ok", "after")
 
 
+def test_an_answer_waits_until_a_crash_would_not_make_its_sender_forget_the_placement() -> None:
+    """Else the sender could answer under the old placement again, after the crash."""
+    c = cluster(ranges=1)
+    first, second, third = placement(c, "n1").nodes
+    (outside, *_) = [id for id in c.ids if id not in (first, second, third)]
+    c.autosync = False
+    c.step(second, Message(third, Placed(placement(c, "n1").replace(first, outside))))
+    c.step(second, Message(third, Prepare(7, "k", placement=2)))
+    assert not c.find(src=second, kind=Prepared)
+    c.sync(second)
+    assert len(c.find(src=second, kind=Prepared)) == 1
+
+
 def test_what_the_old_members_began_ends_under_the_new_placement_with_one_version() -> None:
     c = cluster(ranges=1)
     first = placement(c, "n1").nodes[0]
@@ -310,7 +335,9 @@ def test_what_the_old_members_began_ends_under_the_new_placement_with_one_versio
     c.cut.clear()
     c.run(1.0)
     assert placement(c, first).number == 2
-    assert c.reply_to(request).outcome == "ok"
+    name = (request.client, request.sequence)
+    told = [reply for _, reply in c.replies if (reply.client, reply.sequence) == name]
+    assert [reply.outcome for reply in told] == ["ok"]
     assert [read(c, id) for id in c.ids] == ["mine"] * 5
     assert "k" not in c[first].state(), "it is no member any more"
 
@@ -605,3 +632,129 @@ def test_random_schedules_lose_nothing_and_restore_the_factor(block: int) -> Non
     for seed in range(block * 25, block * 25 + 25):
         moved += len(marks(judge(seed), "re_replicated"))
     assert moved > 50
+
+
+# --- mistakes, each of which a scene above or a random schedule has to see ---
+
+
+def test_the_copy_comes_from_so_many_that_one_of_them_has_each_acknowledged_write() -> None:
+    """One source would do for no crash and no loss: here the one that is nearest has missed a
+    write, which the lost node and another one hold."""
+    c = cluster(ranges=1)
+    first, second, third = placement(c, "n1").nodes
+    for behind in (first, second, third):
+        c = cluster(ranges=1)
+        ahead, lost = [id for id in (first, second, third) if id != behind]
+        c.cut = {(id, behind) for id in c.ids}
+        write(c, ahead, "k", "acknowledged")
+        c.cut.clear()
+        c.crash(lost)
+        # Whoever is behind sends its pages first.
+        while not c.find(kind=RangePage):
+            tick(c)
+            while c.network and len(c.find(kind=CopyRange)) < 2 and not c.find(kind=RangePage):
+                c.deliver()
+            c.deliver(dst=behind, kind=CopyRange)
+        c.drop(dst=ahead, kind=CopyRange)
+        c.settle()
+        c.cut = {(id, ahead) for id in c.ids} | {(ahead, id) for id in c.ids}
+        (new,) = set(placement(c, behind).nodes) - {first, second, third}
+        request = c.ask(new, "read", "k", client="reader")
+        c.settle()
+        told = [reply for _, reply in c.replies if reply.client == "reader"]
+        assert [reply.value for reply in told if reply.outcome == "ok"] in ([], ["acknowledged"])
+        c.cut.clear()
+        c.run(2.0)
+        assert c.reply_to(request).outcome in ("ok", "fail")
+        assert read(c, new) == "acknowledged"
+
+
+def tick(c: Cluster) -> None:
+    """The next timer that is due fires."""
+    at_s, id, name = min((at, id, name) for id in c.ids for name, at in c.nodes[id].timers.items())
+    c.now_s = max(c.now_s, at_s)
+    c.fire(id, name)
+
+
+def any_seed() -> None:
+    for seed in range(60):
+        judge(seed)
+
+
+def first_free(situation: Situation) -> list[Move]:
+    moves = []
+    for placed in situation.placements:
+        lost = next((node for node in placed.nodes if node in situation.lost), None)
+        if lost is not None:
+            to = next(node for node in situation.live if not placed.joined(node))
+            moves.append(Move(placed.range, lost, to))
+    return moves
+
+
+def answers_whoever_asks(self: Placements, src: str, key: str, number: int) -> bool:
+    placed = self.of(key)
+    return any(self.id == node for node, _ in (*placed.members, *placed.previous))
+
+
+def is_member(self: Placements, number: int) -> bool:
+    return self.current[number].joined(self.id) != 0
+
+
+def was_ready_once(self: Placements, number: int) -> bool:
+    return self.current[number].joined(self.id) != 0 and self.ready[number] != 0
+
+
+def forget_votes(self: Any, slot: int, own: Any) -> Any:
+    return own
+
+
+def does_not_learn(self: Recovery, src: str, msg: CopyRange) -> None:
+    number = msg.placement.range
+    if self.placements.ready[number]:
+        last, contents = self._host.range_page(number, msg.after)
+        page = RangePage(number, msg.placement.number, msg.after, last, contents)
+        self._out.send(src, page)
+
+
+MISTAKES: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
+    "no fencing": (Placements, "admits", answers_whoever_asks, any_seed),
+    "no fencing, in the scene": (
+        *(Placements, "admits", answers_whoever_asks),
+        test_a_falsely_suspected_replica_never_forms_a_quorum_with_old_members,
+    ),
+    "a source answers without the fence": (Recovery, "on_copy_range", does_not_learn, any_seed),
+    "the new replica serves before it has copied": (Placements, "serves", is_member, any_seed),
+    "a member that was removed and comes back does not copy": (
+        *(Placements, "serves", was_ready_once),
+        any_seed,
+    ),
+    "one source is enough": (
+        *(QuorumParameters, "copy_quorum", lambda self, nodes: 1),
+        test_the_copy_comes_from_so_many_that_one_of_them_has_each_acknowledged_write,
+    ),
+    "an answer overtakes its fence": (
+        *(Recovery, "is_durable", lambda self, key: True),
+        test_an_answer_waits_until_a_crash_would_not_make_its_sender_forget_the_placement,
+    ),
+    "the choice ignores load": (
+        *(recovery, "_STRATEGIES", {**recovery._STRATEGIES, NODE_LOST: first_free}),
+        test_the_new_members_are_the_least_loaded_nodes,
+    ),
+    "a proposer forgets the votes it was told": (
+        *(Proposer, "choose", forget_votes),
+        test_a_placement_that_one_acceptor_voted_for_and_a_majority_may_have_is_kept,
+    ),
+    "operations do not begin again under a new placement": (
+        *(QuorumRegister, "on_placement", lambda self, key_range: None),
+        test_what_the_old_members_began_ends_under_the_new_placement_with_one_version,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, mistake, scene = MISTAKES[name]
+    scene()
+    monkeypatch.setattr(where, attribute, mistake)
+    with pytest.raises(AssertionError):
+        scene()
