@@ -20,6 +20,9 @@ from bench.cluster_file import BadClusterFile, read_cluster_file
 from bench.history import BadHistory
 from bench.run_folder import BadRunFolder, RunFolder
 from chaos import exit_codes
+from chaos.cli_check import EXIT_CODES as VERDICT_CODES
+from chaos.cli_check import BadOption
+from chaos.cli_check import app as check_app
 from chaos.cli_simulate import app as simulate_app
 from nodes import registry
 from nodes.registry import InvalidConfiguration
@@ -72,6 +75,7 @@ def main() -> NoReturn:
         InvalidExperiment,
         InvalidConfiguration,
         Unsupported,
+        BadOption,
         BadRunFolder,
         BadHistory,
         BadClusterFile,
@@ -291,7 +295,7 @@ def _run_all(
             print(f"capbench: {label}: {result.failure}", file=sys.stderr)
             codes.add(EXIT_INTERRUPTED if result.interrupted else EXIT_INFRASTRUCTURE)
         data = msgspec.to_builtins(summary)
-        codes.add(_verdict_code(summary.verdict))
+        codes.add(VERDICT_CODES[summary.verdict])
         for _, met, text in evaluate(experiment.parsed_objectives(), data):
             if met is False:
                 missed.append(f"{label}: {text}")
@@ -328,10 +332,6 @@ def _print_screen(summaries: Sequence[Any], report_path: Path, missed: Sequence[
     print(f"\n report: {report_path}")
 
 
-def _verdict_code(verdict: str) -> int:
-    return {"valid": 0, "invalid": EXIT_VIOLATED}.get(verdict, EXIT_UNKNOWN)
-
-
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
@@ -349,31 +349,9 @@ def report(
         _print_screen(summaries, page, [])
 
 
-@app.command()
-def check(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")], json: Json = False
-) -> None:
-    """The verdicts again, from what lies on disk. Example: capbench check
-    results/healthy/2026..."""
-    from chaos.runner import judge
-
-    run_folder = RunFolder(folder)
-    run_folder.manifest()
-    verdict = judge(run_folder)
-    if json:
-        _print_json(verdict)
-    else:
-        print(f"{folder}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
-        print(f"  measured: {verdict.measured_model}")
-        for one in verdict.checks:
-            print(f"  {one.name}: {one.verdict} ({one.operations} operations): {one.summary}")
-            for line in one.witness:
-                print(f"    {line.role}")
-    raise typer.Exit(_verdict_code(verdict.verdict))
-
-
 # --- the simulator ---
 
+app.add_typer(check_app)
 app.add_typer(simulate_app)
 
 

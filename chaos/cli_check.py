@@ -1,0 +1,153 @@
+"""`capbench check`: the verdict of a run folder, or of a history that somebody else recorded."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import typer
+
+from bench.checkers import check_run
+from bench.checkers.standalone import RegisterModel, check_history
+from bench.checkers.witness import timeline
+from bench.history import BadHistory
+from bench.run_folder import Check, RunFolder, VerdictValue
+from chaos import exit_codes
+from nodes.effects import Value
+
+app = typer.Typer()
+
+EXIT_CODES: dict[VerdictValue, int] = {
+    "valid": 0,
+    "invalid": exit_codes.VIOLATED,
+    "unknown": exit_codes.UNKNOWN,
+}
+_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+class BadOption(ValueError):
+    """An option that cannot be: names it and says what would be right."""
+
+
+@app.command("check")
+def check_command(
+    path: Annotated[Path, typer.Argument(help="A run folder, or a history (HISTORY.jsonl).")],
+    model: Annotated[
+        str, typer.Option(help="register, cas-register, or auto: what the history needs.")
+    ] = "auto",
+    initial: Annotated[
+        str | None, typer.Option(help="What every key of a history holds at first, as JSON.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Time for a search, such as 60s.")] = "60s",
+    memory: Annotated[str, typer.Option(help="Memory for a search, such as 4G.")] = "4G",
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Machine-readable result on standard output, nothing else."),
+    ] = False,
+) -> None:
+    """The verdict of a run folder, or of any history.
+
+    Exit code 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.jsonl
+    """
+    if not path.exists():
+        raise BadHistory(f"{path}: there is no such file or run folder")
+    budget_s = _quantity("--budget", budget, _SECONDS, "60s")
+    memory_bytes = int(_quantity("--memory", memory, _BYTES, "4G"))
+    if model not in get_args(RegisterModel):
+        raise BadOption(
+            f"--model: unknown model {model!r}; use {', '.join(get_args(RegisterModel))}"
+        )
+    if path.is_dir():
+        if (model, initial) != ("auto", None):
+            raise BadOption("--model and --initial are for histories; a run folder knows its own")
+        verdict = _check_folder(RunFolder(path), json)
+    else:
+        register: Any = model
+        first: Value = None if initial is None else _initial(initial)
+        check = check_history(path, register, first, budget_s, memory_bytes)
+        verdict = _show_history(path, check, json)
+    raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
+    """Judge a run again, and write the verdict there."""
+    folder.manifest()
+    verdict = check_run(folder)
+    folder.write_verdict(verdict)
+    linearizability = next((c for c in verdict.checks if c.name == "linearizability"), None)
+    if json:
+        body = {
+            "verdict": verdict.verdict,
+            "model": verdict.claim,
+            "algorithm": linearizability.algorithm if linearizability else None,
+            "strongest": verdict.measured_model,
+            "operations": linearizability.operations if linearizability else 0,
+            "seconds": sum(check.seconds for check in verdict.checks),
+            "witness": linearizability.witness if linearizability else [],
+            "reason": verdict.reason,
+            "checks": verdict.checks,
+        }
+        _print_json(body)
+        return verdict.verdict
+    print(f"{folder.path}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
+    print(f"  measured: {verdict.measured_model}")
+    for check in verdict.checks:
+        print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
+        _print_witness(check)
+    return verdict.verdict
+
+
+def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
+    if json:
+        body = {
+            "verdict": check.verdict,
+            "model": check.model,
+            "algorithm": check.algorithm,
+            "strongest": check.details["strongest"],
+            "operations": check.operations,
+            "seconds": check.seconds,
+            "witness": check.witness,
+        }
+        _print_json(body)
+        return check.verdict
+    print(f"{path}: {check.verdict}: {check.summary}")
+    print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
+    print(f"  strongest model that it does not refute: {check.details['strongest']}")
+    _print_witness(check)
+    return check.verdict
+
+
+def _print_witness(check: Check) -> None:
+    if check.verdict == "invalid" and check.witness:
+        print("    " + timeline(check.witness).replace("\n", "\n    "))
+
+
+def _quantity(
+    option: Literal["--budget", "--memory"],
+    text: str,
+    units: dict[str, float] | dict[str, int],
+    example: str,
+) -> float:
+    for unit in sorted(units, key=len, reverse=True):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdecimal() and float(number) > 0:
+            return float(number) * units[unit]
+    raise BadOption(f"{option}: {text!r} is none; write it as {example} ({', '.join(units)})")
+
+
+def _initial(text: str) -> Value:
+    try:
+        value = json_module.loads(text)
+    except json_module.JSONDecodeError:
+        raise BadOption(f"--initial: {text!r} is no JSON; write 0, null or '\"text\"'") from None
+    if isinstance(value, list | dict):
+        raise BadOption("--initial: a value is null, a bool, number or string")
+    scalar: Value = value
+    return scalar
+
+
+def _print_json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

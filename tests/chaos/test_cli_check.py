@@ -1,0 +1,108 @@
+"""`capbench check` on histories: the verdict is the exit code, and a mistake is one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chaos.cli import main
+
+WRITE = {"process": 1, "op": "write", "key": "x", "value": 7, "outcome": "ok"}
+READ = {"process": 2, "op": "read", "key": "x", "outcome": "ok"}
+
+
+def history(tmp_path: Path, *lines: dict[str, object]) -> Path:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    return path
+
+
+def check(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["capbench", "check", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def test_a_stale_read_is_refuted_with_the_operations_that_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = history(
+        tmp_path,
+        {**WRITE, "invoked_ns": 0, "completed_ns": 90},
+        {**READ, "value": None, "invoked_ns": 100, "completed_ns": 170},
+    )
+    assert check(monkeypatch, path, "--json") == 4
+    result = msgspec.json.decode(capsys.readouterr().out)
+    assert set(result) == {
+        *("verdict", "model", "algorithm", "strongest", "operations", "seconds", "witness")
+    }
+    assert (result["verdict"], result["strongest"]) == ("invalid", "sequential")
+    assert [line["operation"]["op"] for line in result["witness"]] == ["write", "read"]
+    assert check(monkeypatch, path, "--initial", "null") == 4
+    assert "wrote x=7 (ok)" in capsys.readouterr().out
+
+
+def test_what_the_keys_held_at_first_can_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = history(tmp_path, {**READ, "value": 0, "invoked_ns": 0, "completed_ns": 5})
+    assert check(monkeypatch, path) == 4
+    assert check(monkeypatch, path, "--initial", "0") == 0
+
+
+def test_a_search_over_its_budget_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hundred overlapping writes of two values, and reads that see them in turn."""
+    lines: list[dict[str, object]] = [
+        {**WRITE, "process": f"w{n}", "value": n % 2, "invoked_ns": n, "completed_ns": 9000 + n}
+        for n in range(200)
+    ]
+    lines += [
+        {**READ, "process": f"r{n}", "value": n % 2, "invoked_ns": 300 + n, "completed_ns": 8000}
+        for n in range(200)
+    ]
+    lines.append({**READ, "process": "z", "value": 5, "invoked_ns": 9500, "completed_ns": 9600})
+    lines.append({**WRITE, "process": "y", "value": 5, "invoked_ns": 9700, "completed_ns": 9800})
+    lines.append({**WRITE, "process": "x", "value": 5, "invoked_ns": 1, "completed_ns": None})
+    lines[-1]["outcome"] = "info"
+    assert check(monkeypatch, history(tmp_path, *lines), "--budget", "1ms") == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--budget", "soon"], "--budget: 'soon' is none; write it as 60s"),
+        (["--memory", "4X"], "--memory: '4X' is none"),
+        (["--model", "queue"], "unknown model 'queue'; use"),
+        (["--initial", "[1]"], "--initial: a value is null, a bool, number or string"),
+        (["--initial", "{"], "--initial: '{' is no JSON"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    path = history(tmp_path, {**WRITE, "invoked_ns": 0, "completed_ns": 90})
+    assert check(monkeypatch, path, *arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_bad_line_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {**WRITE, "invoked_ns": 0, "completed_ns": 90}
+    path = history(tmp_path, good, {**READ, "invoked_ns": 9, "completed_ns": 5})
+    assert check(monkeypatch, path) == 2
+    assert "history.jsonl:2:" in capsys.readouterr().err
+    assert check(monkeypatch, tmp_path / "absent.jsonl") == 2
