@@ -88,7 +88,7 @@ class SuspicionFallsSlowly(Invariant):
         for peer, level in levels.items():
             if level < before[1][peer] - fall - 1e-9:
                 raise InvariantBroken(
-                    f"{node}: the suspicion of {peer} fell from {before[1][peer]} to {level} at once"
+                    f"{node}: suspicion of {peer} fell from {before[1][peer]} to {level} at once"
                 )
 
 

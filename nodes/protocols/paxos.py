@@ -356,6 +356,61 @@ class Durability(Invariant):
             self._floor[node] = (promised, replica.durable_index)
 
 
+class MajoritiesAreDurable(Invariant):
+    """Whoever leads has a majority of promises, and what it takes for chosen a majority of votes,
+    that no crash can take back."""
+
+    name = "majorities are durable"
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, Paxos] = {}
+        self._seen: dict[str, tuple[Paxos, Ballot, int]] = {}
+
+    def observe(self, node: str, replica: Paxos) -> None:
+        self._replicas[node] = replica
+        if replica.role != "leader" or replica.disk.stable is None:
+            return
+        ballot, slot = replica.ballot, replica.commit
+        before = self._seen.get(node)
+        self._seen[node] = (replica, ballot, slot)
+        nodes = replica.config.nodes
+        if before is None or before[:2] != (replica, ballot):
+            held = [other for other in nodes if self._promised(other) >= ballot]
+            if 2 * len(held) <= len(nodes):
+                raise InvariantBroken(f"{node} leads {ballot}, which only {held} promised on disk")
+        elif slot > before[2]:
+            held = [other for other in nodes if self._holds(other, ballot, slot)]
+            if 2 * len(held) <= len(nodes):
+                raise InvariantBroken(
+                    f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
+                    " disk"
+                )
+
+    def _promised(self, node: str) -> Ballot:
+        replica = self._replicas.get(node)
+        disk = None if replica is None else replica.disk.stable
+        promised: Promised | None = None if disk is None else disk.get("promised")
+        return NO_BALLOT if promised is None else promised.ballot
+
+    def _holds(self, node: str, ballot: Ballot, slot: int) -> bool:
+        replica = self._replicas.get(node)
+        disk = None if replica is None else replica.disk.stable
+        if replica is None or disk is None:
+            return False
+        if disk_slot(disk) >= slot:
+            return True
+        for index in range(disk.last_index, disk.snapshot_index, -1):
+            record: Votes = disk.entry(index)
+            if record.commit >= slot:
+                return True
+            if record.ballot == ballot and record.first <= slot < record.first + len(record.values):
+                return True
+            if record.ballot < ballot:
+                break
+        # It may have known before that the slot is chosen.
+        return replica.commit >= slot
+
+
 # --- the machine ---
 
 
@@ -404,7 +459,7 @@ class Paxos(Replica):
         Forwarded,
     )
     RECORDS = (Promised, Votes, Snapshot)
-    INVARIANTS = (OneProposer, Agreement, Durability)
+    INVARIANTS = (OneProposer, Agreement, Durability, MajoritiesAreDurable)
     PARAMETERS: ClassVar[type[Parameters]] = PaxosParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:
