@@ -293,9 +293,11 @@ def draw_tape(
         gap_s = 0.2
         trap = _draw_trap(draw, nodes, list(nodes), replica)
         trap |= {"nodes": list(nodes), "times": 10}
-    elif style < 0.5:
+    elif style < 0.42:
         kinds = ["partition"]
         gap_s = draw.pick((0.5, 2.0))
+    elif style < 0.52:
+        return _draw_churn(draw, nodes, duration_s)
     elif style < 0.6:
         kinds = [draw.pick(KINDS)]
         gap_s = draw.pick((0.4, 1.0))
@@ -310,6 +312,31 @@ def draw_tape(
         kind = draw.pick(kinds)
         for_s, args = _draw_args(draw, kind, nodes, replica, at_leader)
         tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=trap or args))
+        at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
+    return tape
+
+
+def _draw_churn(draw: _Draw, nodes: Sequence[str], duration_s: float) -> list[Fault]:
+    """Leaders that fall one after the other, each with a log of its own: alone with a few others
+    it goes on for a while, then it is cut off or killed, and another small group begins. That is
+    how logs come to differ in their last terms (figure 8 of the Raft paper)."""
+    tape: list[Fault] = []
+    gap_s = draw.pick((0.15, 0.3, 0.6))
+    at_s = draw.between(0.3, 1.5)
+    while at_s < duration_s:
+        for_s = draw.between(0.5 * gap_s, 3 * gap_s)
+        kind = draw.pick(("isolate", "mute", "crash", "crash", "groups"))
+        args: dict[str, Any]
+        if kind == "crash":
+            args = {"nodes": ["leader"]}
+        elif kind == "groups":
+            mixed = draw.order(nodes)
+            split = len(nodes) // 2
+            kind, args = "partition", {"shape": "groups", "groups": [mixed[:split], mixed[split:]]}
+        else:
+            args = {"shape": kind, "nodes": ["leader"], "in_flight": draw.chance(0.5)}
+            kind = "partition"
+        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
         at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
     return tape
 
