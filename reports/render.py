@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from bench.checkers.witness import duration
 from bench.run_folder import BadRunFolder, Check, WitnessLine
-from reports import compare
+from reports import compare, recovery
 from reports.metrics import RunTables, load
 from reports.summary import RunSummary, refuted_check, witness_of
 
@@ -61,6 +61,7 @@ class RunSection:
     figures: list[Figure] | None
     refuted: Check | None
     witness: list[tuple[str, WitnessLine]]
+    losses: list[list[Any]]
     events: list[dict[str, Any]]
     events_total: int
 
@@ -112,6 +113,7 @@ def render(runs: Sequence[RunTables], title: str, unreadable: Sequence[str] = ()
             anchor_of=lambda summary: anchors[id(summary)],
             unreadable=unreadable,
             legend=compare.LEGEND,
+            loss_columns=list(recovery.COLUMNS),
             started=min((run.manifest.started_utc for run in runs), default=""),
         )
     )
@@ -163,6 +165,7 @@ def _section(
         figures=figures,
         refuted=refuted_check(run.verdict),
         witness=_timeline(witness_of(run.verdict)),
+        losses=recovery.rows(run),
         events=[{str(k): v for k, v in event.items()} for event in events[:MOST_EVENTS]],
         events_total=len(events),
     )
