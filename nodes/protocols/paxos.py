@@ -407,8 +407,8 @@ class MajoritiesAreDurable(Invariant):
                 return True
             if record.ballot < ballot:
                 break
-        # It may have known before that the slot is chosen.
-        return replica.commit >= slot
+        # It may have known before that the slot is chosen; the leader learns it only now.
+        return replica.role != "leader" and replica.commit >= slot
 
 
 # --- the machine ---
