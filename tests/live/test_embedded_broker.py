@@ -26,7 +26,7 @@ def test_a_cluster_serves_over_the_embedded_broker(
     protocol, nodes = registry.get("raft"), registry.node_ids(3)
     with LocalCluster(protocol, nodes, tmp_path / "cluster", cluster="embedded") as cluster:
         assert cluster.cluster_file.mqtt_version == 4, "it speaks MQTT 3.1.1 only"
-        final_reads(cluster.cluster_file, ["a", "b"], folder)
+        final_reads(cluster.cluster_file, nodes, ["a", "b"], folder)
         assert any("embedded broker" in note for note in cluster.notes)
     reads = folder.operations()
     assert {(read.node, read.outcome) for read in reads} == {(node, "ok") for node in nodes}
