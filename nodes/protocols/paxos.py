@@ -1172,6 +1172,18 @@ class Paxos(Replica):
 
     # --- views ---
 
+    def watched(self) -> Any:
+        return (
+            self.disk.position,
+            self._durable_position,
+            self.durable_index,
+            self.commit,
+            self.applied,
+            self.promised,
+            self.ballot,
+            self.role,
+        )
+
     def probe(self) -> dict[str, Any]:
         ready = self._ready if self.role == "leader" else self.leader is not None
         ballot = self.ballot if self.role != "follower" else self.promised
