@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from nodes.runtime.injected import Injected
+
 Link: TypeAlias = tuple[str, str]
 TargetName: TypeAlias = Literal["sim", "local", "compose"]
 
@@ -59,6 +61,28 @@ class FaultContext:
 
     def resume(self, node: str) -> None:
         """Let it go on (SIGCONT). Nothing happens if it is gone, or was not paused."""
+        raise NotImplementedError
+
+    def inject(self, node: str, number: int, injected: Injected) -> None:
+        """Let the node itself do something wrong until `withdraw` with the same ``number``, also
+        after a restart."""
+        raise NotImplementedError
+
+    def withdraw(self, node: str, number: int) -> None:
+        """The end of `inject`. A node that stopped because of it is started again."""
+        raise NotImplementedError
+
+    def tear(self, node: str, rest: bytes) -> None:
+        """Leave ``rest`` of a record at the end of the log of a node that is down."""
+        raise NotImplementedError
+
+    def flip(self, node: str, where: float) -> None:
+        """Flip a bit in the first half of the log of a node that is down, ``where`` (0 to 1) in it,
+        and let the node try to start."""
+        raise NotImplementedError
+
+    def unflip(self, node: str) -> None:
+        """Flip the bit back, the node being down."""
         raise NotImplementedError
 
     def crash_broker(self) -> None:

@@ -29,6 +29,18 @@ from chaos.link_faults import (
     Stall,
     Wan,
 )
+from chaos.node_faults import (
+    BitFlip,
+    Clock,
+    Corrupt,
+    Duplicate,
+    FailingFsync,
+    Loss,
+    NoSpace,
+    Reorder,
+    SlowDisk,
+    TornWrite,
+)
 from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingRestart
 
 # --- partition ---------------------------------------------------------------------------------
@@ -270,19 +282,29 @@ class Crash(Fault):
 
 AnyFault = Annotated[
     Bandwidth
+    | BitFlip
     | BrokerPause
     | BrokerRestart
+    | Clock
+    | Corrupt
     | Crash
     | Disconnect
+    | Duplicate
+    | FailingFsync
     | Flapping
     | Jitter
     | Latency
+    | Loss
+    | NoSpace
     | Partition
     | Pause
+    | Reorder
     | RepliesLost
     | RequestsLost
     | RollingRestart
+    | SlowDisk
     | Stall
+    | TornWrite
     | Wan,
     Field(discriminator="fault"),
 ]

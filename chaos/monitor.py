@@ -17,12 +17,17 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.cluster_file import ClusterFile
 from bench.run_folder import NodeRecord
+from nodes.runtime.injected import Injected
 from nodes.topics import Topics
 
 STALE_S = 2.0
 """A node that has been silent for longer is shown as such."""
 
 _EVERY_NS = 1_000_000_000
+
+
+class NodeSilent(Exception):
+    """A node did not confirm what it was told."""
 
 
 class BrokerSilent(Exception):
@@ -47,6 +52,7 @@ class Monitor:
         self._recorded_ns: dict[str, int] = {}
         self._digests: dict[str, tuple[int, dict[str, str]]] = {}
         self._refusal: NodeRecord | None = None
+        self._injected: dict[tuple[str, str], str] = {}
         self._subscribed = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -100,6 +106,8 @@ class Monitor:
                         self._recorded_ns[node] = now
                         self._tell(record)
                 else:
+                    if record.name in ("injected", "withdrawn"):
+                        self._injected[node, str(record.details.get("number"))] = record.name
                     if record.name == "refuse":
                         self._refusal = record
                     self._tell(record)
@@ -192,6 +200,26 @@ class Monitor:
     def administer(self, node: str, message: dict[str, Any]) -> None:
         """Give ``node`` a message of its protocol, as from itself: ``type`` and its fields."""
         self._command(node, {"cmd": "admin", "message": message})
+
+    def inject(self, node: str, number: int, injected: Injected, timeout_s: float = 5) -> None:
+        """Let a node do something wrong. Raises NodeSilent if it does not confirm it."""
+        command = {"cmd": "inject", "number": number, "injected": msgspec.to_builtins(injected)}
+        self._confirmed(node, number, "injected", command, timeout_s)
+
+    def withdraw(self, node: str, number: int, timeout_s: float = 5) -> None:
+        """The end of `inject`. Raises NodeSilent."""
+        command = {"cmd": "withdraw", "number": number}
+        self._confirmed(node, number, "withdrawn", command, timeout_s)
+
+    def _confirmed(
+        self, node: str, number: int, wanted: str, command: dict[str, Any], timeout_s: float
+    ) -> None:
+        def done() -> bool:
+            return self._injected.get((node, str(number))) == wanted
+
+        self._command(node, command)
+        if not self.wait(done, timeout_s):
+            raise NodeSilent(f"{node} did not confirm {command['cmd']} in {timeout_s:.0f} s")
 
     def refusal(self, since_ns: int) -> str | None:
         """Why a node refused an administration since then, if one did."""

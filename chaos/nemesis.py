@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.run_folder import FaultRecord, RunFolder
 from chaos.fault import Fault, FaultContext, Resolved
+from nodes.runtime.injected import Injected
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class _Counted(FaultContext):
         self._context = context
         self._on: Counter[tuple[str, str]] = Counter()
         self._gone: set[str] = set()
+        self._injected: set[tuple[str, int]] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -66,6 +68,23 @@ class _Counted(FaultContext):
     def resume(self, node: str) -> None:
         self._end("pause", node, partial(self._context.resume, node))
 
+    def inject(self, node: str, number: int, injected: Injected) -> None:
+        self._injected.add((node, number))
+        self._context.inject(node, number, injected)
+
+    def withdraw(self, node: str, number: int) -> None:
+        self._context.withdraw(node, number)
+        self._injected.discard((node, number))
+
+    def tear(self, node: str, rest: bytes) -> None:
+        self._context.tear(node, rest)
+
+    def flip(self, node: str, where: float) -> None:
+        self._context.flip(node, where)
+
+    def unflip(self, node: str) -> None:
+        self._context.unflip(node)
+
     def crash_broker(self) -> None:
         self._on["crash", _BROKER] += 1
         self._context.crash_broker()
@@ -90,6 +109,11 @@ class _Counted(FaultContext):
             self._on[what, whom] = 0
             try:
                 self._undo(what, whom)
+            except Exception as error:
+                failures.append(error)
+        for node, number in sorted(self._injected):
+            try:
+                self.withdraw(node, number)
             except Exception as error:
                 failures.append(error)
         if failures:

@@ -25,12 +25,15 @@ from chaos.broker import NoBroker, broker_command, find_mosquitto
 from chaos.fault import FaultContext
 from chaos.final_reads import final_reads
 from chaos.links import Links
-from chaos.monitor import BrokerSilent, Monitor
+from chaos.monitor import BrokerSilent, Monitor, NodeSilent
 from chaos.nemesis import Nemesis
 from chaos.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
 from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
 from chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
+from nodes.__main__ import EXIT_DISK
 from nodes.registry import Protocol, findable_name
+from nodes.runtime.durable_log import MAGIC
+from nodes.runtime.injected import FsyncError, FullDisk, Injected
 from nodes.runtime.settings import Endpoint, NodeSettings
 
 GROUP = "load"
@@ -40,6 +43,9 @@ START_TIMEOUT_S = 30.0
 LOAD_START_TIMEOUT_S = 30.0
 KEPT_TAIL_S = 10.0
 """How long after its planned end the load may take to finish before the run counts as failed."""
+
+MIN_FLIP_BYTES = 2000
+_STOPS = (FsyncError, FullDisk)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,6 +84,9 @@ class LocalCluster(FaultContext):
         self._broker_port = broker_port
         self._data_lock = threading.Lock()
         self._down: set[str] = set()
+        self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
+        self._flipped: dict[str, int] = {}
+        self._exited: set[str] = set()
         # Refuses what cannot be before anything is started.
         for node in nodes:
             protocol.configure(node, nodes, self._parameters)
@@ -196,6 +205,7 @@ class LocalCluster(FaultContext):
             },
             reply_links={GROUP: _endpoint(self.links.address(node, GROUP))},
             mqtt_version=self._mqtt_version,
+            injected={str(number): each for number, each in self._injected[node].items()},
         )
         path = self._directory / node / "settings.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +232,12 @@ class LocalCluster(FaultContext):
     def check(self) -> None:
         """Raise TargetFailed if a node, the broker or Toxiproxy has ended that nobody stopped."""
         for name, code in self.processes.ended().items():
-            if name in (*self.nodes, "broker", "toxiproxy"):
+            if code == EXIT_DISK and self._stops_by_fault(name):
+                if name not in self._exited:
+                    self._exited.add(name)
+                    self.monitor.forget(name)
+                    self._tell(name, "exited")
+            elif name in (*self.nodes, "broker", "toxiproxy"):
                 raise TargetFailed(f"{name} ended with code {code}; {self._last_words(name)}")
 
     def _last_words(self, name: str) -> str:
@@ -253,6 +268,63 @@ class LocalCluster(FaultContext):
             except ProcessError as error:
                 raise TargetFailed(str(error)) from None
         self._tell(node, "restarted")
+
+    def inject(self, node: str, number: int, injected: Injected) -> None:
+        """Tell the node, now and at each start. Raises TargetFailed if it does not confirm."""
+        with self._data_lock:
+            self._injected[node][number] = injected
+        if self.processes.running(node):
+            try:
+                self.monitor.inject(node, number, injected)
+            except NodeSilent as error:
+                raise TargetFailed(str(error)) from None
+
+    def withdraw(self, node: str, number: int) -> None:
+        """A disk that failed needs a new start; all else is taken back."""
+        with self._data_lock:
+            injected = self._injected[node].pop(number, None)
+            if injected is None or node in self._down:
+                return
+            if isinstance(injected, _STOPS):
+                self.processes.kill(node)
+                self._exited.discard(node)
+                self._start_node(node)
+                self._tell(node, "restarted")
+                return
+        if self.processes.running(node):
+            try:
+                self.monitor.withdraw(node, number)
+            except NodeSilent as error:
+                raise TargetFailed(str(error)) from None
+
+    def _stops_by_fault(self, name: str) -> bool:
+        injected = self._injected.get(name, {}).values()
+        return name in self._flipped or any(isinstance(each, _STOPS) for each in injected)
+
+    def tear(self, node: str, rest: bytes) -> None:
+        """A record that claims to be longer than what is left of it."""
+        with (self.data_path(node) / "log").open("ab") as log:
+            log.write((len(rest) + 1000).to_bytes(4, "big") + rest)
+
+    def flip(self, node: str, where: float) -> None:
+        """Raises TargetFailed where the log is too short to have an old part."""
+        path = self.data_path(node) / "log"
+        size = path.stat().st_size
+        if size < MIN_FLIP_BYTES:
+            raise TargetFailed(f"the log of {node} has {size} bytes only: nothing in it is old")
+        with self._data_lock:
+            self._flipped[node] = len(MAGIC) + int(where * (size // 2 - len(MAGIC)))
+            _flip(path, self._flipped[node])
+            self._start_node(node)
+
+    def unflip(self, node: str) -> None:
+        """Nothing happens if no bit is flipped."""
+        with self._data_lock:
+            offset = self._flipped.pop(node, None)
+            if offset is not None:
+                self.processes.kill(node)
+                self._exited.discard(node)
+                _flip(self.data_path(node) / "log", offset)
 
     def pause(self, node: str) -> None:
         """SIGSTOP."""
@@ -293,6 +365,14 @@ class LocalCluster(FaultContext):
         if self._record is not None:
             now = time.monotonic_ns()
             self._record(NodeRecord(t_ns=now, node=node, kind="event", name=name))
+
+
+def _flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as log:
+        log.seek(offset)
+        byte = log.read(1)
+        log.seek(offset)
+        log.write(bytes([byte[0] ^ 0x10]))
 
 
 def _endpoint(address: Address) -> Endpoint:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -39,6 +38,7 @@ from nodes.codec import (
 from nodes.disk import Disk
 from nodes.effects import Durable, Input, Message, Reply, Request, Timer
 from nodes.runtime.durable_log import DurableLog
+from nodes.runtime.injected import Injected, Injector, LiveEnv
 from nodes.runtime.mqtt import Connection, Incoming, is_topic, response_properties
 from nodes.runtime.settings import NodeSettings
 from nodes.topics import Topics
@@ -53,21 +53,6 @@ _MAX_UNTOLD = 1000
 
 class DiskFailed(Exception):
     """Writing or syncing failed: the node stops, since nobody knows what the disk holds."""
-
-
-class LiveEnv:
-    """Real time and real randomness."""
-
-    def __init__(self) -> None:
-        self.rng = random.Random()
-
-    def now(self) -> float:
-        """`time.monotonic`, seconds."""
-        return time.monotonic()
-
-    def wall(self) -> float:
-        """`time.time`, seconds."""
-        return time.time()
 
 
 class Asker:
@@ -95,7 +80,8 @@ class Driver:
         self.disk = Disk.replay(self.log.open())
         self.durable = self.disk.position
         self.counters: dict[str, int] = {"torn_bytes_cut": self.log.cut_bytes}
-        self.replica = replica_type(config, LiveEnv(), self.disk)
+        self.env = LiveEnv()
+        self.replica = replica_type(config, self.env, self.disk)
 
         self._loop = asyncio.get_running_loop()
         self._inputs: list[Input] = []
@@ -122,6 +108,9 @@ class Driver:
         self._replies = replies_codec()
         self._inbox_prefix = self.topics.inbox("").split("+")[0]
         self._request_topic = self.topics.request(settings.node)
+        self._injector = Injector(self.env, self._loop.call_later, self._send_past, self._add)
+        for number, injected in settings.injected.items():
+            self._injector.inject(number, injected)
         self._connect()
 
     # --- life ---
@@ -314,6 +303,17 @@ class Driver:
                 self._count("bad_control", str(error))
                 return
             self.feed(Message(self.settings.node, message))
+        elif command.get("cmd") == "inject":
+            try:
+                injected = msgspec.convert(command.get("injected"), Injected)
+            except msgspec.ValidationError as error:
+                self._count("bad_control", str(error))
+                return
+            self._injector.inject(str(command.get("number")), injected)
+            self._mark("injected", {"number": command.get("number")})
+        elif command.get("cmd") == "withdraw":
+            self._injector.withdraw(str(command.get("number")))
+            self._mark("withdrawn", {"number": command.get("number")})
         else:
             self._count("bad_control", f"unknown command {str(command.get('cmd'))[:40]!r}")
 
@@ -345,7 +345,9 @@ class Driver:
             if handle is not None:
                 handle.cancel()
             if delay_s is not None:
-                self._timers[name] = self._loop.call_later(delay_s, self._on_timer, name)
+                self._timers[name] = self._loop.call_later(
+                    delay_s / self.env.rate, self._on_timer, name
+                )
         for send in out.sends:
             if send.position <= self.durable:
                 self._send(send.dst, send.msg)
@@ -375,7 +377,9 @@ class Driver:
         self._committing = True
         self.log.maybe_rewrite(self.disk)
         position = self.disk.position
-        future = self._loop.run_in_executor(self._sync_thread, self.log.commit, self.log.take())
+        future = self._loop.run_in_executor(
+            self._sync_thread, self._injector.commit, self.log.commit, self.log.take()
+        )
         future.add_done_callback(lambda done: self._on_committed(position, done))
 
     def _on_committed(self, position: int, done: asyncio.Future[None]) -> None:
@@ -432,13 +436,22 @@ class Driver:
         if self._outbox:
             outbox, self._outbox = self._outbox, {}
             for dst, messages in outbox.items():
-                topic = self.topics.link(self.settings.node, dst)
-                self._publish(self._links[dst], topic, self._messages, messages)
-                self._add("messages_sent", len(messages))
+                if self._injector.of_messages:
+                    messages = self._injector.messages(dst, messages)
+                self._send_to(dst, messages)
         if self._reply_outbox:
             replies, self._reply_outbox = self._reply_outbox, {}
             for topic, answers in replies.items():
                 self._publish(self._reply_connection(topic), topic, self._replies, answers)
+
+    def _send_past(self, dst: str, message: Any) -> None:
+        """What was held back on purpose leaves on its own."""
+        self._send_to(dst, [message])
+
+    def _send_to(self, dst: str, messages: list[Any]) -> None:
+        topic = self.topics.link(self.settings.node, dst)
+        self._publish(self._links[dst], topic, self._messages, messages)
+        self._add("messages_sent", len(messages))
 
     def _publish(
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
@@ -454,6 +467,8 @@ class Driver:
         """One frame, or as few halves of it as the receiver takes."""
         frame = codec.encode(messages)
         if len(frame) <= MAX_FRAME_BYTES:
+            if self._injector.of_messages and codec is self._messages:
+                frame = self._injector.frame(topic.rsplit("/", 1)[1], frame)
             if connection.publish(topic, frame):
                 self._add("frames_sent")
                 self._add("bytes_sent", len(frame))

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from nodes.runtime.injected import Injected
+
 
 class Endpoint(msgspec.Struct, frozen=True):
     """A TCP address."""
@@ -20,6 +22,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     ``links``: peer -> where to connect for the directed link to it (a proxy in front of the
     broker). ``reply_links``: client group -> where to connect for the replies to that group.
+    ``injected``: what it does wrong on purpose from the start, by number.
     ``status_every_s``: seconds between two status messages. ``mqtt_version``: 5, or 4 (MQTT 3.1.1)
     where the broker knows no more.
     """
@@ -37,6 +40,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     password: str | None = None
     status_every_s: float = 0.2
     mqtt_version: int = 5
+    injected: dict[str, Injected] = {}
 
 
 class BadSettings(ValueError):

@@ -30,11 +30,24 @@ from chaos.link_faults import (
     Wan,
 )
 from chaos.links import LinkState
+from chaos.node_faults import (
+    BitFlip,
+    Clock,
+    Corrupt,
+    Duplicate,
+    FailingFsync,
+    Loss,
+    NoSpace,
+    Reorder,
+    SlowDisk,
+    TornWrite,
+)
 from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingRestart
 from chaos.targets.local import GROUP, LocalCluster
 from nodes import registry
-from nodes.codec import replies_codec, requests_codec
+from nodes.codec import Codec, replies_codec, requests_codec
 from nodes.effects import Operation, Request
+from nodes.protocols.gossip import Gossip
 from nodes.topics import Topics
 
 pytestmark = pytest.mark.live
@@ -55,7 +68,7 @@ class Live:
     def __init__(self, directory: Path) -> None:
         self.records: list[NodeRecord] = []
         self.cluster = LocalCluster(
-            registry.get("gossip"),
+            registry.get("gossip-lww"),
             NODES,
             directory,
             cluster="faults",
@@ -318,17 +331,18 @@ def test_a_disconnected_link_closes_and_refuses(live: Live) -> None:
 class Asker:
     """A client of the load's group."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, name: str) -> None:
         self.replies: list[Any] = []
+        self._name = name
         self._sequence = 0
         self._live = live
         self._topics = Topics("faults")
 
-    def ask(self, op: str, value: Any = None, wait_s: float = 5.0) -> Any:
-        """The reply of n1, None if there is none."""
+    def ask(self, op: str, value: Any = None, *, node: str = "n1", wait_s: float = 5.0) -> Any:
+        """The reply of the node, None if there is none."""
         cluster, replies = self._live.cluster, self.replies
         self._sequence += 1
-        topic = self._topics.reply(GROUP, "asker")
+        topic = self._topics.reply(GROUP, self._name)
         inbox = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         inbox.connect(cluster.broker.host, cluster.broker.port)
         inbox.on_message = lambda _c, _d, message: replies.extend(
@@ -339,15 +353,15 @@ class Asker:
         inbox.loop_start()
         inbox.subscribe(topic)
         wait_for(lambda: bool(subscribed), "the subscription")
-        address = cluster.links.address(GROUP, "n1")
+        address = cluster.links.address(GROUP, node)
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         client.connect(address.host, address.port, keepalive=0)
         client.loop_start()
-        request = Request("asker", self._sequence, Operation(op, "k", value))  # type: ignore[arg-type]
+        request = Request(self._name, self._sequence, Operation(op, "k", value))  # type: ignore[arg-type]
         properties = paho.Properties(paho.PacketTypes.PUBLISH)
         properties.ResponseTopic = topic
         frame = requests_codec().encode([request])
-        client.publish(self._topics.request("n1"), frame, properties=properties)
+        client.publish(self._topics.request(node), frame, properties=properties)
         deadline = time.monotonic() + wait_s
         try:
             while time.monotonic() < deadline:
@@ -363,7 +377,7 @@ class Asker:
 
 
 def test_a_lost_request_is_not_applied_and_a_lost_reply_is(live: Live) -> None:
-    asker = Asker(live)
+    asker = Asker(live, "unsure")
     assert asker.ask("write", 1).outcome == "ok"
     fault: Fault = RequestsLost(node="n1")
     resolved = live.begin(fault)
@@ -379,3 +393,171 @@ def test_a_lost_request_is_not_applied_and_a_lost_reply_is(live: Live) -> None:
     fault.undo(live.cluster, resolved)
     wait_for(lambda: live.counter("n1", "link_connects") > connects, "the link to come back")
     assert asker.ask("read").value == 3
+
+
+# --- messages ---
+
+
+class Tap:
+    """Reads along on the links from n1, behind their proxies."""
+
+    def __init__(self, live: Live) -> None:
+        self.messages: dict[str, list[Any]] = {"n2": [], "n3": []}
+        self._codec: Codec[Any] = Codec(Gossip.MESSAGES)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._on_message
+        self._client.connect(live.cluster.broker.host, live.cluster.broker.port)
+        subscribed: list[bool] = []
+        self._client.on_subscribe = lambda *_: subscribed.append(True)
+        self._client.loop_start()
+        self._client.subscribe(Topics("faults").link("n1", "+"))
+        wait_for(lambda: bool(subscribed), "the subscription")
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        dst = message.topic.rsplit("/", 1)[1]
+        self.messages[dst] += self._codec.decode(message.payload)
+
+    def hear(self, dst: str, count: int = 4) -> list[Any]:
+        """The next messages to that node."""
+        self.messages[dst].clear()
+        wait_for(lambda: len(self.messages[dst]) >= count, f"{count} messages to {dst}")
+        return list(self.messages[dst])
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def tap(live: Live) -> Iterator[Tap]:
+    tap = Tap(live)
+    yield tap
+    tap.close()
+
+
+def test_lost_messages_do_not_leave_on_that_link_only(live: Live, tap: Tap) -> None:
+    fault = Loss(share=1.0, links=("n1->n2",))
+    tap.hear("n2")
+    resolved = live.begin(fault)
+    tap.messages["n2"].clear()
+    tap.hear("n3", 8)
+    assert tap.messages["n2"] == []
+    wait_for(lambda: live.counter("n1", "messages_lost") > 0, "the count")
+    assert live.counter("n2", "messages_lost") == 0
+    fault.undo(live.cluster, resolved)
+    tap.hear("n2")
+
+
+def test_duplicates_leave_twice(live: Live, tap: Tap) -> None:
+    fault = Duplicate(share=1.0, links=("n1->n2",))
+    resolved = live.begin(fault)
+    heard = tap.hear("n2", 8)
+    assert all(heard[i] == heard[i + 1] for i in range(0, 8, 2))
+    fault.undo(live.cluster, resolved)
+    counted = live.counter("n1", "messages_duplicated")
+    assert counted > 0
+
+
+def test_messages_that_are_held_back_arrive_all_the_same(live: Live, tap: Tap) -> None:
+    fault = Reorder(share=0.5, delay_ms=300, links=("n1->n2",))
+    resolved = live.begin(fault)
+    wait_for(lambda: live.counter("n1", "messages_held_back") > 3, "messages to be held back")
+    tap.hear("n2")
+    fault.undo(live.cluster, resolved)
+    tap.hear("n2")
+
+
+def test_the_receiver_notices_what_was_corrupted(live: Live) -> None:
+    fault = Corrupt(share=1.0, links=("n1->n2",))
+    before = live.counter("n3", "bad_frame_checksum")
+    resolved = live.begin(fault)
+    wait_for(lambda: live.counter("n2", "bad_frame_checksum") > 2, "n2 to notice")
+    assert live.counter("n3", "bad_frame_checksum") == before
+    fault.undo(live.cluster, resolved)
+    corrupted = live.counter("n1", "frames_corrupted")
+    wait_for(lambda: live.counter("n2", "bad_frame_checksum") >= corrupted, "all to be counted")
+    assert live.counter("n2", "bad_frame_checksum") <= live.counter("n1", "frames_corrupted")
+
+
+# --- time and disk ---
+
+
+def test_the_clock_that_is_ahead_wins(live: Live) -> None:
+    asker = Asker(live, "clock")
+    apart = [(src, dst) for src in NODES for dst in NODES if src != dst]
+
+    def last_wins() -> Any:
+        """Write at n1, then at n2, neither knowing of the other; who is left?"""
+        live.cluster.links.cut(apart)
+        assert asker.ask("write", "first", node="n1").outcome == "ok"
+        assert asker.ask("write", "second", node="n2").outcome == "ok"
+        live.cluster.links.heal(apart)
+        assert live.cluster.monitor.converged(NODES, TIMEOUT_S)
+        return asker.ask("read", node="n3").value
+
+    assert last_wins() == "second"
+    fault = Clock(nodes=("n1",), offset_ms=5000)
+    resolved = live.begin(fault)
+    assert last_wins() == "first"
+    fault.undo(live.cluster, resolved)
+
+
+def test_a_slow_disk_delays_the_answer(live: Live) -> None:
+    asker = Asker(live, "slow")
+    fault = SlowDisk(nodes=("n1",), delay_ms=700)
+    resolved = live.begin(fault)
+    started = time.monotonic()
+    assert asker.ask("write", 1).outcome == "ok"
+    assert time.monotonic() - started >= 0.7
+    fault.undo(live.cluster, resolved)
+    assert asker.ask("write", 2).outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (NoSpace(nodes=("n1",)), "No space left on device"),
+        (FailingFsync(nodes=("n1",)), "Input/output error"),
+    ],
+)
+def test_a_node_stops_with_a_line_when_its_disk_fails(live: Live, fault: Fault, line: str) -> None:
+    asker = Asker(live, f"{fault.fault}")
+    assert asker.ask("write", "kept").outcome == "ok"
+    resolved = live.begin(fault)
+    assert asker.ask("write", "lost", wait_s=0.5) is None
+    wait_for(lambda: live.cluster.processes.ended().get("n1") == 3, "exit code 3")
+    live.cluster.check()
+    assert line in live.cluster._last_words("n1")
+    assert live.events("n1")[-1] == "exited"
+    fault.undo(live.cluster, resolved)
+    live.wait_ready()
+    assert asker.ask("read").outcome == "ok"
+    assert live.cluster.processes.ended() == {}
+
+
+def test_a_torn_write_is_cut_and_nothing_else_is_lost(live: Live) -> None:
+    asker = Asker(live, "torn")
+    assert asker.ask("write", "kept").outcome == "ok"
+    apart = [(src, dst) for src in NODES for dst in NODES if src != dst]
+    live.cluster.links.cut(apart)
+    fault = TornWrite(nodes=("n1",))
+    resolved = live.begin(fault)
+    assert not live.cluster.processes.running("n1")
+    fault.undo(live.cluster, resolved)
+    wait_for(lambda: live.counter("n1", "torn_bytes_cut") > 0, "n1 with a torn log")
+    assert asker.ask("read").value == "kept"
+    live.cluster.links.heal(apart)
+
+
+def test_a_flipped_bit_keeps_a_node_from_starting_until_it_is_mended(live: Live) -> None:
+    asker = Asker(live, "flip")
+    for number in range(3):
+        assert asker.ask("write", "x" * 1000 + str(number)).outcome == "ok"
+    fault = BitFlip(nodes=("n1",))
+    resolved = live.begin(fault)
+    wait_for(lambda: live.cluster.processes.ended().get("n1") == 3, "exit code 3")
+    assert "damaged" in live.cluster._last_words("n1")
+    live.cluster.check()
+    fault.undo(live.cluster, resolved)
+    live.wait_ready()
+    assert asker.ask("read").value == "x" * 1000 + "2"
