@@ -368,15 +368,22 @@ def up(
     broker_port: Annotated[
         int | None, typer.Option(help="The broker's port [default: 1883 if it is free]", min=1)
     ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A parameter of the protocol: replication_factor=3. Repeatable."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start a cluster that stays. Example: capbench up --protocol raft --nodes 3"""
     from chaos import up as keeper_room
 
-    registry.get(protocol)
-    registry.node_ids(nodes)
+    parameters = _parameters(parameter or [])
+    ids = registry.node_ids(nodes)
+    registry.get(protocol).configure(ids[0], ids, parameters)
     port = broker_port or keeper_room.default_port()
-    keeper = keeper_room.start(name, protocol, nodes, {}, port)
+    keeper = keeper_room.start(name, protocol, nodes, parameters, port)
     if json:
         _print_json(keeper)
         return
@@ -390,6 +397,20 @@ def up(
         + shlex.quote('{"op":"write","key":"k","value":1}')
     )
     print("stop it with: capbench down" + ("" if name == "demo" else f" --name {name}"))
+
+
+def _parameters(settings: list[str]) -> dict[str, Any]:
+    """``name=value``, where a value is JSON, or else a string."""
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not (name and equals):
+            raise registry.InvalidConfiguration(f"{setting!r} is no parameter; use name=value")
+        try:
+            parameters[name] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            parameters[name] = text
+    return parameters
 
 
 @app.command()

@@ -498,10 +498,10 @@ class Recovery:
     # --- views ---
 
     def probe(self) -> dict[str, Any]:
-        """``ranges``: how many this node serves. ``placement``: the ranges of each node, ``n1:9
-        n2:10``. ``placement_numbers``: their sum grows with every change. ``copying``: ranges on
-        their way here. ``replication_ratio``: members that are ready, as far as known, and not
-        suspected here, of those that should be."""
+        """``ranges``: those that this node serves, ``0-2,5``. ``placement``: how many each node
+        has, ``n1:9 n2:10``. ``placement_numbers``: their sum grows with every change. ``copying``:
+        ranges on their way here. ``replication_ratio``: members that are ready, as far as known,
+        and not suspected here, of those that should be."""
         placements = self.placements
         load = Situation(self._nodes, tuple(placements.current), (), ()).load()
         wanted = there = 0
@@ -512,7 +512,7 @@ class Recovery:
                 is_newest = unready and joined == placement.newest[1]
                 there += not (is_newest or node in self._suspected_s)
         return {
-            "ranges": sum(map(placements.serves, range(placements.ranges))),
+            "ranges": _runs(list(filter(placements.serves, range(placements.ranges)))),
             "placement": " ".join(f"{node}:{count}" for node, count in load.items()),
             "placement_numbers": sum(placement.number for placement in placements.current),
             "copying": len(self._copies),
@@ -520,6 +520,17 @@ class Recovery:
             "replication_ratio": round(there / wanted, 4),
             **self.heartbeats.probe(),
         }
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Numbers in order, those in a row together: ``0-2,5``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _change(placement: Placement, joiner: str) -> tuple[str, str]:

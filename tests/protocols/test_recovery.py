@@ -758,3 +758,14 @@ def test_a_mistake_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(where, attribute, mistake)
     with pytest.raises(AssertionError):
         scene()
+
+
+def test_the_probe_tells_which_ranges_a_node_serves() -> None:
+    c = cluster(ranges=8)
+    served: dict[str, list[int]] = {id: [] for id in c.ids}
+    for id in c.ids:
+        for run in c[id].probe()["ranges"].split(","):
+            first, _, last = run.partition("-")
+            served[id] += range(int(first), int(last or first) + 1)
+    for placed in placements(c, "n1"):
+        assert {id for id in c.ids if placed.range in served[id]} == set(placed.nodes)
