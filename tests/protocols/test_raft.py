@@ -1009,11 +1009,13 @@ def test_a_change_that_is_not_committed_is_undone_with_its_entry() -> None:
     cluster.partition(["n1"], ["n2", "n3", "n4", "n5"])
     change(cluster, "n1", "remove", "n5")
     assert cluster["n1"].members == ("n1", "n2", "n3", "n4")
+    assert cluster["n1"].probe()["members"] == "n1,n2,n3,n4 (not committed)"
     cluster.elect("n2", voters=["n3", "n4"])
     cluster.settle()
     cluster.heal()
     cluster.run(2.0)
     assert cluster["n1"].members == cluster.ids
+    assert cluster["n1"].probe()["members"] == "n1,n2,n3,n4,n5"
 
 
 def test_membership_survives_restarts_and_snapshots() -> None:

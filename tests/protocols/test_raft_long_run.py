@@ -1,7 +1,7 @@
 """An hour-long run's worth of writes through one replica and its real log: what stays behind is
 bounded by what is held, not by what was written.
 
-A million entries are an hour at some 280 a second. They take about half a minute, so by default
+A million entries are an hour at some 280 a second. They take a minute or more, so by default
 fewer are written: enough for many snapshots and several rewritings of the log. Set
 CAPBENCH_LONG_RUN_ENTRIES=1000000 for the hour.
 """

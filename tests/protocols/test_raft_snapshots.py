@@ -10,6 +10,7 @@ import pytest
 from nodes.effects import Message
 from nodes.protocols.raft import (
     AppendEntries,
+    AppendEntriesReply,
     InstallSnapshot,
     InstallSnapshotReply,
     Raft,
@@ -19,11 +20,11 @@ from tests.protocols.raft_cluster import RaftCluster
 CHUNK_BYTES = 64
 
 
-def behind(**options: Any) -> RaftCluster:
-    """Three nodes led by n1, whose third was away while the log was compacted; its snapshot takes
-    several chunks, and the first one is on its way."""
+def behind(count: int = 3, chunk_bytes: int = CHUNK_BYTES) -> RaftCluster:
+    """Nodes led by n1, whose third was away while the log was compacted; its snapshot takes several
+    chunks, and the first one is on its way."""
     cluster = RaftCluster(
-        3, snapshot_entries=10, snapshot_tail=2, snapshot_chunk_bytes=CHUNK_BYTES, **options
+        count, snapshot_entries=10, snapshot_tail=2, snapshot_chunk_bytes=chunk_bytes
     )
     cluster.lead("n1")
     cluster.crash("n3")
@@ -95,6 +96,17 @@ def test_a_snapshot_comes_in_chunks_one_at_a_time_and_is_installed_whole() -> No
     assert cluster["n3"].disk.snapshot == snapshot
     cluster.settle()
     catches_up(cluster, 0.0)
+
+
+def test_a_snapshot_may_be_a_whole_number_of_chunks() -> None:
+    cluster = behind(chunk_bytes=1)
+    length = len(msgspec.msgpack.encode(cluster["n1"].disk.snapshot))
+    for i in range(length):
+        (chunk,) = chunks(cluster)
+        assert (chunk.offset, len(chunk.data), chunk.done) == (i, 1, i == length - 1)
+        exchange(cluster)
+    assert chunks(cluster) == []
+    assert len(installed(cluster)) == 1
 
 
 def test_a_lost_chunk_comes_again_with_a_heartbeat_and_only_that_chunk() -> None:
@@ -172,6 +184,54 @@ def test_chunks_that_come_twice_and_late_change_nothing() -> None:
     assert len(installed(cluster)) == 1
     assert cluster["n3"].state() == cluster["n1"].state()
     assert cluster["n3"]._incoming is None
+
+
+def test_a_late_chunk_of_an_older_snapshot_is_not_taken() -> None:
+    cluster = behind()
+    exchange(cluster)
+    (old,) = cluster.find(dst="n3", kind=InstallSnapshot)
+    assert old.msg.offset == CHUNK_BYTES
+    cluster.crash("n3")
+    write(cluster, 30)
+    cluster.restart("n3")
+    while received(cluster) == 0:
+        cluster.network = [packet for packet in cluster.network if packet is not old]
+        cluster.fire("n1", "heartbeat")
+        exchange(cluster)
+    assert cluster["n3"]._incoming.index > old.msg.index
+    assert received(cluster) == CHUNK_BYTES
+    before = bytes(cluster["n3"]._incoming.data)
+    cluster.receive(old)
+    assert cluster["n3"]._incoming.index > old.msg.index
+    assert bytes(cluster["n3"]._incoming.data) == before
+    catches_up(cluster)
+
+
+def test_a_late_answer_about_entries_does_not_end_a_transfer() -> None:
+    cluster = behind()
+    exchange(cluster)
+    leader = cluster["n1"]
+    cluster.step("n1", Message("n3", AppendEntriesReply(leader.term, 0, True, 1)))
+    assert [chunk.offset for chunk in chunks(cluster)] == [CHUNK_BYTES]
+    catches_up(cluster)
+    assert len(installed(cluster)) == 1
+
+
+def test_followers_may_need_different_snapshots_at_a_time() -> None:
+    cluster = behind(count=5)
+    exchange(cluster)
+    cluster.crash("n4")
+    write(cluster, 30)
+    cluster.restart("n4")
+    cluster.cut = {("n1", "n3")}
+    cluster.run(1.0)
+    assert cluster["n1"]._progress["n3"].installing.offset == CHUNK_BYTES
+    assert cluster["n4"].disk.snapshot_index == cluster["n1"].disk.snapshot_index
+    cluster.cut = set()
+    catches_up(cluster)
+    assert cluster["n4"].state() == cluster["n1"].state()
+    by_node = {node: d["index"] for node, name, d in cluster.marks if name == "install_snapshot"}
+    assert by_node["n3"] == by_node["n4"] == cluster["n1"].disk.snapshot_index
 
 
 def test_a_follower_that_is_restarted_gets_the_newest_snapshot_from_its_beginning() -> None:
