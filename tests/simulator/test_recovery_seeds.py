@@ -10,7 +10,7 @@ import pytest
 from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
 from bench.history import OperationRecord
-from nodes.protocols.quorum_register import QuorumRegister
+from nodes.recovery import PlacedReplica
 from nodes.registry import get
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault, Nemesis, draw_tape
@@ -22,8 +22,6 @@ PARAMETERS = {
     "ranges": 4,
     "buckets": 16,
     "recover_after_s": 0.5,
-    "read_quorum": 0,
-    "write_quorum": 0,
     "heartbeat": {
         "heartbeat_every_s": 0.25,
         "check_every_s": 0.25,
@@ -39,11 +37,12 @@ def run(seed: int, name: str = "quorum") -> tuple[Cluster, Clients, str]:
     """Turmoil, some quiet, a loss for good, and the rest of the load."""
     protocol = get(name)
     setup = draw_setup(protocol, seed)
+    drawn = {name: v for name, v in setup.parameters.items() if not name.endswith("_quorum")}
     cluster = Cluster(
         protocol,
         nodes=5,
         seed=seed,
-        parameters={**setup.parameters, **PARAMETERS},
+        parameters={**drawn, **PARAMETERS},
         quality=setup.quality,
         timing=setup.timing,
         round_trip=seed % 4 == 0,
@@ -69,24 +68,38 @@ def run(seed: int, name: str = "quorum") -> tuple[Cluster, Clients, str]:
     return cluster, clients, gone
 
 
+def assert_restored(cluster: Cluster, gone: str) -> None:
+    """Those who are left agree where the ranges are: on three nodes each that serve them."""
+    placements = {}
+    for node in cluster.nodes:
+        if node != gone:
+            replica = cluster.replica(node)
+            assert isinstance(replica, PlacedReplica)
+            assert replica.recovery is not None
+            placements[node] = replica.recovery.placements
+    views = [tuple(known.current) for known in placements.values()]
+    assert len(set(views)) == 1, views
+    for placement in views[0]:
+        assert gone not in placement.nodes
+        assert all(placements[node].serves(placement.range) for node in placement.nodes)
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_a_seed_loses_nothing_and_restores_the_factor(seed: int) -> None:
     cluster, clients, gone = run(seed)
-    left = [node for node in cluster.nodes if node != gone]
-    views = {}
-    for node in left:
-        replica = cluster.replica(node)
-        assert isinstance(replica, QuorumRegister)
-        assert replica.recovery is not None
-        views[node] = tuple(replica.recovery.placements.current)
-    assert len(set(views.values())) == 1, f"seed {seed}: {views}"
-    for placement in views[left[0]]:
-        assert gone not in placement.nodes, f"seed {seed}: {placement}"
-        for node in placement.nodes:
-            assert cluster.replica(node).recovery.placements.serves(placement.range)  # type: ignore[attr-defined]
+    assert_restored(cluster, gone)
     history = [msgspec.convert(r, OperationRecord, from_attributes=True) for r in clients.history]
     check = check_linearizable(Columns.from_records(history), budget_s=5.0)
     assert check.verdict == "valid", f"seed {seed}: {check.summary}"
     late = [r for r in clients.history if r.invoked_ns > 20e9 and r.node != gone]
     assert any(r.outcome == "ok" for r in late), f"seed {seed}: nobody was served in the end"
     assert any(mark.name == "re_replicated" for mark in cluster.marks if mark.at_s > LOST_AT_S)
+
+
+@pytest.mark.parametrize("name", ["gossip", "gossip-lww"])
+@pytest.mark.parametrize("seed", range(8))
+def test_gossip_restores_the_factor_and_converges(seed: int, name: str) -> None:
+    cluster, _, gone = run(seed, name)
+    assert_restored(cluster, gone)
+    assert cluster.converged()
+    assert any(host.replica is not None and host.replica.state() for host in cluster.hosts.values())
