@@ -20,6 +20,7 @@ from bench.cluster_file import BadClusterFile, read_cluster_file
 from bench.history import BadHistory
 from bench.run_folder import BadRunFolder, RunFolder
 from chaos import exit_codes
+from chaos.cli_catalogue import app as catalogue_app
 from chaos.cli_check import EXIT_CODES as VERDICT_CODES
 from chaos.cli_check import BadOption
 from chaos.cli_check import app as check_app
@@ -169,20 +170,44 @@ def _print_list(title: str, rows: Sequence[tuple[Any, Any]]) -> None:
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="A name of `capbench list`, or a YAML file.")],
+    experiment: Annotated[
+        str | None, typer.Argument(help="A name of `capbench list`, or a YAML file.")
+    ] = None,
     protocol: Protocols = None,
     seed: Seed = None,
     nodes: Nodes = None,
     target: Target = "local",
     out: Out = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(help="Run what a run folder holds once more: its experiment, protocol, seed."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run an experiment, judge it, report it.
 
     Example: capbench run leader-partition --protocol raft --seed 7
     """
-    from chaos.experiment import load
+    from chaos.experiment import load, validate
 
+    if again is not None:
+        if experiment or protocol or nodes or seed is not None or target != "local":
+            _stop("--again: the run folder says all of it; give only --out and --json", EXIT_INPUT)
+        before = RunFolder(again).manifest()
+        loaded = validate(
+            before.experiment,
+            source=str(again / "manifest.json"),
+            name=before.experiment_name,
+            overrides={"seed": before.seed},
+        )
+        root = out or Path("results") / loaded.name
+        folder = root / f"{_stamp()}-{before.protocol}-{loaded.seed}"
+        plan = [(loaded, registry.get(before.protocol))]
+        where = _known_target(before.target)
+        _run_all(plan, [folder], folder / "report.html", where, json=json)
+        return
+    if experiment is None:
+        _stop("run: name an experiment (see `capbench list`), or give --again", EXIT_INPUT)
     if experiment == "detector-sweep":
         if protocol or nodes or target != "local":
             _stop("detector-sweep is simulated: it takes --seed, --out and --json", EXIT_INPUT)
@@ -351,6 +376,7 @@ def report(
 
 # --- the simulator ---
 
+app.add_typer(catalogue_app)
 app.add_typer(check_app)
 app.add_typer(simulate_app)
 

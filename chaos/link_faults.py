@@ -126,7 +126,8 @@ class Jitter(OnLinks):
     ``latency_ms`` and ``jitter_ms``: every link takes a latency drawn evenly between
     ``latency_ms`` - ``jitter_ms`` and ``latency_ms`` + ``jitter_ms``, on top of what it takes
     anyway, and another one every ``every_ms``. Messages of one link stay in order. (Toxiproxy's own
-    jitter cannot be repeated.)"""
+    jitter cannot be repeated.) ``links``, ``node``: which links; all between nodes if neither is
+    given."""
 
     fault: Literal["jitter"] = "jitter"
     TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})

@@ -86,6 +86,7 @@ class Pause(OnNodes):
 class RollingRestart(OnNodes):
     """Crash nodes (SIGKILL) one after the other, each back before the next goes.
 
+    ``nodes``: ``leader``, ``random``, ``majority``, ``all``, or a list of nodes.
     ``down_ms``: how long each is down. ``every_ms``: from one crash to the next; longer than
     ``down_ms``. It goes through the nodes once, in a seeded order (or that of the list), as far as
     its time reaches."""
