@@ -19,13 +19,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 
 from bench.cluster_file import Address
-from chaos.toxiproxy import Proxy, Toxic, Toxiproxy, ToxiproxyError
+from chaos.toxiproxy import (
+    Proxy,
+    Toxic,
+    Toxiproxy,
+    ToxiproxyDown,
+    ToxiproxyError,
+    ToxiproxyWedged,
+)
 
 Link: TypeAlias = tuple[str, str]
 
@@ -183,6 +190,10 @@ class Links(LinkFaults):
         if len(ports) < len(names):
             raise ValueError(f"{len(names)} links need as many ports, not {len(ports)}")
         super().__init__(names)
+        self.restart_server: Callable[[], None] | None = None
+        """Replaces a server that is gone or answers no more; without it such a server is an
+        error."""
+        self._rebuilding = False
         self._toxiproxy = toxiproxy
         self._proxies = {
             link: Proxy(
@@ -221,6 +232,22 @@ class Links(LinkFaults):
                 )
             self.apply(self.links)
 
+    def rebuild(self) -> bool:
+        """If the server is gone or wedged, replace it and put on it what faults want now. Returns
+        whether that was so. Raises ToxiproxyError."""
+        if self.restart_server is None or self._rebuilding:
+            return False
+        with self._lock:
+            if self._toxiproxy.is_up() and not self._toxiproxy.is_wedged():
+                return False
+            self._rebuilding = True
+            try:
+                self.restart_server()
+                self.create()
+            finally:
+                self._rebuilding = False
+            return True
+
     def address(self, src: str, dst: str) -> Address:
         """Where ``src`` connects to publish to ``dst``. Raises UnknownLink."""
         try:
@@ -258,6 +285,9 @@ class Links(LinkFaults):
                 failures.append(error)
             else:
                 self._applied[link] = wanted
+            gone = failures and isinstance(failures[-1], ToxiproxyDown | ToxiproxyWedged)
+            if gone and self.rebuild():
+                return  # All links have what is wanted.
         if failures:
             first = failures[0]
             raise type(first)(f"{len(failures)} of {len(links)} links not changed: {first}")

@@ -44,6 +44,7 @@ LOAD_START_TIMEOUT_S = 30.0
 KEPT_TAIL_S = 10.0
 """How long after its planned end the load may take to finish before the run counts as failed."""
 
+LOOK_AT_TOXIPROXY_S = 1.0
 MIN_FLIP_BYTES = 2000
 _STOPS = (FsyncError, FullDisk)
 
@@ -87,6 +88,7 @@ class LocalCluster(FaultContext):
         self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
         self._flipped: dict[str, int] = {}
         self._exited: set[str] = set()
+        self._look_at = 0.0
         # Refuses what cannot be before anything is started.
         for node in nodes:
             protocol.configure(node, nodes, self._parameters)
@@ -122,18 +124,14 @@ class LocalCluster(FaultContext):
         if broker.note:
             self.notes.append(broker.note)
         self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
-        self.processes.spawn(
-            "toxiproxy",
-            [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(api_port)],
-            stdout_path=self.log_path("toxiproxy"),
-            # It would write a line for every connection and every change otherwise.
-            env={**os.environ, "LOG_LEVEL": "warn"},
-        )
+        self._api = Address("127.0.0.1", api_port)
+        self._start_toxiproxy()
         self._wait_for("broker", self.broker)
-        self._wait_for("toxiproxy", Address("127.0.0.1", api_port))
-        self.toxiproxy = Toxiproxy(Address("127.0.0.1", api_port))
+        self._wait_for("toxiproxy", self._api)
+        self.toxiproxy = Toxiproxy(self._api)
         self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
         self.links.create()
+        self.links.restart_server = self._restart_toxiproxy
         self.cluster_file = ClusterFile(
             cluster=self._cluster,
             protocol=self._protocol.name,
@@ -151,6 +149,25 @@ class LocalCluster(FaultContext):
         for node in self.nodes:
             self._start_node(node)
         self.wait_ready()
+
+    def _start_toxiproxy(self) -> None:
+        self.processes.spawn(
+            "toxiproxy",
+            [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(self._api.port)],
+            stdout_path=self.log_path("toxiproxy"),
+            # It would write a line for every connection and every change otherwise.
+            env={**os.environ, "LOG_LEVEL": "warn"},
+        )
+
+    def _restart_toxiproxy(self) -> None:
+        was = "answered no more" if self.processes.running("toxiproxy") else "ended"
+        self.notes.append(
+            f"Toxiproxy {was} and was replaced: for a moment every link was down, whatever the "
+            "schedule says"
+        )
+        self.processes.kill("toxiproxy")
+        self._start_toxiproxy()
+        self._wait_for("toxiproxy", self._api)
 
     def _stop(self) -> None:
         monitor: Monitor | None = getattr(self, "monitor", None)
@@ -230,14 +247,21 @@ class LocalCluster(FaultContext):
                 )
 
     def check(self) -> None:
-        """Raise TargetFailed if a node, the broker or Toxiproxy has ended that nobody stopped."""
+        """Raise TargetFailed if a node or the broker has ended that nobody stopped. Toxiproxy is
+        replaced if it has ended or answers no more."""
+        try:
+            if "toxiproxy" in self.processes.ended() or time.monotonic() > self._look_at:
+                self._look_at = time.monotonic() + LOOK_AT_TOXIPROXY_S
+                self.links.rebuild()
+        except (ToxiproxyError, ProcessError) as error:
+            raise TargetFailed(f"Toxiproxy: {error}; {self._last_words('toxiproxy')}") from None
         for name, code in self.processes.ended().items():
             if code == EXIT_DISK and self._stops_by_fault(name):
                 if name not in self._exited:
                     self._exited.add(name)
                     self.monitor.forget(name)
                     self._tell(name, "exited")
-            elif name in (*self.nodes, "broker", "toxiproxy"):
+            elif name in (*self.nodes, "broker"):
                 raise TargetFailed(f"{name} ended with code {code}; {self._last_words(name)}")
 
     def _last_words(self, name: str) -> str:
@@ -420,6 +444,7 @@ def conduct(run: Run) -> str | None:
         run.progress.phase("read every key at every node")
         if cluster.monitor.converged(run.left, CONVERGENCE_TIMEOUT_S) is None and failure is None:
             failure = "a node did not answer after the load"
+        run.update_manifest(notes=list(cluster.notes))
         final_reads(cluster.cluster_file, run.left, run.keys, folder)
         cluster.check()
     cluster.discard_data()

@@ -3,7 +3,9 @@ measured, on one cluster that they share."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -561,3 +563,37 @@ def test_a_flipped_bit_keeps_a_node_from_starting_until_it_is_mended(live: Live)
     fault.undo(live.cluster, resolved)
     live.wait_ready()
     assert asker.ask("read").value == "x" * 1000 + "2"
+
+
+# --- the proxies themselves ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "wedged"])
+def test_toxiproxy_is_replaced_and_the_links_are_rebuilt(live: Live, number: int) -> None:
+    cluster = live.cluster
+    notes = len(cluster.notes)
+    cluster.links.cut([("n1", "n2")])
+    pid = live.pid("toxiproxy")
+    os.kill(pid, number)
+    wait_for(lambda: psutil.Process(pid).status() in ("stopped", "zombie"), "the signal")
+    cluster.links.add_latency({("n2", "n3"): 30})
+    assert live.pid("toxiproxy") != pid
+    state = cluster.links.state()
+    assert state["n1", "n2"].cut
+    assert state["n2", "n3"].latency_ms == 30
+    assert len(cluster.notes) == notes + 1
+    assert "Toxiproxy" in cluster.notes[-1]
+    cluster.links.heal([("n1", "n2")])
+    cluster.links.remove_latency({("n2", "n3"): 30})
+    live.wait_ready()
+
+
+def test_a_dead_toxiproxy_is_noticed_without_a_fault(live: Live) -> None:
+    pid = live.pid("toxiproxy")
+    os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        live.cluster.check()
+        return live.pid("toxiproxy") != pid
+
+    wait_for(replaced, "another Toxiproxy")
