@@ -19,7 +19,8 @@ from nodes.effects import Operation, Reply, Request
 WIRE_VERSION = 1
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_KEY_CHARACTERS = 512
-MAX_VALUE_CHARACTERS = 1024 * 1024
+MAX_VALUE_BYTES = 1024 * 1024
+"""Of a value as UTF-8: so a request, and an entry that holds it, fits into a frame."""
 _HEADER = 5
 
 T = TypeVar("T")
@@ -134,8 +135,13 @@ def check_request(request: Request) -> None:
     if not operation.key or len(operation.key) > MAX_KEY_CHARACTERS:
         raise ValueError(f"a key has 1 to {MAX_KEY_CHARACTERS} characters")
     for value in (operation.value, operation.expected):
-        if isinstance(value, str) and len(value) > MAX_VALUE_CHARACTERS:
-            raise ValueError(f"a value has at most {MAX_VALUE_CHARACTERS} characters")
+        # A character takes at most 4 bytes: most values need no second look.
+        if (
+            isinstance(value, str)
+            and 4 * len(value) > MAX_VALUE_BYTES
+            and len(value.encode()) > MAX_VALUE_BYTES
+        ):
+            raise ValueError(f"a value has at most {MAX_VALUE_BYTES} bytes")
     if request.sequence < 0 or not request.client or len(request.client) > MAX_KEY_CHARACTERS:
         raise ValueError("a client has a name and counts its sequences from 0")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nodes.codec import (
     MAX_FRAME_BYTES,
-    MAX_VALUE_CHARACTERS,
+    MAX_VALUE_BYTES,
     BadFrame,
     Codec,
     decode_json_request,
@@ -105,14 +105,15 @@ def test_a_json_request_is_named_by_the_node_or_by_itself() -> None:
         (b'{"op":"write","key":"k","vlaue":1}', "vlaue"),
         (b'{"op":"read","key":"k","client":"me"}', "belong together"),
         (b'{"op":"read","key":"k","client":"me","sequence":-1}', "sequences"),
-        (b'{"op":"write","key":"k","value":"%s"}' % (b"x" * (MAX_VALUE_CHARACTERS + 1)), "at most"),
+        (b'{"op":"write","key":"k","value":"%s"}' % (b"x" * (MAX_VALUE_BYTES + 1)), "at most"),
+        ('{"op":"write","key":"k","value":"%s"}' % ("é" * (MAX_VALUE_BYTES // 2 + 1)), "at most"),
         (b"[" * 100_000, "not a request"),
         (b'\xff\xfe{"op"', "not a request"),
     ],
 )
-def test_a_bad_json_request_gets_one_line(payload: bytes, says: str) -> None:
+def test_a_bad_json_request_gets_one_line(payload: bytes | str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
-        decode_json_request(payload, "n1", 1)
+        decode_json_request(payload if isinstance(payload, bytes) else payload.encode(), "n1", 1)
     assert "\n" not in str(caught.value)
 
 
