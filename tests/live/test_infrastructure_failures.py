@@ -1,0 +1,96 @@
+"""What is broken around a run ends it with one clear line and its exit code; what was recorded is
+kept."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.run_folder import RunFolder
+from tests.live.conftest import ROOT, leftovers
+
+EXPERIMENT = """\
+title: Short
+shows: what a run says when something around it is broken
+protocols: [gossip]
+nodes: 3
+workload:
+  arrival: {{open_loop: {rate}/s, in_flight: {in_flight}}}
+  mix: {{read: 50, write: 50}}
+duration: 3s
+schedule:
+  - {{at: 2s, for: 500ms, fault: partition, groups: halves}}
+"""
+
+
+def run(
+    directory: Path,
+    target: str,
+    *,
+    rate: int = 50,
+    in_flight: int = 64,
+    file_bytes: int | None = None,
+    path: Path | None = None,
+) -> tuple[int, list[str]]:
+    """The exit code and the lines on standard error."""
+    (directory / "short.yaml").write_text(EXPERIMENT.format(rate=rate, in_flight=in_flight))
+
+    def limit() -> None:
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+    command = [sys.executable, "-m", "chaos.cli", "run", "short.yaml", "--out", "out"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if path is not None:
+        env["PATH"] = f"{path}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(
+        [*command, "--target", target],
+        cwd=directory,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        preexec_fn=limit,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("capbench:")]
+    return done.returncode, lines
+
+
+def test_a_load_that_was_not_there_is_unknown_not_valid(tmp_path: Path) -> None:
+    code, _ = run(tmp_path, "sim", rate=5000, in_flight=1)
+    assert code == 5
+    [manifest] = (tmp_path / "out").glob("*/manifest.json")
+    verdict = RunFolder(manifest.parent).verdict()
+    assert verdict is not None
+    assert verdict.verdict == "unknown"
+    assert verdict.reason.startswith("the load was not there")
+
+
+def test_a_full_disk_for_the_run_folder_is_one_line(tmp_path: Path) -> None:
+    code, lines = run(tmp_path, "sim", rate=1000, file_bytes=20_000)
+    assert code == 3
+    assert len(lines) == 1
+    assert "File too large" in lines[0]
+    [manifest] = (tmp_path / "out").glob("*/manifest.json")
+    assert RunFolder(manifest.parent).operations(), "what was recorded is kept"
+
+
+@pytest.mark.live
+def test_a_broker_that_does_not_come_up_is_one_line(tmp_path: Path) -> None:
+    fake = tmp_path / "bin" / "mosquitto"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho no such listener\nexit 1\n")
+    fake.chmod(0o755)
+    code, lines = run(tmp_path, "local", path=fake.parent)
+    assert code == 3
+    assert len(lines) == 1
+    assert "broker on port" in lines[0]
+    assert "no such listener" in lines[0]
+    assert leftovers(tmp_path) == []
