@@ -20,6 +20,7 @@ import msgspec
 from bench.checkers import check_run
 from bench.run_folder import Manifest, RunFolder, Verdict
 from bench.workload import Workload
+from chaos import final_reads
 from chaos.experiment import Experiment
 from chaos.fault import TargetName
 from chaos.targets import Progress, Run, TargetFailed, local, refuse_unsupported, simulator
@@ -86,6 +87,9 @@ def run_experiment(
     interrupted = False
     try:
         failure = CONDUCT[target](run)
+        loads = [load for load in folder.loads() if load.client != final_reads.NAME]
+        if failure is None and not any(load.invoked for load in loads):
+            failure = "the history has no operations: the load asked for none in its time"
         run.update_manifest(complete=failure is None)
     except TargetFailed as error:
         failure = str(error)

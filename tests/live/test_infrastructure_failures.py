@@ -32,7 +32,7 @@ def run(
     directory: Path,
     target: str,
     *,
-    rate: int = 50,
+    rate: float = 50,
     in_flight: int = 64,
     file_bytes: int | None = None,
     path: Path | None = None,
@@ -71,6 +71,13 @@ def test_a_load_that_was_not_there_is_unknown_not_valid(tmp_path: Path) -> None:
     assert verdict is not None
     assert verdict.verdict == "unknown"
     assert verdict.reason.startswith("the load was not there")
+
+
+def test_a_history_without_operations_is_no_run(tmp_path: Path) -> None:
+    code, lines = run(tmp_path, "sim", rate=0.01)
+    assert code == 3
+    assert len(lines) == 1
+    assert "the history has no operations" in lines[0]
 
 
 def test_a_full_disk_for_the_run_folder_is_one_line(tmp_path: Path) -> None:
