@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from bench.checkers.columns import (
+    DELETE,
     KIND_CODES,
     NEVER,
     NOT_TOLD,
@@ -22,7 +23,6 @@ from bench.checkers.columns import (
     SIBLINGS,
     Bools,
     Columns,
-    Int8s,
     Int32s,
     Int64s,
     Numbering,
@@ -30,31 +30,40 @@ from bench.checkers.columns import (
 from bench.history import MAX_LINE_BYTES, BadHistory
 from nodes.effects import OperationKind, Outcome, Value, Version
 
-_BLOCK_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 1 << 18
+"""So small that the lines of a block stay in the processor's cache."""
 
 Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**60), le=2**60)]
 Identity = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
 
-class Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """One line. ``process`` and ``key`` may be numbers. The last four fields are those of
-    capbench's own histories and are not needed for a verdict."""
+class PlainLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """One line without the fields of a CAS: a block of such lines is read faster. ``process`` and
+    ``key`` may be numbers. ``intended_ns``, ``version`` and ``error`` are those of capbench's own
+    histories and are not needed for a verdict.
+
+    The order is that in which capbench writes them, which the decoder expects."""
 
     process: str | int
+    id: Identity | None = None
     op: OperationKind
     key: str | int
     outcome: Outcome
     invoked_ns: Nanoseconds
     completed_ns: Nanoseconds | None = None
-    id: Identity | None = None
+    intended_ns: int | None = None
     value: Value | list[Value] = None
+    node: str | None = None
+    version: Version = None
+    error: str | None = None
+
+
+class Line(PlainLine, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """One line."""
+
     expected: Value = None
     applied: bool | None = None
     seen: Value | msgspec.UnsetType = msgspec.UNSET
-    node: str | None = None
-    intended_ns: int | None = None
-    version: Version = None
-    error: str | None = None
 
 
 def read_columns(path: Path) -> Columns:
@@ -71,20 +80,11 @@ def read_columns(path: Path) -> Columns:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The file in pieces of whole lines. The last line may lack its newline."""
-    rest = b""
+    """The file in pieces of whole lines; of a line that is too long, enough to see that it is. The
+    last line may lack its newline."""
     with path.open("rb") as file:
         while chunk := file.read(_BLOCK_BYTES):
-            whole, newline, tail = chunk.rpartition(b"\n")
-            if newline:
-                yield rest + whole + newline
-                rest = tail
-            else:
-                rest += chunk
-            if len(rest) > MAX_LINE_BYTES:
-                break
-    if rest:
-        yield rest
+            yield chunk if chunk.endswith(b"\n") else chunk + file.readline(MAX_LINE_BYTES + 1)
 
 
 def _refuse(path: Path, line: int, reason: str) -> NoReturn:
@@ -95,52 +95,83 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.decoder = msgspec.json.Decoder(Line)
+        self.plain_decoder = msgspec.json.Decoder(PlainLine)
+        self.is_plain = True
         self.values = _Values()
         self.processes: dict[str | int, int] = {}
         self.keys: dict[str | int, int] = {}
         self.nodes: dict[str | None, int] = {None: 0}
         self.siblings: dict[int, list[int]] = {}
-        self.parts: list[list[Any]] = []
+        self.parts: list[tuple[Any, ...]] = []
         self.count = 0
 
     def take(self, block: bytes) -> None:
         """Add a block of whole lines."""
-        try:
-            lines = self.decoder.decode_lines(block)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            lines = []
-        if len(lines) != block.count(b"\n") + (not block.endswith(b"\n")) or (
-            len(block) > MAX_LINE_BYTES and max(map(len, block.split(b"\n"))) > MAX_LINE_BYTES
-        ):
-            self._find_the_bad_line(block)
+        lines = self._decoded(block)
         n = len(lines)
         op = [line.op for line in lines]
+        op_codes = bytes(map(KIND_CODES.__getitem__, op))
         value = [line.value for line in lines]
-        applied = [line.applied for line in lines]
-        node = [line.node for line in lines]
-        if list in set(map(type, value)):
+        kinds = set(map(type, value))
+        if list in kinds:
             value = self._without_lists(op, value)
-        elif "delete" in op:
+            kinds = set(map(type, value))
+        elif DELETE in op_codes:
             value = [None if name == "delete" else v for name, v in zip(op, value, strict=True)]
+            kinds = set(map(type, value))
+        node = [line.node for line in lines]
         self.parts.append(
-            [
+            (
                 _numbered(self.processes, [line.process for line in lines]),
-                _bytes(KIND_CODES, op),
+                np.frombuffer(op_codes, np.int8),
                 _numbered(self.keys, [line.key for line in lines]),
-                _bytes(OUTCOME_CODES, [line.outcome for line in lines]),
+                np.frombuffer(
+                    bytes(map(OUTCOME_CODES.__getitem__, [line.outcome for line in lines])), np.int8
+                ),
                 np.fromiter([line.invoked_ns for line in lines], np.int64, n),
                 _times([line.completed_ns for line in lines]),
                 self._ids([line.id for line in lines]),
-                self.values.take(value, None, NULL),
-                self.values.take([line.expected for line in lines], None, NULL),
-                np.fromiter((a is not False for a in applied), np.bool_, n)
-                if False in applied
-                else np.ones(n, np.bool_),
-                self.values.take([line.seen for line in lines], msgspec.UNSET, NOT_TOLD),
+                self.values.take(value, kinds, None, NULL),
+                *self._of_cas(lines),
                 _numbered(self.nodes, node) if any(node) else np.zeros(n, np.int32),
-            ]
+            )
         )
         self.count += n
+
+    def _decoded(self, block: bytes) -> list[PlainLine]:
+        """The lines of a block, of type Line unless ``is_plain``."""
+        count = block.count(b"\n") + (not block.endswith(b"\n"))
+        if len(block) > MAX_LINE_BYTES and max(map(len, block.split(b"\n"))) > MAX_LINE_BYTES:
+            self._find_the_bad_line(block)
+        if self.is_plain:
+            try:
+                lines = self.plain_decoder.decode_lines(block)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                if len(lines) == count:
+                    return lines
+            self.is_plain = False
+        try:
+            lines = list[PlainLine](self.decoder.decode_lines(block))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            lines = []
+        if len(lines) != count:
+            self._find_the_bad_line(block)
+        return lines
+
+    def _of_cas(self, lines: list[Any]) -> tuple[Int32s, Bools, Int32s]:
+        """The columns ``expected``, ``applied`` and ``seen``."""
+        n = len(lines)
+        if self.is_plain:
+            return np.full(n, NULL, np.int32), np.ones(n, np.bool_), np.full(n, NOT_TOLD, np.int32)
+        expected = [line.expected for line in lines]
+        seen = [line.seen for line in lines]
+        return (
+            self.values.take(expected, set(map(type, expected)), None, NULL),
+            np.array([line.applied is not False for line in lines], np.bool_),
+            self.values.take(seen, set(map(type, seen)), msgspec.UNSET, NOT_TOLD),
+        )
 
     def _without_lists(self, op: list[OperationKind], value: list[Any]) -> list[Any]:
         """Take out the reads that saw several values; a list of one is that one, an empty one
@@ -188,8 +219,9 @@ class _Reader:
         if not self.parts:
             return Columns.from_records([])
         self.values.resolve()
-        joined = [np.concatenate(column) for column in zip(*self.parts, strict=True)]
+        columns = list(zip(*self.parts, strict=True))
         self.parts.clear()
+        joined = [np.concatenate(columns.pop(0)) for _ in range(len(columns))]
         process, op, key, outcome, invoked, completed, ids, value, expected = joined[:9]
         applied, seen, node = joined[9:]
         value[list(self.siblings)] = SIBLINGS
@@ -215,10 +247,11 @@ class _Reader:
 
 
 def _numbered(known: dict[Any, int], names: list[Any]) -> Int32s:
-    for name in dict.fromkeys(names):
-        if name in known:
-            continue
-        known[name] = len(known)
+    try:  # most blocks name nobody new
+        return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
+    except KeyError:
+        for name in dict.fromkeys(names):
+            known.setdefault(name, len(known))
     return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
 
 
@@ -230,23 +263,25 @@ class _Values:
         self.numbering = Numbering()
         self.waiting: list[tuple[Int32s, Bools | None, Int64s]] = []
 
-    def take(self, values: list[Any], absent: object, code_of_absent: int) -> Int32s:
-        """The numbers of ``values``; they may be filled in only by `resolve`."""
+    def take(
+        self, values: list[Any], kinds: set[type], absent: object, code_of_absent: int
+    ) -> Int32s:
+        """The numbers of ``values``, which are of the types ``kinds``; they may be filled in only
+        by `resolve`."""
         n = len(values)
-        missing = values.count(absent)
         codes = np.full(n, code_of_absent, np.int32)
-        if missing == n:
+        some_absent = type(absent) in kinds
+        kinds = kinds - {type(absent)}
+        if not kinds:
             return codes
-        kinds = set(map(type, values))
-        kinds.discard(type(absent))
         if kinds == {int}:
             try:
-                self._later(values, absent, bool(missing), codes)
+                self._later(values, absent, some_absent, codes)
             except OverflowError:
                 pass
             else:
                 return codes
-        if missing:
+        if some_absent:
             code = self.numbering.code
             codes[:] = [code_of_absent if v is absent else code(v) for v in values]
         elif bool in kinds:
@@ -256,12 +291,11 @@ class _Values:
         return codes
 
     def _later(self, values: list[Any], absent: object, some: bool, codes: Int32s) -> None:
+        there = None
         if some:
-            there = np.fromiter((v is not absent for v in values), np.bool_, len(values))
-            raw = np.array([v for v in values if v is not absent], np.int64)
-            self.waiting.append((codes, there, raw))
-        else:
-            self.waiting.append((codes, None, np.fromiter(values, np.int64, len(values))))
+            there = np.array([v is not absent for v in values], np.bool_)
+            values = [v for v in values if v is not absent]
+        self.waiting.append((codes, there, np.fromiter(values, np.int64, len(values))))
 
     def resolve(self) -> None:
         """Fill in what is waiting."""
@@ -269,8 +303,14 @@ class _Values:
             return
         raw = np.concatenate([part for _, _, part in self.waiting])
         distinct, numbered = _distinct(raw)
-        code_of = np.array(self.numbering.plain_codes(distinct.tolist()), np.int32)
-        found = code_of[numbered]
+        del raw
+        values = self.numbering.values
+        if len(values) == 1:  # nothing but null yet: all are new
+            values.extend(distinct.tolist())
+            found = (numbered + 1).astype(np.int32)
+        else:
+            code_of = np.array(self.numbering.plain_codes(distinct.tolist()), np.int32)
+            found = code_of[numbered]
         place = 0
         for codes, there, part in self.waiting:
             here = found[place : place + len(part)]
@@ -308,10 +348,6 @@ def _times(completed: list[int | None]) -> Int64s:
     return some
 
 
-def _bytes(codes: dict[Any, int], names: list[Any]) -> Int8s:
-    return np.frombuffer(bytes(map(codes.__getitem__, names)), np.int8)
-
-
 def _check(path: Path, c: Columns) -> None:
     """What no single line can show. ``completed`` still has the end that the client saw;
     afterwards an operation of unknown outcome never ended."""
@@ -332,7 +368,10 @@ def _check(path: Path, c: Columns) -> None:
         _refuse(path, int(endless[0]) + 1, "completed_ns may be null only where outcome is info")
 
     order = np.argsort(c.invoked, kind="stable")
-    order = order[np.argsort(c.process[order], kind="stable")]
+    process = c.process[order]
+    if len(c.processes) < 1 << 15:
+        process = process.astype(np.int16)  # for these NumPy has a radix sort
+    order = order[np.argsort(process, kind="stable")]
     if len(_open_twice(c, order)):
         order = np.lexsort((c.completed, c.invoked, c.process))  # operations that take no time
         both = _open_twice(c, order)

@@ -163,6 +163,31 @@ def test_columns_are_those_of_the_records(tmp_path: Path) -> None:
     assert [d.values[i] for i in d.value[:1]] == [c.values[i] for i in c.value[:1]]
 
 
+def test_a_late_cas_changes_nothing_for_the_lines_before_it(tmp_path: Path) -> None:
+    records = [
+        OperationRecord(
+            process=f"p{i % 7}",
+            id=i,
+            op="write" if i % 2 else "read",
+            key=f"k{i % 3}",
+            value=(i, None, "v", 1.5)[i % 4] if i > 20_000 else i,
+            outcome="ok",
+            invoked_ns=10 * i,
+            completed_ns=10 * i + 5,
+            node="n1" if i % 5 else None,
+        )
+        for i in range(25_000)
+    ]
+    for i in range(20_000, 25_000, 9):
+        records[i] = msgspec.structs.replace(
+            records[i], op="cas", value=-i, expected=i, applied=i % 2 == 0, seen=i if i % 2 else 7
+        )
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    c = read_columns(path)
+    assert [c.record(row) for row in range(len(c))] == records
+
+
 def test_null_that_was_seen_is_told(tmp_path: Path) -> None:
     refused = {**WRITE, "op": "cas", "expected": 3, "applied": False}
     told = read_columns(write(tmp_path / "a.jsonl", {**refused, "seen": None}))
