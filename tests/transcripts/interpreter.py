@@ -4,7 +4,9 @@ A file holds blocks. A block is comment lines (``#``), commands, ``----``, and w
 to an empty line. Nothing happens but what a command says: messages wait until they are delivered,
 timers until they are fired, the clock stands still. Random draws are fixed (`FixedRng`).
 
-    cluster protocol=raft nodes=3 [sync=manual] [PARAMETER=VALUE ...]
+    cluster protocol=raft nodes=3 [sync=manual] [quiet=TYPES] [PARAMETER=VALUE ...]
+                                        messages of quiet types (heartbeats) arrive as soon as they
+                                        are sent, or are lost on a cut link, and are not printed
     write NODE KEY=VALUE [by=CLIENT] [context=read]     also: delete NODE KEY, read NODE KEY
     cas NODE KEY OLD->NEW [by=CLIENT]
     retry NODE [by=CLIENT]              the client's last request once more, to that node
@@ -12,10 +14,14 @@ timers until they are fired, the clock stands still. Random draws are fixed (`Fi
     settle [from=...] ...               deliver (those) until none is left
     fire NODE TIMER                     the timer fires now
     tick SECONDS                        every clock goes on; nothing fires
+    pass SECONDS                        every clock goes on and timers fire when due, up to the
+                                        first message that is not quiet; prints what nodes marked
+                                        meanwhile, each with its time, and the time at the end
     campaign NODE [votes=NODES]         raft: stand for election now; the others do not hear of it
     craft NODE TERM TERMS               raft: start anew with a log of entries of these terms
     sync NODE | crash NODE [surviving=N] | restart NODE
     partition NODES NODES ... | heal    links between groups lose what they carry
+    cut NODE NODE                       so does the link from the one to the other, one way
     expect NODE NAME=VALUE ...          fails if probe() or a key says otherwise
     status | flight                     all nodes; all messages on their way
 
@@ -26,11 +32,12 @@ line changed. `deliver` without a match fails: a transcript says what happens.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nodes.effects import Operation, Reply, Request, Value
+from nodes.effects import Operation, Replica, Reply, Request, Value
 from nodes.protocols.raft import Raft
 from nodes.registry import get, node_ids
 from tests.protocols.raft_cluster import RaftCluster
@@ -77,6 +84,7 @@ class Interpreter:
         self._told = 0
         self._last: dict[str, Request] = {}
         self._versions: dict[str, Any] = {}
+        self._quiet: frozenset[str] = frozenset()
 
     def run(self, command: str) -> list[str]:
         """Carry out one command; what it printed. Raises TranscriptError."""
@@ -87,6 +95,7 @@ class Interpreter:
         in_flight = [] if self._cluster is None else list(self._cluster.network)
         try:
             lines: list[str] = method(*arguments) or []
+            self._deliver_quiet()
         except (TypeError, KeyError, ValueError) as error:
             raise TranscriptError(f"{command}: {error!r}") from error
         if name in ("flight", "status", "expect"):
@@ -101,6 +110,16 @@ class Interpreter:
         lines += self._replies()
         lines += self._changes()
         return lines
+
+    def _deliver_quiet(self) -> None:
+        for _ in range(100):
+            packets = [p for p in self._cluster.network if type(p.msg).__name__ in self._quiet]
+            if not packets:
+                return
+            for packet in packets:
+                self._cluster.network.remove(packet)
+                self._cluster.receive(packet)
+        raise TranscriptError(f"quiet messages without an end: {words.message(packets[0].msg)}")
 
     # --- what is printed ---
 
@@ -150,6 +169,9 @@ class Interpreter:
         protocol = get(given.pop("protocol"))
         count = int(given.pop("nodes"))
         autosync = given.pop("sync", "auto") == "auto"
+        self._quiet = frozenset(filter(None, given.pop("quiet", "").split(",")))
+        for kind in self._quiet:
+            _check_type(kind, protocol.replica)
         raw = {name: _value(text) for name, text in given.items()}
         parameters = protocol.configure("n1", node_ids(count), raw).parameters
         if issubclass(protocol.replica, Raft):
@@ -170,6 +192,30 @@ class Interpreter:
 
     def do_tick(self, seconds: str) -> None:
         self._cluster.now_s += float(seconds)
+
+    def do_pass(self, seconds: str) -> list[str]:
+        cluster = self._cluster
+        end_s = cluster.now_s + float(seconds)
+        waiting = len(cluster.network)
+        told: dict[tuple[float, str], list[str]] = {}
+        while len(cluster.network) == waiting:
+            due = [
+                (at_s, node, timer)
+                for node in cluster.ids
+                for timer, at_s in cluster.nodes[node].timers.items()
+            ]
+            at_s, node, timer = min(due, default=(math.inf, "", ""))
+            if at_s > end_s:
+                cluster.now_s = end_s
+                break
+            cluster.now_s = max(cluster.now_s, at_s)
+            marked = len(cluster.marks)
+            cluster.fire(node, timer)
+            self._deliver_quiet()
+            for node, mark, details in cluster.marks[marked:]:
+                told.setdefault((cluster.now_s, words.mark(mark, details)), []).append(node)
+        lines = [f"{at_s:g} s  {' '.join(nodes)}: {text}" for (at_s, text), nodes in told.items()]
+        return [*lines, f"now {cluster.now_s:g} s"]
 
     def do_fire(self, node: str, timer: str) -> None:
         self._cluster.fire(node, timer)
@@ -213,8 +259,8 @@ class Interpreter:
         sources = given.pop("from", "").split(",")
         targets = given.pop("to", "").split(",")
         kind = given.pop("type", "")
-        if kind and kind not in {message.__name__ for message in self._cluster.type.MESSAGES}:
-            raise TranscriptError(f"no message {kind}")
+        if kind:
+            _check_type(kind, self._cluster.type)
         return [
             packet
             for packet in self._cluster.network
@@ -259,6 +305,12 @@ class Interpreter:
     def do_heal(self) -> None:
         self._cluster.cut.clear()
 
+    def do_cut(self, src: str, dst: str) -> None:
+        for node in (src, dst):
+            if node not in self._cluster.ids:
+                raise TranscriptError(f"no node {node}")
+        self._cluster.cut.add((src, dst))
+
     # --- raft ---
 
     def do_campaign(self, node: str, *options: str) -> None:
@@ -287,6 +339,11 @@ class Interpreter:
                 found = "|".join(str(v) for v in state[name][0]) if name in state else None
             if str(found) != text:
                 raise TranscriptError(f"{node}: expected {name}={text}, found {found}")
+
+
+def _check_type(kind: str, replica: type[Replica]) -> None:
+    if kind not in {message.__name__ for message in replica.MESSAGES}:
+        raise TranscriptError(f"no message {kind}")
 
 
 def _options(words_: Sequence[str]) -> dict[str, str]:

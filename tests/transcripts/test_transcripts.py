@@ -34,6 +34,10 @@ def test_a_command_that_finds_no_message_fails() -> None:
         play(start + "expect n1 role=leader")
     with pytest.raises(TranscriptError, match="no such command"):
         play(start + "dance n1")
+    with pytest.raises(TranscriptError, match="no node n9"):
+        play(start + "cut n1 n9")
+    with pytest.raises(TranscriptError, match="no message Nonsense"):
+        play("cluster protocol=raft nodes=3 quiet=Nonsense")
 
 
 def test_playing_twice_prints_the_same() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from nodes.effects import Operation, Reply, Request, Version
-from nodes.protocols import gossip, paxos, quorum_register, raft
+from nodes.placement import Placement
+from nodes.protocols import detector, gossip, paxos, quorum_register, raft
+from nodes.recovery import PlacedReplica
 from nodes.synod import NO_BALLOT, Ballot
 from tests.protocols.raft_cluster import as_text
 
@@ -55,10 +57,19 @@ def message(msg: Any) -> str:
     fields = []
     for field in msgspec.structs.fields(msg):
         value = getattr(msg, field.name)
-        if field.name == "hashes" or value == field.default or value == ():
+        if field.name == "hashes" or value == field.default or value in ((), ""):
             continue
         fields.append(f"{field.name}={_text(field.name, value)}")
     return " ".join([type(msg).__name__, *fields])
+
+
+def mark(name: str, details: dict[str, Any]) -> str:
+    """``suspect node=n2 level=0.8``: what a node says has happened."""
+    return " ".join([name, *(f"{key}={_rounded(value)}" for key, value in details.items())])
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def _text(name: str, value: Any) -> str:
@@ -101,6 +112,9 @@ _TELL: dict[type, Callable[[Any], str]] = {
     Reply: reply,
     quorum_register.Record: lambda r: f"{version(r.version)}={r.value}",
     gossip.Sibling: _sibling,
+    # What is copied of a key: the key comes first.
+    bytes: lambda packed: str(msgspec.msgpack.decode(packed)[0]),
+    Placement: lambda p: f"{p.number} on {'+'.join(p.nodes)}",
     gossip.Record: lambda r: " | ".join(_sibling(s) for s in r.siblings),
 }
 
@@ -111,6 +125,8 @@ def replica(it: Any) -> str:
         return _raft(it)
     if isinstance(it, paxos.Paxos):
         return _paxos(it)
+    if isinstance(it, detector.Detector):
+        return _detector(it)
     probe = it.probe()
     parts = [] if probe["role"] == "replica" else [probe["role"]]
     shown = [name for name in ("term", "commit", "applied") if probe.get(name) is not None]
@@ -119,7 +135,36 @@ def replica(it: Any) -> str:
         f"{key} = {' | '.join(str(v) for v in values)} version {version(v)}"
         for key, (values, v) in it.state().items()
     ]
+    parts += _placed(it) if isinstance(it, PlacedReplica) else []
     return ", ".join([*parts, *(held or ["empty"])])
+
+
+def _placed(it: PlacedReplica) -> list[str]:
+    """Where keys do not lie on all nodes: which placements the node knows, and its part in them."""
+    if it.recovery is None:
+        return []
+    placements = it.recovery.placements
+    parts = []
+    for number, placement in enumerate(placements.current):
+        member = "not ready" if placement.joined(it.id) else "no member"
+        part = "serves" if placements.serves(number) else member
+        of = f"range {number} " if placements.ranges > 1 else ""
+        parts.append(f"{of}placement {_TELL[Placement](placement)}: {part}")
+    return parts
+
+
+def _detector(it: detector.Detector) -> str:
+    """``n2 at counting 0.6 trusted, phi 50.4 suspected``."""
+    now = it.env.now()
+    views = []
+    for peer in it.config.peers:
+        verdicts = [
+            f"{name} {judge.level(peer, now):.1f} "
+            + ("suspected" if judge.suspected(peer) else "trusted")
+            for name, judge in it.heartbeats._detectors.items()
+        ]
+        views.append(f"{peer} at {', '.join(verdicts)}")
+    return "; ".join(views)
 
 
 def _raft(it: raft.Raft) -> str:
