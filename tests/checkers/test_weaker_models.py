@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from bench.checkers.causal import check_causal
-from bench.checkers.columns import KINDS, NEVER, Columns
+from bench.checkers.columns import NEVER, Columns
 from bench.checkers.sequential import check_sequential
 from bench.checkers.sessions import GUARANTEES, check_sessions
 from bench.checkers.staleness import stale_reads
 from bench.checkers.zones import check_zones
 from bench.history import OperationRecord
+from bench.micro.histories import linearizable_history
 
 HISTORIES = 3000
 
@@ -317,44 +318,6 @@ def test_stale_reads_agree_with_every_pair() -> None:
 
 
 # --- a big history that is linearizable by construction ---
-
-
-def linearizable_history(count: int, *, clients: int, keys: int, seed: int) -> Columns:
-    """Each operation takes effect at an instant of its own, in the middle of an interval that
-    reaches far towards the neighbours of the same client."""
-    rng = np.random.default_rng(seed)
-    instant = np.cumsum(rng.integers(1, 2000, count)) + 10_000 * clients
-    before = np.concatenate((instant[:1].repeat(clients) - 5000, instant[:-clients]))
-    after = np.concatenate((instant[clients:], instant[-1:].repeat(clients) + 5000))
-    key = rng.integers(0, keys, count)
-    is_write = rng.random(count) < 0.5
-    order = np.argsort(key, kind="stable")
-    place = np.where(is_write[order], np.arange(count), -1)
-    last = np.maximum.accumulate(place)
-    first = np.searchsorted(key[order], np.arange(keys))[key[order]]
-    value = np.zeros(count, np.int64)
-    value[order] = np.where(last >= first, last + 1, 0)
-    unknown = is_write & (rng.random(count) < 0.01)
-    client = np.arange(count) % clients
-    done = instant + ((after - instant) * 0.49 * rng.random(count)).astype(np.int64)
-    return Columns(
-        process=client.astype(np.int32),
-        id=np.arange(count),
-        op=np.where(is_write, KINDS.index("write"), KINDS.index("read")).astype(np.int8),
-        outcome=np.where(unknown, 2, 0).astype(np.int8),
-        key=key.astype(np.int32),
-        value=value.astype(np.int32),
-        expected=np.zeros(count, np.int32),
-        seen=np.full(count, -1, np.int32),
-        applied=np.ones(count, np.bool_),
-        node=rng.integers(0, 5, count).astype(np.int32),
-        invoked=instant - ((instant - before) * 0.49 * rng.random(count)).astype(np.int64),
-        completed=np.where(unknown, NEVER, done),
-        processes=[f"c{i}" for i in range(clients)],
-        keys=[f"k{i}" for i in range(keys)],
-        nodes=[f"n{i}" for i in range(5)],
-        values=[None, *range(1, count + 1)],
-    )
 
 
 def test_no_false_violation_on_a_million_linearizable_operations() -> None:
