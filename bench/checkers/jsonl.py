@@ -33,6 +33,8 @@ from nodes.effects import OperationKind, Outcome, Value, Version
 _BLOCK_BYTES: Final = 1 << 18
 """So small that the lines of a block stay in the processor's cache."""
 
+_NEWLINE: Final = ord("\n")
+
 Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**60), le=2**60)]
 Identity = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
@@ -100,7 +102,7 @@ class _Reader:
         self.values = _Values()
         self.processes: dict[str | int, int] = {}
         self.keys: dict[str | int, int] = {}
-        self.nodes: dict[str | None, int] = {None: 0}
+        self.nodes: dict[str | None, int] = {None: 0, "": 0}
         self.siblings: dict[int, list[int]] = {}
         self.parts: list[tuple[Any, ...]] = []
         self.count = 0
@@ -140,7 +142,8 @@ class _Reader:
 
     def _decoded(self, block: bytes) -> list[PlainLine]:
         """The lines of a block, of type Line unless ``is_plain``."""
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
+        newlines = np.count_nonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
+        count = int(newlines) + (not block.endswith(b"\n"))
         if len(block) > MAX_LINE_BYTES and max(map(len, block.split(b"\n"))) > MAX_LINE_BYTES:
             self._find_the_bad_line(block)
         if self.is_plain:

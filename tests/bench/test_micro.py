@@ -19,6 +19,12 @@ from bench.micro.histories import linearizable_history, write_jsonl
 ROOT = Path(__file__).parents[2]
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Without the sign of being a worker of xdist, where pytest-benchmark measures nothing."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    return {**inherited, **variables}
+
+
 def measured(name: str, seconds: float, **info: Any) -> dict[str, Any]:
     usual = {"figure": name, "ops_per_round": 10, "unit": "operations/CPU s", "goal": None}
     return {
@@ -31,7 +37,7 @@ def test_all_suites_write_the_documented_files(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.micro", str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "CAPBENCH_BENCH_SCALE": "0.001", "COLUMNS": "200"},
+        env=environment(CAPBENCH_BENCH_SCALE="0.001"),
         capture_output=True,
         text=True,
         timeout=120,
@@ -64,7 +70,7 @@ def test_a_failed_benchmark_leaves_no_figures(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.micro", str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "PYTEST_ADDOPTS": "--collect-nothing-like-this"},
+        env=environment(PYTEST_ADDOPTS="--collect-nothing-like-this"),
         capture_output=True,
         text=True,
         timeout=120,

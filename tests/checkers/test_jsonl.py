@@ -202,6 +202,16 @@ def test_numbers_name_processes_and_keys_too(tmp_path: Path) -> None:
     assert (c.processes, c.keys, c.id.tolist()) == (["3"], ["7"], [1])
 
 
+def test_an_empty_node_is_no_node(tmp_path: Path) -> None:
+    later = {**WRITE, "invoked_ns": 10, "completed_ns": 11}
+    path = write(tmp_path / "h.jsonl", {**WRITE, "node": ""}, later, {**WRITE, "process": 2})
+    named = write(tmp_path / "n.jsonl", {**WRITE, "node": ""}, {**later, "node": "n1"})
+    assert len(set(read_columns(path).node.tolist())) == 1
+    c = read_columns(named)
+    assert [c.record(row).node for row in range(2)] == [None, "n1"]
+    assert c.node[0] == c.nodes.index("")
+
+
 def test_check_history(tmp_path: Path) -> None:
     path = write(
         tmp_path / "h.jsonl",
