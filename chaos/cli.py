@@ -25,6 +25,7 @@ from chaos.cli_check import EXIT_CODES as VERDICT_CODES
 from chaos.cli_check import BadOption
 from chaos.cli_check import app as check_app
 from chaos.cli_simulate import app as simulate_app
+from chaos.console import Json, print_json
 from nodes import registry
 from nodes.registry import InvalidConfiguration
 
@@ -41,9 +42,6 @@ app = typer.Typer(
     "measured consistency, side by side.",
 )
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Machine-readable result on standard output, nothing else.")
-]
 Protocols = Annotated[
     list[str] | None,
     typer.Option("--protocol", "-p", help="A protocol; may be given again for more."),
@@ -111,7 +109,7 @@ def doctor(json: Json = False) -> None:
 
     findings = examine()
     if json:
-        _print_json({"ready": is_ready(findings), "findings": findings})
+        print_json({"ready": is_ready(findings), "findings": findings})
     else:
         Console().print(table(findings))
     if not is_ready(findings):
@@ -149,7 +147,7 @@ def list_everything(json: Json = False) -> None:
         for name, experiment in catalogue().items()
     ]
     if json:
-        _print_json({"protocols": protocols, "faults": faults, "experiments": experiments})
+        print_json({"protocols": protocols, "faults": faults, "experiments": experiments})
         return
     _print_list("protocols", [(p["name"], f"{p['claim']}: {p['summary']}") for p in protocols])
     _print_list("faults", [(f["name"], f["summary"]) for f in faults])
@@ -237,7 +235,7 @@ def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
     data = folder / "sweep.json"
     if json:
         rows = table(load_sweep(data)).to_dict("records")
-        _print_json({"schema": 1, "report": str(page), "simulated": True, "rows": rows})
+        print_json({"schema": 1, "report": str(page), "simulated": True, "rows": rows})
     else:
         print(first_screen(data))
         print(f"\n report: {page}")
@@ -326,7 +324,7 @@ def _run_all(
                 missed.append(f"{label}: {text}")
                 codes.add(EXIT_OBJECTIVE)
     if json:
-        _print_json({"schema": 1, "report": str(report_path), "runs": summaries})
+        print_json({"schema": 1, "report": str(report_path), "runs": summaries})
     else:
         _print_screen(summaries, report_path, missed)
     order = [
@@ -369,7 +367,7 @@ def report(
     page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
     summaries = _report(folders, page)
     if json:
-        _print_json({"schema": 1, "report": str(page), "runs": summaries})
+        print_json({"schema": 1, "report": str(page), "runs": summaries})
     else:
         _print_screen(summaries, page, [])
 
@@ -411,7 +409,7 @@ def up(
     port = broker_port or keeper_room.default_port()
     keeper = keeper_room.start(name, protocol, nodes, parameters, port)
     if json:
-        _print_json(keeper)
+        print_json(keeper)
         return
     host, _, port_text = keeper.broker.partition(":")
     login = "" if port_text == "1883" else f"-p {port_text} "
@@ -501,7 +499,7 @@ def status(json: Json = False) -> None:
         monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), 2.0)
         statuses = monitor.statuses()
     if json:
-        _print_json(
+        print_json(
             {
                 "cluster": cluster.cluster,
                 "protocol": cluster.protocol,
@@ -532,10 +530,6 @@ def status(json: Json = False) -> None:
 
 
 # --- helpers ---
-
-
-def _print_json(value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def _stamp() -> str:

@@ -6,7 +6,6 @@ import json as json_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import msgspec
 import typer
 
 from bench.checkers import check_run
@@ -15,6 +14,7 @@ from bench.checkers.witness import timeline
 from bench.history import BadHistory
 from bench.run_folder import Check, RunFolder, VerdictValue
 from chaos import exit_codes
+from chaos.console import Json, print_json
 from nodes.effects import Value
 
 app = typer.Typer()
@@ -43,10 +43,7 @@ def check_command(
     ] = None,
     budget: Annotated[str, typer.Option(help="Time for a search, such as 60s.")] = "60s",
     memory: Annotated[str, typer.Option(help="Memory for a search, such as 4G.")] = "4G",
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="Machine-readable result on standard output, nothing else."),
-    ] = False,
+    json: Json = False,
 ) -> None:
     """The verdict of a run folder, or of any history.
 
@@ -90,7 +87,7 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
             "reason": verdict.reason,
             "checks": verdict.checks,
         }
-        _print_json(body)
+        print_json(body)
         return verdict.verdict
     print(f"{folder.path}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
     print(f"  measured: {verdict.measured_model}")
@@ -111,7 +108,7 @@ def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
             "seconds": check.seconds,
             "witness": check.witness,
         }
-        _print_json(body)
+        print_json(body)
         return check.verdict
     print(f"{path}: {check.verdict}: {check.summary}")
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
@@ -147,7 +144,3 @@ def _initial(text: str) -> Value:
         raise BadOption("--initial: a value is null, a bool, number or string")
     scalar: Value = value
     return scalar
-
-
-def _print_json(value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from chaos import exit_codes
+from chaos.console import Json, print_json
 from nodes.registry import InvalidConfiguration
 
 app = typer.Typer()
@@ -25,9 +26,6 @@ BUG_TABLE_WIDTH = 110
 RESULTS = Path("results") / "simulate"
 
 Jobs = Annotated[int | None, typer.Option(help="Processes. [default: one per core]")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Machine-readable result on standard output, nothing else.")
-]
 
 
 @app.command("simulate")
@@ -112,7 +110,7 @@ def bugs_command(
             seeds, workers, on_progress=lambda done, total: progress.tick(done, total, "bugs")
         )
     if json:
-        _print_json(result.bugs)
+        print_json(result.bugs)
     else:
         Console(width=max(Console().width, BUG_TABLE_WIDTH)).print(_bug_table(result.bugs))
         caught = sum(row.caught for row in result.bugs)
@@ -161,7 +159,7 @@ def _sweep(
             on_progress=on_progress,
         )
     if json:
-        _print_json(result.as_data())
+        print_json(result.as_data())
     else:
         for alarm in result.alarms[:SHOWN_ALARMS]:
             _print_alarm(protocol, alarm)
@@ -316,7 +314,3 @@ def _require(condition: bool, problem: str) -> None:
 
 def _say(line: str) -> None:
     print(f"capbench: {line}", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

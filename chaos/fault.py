@@ -201,3 +201,15 @@ def node_lists(value: Any) -> Any:
     ):
         raise ValueError("use all, or lists of nodes such as [[n1, n2], [n3]]")
     return tuple(tuple(group) for group in value)
+
+
+def unknown_nodes(chosen: str | Sequence[str], nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the field ``nodes`` of a fault, as `Fault.problems` tells it. A word such
+    as ``leader`` has been looked at before."""
+    if isinstance(chosen, str):
+        return
+    if not chosen:
+        yield "nodes", "the list is empty"
+    for node in chosen:
+        if node not in nodes:
+            yield "nodes", f"unknown node {node!r}; there are {', '.join(nodes)}"

@@ -18,7 +18,16 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field
 
-from chaos.fault import Fault, FaultContext, Resolved, TargetName, node_lists, one, sides
+from chaos.fault import (
+    Fault,
+    FaultContext,
+    Resolved,
+    TargetName,
+    node_lists,
+    one,
+    sides,
+    unknown_nodes,
+)
 from chaos.link_faults import (
     Bandwidth,
     Disconnect,
@@ -235,13 +244,7 @@ class Crash(Fault):
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Nodes that are none."""
-        if isinstance(self.nodes, str):
-            return
-        if not self.nodes:
-            yield "nodes", "the list is empty"
-        for node in self.nodes:
-            if node not in nodes:
-                yield "nodes", f"unknown node {node!r}; there are {', '.join(nodes)}"
+        return unknown_nodes(self.nodes, nodes)
 
     def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
         """The nodes to crash."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from chaos.fault import Fault, FaultContext, Resolved, TargetName, one
+from chaos.fault import Fault, FaultContext, Resolved, TargetName, one, unknown_nodes
 
 Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
 _CHOICES = ("leader", "random", "majority", "all")
@@ -34,13 +34,7 @@ class OnNodes(Fault):
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Nodes that are none."""
-        if isinstance(self.nodes, str):
-            return
-        if not self.nodes:
-            yield "nodes", "the list is empty"
-        for node in self.nodes:
-            if node not in nodes:
-                yield "nodes", f"unknown node {node!r}; there are {', '.join(nodes)}"
+        return unknown_nodes(self.nodes, nodes)
 
     def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
         """The nodes, in a seeded order where the experiment does not list them."""
