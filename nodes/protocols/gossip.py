@@ -217,10 +217,12 @@ class KeepSiblings:
     @staticmethod
     def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
         """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
-        past = merge(*(t.past for t in present))
-        for s in wanted:
-            if not covers(past, s.node, s.counter) and s not in present:
-                return s
+        absent = [s for s in wanted if s not in present]
+        if absent:
+            past = merge(*(t.past for t in present))
+            for s in absent:
+                if not covers(past, s.node, s.counter):
+                    return s
         return None
 
     @staticmethod
@@ -310,13 +312,15 @@ class _PerKey(Invariant):
             now = replica.records.get(key, Record(()))
             old = before.get(key)
             if old is not None:
-                self.compare(f"{node} key {key!r}", replica.policy, old.siblings, now.siblings)
+                broken = self.compare(replica.policy, old.siblings, now.siblings)
+                if broken is not None:
+                    raise InvariantBroken(f"{node} key {key!r}: {broken}")
             before[key] = now
 
     def compare(
-        self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
-    ) -> None:
-        """Raises InvariantBroken."""
+        self, policy: Policy, old: tuple[Sibling, ...], now: tuple[Sibling, ...]
+    ) -> str | None:
+        """What is wrong with ``now`` after ``old``, or None."""
         raise NotImplementedError
 
 
@@ -326,12 +330,11 @@ class OnlyDominatedVersionsDisappear(_PerKey):
     name = "only dominated versions disappear"
 
     def compare(
-        self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
-    ) -> None:
-        """Raises InvariantBroken."""
+        self, policy: Policy, old: tuple[Sibling, ...], now: tuple[Sibling, ...]
+    ) -> str | None:
+        """What is wrong with ``now`` after ``old``, or None."""
         lost = policy.missing(now, old)
-        if lost is not None:
-            raise InvariantBroken(f"{where}: {lost} disappeared; present: {now}")
+        return None if lost is None else f"{lost} disappeared; present: {now}"
 
 
 class ClockNeverGoesBack(_PerKey):
@@ -340,12 +343,11 @@ class ClockNeverGoesBack(_PerKey):
     name = "a key's clock never goes back"
 
     def compare(
-        self, where: str, policy: Policy, old: Sequence[Sibling], now: Sequence[Sibling]
-    ) -> None:
-        """Raises InvariantBroken."""
+        self, policy: Policy, old: tuple[Sibling, ...], now: tuple[Sibling, ...]
+    ) -> str | None:
+        """What is wrong with ``now`` after ``old``, or None."""
         was, clock = policy.clock(old), policy.clock(now)
-        if policy.lacks(clock, was):
-            raise InvariantBroken(f"{where}: clock {was} went back to {clock}")
+        return f"clock {was} went back to {clock}" if policy.lacks(clock, was) else None
 
 
 class DotNamesOneVersion(Invariant):
@@ -516,7 +518,7 @@ class Gossip(PlacedReplica):
             request,
             "ok",
             value=list(values) if len(values) > 1 else values[0] if values else None,
-            version=self._version(record),
+            version=self._version(request.operation.key),
         )
 
     def _write(self, request: Request) -> None:
@@ -533,23 +535,21 @@ class Gossip(PlacedReplica):
         if any(s.client == request.client and s.sequence == request.sequence for s in siblings):
             # A retry of a write that was made at another node, and is known here.
             assert record is not None
-            version = self._version(record)
+            version = self._version(operation.key)
             self._remember(request, version)
             self._sessions.trim(request.client)
             self._reply(request, "ok", version=version)
             return
-        clock = self.policy.clock(siblings)
         try:
-            new = self._new_sibling(request, clock)
+            new = self._new_sibling(request, self._clock(operation.key))
         except ValueError as error:
             self._reply(request, "fail", error=str(error))
             return
         merged = self.policy.merge(siblings, (new,))
         assert new in merged, f"{new} does not supersede {siblings}"
-        written = Record(merged)
-        version = self._version(written)
+        version = self.policy.version(self.policy.clock(merged))
         self._remember(request, version)
-        self._store(operation.key, written)
+        self._store(operation.key, Record(merged))
         self._sessions.trim(request.client)
         self._heat(operation.key)
         self._reply(request, "ok", version=version)
@@ -710,7 +710,7 @@ class Gossip(PlacedReplica):
         else:
             stamp, node = _parse_stamp(result.version)
             written = {node: stamp}
-        return not self.policy.lacks(self.policy.clock(record.siblings), written)
+        return not self.policy.lacks(self._clocks[result.key], written)
 
     def _store(self, key: str, record: Record) -> None:
         self._index(key, record)
@@ -730,8 +730,8 @@ class Gossip(PlacedReplica):
         if stamp > self._stamp:
             self._stamp = stamp
 
-    def _version(self, record: Record) -> Version:
-        return self.policy.version(self.policy.clock(record.siblings))
+    def _version(self, key: str) -> Version:
+        return self.policy.version(self._clock(key))
 
     def _absorb(self, records: Mapping[str, Record]) -> list[str]:
         """Merge what another node told. Returns the keys of which it was news."""
@@ -914,7 +914,7 @@ class Gossip(PlacedReplica):
         """Key -> (its siblings' values, ordered by dot; its clock). Only keys that this node has to
         hold."""
         return {
-            key: (_values(record), self._version(record))
+            key: (_values(record), self._version(key))
             for key, record in sorted(self.records.items())
             if _is_live(record) and (self.recovery is None or self.recovery.serves(key))
         }
