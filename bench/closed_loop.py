@@ -1,0 +1,217 @@
+"""A cheap closed-loop load on a running cluster: how many operations a second it takes.
+
+    python -m bench.closed_loop --cluster .capbench/cluster.json --clients 128 --think-ms 1
+
+``--clients`` logical clients each send an operation, wait for its reply, think, and send the next.
+They share one process and one `bench.mqtt_client.MqttClient`, so that the load costs few
+microseconds an operation and the cluster, not the client, is what is measured. Nothing is recorded
+but counts and latencies: for verdicts use Locust (`bench/locustfile.py`).
+
+A closed loop slows down with the cluster (coordinated omission): its latencies are those of
+operations that a waiting client sent, not of users who come when they please.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
+from bench.mqtt_client import BrokerUnreachable, MqttClient
+from nodes.effects import Operation, Reply, Request
+
+INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
+TIMEOUT_S = 5.0
+NS = 1_000_000_000
+FRAME_BYTES = 500_000
+"""Requests to one node go out together, in frames of about this size at most."""
+
+
+class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do. ``clients``: operations in flight at most; ``think_s``: between a reply and the
+    client's next operation; ``warm_up_s``: not measured. ``keys``: written or read in turn.
+    ``value_bytes``: of each written value. ``nodes``: who is asked, in turn (empty: all)."""
+
+    clients: int = 128
+    think_s: float = 0.001
+    seconds: float = 5.0
+    warm_up_s: float = 1.0
+    op: Literal["read", "write"] = "write"
+    keys: int = 1000
+    value_bytes: int = 32
+    nodes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.clients, self.keys, self.value_bytes) < 1:
+            raise ValueError("clients, keys and value bytes must be at least 1")
+        if self.seconds <= 0 or min(self.think_s, self.warm_up_s) < 0:
+            raise ValueError("seconds must be above 0, think time and warm-up not below")
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it, without the warm-up. ``ok``, ``failed`` (refused, or ended unknown),
+    ``unanswered`` (for `TIMEOUT_S`): operations. ``latency_ms``: quantiles of those that ended ok,
+    from sending to reply, or None if there was none. ``client_cpu_s``: of this process."""
+
+    load: ClosedLoop
+    seconds: float
+    ok: int
+    failed: int
+    unanswered: int
+    ok_per_s: float
+    latency_ms_p50: float | None
+    latency_ms_p99: float | None
+    client_cpu_s: float
+    error: str | None = None
+    """What the first failed operation said."""
+
+
+def drive(cluster: ClusterFile, load: ClosedLoop) -> Measured:
+    """Load ``cluster`` for warm-up and measurement. Raises BrokerUnreachable, or ValueError for a
+    node that the cluster does not have."""
+    unknown = [node for node in load.nodes if node not in cluster.nodes]
+    if unknown:
+        raise ValueError(f"no node {unknown[0]}: the cluster has {', '.join(cluster.nodes)}")
+    return _Loop(cluster, load).run()
+
+
+class _Loop:
+    def __init__(self, cluster: ClusterFile, load: ClosedLoop) -> None:
+        self._load = load
+        self._nodes = load.nodes or tuple(cluster.nodes)
+        self._name = f"loop-{uuid.uuid4().hex[:8]}"
+        self._mqtt = MqttClient(cluster, self._name, self._on_reply)
+        self._value = "v" * load.value_bytes
+        self._frame = max(1, FRAME_BYTES // (load.value_bytes + 100))
+        self._open: dict[int, tuple[int, int]] = {}
+        """Sequence -> (client, sent at), oldest first."""
+        self._due: deque[tuple[int, int]] = deque((0, client) for client in range(load.clients))
+        """(When, client): thinking takes all equally long, so they come due in this order."""
+        self._sequence = 0
+        self._measuring = False
+        self._latencies_ns: list[int] = []
+        self._failed = self._unanswered = 0
+        self._error: str | None = None
+
+    def run(self) -> Measured:
+        self._mqtt.connect()
+        try:
+            self._until(time.monotonic_ns() + int(self._load.warm_up_s * NS))
+            self._measuring = True
+            cpu_s, started_ns = time.process_time(), time.monotonic_ns()
+            self._until(started_ns + int(self._load.seconds * NS))
+            seconds = (time.monotonic_ns() - started_ns) / NS
+            cpu_s = time.process_time() - cpu_s
+        finally:
+            self._mqtt.close()
+        ok = len(self._latencies_ns)
+        p50, p99 = np.quantile(self._latencies_ns, (0.5, 0.99)) / 1e6 if ok else (None, None)
+        return Measured(
+            load=self._load,
+            seconds=seconds,
+            ok=ok,
+            failed=self._failed,
+            unanswered=self._unanswered,
+            ok_per_s=ok / seconds,
+            latency_ms_p50=p50 if p50 is None else float(p50),
+            latency_ms_p99=p99 if p99 is None else float(p99),
+            client_cpu_s=cpu_s,
+            error=self._error,
+        )
+
+    def _until(self, end_ns: int) -> None:
+        while (now_ns := time.monotonic_ns()) < end_ns:
+            self._send_due(now_ns)
+            self._expire(now_ns)
+            wake_ns = min(self._due[0][0] if self._due else end_ns, end_ns)
+            self._mqtt.poll((wake_ns - time.monotonic_ns()) / NS)
+
+    def _send_due(self, now_ns: int) -> None:
+        due = self._due
+        requests: dict[str, list[Request]] = {node: [] for node in self._nodes}
+        while due and due[0][0] <= now_ns:
+            _, client = due.popleft()
+            sequence = self._sequence
+            self._sequence += 1
+            self._open[sequence] = (client, now_ns)
+            key = f"k{sequence % self._load.keys}"
+            value = self._value if self._load.op == "write" else None
+            operation = Operation(self._load.op, key, value)
+            oldest = next(iter(self._open))
+            node = self._nodes[client % len(self._nodes)]
+            requests[node].append(Request(self._name, sequence, operation, oldest))
+        for node, batch in requests.items():
+            for first in range(0, len(batch), self._frame):
+                # What cannot leave now is never answered, and counted so.
+                self._mqtt.publish(node, batch[first : first + self._frame])
+
+    def _expire(self, now_ns: int) -> None:
+        while self._open:
+            sequence, (client, sent_ns) = next(iter(self._open.items()))
+            if now_ns - sent_ns < TIMEOUT_S * NS:
+                return
+            del self._open[sequence]
+            self._unanswered += self._measuring
+            self._due.append((now_ns, client))
+
+    def _on_reply(self, reply: Reply) -> None:
+        opened = self._open.pop(reply.sequence, None)
+        if opened is None:
+            return
+        client, sent_ns = opened
+        now_ns = time.monotonic_ns()
+        self._due.append((now_ns + int(self._load.think_s * NS), client))
+        if not self._measuring:
+            return
+        if reply.outcome == "ok":
+            self._latencies_ns.append(now_ns - sent_ns)
+        else:
+            self._failed += 1
+            self._error = self._error or reply.error
+
+
+def main() -> int:
+    """Print what was measured as JSON. Exit code 2: invalid input; 3: no cluster."""
+    parser = argparse.ArgumentParser(description="Closed-loop load on a running cluster.")
+    parser.add_argument("--cluster", type=Path, default=Path(".capbench/cluster.json"))
+    parser.add_argument("--clients", type=int, default=128)
+    parser.add_argument("--think-ms", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--warm-up-s", type=float, default=1.0)
+    parser.add_argument("--op", choices=("read", "write"), default="write")
+    parser.add_argument("--keys", type=int, default=1000)
+    parser.add_argument("--value-bytes", type=int, default=32)
+    parser.add_argument("--nodes", default="", help="who is asked: n1,n2 (default: all in turn)")
+    options = parser.parse_args()
+    try:
+        load = ClosedLoop(
+            clients=options.clients,
+            think_s=options.think_ms / 1000,
+            seconds=options.seconds,
+            warm_up_s=options.warm_up_s,
+            op=options.op,
+            keys=options.keys,
+            value_bytes=options.value_bytes,
+            nodes=tuple(filter(None, options.nodes.split(","))),
+        )
+        measured = drive(read_cluster_file(options.cluster), load)
+    except (ValueError, BadClusterFile) as error:
+        print(f"closed loop: {error}", file=sys.stderr)
+        return INVALID_INPUT
+    except BrokerUnreachable as error:
+        print(f"closed loop: {error}", file=sys.stderr)
+        return INFRASTRUCTURE_FAILED
+    print(msgspec.json.encode(measured).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

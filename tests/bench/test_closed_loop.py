@@ -1,0 +1,122 @@
+"""The closed loop, against nodes that answer at once, lose or refuse."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.closed_loop import ClosedLoop, Measured, drive
+from bench.cluster_file import ClusterFile, write_cluster_file
+from tests.bench.conftest import ENVIRONMENT
+
+pytestmark = pytest.mark.live
+
+
+def run(*options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.closed_loop", *map(str, options)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+
+
+def test_each_client_has_one_operation_open_and_thinks(
+    cluster: ClusterFile, echo: Callable[..., None]
+) -> None:
+    echo(cluster)
+    load = ClosedLoop(clients=4, think_s=0.05, seconds=1.0, warm_up_s=0.2)
+    measured = drive(cluster, load)
+    # 4 clients that think for 50 ms cannot do more than 80 operations a second, however fast the
+    # nodes are.
+    assert 4 < measured.ok <= 84
+    assert (measured.failed, measured.unanswered) == (0, 0)
+    assert measured.latency_ms_p50 is not None
+    assert measured.latency_ms_p99 is not None
+    assert 0 < measured.latency_ms_p50 <= measured.latency_ms_p99
+
+
+def test_what_is_lost_or_refused_is_counted_and_does_not_count_as_ok(
+    cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.closed_loop.TIMEOUT_S", 0.1)
+    echo(cluster, "--lose", "10", "--fail", "7")
+    measured = drive(cluster, ClosedLoop(clients=8, seconds=1.0, warm_up_s=0.1))
+    asked = measured.ok + measured.failed + measured.unanswered
+    assert measured.unanswered == pytest.approx(asked / 10, rel=0.25)
+    assert measured.failed == pytest.approx(asked * 9 / 10 / 7, rel=0.25)
+    assert measured.error == "told to"
+
+
+def test_values_have_the_size_that_was_asked_for(
+    cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import closed_loop
+
+    seen: list[Any] = []
+    publish = closed_loop.MqttClient.publish
+
+    def spy(self: Any, node: str, requests: Any) -> bool:
+        seen.extend(requests)
+        return publish(self, node, requests)
+
+    monkeypatch.setattr(closed_loop.MqttClient, "publish", spy)
+    echo(cluster)
+    load = ClosedLoop(clients=3, seconds=0.2, warm_up_s=0, value_bytes=500, keys=2, nodes=("n2",))
+    drive(cluster, load)
+    assert {len(request.operation.value) for request in seen} == {500}
+    assert {request.operation.key for request in seen} == {"k0", "k1"}
+    assert all(a.sequence < b.sequence for a, b in itertools.pairwise(seen))
+    # Replicas may forget below ``acked``: never what is still open.
+    assert all(0 <= request.sequence - request.acked < 3 * 2 for request in seen)
+
+
+def test_the_command_prints_json(
+    cluster: ClusterFile, echo: Callable[..., None], tmp_path: Path
+) -> None:
+    echo(cluster)
+    path = tmp_path / "cluster.json"
+    write_cluster_file(path, cluster)
+    done = run("--cluster", path, "--clients", 2, "--seconds", 0.3, "--warm-up-s", 0)
+    assert done.returncode == 0, done.stderr
+    measured = msgspec.json.decode(done.stdout, type=Measured)
+    assert measured.load.clients == 2
+    assert measured.ok > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--clients", "0"], 2, "at least 1"),
+        (["--seconds", "0"], 2, "above 0"),
+        (["--nodes", "n9"], 2, "no node n9: the cluster has n1, n2, n3"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cluster: ClusterFile, tmp_path: Path, options: list[str], code: int, said: str
+) -> None:
+    path = tmp_path / "cluster.json"
+    write_cluster_file(path, cluster)
+    done = run("--cluster", path, *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_cluster_is_said_in_one_line(
+    cluster: ClusterFile, tmp_path: Path, new_port: Callable[[], int]
+) -> None:
+    assert "capbench up" in run("--cluster", tmp_path / "none.json").stderr
+    address = msgspec.structs.replace(cluster.broker, port=new_port())
+    gone = msgspec.structs.replace(
+        cluster, broker=address, request_links=dict.fromkeys(cluster.nodes, address)
+    )
+    path = tmp_path / "cluster.json"
+    write_cluster_file(path, gone)
+    done = run("--cluster", path)
+    assert done.returncode == 3
+    assert "cannot reach the broker" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
