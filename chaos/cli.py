@@ -6,6 +6,7 @@ fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interr
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shlex
 import sys
@@ -18,12 +19,13 @@ import typer
 
 from bench.cluster_file import BadClusterFile, read_cluster_file
 from bench.history import BadHistory
-from bench.run_folder import BadRunFolder, RunFolder
+from bench.run_folder import BadRunFolder, FaultRecord, RunFolder
 from chaos import exit_codes
 from chaos.cli_catalogue import app as catalogue_app
 from chaos.cli_check import EXIT_CODES as VERDICT_CODES
 from chaos.cli_check import BadOption
 from chaos.cli_check import app as check_app
+from chaos.cli_hand import app as hand_app
 from chaos.cli_simulate import app as simulate_app
 from chaos.console import Json, print_json
 from nodes import registry
@@ -381,6 +383,8 @@ app.add_typer(simulate_app)
 
 # --- a cluster that stays ---
 
+app.add_typer(hand_app)
+
 Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
 
 
@@ -491,13 +495,18 @@ def status(json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from chaos import by_hand
     from chaos.monitor import Monitor
-    from chaos.up import CLUSTER_FILE
+    from chaos.targets import TargetFailed
+    from chaos.up import CLUSTER_FILE, socket_path
 
     cluster = read_cluster_file(CLUSTER_FILE)
     with Monitor(cluster) as monitor:
         monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), 2.0)
         statuses = monitor.statuses()
+    faults: list[FaultRecord] = []
+    with contextlib.suppress(TargetFailed):  # its keeper was killed
+        faults = by_hand.ask(socket_path(cluster.cluster), by_hand.Faults()).faults
     if json:
         print_json(
             {
@@ -507,6 +516,7 @@ def status(json: Json = False) -> None:
                     node: msgspec.to_builtins(statuses[node]) if node in statuses else None
                     for node in cluster.nodes
                 },
+                "faults": faults,
             }
         )
         return
@@ -527,6 +537,8 @@ def status(json: Json = False) -> None:
     console = Console()
     # Into a file or a pipe, whole: nobody can make that wider.
     (console if console.is_terminal else Console(width=400)).print(shown)
+    for fault in faults:
+        print(f"fault {by_hand.described(fault)}")
 
 
 # --- helpers ---

@@ -30,6 +30,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bench.workload import Distribution, Workload
+from chaos.fault import Fault
 from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
 from chaos.objectives import BadObjective, Objective, parse_objective
@@ -260,6 +261,25 @@ def validate(
         raise
     fail(_problems(experiment))
     return experiment.model_copy(update={"name": name})
+
+
+def validate_fault(fields: Mapping[str, Any], nodes: Sequence[str], *, source: str) -> Fault:
+    """One fault on a cluster of these nodes, from its fields as a schedule has them. ``source``
+    begins each line of InvalidExperiment."""
+    try:
+        fault = ScheduleEntry.model_validate({"at": "0s", **fields}).fault
+    except ValidationError as error:
+        said = [
+            _said({**each, "loc": ("schedule", 0, *each["loc"])})
+            for each in error.errors(include_url=False)
+        ]
+        problems = [(_dotted(at[2:]), message) for at, message in said]
+    else:
+        problems = list(fault.problems(nodes))
+    if problems:
+        lines = (f"{source}: {field}: {message}" for field, message in problems)
+        raise InvalidExperiment("\n".join(dict.fromkeys(lines)))
+    return fault
 
 
 def catalogue() -> dict[str, Experiment]:

@@ -284,7 +284,10 @@ _BEGIN, _BEAT, _END = 0, 1, 2
 
 class Nemesis(FaultPlayer):
     """Plays a schedule in a thread of its own, from which it also calls ``on_fault``. Use as a
-    context manager: leaving it heals, for whatever reason it is left."""
+    context manager: leaving it heals, for whatever reason it is left.
+
+    ``by_hand``: it does not end with the schedule, but goes on taking faults (`inject`, `heal`)
+    until it is stopped."""
 
     def __init__(
         self,
@@ -294,9 +297,15 @@ class Nemesis(FaultPlayer):
         *,
         seed: int,
         on_fault: Callable[[FaultRecord], None] | None = None,
+        by_hand: bool = False,
     ) -> None:
         super().__init__(schedule, context, folder, seed=seed, on_fault=on_fault)
-        self._stop = threading.Event()
+        self._by_hand = by_hand
+        self._changed = threading.Condition()
+        self._stopping = False
+        # (when, _BEGIN / _BEAT / _END, number, beat)
+        self._events: list[tuple[int, int, int, int]] = []
+        self._start_ns = 0
         # Not `Thread.join`: in CPython 3.11 a signal that interrupts it with an exception marks the
         # thread as stopped, and the next join returns while the thread is still healing.
         self._done = threading.Event()
@@ -305,7 +314,12 @@ class Nemesis(FaultPlayer):
     def start(self, start_ns: int) -> None:
         """Begin to play; ``start_ns`` (`time.monotonic_ns()`) is the schedule's time 0."""
         assert self._thread is None, "a nemesis plays once"
-        self._thread = threading.Thread(target=self._play, args=(start_ns,), name="nemesis")
+        self._start_ns = start_ns
+        self._events = [
+            (_at(start_ns, p.at_s), _BEGIN, p.number, 0) for p in self._schedule.values()
+        ]
+        heapq.heapify(self._events)
+        self._thread = threading.Thread(target=self._play, name="nemesis")
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -315,7 +329,9 @@ class Nemesis(FaultPlayer):
 
     def stop(self) -> None:
         """Heal whatever is on, and wait until it is done. May be called at any time, again too."""
-        self._stop.set()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
         if self._thread is not None:
             self._done.wait()
 
@@ -330,27 +346,54 @@ class Nemesis(FaultPlayer):
     ) -> None:
         self.stop()
 
+    # --- by hand
+
+    def inject(self, fault: Fault, for_s: float) -> FaultRecord:
+        """Begin a fault now, for so many seconds at most. Returns its record once it is applied, or
+        could not be (``error`` says why)."""
+        with self._changed:
+            assert self._by_hand, "the schedule is all that this nemesis plays"
+            now_s = (time.monotonic_ns() - self._start_ns) / 1e9
+            number = len(self._schedule)
+            self._schedule[number] = PlannedFault(number, now_s, now_s + for_s, fault)
+            self._push((_at(self._start_ns, now_s), _BEGIN, number, 0))
+            self._changed.wait_for(lambda: self._done.is_set() or self._is_begun(number))
+            return self._records[number]
+
+    def heal(self, number: int) -> FaultRecord:
+        """End a fault now, if it is on. Returns its record; ``error`` says what did not work."""
+        with self._changed:
+            self._push((time.monotonic_ns(), _END, number, 0))
+            self._changed.wait_for(lambda: self._done.is_set() or self._is_over(number))
+            return self._records[number]
+
+    @property
+    def on(self) -> list[FaultRecord]:
+        """The faults that are on now."""
+        with self._changed:
+            return [self._records[number] for number in sorted(self._active)]
+
+    def _is_begun(self, number: int) -> bool:
+        record = self._records.get(number)
+        return record is not None and (record.applied_ns or record.error) is not None
+
+    def _is_over(self, number: int) -> bool:
+        record = self._records[number]
+        told = record.healed_ns is not None or record.error is not None
+        return number not in self._active and told
+
+    def _push(self, event: tuple[int, int, int, int]) -> None:
+        heapq.heappush(self._events, event)
+        self._changed.notify_all()
+
     # --- the thread
 
-    def _play(self, start_ns: int) -> None:
-        # (when, _BEGIN / _BEAT / _END, number, beat)
-        events = [(_at(start_ns, p.at_s), _BEGIN, p.number, 0) for p in self._schedule.values()]
-        heapq.heapify(events)
+    def _play(self) -> None:
         try:
-            while events:
-                when_ns, kind, number, beat = heapq.heappop(events)
-                if self._stop.wait(max(0, when_ns - time.monotonic_ns()) / 1e9):
-                    return
-                if kind == _END:
-                    self.end(number)
-                elif kind == _BEAT:
-                    self.beat(number, beat)
-                elif self.begin(number, start_ns):
-                    planned = self._schedule[number]
-                    for i, offset_s in enumerate(self.beats(number)):
-                        at_ns = _at(start_ns, planned.at_s + offset_s)
-                        heapq.heappush(events, (at_ns, _BEAT, number, i))
-                    heapq.heappush(events, (_at(start_ns, planned.heal_at_s), _END, number, 0))
+            while (event := self._next()) is not None:
+                self._happen(*event)
+                with self._changed:
+                    self._changed.notify_all()
         except Exception as error:  # nothing may keep what is on from being healed
             self._fault_failed(f"nemesis: {_line(error)}")
         finally:
@@ -358,6 +401,36 @@ class Nemesis(FaultPlayer):
                 self.end_all()
             finally:
                 self._done.set()
+                with self._changed:
+                    self._changed.notify_all()
+
+    def _next(self) -> tuple[int, int, int, int] | None:
+        """Wait for the next event. None: there is none, or it is time to stop."""
+        with self._changed:
+            while self._events or self._by_hand:
+                wait_s = None
+                if self._events:
+                    wait_s = (self._events[0][0] - time.monotonic_ns()) / 1e9
+                    if wait_s <= 0:
+                        return heapq.heappop(self._events)
+                self._changed.wait(wait_s)
+            return None
+
+    def _happen(self, when_ns: int, kind: int, number: int, beat: int) -> None:
+        if kind == _END:
+            if number in self._active:  # not ended by hand
+                self.end(number)
+        elif kind == _BEAT:
+            self.beat(number, beat)
+        elif self.begin(number, self._start_ns):
+            planned = self._schedule[number]
+            beats = [
+                (_at(self._start_ns, planned.at_s + offset_s), _BEAT, number, i)
+                for i, offset_s in enumerate(self.beats(number))
+            ]
+            with self._changed:
+                for event in (*beats, (_at(self._start_ns, planned.heal_at_s), _END, number, 0)):
+                    heapq.heappush(self._events, event)
 
 
 def _at(start_ns: int, offset_s: float) -> int:

@@ -23,6 +23,7 @@ import msgspec
 import psutil
 
 from bench.cluster_file import write_cluster_file
+from chaos.by_hand import ByHand
 from chaos.processes import signals_as_exit
 from chaos.targets import TargetFailed
 from chaos.targets.local import LocalCluster
@@ -64,6 +65,11 @@ def state_path(name: str) -> Path:
     return DIRECTORY / f"{name}.keeper.json"
 
 
+def socket_path(name: str) -> Path:
+    """Where the keeper of a cluster takes faults by hand."""
+    return DIRECTORY / f"{name}.socket"
+
+
 def running(name: str) -> Keeper | None:
     """The keeper of that name, if it lives. What a dead one left is removed."""
     path = state_path(name)
@@ -74,8 +80,8 @@ def running(name: str) -> Keeper | None:
     with contextlib.suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(keeper.pid).create_time() - keeper.created) < 1:
             return keeper
-    path.unlink(missing_ok=True)
-    CLUSTER_FILE.unlink(missing_ok=True)
+    for left in (path, CLUSTER_FILE, socket_path(name)):
+        left.unlink(missing_ok=True)
     shutil.rmtree(keeper.directory, ignore_errors=True)
     return None
 
@@ -157,7 +163,7 @@ def keep(order: Mapping[str, Any]) -> None:
     )
     path = state_path(name)
     try:
-        with cluster:
+        with cluster, ByHand(cluster, directory, socket_path(name)):
             write_cluster_file(CLUSTER_FILE, cluster.cluster_file)
             broker = cluster.broker
             keeper = Keeper(

@@ -357,3 +357,42 @@ def test_sigterm_heals_the_real_links(network: Any, folder: RunFolder) -> None:
             runner.kill()
     assert set(network.links.state().values()) == {LinkState()}
     assert folder.faults()[0].healed_ns is not None
+
+
+def test_faults_by_hand_begin_and_end_when_they_are_told_to(folder: RunFolder) -> None:
+    cluster = Cluster()
+    with Nemesis([], cluster, folder, seed=1, by_hand=True) as nemesis:
+        nemesis.start(time.monotonic_ns())
+        pause = nemesis.inject(Pause(nodes=("n1",)), 60)
+        assert (pause.error, cluster.done) == (None, ["pause n1"])
+        short = nemesis.inject(Crash(nodes=("n2",)), 0.05)
+        deadline = time.monotonic() + 10
+        while [each.number for each in nemesis.on] != [pause.number]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert cluster.done == ["pause n1", "crash n2", "restart n2"]
+        assert nemesis.heal(pause.number).healed_ns is not None
+        assert nemesis.heal(short.number).number == short.number  # again: nothing happens
+        assert cluster.done[3:] == ["resume n1"]
+        cluster.broken.add("crash n4")
+        assert "not applied" in str(nemesis.inject(Crash(nodes=("n4",)), 60).error)
+        nemesis.inject(Pause(nodes=("n5",)), 60)
+    # Leaving heals what is on, and what ended by hand is not ended again.
+    assert cluster.done.count("resume n5") == 1
+    assert cluster.done.count("resume n1") == 1
+    assert [record.number for record in folder.faults()] == [0, 1, 2, 3]
+
+
+def test_a_fault_by_hand_goes_on_doing_its_steps(folder: RunFolder) -> None:
+    cluster = Cluster()
+    with Nemesis([], cluster, folder, seed=1, by_hand=True) as nemesis:
+        nemesis.start(time.monotonic_ns())
+        flapping = nemesis.inject(Flapping(period_ms=200), 60)
+        deadline = time.monotonic() + 10
+        while len(cluster.done) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        nemesis.heal(flapping.number)
+        steps = len(cluster.done)
+        time.sleep(0.3)
+        assert len(cluster.done) == steps

@@ -1,0 +1,107 @@
+"""`capbench inject` and `capbench heal`: faults by hand on a cluster started with `capbench up`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from chaos import exit_codes
+from chaos.console import Json, print_json
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
+
+
+@app.command()
+def inject(
+    fault: Annotated[str, typer.Argument(help="A fault of `capbench faults`.")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(help="Its parameters as in a schedule: groups=halves, nodes=[n1,n2]."),
+    ] = None,
+    for_: Annotated[
+        str | None,
+        typer.Option(
+            "--for", help="How long: 10s [default: until `capbench heal`, an hour at most]"
+        ),
+    ] = None,
+    name: Name = "demo",
+    json: Json = False,
+) -> None:
+    """Begin a fault on the running cluster.
+
+    Exit code 2: no such fault or parameter; 3: it could not be applied.
+    Example: capbench inject partition groups=leader-alone --for 10s
+    """
+    from chaos import by_hand
+    from chaos.experiment import InvalidExperiment, parse_duration
+    from chaos.up import socket_path
+
+    try:
+        for_s = None if for_ is None else parse_duration(for_)
+        fields = {"fault": fault, **_fields(parameters or [])}
+    except ValueError as error:
+        raise InvalidExperiment(f"inject: {error}") from None
+    answer = by_hand.ask(socket_path(name), by_hand.Inject(fields, for_s))
+    _show(answer, "", json=json)
+
+
+@app.command()
+def heal(
+    number: Annotated[
+        int | None, typer.Argument(help="The number that `inject` gave [default: all]")
+    ] = None,
+    name: Name = "demo",
+    json: Json = False,
+) -> None:
+    """End the faults that are on, or one of them.
+
+    Exit code 2: no such fault is on; 3: it could not be healed. Example: capbench heal
+    """
+    from chaos import by_hand
+    from chaos.up import socket_path
+
+    answer = by_hand.ask(socket_path(name), by_hand.Heal(number))
+    _show(answer, "no fault is on", json=json)
+
+
+def _fields(parameters: list[str]) -> dict[str, Any]:
+    """``field=value``, the values as YAML has them."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        field, equals, text = parameter.partition("=")
+        if not (field and equals):
+            raise ValueError(f"{parameter!r} is no parameter; use field=value")
+        if field in ("fault", "at", "for"):
+            raise ValueError(f"{field!r} is no parameter of a fault")
+        try:
+            fields[field] = YAML(typ="safe").load(text)
+        except YAMLError:
+            raise ValueError(f"{parameter!r}: the value is no YAML") from None
+    return fields
+
+
+def _show(answer: Any, none: str, *, json: bool) -> None:
+    from chaos import by_hand
+
+    if json:
+        print_json(answer)
+    else:
+        for record in answer.faults:
+            if record.error is None:
+                print(by_hand.described(record))
+        if not (answer.faults or answer.refused):
+            print(none)
+    for wrong, code in (
+        (answer.refused, exit_codes.INPUT),
+        (answer.failed, exit_codes.INFRASTRUCTURE),
+    ):
+        if wrong:
+            for line in wrong.splitlines():
+                typer.echo(f"capbench: {line}", err=True)
+            raise typer.Exit(code)

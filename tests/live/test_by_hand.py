@@ -1,0 +1,146 @@
+"""`capbench inject` and `capbench heal` on a cluster that stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from bench.run_folder import RunFolder
+from chaos import cli
+from tests.live.conftest import capbench, leftovers
+
+pytestmark = pytest.mark.live
+
+
+def up(workspace: Path) -> None:
+    done = capbench("up", "--protocol", "raft", "--nodes", "3", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+
+
+class Typed:
+    """``capbench ...`` in this process, since each start of Python takes a second or two."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["capbench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = self._capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    def json(self, *arguments: str) -> Any:
+        code, out, err = self(*arguments, "--json")
+        assert code == 0, err
+        return msgspec.json.decode(out)
+
+
+@pytest.fixture
+def typed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Typed:
+    monkeypatch.chdir(workspace)
+    return Typed(monkeypatch, capsys)
+
+
+def probe(typed: Typed, node: str) -> dict[str, Any]:
+    record = typed.json("status")["nodes"][node]
+    return {} if record is None else record["probe"]
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+
+
+def keeper(workspace: Path) -> int:
+    (path,) = (workspace / ".capbench").glob("*.keeper.json")
+    return int(msgspec.json.decode(path.read_bytes())["pid"])
+
+
+def node_pid(workspace: Path, node: str) -> int:
+    for process in psutil.Process(keeper(workspace)).children(recursive=True):
+        if f"/{node}/settings.json" in " ".join(process.cmdline()):
+            return process.pid
+    raise AssertionError(f"{node} does not run")
+
+
+def test_a_fault_by_hand_bites_and_its_end_restores(workspace: Path, typed: Typed) -> None:
+    up(workspace)
+    (fault,) = typed.json("inject", "partition", "groups=isolate", "node=n2")["faults"]
+    assert fault["groups"] == [["n2"], ["n1", "n3"]]
+    wait_for(lambda: probe(typed, "n2").get("leader") is None, "n2 to lose its leader")
+    assert probe(typed, "n1")["leader"] in ("n1", "n3")
+    assert "fault 0: partition groups=isolate node=n2 (n2 | n1 n3) on for " in typed("status")[1]
+
+    # A second one, over it, that ends by itself.
+    code, out, err = typed("inject", "crash", "nodes=[n3]", "--for", "300ms")
+    assert code == 0, err
+    assert '1: crash nodes=["n3"]' in out
+    wait_for(lambda: [f["number"] for f in typed.json("status")["faults"]] == [0], "its end")
+    assert node_pid(workspace, "n3")
+
+    (healed,) = typed.json("heal", "0")["faults"]
+    assert healed["healed_ns"] is not None
+    wait_for(lambda: probe(typed, "n2").get("ready"), "n2 to find a leader")
+    assert typed.json("status")["faults"] == []
+    assert typed("heal")[1] == "no fault is on\n"
+    recorded = RunFolder(workspace / ".capbench" / "demo").faults()
+    assert [(r.number, r.fault, r.error) for r in recorded] == [
+        (0, "partition", None),
+        (1, "crash", None),
+    ]
+    assert all(r.healed_ns is not None for r in recorded)
+
+    # What cannot be is said in a line, and changes nothing.
+    for wrong, code, said in [
+        (("inject", "partition", "groups=thirds"), 2, "inject: groups: unknown group 'thirds'"),
+        (("inject", "partition"), 2, "inject: groups: is missing"),
+        (("inject", "partitoin"), 2, "did you mean partition?"),
+        (("inject", "crash", "nodes=[n9]"), 2, "unknown node 'n9'"),
+        (("inject", "crash", "nodes"), 2, "use field=value"),
+        (("inject", "crash", "nodes=[n1"), 2, "no YAML"),
+        (("inject", "crash", "nodes=all", "--for", "soon"), 2, "no duration"),
+        (("heal", "7"), 2, "no fault 7 is on (on: none)"),
+        (("inject", "bit-flip", "nodes=[n1]"), 3, "nothing in it is old"),
+    ]:
+        ended, _, err = typed(*wrong)
+        assert (ended, said in err) == (code, True), (wrong, err)
+    assert typed.json("status")["faults"] == []
+
+    # Nor does garbage on the socket end the keeper.
+    path = workspace / ".capbench" / "demo.socket"
+    assert path.stat().st_mode & 0o077 == 0
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"\xff{nonsense\n")
+        assert b'"refused":"' in connection.recv(10_000)
+    assert typed.json("status")["faults"] == []
+
+
+def test_a_killed_keeper_leaves_nothing_and_another_starts(workspace: Path, typed: Typed) -> None:
+    up(workspace)
+    for fault in (("pause", "nodes=[n1]"), ("partition", "groups=halves"), ("broker-pause",)):
+        code, _, err = typed("inject", *fault)
+        assert code == 0, (fault, err)
+    os.kill(keeper(workspace), signal.SIGKILL)
+    wait_for(lambda: leftovers(workspace) == [], "everything to end")
+    code, _, err = typed("heal")
+    assert code == 3
+    assert "start one with `capbench up`" in err
+    up(workspace)
+    assert typed.json("status")["faults"] == []
