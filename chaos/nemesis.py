@@ -407,7 +407,7 @@ class Nemesis(FaultPlayer):
     def _next(self) -> tuple[int, int, int, int] | None:
         """Wait for the next event. None: there is none, or it is time to stop."""
         with self._changed:
-            while self._events or self._by_hand:
+            while not self._stopping and (self._events or self._by_hand):
                 wait_s = None
                 if self._events:
                     wait_s = (self._events[0][0] - time.monotonic_ns()) / 1e9
