@@ -30,6 +30,7 @@ import msgspec
 
 from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
+from bench.checkers.search import BYTES_PER_CONFIGURATION
 from bench.history import OperationRecord
 from nodes import registry
 from nodes.registry import InvalidConfiguration, Protocol
@@ -38,6 +39,12 @@ from nodes.simulator.simulate import SimulationResult, simulate
 
 CHUNK = 5
 """Seeds per task: enough to pay for its way to a worker, few enough to stop soon."""
+
+SEARCH_CONFIGURATIONS = 100_000
+"""What the search may look at in the history of one seed (a second or so), where written values are
+not unique. Counted, not timed, so that a seed gives the same on every machine."""
+SEARCH_BUDGET_S = 60.0
+"""The same as time, which no search of that size should need."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +94,11 @@ def judge(protocol: Protocol, result: SimulationResult) -> tuple[list[Alarm], st
     """The alarms of a run, those of the checkers last; and why a checker has no verdict."""
     alarms = [Alarm(alarm.seed, alarm.check, alarm.message) for alarm in result.alarms]
     history = msgspec.convert(result.history, list[OperationRecord], from_attributes=True)
-    check = check_linearizable(Columns.from_records(history))
+    check = check_linearizable(
+        Columns.from_records(history),
+        budget_s=SEARCH_BUDGET_S,
+        memory_bytes=SEARCH_CONFIGURATIONS * BYTES_PER_CONFIGURATION,
+    )
     if protocol.claim == "linearizable":
         if check.verdict == "invalid":
             alarms.append(Alarm(result.seed, "linearizability", check.summary))

@@ -312,21 +312,31 @@ class LogMatching(Invariant):
 
     def __init__(self) -> None:
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
-        self._seen: dict[str, tuple[Raft, int, int]] = {}
+        self._seen: dict[str, tuple[Raft, int, int, int]] = {}
 
     def observe(self, node: str, replica: Raft) -> None:
         # Only what this replica wrote since: from the lowest index that it truncated meanwhile.
-        before, seen, truncations = self._seen.get(node, (None, 0, 0))
+        before, seen, truncations, first = self._seen.get(node, (None, 0, 0, 0))
         if before is not replica:
             seen = truncations = 0
-        last = replica.disk.last_index
-        if last == seen and truncations == len(replica.truncated):
+        disk = replica.disk
+        last = disk.last_index
+        if (
+            last == seen
+            and truncations == len(replica.truncated)
+            and (before is not replica or first == disk.first_index)
+        ):
             return
         start = min([seen + 1, *replica.truncated[truncations:]])
-        start = max(start, replica.disk.first_index)
-        self._seen[node] = (replica, last, len(replica.truncated))
-        if start > last:
-            return
+        start = max(start, disk.first_index)
+        self._seen[node] = (replica, last, len(replica.truncated), disk.first_index)
+        if before is replica and first < disk.first_index < start and disk.first_index <= last:
+            # A snapshot came under entries that had been there: they must go on from it.
+            self._compare(node, replica, disk.first_index, disk.first_index)
+        if start <= last:
+            self._compare(node, replica, start, last)
+
+    def _compare(self, node: str, replica: Raft, start: int, last: int) -> None:
         previous = replica.term_at(start - 1)
         known = self._entries
         for index, entry in enumerate(replica.disk.entries(start, last + 1), start):

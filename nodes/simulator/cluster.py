@@ -88,6 +88,7 @@ class Cluster:
             )
         codes = {message: i for i, message in enumerate(kind.MESSAGES)}
         self.links: dict[LinkId, Link] = {}
+        self._cut_off = 0
         kind_of_link = TracedLink if trace else Link
         loopback = Quality(latency_s=timing.step_s, jitter_s=0.0)
         for src in self.nodes:
@@ -208,6 +209,26 @@ class Cluster:
         """Cut directed links, on behalf of fault ``number``."""
         for link in links:
             self.links[link].block(number, in_flight=in_flight)
+
+    def cut_off(self, node: str, for_s: float, *, deaf: bool) -> None:
+        """Let nobody hear of a node for a while; ``deaf``: nor the node of anybody."""
+        others = [other for other in self.nodes if other != node]
+        links = [(node, other) for other in others]
+        if deaf:
+            links += [(other, node) for other in others]
+        self._cut_off -= 1
+        number = self._cut_off
+        self.timeline.tell(
+            "",
+            "fault",
+            f"FAULT {number} {node} is {'isolated' if deaf else 'mute'} for {for_s:g} s",
+        )
+        self.cut(links, number, in_flight=False)
+        self.timeline.at(self.now + for_s, self._end_cut_off, number)
+
+    def _end_cut_off(self, number: int) -> None:
+        self.timeline.tell("", "heal", f"HEAL {number}")
+        self.heal_links(number)
 
     def degrade(self, links: Iterable[LinkId], quality: Quality, number: int = 0) -> None:
         """Add delay, loss and so on to directed links, on behalf of fault ``number``."""

@@ -1,19 +1,16 @@
 """Faults on a tape: which, when, on whom, for how long.
 
-A tape is a list of `Fault` records. It is drawn from the seed (`draw_tape`: each seed has its own
-mix of kinds, so that rare combinations come up: swarm testing, Groce et al., ISSTA 2012), or given;
+A tape is a list of `Fault` records. It is drawn from the seed (`nodes.simulator.tape`), or given;
 taking a record out of it leaves all the others as they were, which is what shrinking needs.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
-from nodes.effects import Replica
 from nodes.simulator import network
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Host, Trap
@@ -94,9 +91,9 @@ class Nemesis:
         groups: Sequence[Sequence[str]] = (),
         in_flight: bool = True,
     ) -> Heal:
-        """``shape``: groups (of ``groups``), isolate, mute, deaf (of ``nodes[0]``), one-way (from
-        ``groups[0]`` to ``groups[1]``), bridge, ring, chain (of ``nodes`` in that order).
-        ``in_flight``: messages under way are lost too."""
+        """``shape``: groups (of ``groups``), isolate, mute, deaf (``nodes`` together, from the
+        others), one-way (from ``groups[0]`` to ``groups[1]``), bridge, ring, chain (of ``nodes`` in
+        that order). ``in_flight``: messages under way are lost too."""
         everybody = self._cluster.nodes
         links: list[LinkId]
         if shape == "groups":
@@ -104,8 +101,9 @@ class Nemesis:
         elif shape == "one-way":
             links = network.one_way(groups[0], groups[1])
         elif shape in ("isolate", "mute", "deaf"):
-            one = self._node(nodes[0])
-            out, into = network.one_way([one], everybody), network.one_way(everybody, [one])
+            few = [self._node(node) for node in nodes]
+            others = [node for node in everybody if node not in few]
+            out, into = network.one_way(few, others), network.one_way(others, few)
             links = (out if shape != "deaf" else []) + (into if shape != "mute" else [])
         else:
             shapes = {
@@ -122,10 +120,13 @@ class Nemesis:
         number: int,
         fault: Fault,
         links: Sequence[LinkId] | None = None,
+        nodes: Sequence[str] = (),
         **quality: Any,
     ) -> Heal:
-        """Worse links (all: None) by the fields of `Quality`."""
+        """Worse links (all: None), or those on which ``nodes`` send, by the fields of `Quality`."""
         worse = Quality(**{"latency_s": 0.0, "jitter_s": 0.0, **quality})
+        if nodes:
+            links = network.one_way([self._node(node) for node in nodes], self._cluster.nodes)
         self._cluster.degrade(self._links(links), worse, number)
         return lambda: self._cluster.heal_links(number)
 
@@ -159,7 +160,8 @@ class Nemesis:
         return heal
 
     def do_trap(self, number: int, fault: Fault, nodes: Sequence[str], **trap: Any) -> Heal:
-        """Crash the first of ``nodes`` that passes a `Trap`; the trap is taken away at the end."""
+        """Crash, or cut off, the first of ``nodes`` that passes a `Trap`; the trap is taken away at
+        the end."""
         shared = Trap(**trap)
         hosts = [self._host(node) for node in nodes]
         for host in hosts:
@@ -236,204 +238,3 @@ class Nemesis:
 
 
 KINDS = tuple(name[3:].replace("_", "-") for name in vars(Nemesis) if name.startswith("do_"))
-
-
-# --- drawing a tape ---
-
-
-class _Draw:
-    """Decisions from one random stream, by `random()` alone, which no Python version may change."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.random = rng.random
-
-    def below(self, count: int) -> int:
-        return int(self.random() * count)
-
-    def pick(self, choices: Sequence[Any]) -> Any:
-        return choices[self.below(len(choices))]
-
-    def between(self, low: float, high: float) -> float:
-        return round(low + (high - low) * self.random(), 6)
-
-    def order(self, items: Sequence[str]) -> list[str]:
-        rest, out = list(items), []
-        while rest:
-            out.append(rest.pop(self.below(len(rest))))
-        return out
-
-    def chance(self, probability: float) -> bool:
-        return self.random() < probability
-
-
-_POINTS = (
-    *("before-fsync", "before-fsync", "in-fsync", "after-fsync", "after-release"),
-    *("after-send", "after-send", "after-reply"),
-)
-_SHAPES = (
-    *("groups", "groups", "isolate", "isolate", "isolate"),
-    *("mute", "deaf", "one-way", "bridge", "ring", "chain"),
-)
-
-
-def draw_tape(
-    rng: random.Random, nodes: Sequence[str], replica: type[Replica], duration_s: float
-) -> list[Fault]:
-    """The faults of one seed. Most seeds mix a few kinds at random; some play one kind again and
-    again, or crash nodes at one kind of place over and over, since rare bugs need several rare
-    things in a row; one seed in twelve has no faults."""
-    draw = _Draw(rng)
-    style = draw.random()
-    if style < 0.08:
-        return []
-    at_leader = draw.pick((0.0, 0.5, 0.9))
-    trap: dict[str, Any] | None = None
-    if style < 0.33:
-        kinds = ["trap"]
-        gap_s = 0.2
-        trap = _draw_trap(draw, nodes, list(nodes), replica)
-        trap |= {"nodes": list(nodes), "times": 10}
-    elif style < 0.42:
-        kinds = ["partition"]
-        gap_s = draw.pick((0.5, 2.0))
-    elif style < 0.52:
-        return _draw_churn(draw, nodes, duration_s)
-    elif style < 0.6:
-        kinds = [draw.pick(KINDS)]
-        gap_s = draw.pick((0.4, 1.0))
-    else:
-        kinds = [kind for kind in KINDS if draw.chance(0.35)]
-        kinds += [kind for kind in ("partition", "crash", "trap") if draw.chance(0.4)]
-        kinds = kinds or [draw.pick(KINDS)]
-        gap_s = draw.pick((0.4, 1.0, 2.0))
-    tape: list[Fault] = []
-    at_s = draw.between(0.0, 2.0)
-    while at_s < duration_s:
-        kind = draw.pick(kinds)
-        for_s, args = _draw_args(draw, kind, nodes, replica, at_leader)
-        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=trap or args))
-        at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
-    return tape
-
-
-def _draw_churn(draw: _Draw, nodes: Sequence[str], duration_s: float) -> list[Fault]:
-    """Leaders that fall one after the other, each with a log of its own: alone with a few others
-    it goes on for a while, then it is cut off or killed, and another small group begins. That is
-    how logs come to differ in their last terms (figure 8 of the Raft paper)."""
-    tape: list[Fault] = []
-    gap_s = draw.pick((0.15, 0.3, 0.6))
-    at_s = draw.between(0.3, 1.5)
-    while at_s < duration_s:
-        for_s = draw.between(0.5 * gap_s, 3 * gap_s)
-        kind = draw.pick(("isolate", "mute", "crash", "crash", "groups"))
-        args: dict[str, Any]
-        if kind == "crash":
-            args = {"nodes": ["leader"]}
-        elif kind == "groups":
-            mixed = draw.order(nodes)
-            split = len(nodes) // 2
-            kind, args = "partition", {"shape": "groups", "groups": [mixed[:split], mixed[split:]]}
-        else:
-            args = {"shape": kind, "nodes": ["leader"], "in_flight": draw.chance(0.5)}
-            kind = "partition"
-        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
-        at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
-    return tape
-
-
-def _draw_args(
-    draw: _Draw, kind: str, nodes: Sequence[str], replica: type[Replica], at_leader: float
-) -> tuple[float, dict[str, Any]]:
-    for_s = draw.pick((draw.between(0.05, 0.6), draw.between(0.5, 4.0)))
-    one = "leader" if draw.chance(at_leader) else draw.pick(nodes)
-    mixed = draw.order(nodes)
-    args: dict[str, Any]
-    if kind == "partition":
-        shape = draw.pick(_SHAPES)
-        args = {"shape": shape, "in_flight": draw.chance(0.7)}
-        if shape in ("groups", "one-way"):
-            split = (
-                len(nodes) // 2
-                if draw.chance(0.7)
-                else 1 + draw.below(len(nodes) - 1)
-                if len(nodes) > 1
-                else 0
-            )
-            args["groups"] = [mixed[:split], mixed[split:]]
-        elif shape in ("isolate", "mute", "deaf"):
-            args["nodes"] = [one]
-        else:
-            args["nodes"] = mixed
-    elif kind == "degrade":
-        args = _draw_quality(draw)
-        if draw.chance(0.5):
-            args["links"] = [[a, b] for a in nodes for b in nodes if a != b and draw.chance(0.4)]
-    elif kind == "client-loss":
-        args = {"node": one, draw.pick(("requests", "replies")): draw.pick((0.3, 1.0))}
-    elif kind == "crash":
-        several = draw.pick((1, 1, 1, 2, len(nodes)))
-        args = {
-            "nodes": [one] if several == 1 else mixed[:several],
-            "torn": draw.pick((0.0, 0.0, 0.5, 0.9, 1.0)),
-        }
-    elif kind == "trap":
-        for_s = draw.between(0.5, 5.0)
-        args = _draw_trap(draw, nodes, mixed, replica)
-    elif kind == "pause":
-        args = {"nodes": [one] if draw.chance(0.8) else mixed[:2]}
-    elif kind == "clock":
-        args = {"node": draw.pick(nodes)}
-        what = draw.below(3)
-        if what == 0:
-            args["rate"] = draw.pick((0.5, 0.9, 1.1, 2.0))
-        elif what == 1:
-            args["jump_s"] = draw.pick((0.2, 2.0, 60.0))
-        else:
-            args["wall_error_s"] = draw.pick((-60.0, -0.2, 0.2, 60.0))
-    elif kind == "slow-disk":
-        args = {"node": one, "factor": draw.pick((5.0, 50.0, 300.0))}
-    else:
-        args = {"node": one}
-    return for_s, args
-
-
-def _draw_quality(draw: _Draw) -> dict[str, Any]:
-    args: dict[str, Any] = {}
-    if draw.chance(0.4):
-        args["loss"] = draw.pick((0.02, 0.2, 0.5))
-    if draw.chance(0.4):
-        args["duplicate"] = draw.pick((0.05, 0.5))
-    if draw.chance(0.4):
-        args["reorder"] = draw.pick((0.1, 0.5))
-        args["late_s"] = draw.pick((0.02, 0.2, 1.0))
-    if draw.chance(0.4) or not args:
-        args["latency_s"] = draw.pick((0.01, 0.1, 0.4))
-        args["jitter_s"] = draw.pick((0.0, 0.01))
-    return args
-
-
-def _draw_trap(
-    draw: _Draw, nodes: Sequence[str], mixed: list[str], replica: type[Replica]
-) -> dict[str, Any]:
-    """Rare writes and rare messages are where rare bugs are, so they are drawn by kind, not by how
-    often they happen."""
-    args: dict[str, Any] = {
-        "nodes": list(nodes) if draw.chance(0.7) else mixed[:1],
-        "nth": draw.pick((1, 1, 1, 2, 5)),
-        "times": draw.pick((1, 1, 2, 10)),
-        "down_s": draw.pick((0.001, 0.005, 0.02, 0.1, 1.0)),
-    }
-    names = [message.__name__ for message in replica.MESSAGES]
-    point = draw.pick(_POINTS)
-    args["point"] = point
-    if point == "after-reply":
-        # The hardest question to durability: everything that was acknowledged, and nothing else,
-        # may be relied on after a power failure.
-        args["match"] = "ok"
-        args["everybody"] = draw.chance(0.7)
-    elif point == "after-send" and names:
-        args["match"] = draw.pick(names)
-    elif point != "after-send":
-        args["match"] = draw.pick(("rare", "Put", "Put", "Append", ""))
-        args["torn"] = draw.pick((0.0, 0.0, 0.5, 1.0))
-    return args

@@ -48,8 +48,9 @@ class Trap(msgspec.Struct, kw_only=True):
     """Crash a node each ``nth`` time that it passes ``point``, ``times`` in all. ``match``: at an
     fsync the kind of write that must be in it (``Put``, ``Append``, ``rare`` or the key of a Put;
     empty: any), else the name of the message type, outcome or mark (empty: any). ``down_s``: until
-    the restart. ``everybody``: all nodes crash with it, a power failure. One trap may be set on
-    several nodes: the first that passes falls in."""
+    the restart. ``everybody``: all nodes crash with it, a power failure. ``cut``: the node does not
+    crash, but others hear nothing of it for ``down_s`` (``mute``), nor it of them (``isolate``).
+    One trap may be set on several nodes: the first that passes falls in."""
 
     point: TrapPoint
     match: str = ""
@@ -57,6 +58,7 @@ class Trap(msgspec.Struct, kw_only=True):
     down_s: float = 0.05
     torn: float = 0.0
     everybody: bool = False
+    cut: Literal["", "mute", "isolate"] = ""
     times: int = 1
     passed: int = 0
 
@@ -467,6 +469,9 @@ class Host:
         if trap.passed % trap.nth:
             return False
         trap.times -= 1
+        if trap.cut:
+            self._cluster.cut_off(self.id, trap.down_s, deaf=trap.cut == "isolate")
+            return False
         why = f"at {trap.point} {trap.match}".rstrip()
         victims = self._cluster.hosts.values() if trap.everybody else [self]
         for host in victims:

@@ -34,6 +34,7 @@ KNOBS: dict[str, Knobs] = {
             },
             {"heartbeat_s": 0.02, "election_timeout_min_s": 0.05, "election_timeout_max_s": 0.3},
             {"heartbeat_s": 0.02, "election_timeout_min_s": 0.06, "election_timeout_max_s": 0.065},
+            {"heartbeat_s": 0.03, "election_timeout_min_s": 0.07, "election_timeout_max_s": 0.9},
         ],
         [
             _DEFAULT,
@@ -54,6 +55,7 @@ KNOBS: dict[str, Knobs] = {
             },
             {"heartbeat_s": 0.02, "election_timeout_min_s": 0.05, "election_timeout_max_s": 0.3},
             {"heartbeat_s": 0.02, "election_timeout_min_s": 0.06, "election_timeout_max_s": 0.065},
+            {"heartbeat_s": 0.03, "election_timeout_min_s": 0.07, "election_timeout_max_s": 0.9},
         ],
         [
             _DEFAULT,
@@ -88,6 +90,19 @@ KNOBS: dict[str, Knobs] = {
 }
 """By the name of the class in `Replica.PARAMETERS`; variants and mutants share it."""
 
+MOMENTS: dict[str, Sequence[str]] = {
+    "RaftParameters": (
+        *("become_leader", "become_leader", "ready", "ready", "become_candidate"),
+        *("become_follower", "follow", "install_snapshot", "compact"),
+    ),
+    "PaxosParameters": (
+        *("become_leader", "become_leader", "become_proposer", "become_follower"),
+        *("follow", "catch_up", "compact"),
+    ),
+}
+"""Marks (`Out.mark`) at which something rare has just begun, by the name of the class in
+`Replica.PARAMETERS`: faults strike there."""
+
 RETRY_AT_THE_SAME_NODE = frozenset({"QuorumParameters"})
 """Protocols that say that they apply a request at most once only if its client retries at the node
 it asked first. Their clients do."""
@@ -100,3 +115,8 @@ def knobs_of(replica: type[Replica]) -> Knobs:
     if own is not None:
         return [[{name: value} for value in values] for name, values in own.items()]
     return KNOBS.get(replica.PARAMETERS.__name__, [])
+
+
+def moments_of(replica: type[Replica]) -> Sequence[str]:
+    """The marks of a protocol at which faults may strike; none, if it is not known."""
+    return MOMENTS.get(replica.PARAMETERS.__name__, ())

@@ -23,15 +23,16 @@ from typing import Any
 
 import msgspec
 
-from nodes.effects import InvariantBroken, Operation, Version
+from nodes.effects import Invariant, InvariantBroken, Operation, Version
 from nodes.registry import PROTOCOLS, Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
-from nodes.simulator.faults import Fault, Nemesis, draw_tape
+from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE, knobs_of
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
 from nodes.simulator.story import Story
+from nodes.simulator.tape import draw_tape
 
 CORE_BOUND_S = 30.0
 """Virtual seconds in which a healed core must complete an operation on each of its nodes."""
@@ -58,7 +59,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alarm(msgspec.Struct, frozen=True):
-    """Something that must not happen. ``check``: ``invariant <name>``, ``assert``, ``liveness``,
+    """Something that must not happen. ``check``: ``invariant: <name>``, ``assert``, ``liveness``,
     ``convergence``, ``detection``, ``acknowledged`` (an eventual protocol lost a write), ``codec``,
     ``exception``, or what a caller adds."""
 
@@ -197,7 +198,11 @@ class _Run:
         self.load = RandomClients(self.clients, setup.habits, protocol.operations)
         if tape is None:
             tape = draw_tape(
-                self.cluster.rng("nemesis"), self.cluster.nodes, protocol.replica, duration_s
+                self.cluster.rng("nemesis"),
+                self.cluster.nodes,
+                protocol.replica,
+                duration_s,
+                self._parameter("election_timeout_max_s") or 1.0,
             )
         self.tape = list(tape)
         self.nemesis = Nemesis(self.cluster, self.clients, self.tape)
@@ -211,7 +216,7 @@ class _Run:
         try:
             self._run()
         except InvariantBroken as error:
-            self._alarm("invariant", str(error))
+            self._alarm(f"invariant: {_broken(error)}", str(error))
         except RoundTripChanged as error:
             self._alarm("codec", str(error))
         except AssertionError as error:
@@ -460,6 +465,17 @@ def _is_older(final: Version, acknowledged: Version) -> bool:
     if isinstance(final, dict) and isinstance(acknowledged, dict):
         return any(final.get(node, 0) < counter for node, counter in acknowledged.items())
     return final < acknowledged  # type: ignore[operator]
+
+
+def _broken(error: InvariantBroken) -> str:
+    """The name of the invariant that raised ``error``."""
+    trace = error.__traceback__
+    while trace is not None:
+        raiser = trace.tb_frame.f_locals.get("self")
+        if isinstance(raiser, Invariant):
+            return raiser.name
+        trace = trace.tb_next
+    return "equal prefixes, equal states"
 
 
 def _where(error: BaseException) -> str:

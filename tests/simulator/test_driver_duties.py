@@ -228,6 +228,24 @@ def test_a_trap_at_a_mark_comes_before_the_sends() -> None:
     assert probe(it, "n2").texts() == ["a"]
 
 
+@pytest.mark.parametrize("cut", ["mute", "isolate"])
+def test_a_trap_may_cut_a_node_off_before_anybody_hears_of_the_mark(cut: Any) -> None:
+    it = cluster()
+    it.hosts["n1"].traps.append(Trap(point="mark", match="elected", cut=cut, down_s=0.3))
+    tell(it, "n1", "mark elected; send n2 unheard")
+    tell(it, "n2", "send n1 hello")
+    it.run(0.2)
+    assert probe(it, "n2").texts() == []
+    assert probe(it, "n1").texts() == (["hello"] if cut == "mute" else [])
+    it.run(0.2)
+    tell(it, "n1", "send n2 healed", 1)
+    tell(it, "n2", "send n1 again", 1)
+    it.run(0.1)
+    assert probe(it, "n2").texts() == ["healed"]
+    assert probe(it, "n1").texts()[-1] == "again"
+    assert it.hosts["n1"].crashes == 0
+
+
 def test_rare_writes_are_told_from_common_ones() -> None:
     it = cluster()
     for sequence in range(50):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import re
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from nodes.effects import Operation, Reply
+from nodes.registry import get
 from nodes.simulator import network
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.faults import KINDS, Fault, Nemesis, draw_tape
+from nodes.simulator.faults import KINDS, Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.load import (
     Clients,
@@ -22,6 +26,8 @@ from nodes.simulator.load import (
     RandomClients,
 )
 from nodes.simulator.network import Quality
+from nodes.simulator.simulate import simulate
+from nodes.simulator.tape import draw_tape
 from tests.simulator.test_driver_duties import PROBE, cluster, probe, tell
 from tests.simulator.toy import Toy, protocol
 
@@ -57,6 +63,10 @@ def others(node: str) -> list[str]:
         (
             {"shape": "isolate", "nodes": ["n2"]},
             [["n3", "n4", "n5"], [], *[[n for n in others(x) if n != "n2"] for x in FIVE[2:]]],
+        ),
+        (
+            {"shape": "isolate", "nodes": ["n2", "n4"]},
+            [["n3", "n5"], ["n4"], ["n1", "n5"], ["n2"], ["n1", "n3"]],
         ),
         ({"shape": "mute", "nodes": ["n1"]}, [others("n1"), *[others(x)[1:] for x in FIVE[1:]]]),
         ({"shape": "deaf", "nodes": ["n1"]}, [[], *[others(x) for x in FIVE[1:]]]),
@@ -197,7 +207,7 @@ def test_an_unknown_fault_is_refused_by_name() -> None:
 
 def test_every_kind_of_fault_is_drawn_and_can_be_played() -> None:
     drawn: set[str] = set()
-    for seed in range(40):
+    for seed in range(60):
         it = Cluster(protocol(), nodes=5, seed=seed)
         tape = draw_tape(it.rng("nemesis"), it.nodes, Toy, 3.0)
         nemesis = Nemesis(it, Clients(it, Manners()), tape)
@@ -207,6 +217,55 @@ def test_every_kind_of_fault_is_drawn_and_can_be_played() -> None:
         assert not any(host.disk_full or host.fsync_fails for host in it.hosts.values())
         assert all(host.clock.rate == 1.0 for host in it.hosts.values())
     assert drawn == set(KINDS)
+
+
+def test_what_some_nodes_say_comes_late() -> None:
+    slow = Fault(
+        at_s=0.0, for_s=1.0, kind="degrade", args={"nodes": ["leader", "n3"], "latency_s": 2.0}
+    )
+    late = [node for node in FIVE if node not in ("n1", "n3")]
+    assert heard(slow) == {node: [n for n in late if n != node] for node in FIVE}
+
+
+def struck(name: str, wanted: Callable[[list[Fault]], bool]) -> list[Fault]:
+    """The first tape of a protocol that is ``wanted``."""
+    replica = get(name).replica
+    tapes = (draw_tape(random.Random(seed), FIVE, replica, 10.0, 0.5) for seed in range(200))
+    return next(tape for tape in tapes if wanted(tape))
+
+
+def leaders_cut_off(tape: list[Fault]) -> list[Fault]:
+    return [f for f in tape if f.kind == "partition" and f.args.get("nodes", [""])[0] == "leader"]
+
+
+def test_in_some_seeds_each_leader_is_cut_off_when_its_predecessor_is_back() -> None:
+    def is_relay(tape: list[Fault]) -> bool:
+        cut = leaders_cut_off(tape)
+        return len(cut) > 5 and all(
+            abs(one.at_s + one.for_s - two.at_s) <= 0.02 for one, two in pairwise(cut)
+        )
+
+    cut = leaders_cut_off(struck("raft", is_relay))
+    assert all(0.1 * 0.6 <= fault.for_s <= 1.8 * 2.0 * 0.5 for fault in cut)
+    assert all(len(fault.args["nodes"]) <= 2 for fault in cut), "a minority of five"
+
+
+def test_in_some_seeds_whoever_becomes_leader_is_cut_off_at_that_moment() -> None:
+    def at_a_moment(tape: list[Fault]) -> bool:
+        return bool(tape) and tape[0].args.get("match") == "become_leader" and tape[0].args["cut"]
+
+    for name in ("raft", "paxos"):
+        tape = struck(name, at_a_moment)
+        assert {(f.kind, f.args.get("point")) for f in tape} == {("trap", "mark"), ("crash", None)}
+        result = simulate(name, 1, nodes=5, tape=tape, trace=True)
+        told = "\n".join(result.transcript)
+        assert re.search(r"FAULT -\d+ n\d is (mute|isolated)", told)
+        assert result.alarms == []
+
+
+def test_in_some_seeds_nodes_restart_while_answers_get_lost() -> None:
+    tape = struck("raft", lambda tape: {f.kind for f in tape} == {"crash", "client-loss"})
+    assert len(tape) > 5
 
 
 def test_ring_leaves_every_node_a_majority() -> None:

@@ -13,9 +13,10 @@ from bench.history import OperationRecord
 from nodes.recovery import PlacedReplica
 from nodes.registry import get
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.faults import Fault, Nemesis, draw_tape
+from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.load import Clients, RandomClients
 from nodes.simulator.simulate import draw_setup
+from nodes.simulator.tape import draw_tape
 
 PARAMETERS = {
     "replication_factor": 3,

@@ -99,13 +99,14 @@ class SiblingsDropped(Gossip):
 
 
 class NoTombstones(Gossip):
-    """A delete removes the key, so that a late rumour brings it back."""
+    """Tombstones go before everybody has seen them, so that a late rumour brings the key back."""
 
-    def _store(self, key: str, record: Record) -> None:
-        super()._store(key, record)
-        if all(s.deleted for s in record.siblings):
-            del self.records[key]
-            self.disk.put("k/" + key, None)
+    def _start_anti_entropy(self) -> None:
+        for key, record in list(self.records.items()):
+            if all(sibling.deleted for sibling in record.siblings):
+                del self.records[key]
+                self.disk.put("k/" + key, None)
+        super()._start_anti_entropy()
 
 
 class ContextCoversEverything(Gossip):

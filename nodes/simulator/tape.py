@@ -1,0 +1,362 @@
+"""Drawing a tape of faults from a seed: swarm testing (Groce et al., ISSTA 2012).
+
+Each seed has its own mix of kinds, so that rare combinations come up. Most seeds mix at random;
+others follow a *plot*, for rare bugs need several rare things in a row, which chance alone seldom
+brings about. A plot knows no protocol: it says who is struck and when, by role and by place, and
+every protocol goes through all of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from nodes.effects import Replica
+from nodes.simulator.faults import KINDS, Fault
+from nodes.simulator.knobs import moments_of
+
+
+class _Draw:
+    """Decisions from one random stream, by `random()` alone, which no Python version may change."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.random = rng.random
+
+    def below(self, count: int) -> int:
+        return int(self.random() * count)
+
+    def pick(self, choices: Sequence[Any]) -> Any:
+        return choices[self.below(len(choices))]
+
+    def between(self, low: float, high: float) -> float:
+        return round(low + (high - low) * self.random(), 6)
+
+    def order(self, items: Sequence[str]) -> list[str]:
+        rest, out = list(items), []
+        while rest:
+            out.append(rest.pop(self.below(len(rest))))
+        return out
+
+    def chance(self, probability: float) -> bool:
+        return self.random() < probability
+
+
+_POINTS = (
+    *("before-fsync", "before-fsync", "in-fsync", "after-fsync", "after-release"),
+    *("after-send", "after-send", "after-reply"),
+)
+_SHAPES = (
+    *("groups", "groups", "isolate", "isolate", "isolate"),
+    *("mute", "deaf", "one-way", "bridge", "ring", "chain"),
+)
+
+
+Tape: TypeAlias = list[Fault]
+
+
+def draw_tape(
+    rng: random.Random,
+    nodes: Sequence[str],
+    replica: type[Replica],
+    duration_s: float,
+    patience_s: float = 1.0,
+) -> Tape:
+    """The faults of one seed, in one of the styles of `_STYLES`. ``patience_s``: how long it takes
+    the protocol to give a leader up, if it has any; some plots last a small multiple of that."""
+    stage = _Stage(_Draw(rng), nodes, replica, duration_s, patience_s)
+    share = stage.draw.random() * sum(weight for weight, _ in _STYLES)
+    for weight, style in _STYLES:
+        share -= weight
+        if share < 0:
+            return style(stage)
+    raise AssertionError("the shares add up")
+
+
+class _Stage:
+    """What a style draws from, and for whom."""
+
+    def __init__(
+        self,
+        draw: _Draw,
+        nodes: Sequence[str],
+        replica: type[Replica],
+        duration_s: float,
+        patience_s: float,
+    ) -> None:
+        self.draw = draw
+        self.patience_s = patience_s
+        self.nodes = nodes
+        self.replica = replica
+        self.duration_s = duration_s
+
+    def some_others(self) -> list[str]:
+        """None, one, or so many that a leader with them is a minority still."""
+        few = max(0, (len(self.nodes) - 1) // 2 - 1)
+        return self.draw.order(self.nodes)[: self.draw.below(few + 1)]
+
+
+# --- styles: kinds at random ---
+
+
+def _calm(stage: _Stage) -> Tape:
+    return []
+
+
+def _same_trap(stage: _Stage) -> Tape:
+    """Nodes crash at one kind of place over and over."""
+    nodes = list(stage.nodes)
+    trap = _draw_trap(stage.draw, nodes, nodes, stage.replica)
+    trap |= {"nodes": nodes, "times": 10}
+    return _at_random(stage, ["trap"], 0.2, trap)
+
+
+def _partitions(stage: _Stage) -> Tape:
+    return _at_random(stage, ["partition"], stage.draw.pick((0.5, 2.0)))
+
+
+def _one_kind(stage: _Stage) -> Tape:
+    draw = stage.draw
+    return _at_random(stage, [draw.pick(KINDS)], draw.pick((0.4, 1.0)))
+
+
+def _mixture(stage: _Stage) -> Tape:
+    draw = stage.draw
+    kinds = [kind for kind in KINDS if draw.chance(0.35)]
+    kinds += [kind for kind in ("partition", "crash", "trap") if draw.chance(0.4)]
+    return _at_random(stage, kinds or [draw.pick(KINDS)], draw.pick((0.4, 1.0, 2.0)))
+
+
+def _at_random(
+    stage: _Stage, kinds: Sequence[str], gap_s: float, same: dict[str, Any] | None = None
+) -> Tape:
+    draw = stage.draw
+    at_leader = draw.pick((0.0, 0.5, 0.9))
+    tape: Tape = []
+    at_s = draw.between(0.0, 2.0)
+    while at_s < stage.duration_s:
+        kind = draw.pick(kinds)
+        for_s, args = _draw_args(draw, kind, stage.nodes, stage.replica, at_leader)
+        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=same or args))
+        at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
+    return tape
+
+
+# --- styles: plots ---
+
+
+def _churn(stage: _Stage) -> Tape:
+    """Leaders that fall one after the other, each with a log of its own: alone with a few others
+    it goes on for a while, then it is cut off or killed, and another small group begins. That is
+    how logs come to differ in their last terms (figure 8 of the Raft paper)."""
+    draw, nodes = stage.draw, stage.nodes
+    tape: Tape = []
+    gap_s = draw.pick((0.15, 0.3, 0.6))
+    at_s = draw.between(0.3, 1.5)
+    while at_s < stage.duration_s:
+        for_s = draw.between(0.5 * gap_s, 3 * gap_s)
+        kind = draw.pick(("isolate", "mute", "crash", "crash", "groups"))
+        args: dict[str, Any]
+        if kind == "crash":
+            args = {"nodes": ["leader"]}
+        elif kind == "groups":
+            mixed = draw.order(nodes)
+            split = len(nodes) // 2
+            kind, args = "partition", {"shape": "groups", "groups": [mixed[:split], mixed[split:]]}
+        else:
+            args = {"shape": kind, "nodes": ["leader"], "in_flight": draw.chance(0.5)}
+            kind = "partition"
+        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
+        at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
+    return tape
+
+
+def _relay(stage: _Stage) -> Tape:
+    """A leader is cut off, in some seeds with a few others, and goes on as if nothing were, or all
+    it says comes late; when it is back its successor is struck, or after a while of peace. The one
+    who was away has a longer log than the others then, believes itself leader still, or has missed
+    so much that it needs a snapshot. In some seeds every clock runs at a rate of its own."""
+    draw = stage.draw
+    tape: Tape = []
+    if draw.chance(0.3):
+        for node in stage.nodes:
+            args = {"node": node, "rate": draw.pick((0.5, 0.8, 1.0, 1.25, 2.0))}
+            tape.append(Fault(at_s=0.0, kind="clock", for_s=stage.duration_s, args=args))
+    patience_s = stage.patience_s
+    for_s = max(0.1, patience_s * draw.pick((0.7, 1.2, 2.0)))
+    rest_s = patience_s * draw.pick((0.0, 0.0, 0.5, 2.0))
+    shape = draw.pick(("isolate", "isolate", "mute", "deaf", "late"))
+    late_s = patience_s * draw.pick((0.7, 1.5, 3.0))
+    at_s = draw.between(0.3, 1.5)
+    while at_s < stage.duration_s:
+        length_s = draw.between(0.6 * for_s, 1.8 * for_s)
+        few = ["leader", *stage.some_others()]
+        args = {"shape": shape, "nodes": few, "in_flight": draw.chance(0.5)}
+        if shape == "late":
+            args = {"nodes": few, "latency_s": late_s}
+        kind = "degrade" if shape == "late" else "partition"
+        tape.append(Fault(at_s=at_s, kind=kind, for_s=length_s, args=args))
+        pause_s = draw.between(0.5 * rest_s, 1.5 * rest_s) if rest_s else draw.between(-0.02, 0.02)
+        at_s = round(max(at_s + length_s + pause_s, at_s), 6)
+    return tape
+
+
+def _struck_at_a_moment(stage: _Stage) -> Tape:
+    """Whoever reaches a moment of its protocol (it becomes leader, it takes a snapshot) is cut off
+    there, before anybody hears of it, or dies."""
+    draw = stage.draw
+    moments = moments_of(stage.replica)
+    if not moments:
+        return _same_trap(stage)
+    args: dict[str, Any] = {
+        "nodes": list(stage.nodes),
+        "point": "mark",
+        "match": draw.pick(moments),
+        "nth": draw.pick((1, 1, 1, 2)),
+        "times": 1000,
+        "down_s": draw.pick((0.05, 0.3, 1.0)),
+        "cut": draw.pick(("isolate", "mute", "mute", "")),
+    }
+    tape: Tape = []
+    at_s = draw.between(0.0, 1.0)
+    while at_s < stage.duration_s:
+        for_s = draw.between(0.5, 4.0)
+        tape.append(Fault(at_s=at_s, kind="trap", for_s=for_s, args=args))
+        # Else nothing need begin: a leader that stays passes no such moment.
+        tape.append(Fault(at_s=at_s, kind="crash", for_s=0.1, args={"nodes": ["leader"]}))
+        at_s = round(at_s + for_s + draw.pick((0.1, 0.5)), 6)
+    return tape
+
+
+def _amnesia(stage: _Stage) -> Tape:
+    """Nodes restart one after another while answers get lost: who asks again must not be served
+    again by one who forgot."""
+    draw, nodes = stage.draw, stage.nodes
+    lost = draw.pick((0.3, 0.7, 1.0))
+    tape: Tape = []
+    gap_s = draw.pick((0.1, 0.3, 0.8))
+    at_s = draw.between(0.2, 1.0)
+    while at_s < stage.duration_s:
+        if draw.chance(0.4):
+            kind, args = "client-loss", {"node": draw.pick((*nodes, "leader")), "replies": lost}
+            for_s = draw.between(0.1, 2.0)
+        else:
+            kind, args = "crash", {"nodes": [draw.pick((*nodes, "leader"))]}
+            for_s = draw.pick((0.01, 0.1, 0.5))
+        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
+        at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
+    return tape
+
+
+_STYLES: tuple[tuple[int, Callable[[_Stage], Tape]], ...] = (
+    (7, _calm),
+    (18, _same_trap),
+    (8, _partitions),
+    (7, _one_kind),
+    (20, _mixture),
+    (8, _churn),
+    (18, _relay),
+    (8, _struck_at_a_moment),
+    (6, _amnesia),
+)
+
+
+# --- one fault ---
+
+
+def _draw_args(
+    draw: _Draw, kind: str, nodes: Sequence[str], replica: type[Replica], at_leader: float
+) -> tuple[float, dict[str, Any]]:
+    for_s = draw.pick((draw.between(0.05, 0.6), draw.between(0.5, 4.0)))
+    one = "leader" if draw.chance(at_leader) else draw.pick(nodes)
+    mixed = draw.order(nodes)
+    args: dict[str, Any]
+    if kind == "partition":
+        shape = draw.pick(_SHAPES)
+        args = {"shape": shape, "in_flight": draw.chance(0.7)}
+        if shape in ("groups", "one-way"):
+            split = (
+                len(nodes) // 2
+                if draw.chance(0.7)
+                else 1 + draw.below(len(nodes) - 1)
+                if len(nodes) > 1
+                else 0
+            )
+            args["groups"] = [mixed[:split], mixed[split:]]
+        elif shape in ("isolate", "mute", "deaf"):
+            args["nodes"] = [one]
+        else:
+            args["nodes"] = mixed
+    elif kind == "degrade":
+        args = _draw_quality(draw)
+        if draw.chance(0.5):
+            args["links"] = [[a, b] for a in nodes for b in nodes if a != b and draw.chance(0.4)]
+    elif kind == "client-loss":
+        args = {"node": one, draw.pick(("requests", "replies")): draw.pick((0.3, 1.0))}
+    elif kind == "crash":
+        several = draw.pick((1, 1, 1, 2, len(nodes)))
+        args = {
+            "nodes": [one] if several == 1 else mixed[:several],
+            "torn": draw.pick((0.0, 0.0, 0.5, 0.9, 1.0)),
+        }
+    elif kind == "trap":
+        for_s = draw.between(0.5, 5.0)
+        args = _draw_trap(draw, nodes, mixed, replica)
+    elif kind == "pause":
+        args = {"nodes": [one] if draw.chance(0.8) else mixed[:2]}
+    elif kind == "clock":
+        args = {"node": draw.pick(nodes)}
+        what = draw.below(3)
+        if what == 0:
+            args["rate"] = draw.pick((0.5, 0.9, 1.1, 2.0))
+        elif what == 1:
+            args["jump_s"] = draw.pick((0.2, 2.0, 60.0))
+        else:
+            args["wall_error_s"] = draw.pick((-60.0, -0.2, 0.2, 60.0))
+    elif kind == "slow-disk":
+        args = {"node": one, "factor": draw.pick((5.0, 50.0, 300.0))}
+    else:
+        args = {"node": one}
+    return for_s, args
+
+
+def _draw_quality(draw: _Draw) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if draw.chance(0.4):
+        args["loss"] = draw.pick((0.02, 0.2, 0.5))
+    if draw.chance(0.4):
+        args["duplicate"] = draw.pick((0.05, 0.5))
+    if draw.chance(0.4):
+        args["reorder"] = draw.pick((0.1, 0.5))
+        args["late_s"] = draw.pick((0.02, 0.2, 1.0))
+    if draw.chance(0.4) or not args:
+        args["latency_s"] = draw.pick((0.01, 0.1, 0.4))
+        args["jitter_s"] = draw.pick((0.0, 0.01))
+    return args
+
+
+def _draw_trap(
+    draw: _Draw, nodes: Sequence[str], mixed: list[str], replica: type[Replica]
+) -> dict[str, Any]:
+    """Rare writes and rare messages are where rare bugs are, so they are drawn by kind, not by how
+    often they happen."""
+    args: dict[str, Any] = {
+        "nodes": list(nodes) if draw.chance(0.7) else mixed[:1],
+        "nth": draw.pick((1, 1, 1, 2, 5)),
+        "times": draw.pick((1, 1, 2, 10)),
+        "down_s": draw.pick((0.001, 0.005, 0.02, 0.1, 1.0)),
+    }
+    names = [message.__name__ for message in replica.MESSAGES]
+    point = draw.pick(_POINTS)
+    args["point"] = point
+    if point == "after-reply":
+        # The hardest question to durability: everything that was acknowledged, and nothing else,
+        # may be relied on after a power failure.
+        args["match"] = "ok"
+        args["everybody"] = draw.chance(0.7)
+    elif point == "after-send" and names:
+        args["match"] = draw.pick(names)
+    elif point != "after-send":
+        args["match"] = draw.pick(("rare", "Put", "Put", "Append", ""))
+        args["torn"] = draw.pick((0.0, 0.0, 0.5, 1.0))
+    return args
