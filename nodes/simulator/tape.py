@@ -212,9 +212,8 @@ def _struck_at_a_moment(stage: _Stage) -> Tape:
         "nodes": list(stage.nodes),
         "point": "mark",
         "match": draw.pick(moments),
-        "nth": draw.pick((1, 1, 1, 2)),
         "times": 1000,
-        "down_s": draw.pick((0.05, 0.3, 1.0)),
+        "down_s": stage.patience_s * draw.pick((0.3, 1.0, 2.0)),
         "cut": draw.pick(("isolate", "mute", "mute", "")),
     }
     tape: Tape = []
