@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.checkers.availability import FINAL_PROCESS_PREFIX
+from bench.checkers.clusters import unique_keys
 from bench.checkers.columns import CAS, FAIL, INFO, NEVER, NULL, OK, READ, Bools, Columns, Int64s
-from bench.checkers.zones import unique_keys
 
 BEFORE_ALL = np.iinfo(np.int64).min
 

@@ -32,19 +32,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from bench.checkers.columns import (
-    CAS,
-    FAIL,
-    INFO,
-    NEVER,
-    NULL,
-    OK,
-    READ,
-    Bools,
-    Columns,
-    Int32s,
-    Int64s,
-)
+from bench.checkers.arrays import count_below, walk_chains
+from bench.checkers.clusters import Clusters, Writes, build, keys_of_unique_values, write_rows
+from bench.checkers.columns import FAIL, INFO, NULL, READ, Columns, Int32s, Int64s
 
 Kind: TypeAlias = Literal[
     "never-written",
@@ -61,8 +51,6 @@ written. ``refused-match``: a CAS was refused although it saw what it expected. 
 the contradictions of time: in a chain of CAS, of two forward zones, of a backward in a forward
 zone."""
 
-_SPAN_LIMIT = 1 << 62
-
 
 @dataclass(slots=True)
 class Finding:
@@ -76,44 +64,6 @@ class Finding:
     unexplained: list[int]
 
 
-@dataclass(slots=True)
-class _Clusters:
-    """Clusters by their number. ``f`` and ``s`` are relative times, 0 is before, ``span - 1``
-    after all."""
-
-    span: int
-    start: Int64s  # by row
-    finish: Int64s  # by row
-    cluster: Int64s  # by row: the cluster that the row writes or reads, -1 for rows without a part
-    parent: Int64s  # by row: the cluster that a CAS that counts expected, else -1
-    is_read: Bools  # by row
-    is_write: Bools  # by row
-    key: Int64s
-    write_row: Int64s
-    exists: Bools
-    f: Int64s
-    s: Int64s
-
-
-def unique_keys(c: Columns, initial: int = NULL) -> Bools:
-    """By key: whether the zones decide it, because no value is written twice and nothing is
-    hidden."""
-    eligible = np.ones(len(c.keys), np.bool_)
-    rows = np.flatnonzero((c.op != READ) & (c.outcome != FAIL) & c.applied)
-    value = c.value[rows]
-    times = np.bincount(value, minlength=len(c.values))
-    if initial >= 0 and times[initial]:
-        eligible[c.key[rows[value == initial]]] = False
-    if len(times) and times.max() > 1:  # on one key, or each time on another?
-        rows = rows[times[value] > 1]
-        pairs = c.key[rows].astype(np.int64) * len(c.values) + c.value[rows]
-        pairs.sort()
-        eligible[pairs[1:][pairs[1:] == pairs[:-1]] // len(c.values)] = False
-    hidden = (c.op == CAS) & (c.outcome == OK) & ~c.applied & (c.seen < 0)
-    eligible[c.key[hidden]] = False
-    return eligible
-
-
 def check_zones(
     c: Columns, *, initial: int = NULL, writes_missing: bool = False, candidates: int = 24
 ) -> Finding:
@@ -125,276 +75,116 @@ def check_zones(
     """
     if len(c) == 0:
         return Finding(None, [], [], [])
-    eligible = unique_keys(c, initial)
+    writes = Writes.of(c, write_rows(c))
+    eligible = keys_of_unique_values(c, writes, initial)
     left_out = np.flatnonzero(~eligible).tolist()
-    admitted = eligible[c.key]
+    if left_out:
+        writes = Writes.of(c, writes.rows[eligible[c.key[writes.rows]]])
 
-    matched = admitted & (c.op == CAS) & (c.outcome == OK) & ~c.applied & (c.seen == c.expected)
-    if matched.any():
-        return Finding("refused-match", [int(np.flatnonzero(matched)[0])], left_out, [])
+    matched = np.flatnonzero(~c.applied & (c.seen == c.expected))
+    matched = matched[eligible[c.key[matched]]]
+    if len(matched):
+        return Finding("refused-match", [int(matched[0])], left_out, [])
 
-    k = _build(c, admitted, initial)
+    k = build(c, writes, eligible, initial)
     unexplained = _unwritten(c, k)
     if unexplained and not writes_missing:
         row = unexplained[0]
-        told = c.expected[row] if k.is_write[row] else _told(c)[row]
+        told = c.expected[row] if row in writes.rows else c.value[row]
+        told = told if c.applied[row] else c.seen[row]
         failed = (c.op != READ) & (c.outcome == FAIL) & (c.key == c.key[row]) & (c.value == told)
         witness = [*np.flatnonzero(failed)[:1].tolist(), *_with_evidence(c, k, [row])]
         return Finding("never-written", witness, left_out, unexplained)
-    if unexplained:
-        _assume_written(c, k, unexplained)
 
     kind, groups = _early_reads(k)
-    if kind is None and (k.parent >= 0).any():
+    if kind is None and len(k.cas):
         kind, groups = _chains(k)
     elif kind is None:
-        kind, groups = _zones(k, np.flatnonzero(k.exists))
+        kind, groups = _zones(k)
     witness = _smallest(c, k, groups[:candidates], initial) if kind and candidates else []
     return Finding(kind, witness, left_out, unexplained)
 
 
-def _told(c: Columns) -> Int32s:
-    """By row: the value that the operation wrote, or that it saw."""
-    refused = (c.op == CAS) & ~c.applied
-    return np.where(refused, c.seen, c.value)
-
-
-def _build(c: Columns, admitted: Bools, initial: int) -> _Clusters:
-    n_values, n_keys = len(c.values), len(c.keys)
-    told = _told(c)
-    ok = c.outcome == OK
-    refused = (c.op == CAS) & ok & ~c.applied
-    is_read = admitted & ok & ((c.op == READ) | refused) & (told >= 0)
-    is_write = admitted & (c.outcome != FAIL) & (c.op != READ) & ~refused
-    takes_part = is_read | is_write
-    is_cas = is_write & (c.op == CAS)
-
-    # Number the pairs (key, value). Mostly a value belongs to one key: then its code is the number.
-    rows = np.flatnonzero(takes_part)
-    key, value = c.key[rows].astype(np.int64), told[rows].astype(np.int64)
-    cas_rows = np.flatnonzero(is_cas)
-    cas_key, cas_expected = c.key[cas_rows].astype(np.int64), c.expected[cas_rows].astype(np.int64)
-    owner = np.full(n_values, -1, np.int64)
-    owner[value] = key
-    owner[cas_expected] = cas_key
-    one_key = bool(
-        ((owner[value] == key) | (value == initial)).all()
-        and ((owner[cas_expected] == cas_key) | (cas_expected == initial)).all()
-    )
-    if one_key:
-        first_initial = n_values
-        cluster = np.where(value == initial, first_initial + key, value)
-        expected = np.where(cas_expected == initial, first_initial + cas_key, cas_expected)
-    else:
-        pairs = np.concatenate((key * n_values + value, cas_key * n_values + cas_expected))
-        distinct, numbered = np.unique(pairs, return_inverse=True)
-        first_initial = len(distinct)
-        at_first = np.concatenate((value, cas_expected)) == initial
-        numbered = np.where(at_first, first_initial + pairs // n_values, numbered)
-        cluster, expected = numbered[: len(rows)], numbered[len(rows) :]
-    n_clusters = first_initial + n_keys
-
-    cluster_of_row = np.full(len(c), -1, np.int64)
-    cluster_of_row[rows] = cluster
-    parent = np.full(len(c), -1, np.int64)
-    parent[cas_rows] = expected
-    _drop_uncounted(c, is_read, is_write, cluster_of_row, parent, n_clusters)
-
-    # Times relative to the first: 0 is before all of them, span - 1 after all.
-    origin = int(c.invoked.min()) - 1
-    finite = c.completed != NEVER
-    last = max(int(c.invoked.max()), int(c.completed[finite].max()) if finite.any() else 0)
-    span = last - origin + 3
-    if (
-        span * (max(n_keys, len(cas_rows)) + 1) >= _SPAN_LIMIT
-    ):  # offsets would overflow: use ranks instead
-        times, ranks = np.unique(
-            np.concatenate((c.invoked, c.completed[finite])), return_inverse=True
-        )
-        span = len(times) + 3
-        start = ranks[: len(c)] + 1
-        finish = np.full(len(c), span - 1, np.int64)
-        finish[finite] = ranks[len(c) :] + 1
-    else:
-        start = c.invoked - origin
-        finish = np.where(finite, c.completed, last + 2) - origin
-    info = c.outcome == INFO
-    finish[info] = span - 1
-
-    write_row = np.full(n_clusters, -1, np.int64)
-    writes = np.flatnonzero(is_write)
-    write_row[cluster_of_row[writes]] = writes
-    f = np.full(n_clusters, span - 1, np.int64)
-    s = np.zeros(n_clusters, np.int64)
-    key_of = np.zeros(n_clusters, np.int64)
-    key_of[cluster_of_row[writes]] = c.key[writes]
-    f[cluster_of_row[writes]] = finish[writes]
-    s[cluster_of_row[writes]] = start[writes]
-    f[first_initial:] = 0
-    key_of[first_initial:] = np.arange(n_keys)
-    reads = np.flatnonzero(is_read)
-    of_reads = cluster_of_row[reads]
-    np.minimum.at(f, of_reads, finish[reads])
-    np.maximum.at(s, of_reads, start[reads])
-    exists = write_row >= 0
-    exists[first_initial:] = True
-    return _Clusters(
-        span,
-        start,
-        finish,
-        cluster_of_row,
-        parent,
-        is_read,
-        is_write,
-        key_of,
-        write_row,
-        exists,
-        f,
-        s,
-    )
-
-
-def _drop_uncounted(
-    c: Columns,
-    is_read: Bools,
-    is_write: Bools,
-    cluster: Int64s,
-    parent: Int64s,
-    n_clusters: int,
-) -> None:
-    """Take out each CAS that ended ``info`` and whose value nobody saw: it may not have applied."""
-    unsure = np.flatnonzero(is_write & (c.op == CAS) & (c.outcome == INFO))
-    if len(unsure) == 0:
-        return
-    seen = np.zeros(n_clusters, np.bool_)
-    seen[cluster[is_read]] = True
-    sure = (parent >= 0) & (c.outcome == OK)
-    seen[parent[sure]] = True
-    writer = {int(cluster[row]): row for row in unsure.tolist()}
-    todo = [number for number in writer if seen[number]]
-    counted = set()
-    while todo:
-        row = writer[todo.pop()]
-        counted.add(row)
-        before = int(parent[row])
-        if before in writer and writer[before] not in counted:
-            todo.append(before)
-    dropped = np.array([row for row in unsure.tolist() if row not in counted], np.int64)
-    is_write[dropped] = False
-    cluster[dropped] = -1
-    parent[dropped] = -1
-
-
-def _unwritten(c: Columns, k: _Clusters) -> list[int]:
+def _unwritten(c: Columns, k: Clusters) -> list[int]:
     """The rows that saw a value which no operation can have written, earliest answer first."""
-    read_rows = np.flatnonzero(k.is_read)
-    bad = read_rows[~k.exists[k.cluster[read_rows]]]
-    cas_rows = np.flatnonzero(k.parent >= 0)
-    bad_cas = cas_rows[~k.exists[k.parent[cas_rows]]]
-    rows = np.concatenate((bad, bad_cas))
-    if len(rows) == 0:
+    if len(k.f) == k.known:
         return []
-    order = np.argsort(k.finish[rows], kind="stable")
-    return [int(row) for row in rows[order]]
-
-
-def _assume_written(c: Columns, k: _Clusters, rows: list[int]) -> None:
-    """Let each value of unknown origin be written by an operation of which nothing is known."""
-    for row in rows:
-        is_parent = k.parent[row] >= 0 and not k.exists[k.parent[row]]
-        number = int(k.parent[row] if is_parent else k.cluster[row])
-        k.exists[number] = True
-        k.key[number] = c.key[row]
+    reads, cas = k.of_reads >= k.known, k.parents >= k.known
+    rows = np.concatenate((k.reads[reads], k.writes[k.cas[cas]]))
+    finish = np.concatenate((k.read_finished[reads], k.write_finished[k.cas[cas]]))
+    return rows[np.lexsort((rows, finish))].tolist()  # type: ignore[no-any-return]
 
 
 _Found: TypeAlias = tuple[Kind | None, list[list[int]]]
 
 
-def _early_reads(k: _Clusters) -> _Found:
+def _early_reads(k: Clusters) -> _Found:
     """A read that finished before its write began."""
-    written = np.flatnonzero(k.write_row >= 0)
-    rows = k.write_row[written]
-    early = written[k.f[written] < k.start[rows]]
+    early = np.flatnonzero(k.f[: k.written] < k.started)
     if len(early) == 0:
         return None, []
-    groups = []
-    for number in early[:8].tolist():
-        write = int(k.write_row[number])
-        readers = np.flatnonzero(k.is_read & (k.cluster == number))
-        groups.append([write, int(readers[np.argmin(k.finish[readers])])])
+    groups = [[*k.writer(number), *k.first_to_finish(number)] for number in early[:8].tolist()]
     return "read-before-write", groups
 
 
-def _zones(k: _Clusters, blocks: Int64s) -> _Found:
+def _zones(k: Clusters) -> _Found:
     """Contradictions between blocks that are single clusters."""
-    kind, pairs = _pairs(k.f[blocks], k.s[blocks], k.key[blocks], k.span)
-    groups = [
-        _rows_of(k, [int(blocks[a])], None) + _rows_of(k, [int(blocks[b])], None) for a, b in pairs
-    ]
-    return kind, groups
+    kind, pairs = _pairs(k.f, k.s, k.key, k.span)
+    return kind, [_rows_of(k, [a], None) + _rows_of(k, [b], None) for a, b in pairs]
 
 
 def _pairs(
-    f: Int64s, s: Int64s, key: Int64s, span: int
+    f: Int64s, s: Int64s, key: Int64s | Int32s, span: int
 ) -> tuple[Kind | None, list[tuple[int, int]]]:
     """Pairs of blocks that must each precede the other, earliest first; up to 24 of them."""
-    base = key * span
+    base = key * np.int64(span)
     f_at, s_at = f + base, s + base
     forward = np.flatnonzero(f < s)
-    forward = forward[np.argsort(f_at[forward])]
-    f_sorted, s_sorted = f_at[forward], s_at[forward]
-    if len(forward) == 0:
-        return None, []
-    # If any two overlap, two neighbours do: a zone that reaches beyond the next reaches into it.
-    bad = np.flatnonzero(f_sorted[1:] < s_sorted[:-1])
-    if len(bad):
+    f_sorted, s_sorted = np.sort(f_at[forward]), np.sort(s_at[forward])
+    # Zones that do not overlap have their ends in the order of their beginnings. So each may be
+    # sorted by itself, and then the i-th end is before the next beginning iff none overlap.
+    if (f_sorted[1:] < s_sorted[:-1]).any():
+        forward = forward[np.argsort(f_at[forward])]
+        # If any two overlap, two neighbours do: one that reaches beyond the next reaches into it.
+        bad = np.flatnonzero(f_at[forward[1:]] < s_at[forward[:-1]])
         return "overlap", [(int(forward[i]), int(forward[i + 1])) for i in bad[:24]]
     backward = np.flatnonzero(s <= f)
-    s_backward = s_at[backward]
-    order = np.argsort(s_backward)
-    backward = backward[order]
-    before = np.searchsorted(f_sorted, s_backward[order], "left") - 1
-    inside = np.flatnonzero((before >= 0) & (s_sorted[np.maximum(before, 0)] > f_at[backward]))
+    # How many forward zones began before: the last of them has its end at the same place.
+    before = count_below(f_sorted, s_at[backward])
+    ends = np.concatenate(([-1], s_sorted))
+    inside = np.flatnonzero(ends[before] > f_at[backward])
     if len(inside) == 0:
         return None, []
-    return "inside", [(int(forward[before[i]]), int(backward[i])) for i in inside[:24]]
+    inside = inside[np.argsort(s_at[backward[inside]])][:24]
+    forward = forward[np.argsort(f_at[forward])]
+    return "inside", [(int(forward[before[i] - 1]), int(backward[i])) for i in inside.tolist()]
 
 
-def _chains(k: _Clusters) -> _Found:
+def _chains(k: Clusters) -> _Found:
     """The same with CAS: order each chain, check it in itself, then compare whole blocks."""
-    cas_rows = np.flatnonzero(k.parent >= 0)
-    parents, children = k.parent[cas_rows], k.cluster[cas_rows]
+    parents, children = k.parents, k.cas
     child = np.full(len(k.f), -1, np.int64)
     child[parents] = children
     twice = np.flatnonzero(child[parents] != children)
     if len(twice):
         groups = []
         for i in twice[:8].tolist():
-            other = int(k.write_row[child[parents[i]]])
-            groups.append([*_writer(k, int(parents[i])), int(cas_rows[i]), other])
+            pair = (int(children[i]), int(child[parents[i]]))
+            groups.append([row for number in (int(parents[i]), *pair) for row in k.writer(number)])
         return "two-cas-of-one-value", groups
 
     has_parent = np.zeros(len(k.f), np.bool_)
     has_parent[children] = True
     heads = np.flatnonzero((child >= 0) & ~has_parent)
-    follow = child.tolist()
-    walked: list[int] = []
-    firsts: list[int] = []
-    for head in heads.tolist():
-        firsts.append(len(walked))
-        number = head
-        while number >= 0:
-            walked.append(number)
-            number = follow[number]
-    order, first = np.array(walked, np.int64), np.array(firsts, np.int64)
+    order, first = walk_chains(child, heads)
     on_chain = np.zeros(len(k.f), np.bool_)
     on_chain[order] = True
     astray = np.flatnonzero(has_parent & ~on_chain)
     if len(astray):
         cycle = [int(astray[0])]
-        while (following := follow[cycle[-1]]) != cycle[0]:
+        while (following := int(child[cycle[-1]])) != cycle[0]:
             cycle.append(following)
-        return "cas-cycle", [[int(k.write_row[number]) for number in cycle]]
+        return "cas-cycle", [[row for number in cycle for row in k.writer(number)]]
 
     if len(order):
         chain = np.zeros(len(order), np.int64)
@@ -410,7 +200,7 @@ def _chains(k: _Clusters) -> _Found:
                 groups.append(_rows_of(k, [int(x) for x in order[i : j + 1]], (0, j - i)))
             return "chain-order", groups
 
-    single = np.flatnonzero(k.exists & ~on_chain)
+    single = np.flatnonzero(~on_chain)
     f_chain = np.minimum.reduceat(k.f[order], first) if len(order) else np.zeros(0, np.int64)
     s_chain = np.maximum.reduceat(k.s[order], first) if len(order) else np.zeros(0, np.int64)
     kind, pairs = _pairs(
@@ -430,12 +220,7 @@ def _chains(k: _Clusters) -> _Found:
     return kind, [_rows_of(k, members(a), None) + _rows_of(k, members(b), None) for a, b in pairs]
 
 
-def _writer(k: _Clusters, number: int) -> list[int]:
-    row = int(k.write_row[number])
-    return [row] if row >= 0 else []
-
-
-def _rows_of(k: _Clusters, members: list[int], bounds: tuple[int, int] | None) -> list[int]:
+def _rows_of(k: Clusters, members: list[int], bounds: tuple[int, int] | None) -> list[int]:
     """Rows that pin a block down: who finished first, who started last, and the writes that link
     them. ``bounds``: places in ``members`` of the latest start and the earliest finish, if not
     those of the whole block."""
@@ -445,17 +230,15 @@ def _rows_of(k: _Clusters, members: list[int], bounds: tuple[int, int] | None) -
         int(np.argmin(k.f[numbers])),
     )
     low, high = sorted((last_start, first_finish))
-    rows = [row for number in members[low : high + 1] for row in _writer(k, number)]
-    for number, times, wanted in (
-        (members[first_finish], k.finish, int(k.f[members[first_finish]])),
-        (members[last_start], k.start, int(k.s[members[last_start]])),
-    ):
-        mine = np.flatnonzero((k.cluster == number) & (times == wanted))
-        rows.extend(mine[:1].tolist())
-    return rows
+    rows = [row for number in members[low : high + 1] for row in k.writer(number)]
+    return [
+        *rows,
+        *k.first_to_finish(members[first_finish]),
+        *k.last_to_start(members[last_start]),
+    ]
 
 
-def _smallest(c: Columns, k: _Clusters, groups: list[list[int]], initial: int) -> list[int]:
+def _smallest(c: Columns, k: Clusters, groups: list[list[int]], initial: int) -> list[int]:
     """The smallest of the given contradictions, each without the rows it can do without. One that
     shows where its values come from is worth one row more."""
     best: list[int] = []
@@ -464,9 +247,9 @@ def _smallest(c: Columns, k: _Clusters, groups: list[list[int]], initial: int) -
         rows = shrink(c, _with_evidence(c, k, group), initial)
         if not rows:
             continue
-        saw = {int(k.cluster[row]) for row in rows if k.is_read[row]}
-        wrote = {int(k.cluster[row]) for row in rows if k.is_write[row]}
-        strange = sum(number not in wrote and k.write_row[number] >= 0 for number in saw)
+        saw = k.of_reads[np.isin(k.reads, rows)]
+        wrote = np.flatnonzero(np.isin(k.writes, rows))
+        strange = len(np.setdiff1d(saw[saw < k.written], wrote))
         if not best or len(rows) + strange < cost:
             best, cost = rows, len(rows) + strange
         if cost <= 3:
@@ -475,20 +258,21 @@ def _smallest(c: Columns, k: _Clusters, groups: list[list[int]], initial: int) -
     return best
 
 
-def _with_evidence(c: Columns, k: _Clusters, group: list[int]) -> list[int]:
+def _with_evidence(c: Columns, k: Clusters, group: list[int]) -> list[int]:
     """``group``, and for each CAS in it that ended ``info`` the operations that prove it
     applied."""
     rows = set(group)
-    todo = [row for row in group if k.parent[row] >= 0 and c.outcome[row] == INFO]
+    mine = k.cas[np.isin(k.writes[k.cas], group)]
+    todo = mine[c.outcome[k.writes[mine]] == INFO].tolist()
     while todo:
-        number = k.cluster[todo.pop()]
-        readers = np.flatnonzero(k.is_read & (k.cluster == number))
-        proof = readers[:1] if len(readers) else np.flatnonzero(k.parent == number)[:1]
-        for row in proof.tolist():
-            if row not in rows:
-                rows.add(row)
-                if k.parent[row] >= 0 and c.outcome[row] == INFO:
-                    todo.append(row)
+        number = todo.pop()
+        proof = k.readers(number)[:1].tolist()
+        if not proof:
+            follower = int(k.cas[np.flatnonzero(k.parents == number)[0]])
+            proof = k.writer(follower)
+            if proof[0] not in rows and c.outcome[proof[0]] == INFO:
+                todo.append(follower)
+        rows.update(proof)
     return sorted(rows)
 
 

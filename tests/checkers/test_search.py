@@ -15,7 +15,7 @@ from bench.checkers.linearizability import check_linearizable
 from bench.checkers.search import Budget, search, smaller, steps
 from bench.history import OperationRecord
 from tests.checkers.generator import tiny_history
-from tests.checkers.test_mutants import load
+from tests.checkers.test_mutants import compiled
 from tests.checkers.test_zones import HISTORIES, op
 
 PLENTY = 1 << 30
@@ -89,7 +89,7 @@ def test_the_loss_of_a_rule_is_noticed(name: str) -> None:
     source = Path(searching.__file__).read_text()
     rule, bent = MUTANTS[name]
     assert source.count(rule) == 1, "the mutant does not fit the source any more"
-    mutant = load(source.replace(rule, bent))
+    mutant = compiled(source.replace(rule, bent), "mutant_of_search")
     for seed in range(20_000):
         history, initial = some_history(seed)
         c = Columns.from_records(history)

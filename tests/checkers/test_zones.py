@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from bench.checkers.bruteforce import is_linearizable
+from bench.checkers.clusters import unique_keys
 from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
-from bench.checkers.zones import check_zones, shrink, unique_keys
+from bench.checkers.zones import check_zones, shrink
 from bench.history import OperationRecord
 from nodes.effects import OperationKind, Outcome, Value
 from tests.checkers.generator import tiny_history
