@@ -35,13 +35,18 @@ from chaos.link_faults import (
     Jitter,
     RepliesLost,
     RequestsLost,
+    Reset,
+    SlowClose,
     Stall,
     Wan,
 )
 from chaos.node_faults import (
+    AtLeastOnce,
     BitFlip,
+    BrokerDisconnect,
     Clock,
     Corrupt,
+    CrashPointFault,
     Duplicate,
     FailingFsync,
     Loss,
@@ -55,7 +60,15 @@ from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingResta
 # --- partition ---------------------------------------------------------------------------------
 
 Shape: TypeAlias = Literal[
-    "leader-alone", "halves", "isolate", "bridge", "majorities-ring", "one-way", "mute", "deaf"
+    "leader-alone",
+    "halves",
+    "isolate",
+    "bridge",
+    "majorities-ring",
+    "one-way",
+    "mute",
+    "deaf",
+    "random",
 ]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 _LEAST_NODES: dict[Shape, int] = {"bridge": 3, "majorities-ring": 4}
@@ -83,7 +96,8 @@ class Partition(Fault):
     and the rest), ``isolate`` (one node against all others), ``bridge`` (two halves and one node
     that reaches both), ``majorities-ring`` (every node reaches a majority, no two the same one),
     ``one-way`` (the smaller half does not hear the larger one, but is heard), ``mute`` (nobody
-    hears one node), ``deaf`` (one node hears nobody). ``node``: the one of ``isolate``, ``bridge``,
+    hears one node), ``deaf`` (one node hears nobody), ``random`` (two or three groups, by seed).
+    ``node``: the one of ``isolate``, ``bridge``,
     ``mute`` and ``deaf``: a node, ``leader``, or by seed if it is not given."""
 
     fault: Literal["partition"] = "partition"
@@ -137,6 +151,14 @@ class Partition(Fault):
                 return sides(((alone,), others), chosen_by)
             case "halves":
                 return sides((large, small), "seed")
+            case "random":
+                drawn: list[list[str]] = [[], [], []]
+                for node in nodes:
+                    drawn[rng.randrange(3)].append(node)
+                groups = [group for group in drawn if group]
+                if len(groups) == 1:  # all in one: the first of the shuffled is on its own
+                    groups = [[shuffled[0]], [node for node in nodes if node != shuffled[0]]]
+                return sides(groups, "seed")
             case "mute":
                 return Resolved(None, (alone,), tuple((alone, o) for o in others), chosen_by)
             case "deaf":
@@ -284,13 +306,16 @@ class Crash(Fault):
 
 
 AnyFault = Annotated[
-    Bandwidth
+    AtLeastOnce
+    | Bandwidth
     | BitFlip
+    | BrokerDisconnect
     | BrokerPause
     | BrokerRestart
     | Clock
     | Corrupt
     | Crash
+    | CrashPointFault
     | Disconnect
     | Duplicate
     | FailingFsync
@@ -304,7 +329,9 @@ AnyFault = Annotated[
     | Reorder
     | RepliesLost
     | RequestsLost
+    | Reset
     | RollingRestart
+    | SlowClose
     | SlowDisk
     | Stall
     | TornWrite

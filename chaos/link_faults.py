@@ -222,6 +222,43 @@ class Disconnect(OnLinks):
         context.links.reopen(resolved.links)
 
 
+class Reset(OnLinks):
+    """Reset the connections of links as soon as they carry data, and each new one too.
+
+    Unlike with ``disconnect`` nobody is refused: a connection is taken, and reset (RST) by the
+    first bytes that it carries. ``links``, ``node``: which links; all between nodes if neither is
+    given."""
+
+    fault: Literal["reset"] = "reset"
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Begin to reset."""
+        context.links.reset(resolved.links)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Let connections live."""
+        context.links.unreset(resolved.links)
+
+
+class SlowClose(OnLinks):
+    """Let the broker see late that the sender of a link has closed its connection.
+
+    A node that dies keeps its connections alive at the other end for ``delay_ms``, as behind a
+    firewall that says nothing. ``links``, ``node``: which links; all between nodes if neither is
+    given."""
+
+    fault: Literal["slow-close"] = "slow-close"
+    delay_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Delay."""
+        context.links.close_slowly(resolved.links, self.delay_ms)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Delay no more."""
+        context.links.close_quickly(resolved.links, self.delay_ms)
+
+
 # --- clients -----------------------------------------------------------------------------------
 
 

@@ -54,12 +54,15 @@ class UnknownLink(ValueError):
 
 class LinkState(msgspec.Struct, frozen=True):
     """What lies on a link. ``rate_kb_per_s``: None is no limit, 0 a stall. ``closed``: no
-    connection is left or taken."""
+    connection is left or taken. ``reset``: connections end as soon as they carry data.
+    ``close_ms``: how much later the broker sees that a connection was closed."""
 
     cut: bool = False
     latency_ms: int = 0
     rate_kb_per_s: int | None = None
     closed: bool = False
+    reset: bool = False
+    close_ms: int = 0
 
 
 class LinkFaults:
@@ -74,21 +77,16 @@ class LinkFaults:
         self._latency_ms: Counter[Link] = Counter()
         self._rates: dict[Link, list[int]] = {link: [] for link in self.links}
         self._closed: Counter[Link] = Counter()
+        self._resets: Counter[Link] = Counter()
+        self._close_ms: dict[Link, list[int]] = {link: [] for link in self.links}
 
     def cut(self, links: Iterable[Link]) -> None:
         """One more fault cuts these links."""
-        links = self._checked(links)
-        with self._lock:
-            self._cuts.update(links)
-            self.apply(links)
+        self._more(self._cuts, links)
 
     def heal(self, links: Iterable[Link]) -> None:
         """One fault fewer cuts these links; those that no other fault cuts work again."""
-        links = self._checked(links)
-        with self._lock:
-            for link in links:
-                self._cuts[link] = max(0, self._cuts[link] - 1)
-            self.apply(links)
+        self._fewer(self._cuts, links)
 
     def add_latency(self, latency_ms: Mapping[Link, int]) -> None:
         """Messages on these links take that much longer, one way, on top of what they take now."""
@@ -108,35 +106,35 @@ class LinkFaults:
     def limit(self, links: Iterable[Link], rate_kb_per_s: int) -> None:
         """One more fault limits these links, to kilobytes a second (0: nothing passes); the lowest
         limit counts."""
-        links = self._checked(links)
-        with self._lock:
-            for link in links:
-                self._rates[link].append(rate_kb_per_s)
-            self.apply(links)
+        self._put(self._rates, links, rate_kb_per_s)
 
     def unlimit(self, links: Iterable[Link], rate_kb_per_s: int) -> None:
         """Take back what `limit` did."""
-        links = self._checked(links)
-        with self._lock:
-            for link in links:
-                if rate_kb_per_s in self._rates[link]:
-                    self._rates[link].remove(rate_kb_per_s)
-            self.apply(links)
+        self._take(self._rates, links, rate_kb_per_s)
 
     def close(self, links: Iterable[Link]) -> None:
         """One more fault keeps the connections of these links closed."""
-        links = self._checked(links)
-        with self._lock:
-            self._closed.update(links)
-            self.apply(links)
+        self._more(self._closed, links)
 
     def reopen(self, links: Iterable[Link]) -> None:
         """One fault fewer does; those that no other fault closes take connections again."""
-        links = self._checked(links)
-        with self._lock:
-            for link in links:
-                self._closed[link] = max(0, self._closed[link] - 1)
-            self.apply(links)
+        self._fewer(self._closed, links)
+
+    def reset(self, links: Iterable[Link]) -> None:
+        """One more fault resets the connections of these links."""
+        self._more(self._resets, links)
+
+    def unreset(self, links: Iterable[Link]) -> None:
+        """One fault fewer does."""
+        self._fewer(self._resets, links)
+
+    def close_slowly(self, links: Iterable[Link], delay_ms: int) -> None:
+        """One more fault delays the end of these links' connections; the longest delay counts."""
+        self._put(self._close_ms, links, delay_ms)
+
+    def close_quickly(self, links: Iterable[Link], delay_ms: int) -> None:
+        """Take back what `close_slowly` did."""
+        self._take(self._close_ms, links, delay_ms)
 
     def heal_all(self) -> None:
         """No fault is on any link, however many there were."""
@@ -144,8 +142,9 @@ class LinkFaults:
             self._cuts.clear()
             self._latency_ms.clear()
             self._closed.clear()
-            for rates in self._rates.values():
-                rates.clear()
+            self._resets.clear()
+            for values in (*self._rates.values(), *self._close_ms.values()):
+                values.clear()
             self.apply(self.links)
 
     def wanted(self, link: Link) -> LinkState:
@@ -155,7 +154,37 @@ class LinkFaults:
             self._latency_ms[link],
             min(self._rates[link], default=None),
             self._closed[link] > 0,
+            self._resets[link] > 0,
+            max(self._close_ms[link], default=0),
         )
+
+    def _more(self, faults: Counter[Link], links: Iterable[Link]) -> None:
+        links = self._checked(links)
+        with self._lock:
+            faults.update(links)
+            self.apply(links)
+
+    def _fewer(self, faults: Counter[Link], links: Iterable[Link]) -> None:
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                faults[link] = max(0, faults[link] - 1)
+            self.apply(links)
+
+    def _put(self, faults: dict[Link, list[int]], links: Iterable[Link], value: int) -> None:
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                faults[link].append(value)
+            self.apply(links)
+
+    def _take(self, faults: dict[Link, list[int]], links: Iterable[Link], value: int) -> None:
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                if value in faults[link]:
+                    faults[link].remove(value)
+            self.apply(links)
 
     def apply(self, links: Sequence[Link]) -> None:
         """Make these links what `wanted` says. A target overrides it. It tries all of them before
@@ -270,6 +299,8 @@ class Links(LinkFaults):
                 latency,
                 None if rate == UNLIMITED else rate,
                 not there[proxy.name].enabled,
+                "reset" in toxics,
+                toxics["close"].attributes["delay"] if "close" in toxics else 0,
             )
         return state
 
@@ -300,6 +331,10 @@ class Links(LinkFaults):
             self._toxiproxy.update_toxic(proxy, "latency", {"latency": wanted.latency_ms})
         if wanted.rate_kb_per_s != (before.rate_kb_per_s if before else None):
             self._limit(proxy, wanted.rate_kb_per_s)
+        if wanted.close_ms != (before.close_ms if before else 0):
+            self._set_toxic(proxy, "close", "slow_close", {"delay": wanted.close_ms})
+        if wanted.reset != (before.reset if before else False):
+            self._reset(proxy, on=wanted.reset)
         if wanted.closed != (before.closed if before else False):
             self._toxiproxy.enable(proxy, enabled=not wanted.closed)
             self._healed_at[proxy] = time.monotonic()  # it closes connections too
@@ -313,11 +348,25 @@ class Links(LinkFaults):
             self._healed_at[proxy] = time.monotonic()
 
     def _limit(self, proxy: str, rate_kb_per_s: int | None) -> None:
-        rate = {"rate": UNLIMITED if rate_kb_per_s is None else rate_kb_per_s}
-        toxic = Toxic(name="rate", type="bandwidth", stream="upstream", attributes=rate)
+        rate = UNLIMITED if rate_kb_per_s is None else rate_kb_per_s
+        self._set_toxic(proxy, "rate", "bandwidth", {"rate": rate})
+
+    def _set_toxic(self, proxy: str, name: str, kind: str, attributes: dict[str, int]) -> None:
+        """Once there, a toxic is only ever updated."""
+        toxic = Toxic(name=name, type=kind, stream="upstream", attributes=attributes)
         # What is there already is left as it is.
         self._toxiproxy.add_toxic(proxy, toxic)
-        self._toxiproxy.update_toxic(proxy, "rate", rate)
+        self._toxiproxy.update_toxic(proxy, name, attributes)
+
+    def _reset(self, proxy: str, *, on: bool) -> None:
+        if on:
+            attributes = {"timeout": 0}
+            toxic = Toxic(name="reset", type="reset_peer", stream="upstream", attributes=attributes)
+            self._toxiproxy.add_toxic(proxy, toxic)
+        else:
+            self._toxiproxy.remove_toxic(proxy, "reset")
+            self._healed_at[proxy] = time.monotonic()  # it closes connections
+            time.sleep(SETTLE_S)
 
 
 def link_names(nodes: Sequence[str], groups: Sequence[str]) -> dict[Link, str]:

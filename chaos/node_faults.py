@@ -5,21 +5,25 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from chaos.fault import Fault, FaultContext, Resolved
+from chaos.fault import Fault, FaultContext, Link, Resolved, TargetName
 from chaos.link_faults import OnLinks
 from chaos.process_faults import Milliseconds, OnNodes, each
 from nodes.runtime.injected import (
     ClockError,
     Corruption,
+    CrashAt,
+    CrashPoint,
+    Disconnected,
     Duplication,
     FsyncError,
     FullDisk,
     Injected,
     MessageLoss,
+    QosOne,
     Reordering,
     SlowFsync,
 )
@@ -50,14 +54,19 @@ class _Injecting(Fault):
 # --- messages ----------------------------------------------------------------------------------
 
 
+def _by_sender(links: Sequence[Link]) -> Mapping[str, list[str]]:
+    to: defaultdict[str, list[str]] = defaultdict(list)
+    for src, dst in links:
+        to[src].append(dst)
+    return to
+
+
 class _OfMessages(OnLinks, _Injecting):
     share: Share
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """The sender of each link does it, by a seed of its own."""
-        to: defaultdict[str, list[str]] = defaultdict(list)
-        for src, dst in resolved.links:
-            to[src].append(dst)
+        to = _by_sender(resolved.links)
         seeds = random.Random(resolved.seed)
         return {src: self.of(dst, seeds.getrandbits(48)) for src, dst in to.items()}
 
@@ -73,6 +82,7 @@ class Loss(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["message-loss"] = "message-loss"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Not sent."""
@@ -86,6 +96,7 @@ class Duplicate(_OfMessages):
     between nodes if neither is given."""
 
     fault: Literal["duplication"] = "duplication"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Sent twice."""
@@ -99,6 +110,7 @@ class Reorder(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["reordering"] = "reordering"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
     delay_ms: Milliseconds = 50
 
     def of(self, dst: list[str], seed: int) -> Injected:
@@ -120,6 +132,39 @@ class Corrupt(_OfMessages):
         return Corruption(share=self.share, dst=dst, seed=seed)
 
 
+class AtLeastOnce(OnLinks, _Injecting):
+    """Send with QoS 1 instead of 0 over links: nothing is lost, but late or twice.
+
+    Not a failure, but another choice of transport: the sender keeps each frame until the broker has
+    confirmed it, also over a lost connection. What a cut would have lost arrives after the heal,
+    late, and what was under way may arrive twice. ``links``, ``node``: which links; all between
+    nodes if neither is given."""
+
+    fault: Literal["qos-1"] = "qos-1"
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """The sender of each link does it."""
+        return {src: QosOne(dst=dst) for src, dst in _by_sender(resolved.links).items()}
+
+
+# --- connections -------------------------------------------------------------------------------
+
+
+class BrokerDisconnect(_Injecting, OnNodes):
+    """Take the broker away from nodes: no connection of theirs is left, nor comes up.
+
+    Unlike an isolated node, one that is disconnected knows it at once, and clients do not reach it
+    either. (It keeps one connection, by which the nemesis tells it.) ``nodes``: ``leader`` (without
+    a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["broker-disconnect"] = "broker-disconnect"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """All of them are disconnected."""
+        return dict.fromkeys(resolved.nodes, Disconnected())
+
+
 # --- time --------------------------------------------------------------------------------------
 
 
@@ -132,6 +177,7 @@ class Clock(_Injecting, OnNodes):
     (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["clock"] = "clock"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
     offset_ms: Annotated[int, Field(strict=True, ge=-86_400_000, le=86_400_000)] = 0
     drift: Annotated[float, Field(ge=-0.5, le=1)] = 0.0
     jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
@@ -160,6 +206,7 @@ class SlowDisk(_Injecting, OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["slow-fsync"] = "slow-fsync"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
     delay_ms: Milliseconds
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
@@ -175,6 +222,7 @@ class FailingFsync(_Injecting, OnNodes):
     ``all``, or a list of nodes."""
 
     fault: Literal["fsync-error"] = "fsync-error"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them fail."""
@@ -188,10 +236,28 @@ class NoSpace(_Injecting, OnNodes):
     node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["full-disk"] = "full-disk"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are full."""
         return dict.fromkeys(resolved.nodes, FullDisk())
+
+
+class CrashPointFault(_Injecting, OnNodes):
+    """Crash nodes (SIGKILL) at a named point of their next write, and restart them at the end.
+
+    ``point``: ``before-fsync`` (written, not synced: nobody may have been told) or ``after-fsync``
+    (synced, and nothing has left that waited for it: it is there after the restart, though nobody
+    was told). A node that writes nothing meanwhile is not crashed. ``nodes``: ``leader`` (without a
+    leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["crash-point"] = "crash-point"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    point: CrashPoint
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """All of them crash there."""
+        return dict.fromkeys(resolved.nodes, CrashAt(point=self.point))
 
 
 class TornWrite(OnNodes):

@@ -33,7 +33,7 @@ from chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_to
 from nodes.__main__ import EXIT_DISK
 from nodes.registry import Protocol, findable_name
 from nodes.runtime.durable_log import MAGIC
-from nodes.runtime.injected import FsyncError, FullDisk, Injected
+from nodes.runtime.injected import CrashAt, FsyncError, FullDisk, Injected
 from nodes.runtime.settings import Endpoint, NodeSettings
 
 GROUP = "load"
@@ -256,7 +256,7 @@ class LocalCluster(FaultContext):
         except (ToxiproxyError, ProcessError) as error:
             raise TargetFailed(f"Toxiproxy: {error}; {self._last_words('toxiproxy')}") from None
         for name, code in self.processes.ended().items():
-            if code == EXIT_DISK and self._stops_by_fault(name):
+            if self._ended_by_fault(name, code):
                 if name not in self._exited:
                     self._exited.add(name)
                     self.monitor.forget(name)
@@ -304,26 +304,35 @@ class LocalCluster(FaultContext):
                 raise TargetFailed(str(error)) from None
 
     def withdraw(self, node: str, number: int) -> None:
-        """A disk that failed needs a new start; all else is taken back."""
-        with self._data_lock:
-            injected = self._injected[node].pop(number, None)
-            if injected is None or node in self._down:
-                return
-            if isinstance(injected, _STOPS):
-                self.processes.kill(node)
-                self._exited.discard(node)
-                self._start_node(node)
-                self._tell(node, "restarted")
-                return
-        if self.processes.running(node):
+        """A node that stopped because of it needs a new start; all else is taken back."""
+        injected = self._injected[node].get(number)
+        if injected is None:
+            return
+        if self.processes.running(node) and not isinstance(injected, _STOPS):
             try:
                 self.monitor.withdraw(node, number)
             except NodeSilent as error:
-                raise TargetFailed(str(error)) from None
+                if self.processes.running(node):
+                    raise TargetFailed(str(error)) from None
+        with self._data_lock:
+            restart = node not in self._down and (
+                isinstance(injected, _STOPS)
+                or (isinstance(injected, CrashAt) and not self.processes.running(node))
+            )
+            if restart:
+                self.processes.kill(node)  # From here on nobody wonders that it has ended.
+            del self._injected[node][number]
+            if restart:
+                self._exited.discard(node)
+                self._start_node(node)
+                self._tell(node, "restarted")
 
-    def _stops_by_fault(self, name: str) -> bool:
+    def _ended_by_fault(self, name: str, code: int) -> bool:
         injected = self._injected.get(name, {}).values()
-        return name in self._flipped or any(isinstance(each, _STOPS) for each in injected)
+        if code == -signal.SIGKILL:
+            return any(isinstance(each, CrashAt) for each in injected)
+        stops = name in self._flipped or any(isinstance(each, _STOPS) for each in injected)
+        return stops and code == EXIT_DISK
 
     def tear(self, node: str, rest: bytes) -> None:
         """A record that claims to be longer than what is left of it."""

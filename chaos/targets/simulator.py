@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from bench.client import Client
 from bench.history import HistoryWriter
@@ -26,8 +27,20 @@ from chaos.links import Link, LinkFaults
 from chaos.nemesis import FaultPlayer
 from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
 from nodes.effects import Reply, Request
+from nodes.runtime.injected import (
+    ClockError,
+    CrashAt,
+    Disconnected,
+    Duplication,
+    FsyncError,
+    FullDisk,
+    Injected,
+    MessageLoss,
+    Reordering,
+    SlowFsync,
+)
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.host import Timing
+from nodes.simulator.host import Timing, Trap
 from nodes.simulator.network import Quality
 
 GROUP = "load"
@@ -40,6 +53,10 @@ CLIENT_LATENCY_S = 0.0005
 """From a client to a node or back, in the mean."""
 START_TIMEOUT_S = 30.0
 FINAL_TIMEOUT_S = 3.0
+_NEVER_S = 1e9
+_DRIFT_STEP_S = 0.01
+"""How often the wall clock of a node that drifts is set."""
+_NO_HARM = Quality(latency_s=0.0, jitter_s=0.0, late_s=0.0)
 _FAULTS = 0
 """What all that is done to a link is booked under: `LinkFaults` keeps the faults apart."""
 
@@ -90,6 +107,8 @@ class SimulatedCluster(FaultContext):
         self._run = run
         self._folder = run.folder
         self._clients: dict[str, Callable[[Reply], None]] = {}
+        self._injected: dict[tuple[str, int], Injected] = {}
+        self._drifted_s: dict[str, float] = {}
         self._random = self.cluster.rng("client network").random
         self.cluster.reply_to = self._on_reply
         for node in self.nodes:
@@ -162,6 +181,88 @@ class SimulatedCluster(FaultContext):
         """Let it go on."""
         self.cluster.hosts[node].resume()
         self._tell(node, "resumed")
+
+    def inject(self, node: str, number: int, injected: Injected) -> None:
+        """As the node's own driver would; messages meet their fate by the link's random stream."""
+        host = self.cluster.hosts[node]
+        self._injected[node, number] = injected
+        match injected:
+            case MessageLoss(share=share, dst=dst):
+                self._degrade(node, dst, number, replace(_NO_HARM, loss=share))
+            case Duplication(share=share, dst=dst):
+                self._degrade(node, dst, number, replace(_NO_HARM, duplicate=share))
+            case Reordering(share=share, dst=dst, delay_ms=delay_ms):
+                late = replace(_NO_HARM, reorder=share, late_s=delay_ms / 1000)
+                self._degrade(node, dst, number, late)
+            case ClockError(jump_s=jump_s):
+                host.clock.jump(jump_s)
+                self._set_clock(node)
+            case SlowFsync(delay_ms=delay_ms):
+                host.fsync_delay_s += delay_ms / 1000
+            case FsyncError():
+                host.fsync_fails = True
+            case FullDisk():
+                host.disk_full = True
+            case CrashAt(point=point):
+                host.traps.append(Trap(point=point, down_s=_NEVER_S))
+            case Disconnected():
+                self.links.cut(self._links_of(node))
+            case _:
+                raise TargetFailed(f"the simulator has no {type(injected).__name__}")
+
+    def withdraw(self, node: str, number: int) -> None:
+        """The end of it; a node that stopped because of it is started again."""
+        host = self.cluster.hosts[node]
+        injected = self._injected.pop((node, number), None)
+        match injected:
+            case MessageLoss(dst=dst) | Duplication(dst=dst) | Reordering(dst=dst):
+                for each in dst:
+                    self.cluster.links[node, each].heal(number)
+            case ClockError():
+                self._set_clock(node)
+            case SlowFsync(delay_ms=delay_ms):
+                host.fsync_delay_s -= delay_ms / 1000
+            case FsyncError() | FullDisk():
+                host.fsync_fails = self._is_on(node, FsyncError)
+                host.disk_full = self._is_on(node, FullDisk)
+                self.restart(node)
+            case CrashAt():
+                host.traps.clear()
+                self.restart(node)
+            case Disconnected():
+                self.links.heal(self._links_of(node))
+
+    def _is_on(self, node: str, kind: type) -> bool:
+        return any(isinstance(i, kind) for (on, _), i in self._injected.items() if on == node)
+
+    def _degrade(self, node: str, dst: Sequence[str], number: int, quality: Quality) -> None:
+        for each in dst:
+            self.cluster.links[node, each].degrade(number, quality)
+
+    def _links_of(self, node: str) -> list[Link]:
+        return [link for link in self.links.links if node in link]
+
+    def _set_clock(self, node: str) -> None:
+        """What the clock errors that are on add up to. Without any the wall clock is right."""
+        on = [e for (n, _), e in self._injected.items() if n == node and isinstance(e, ClockError)]
+        drift = sum(error.drift for error in on)
+        clock = self.cluster.hosts[node].clock
+        if clock.rate != 1 + drift:
+            clock.set_rate(1 + drift)
+        if not drift:
+            self._drifted_s.pop(node, None)
+        elif node not in self._drifted_s:
+            self._drifted_s[node] = 0.0
+            self.cluster.timeline.at(self.cluster.now + _DRIFT_STEP_S, self._drift, node)
+        offset_s = sum(error.offset_s for error in on)
+        clock.wall_error_s = offset_s + self._drifted_s.get(node, 0.0)
+
+    def _drift(self, node: str) -> None:
+        """The wall clock of a node goes wrong a little more."""
+        if node in self._drifted_s:
+            self._drifted_s[node] += (self.cluster.hosts[node].clock.rate - 1) * _DRIFT_STEP_S
+            self.cluster.timeline.at(self.cluster.now + _DRIFT_STEP_S, self._drift, node)
+            self._set_clock(node)
 
     # --- between clients and nodes ---
 

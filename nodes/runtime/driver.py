@@ -108,10 +108,12 @@ class Driver:
         self._replies = replies_codec()
         self._inbox_prefix = self.topics.inbox("").split("+")[0]
         self._request_topic = self.topics.request(settings.node)
-        self._injector = Injector(self.env, self._loop.call_later, self._send_past, self._add)
+        self._connect()
+        self._injector = Injector(
+            self.env, self._loop.call_later, self._send_past, self._add, self._on_injected
+        )
         for number, injected in settings.injected.items():
             self._injector.inject(number, injected)
-        self._connect()
 
     # --- life ---
 
@@ -145,9 +147,17 @@ class Driver:
             topics=(
                 self.topics.inbox(node),
                 f"{self._request_topic}/#",
-                self.topics.control(node),
             ),
             on_message=self._on_incoming,
+            keepalive_s=10,
+        )
+        # What the node tells of itself, and how it is told: no fault takes that away.
+        self._control = connection(
+            f"{node}-control",
+            broker.host,
+            broker.port,
+            topics=(self.topics.control(node),),
+            on_message=lambda incoming: self._on_control(incoming.payload),
             keepalive_s=10,
         )
 
@@ -170,8 +180,22 @@ class Driver:
             self.log.close()
 
     def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
-        connections = [self._inbox, *self._links.values(), *self._reply_links.values()]
+        connections = [self._control, *self._connections()]
         return [*(connection.run() for connection in connections), self._tell_status()]
+
+    def _connections(self) -> list[Connection]:
+        """Those that serve: requests, replies, and the other nodes."""
+        return [self._inbox, *self._links.values(), *self._reply_links.values()]
+
+    def _on_injected(self) -> None:
+        """Something that the node does wrong on purpose has begun or ended."""
+        for connection in self._connections():
+            if self._injector.disconnected:
+                connection.block()
+            else:
+                connection.unblock()
+        for dst, link in self._links.items():
+            link.qos = self._injector.qos(dst)
 
     def _fail(self, error: BaseException) -> None:
         if not self._stopped.done():
@@ -217,10 +241,8 @@ class Driver:
         topic = incoming.topic
         if topic.startswith(self._inbox_prefix):
             self._on_frame(topic, incoming.payload)
-        elif topic.startswith(self._request_topic):
-            self._on_request(incoming)
         else:
-            self._on_control(incoming.payload)
+            self._on_request(incoming)
 
     def _on_frame(self, topic: str, payload: bytes) -> None:
         src = topic[len(self._inbox_prefix) :].split("/", 1)[0]
@@ -483,7 +505,7 @@ class Driver:
     # --- what the node tells of itself ---
 
     async def _tell_status(self) -> None:
-        await self._inbox.up.wait()
+        await self._control.up.wait()
         while True:
             self._tell("status", probe=self.replica.probe(), counters=self._all_counters())
             await asyncio.sleep(self.settings.status_every_s)
@@ -495,10 +517,10 @@ class Driver:
     def _tell(self, kind: str, **fields: Any) -> None:
         body = {"t_ns": time.monotonic_ns(), "node": self.settings.node, "kind": kind, **fields}
         self._untold.append(msgspec.json.encode(body))
-        if self._inbox.up.is_set():
+        if self._control.up.is_set():
             topic = self.topics.status(self.settings.node)
             while self._untold:
-                self._inbox.publish(topic, self._untold.popleft())
+                self._control.publish(topic, self._untold.popleft())
 
     def _digest(self) -> dict[str, Any]:
         """A hash of each part of what this replica holds: equal on all replicas that have the part,
@@ -510,7 +532,7 @@ class Driver:
         return {"digests": digests}
 
     def _all_counters(self) -> dict[str, int]:
-        connections = [*self._links.values(), *self._reply_links.values()]
+        connections = self._connections()
         return {
             **self.counters,
             "link_connects": sum(link.connects for link in connections),

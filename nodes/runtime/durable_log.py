@@ -18,7 +18,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nodes.codec import BadFrame, WriteCodec
@@ -106,9 +106,14 @@ class DurableLog:
         self._rewrite, self._buffer = None, []
         return taken
 
-    def commit(self, taken: tuple[bytes | None, list[bytes]]) -> None:
+    def commit(
+        self,
+        taken: tuple[bytes | None, list[bytes]],
+        before_sync: Callable[[], None] | None = None,
+    ) -> None:
         """Write and sync. After an OSError nobody knows what the disk holds: the node must stop,
-        and read its log again when it starts."""
+        and read its log again when it starts. ``before_sync``: called when the batches are written
+        and not yet synced."""
         rewrite, batches = taken
         if rewrite is not None:
             self._replace(rewrite)
@@ -118,6 +123,8 @@ class DurableLog:
             for batch in batches:
                 out += _record(synced, batch)
             _write_all(self._fd, out)
+            if before_sync is not None:
+                before_sync()
             os.fdatasync(self._fd)
             self._size += len(out)
             self._written_bytes += len(out)

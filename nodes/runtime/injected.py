@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -65,6 +66,27 @@ class FullDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Nothing can be written any more."""
 
 
+CrashPoint: TypeAlias = Literal["before-fsync", "after-fsync"]
+
+
+class CrashAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """The process kills itself (SIGKILL) at the next group commit: when it is written and not yet
+    synced, or when it is synced and nothing has left that waited for it."""
+
+    point: CrashPoint
+
+
+class Disconnected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """The node has no connection to the broker but the one that it is controlled by."""
+
+
+class QosOne(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """What is sent to the nodes ``dst`` goes with QoS 1: it is kept until the broker has it, also
+    while the link is down, and so may come late or twice."""
+
+    dst: list[str]
+
+
 Injected: TypeAlias = (
     MessageLoss
     | Duplication
@@ -74,6 +96,9 @@ Injected: TypeAlias = (
     | SlowFsync
     | FsyncError
     | FullDisk
+    | CrashAt
+    | Disconnected
+    | QosOne
 )
 
 
@@ -108,7 +133,8 @@ class LiveEnv:
 
 
 class Injector:
-    """What is on at this node. ``send_late``: sends a message to a node, past this."""
+    """What is on at this node. ``send_late``: sends a message to a node, past this. ``changed``:
+    called when something begins or ends."""
 
     def __init__(
         self,
@@ -116,6 +142,7 @@ class Injector:
         call_later: Callable[..., Any],
         send_late: Callable[[str, Any], None],
         count: Callable[[str], None],
+        changed: Callable[[], None],
     ) -> None:
         self.of_messages = False
         """Whether `messages` and `frame` have anything to do."""
@@ -123,6 +150,7 @@ class Injector:
         self._call_later = call_later
         self._send_late = send_late
         self._count = count
+        self._on_change = changed
         self._on: dict[str, tuple[Injected, random.Random]] = {}
 
     def inject(self, number: str, injected: Injected) -> None:
@@ -143,6 +171,17 @@ class Injector:
         self.of_messages = any(isinstance(each, _OfMessages) for each in on)
         errors = [each for each in on if isinstance(each, ClockError)]
         self._env.set_errors(errors, jump_s)
+        self._on_change()
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the node shall have no connection but the one that it is controlled by."""
+        return any(isinstance(injected, Disconnected) for injected, _ in self._on.values())
+
+    def qos(self, dst: str) -> int:
+        """The quality of service of what is sent to ``dst``."""
+        on = (injected for injected, _ in self._on.values())
+        return int(any(isinstance(each, QosOne) and dst in each.dst for each in on))
 
     def messages(self, dst: str, messages: list[Any]) -> list[Any]:
         """What leaves now of what was to be sent to ``dst``."""
@@ -178,12 +217,19 @@ class Injector:
                 self._count("frames_corrupted")
         return frame
 
-    def commit(self, commit: Callable[[Any], None], batches: Any) -> None:
+    def commit(self, commit: Callable[..., None], batches: Any) -> None:
         """Do a group commit, as well as this disk can. Raises OSError. From another thread."""
         on = [injected for injected, _ in list(self._on.values())]
         if any(isinstance(each, FullDisk) for each in on):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         time.sleep(sum(each.delay_ms for each in on if isinstance(each, SlowFsync)) / 1000)
-        commit(batches)
+        points = {each.point for each in on if isinstance(each, CrashAt)}
+        commit(batches, _die if "before-fsync" in points else None)
+        if "after-fsync" in points:
+            _die()
         if any(isinstance(each, FsyncError) for each in on):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

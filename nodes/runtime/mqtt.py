@@ -61,6 +61,9 @@ class Connection:
     ``name`` starts the client id. ``topics`` are subscribed at every connect; their messages go to
     ``on_message``, which must not block. ``keepalive_s`` 0: never give up a silent connection, for
     links whose silence is the experiment. `connects` and `dropped` count.
+
+    ``qos``: what is published with QoS 1 is kept until the broker has confirmed it, also over a
+    lost connection, and is sent again on the next one.
     """
 
     def __init__(
@@ -80,6 +83,12 @@ class Connection:
         self.up = asyncio.Event()
         self.connects = 0
         self.dropped = 0
+        self.qos = 0
+        self._unconfirmed: list[tuple[str, bytes]] = []
+        """What was published with QoS 1 and waits for the next connection."""
+        self._allowed = asyncio.Event()
+        self._allowed.set()
+        self._session: asyncio.Task[None] | None = None
         self._host, self._port = host, port
         self._topics = tuple(topics)
         self._keepalive_s = keepalive_s
@@ -92,48 +101,81 @@ class Connection:
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
         while True:
-            client = aiomqtt.Client(
-                self._host,
-                self._port,
-                identifier=f"{self.name}-{uuid.uuid4().hex[:12]}",
-                protocol=self._version,
-                **_clean(self._version),
-                keepalive=self._keepalive_s,
-                timeout=CONNECT_TIMEOUT_S,
-                queue_type=self._queue_type,
-                username=self._username,
-                password=self._password,
-                socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            )
+            await self._allowed.wait()
+            self._session = asyncio.create_task(self._connected())
             try:
-                async with client:
-                    for topic in self._topics:
-                        await client.subscribe(topic, qos=0)
-                    # Nobody awaits our publishes, so paho need not call back for each.
-                    client._client.on_publish = None
-                    self._paho = client._client
-                    self.connects += 1
-                    self._last_error = ""
-                    self.up.set()
-                    async for _ in client.messages:
-                        pass  # The sink takes all messages; this loop ends at a disconnect.
-            except aiomqtt.MqttError as error:
-                if str(error) != self._last_error:
-                    self._last_error = str(error)
-                    log.info("disconnected", connection=self.name, reason=str(error))
-            finally:
-                self._paho = None
-                self.up.clear()
-                _discard(client._client)
+                await self._session
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise  # Not the session only.
             await asyncio.sleep(RECONNECT_S)
 
+    def block(self) -> None:
+        """Disconnect, and stay so until `unblock`."""
+        self._allowed.clear()
+        if self._session is not None:
+            self._session.cancel()
+
+    def unblock(self) -> None:
+        """Connect again."""
+        self._allowed.set()
+
+    async def _connected(self) -> None:
+        """One connection, from its attempt to its end."""
+        client = aiomqtt.Client(
+            self._host,
+            self._port,
+            identifier=f"{self.name}-{uuid.uuid4().hex[:12]}",
+            protocol=self._version,
+            **_clean(self._version),
+            keepalive=self._keepalive_s,
+            timeout=CONNECT_TIMEOUT_S,
+            queue_type=self._queue_type,
+            username=self._username,
+            password=self._password,
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+        try:
+            async with client:
+                for topic in self._topics:
+                    await client.subscribe(topic, qos=0)
+                # Nobody awaits our publishes, so paho need not call back for each.
+                client._client.on_publish = None
+                self._paho = client._client
+                self.connects += 1
+                self._last_error = ""
+                waiting, self._unconfirmed = self._unconfirmed, []
+                for topic, payload in waiting:
+                    client._client.publish(topic, payload, 1)
+                self.up.set()
+                async for _ in client.messages:
+                    pass  # The sink takes all messages; this loop ends at a disconnect.
+        except aiomqtt.MqttError as error:
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                log.info("disconnected", connection=self.name, reason=str(error))
+        finally:
+            self._paho = None
+            self.up.clear()
+            self._unconfirmed = _unconfirmed(client._client) + self._unconfirmed
+            _discard(client._client)
+
     def publish(self, topic: str, payload: bytes, properties: Properties | None = None) -> bool:
-        """Send now, QoS 0. False: the connection is down or stalled, and the message is dropped."""
+        """Send now. False: the connection is down or stalled, and the message is dropped (with QoS
+        1: too many wait)."""
         client = self._paho
-        if client is None or not _publish_now(client, topic, payload, properties):
+        if client is None and self.qos and len(self._unconfirmed) < MAX_BACKLOG_PACKETS:
+            self._unconfirmed.append((topic, payload))
+            return True
+        if client is None or not _publish_now(client, topic, payload, self.qos, properties):
             self.dropped += 1
             return False
         return True
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _clean(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
@@ -142,11 +184,18 @@ def _clean(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
 
 
 def _publish_now(
-    client: paho.Client, topic: str, payload: bytes, properties: Properties | None
+    client: paho.Client, topic: str, payload: bytes, qos: int, properties: Properties | None
 ) -> bool:
     if len(client._out_packet) > MAX_BACKLOG_PACKETS:
         return False
-    return client.publish(topic, payload, 0, False, properties).rc == paho.MQTT_ERR_SUCCESS
+    if qos and len(client._out_messages) > MAX_BACKLOG_PACKETS:
+        return False
+    return client.publish(topic, payload, qos, False, properties).rc == paho.MQTT_ERR_SUCCESS
+
+
+def _unconfirmed(client: paho.Client) -> list[tuple[str, bytes]]:
+    """What the broker has not confirmed of what was published with QoS 1, oldest first."""
+    return [(message.topic, bytes(message.payload)) for message in client._out_messages.values()]
 
 
 def _discard(client: paho.Client) -> None:

@@ -106,6 +106,8 @@ class Host:
         self.fsync_fails = False
         self.fsync_factor = 1.0
         self.usual_fsync_factor = 1.0
+        self.fsync_delay_s = 0.0
+        """On top of what each fsync takes."""
         self.traps: list[Trap] = []
         self.storage = StableStorage(round_trip)
         self.incarnation = 0
@@ -378,11 +380,11 @@ class Host:
         self.fsyncs += 1
         flight = self._flight = _Flight(len(waiting), self._taken)
         fsync_s = self._timing.fsync_s * self.fsync_factor
-        if fsync_s == 0:
+        if fsync_s == 0 and not self.fsync_delay_s:
             self._end_fsync(flight)
             return
         r = self._random()
-        duration_s = fsync_s * (0.5 + r / (1.02 - r) * 0.5)
+        duration_s = fsync_s * (0.5 + r / (1.02 - r) * 0.5) + self.fsync_delay_s
         timeline = self._timeline
         timeline.at(timeline.now + duration_s, self._end_fsync, flight)
 

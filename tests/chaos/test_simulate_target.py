@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,18 @@ from bench.history import OperationRecord
 from bench.run_folder import RunFolder
 from bench.workload import plan
 from chaos.experiment import Experiment, load, validate
+from chaos.fault import Fault, Resolved
+from chaos.node_faults import (
+    BrokerDisconnect,
+    Clock,
+    CrashPointFault,
+    Duplicate,
+    FailingFsync,
+    Loss,
+    NoSpace,
+    Reorder,
+    SlowDisk,
+)
 from chaos.runner import RunResult, run_experiment
 from chaos.targets import Run, Unsupported, refuse_unsupported
 from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
@@ -292,6 +305,143 @@ def test_a_lost_request_is_not_applied_and_one_with_a_lost_reply_is(
     # What was sent into the cut is lost, whenever the cut heals.
     lost = 1 if is_applied else 2
     assert [reply.sequence for reply in replies] == [1, 2][lost - 1 :]
+
+
+class Simulated:
+    """A simulated cluster of gossip, one client, and faults that begin and end by hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.cluster = make_cluster(path, experiment())
+        self.replies: list[Reply] = []
+        self.cluster.connect("c", self.replies.append)
+        self._sequence = 0
+        self.run(2.0)
+
+    def run(self, seconds: float) -> None:
+        end_ns = self.cluster.now_ns() + int(seconds * 1e9)
+        self.cluster.run_until(end_ns, lambda: False, slice_s=0.01)
+
+    def begin(self, fault: Fault) -> Resolved:
+        resolved = fault.resolve(self.cluster, random.Random(1))
+        fault.apply(self.cluster, resolved)
+        return resolved
+
+    def write(self, value: Any, within_s: float = 0.3) -> bool:
+        """Write at n1. Whether it was answered in time."""
+        self._sequence += 1
+        request = Request("c", self._sequence, Operation("write", "k0", value))
+        self.cluster.send("n1", request)
+        self.run(within_s)
+        return any(reply.sequence == self._sequence for reply in self.replies)
+
+    def holds(self) -> Any:
+        """What n1 has under k0."""
+        return self.cluster.cluster.states()["n1"]["k0"][0]
+
+    def is_up(self) -> bool:
+        return self.cluster.cluster.hosts["n1"].up
+
+
+@pytest.fixture
+def it(tmp_path: Path) -> Simulated:
+    return Simulated(tmp_path)
+
+
+def test_messages_meet_their_fate_on_their_link_only(it: Simulated) -> None:
+    link, other = it.cluster.cluster.links["n1", "n2"], it.cluster.cluster.links["n1", "n3"]
+    fault: Fault = Loss(share=1.0, links=("n1->n2",))
+    resolved = it.begin(fault)
+    it.run(10)
+    assert link.lost == link.sent - link.delivered > 0
+    assert other.lost == 0
+    fault.undo(it.cluster, resolved)
+    lost = link.lost
+    it.run(10)
+    assert link.lost == lost
+
+    it.run(1)
+    doubled = link.delivered + link.lost - link.sent
+    fault = Duplicate(share=1.0, links=("n1->n2",))
+    resolved = it.begin(fault)
+    sent = link.sent
+    it.run(10)
+    fault.undo(it.cluster, resolved)
+    meanwhile = link.sent - sent
+    it.run(1)
+    assert link.delivered + link.lost - link.sent - doubled == meanwhile > 0
+
+    fault = Reorder(share=1.0, delay_ms=60_000, links=("n1->n2",))
+    resolved = it.begin(fault)
+    sent, delivered = link.sent, link.delivered
+    it.run(5)
+    assert link.delivered - delivered < link.sent - sent, "most are held back"
+    fault.undo(it.cluster, resolved)
+    it.run(61)
+    assert link.delivered + link.lost - link.sent == doubled + meanwhile, "none is lost"
+
+
+def test_clocks_go_wrong_and_the_wall_clock_comes_right(it: Simulated) -> None:
+    wrong, right = (it.cluster.cluster.hosts[node].clock for node in ("n1", "n2"))
+    fault = Clock(nodes=("n1",), offset_ms=-5000)
+    resolved = it.begin(fault)
+    assert wrong.wall() - right.wall() == pytest.approx(-5)
+    fault.undo(it.cluster, resolved)
+    assert wrong.wall() == right.wall()
+    fault = Clock(nodes=("n1",), drift=0.5)
+    before = wrong.now()
+    resolved = it.begin(fault)
+    it.run(4)
+    assert wrong.now() - before == pytest.approx(6, abs=0.01)
+    assert wrong.wall() - right.wall() == pytest.approx(2, abs=0.02)
+    fault.undo(it.cluster, resolved)
+    assert wrong.wall() == right.wall()
+    before = wrong.now()
+    fault.undo(it.cluster, it.begin(Clock(nodes=("n1",), jump_ms=3000)))
+    assert wrong.now() - before == pytest.approx(3), "a jump of the monotonic clock stays"
+
+
+def test_a_slow_disk_delays_the_answer(it: Simulated) -> None:
+    assert it.write(1)
+    fault = SlowDisk(nodes=("n1",), delay_ms=700)
+    resolved = it.begin(fault)
+    assert not it.write(2, within_s=0.6)
+    fault.undo(it.cluster, resolved)
+    assert it.write(3, within_s=1.0)
+
+
+@pytest.mark.parametrize("fault", [NoSpace(nodes=("n1",)), FailingFsync(nodes=("n1",))])
+def test_a_node_whose_disk_fails_stops_until_the_end(it: Simulated, fault: Fault) -> None:
+    assert it.write("kept")
+    resolved = it.begin(fault)
+    assert not it.write("lost")
+    assert not it.is_up()
+    fault.undo(it.cluster, resolved)
+    assert it.is_up()
+    assert it.write("after")
+
+
+@pytest.mark.parametrize(("point", "kept"), [("before-fsync", "old"), ("after-fsync", "new")])
+def test_a_node_crashes_at_the_point_that_was_named(it: Simulated, point: Any, kept: str) -> None:
+    assert it.write("old")
+    fault = CrashPointFault(nodes=("n1",), point=point)
+    resolved = it.begin(fault)
+    assert it.is_up(), "nothing is written yet"
+    assert not it.write("new")
+    assert not it.is_up()
+    fault.undo(it.cluster, resolved)
+    assert it.holds() == (kept,)
+    assert it.write("after"), "it crashes once only"
+    fault.undo(it.cluster, it.begin(fault))
+    assert it.write("spared"), "without a write there is no crash"
+
+
+def test_a_node_without_its_broker_serves_nobody(it: Simulated) -> None:
+    fault = BrokerDisconnect(nodes=("n1",))
+    resolved = it.begin(fault)
+    assert not it.write(1)
+    assert it.is_up()
+    fault.undo(it.cluster, resolved)
+    assert it.write(2)
 
 
 # --- what goes wrong ---

@@ -3,6 +3,7 @@ measured, on one cluster that they share."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -28,14 +29,19 @@ from chaos.link_faults import (
     Jitter,
     RepliesLost,
     RequestsLost,
+    Reset,
+    SlowClose,
     Stall,
     Wan,
 )
 from chaos.links import LinkState
 from chaos.node_faults import (
+    AtLeastOnce,
     BitFlip,
+    BrokerDisconnect,
     Clock,
     Corrupt,
+    CrashPointFault,
     Duplicate,
     FailingFsync,
     Loss,
@@ -50,6 +56,7 @@ from nodes import registry
 from nodes.codec import Codec, replies_codec, requests_codec
 from nodes.effects import Operation, Request
 from nodes.protocols.gossip import Gossip
+from nodes.runtime.mqtt import Connection
 from nodes.topics import Topics
 
 pytestmark = pytest.mark.live
@@ -330,6 +337,51 @@ def test_a_disconnected_link_closes_and_refuses(live: Live) -> None:
         pass
 
 
+def test_a_reset_link_ends_every_connection_that_carries_data(live: Live) -> None:
+    fault = Reset(links=("n1->n2",))
+    with probing(live, ("n1", "n2")) as probe, probing(live, ("n2", "n1")) as other:
+        resolved = live.begin(fault)
+        probe.send("lost")
+        wait_for(lambda: probe.disconnected, "the end of the connection")
+        other.send("still there")
+        other.wait("still there")
+        # The node's own link ends too; each new connection is reset by its first bytes.
+        wait_for(lambda: live.counter("n1", "links_down") == 1, "the end of the node's link")
+        assert live.counter("n2", "links_down") == 0
+        fault.undo(live.cluster, resolved)
+        assert "lost" not in probe.arrived
+    with probing(live, ("n1", "n2")) as probe:
+        probe.send("through")
+        probe.wait("through")
+        assert not probe.disconnected
+
+
+def test_a_connection_that_closes_slowly_looks_alive_for_longer(live: Live) -> None:
+    fault = SlowClose(delay_ms=1500, links=("n1->n2",))
+    address = live.cluster.links.address("n1", "n2")
+
+    def until_the_will(name: str) -> float:
+        """Seconds from a client's end to the moment that the broker notices."""
+        with probing(live, ("n2", "n1")) as probe:
+            client = paho.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+            client.will_set("probe/n2/n1", name)
+            up: list[bool] = []
+            client.on_connect = lambda *_: up.append(True)
+            client.connect(address.host, address.port, keepalive=0)
+            client.loop_start()
+            wait_for(lambda: bool(up), "a connection")
+            client.loop_stop()
+            ended = time.monotonic()
+            client._sock_close()
+            wait_for(lambda: name in probe.arrived, "the will")
+            return probe.arrived[name] - ended
+
+    resolved = live.begin(fault)
+    slow = until_the_will("slow")
+    fault.undo(live.cluster, resolved)
+    assert until_the_will("quick") < 1.5 <= slow
+
+
 class Asker:
     """A client of the load's group."""
 
@@ -493,6 +545,89 @@ def test_the_receiver_notices_what_was_corrupted(live: Live) -> None:
     wait_for(all_noticed, "each corrupted frame to be counted, and no other")
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_with_qos_1_a_cut_delays_and_loses_nothing(live: Live, qos: int) -> None:
+    """The node's own connection, with a receiver on the other side of a link that is cut."""
+    arrived: list[int] = []
+    receiver = paho.Client(CallbackAPIVersion.VERSION2)
+    receiver.on_message = lambda _c, _d, message: arrived.append(int(message.payload))
+    subscribed: list[bool] = []
+    receiver.on_subscribe = lambda *_: subscribed.append(True)
+    receiver.connect(live.cluster.broker.host, live.cluster.broker.port)
+    receiver.loop_start()
+    receiver.subscribe("probe/qos", qos=1)
+    wait_for(lambda: bool(subscribed), "the subscription")
+    address = live.cluster.links.address("n1", "n2")
+
+    async def send() -> None:
+        connection = Connection(address.host, address.port, "probe-qos")
+        connection.qos = qos
+        task = asyncio.create_task(connection.run())
+        await asyncio.wait_for(connection.up.wait(), TIMEOUT_S)
+        for number in range(60):
+            if number == 20:
+                await asyncio.to_thread(live.cluster.links.cut, [("n1", "n2")])
+            if number == 40:
+                await asyncio.to_thread(live.cluster.links.heal, [("n1", "n2")])
+                await asyncio.wait_for(connection.up.wait(), TIMEOUT_S)
+            connection.publish("probe/qos", str(number).encode())
+            await asyncio.sleep(0.01)
+        deadline = time.monotonic() + TIMEOUT_S
+        while 59 not in arrived and time.monotonic() < deadline:
+            # The heal closed the connection, maybe after the first look.
+            await asyncio.wait_for(connection.up.wait(), TIMEOUT_S)
+            connection.publish("probe/qos", b"59")
+            await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(send())
+    receiver.disconnect()
+    receiver.loop_stop()
+    missing = set(range(60)) - set(arrived)
+    if qos == 0:
+        assert missing & set(range(20, 40)) == set(range(20, 40))
+    else:
+        assert missing == set()
+
+
+def test_a_node_sends_with_qos_1_where_it_is_told_to(live: Live) -> None:
+    seen: dict[str, list[int]] = {"n2": [], "n3": []}
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _c, _d, m: seen[m.topic.rsplit("/", 1)[1]].append(m.qos)
+    client.connect(live.cluster.broker.host, live.cluster.broker.port)
+    client.loop_start()
+    client.subscribe(Topics("faults").link("n1", "+"), qos=1)
+    fault = AtLeastOnce(links=("n1->n2",))
+    resolved = live.begin(fault)
+    wait_for(lambda: 1 in seen["n2"], "QoS 1")
+    wait_for(lambda: len(seen["n3"]) > 2, "messages on the other link")
+    assert set(seen["n3"]) == {0}
+    fault.undo(live.cluster, resolved)
+    seen["n2"].clear()
+    wait_for(lambda: 0 in seen["n2"], "QoS 0 again")
+    client.disconnect()
+    client.loop_stop()
+
+
+# --- connections ---
+
+
+def test_a_node_without_its_broker_serves_nobody_and_knows_it(live: Live) -> None:
+    asker = Asker(live, "cut off")
+    assert asker.ask("read", node="n2").outcome == "ok"
+    fault = BrokerDisconnect(nodes=("n2",))
+    resolved = live.begin(fault)
+    # n2-inbox, to n1, to n3, and the replies; it still tells so by the connection that is left.
+    wait_for(lambda: live.counter("n2", "links_down") == 4, "n2 to be disconnected")
+    assert asker.ask("read", node="n2", wait_s=0.5) is None
+    assert asker.ask("read", node="n1").outcome == "ok"
+    assert live.counter("n1", "links_down") == 0
+    fault.undo(live.cluster, resolved)
+    live.wait_ready()
+    assert asker.ask("read", node="n2").outcome == "ok"
+
+
 # --- time and disk ---
 
 
@@ -547,6 +682,34 @@ def test_a_node_stops_with_a_line_when_its_disk_fails(live: Live, fault: Fault, 
     live.wait_ready()
     assert asker.ask("read").outcome == "ok"
     assert live.cluster.processes.ended() == {}
+
+
+def test_a_node_crashes_at_the_point_of_its_write_that_was_named(live: Live) -> None:
+    for point in ("before-fsync", "after-fsync"):
+        asker = Asker(live, point)
+        assert asker.ask("write", "before").outcome == "ok"
+        fault = CrashPointFault(nodes=("n1",), point=point)
+        pid = live.pid("n1")
+        resolved = live.begin(fault)
+        assert asker.ask("read").value == "before", "nothing is written yet, so it serves"
+        assert asker.ask("write", point, wait_s=0.5) is None
+        wait_for(lambda: live.cluster.processes.ended().get("n1") == -9, "SIGKILL by itself")
+        live.cluster.check()
+        assert live.events("n1")[-1] == "exited"
+        fault.undo(live.cluster, resolved)
+        live.wait_ready()
+        assert live.pid("n1") != pid
+        if point == "after-fsync":
+            assert asker.ask("read").value == point, "it was durable, though nobody was told"
+
+
+def test_a_node_that_writes_nothing_does_not_crash_at_its_write(live: Live) -> None:
+    fault = CrashPointFault(nodes=("n1",), point="before-fsync")
+    pid = live.pid("n1")
+    fault.undo(live.cluster, live.begin(fault))
+    asker = Asker(live, "spared")
+    assert asker.ask("write", 1).outcome == "ok"
+    assert live.pid("n1") == pid
 
 
 def test_a_torn_write_is_cut_and_nothing_else_is_lost(live: Live) -> None:

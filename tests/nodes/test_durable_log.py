@@ -190,3 +190,16 @@ def test_replay_and_checkpoint_lead_to_the_same_disk(program: list[tuple[object,
         assert copy.last_index == disk.last_index
         span = (disk.first_index, disk.last_index + 1)
         assert copy.entries(*span) == disk.entries(*span)
+
+
+def test_before_the_sync_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = DurableLog(tmp_path, CODEC)
+    log.open()
+    log.append([Put("k", 1)])
+    seen: list[int | str] = []
+    monkeypatch.setattr(durable_log.os, "fdatasync", lambda fd: seen.append("synced"))
+    log.commit(log.take(), lambda: seen.append((tmp_path / "log").stat().st_size - len(MAGIC)))
+    assert seen[1:] == ["synced"]
+    assert isinstance(seen[0], int)
+    assert seen[0] > 0
+    log.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from nodes.effects import Request
 from nodes.runtime.injected import (
     ClockError,
     Corruption,
+    CrashAt,
     Duplication,
     FsyncError,
     FullDisk,
@@ -27,7 +29,9 @@ class Node:
         self.env = LiveEnv()
         self.late: list[tuple[float, str, Any]] = []
         self.counts: dict[str, int] = {}
-        self.injector = Injector(self.env, self._call_later, self._send_late, self._count)
+        self.injector = Injector(
+            self.env, self._call_later, self._send_late, self._count, lambda: None
+        )
 
     def _call_later(self, delay_s: float, send: Any, dst: str, message: Any) -> None:
         assert send == self._send_late
@@ -95,14 +99,45 @@ def test_a_clock_jumps_drifts_and_never_goes_back() -> None:
 
 def test_a_disk_fails_before_or_after_it_was_written() -> None:
     node, written = Node(), []
+
+    def write(batch: int, before_sync: object) -> None:
+        written.append(batch)
+
     node.injector.inject("1", FsyncError())
     with pytest.raises(OSError, match="Input/output") as failed:
-        node.injector.commit(written.append, 1)
+        node.injector.commit(write, 1)
     assert failed.value.errno == errno.EIO
     node.injector.inject("2", FullDisk())
     with pytest.raises(OSError, match="No space left"):
-        node.injector.commit(written.append, 2)
+        node.injector.commit(write, 2)
     node.injector.withdraw("1")
     node.injector.withdraw("2")
-    node.injector.commit(written.append, 3)
+    node.injector.commit(write, 3)
     assert written == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("point", "order"),
+    [
+        ("before-fsync", ["written", "dead", "synced"]),
+        ("after-fsync", ["written", "synced", "dead"]),
+    ],
+)
+def test_a_crash_comes_at_the_point_that_was_named(
+    point: Any, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, done = Node(), []
+
+    def commit(batches: int, before_sync: Callable[[], None] | None) -> None:
+        done.append("written")
+        if before_sync is not None:
+            before_sync()
+        done.append("synced")
+
+    monkeypatch.setattr("nodes.runtime.injected._die", lambda: done.append("dead"))
+    node.injector.inject("1", CrashAt(point=point))
+    node.injector.commit(commit, 1)
+    assert done == order
+    node.injector.withdraw("1")
+    node.injector.commit(commit, 2)
+    assert done == [*order, "written", "synced"]
