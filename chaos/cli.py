@@ -66,11 +66,14 @@ def main() -> NoReturn:
     # Here, since they take a while to load and every command may raise one of them.
     from bench.mqtt_client import BrokerUnreachable
     from chaos.experiment import InvalidExperiment
+    from chaos.leftovers import clean_up
     from chaos.monitor import BrokerSilent
     from chaos.simulate import WorkersFailed
     from chaos.targets import TargetFailed, Unsupported
 
     try:
+        for line in clean_up():
+            print(f"capbench: {line}", file=sys.stderr)
         app()
     except (
         InvalidExperiment,

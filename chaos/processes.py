@@ -21,10 +21,13 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
+
+from chaos.leftovers import TOKEN
 
 _GUARD = """
 import os, signal, sys
@@ -44,10 +47,12 @@ class ProcessError(RuntimeError):
 class ProcessGroup:
     """Starts children by name and stops them all, at the latest when this process is gone.
 
-    Use as a context manager. Methods may be called from several threads.
+    Use as a context manager. Methods may be called from several threads. ``token``: what the
+    children have in their environment (`chaos.leftovers`).
     """
 
     def __init__(self) -> None:
+        self.token = uuid.uuid4().hex
         self._lock = threading.RLock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._killed: set[str] = set()
@@ -56,6 +61,7 @@ class ProcessGroup:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, TOKEN: self.token},
             process_group=0,
         )
         # No child before the guard has its signals set: until then it could be killed like any
@@ -91,7 +97,7 @@ class ProcessGroup:
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
-                        env=None if env is None else dict(env),
+                        env={**(os.environ if env is None else env), TOKEN: self.token},
                         cwd=cwd,
                         process_group=self._guard.pid,
                     )

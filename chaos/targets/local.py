@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
@@ -24,6 +25,7 @@ from bench.run_folder import NodeRecord
 from chaos.broker import NoBroker, broker_command, find_mosquitto
 from chaos.fault import FaultContext
 from chaos.final_reads import final_reads
+from chaos.leftovers import held
 from chaos.links import Links
 from chaos.monitor import BrokerSilent, Monitor, NodeSilent
 from chaos.nemesis import Nemesis
@@ -56,7 +58,8 @@ class LocalCluster(FaultContext):
     after it, also after an exception, and also if this process is killed.
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
-    what the nodes tell (from another thread). ``broker_port``: None picks a free one.
+    what the nodes tell (from another thread). ``broker_port``: None picks a free one. ``recorded``:
+    the run folder, if there is one, for whoever has to clean up after us.
     """
 
     links: Links
@@ -72,6 +75,7 @@ class LocalCluster(FaultContext):
         record: Callable[[NodeRecord], None] | None = None,
         broker_port: int | None = None,
         seed: int = 0,
+        recorded: Path | None = None,
     ) -> None:
         self.nodes = nodes
         self.clients = (GROUP,)
@@ -89,6 +93,8 @@ class LocalCluster(FaultContext):
         self._flipped: dict[str, int] = {}
         self._exited: set[str] = set()
         self._look_at = 0.0
+        self._recorded = recorded
+        self._held = contextlib.ExitStack()
         # Refuses what cannot be before anything is started.
         for node in nodes:
             protocol.configure(node, nodes, self._parameters)
@@ -98,6 +104,8 @@ class LocalCluster(FaultContext):
     def __enter__(self) -> LocalCluster:
         self._directory.mkdir(parents=True, exist_ok=True)
         self.processes = ProcessGroup()
+        data = [self._directory / node for node in self.nodes]
+        self._held.enter_context(held(self.processes.token, data, self._recorded))
         try:
             self._start()
         except (NoBroker, ToxiproxyMissing, NoFreePorts, ProcessError, BrokerSilent) as error:
@@ -177,6 +185,7 @@ class LocalCluster(FaultContext):
         if toxiproxy is not None:
             toxiproxy.close()
         self.processes.close()
+        self._held.close()
 
     def discard_data(self) -> None:
         """Remove what the nodes stored, once the cluster is stopped."""
@@ -446,6 +455,7 @@ def conduct(run: Run) -> str | None:
         parameters=run.parameters,
         record=record,
         seed=run.seed,
+        recorded=folder.path,
     )
     with cluster:
         run.update_manifest(notes=list(cluster.notes), versions=_versions(cluster))

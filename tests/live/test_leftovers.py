@@ -1,0 +1,126 @@
+"""A run that was killed in the middle of a partition: the next command cleans up, and says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.run_folder import RunFolder
+from chaos.leftovers import TOKEN, directory
+from tests.live.conftest import ROOT, capbench, leftovers
+
+pytestmark = pytest.mark.live
+
+EXPERIMENT = """
+title: Cut
+shows: what a test needs
+protocols: [gossip]
+nodes: 3
+workload: {arrival: {open_loop: 100/s}, mix: {write: 1}}
+duration: 60s
+schedule:
+  - {at: 100ms, for: 59s, fault: partition, groups: halves}
+"""
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place of their own for the notes of this test's commands."""
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    return directory()
+
+
+def start(workspace: Path) -> tuple[subprocess.Popen[bytes], RunFolder]:
+    """A run, as soon as its faults are on."""
+    (workspace / "cut.yaml").write_text(EXPERIMENT)
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "chaos.cli", "run", "cut.yaml"],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline, "the faults did not begin"
+        assert runner.poll() is None
+        for folder in (workspace / "results" / "cut").glob("*"):
+            if len(RunFolder(folder).faults()) == 1 and any(
+                RunFolder(folder).history_dir.iterdir()
+            ):
+                return runner, RunFolder(folder)
+        time.sleep(0.05)
+
+
+def children(runner: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(runner.pid).children(recursive=True)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs. Without an init that reaps orphans, the dead ones stay listed."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_what_a_killed_run_left_is_cleaned_up_by_the_next_command(
+    workspace: Path, notes: Path
+) -> None:
+    runner, folder = start(workspace)
+    family = children(runner)
+    (guard,) = [child for child in family if "-I" in child.cmdline()]
+    bystander = subprocess.Popen(
+        ["sleep", "600"], env={**os.environ, TOKEN: "of-another-cluster"}, cwd=workspace
+    )
+    try:
+        assert capbench("list", cwd=workspace).stderr == "", "it lives: nothing to clean up"
+        # The guard first, so that nobody is left to end the others.
+        guard.kill()
+        runner.kill()
+        runner.wait()
+        orphans = [child for child in family if child != guard and lives(child)]
+        assert len(orphans) >= 6, "broker, proxies, three nodes, load"
+        done = capbench("list", cwd=workspace)
+        assert done.returncode == 0
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"capbench: the run {folder.path.relative_to(workspace)} was killed")
+        assert "mosquitto" in line
+        assert "removed the data of 3 nodes; what it had recorded is kept" in line
+        assert not any(lives(child) for child in orphans)
+        assert leftovers(workspace) == []
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+    assert list(notes.glob("*.json")) == []
+    assert capbench("list", cwd=workspace).stderr == "", "and once only"
+    # What was recorded is there, and is no run that came to its end.
+    assert len(folder.operations()) > 0
+    assert capbench("check", folder.path, cwd=workspace).returncode == 5
+    assert not any((folder.path / "cluster" / node).exists() for node in ("n1", "n2", "n3"))
+
+
+def test_a_killed_runner_alone_takes_everything_along_and_is_told(
+    workspace: Path, notes: Path
+) -> None:
+    runner, folder = start(workspace)
+    family = children(runner)
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.wait()
+    deadline = time.monotonic() + 10
+    while any(lives(child) for child in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (line,) = capbench("list", cwd=workspace).stderr.splitlines()
+    assert f"{folder.path.relative_to(workspace)} was killed: removed the data of 3 nodes" in line
