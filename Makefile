@@ -1,6 +1,6 @@
 # Everything a person or CI needs; each target sets up what it uses.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check lock clean
+.PHONY: help setup demo test nightly bench check lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -24,6 +24,10 @@ demo: setup ## Compare the protocols under faults; prints the table and where th
 
 test: setup ## All tests, with a real broker, Toxiproxy, node processes and Locust.
 	@$(BIN)/pytest -n 2 --dist loadgroup
+
+nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it stopped (SEEDS JOBS MINUTES).
+	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 bench: setup ## Measure checkers, simulator and parts; writes results/bench/latest.json.
 	@$(BIN)/python -m bench.micro

@@ -21,10 +21,12 @@ from bench.cluster_file import BadClusterFile, read_cluster_file
 from bench.history import BadHistory
 from bench.run_folder import BadRunFolder, FaultRecord, RunFolder
 from chaos import exit_codes
+from chaos.cli_bugs import app as bugs_app
 from chaos.cli_catalogue import app as catalogue_app
 from chaos.cli_check import EXIT_CODES as VERDICT_CODES
 from chaos.cli_check import BadOption
 from chaos.cli_check import app as check_app
+from chaos.cli_gate import app as gate_app
 from chaos.cli_hand import app as hand_app
 from chaos.cli_simulate import app as simulate_app
 from chaos.console import Json, print_json
@@ -382,6 +384,8 @@ def report(
 app.add_typer(catalogue_app)
 app.add_typer(check_app)
 app.add_typer(simulate_app)
+app.add_typer(bugs_app)
+app.add_typer(gate_app)
 
 
 # --- a cluster that stays ---

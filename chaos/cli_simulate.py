@@ -1,5 +1,4 @@
-"""`capbench simulate` and `capbench bugs`: sweeps of the simulator, one seed in detail, and the
-planted bugs."""
+"""`capbench simulate`: sweeps of the simulator, and one seed in detail."""
 
 from __future__ import annotations
 
@@ -19,10 +18,8 @@ from nodes.registry import InvalidConfiguration
 app = typer.Typer()
 
 DEFAULT_SEEDS = 1000
-DEFAULT_BUG_SEEDS = 400
 SHOWN_ALARMS = 5
 SHOWN_CHARACTERS = 600
-BUG_TABLE_WIDTH = 110
 RESULTS = Path("results") / "simulate"
 
 Jobs = Annotated[int | None, typer.Option(help="Processes. [default: one per core]")]
@@ -61,18 +58,18 @@ def simulate_command(
     from chaos.simulate import find_protocol
 
     find_protocol(protocol)
-    _require(seeds is None or seeds >= 1, f"--seeds {seeds}: use 1 or more")
-    _require(first_seed >= 0, f"--first-seed {first_seed}: use 0 or more")
-    _require(minutes is None or minutes > 0, f"--minutes {minutes}: use more than 0")
-    _require(dask is None or jobs is None, "--dask and --jobs exclude each other")
+    require(seeds is None or seeds >= 1, f"--seeds {seeds}: use 1 or more")
+    require(first_seed >= 0, f"--first-seed {first_seed}: use 0 or more")
+    require(minutes is None or minutes > 0, f"--minutes {minutes}: use more than 0")
+    require(dask is None or jobs is None, "--dask and --jobs exclude each other")
     if seed is not None:
-        _require(seed >= 0, f"--seed {seed}: use 0 or more")
+        require(seed >= 0, f"--seed {seed}: use 0 or more")
         sweeping = (seeds, jobs, dask, minutes) != (None,) * 4 or until_bug or first_seed != 1
-        _require(not sweeping, "--seed is one seed: leave out the options of a sweep")
+        require(not sweeping, "--seed is one seed: leave out the options of a sweep")
     detail = trace or shrink
-    _require(not detail or seed is not None, "--trace and --shrink need a --seed")
-    _require(not (trace and shrink), "--shrink prints a transcript: leave out --trace")
-    _require(not (detail and json), "--trace and --shrink print text: leave out --json")
+    require(not detail or seed is not None, "--trace and --shrink need a --seed")
+    require(not (trace and shrink), "--shrink prints a transcript: leave out --trace")
+    require(not (detail and json), "--trace and --shrink print text: leave out --json")
     if detail:
         assert seed is not None
         raise typer.Exit(_shrink(protocol, seed) if shrink else _trace(protocol, seed))
@@ -87,45 +84,14 @@ def simulate_command(
     )
 
 
-@app.command("bugs")
-def bugs_command(
-    seeds: Annotated[int, typer.Option(help="Seeds to try for each.")] = DEFAULT_BUG_SEEDS,
-    jobs: Jobs = None,
-    json: Json = False,
-) -> None:
-    """The planted bugs, and what caught them. Exit code 1: one was missed.
-
-    Example: capbench bugs --seeds 400
-    """
-    from rich.console import Console
-
-    from chaos.processes import signals_as_exit
-    from chaos.progress import make_progress
-    from chaos.simulate import sweep_bugs
-
-    _require(seeds >= 1, f"--seeds {seeds}: use 1 or more")
-    with signals_as_exit(), _workers(jobs, None) as workers, make_progress() as progress:
-        progress.run("planted bugs")
-        result = sweep_bugs(
-            seeds, workers, on_progress=lambda done, total: progress.tick(done, total, "bugs")
-        )
-    if json:
-        print_json(result.bugs)
-    else:
-        Console(width=max(Console().width, BUG_TABLE_WIDTH)).print(_bug_table(result.bugs))
-        caught = sum(row.caught for row in result.bugs)
-        print(f"{caught} of {len(result.bugs)} bugs caught")
-    missed = any(not row.caught for row in result.bugs)
-    raise typer.Exit(_how_it_ended(result) or (exit_codes.OBJECTIVE if missed else 0))
-
-
 # --- sweeps ---
 
 
-def _workers(jobs: int | None, dask: str | None) -> AbstractContextManager[Any]:
+def some_workers(jobs: int | None, dask: str | None = None) -> AbstractContextManager[Any]:
+    """The processes, or the cluster, that a user asked for. Raises InvalidConfiguration."""
     from chaos.simulate import dask_workers, default_jobs, local_workers
 
-    _require(jobs is None or jobs >= 1, f"--jobs {jobs}: use 1 or more")
+    require(jobs is None or jobs >= 1, f"--jobs {jobs}: use 1 or more")
     return dask_workers(dask) if dask else local_workers(jobs or default_jobs())
 
 
@@ -143,7 +109,7 @@ def _sweep(
     from chaos.progress import make_progress
     from chaos.simulate import sweep
 
-    with signals_as_exit(), _workers(jobs, dask) as workers, make_progress() as progress:
+    with signals_as_exit(), some_workers(jobs, dask) as workers, make_progress() as progress:
         progress.run(f"simulate {protocol}")
 
         def on_progress(done: int, alarms: int) -> None:
@@ -162,7 +128,7 @@ def _sweep(
         print_json(result.as_data())
     else:
         for alarm in result.alarms[:SHOWN_ALARMS]:
-            _print_alarm(protocol, alarm)
+            print_alarm(protocol, alarm)
         if len(result.alarms) > SHOWN_ALARMS:
             print(f"... and {len(result.alarms) - SHOWN_ALARMS} more alarms; --json lists all\n")
         count = len(result.outcomes)
@@ -173,45 +139,31 @@ def _sweep(
             f"alarm; {result.events:,} events, {speed}; trace hash {result.trace_hash}"
         )
     for outcome in result.undecided[:SHOWN_ALARMS]:
-        _say(f"seed {outcome.seed} is undecided: {outcome.undecided}")
+        say(f"seed {outcome.seed} is undecided: {outcome.undecided}")
     if len(result.undecided) > SHOWN_ALARMS:
-        _say(f"{len(result.undecided)} seeds in all are undecided")
-    ended = _how_it_ended(result)
+        say(f"{len(result.undecided)} seeds in all are undecided")
+    ended = how_it_ended(result)
     if result.alarms:
         return ended or exit_codes.VIOLATED
     return ended or (exit_codes.UNKNOWN if result.undecided else 0)
 
 
-def _how_it_ended(result: Any) -> int:
+def how_it_ended(result: Any) -> int:
     """Say why a sweep did not come to its end; its exit code, 0 if it did."""
     if result.failure is not None:
-        _say(f"{result.failure}; what was found until then is kept")
+        say(f"{result.failure}; what was found until then is kept")
         return exit_codes.INFRASTRUCTURE
     if result.interrupted:
-        _say("interrupted: what was found until then is kept")
+        say("interrupted: what was found until then is kept")
         return exit_codes.INTERRUPTED
     return 0
 
 
-def _print_alarm(protocol: str, alarm: Any) -> None:
+def print_alarm(protocol: str, alarm: Any) -> None:
+    """What happened, and the command that replays it."""
     print(f"seed {alarm.seed}: {alarm.check}")
     print(f"  {shorten(alarm.message, SHOWN_CHARACTERS, placeholder=' ... (--json has it whole)')}")
     print(f"  replay it: capbench simulate --protocol {protocol} --seed {alarm.seed} --trace\n")
-
-
-def _bug_table(rows: list[Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, title="planted bugs", title_justify="left")
-    for column in ("bug", "protocol", "caught", "check"):
-        table.add_column(column, no_wrap=True)
-    for column in ("CPU s per catch", "seeds tried"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        caught = "yes" if row.caught else "MISSED" if row.seeds else "not tried"
-        cpu = "-" if row.cpu_s_per_catch is None else f"{row.cpu_s_per_catch:.2f}"
-        table.add_row(row.bug, row.protocol, caught, row.check or "-", cpu, str(row.seeds))
-    return table
 
 
 # --- one seed in detail ---
@@ -231,7 +183,7 @@ def _trace(name: str, seed: int) -> int:
     for alarm in alarms:
         print(f"\nALARM {alarm.check}: {alarm.message}")
     if undecided is not None:
-        _say(f"seed {seed} is undecided: {undecided}")
+        say(f"seed {seed} is undecided: {undecided}")
     if alarms:
         return exit_codes.VIOLATED
     return exit_codes.UNKNOWN if undecided is not None else 0
@@ -307,10 +259,12 @@ def _setup_lines(seed: int, result: Any) -> list[str]:
 # --- helpers ---
 
 
-def _require(condition: bool, problem: str) -> None:
+def require(condition: bool, problem: str) -> None:
+    """Raises InvalidConfiguration with ``problem`` if the condition does not hold."""
     if not condition:
         raise InvalidConfiguration(problem)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line for the user, beside the result."""
     print(f"capbench: {line}", file=sys.stderr)

@@ -34,7 +34,7 @@ from bench.checkers.search import BYTES_PER_CONFIGURATION
 from bench.history import OperationRecord
 from nodes import registry
 from nodes.registry import InvalidConfiguration, Protocol
-from nodes.simulator.bugs import Bug, all_bugs
+from nodes.simulator.bugs import all_bugs
 from nodes.simulator.simulate import SimulationResult, simulate
 
 CHUNK = 5
@@ -84,10 +84,7 @@ def find_protocol(name: str) -> Protocol:
     for bug in all_bugs():
         if bug.name == name:
             return bug.planted()
-    protocol = registry.get(name)
-    if not protocol.operations:
-        raise InvalidConfiguration(f"protocol {name} has no operations: there is nothing to judge")
-    return protocol
+    return registry.get(name)
 
 
 def judge(protocol: Protocol, result: SimulationResult) -> tuple[list[Alarm], str | None]:
@@ -220,26 +217,26 @@ def dask_workers(address: str) -> Iterator[Workers]:
         yield Workers(client.get_executor(pure=False), count)
 
 
-class _Stop(msgspec.Struct):
+class Stop(msgspec.Struct):
     """Why a sweep ended before its end. ``failure``: one line."""
 
     interrupted: bool = False
     failure: str | None = None
 
 
-def _gather(
+def gather(
     workers: Workers,
     tasks: Iterable[tuple[Any, ...]],
     function: Callable[..., T],
     on_result: Callable[[int, T], bool],
-) -> _Stop:
+) -> Stop:
     """Run ``function(*task)`` for all tasks. ``on_result`` gets the number of a task and its
-    result as they come; False: begin no more. Ctrl-C ends it too, and so does a worker that
-    dies."""
+    result as they come; False: begin no more. Ctrl-C ends it too, and SIGTERM within
+    `chaos.processes.signals_as_exit`, and a worker that dies."""
     numbered = enumerate(tasks)
     pending: dict[Future[T], int] = {}
     going = True
-    stop = _Stop()
+    stop = Stop()
     try:
         while True:
             while going and len(pending) < 2 * workers.count:
@@ -255,7 +252,7 @@ def _gather(
             for future in sorted(finished, key=lambda future: pending[future]):
                 number = pending.pop(future)
                 going = on_result(number, future.result()) and going
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         stop.interrupted = True
     except (BrokenExecutor, OSError) as error:
         stop.failure = f"a worker died: {_line(error)}"
@@ -348,7 +345,7 @@ def sweep(
         in_time = end_s is None or time.monotonic() < end_s
         return in_time and not (until_bug and alarms)
 
-    stop = _gather(workers, chunks, run_seeds, on_result)
+    stop = gather(workers, chunks, run_seeds, on_result)
     result = Sweep(protocol, [], stop.interrupted, stop.failure)
     for number in sorted(done):
         for outcome in done[number]:
@@ -356,69 +353,6 @@ def sweep(
             if until_bug and outcome.alarms:
                 return result
     return result
-
-
-# --- planted bugs ---
-
-
-class BugOutcome(msgspec.Struct, frozen=True):
-    """A planted bug: caught or missed. ``cpu_s_per_catch``: CPU seconds until it was caught, None
-    if it was not; ``seeds``: how many were tried (0: none, the sweep was interrupted)."""
-
-    bug: str
-    protocol: str
-    caught: bool
-    check: str | None
-    cpu_s_per_catch: float | None
-    seeds: int
-
-
-class BugSweep(msgspec.Struct):
-    """All planted bugs, in the order of `all_bugs`."""
-
-    bugs: list[BugOutcome]
-    interrupted: bool = False
-    failure: str | None = None
-
-
-def hunt(name: str, seeds: int) -> BugOutcome:
-    """Try seeds 1, 2 ... until the planted bug ``name`` is caught."""
-    bug = next(bug for bug in all_bugs() if bug.name == name)
-    planted = bug.planted()
-    cpu_s = 0.0
-    for seed in range(1, seeds + 1):
-        outcome = run_seed(planted, seed)
-        cpu_s += outcome.cpu_s
-        if outcome.alarms:
-            check = outcome.alarms[0].check
-            return BugOutcome(name, bug.protocol, True, check, round(cpu_s, 3), seed)
-    return _missed(bug, seeds)
-
-
-def _missed(bug: Bug, seeds: int) -> BugOutcome:
-    return BugOutcome(bug.name, bug.protocol, False, None, None, seeds)
-
-
-def sweep_bugs(
-    seeds: int,
-    workers: Workers,
-    *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> BugSweep:
-    """`hunt` every planted bug, at most ``seeds`` seeds each."""
-    bugs = list(all_bugs())
-    rows = [_missed(bug, 0) for bug in bugs]
-    done = 0
-
-    def on_result(number: int, outcome: BugOutcome) -> bool:
-        nonlocal done
-        rows[number] = outcome
-        done += 1
-        on_progress(done, len(bugs))
-        return True
-
-    stop = _gather(workers, ((bug.name, seeds) for bug in bugs), hunt, on_result)
-    return BugSweep(rows, stop.interrupted, stop.failure)
 
 
 def _line(error: BaseException) -> str:

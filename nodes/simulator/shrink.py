@@ -6,16 +6,23 @@ the same way. Separate random streams see to it that what is left does mostly wh
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from nodes.registry import InvalidConfiguration, Protocol
+from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
+from nodes.simulator.knobs import Knobs, knobs_of
 from nodes.simulator.load import Manners
 from nodes.simulator.network import Quality
-from nodes.simulator.simulate import Setup, SimulationResult, simulate
+from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
+from nodes.simulator.tape import draw_tape
+
+READABLE = 200
+"""So long may the story of a failure be (`SimulationResult.told`). What is longer is worth a look
+for another story that fails in the same way."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +46,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             tape=result.tape,
         )
 
-    def run(self, protocol: Protocol, *, trace: bool = False) -> SimulationResult:
-        """Run it again."""
+    def run(
+        self, protocol: Protocol, *, trace: bool = False, most_told: int | None = None
+    ) -> SimulationResult:
+        """Run it again; ``most_told``: as long as its story is no longer than that."""
         return simulate(
             protocol,
             self.seed,
@@ -50,15 +59,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             tape=self.tape,
             trace=trace,
             finish=self.finish,
+            most_told=most_told,
         )
-
-
-def length(result: SimulationResult) -> int:
-    """How long the story of a run is to its reader: messages that arrived or were lost, crashes,
-    and operations. Timers and fsyncs tell nobody anything."""
-    counters = result.counters
-    told = ("messages_delivered", "messages_lost", "messages_cut", "crashes", "operations")
-    return sum(counters[name] for name in told)
 
 
 def shrink(
@@ -75,7 +77,8 @@ def shrink(
     wanted = check_of(result)
     if wanted is None:
         raise ValueError(f"seed {result.seed} does not fail, there is nothing to shrink")
-    best, events = Case.of(result), length(result)
+    best, events = Case.of(result), result.told
+    knobs = knobs_of(protocol.replica)
 
     def improve(candidates: Iterator[Case], slack: float) -> bool:
         nonlocal best, events, budget_events
@@ -83,31 +86,60 @@ def shrink(
             if budget_events <= 0:
                 return False
             try:
-                again = candidate.run(protocol)
+                again = candidate.run(protocol, most_told=int(slack * events))
             except InvalidConfiguration:
                 continue  # Parameters that need each other.
             budget_events -= again.events + 500
-            if check_of(again) == wanted and length(again) < slack * events:
-                best, events = candidate, length(again)
+            if check_of(again) == wanted and again.told < slack * events:
+                best, events = candidate, again.told
                 return True
         return False
 
     # Less may take a little longer to fail; once nothing can be taken away, other seeds may have
     # the luck to fail sooner, and then perhaps with less.
-    while improve(_smaller(best), 1.02) or improve(_luckier(best), 0.9):
+    while (
+        improve(_smaller(best, knobs), 1.02)
+        or (events > READABLE and improve(_others(best, protocol), 0.8))
+        or improve(_luckier(best, knobs), 0.9)
+    ):
         pass
     return best
 
 
-def _luckier(case: Case) -> Iterator[Case]:
-    """The same faults, and then bolder cuts, under other seeds."""
+def _luckier(case: Case, knobs: Knobs) -> Iterator[Case]:
+    """The same faults, and then bolder cuts and other knobs, under other seeds."""
     replace = msgspec.structs.replace
+    turns = [alternative for alternatives in knobs for alternative in alternatives]
     for luck in range(1, 25):
         lucky = replace(case, seed=case.seed + luck * 1_000_003)
         yield lucky
         for factor in (0.3, 0.6):
             yield _faster(lucky, factor)
             yield _cut(lucky, factor)
+        if turns:
+            parameters = {**case.setup.parameters, **turns[luck % len(turns)]}
+            yield replace(lucky, setup=replace(case.setup, parameters=parameters))
+
+
+def _others(case: Case, protocol: Protocol) -> Iterator[Case]:
+    """Short runs of other seeds, with faults and knobs of their own."""
+    replace = msgspec.structs.replace
+    nodes = node_ids(case.nodes)
+    for luck in range(1, 400):
+        seed = case.seed + luck * 1_000_033
+        draw = random.Random(f"{seed}/shrink")
+        duration_s = (0.5, 1.0, 2.0, 4.0)[int(draw.random() * 4)]
+        setup = draw_setup(protocol, seed)
+        habits = replace(setup.habits, clients=min(3, setup.habits.clients), keys=1)
+        patience_s = setup.parameters.get("election_timeout_max_s", 1.0)
+        tape = draw_tape(draw, nodes, protocol.replica, duration_s, patience_s)
+        yield replace(
+            case,
+            seed=seed,
+            duration_s=duration_s,
+            setup=replace(setup, habits=habits, round_trip=False),
+            tape=tape,
+        )
 
 
 def _cut(case: Case, factor: float) -> Case:
@@ -130,18 +162,37 @@ def _faster(case: Case, factor: float) -> Case:
     )
 
 
-def _smaller(case: Case) -> Iterator[Case]:
+def _sooner(case: Case) -> Iterator[Case]:
+    """Without the time before the first fault, or what comes before the second half."""
+    replace = msgspec.structs.replace
+    starts = sorted(fault.at_s for fault in case.tape)
+    for start_s in (starts[len(starts) // 2 :][:1] + starts[:1]) if starts else []:
+        skipped_s = round(start_s - 0.3, 4)
+        if skipped_s > 0.1 and case.duration_s > skipped_s:
+            tape = [
+                replace(fault, at_s=round(fault.at_s - skipped_s, 4))
+                for fault in case.tape
+                if fault.at_s >= skipped_s
+            ]
+            yield replace(case, tape=tape, duration_s=round(case.duration_s - skipped_s, 3))
+
+
+def _smaller(case: Case, knobs: Knobs) -> Iterator[Case]:
     """Candidates with less in them, the boldest first."""
     replace = msgspec.structs.replace
     if case.finish:
         yield replace(case, finish=False)
+    yield from _plainer(case, [[dict.fromkeys(case.setup.parameters, 0)]])
     for factor in (0.25, 0.5, 0.8, 0.95):
         yield _cut(case, factor)
     for factor in (0.5, 0.8):
         yield _faster(case, factor)
+    yield from _sooner(case)
     for tape in _shorter(case.tape):
         yield replace(case, tape=tape)
     habits = case.setup.habits
+    if habits.deletes or habits.cas:
+        yield _with_habits(case, deletes=0.0, cas=0.0)
     for clients in (1, habits.clients // 2, habits.clients - 1):
         if 1 <= clients < habits.clients:
             yield _with_habits(case, clients=clients)
@@ -158,9 +209,18 @@ def _smaller(case: Case) -> Iterator[Case]:
     for name, plain in (("quality", Quality()), ("manners", Manners()), ("timing", Timing())):
         if getattr(setup, name) != plain:
             yield replace(case, setup=replace(setup, **{name: plain}))
-    for name in setup.parameters:
-        fewer = {key: value for key, value in setup.parameters.items() if key != name}
-        yield replace(case, setup=replace(setup, parameters=fewer))
+    yield from _plainer(case, knobs)
+
+
+def _plainer(case: Case, knobs: Knobs) -> Iterator[Case]:
+    """Without what one of ``knobs`` sets."""
+    replace = msgspec.structs.replace
+    setup = case.setup
+    for alternatives in knobs:
+        turned = {name for alternative in alternatives for name in alternative}
+        fewer = {name: value for name, value in setup.parameters.items() if name not in turned}
+        if len(fewer) < len(setup.parameters):
+            yield replace(case, setup=replace(setup, parameters=fewer))
 
 
 def _with_habits(case: Case, **changes: float) -> Case:

@@ -33,6 +33,7 @@ from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, Rand
 from nodes.simulator.network import Quality
 from nodes.simulator.story import Story
 from nodes.simulator.tape import draw_tape
+from nodes.simulator.timeline import Timeline
 
 CORE_BOUND_S = 30.0
 """Virtual seconds in which a healed core must complete an operation on each of its nodes."""
@@ -41,6 +42,9 @@ CONVERGENCE_BOUND_S = 30.0
 DETECTION_BOUND_HEARTBEATS = 30
 """Intervals between heartbeats in which detectors must suspect who is down, and trust who is
 not."""
+STORY_S = 1.0
+"""Virtual seconds of a phase that are told if it ends because something did not happen: what comes
+after is more of the same."""
 COMPARE_EVERY_S = 0.5
 """Virtual seconds between comparisons of the states of replicas that applied the same prefix."""
 ROUND_TRIP_EVERY = 10
@@ -69,9 +73,14 @@ class Alarm(msgspec.Struct, frozen=True):
     at_s: float = 0.0
 
 
+WAITING = frozenset({"liveness", "convergence", "detection"})
+"""The checks by which something did not happen within a bound."""
+
+
 class SimulationResult(msgspec.Struct, kw_only=True):
     """What one seed gave. ``tape`` and ``setup``, with the seed, replay it. ``transcript`` and
-    ``story``: of a run with a trace."""
+    ``story``: of a run with a trace. ``told``: how long its story is to a reader: messages that
+    arrived or were lost, crashes, and operations (timers and fsyncs tell nobody anything)."""
 
     seed: int
     protocol: str
@@ -87,6 +96,7 @@ class SimulationResult(msgspec.Struct, kw_only=True):
     transcript: list[str]
     story: Story | None
     counters: dict[str, int]
+    told: int
 
 
 def simulate(
@@ -100,9 +110,11 @@ def simulate(
     parameters: Mapping[str, Any] | None = None,
     trace: bool = False,
     finish: bool = True,
+    most_told: int | None = None,
 ) -> SimulationResult:
     """Run one seed. ``tape``, ``setup``: instead of those drawn from the seed; ``parameters``: on
-    top of the setup's. Raises nodes.registry.InvalidConfiguration.
+    top of the setup's; ``finish``: with the last two phases; ``most_told``: give up once the first
+    phase makes a longer story than that. Raises nodes.registry.InvalidConfiguration.
 
     Two runs with equal arguments give equal results, in any process."""
     if isinstance(protocol, str):
@@ -113,7 +125,8 @@ def simulate(
         setup = msgspec.structs.replace(setup, parameters={**setup.parameters, **parameters})
     if nodes is None:
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
-    return _Run(protocol, seed, nodes, duration_s, tape, setup, trace, finish).result()
+    run = _Run(protocol, seed, nodes, duration_s, tape, setup, trace, finish, most_told)
+    return run.result()
 
 
 def draw_setup(protocol: Protocol, seed: int) -> Setup:
@@ -133,6 +146,10 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         sticky=pick(False, True),
         context=pick(False, True),
     )
+    if habits.deletes and protocol.claim == "linearizable":
+        # A deletion writes null, which is no value of its own, so that the checker must search; few
+        # clients and few deletions keep that small, and the seed decided.
+        habits = msgspec.structs.replace(habits, deletes=0.05, clients=min(habits.clients, 3))
     manners = Manners(
         timeout_s=pick(0.1, 0.5, 2.0),
         retry=pick("never", "same", "other"),
@@ -166,6 +183,33 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
     )
 
 
+class _Told:
+    """How far a story had come when it was told long enough."""
+
+    def __init__(self, timeline: Timeline, events: int) -> None:
+        self.events = events
+        self._timeline = timeline
+        self._at_s = timeline.now
+        self._lines = len(timeline.transcript or ())
+
+    def leave_out_the_rest(self, events: int) -> None:
+        """Take what came since out of transcript and story."""
+        timeline = self._timeline
+        more = events - self.events
+        if timeline.transcript is not None:
+            del timeline.transcript[self._lines :]
+            timeline.say(
+                f"... and so on from {self._at_s:.6f}: {more} more messages and operations"
+            )
+        if timeline.story is not None:
+            story = timeline.story
+            story.arrows = [arrow for arrow in story.arrows if arrow.sent_s <= self._at_s]
+            story.moments = [moment for moment in story.moments if moment.at_s <= self._at_s]
+            for arrow in story.arrows:
+                if arrow.arrived_s is not None and arrow.arrived_s > self._at_s:
+                    arrow.arrived_s, arrow.fate = None, "under way"
+
+
 class _Run:
     def __init__(
         self,
@@ -177,8 +221,10 @@ class _Run:
         setup: Setup,
         trace: bool,
         finish: bool,
+        most_told: int | None,
     ) -> None:
         self.finish = finish
+        self.most_told = most_told
         self.protocol = protocol
         self.seed = seed
         self.duration_s = duration_s
@@ -206,6 +252,8 @@ class _Run:
             )
         self.tape = list(tape)
         self.nemesis = Nemesis(self.cluster, self.clients, self.tape)
+        self._waits = 0
+        self._told: _Told | None = None
 
     def result(self) -> SimulationResult:
         cluster = self.cluster
@@ -251,9 +299,32 @@ class _Run:
                 "operations": len(history),
                 "operations_ok": sum(record.outcome == "ok" for record in history),
             },
+            told=self._told.events if self.alarms and self._told else self._count_told(),
         )
 
+    # --- what is told ---
+
+    def _count_told(self) -> int:
+        counters = self.cluster.counters()
+        told = ("messages_delivered", "messages_lost", "messages_cut", "crashes")
+        return sum(counters[name] for name in told) + len(self.clients.history)
+
+    def _begin_wait(self) -> None:
+        """From now on something has to happen; until it does, only the beginning is told."""
+        self._waits += 1
+        self._told = None
+        self.cluster.timeline.at(self.cluster.now + STORY_S, self._tell_no_more, self._waits)
+
+    def _tell_no_more(self, wait: int) -> None:
+        if wait == self._waits:
+            self._told = _Told(self.cluster.timeline, self._count_told())
+
     def _alarm(self, check: str, message: str) -> None:
+        if self._told is not None:
+            if check in WAITING:
+                self._told.leave_out_the_rest(self._count_told())
+            else:
+                self._told = None
         self.alarms.append(Alarm(self.seed, check, message, self.cluster.now))
         self.cluster.timeline.tell("", "alarm", f"ALARM {check}: {message}")
 
@@ -261,9 +332,9 @@ class _Run:
         if self.protocol.operations:
             self.load.start()
         self.cluster.timeline.at(COMPARE_EVERY_S, self._compare)
-        self.cluster.run(self.duration_s)
+        self._play()
         self.load.stop()
-        if not self.finish:
+        if not self.finish or self._is_too_long():
             return
         self._heal()
         core = self._choose_core()
@@ -284,6 +355,18 @@ class _Run:
             self.protocol.claim == "eventual" and self.protocol.operations
         ):
             self._converge()
+
+    def _play(self) -> None:
+        timeline = self.cluster.timeline
+        while timeline.now < self.duration_s and not self._is_too_long():
+            timeline.run_until(
+                self.duration_s
+                if self.most_told is None
+                else min(self.duration_s, timeline.now + 0.1)
+            )
+
+    def _is_too_long(self) -> bool:
+        return self.most_told is not None and self._count_told() > self.most_told
 
     def _compare(self, _: None) -> None:
         """Replicas that say they applied the same prefix of a log must hold the same state."""
@@ -365,6 +448,7 @@ class _Run:
 
     def _phase(self, name: str, up: list[str]) -> None:
         self.cluster.timeline.tell("", "phase", f"PHASE {name}: {' '.join(up)}")
+        self._begin_wait()
         for node, host in self.cluster.hosts.items():
             if node in up:
                 host.retired = False
@@ -422,6 +506,7 @@ class _Run:
 
     def _converge(self) -> None:
         cluster = self.cluster
+        self._begin_wait()
         end_s = cluster.now + CONVERGENCE_BOUND_S
         while not cluster.converged():
             if cluster.now >= end_s:

@@ -18,18 +18,16 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from chaos.cli_simulate import _bug_table, app
+from chaos.bugs import BugOutcome, BugSweep, hunt, sweep_bugs
+from chaos.cli_bugs import app, table
 from chaos.simulate import (
-    BugOutcome,
     Sweep,
     Workers,
     find_protocol,
-    hunt,
     judge,
     local_workers,
     run_seed,
     sweep,
-    sweep_bugs,
 )
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.load import OperationRecord
@@ -211,7 +209,6 @@ def test_one_seed_as_json(tmp_path: Path) -> None:
     "arguments",
     [
         "simulate --protocol nonsense",
-        "simulate --protocol heartbeat",
         "simulate --protocol raft --seeds 0",
         "simulate --protocol raft --first-seed -1",
         "simulate --protocol raft --jobs 0",
@@ -307,7 +304,7 @@ def test_every_planted_bug_has_a_row_caught_or_missed(
 ) -> None:
     bugs = [bug for bug in all_bugs() if bug.name in (BUG, rarely.bug)]
     assert len(bugs) == 2
-    monkeypatch.setattr("chaos.simulate.all_bugs", lambda: iter(bugs))
+    monkeypatch.setattr("chaos.bugs.all_bugs", lambda: iter(bugs))
     with local_workers(1) as workers:
         assert [row.caught for row in sweep_bugs(1, workers).bugs] == [
             hunt(bug.name, 1).caught for bug in bugs
@@ -351,7 +348,7 @@ def test_the_table_of_bugs_calls_a_missed_one_missed() -> None:
     ]
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(_bug_table(rows))
+        console.print(table(BugSweep(rows)))
     told = {line.split()[0]: line for line in capture.get().splitlines()[2:]}
     assert "yes" in told["one"]
     assert "0.12" in told["one"]

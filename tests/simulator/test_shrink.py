@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodes.simulator.bugs import all_bugs
-from nodes.simulator.shrink import Case, length, shrink
+from nodes.simulator.shrink import Case, shrink
 from nodes.simulator.simulate import SimulationResult, simulate
 from tests.simulator.judge import linearizable
 from tests.simulator.toy import protocol
@@ -22,12 +22,12 @@ def test_a_failing_seed_shrinks_to_a_story_that_can_be_read(name: str) -> None:
     failing = next(
         result
         for seed in range(1, 100)
-        if check_of(result := simulate(planted, seed)) is not None and length(result) > 500
+        if check_of(result := simulate(planted, seed)) is not None and result.told > 500
     )
     case = shrink(planted, failing, check_of, budget_events=400_000)
     small = case.run(planted, trace=True)
     assert check_of(small) == check_of(failing)
-    assert length(small) <= 200
+    assert small.told <= 200
     assert len(small.transcript) > 5
     assert case.run(planted).trace_hash == small.trace_hash
 

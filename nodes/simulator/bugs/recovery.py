@@ -43,8 +43,12 @@ _SKETCH = "protocols.md, recovery, wrong there"
 PARAMETERS: dict[str, Any] = {
     "replication_factor": 3,
     "ranges": 4,
-    "recover_after_s": 0.3,
-    "heartbeat": {"heartbeat_every_s": 0.1, "check_every_s": 0.05, "counting": {"timeout_s": 0.3}},
+    "recover_after_s": 0.1,
+    "heartbeat": {
+        "heartbeat_every_s": 0.15,
+        "check_every_s": 0.05,
+        "counting": {"timeout_s": 0.3, "rise": 0.5},
+    },
 }
 """Fewer copies than nodes, and moved soon."""
 
