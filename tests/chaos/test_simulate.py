@@ -19,7 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from chaos.bugs import BugOutcome, BugSweep, hunt, sweep_bugs
-from chaos.cli_bugs import app, table
+from chaos.cli import app
+from chaos.cli_bugs import table
 from chaos.simulate import (
     Sweep,
     Workers,
@@ -235,7 +236,10 @@ def test_bad_input_is_one_line(arguments: str, tmp_path: Path) -> None:
 # --- an end before the end ---
 
 
-def test_an_interrupted_sweep_keeps_and_prints_what_it_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_keeps_and_prints_what_it_found(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     with start(
         *("simulate", "-p", BUG, "--seeds", "100000", "--jobs", "2", "--json"), cwd=tmp_path
     ) as process:
@@ -244,7 +248,7 @@ def test_an_interrupted_sweep_keeps_and_prints_what_it_found(tmp_path: Path) -> 
             assert process.poll() is None
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 2
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in err
@@ -323,6 +327,16 @@ def test_every_planted_bug_has_a_row_caught_or_missed(
     assert done.exit_code == 1, "a bug was missed"
     done = CliRunner().invoke(app, ["bugs", "--seeds", "1", "--jobs", "1"])
     assert "1 of 2 bugs caught" in done.stdout
+
+    shrunk = ["bugs", "--seeds", "1", "--jobs", "1", "--shrink"]
+    done = CliRunner().invoke(app, [*shrunk, "--json"])
+    rows = {row["bug"]: row for row in msgspec.json.decode(done.stdout)}
+    assert 0 < rows[BUG]["shrunk"] <= min(200, rows[BUG]["told"])
+    assert rows[BUG]["shrink_cpu_s"] > 0
+    assert [rows[rarely.bug][key] for key in ("told", "shrunk", "shrink_cpu_s")] == [None] * 3
+    done = CliRunner().invoke(app, shrunk)
+    assert "1 of 1 shrunk to at most 200 messages, crashes and operations" in done.stdout
+    assert done.exit_code == 1
 
 
 def test_every_planted_bug_is_in_the_sweep() -> None:
