@@ -60,6 +60,9 @@ Nodes = Annotated[
 Target = Annotated[
     str, typer.Option(help="local: processes on this machine; sim: simulated, in virtual time.")
 ]
+Repeat = Annotated[
+    int, typer.Option(help="Runs of each, with seeds that count up: gives intervals.", min=1)
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
 
 
@@ -182,6 +185,7 @@ def run(
     seed: Seed = None,
     nodes: Nodes = None,
     target: Target = "local",
+    repeat: Repeat = 1,
     out: Out = None,
     again: Annotated[
         Path | None,
@@ -196,7 +200,7 @@ def run(
     from chaos.experiment import load, validate
 
     if again is not None:
-        if experiment or protocol or nodes or seed is not None or target != "local":
+        if experiment or protocol or nodes or seed is not None or target != "local" or repeat > 1:
             _stop("--again: the run folder says all of it; give only --out and --json", EXIT_INPUT)
         before = RunFolder(again).manifest()
         loaded = validate(
@@ -214,7 +218,7 @@ def run(
     if experiment is None:
         _stop("run: name an experiment (see `capbench list`), or give --again", EXIT_INPUT)
     if experiment == "detector-sweep":
-        if protocol or nodes or target != "local":
+        if protocol or nodes or target != "local" or repeat > 1:
             _stop("detector-sweep is simulated: it takes --seed, --out and --json", EXIT_INPUT)
         _detector_sweep(seed, out, json=json)
         return
@@ -222,9 +226,9 @@ def run(
     loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
     names = protocol or list(loaded.protocols)
     root = out or Path("results") / loaded.name
-    plans = [(loaded, registry.get(name)) for name in names]
+    plans = _repeated([(loaded, registry.get(name)) for name in names], repeat)
     stamp = _stamp()
-    folders = [root / f"{stamp}-{p.name}-{loaded.seed}" for _, p in plans]
+    folders = [root / f"{stamp}-{p.name}-{one.seed}" for one, p in plans]
     report = folders[0] / "report.html" if len(plans) == 1 else root / f"{stamp}-report.html"
     _run_all(plans, folders, report, where, json=json)
 
@@ -250,27 +254,67 @@ def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
 
 @app.command()
 def compare(
-    preset: Annotated[str, typer.Option(help="quick: two protocols, three experiments.")] = "quick",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="quick: two protocols, three experiments; full: all protocols, the catalogue."
+        ),
+    ] = "quick",
     protocol: Protocols = None,
     seed: Seed = None,
     nodes: Nodes = None,
     target: Target = "local",
+    repeat: Repeat = 1,
     out: Out = None,
     json: Json = False,
 ) -> None:
     """The main job: protocols x experiments, one report. Example: capbench compare"""
-    from chaos.experiment import load
+    from chaos.experiment import catalogue, load
     from chaos.runner import PRESETS
 
     where = _known_target(target)
     if preset not in PRESETS:
         _stop(f"--preset: unknown preset {preset!r}; use {', '.join(PRESETS)}", EXIT_INPUT)
-    experiments = [load(name, nodes=nodes, seed=seed) for name in PRESETS[preset].experiments]
-    protocols = [registry.get(name) for name in protocol or PRESETS[preset].protocols]
-    plans = [(experiment, each) for experiment in experiments for each in protocols]
+    chosen = PRESETS[preset]
+    experiments = [
+        load(name, nodes=nodes, seed=seed) for name in chosen.experiments or sorted(catalogue())
+    ]
+    names = protocol or chosen.protocols or tuple(registry.PROTOCOLS)
+    pairs = [(experiment, registry.get(name)) for experiment in experiments for name in names]
+    if preset == "full":
+        pairs = [pair for pair in pairs if _can_run(*pair, where)]
+    plans = _repeated(pairs, repeat)
     root = out or Path("results") / "compare" / f"{_stamp()}-{experiments[0].seed}"
-    folders = [root / "runs" / f"{experiment.name}-{each.name}" for experiment, each in plans]
+    folders = [
+        root / "runs" / "-".join([one.name, p.name, *([str(one.seed)] if repeat > 1 else [])])
+        for one, p in plans
+    ]
     _run_all(plans, folders, root / "report.html", where, json=json)
+
+
+def _repeated(
+    pairs: Sequence[tuple[Any, registry.Protocol]], repeat: int
+) -> list[tuple[Any, registry.Protocol]]:
+    """Each of them so often, with seeds that count up from the experiment's own."""
+    return [
+        (experiment.model_copy(update={"seed": experiment.seed + number}), protocol)
+        for experiment, protocol in pairs
+        for number in range(repeat)
+    ]
+
+
+def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
+    """Whether a protocol can take part in an experiment; if not, it is said."""
+    from chaos.targets import Unsupported, refuse_unsupported
+
+    nodes = experiment.node_ids()
+    try:
+        refuse_unsupported(experiment, target)
+        protocol.configure(nodes[0], nodes, experiment.parameters)
+    except (Unsupported, InvalidConfiguration) as error:
+        print(f"capbench: not run: {experiment.name} {protocol.name}: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _known_target(target: str) -> Any:
@@ -299,8 +343,11 @@ def _run_all(
         refuse_unsupported(experiment, target)
     results: list[RunResult] = []
     with signals_as_exit(), make_progress() as progress:
-        for (experiment, protocol), folder in zip(plans, folders, strict=True):
-            progress.run(f"{experiment.name} {protocol.name}")
+        for number, ((experiment, protocol), folder) in enumerate(
+            zip(plans, folders, strict=True), 1
+        ):
+            count = f"{number}/{len(plans)} " if len(plans) > 1 else ""
+            progress.run(f"{count}{experiment.name} {protocol.name}")
             result = run_experiment(
                 experiment,
                 protocol,
@@ -331,7 +378,7 @@ def _run_all(
                 missed.append(f"{label}: {text}")
                 codes.add(EXIT_OBJECTIVE)
     if json:
-        print_json({"schema": 1, "report": str(report_path), "runs": summaries})
+        _print_runs(summaries, report_path)
     else:
         _print_screen(summaries, report_path, missed)
     order = [
@@ -353,10 +400,22 @@ def _report(folders: Sequence[Path], report_path: Path) -> list[Any]:
     return [summarise(RunFolder(folder)) for folder in folders]
 
 
+def _print_runs(summaries: Sequence[Any], report_path: Path) -> None:
+    from reports.repeats import repeats
+
+    told = {"schema": 1, "report": str(report_path), "runs": summaries}
+    print_json({**told, "repeats": repeats(summaries)})
+
+
 def _print_screen(summaries: Sequence[Any], report_path: Path, missed: Sequence[str]) -> None:
     from reports.compare import first_screen
+    from reports.repeats import lines
 
     print(first_screen(summaries))
+    if told := lines(summaries):
+        print(" means of the repeats, with 95% intervals (bootstrap):")
+    for line in told:
+        print(f"  {line}")
     for text in missed:
         print(f" objective missed: {text}")
     print(f"\n report: {report_path}")
@@ -374,7 +433,7 @@ def report(
     page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
     summaries = _report(folders, page)
     if json:
-        print_json({"schema": 1, "report": str(page), "runs": summaries})
+        _print_runs(summaries, page)
     else:
         _print_screen(summaries, page, [])
 

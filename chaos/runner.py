@@ -35,14 +35,15 @@ CONDUCT: dict[TargetName, Callable[[Run], str | None]] = {
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """What a comparison runs: every protocol in every experiment."""
+    """What a comparison runs: every protocol in every experiment. Empty: all that there are."""
 
-    protocols: tuple[str, ...]
-    experiments: tuple[str, ...]
+    protocols: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
 
 
 PRESETS = {
     "quick": Preset(("raft", "gossip"), ("healthy", "leader-partition", "latency-50ms")),
+    "full": Preset(),
 }
 
 

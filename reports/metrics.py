@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +160,7 @@ def load(path: Path) -> RunTables:
     table = _windows_table(operations, measured)
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured, table, elections, missing)
+    summary.fault_lateness_ms = _lateness_ms(faults)
     return RunTables(
         folder=path,
         manifest=manifest,
@@ -419,6 +421,11 @@ def _elections(records: Sequence[NodeRecord], origin_ns: int) -> int | None:
     if not led:
         return None
     return sum(r.kind == "event" and r.t_ns >= origin_ns for r in led)
+
+
+def _lateness_ms(faults: Sequence[FaultRecord]) -> float | None:
+    late = [(f.started_ns - f.planned_ns) / 1e6 for f in faults if f.started_ns is not None]
+    return statistics.median(late) if late else None
 
 
 def _summary(

@@ -71,7 +71,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
     workload wanted and could not send); ``stale_reads``; ``converged_s`` (after the heal, an upper
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
-    ``missing`` (what the folder does not have).
+    ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
+    at the median; None without faults).
     """
 
     experiment: str
@@ -97,6 +98,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     reason: str
     setup: Setup
     missing: list[str]
+    fault_lateness_ms: float | None = None
 
 
 SHOWN = 60

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from reports.metrics import load
+from reports.summary import RunSummary
 from tests.reports import synthetic
 
 
@@ -23,3 +25,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for protocol in ("raft", "gossip")
         for name, make in made.items()
     }
+
+
+@pytest.fixture(scope="session")
+def summaries(runs: dict[str, Path]) -> list[RunSummary]:
+    """Their figures."""
+    return [load(path).summary for path in runs.values()]

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pytest
 
 from reports import compare
-from reports.metrics import load
 from reports.summary import RunSummary
-
-
-@pytest.fixture(scope="module")
-def summaries(runs: dict[str, Path]) -> list[RunSummary]:
-    return [load(path).summary for path in runs.values()]
 
 
 def pick(summaries: list[RunSummary], protocol: str, experiment: str) -> RunSummary:

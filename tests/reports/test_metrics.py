@@ -34,6 +34,7 @@ ADDED = {
     "elections": (int, type(None)),
     "simulated": bool,
     "dropped": int,
+    "fault_lateness_ms": (float, type(None)),
     "stale_reads": (dict, type(None)),
     "converged_s": (float, type(None)),
     "counterexample": (str, type(None)),

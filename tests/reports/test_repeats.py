@@ -1,0 +1,68 @@
+"""Repeats: means with bootstrap intervals."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from reports.repeats import interval, lines, repeats
+from reports.summary import RunSummary
+from tests.reports.test_compare import pick
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_more_runs() -> None:
+    values = list(np.random.default_rng(5).exponential(10, 40))
+    few, many = interval(values[:5]), interval(values)
+    for one, count in ((few, 5), (many, 40)):
+        assert one is not None
+        assert one.low is not None
+        assert one.high is not None
+        assert one.runs == count
+        assert one.mean == pytest.approx(np.mean(values[:count]))
+        assert min(values[:count]) <= one.low < one.mean < one.high <= max(values[:count])
+    assert many.high - many.low < few.high - few.low  # type: ignore[union-attr,operator]
+    assert interval(values) == many, "the same runs give the same interval"
+
+
+def test_an_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(100):
+        one = interval(list(rng.normal(50, 10, 20)))
+        assert one is not None
+        covered += bool(one.low <= 50 <= one.high)  # type: ignore[operator]
+    assert 86 <= covered <= 99  # nominally 95; the percentile bootstrap is a little too narrow
+
+
+def test_what_cannot_have_an_interval_has_none() -> None:
+    assert interval([]) is None
+    one = interval([3.0])
+    assert one is not None
+    assert (one.mean, one.low, one.high, one.runs) == (3.0, None, None, 1)
+    same = interval([2.0, 2.0, 2.0])
+    assert same is not None
+    assert (same.low, same.high) == (2.0, 2.0)
+
+
+def test_runs_of_one_experiment_and_protocol_are_repeats(summaries: list[RunSummary]) -> None:
+    run = pick(summaries, "raft", "leader-partition")
+    assert repeats([run]) == []
+    other = pick(summaries, "gossip", "leader-partition")
+    never = msgspec.structs.replace(run, recovery_s=None, verdict="unknown", seed=run.seed + 1)
+    (one,) = repeats([run, other, never])
+    assert (one.protocol, one.runs, one.seeds) == ("raft", 2, [run.seed, run.seed + 1])
+    assert one.verdicts == {"valid": 1, "unknown": 1}
+    assert one.never_back == 1
+    assert one.recovery_s is not None
+    assert one.recovery_s.runs == 1, "a run that was never back has no time to average"
+    assert one.throughput["during"].mean == pytest.approx(run.throughput.during)
+    (line,) = lines([run, never])
+    assert "leader-partition raft, 2 runs: " in line
+    assert "not back in 1 of 2" in line
+    nearly = msgspec.structs.replace(
+        run, availability=msgspec.structs.replace(run.availability, during=0.99996)
+    )
+    assert "availability 0.999 [0.999 to 0.999]" in lines([nearly, nearly])[0]
+    simulated = msgspec.structs.replace(run, simulated=True)
+    assert "raft (simulated), 2 runs" in lines([simulated, simulated])[0]
