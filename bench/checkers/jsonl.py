@@ -27,11 +27,18 @@ from bench.checkers.columns import (
     Int64s,
     Numbering,
 )
+from bench.checkers.jsonl_lines import Integers, Lines, Names, read_lines
 from bench.history import MAX_LINE_BYTES, BadHistory
 from nodes.effects import OperationKind, Outcome, Value, Version
 
-_BLOCK_BYTES: Final = 1 << 18
-"""So small that the lines of a block stay in the processor's cache."""
+_BLOCK_BYTES: Final = 1 << 21
+"""So large that the calls of NumPy, some 300 a block, are cheap."""
+
+_PIECE_BYTES: Final = 1 << 18
+"""What is decoded line by line, so small that the lines stay in the processor's cache."""
+
+_TRIES: Final = 8
+"""So many blocks of another layout than capbench's, and no further one is tried as such."""
 
 _NEWLINE: Final = ord("\n")
 
@@ -103,12 +110,27 @@ class _Reader:
         self.processes: dict[str | int, int] = {}
         self.keys: dict[str | int, int] = {}
         self.nodes: dict[str | None, int] = {None: 0, "": 0}
+        self.names = [Names(known) for known in (self.processes, self.keys, self.nodes)]
+        self.other_layout = 0
         self.siblings: dict[int, list[int]] = {}
         self.parts: list[tuple[Any, ...]] = []
         self.count = 0
 
     def take(self, block: bytes) -> None:
         """Add a block of whole lines."""
+        if self.other_layout < _TRIES:
+            quickly = read_lines(block, *self.names)
+            if quickly is not None:
+                self._take_columns(quickly)
+                return
+            self.other_layout += 1
+        begin = 0
+        while begin < len(block):
+            end = block.find(b"\n", begin + _PIECE_BYTES) + 1 or len(block)
+            self._take_piece(block[begin:end])
+            begin = end
+
+    def _take_piece(self, block: bytes) -> None:
         lines = self._decoded(block)
         n = len(lines)
         op = [line.op for line in lines]
@@ -136,6 +158,28 @@ class _Reader:
                 self.values.take(value, kinds, None, NULL),
                 *self._of_cas(lines),
                 _numbered(self.nodes, node) if any(node) else np.zeros(n, np.int32),
+            )
+        )
+        self.count += n
+
+    def _take_columns(self, lines: Lines) -> None:
+        n = len(lines.op)
+        lines.value.there &= lines.op != DELETE
+        seen = np.where(lines.was_told, NULL, NOT_TOLD).astype(np.int32)
+        self.parts.append(
+            (
+                lines.process,
+                lines.op,
+                lines.key,
+                lines.outcome,
+                lines.invoked,
+                np.where(lines.completed.there, lines.completed.numbers, NEVER),
+                lines.id,
+                self.values.take_integers(lines.value, np.full(n, NULL, np.int32)),
+                self.values.take_integers(lines.expected, np.full(n, NULL, np.int32)),
+                lines.applied,
+                self.values.take_integers(lines.seen, seen),
+                np.zeros(n, np.int32) if lines.node is None else lines.node,
             )
         )
         self.count += n
@@ -291,6 +335,14 @@ class _Values:
             codes[:] = list(map(self.numbering.code, values))
         else:
             codes[:] = self.numbering.plain_codes(values)
+        return codes
+
+    def take_integers(self, column: Integers, codes: Int32s) -> Int32s:
+        """The same for a column of integers. ``codes``: what holds where there are none."""
+        if column.there.all():
+            self.waiting.append((codes, None, column.numbers))
+        elif column.there.any():
+            self.waiting.append((codes, column.there, column.numbers[column.there]))
         return codes
 
     def _later(self, values: list[Any], absent: object, some: bool, codes: Int32s) -> None:

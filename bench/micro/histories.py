@@ -78,7 +78,7 @@ def write_jsonl(c: Columns, path: Path) -> None:
                 file.write(
                     f'{{"process":"c{process}","id":{number},"op":"{KINDS[op]}","key":"k{key}",'
                     f'"outcome":"{OUTCOMES[outcome]}","invoked_ns":{invoked},"completed_ns":{end},'
-                    f'"value":{value or "null"},"node":"n{node}"{_of_cas(op, more)}}}\n'
+                    f'"value":{value or "null"}{_of_cas(op, more)},"node":"n{node}"}}\n'
                 )
 
 
