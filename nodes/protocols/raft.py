@@ -1132,7 +1132,8 @@ class Raft(Replica):
             index = min(refused, self.disk.last_index)
             while index > self.disk.snapshot_index and self.term_at(index) > m.conflict_term:
                 index -= 1
-            if self.term_at(index) == m.conflict_term:
+            # What was refused may be compacted since: then a snapshot goes there.
+            if index >= self.disk.snapshot_index and self.term_at(index) == m.conflict_term:
                 following = index + 1
         progress.next = max(progress.match + 1, min(following, refused))
         progress.probing = True

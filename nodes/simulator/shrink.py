@@ -23,6 +23,8 @@ from nodes.simulator.tape import draw_tape
 READABLE = 200
 """So long may the story of a failure be (`SimulationResult.told`). What is longer is worth a look
 for another story that fails in the same way."""
+LONG = 1000
+"""Longer ones are looked for others first."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +70,7 @@ def shrink(
     result: SimulationResult,
     check_of: Callable[[SimulationResult], str | None],
     *,
-    budget_events: int = 2_500_000,
+    budget_events: int = 2_000_000,
 ) -> Case:
     """The smallest case found that fails by the same check as ``result``; about ``budget_events``
     events are spent on the search (100,000 take a second or less). ``check_of``: the name of the
@@ -80,27 +82,34 @@ def shrink(
     best, events = Case.of(result), result.told
     knobs = knobs_of(protocol.replica)
 
-    def improve(candidates: Iterator[Case], slack: float) -> bool:
+    def improve(candidates: Iterator[Case], most_told: float, budget: int) -> bool:
         nonlocal best, events, budget_events
+        reserve = budget_events - budget
         for candidate in candidates:
-            if budget_events <= 0:
+            if budget_events <= max(0, reserve):
                 return False
             try:
-                again = candidate.run(protocol, most_told=int(slack * events))
+                again = candidate.run(protocol, most_told=int(most_told))
             except InvalidConfiguration:
                 continue  # Parameters that need each other.
             budget_events -= again.events + 500
-            if check_of(again) == wanted and again.told < slack * events:
+            if check_of(again) == wanted and again.told < most_told:
                 best, events = candidate, again.told
                 return True
         return False
 
+    whole = budget_events
+    if events > LONG:
+        # Whatever is tried with so long a story is long too: any short one is a better begin.
+        improve(_others(best, protocol), LONG, whole // 3)
     # Less may take a little longer to fail; once nothing can be taken away, other seeds may have
     # the luck to fail sooner, and then perhaps with less.
-    while (
-        improve(_smaller(best, knobs), 1.02)
-        or (events > READABLE and improve(_others(best, protocol), 0.8))
-        or improve(_luckier(best, knobs), 0.9)
+    while improve(_smaller(best, knobs), 1.02 * events, whole) or (
+        events > READABLE // 2
+        and (
+            improve(_luckier(best, knobs), 0.9 * events, whole)
+            or (events > READABLE and improve(_others(best, protocol), 0.8 * events, whole))
+        )
     ):
         pass
     return best
@@ -191,8 +200,6 @@ def _smaller(case: Case, knobs: Knobs) -> Iterator[Case]:
     for tape in _shorter(case.tape):
         yield replace(case, tape=tape)
     habits = case.setup.habits
-    if habits.deletes or habits.cas:
-        yield _with_habits(case, deletes=0.0, cas=0.0)
     for clients in (1, habits.clients // 2, habits.clients - 1):
         if 1 <= clients < habits.clients:
             yield _with_habits(case, clients=clients)

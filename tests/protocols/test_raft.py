@@ -912,6 +912,29 @@ def test_a_snapshot_replaces_a_log_that_disagrees() -> None:
         assert cluster.value("n1", "lost") is None
 
 
+def test_a_refusal_of_what_was_compacted_meanwhile_is_answered_with_a_snapshot() -> None:
+    cluster = RaftCluster(3, snapshot_entries=3, snapshot_tail=0)
+    cluster.craft("n1", [1, 1, 1, 1, 3, 3, 3, 3], 3)
+    cluster.craft("n2", [1, 1, 1, 1, 3, 3, 3, 3], 3)
+    cluster.craft("n3", [1, 1, 1, 1, 2, 2, 2, 2], 3)
+    cluster.elect("n1", voters=["n2"])
+    cluster.deliver(src="n1", dst="n3", kind=AppendEntries)
+    (refusal,) = cluster.find(src="n3", dst="n1", kind=AppendEntriesReply)
+    assert (refusal.msg.index, refusal.msg.conflict_term) == (8, 2)
+    cluster.deliver(src="n1", dst="n2", kind=AppendEntries)
+    acks = [p.msg for p in cluster.find(src="n2", dst="n1", kind=AppendEntriesReply)]
+    cluster.autosync = False
+    cluster.step("n1", Message("n2", next(ack for ack in acks if ack.index == 9)))
+    assert cluster["n1"].disk.snapshot_index == 9
+    cluster.step("n1", Message("n3", refusal.msg))
+    cluster.autosync = True
+    cluster.sync("n1")
+    cluster.settle()
+    cluster.beat("n1")
+    assert cluster.commits() == [9, 9, 9]
+    assert cluster["n3"].state() == cluster["n1"].state()
+
+
 def test_a_snapshot_answers_what_was_waiting_for_its_entries() -> None:
     cluster = led(3, snapshot_entries=5, snapshot_tail=0)
     request = cluster.ask("n3", "write", "x", 1)
