@@ -23,6 +23,10 @@ from nodes.topics import Topics
 STALE_S = 2.0
 """A node that has been silent for longer is shown as such."""
 
+CONFIRM_S = 10.0
+"""How long a node has to confirm what it is told; it may be starting."""
+AGAIN_S = 0.5
+
 _EVERY_NS = 1_000_000_000
 
 
@@ -201,12 +205,14 @@ class Monitor:
         """Give ``node`` a message of its protocol, as from itself: ``type`` and its fields."""
         self._command(node, {"cmd": "admin", "message": message})
 
-    def inject(self, node: str, number: int, injected: Injected, timeout_s: float = 5) -> None:
+    def inject(
+        self, node: str, number: int, injected: Injected, timeout_s: float = CONFIRM_S
+    ) -> None:
         """Let a node do something wrong. Raises NodeSilent if it does not confirm it."""
         command = {"cmd": "inject", "number": number, "injected": msgspec.to_builtins(injected)}
         self._confirmed(node, number, "injected", command, timeout_s)
 
-    def withdraw(self, node: str, number: int, timeout_s: float = 5) -> None:
+    def withdraw(self, node: str, number: int, timeout_s: float = CONFIRM_S) -> None:
         """The end of `inject`. Raises NodeSilent."""
         command = {"cmd": "withdraw", "number": number}
         self._confirmed(node, number, "withdrawn", command, timeout_s)
@@ -217,9 +223,14 @@ class Monitor:
         def done() -> bool:
             return self._injected.get((node, str(number))) == wanted
 
-        self._command(node, command)
-        if not self.wait(done, timeout_s):
-            raise NodeSilent(f"{node} did not confirm {command['cmd']} in {timeout_s:.0f} s")
+        deadline = time.monotonic() + timeout_s
+        # Said again, since a node that is just starting does not listen yet: twice is as once.
+        while True:
+            self._command(node, command)
+            if self.wait(done, min(AGAIN_S, max(0.0, deadline - time.monotonic()))):
+                return
+            if time.monotonic() >= deadline:
+                raise NodeSilent(f"{node} did not confirm {command['cmd']} in {timeout_s:.0f} s")
 
     def refusal(self, since_ns: int) -> str | None:
         """Why a node refused an administration since then, if one did."""

@@ -512,6 +512,15 @@ def test_a_node_that_is_restarted_goes_on_doing_it(live: Live) -> None:
     fault.undo(live.cluster, resolved)
 
 
+def test_a_node_that_is_just_starting_is_told_all_the_same(live: Live) -> None:
+    fault = Loss(share=1.0, links=("n1->n2",))
+    live.cluster.crash("n1")
+    live.cluster.restart("n1")
+    resolved = live.begin(fault)  # it listens some time later
+    wait_for(lambda: live.counter("n1", "messages_lost") > 0, "n1 to lose messages")
+    fault.undo(live.cluster, resolved)
+
+
 def test_duplicates_leave_twice(live: Live, tap: Tap) -> None:
     fault = Duplicate(share=1.0, links=("n1->n2",))
     resolved = live.begin(fault)
