@@ -305,9 +305,10 @@ class _RandomClient:
         if share < habits.reads:
             return Operation("read", key)
         share -= habits.reads
-        if share < habits.cas and "cas" in offered:
-            return Operation("cas", key, self._fresh(), expected=value)
-        share -= habits.cas
+        if "cas" in offered:
+            if share < habits.cas:
+                return Operation("cas", key, self._fresh(), expected=value)
+            share -= habits.cas
         if share < habits.deletes and "delete" in offered:
             return Operation("delete", key, context=context)
         return Operation("write", key, self._fresh(), context=context)

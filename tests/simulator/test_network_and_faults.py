@@ -358,6 +358,17 @@ def test_random_clients_write_unique_values_one_operation_at_a_time() -> None:
             assert earlier.completed_ns <= later.invoked_ns
 
 
+@pytest.mark.parametrize(("deletes", "found"), [(0.0, False), (0.2, True)])
+def test_what_a_protocol_does_not_offer_becomes_no_deletion(deletes: float, found: bool) -> None:
+    it = Cluster(protocol(), nodes=3, seed=2)
+    clients = Clients(it, Manners())
+    habits = Habits(think_s=0.02, reads=0.3, cas=0.3, deletes=deletes)
+    RandomClients(clients, habits, ("read", "write", "delete")).start()
+    it.run(1.0)
+    kinds = {record.op for record in clients.history}
+    assert kinds == ({"read", "write", "delete"} if found else {"read", "write"})
+
+
 def test_a_planned_load_keeps_intended_times_and_counts_what_it_drops() -> None:
     it = Cluster(protocol(), nodes=3, seed=2, quality=Quality(latency_s=0.01))
     clients = Clients(it, Manners())

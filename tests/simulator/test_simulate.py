@@ -15,6 +15,7 @@ import pytest
 from nodes.effects import Reply
 from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
+from nodes.simulator.knobs import KNOBS
 from nodes.simulator.load import Habits
 from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
 from tests.simulator.judge import linearizable
@@ -238,6 +239,21 @@ def test_an_early_acknowledgement_is_caught_by_power_failures_after_replies() ->
     }
     assert caught[Toy] == 0
     assert caught[Hasty] >= 2
+
+
+def test_a_detector_may_think_better_of_a_dead_node_while_its_last_words_arrive() -> None:
+    """The suspects are the right ones when the core begins, since nobody heard anybody; and then
+    come heartbeats that were on their way for six seconds."""
+    apart = {"shape": "groups", "groups": [["n1"], ["n2"], ["n3"]], "in_flight": False}
+    tape = [
+        Fault(at_s=4.0, kind="degrade", for_s=6.0, args={"latency_s": 6.0}),
+        Fault(at_s=7.0, kind="partition", for_s=3.0, args=apart),
+    ]
+    setup = Setup(parameters=KNOBS["DetectorParameters"][0][1])
+    result = simulate("heartbeat", 1, nodes=3, tape=tape, setup=setup, trace=True)
+    assert result.alarms == []
+    core = next(i for i, line in enumerate(result.transcript) if "PHASE core" in line)
+    assert any(" <- Message(" in line for line in result.transcript[core:])
 
 
 def test_replicas_that_stay_apart_are_caught() -> None:
