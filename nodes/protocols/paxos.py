@@ -364,27 +364,42 @@ class MajoritiesAreDurable(Invariant):
 
     def __init__(self) -> None:
         self._replicas: dict[str, Paxos] = {}
-        self._seen: dict[str, tuple[Paxos, Ballot, int]] = {}
+        self._led: dict[str, tuple[Paxos, Ballot]] = {}
+        # The replica, its commit, and the ballot that it led, when it was last seen.
+        self._seen: dict[str, tuple[Paxos, int, Ballot | None]] = {}
+        # Chosen once is chosen for good: an acceptor that knows it answers so, and a crash that
+        # makes it forget what it knew takes nothing back.
+        self._chosen: set[int] = set()
 
     def observe(self, node: str, replica: Paxos) -> None:
         self._replicas[node] = replica
-        if replica.role != "leader" or replica.disk.stable is None:
+        if replica.disk.stable is None:
             return
-        ballot, slot = replica.ballot, replica.commit
+        nodes, commit = replica.config.nodes, replica.commit
+        leads = replica.ballot if replica.role == "leader" else None
         before = self._seen.get(node)
-        self._seen[node] = (replica, ballot, slot)
-        nodes = replica.config.nodes
-        if before is None or before[:2] != (replica, ballot):
-            held = [other for other in nodes if self._promised(other) >= ballot]
+        self._seen[node] = (replica, commit, leads)
+        if leads is not None and self._led.get(node) != (replica, leads):
+            self._led[node] = (replica, leads)
+            held = [other for other in nodes if self._promised(other) >= leads]
             if 2 * len(held) <= len(nodes):
-                raise InvariantBroken(f"{node} leads {ballot}, which only {held} promised on disk")
-        elif slot > before[2]:
+                raise InvariantBroken(f"{node} leads {leads}, which only {held} promised on disk")
+        if before is None or before[0] is not replica:
+            return
+        # It may have led only until this step, and have taken slots for chosen in it.
+        ballot = leads or before[2]
+        if ballot is None:
+            return
+        for slot in range(before[1] + 1, commit + 1):
+            if slot in self._chosen:
+                continue
             held = [other for other in nodes if self._holds(other, ballot, slot)]
             if 2 * len(held) <= len(nodes):
                 raise InvariantBroken(
                     f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
                     " disk"
                 )
+            self._chosen.add(slot)
 
     def _promised(self, node: str) -> Ballot:
         replica = self._replicas.get(node)
@@ -890,6 +905,11 @@ class Paxos(Replica):
             self._acknowledged = True
         if progress.catching_up:
             progress.catching_up = m.upto < disk_slot(self.disk)
+        elif m.missing and m.upto < progress.upto:
+            # It knew of more slots that they are chosen, and forgot it in a crash. (Or the message
+            # is an old one: then this costs some messages.)
+            progress.upto = m.upto
+            progress.rewound = progress.next = m.upto + 1
         elif m.missing and m.upto >= progress.rewound:
             # Once for each gap: all that was sent behind it is refused as well.
             progress.rewound = progress.next = m.upto + 1

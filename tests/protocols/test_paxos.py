@@ -220,6 +220,33 @@ def test_a_lost_accept_is_sent_again_and_order_does_not_matter() -> None:
     assert [c.values(key) for key in "xy"] == [[1, 1, 1], [2, 2, 2]]
 
 
+def test_an_acceptor_that_forgot_what_it_knew_to_be_chosen_is_told_again() -> None:
+    c = PaxosCluster(3)
+    c.lead("n1")
+    c.settle()
+    for number in range(1, 5):
+        c.ask("n1", "write", "x", number, client=f"c{number}")
+        c.settle()
+    c.beat("n1")
+    told = c["n1"]._progress["n2"].upto
+    assert told == c["n1"].commit
+    # It had said so without a vote of its own for the last slots, and a crash takes them back.
+    forgot = Accepted(c["n1"].ballot, 0, told - 2, True)
+    c.step("n1", Message("n2", forgot))
+    c.drop(dst="n3", kind=Accept)
+    sent = [
+        m.msg for m in c.network if m.dst == "n2" and isinstance(m.msg, Accept) and m.msg.values
+    ]
+    assert [m.first for m in sent] == [told - 1]
+    c.settle()
+    assert c["n1"]._progress["n2"].upto == told
+    # Said again by an older message, it is sent again, and no more than that.
+    c.step("n1", Message("n2", forgot))
+    c.step("n1", Message("n2", forgot))
+    c.settle()
+    assert c["n1"]._progress["n2"].upto == told
+
+
 def test_a_leader_that_comes_back_with_an_old_ballot_is_refused() -> None:
     c = PaxosCluster(3)
     c.lead("n1")
