@@ -10,8 +10,10 @@ their environment, so that nobody else's process is ever touched.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,20 +28,26 @@ _GONE_S = 5.0
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a cluster. ``created``: the process's start time, since pids are used again.
+    """Who holds a cluster. ``started``: which process that is, since pids are used again.
     ``data``: folders to remove when it is gone. ``recorded``: where its results are, if any."""
 
     pid: int
-    created: float
+    started: str
     token: str
     data: list[str]
     recorded: str | None
 
 
 def directory() -> Path:
-    """The folder of the notes: this user's alone, gone with the machine's next start."""
+    """The folder of the notes, this user's alone. Raises PermissionError if somebody else made it:
+    what a note says is done."""
     path = Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            errno.EACCES, "must be a folder that only you can open; remove it", str(path)
+        )
     return path
 
 
@@ -48,7 +56,7 @@ def held(token: str, data: Sequence[Path], recorded: Path | None) -> Iterator[No
     """Within it, this process holds a cluster whose processes know ``token``."""
     holder = Holder(
         pid=os.getpid(),
-        created=psutil.Process().create_time(),
+        started=_started(os.getpid()) or "",
         token=token,
         data=[str(path) for path in data],
         recorded=None if recorded is None else str(recorded),
@@ -85,10 +93,19 @@ def clean_up() -> list[str]:
 
 
 def _lives(holder: Holder) -> bool:
+    return _started(holder.pid) == holder.started
+
+
+def _started(pid: int) -> str | None:
+    """What tells a process from others that had its pid; None if there is none. On Linux the kernel
+    counts from its own start, so that no step of the wall clock makes a process another."""
+    with contextlib.suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{after_name[19]}"
     try:
-        return abs(psutil.Process(holder.pid).create_time() - holder.created) < 1
+        return str(psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:
-        return False
+        return None
 
 
 def _clean(holder: Holder) -> str:

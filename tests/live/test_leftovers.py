@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from bench.run_folder import RunFolder
-from chaos.leftovers import TOKEN, directory
+from chaos.leftovers import TOKEN, clean_up, directory, held
 from tests.live.conftest import ROOT, capbench, leftovers
 
 pytestmark = pytest.mark.live
@@ -124,3 +125,36 @@ def test_a_killed_runner_alone_takes_everything_along_and_is_told(
         time.sleep(0.05)
     (line,) = capbench("list", cwd=workspace).stderr.splitlines()
     assert f"{folder.path.relative_to(workspace)} was killed: removed the data of 3 nodes" in line
+
+
+def test_notes_that_somebody_else_could_have_written_are_not_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place = directory()
+    place.chmod(0o777)
+    with pytest.raises(PermissionError, match="only you can open"):
+        clean_up()
+    place.rmdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    place.symlink_to(elsewhere)
+    with pytest.raises(PermissionError, match="only you can open"):
+        clean_up()
+
+
+def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data = tmp_path / "n1"
+    data.mkdir()
+    with held("a-token", [data], None):
+        (note,) = directory().glob("*.json")
+        assert clean_up() == []
+        assert data.exists()
+        said = msgspec.json.decode(note.read_bytes())
+        note.write_bytes(msgspec.json.encode({**said, "started": "another boot/1"}))
+        (line,) = clean_up()
+        assert line == "a cluster was killed: removed the data of 1 nodes"
+        assert not data.exists()
