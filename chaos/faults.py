@@ -306,8 +306,7 @@ class Crash(Fault):
 
 
 AnyFault = Annotated[
-    AtLeastOnce
-    | Bandwidth
+    Bandwidth
     | BitFlip
     | BrokerDisconnect
     | BrokerPause
@@ -326,6 +325,7 @@ AnyFault = Annotated[
     | NoSpace
     | Partition
     | Pause
+    | AtLeastOnce
     | Reorder
     | RepliesLost
     | RequestsLost
