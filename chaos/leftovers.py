@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-TOKEN = "CAPBENCH_HELD_BY"
+HELD_BY = "CAPBENCH_HELD_BY"
 """The environment variable by which a process of a cluster knows its holder."""
 _GONE_S = 5.0
 
@@ -128,7 +128,7 @@ def _end(token: str) -> list[str]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(TOKEN) == token and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(HELD_BY) == token and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     names = sorted(_name(process) for process in found)
     for process in found:

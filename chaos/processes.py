@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
-from chaos.leftovers import TOKEN
+from chaos.leftovers import HELD_BY
 
 _GUARD = """
 import os, signal, sys
@@ -61,7 +61,7 @@ class ProcessGroup:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, TOKEN: self.token},
+            env={**os.environ, HELD_BY: self.token},
             process_group=0,
         )
         # No child before the guard has its signals set: until then it could be killed like any
@@ -97,7 +97,7 @@ class ProcessGroup:
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
-                        env={**(os.environ if env is None else env), TOKEN: self.token},
+                        env={**(os.environ if env is None else env), HELD_BY: self.token},
                         cwd=cwd,
                         process_group=self._guard.pid,
                     )

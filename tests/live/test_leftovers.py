@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bench.run_folder import RunFolder
-from chaos.leftovers import TOKEN, clean_up, directory, held
+from chaos.leftovers import HELD_BY, clean_up, directory, held
 from tests.live.conftest import ROOT, capbench, leftovers
 
 pytestmark = pytest.mark.live
@@ -82,7 +82,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_command(
     family = children(runner)
     (guard,) = [child for child in family if "-I" in child.cmdline()]
     bystander = subprocess.Popen(
-        ["sleep", "600"], env={**os.environ, TOKEN: "of-another-cluster"}, cwd=workspace
+        ["sleep", "600"], env={**os.environ, HELD_BY: "of-another-cluster"}, cwd=workspace
     )
     try:
         assert capbench("list", cwd=workspace).stderr == "", "it lives: nothing to clean up"
