@@ -476,8 +476,7 @@ def up(
     parameters = _parameters(parameter or [])
     ids = registry.node_ids(nodes)
     registry.get(protocol).configure(ids[0], ids, parameters)
-    port = broker_port or keeper_room.default_port()
-    keeper = keeper_room.start(name, protocol, nodes, parameters, port)
+    keeper = keeper_room.start(name, protocol, nodes, parameters, broker_port)
     if json:
         print_json(keeper)
         return

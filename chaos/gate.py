@@ -36,11 +36,12 @@ class Line(msgspec.Struct):
 
     def add(self, found: Sweep) -> None:
         """A slice more."""
-        self.seeds += len(found.outcomes)
         self.alarms += found.alarms
         self.undecided += [outcome.seed for outcome in found.undecided]
         self.events += found.events
         self.cpu_s += sum(outcome.cpu_s for outcome in found.outcomes)
+        # Last: seeds whose alarms an interruption kept out must not count as run.
+        self.seeds += len(found.outcomes)
 
 
 class Gate(msgspec.Struct):
@@ -96,8 +97,25 @@ def go_on(
     """Run slices until each protocol has ``seeds`` behind it, or for ``minutes``. Returns the slice
     in which it was interrupted or failed, if it was. Raises OSError if ``path`` cannot be
     written."""
-    end_s = None if minutes is None else time.monotonic() + 60 * minutes
     lines = gate.of(protocols)
+    try:
+        return _go_on(gate, path, lines, seeds, workers, minutes, on_progress)
+    except (KeyboardInterrupt, SystemExit):
+        # Between two slices: within one, `sweep` itself takes it.
+        write_json(path, gate)
+        return Sweep(lines[0].protocol, [], interrupted=True)
+
+
+def _go_on(
+    gate: Gate,
+    path: Path,
+    lines: Sequence[Line],
+    seeds: int,
+    workers: Workers,
+    minutes: float | None,
+    on_progress: Callable[[str, int], None],
+) -> Sweep | None:
+    end_s = None if minutes is None else time.monotonic() + 60 * minutes
     while any(line.seeds < seeds for line in lines):
         for line in lines:
             first = line.seeds + 1

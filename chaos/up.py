@@ -78,7 +78,9 @@ def running(name: str) -> Keeper | None:
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     with contextlib.suppress(psutil.NoSuchProcess):
-        if abs(psutil.Process(keeper.pid).create_time() - keeper.created) < 1:
+        process = psutil.Process(keeper.pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE  # and nobody has asked for its end
+        if not ended and abs(process.create_time() - keeper.created) < 1:
             return keeper
     for left in (path, CLUSTER_FILE, socket_path(name)):
         left.unlink(missing_ok=True)
@@ -159,7 +161,8 @@ def keep(order: Mapping[str, Any]) -> None:
         directory,
         cluster=name,
         parameters=order["parameters"],
-        broker_port=order["broker_port"],
+        # Looked for here and not by whoever asked: until now somebody else could have taken it.
+        broker_port=order["broker_port"] or default_port(),
     )
     path = state_path(name)
     try:

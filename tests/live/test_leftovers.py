@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bench.run_folder import RunFolder
+from chaos import leftovers as leftovers_module
 from chaos.leftovers import HELD_BY, clean_up, directory, held
 from tests.live.conftest import ROOT, capbench, leftovers
 
@@ -158,3 +159,12 @@ def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
         (line,) = clean_up()
         assert line == "a cluster was killed: removed the data of 1 nodes"
         assert not data.exists()
+
+
+def test_a_process_that_ended_and_was_not_waited_for_holds_nothing() -> None:
+    with subprocess.Popen(["true"]) as child:
+        deadline = time.monotonic() + 10
+        while lives(psutil.Process(child.pid)):
+            assert time.monotonic() < deadline
+        assert leftovers_module._started(child.pid) is None
+    assert leftovers_module._started(os.getpid()) is not None
