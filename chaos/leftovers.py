@@ -56,7 +56,7 @@ def held(token: str, data: Sequence[Path], recorded: Path | None) -> Iterator[No
     """Within it, this process holds a cluster whose processes know ``token``."""
     holder = Holder(
         pid=os.getpid(),
-        started=_started(os.getpid()) or "",
+        started=started(os.getpid()) or "",
         token=token,
         data=[str(path) for path in data],
         recorded=None if recorded is None else str(recorded),
@@ -93,10 +93,10 @@ def clean_up() -> list[str]:
 
 
 def _lives(holder: Holder) -> bool:
-    return _started(holder.pid) == holder.started
+    return started(holder.pid) == holder.started
 
 
-def _started(pid: int) -> str | None:
+def started(pid: int) -> str | None:
     """What tells a process from others that had its pid; None if there is none, or one that has
     ended and that nobody has asked for its end. On Linux the kernel counts from its own start, so
     that no step of the wall clock makes a process another."""

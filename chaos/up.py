@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import psutil
 
 from bench.cluster_file import write_cluster_file
 from chaos.by_hand import ByHand
+from chaos.leftovers import started
 from chaos.processes import signals_as_exit
 from chaos.targets import TargetFailed
 from chaos.targets.local import LocalCluster
@@ -38,11 +39,12 @@ STOP_TIMEOUT_S = 20.0
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that holds a cluster. ``created``: its start time, since pids are used again."""
+    """The process that holds a cluster. ``started``: which process that is, see
+    `chaos.leftovers.started`."""
 
     name: str
     pid: int
-    created: float
+    started: str
     protocol: str
     nodes: int
     broker: str
@@ -77,11 +79,8 @@ def running(name: str) -> Keeper | None:
         keeper = msgspec.json.decode(path.read_bytes(), type=Keeper)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(keeper.pid)
-        ended = process.status() == psutil.STATUS_ZOMBIE  # and nobody has asked for its end
-        if not ended and abs(process.create_time() - keeper.created) < 1:
-            return keeper
+    if started(keeper.pid) == keeper.started:
+        return keeper
     for left in (path, CLUSTER_FILE, socket_path(name)):
         left.unlink(missing_ok=True)
     shutil.rmtree(keeper.directory, ignore_errors=True)
@@ -148,6 +147,25 @@ def stop(name: str) -> bool:
     return True
 
 
+def start_cluster(
+    cluster_at: Callable[[int | None], LocalCluster],
+    broker_port: int | None,
+    stack: contextlib.ExitStack,
+) -> LocalCluster:
+    """Start the cluster for as long as ``stack`` is open. Raises TargetFailed.
+
+    A ``broker_port`` that was asked for must be the one. Without, MQTT's own is preferred, and any
+    other does if somebody took that one between our look and the broker's start.
+    """
+    port = broker_port or default_port()
+    try:
+        return stack.enter_context(cluster_at(port))
+    except TargetFailed:
+        if broker_port is not None or port is None:
+            raise
+        return stack.enter_context(cluster_at(None))
+
+
 def keep(order: Mapping[str, Any]) -> None:
     """The keeper: hold the cluster until SIGTERM. Raises TargetFailed."""
     name = order["name"]
@@ -155,24 +173,28 @@ def keep(order: Mapping[str, Any]) -> None:
     directory = (DIRECTORY / name).resolve()
     shutil.rmtree(directory, ignore_errors=True)
     protocol = registry.get(order["protocol"])
-    cluster = LocalCluster(
-        protocol,
-        ids,
-        directory,
-        cluster=name,
-        parameters=order["parameters"],
-        # Looked for here and not by whoever asked: until now somebody else could have taken it.
-        broker_port=order["broker_port"] or default_port(),
-    )
+
+    def cluster_at(broker_port: int | None) -> LocalCluster:
+        return LocalCluster(
+            protocol,
+            ids,
+            directory,
+            cluster=name,
+            parameters=order["parameters"],
+            broker_port=broker_port,
+        )
+
     path = state_path(name)
     try:
-        with cluster, ByHand(cluster, directory, socket_path(name)):
+        with contextlib.ExitStack() as stack:
+            cluster = start_cluster(cluster_at, order["broker_port"], stack)
+            stack.enter_context(ByHand(cluster, directory, socket_path(name)))
             write_cluster_file(CLUSTER_FILE, cluster.cluster_file)
             broker = cluster.broker
             keeper = Keeper(
                 name=name,
                 pid=os.getpid(),
-                created=psutil.Process().create_time(),
+                started=started(os.getpid()) or "",
                 protocol=protocol.name,
                 nodes=len(ids),
                 broker=f"{broker.host}:{broker.port}",

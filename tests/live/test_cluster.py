@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.cluster_file import ClusterFile, read_cluster_file
 from bench.run_folder import RunFolder
+from chaos import up as keeper_room
+from chaos.targets import TargetFailed
+from chaos.targets.local import LocalCluster
+from nodes import registry
 from nodes.codec import Codec
 from nodes.protocols.raft import Raft
 from nodes.topics import Topics
@@ -222,3 +228,25 @@ def start_run(workspace: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_only_a_port_that_was_asked_for_must_be_the_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MQTT's own port looked free, and then somebody else took it."""
+    with socket.socket() as other, contextlib.ExitStack() as stack:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(keeper_room, "default_port", lambda: taken)
+
+        def cluster_at(port: int | None) -> LocalCluster:
+            return LocalCluster(
+                registry.get("raft"), ("n1",), tmp_path, cluster="port", broker_port=port
+            )
+
+        with pytest.raises(TargetFailed, match=f"port {taken} on 127.0.0.1 is taken"):
+            keeper_room.start_cluster(cluster_at, taken, stack)
+        cluster = keeper_room.start_cluster(cluster_at, None, stack)
+        assert cluster.broker.port != taken
+        assert cluster.monitor.ready()

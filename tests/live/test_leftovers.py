@@ -166,5 +166,5 @@ def test_a_process_that_ended_and_was_not_waited_for_holds_nothing() -> None:
         deadline = time.monotonic() + 10
         while lives(psutil.Process(child.pid)):
             assert time.monotonic() < deadline
-        assert leftovers_module._started(child.pid) is None
-    assert leftovers_module._started(os.getpid()) is not None
+        assert leftovers_module.started(child.pid) is None
+    assert leftovers_module.started(os.getpid()) is not None
