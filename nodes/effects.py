@@ -211,10 +211,12 @@ class Invariant:
 
     One instance watches one run: it may remember (who led which term). `observe` is called after
     each step of a replica that changed what is `Replica.watched`, with only that replica, so that a
-    check costs what changed.
+    check costs what changed. ``looks_at``: the fields of `Replica.WATCHED` that it depends on; if
+    none of them changed, `observe` is not called. Empty: all.
     """
 
     name: ClassVar[str] = "invariant"
+    looks_at: ClassVar[tuple[str, ...]] = ()
 
     def observe(self, node: str, replica: Any) -> None:
         """Raises InvariantBroken."""
@@ -235,6 +237,8 @@ class Replica:
     RECORDS: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
     """The tagged structs that the protocol puts on disk (beside plain scalars and lists)."""
     INVARIANTS: ClassVar[tuple[type[Invariant], ...]] = ()
+    WATCHED: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that `watched` returns, if it returns a tuple."""
     PARAMETERS: ClassVar[type[Parameters]] = Parameters
 
     _handlers: ClassVar[dict[type, str]]
@@ -282,7 +286,8 @@ class Replica:
 
     def watched(self) -> Any:
         """Something cheap to compare that changes whenever anything changes that an invariant looks
-        at, so that they need not look again. None: they look after each step."""
+        at, so that they need not look again. A tuple of the fields of `WATCHED`: only those look
+        for which one changed. None: all look after this step."""
         return None
 
     def probe(self) -> dict[str, Any]:

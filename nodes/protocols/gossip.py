@@ -217,12 +217,9 @@ class KeepSiblings:
     @staticmethod
     def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
         """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
-        absent = [s for s in wanted if s not in present]
-        if absent:
-            past = merge(*(t.past for t in present))
-            for s in absent:
-                if not covers(past, s.node, s.counter):
-                    return s
+        for s in wanted:
+            if s not in present and not any(covers(t.past, s.node, s.counter) for t in present):
+                return s
         return None
 
     @staticmethod
@@ -298,28 +295,34 @@ class _PerKey(Invariant):
 
     def __init__(self) -> None:
         self._watched: dict[str, Gossip] = {}
-        self._before: dict[str, dict[str, Record]] = {}
+        self._before: dict[str, dict[str, Any]] = {}
 
     def observe(self, node: str, replica: Gossip) -> None:
         """Raises InvariantBroken."""
+        policy, records = replica.policy, replica.records
         if self._watched.get(node) is not replica:
             # After a crash a replica may know less: writes that were not durable are gone.
             self._watched[node] = replica
-            self._before[node] = dict(replica.records)
+            self._before[node] = {
+                key: self.look(policy, record.siblings) for key, record in records.items()
+            }
             return
         before = self._before[node]
         for key in replica.changed:
-            now = replica.records.get(key, Record(()))
+            record = records.get(key)
+            now = self.look(policy, () if record is None else record.siblings)
             old = before.get(key)
             if old is not None:
-                broken = self.compare(replica.policy, old.siblings, now.siblings)
+                broken = self.compare(policy, old, now)
                 if broken is not None:
                     raise InvariantBroken(f"{node} key {key!r}: {broken}")
             before[key] = now
 
-    def compare(
-        self, policy: Policy, old: tuple[Sibling, ...], now: tuple[Sibling, ...]
-    ) -> str | None:
+    def look(self, policy: Policy, siblings: tuple[Sibling, ...]) -> Any:
+        """What to compare of a key."""
+        raise NotImplementedError
+
+    def compare(self, policy: Policy, old: Any, now: Any) -> str | None:
         """What is wrong with ``now`` after ``old``, or None."""
         raise NotImplementedError
 
@@ -328,10 +331,13 @@ class OnlyDominatedVersionsDisappear(_PerKey):
     """A version that a replica held is there, or a version that supersedes it is."""
 
     name = "only dominated versions disappear"
+    looks_at = ("disk.position",)
 
-    def compare(
-        self, policy: Policy, old: tuple[Sibling, ...], now: tuple[Sibling, ...]
-    ) -> str | None:
+    def look(self, policy: Policy, siblings: tuple[Sibling, ...]) -> tuple[Sibling, ...]:
+        """All versions."""
+        return siblings
+
+    def compare(self, policy: Policy, old: Any, now: Any) -> str | None:
         """What is wrong with ``now`` after ``old``, or None."""
         lost = policy.missing(now, old)
         return None if lost is None else f"{lost} disappeared; present: {now}"
@@ -341,19 +347,22 @@ class ClockNeverGoesBack(_PerKey):
     """What a replica knows of a key only grows."""
 
     name = "a key's clock never goes back"
+    looks_at = ("disk.position",)
 
-    def compare(
-        self, policy: Policy, old: tuple[Sibling, ...], now: tuple[Sibling, ...]
-    ) -> str | None:
+    def look(self, policy: Policy, siblings: tuple[Sibling, ...]) -> dict[str, int]:
+        """The clock, as it was then: whoever changes a version in place does not change it."""
+        return policy.clock(siblings)
+
+    def compare(self, policy: Policy, old: Any, now: Any) -> str | None:
         """What is wrong with ``now`` after ``old``, or None."""
-        was, clock = policy.clock(old), policy.clock(now)
-        return f"clock {was} went back to {clock}" if policy.lacks(clock, was) else None
+        return f"clock {old} went back to {now}" if policy.lacks(now, old) else None
 
 
 class DotNamesOneVersion(Invariant):
     """In the whole cluster, and over crashes, a dot of a key has one past, value and request."""
 
     name = "a dot names one version"
+    looks_at = ("disk.position",)
 
     def __init__(self) -> None:
         self._watched: dict[str, Gossip] = {}
@@ -365,17 +374,18 @@ class DotNamesOneVersion(Invariant):
         self._watched[node] = replica
         for key in list(replica.records) if restarted else list(replica.changed):
             for s in replica.records.get(key, Record(())).siblings:
-                # A copy of the past: the object itself would change together with what it shows.
-                content = (sorted(s.past.items()), s.value, s.deleted, s.client, s.sequence)
-                if self._seen.setdefault((key, s.node, s.counter), content) != content:
+                content = (s.past, s.value, s.deleted, s.client, s.sequence)
+                known = self._seen.get((key, s.node, s.counter))
+                if known != content:
                     # A dot that never left its node may be given again after a crash.
-                    known = self._seen[(key, s.node, s.counter)]
-                    if s.node == node and not self._elsewhere(node, key, s):
-                        self._seen[(key, s.node, s.counter)] = content
-                        continue
-                    raise InvariantBroken(
-                        f"{node} key {key!r}: dot ({s.node}, {s.counter}) is {content} and {known}"
-                    )
+                    if known and (s.node != node or self._elsewhere(node, key, s)):
+                        raise InvariantBroken(
+                            f"{node} key {key!r}: dot ({s.node}, {s.counter}) is {content} and"
+                            f" {known}"
+                        )
+                    # A copy of the past: the object itself would change together with what it
+                    # shows.
+                    self._seen[key, s.node, s.counter] = (dict(s.past), *content[1:])
 
     def _elsewhere(self, node: str, key: str, s: Sibling) -> bool:
         others = (r for n, r in self._watched.items() if n != node and key in r.records)
@@ -412,7 +422,11 @@ class DurableVersionsStay(Invariant):
         done = 0
         while done < len(waiting) and waiting[done][0] <= replica.durable_position:
             _, key, siblings = waiting[done]
-            durable[key] = replica.policy.merge(durable.get(key, ()), siblings)
+            known = durable.get(key, ())
+            if replica.policy.missing(siblings, known) is None:
+                durable[key] = siblings
+            else:
+                durable[key] = replica.policy.merge(known, siblings)
             done += 1
         del waiting[:done]
 
@@ -875,6 +889,8 @@ class Gossip(PlacedReplica):
         return self._clocks.get(key, {})
 
     # --- views ---
+
+    WATCHED = ("disk.position", "durable_position")
 
     def watched(self) -> Any:
         """What is `changed` is on disk, too."""

@@ -262,6 +262,7 @@ class Agreement(Invariant):
     proposed; what a majority has voted for, no higher ballot proposes otherwise (*Simple*, P2b)."""
 
     name = "agreement"
+    looks_at = ("disk.position", "durable_index", "applied")
 
     def __init__(self) -> None:
         self._proposed: dict[tuple[int, Ballot], Command] = {}
@@ -332,6 +333,7 @@ class Durability(Invariant):
     """Promises and what is known to be chosen never go back; what is durable survives a crash."""
 
     name = "durability"
+    looks_at = ("promised", "commit", "durable_position", "durable_index")
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Paxos, Ballot, int]] = {}
@@ -361,6 +363,7 @@ class MajoritiesAreDurable(Invariant):
     that no crash can take back."""
 
     name = "majorities are durable"
+    looks_at = ("role", "ballot", "commit")
 
     def __init__(self) -> None:
         self._replicas: dict[str, Paxos] = {}
@@ -370,6 +373,7 @@ class MajoritiesAreDurable(Invariant):
         # Chosen once is chosen for good: an acceptor that knows it answers so, and a crash that
         # makes it forget what it knew takes nothing back.
         self._chosen: set[int] = set()
+        self._journals: dict[str, _Journal] = {}
 
     def observe(self, node: str, replica: Paxos) -> None:
         self._replicas[node] = replica
@@ -414,16 +418,40 @@ class MajoritiesAreDurable(Invariant):
             return False
         if disk_slot(disk) >= slot:
             return True
-        for index in range(disk.last_index, disk.snapshot_index, -1):
-            record: Votes = disk.entry(index)
-            if record.commit >= slot:
-                return True
-            if record.ballot == ballot and record.first <= slot < record.first + len(record.values):
-                return True
-            if record.ballot < ballot:
-                break
+        journal = self._journals.get(node)
+        if journal is None or journal.disk is not disk:
+            journal = self._journals[node] = _Journal(disk)
+        journal.read()
+        if journal.commit >= slot or (slot, ballot) in journal.votes:
+            return True
         # It may have known before that the slot is chosen; the leader learns it only now.
         return replica.role != "leader" and replica.commit >= slot
+
+
+class _Journal:
+    """What is in the votes on a disk: records are only added at the end, and compacted."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.commit = 0
+        self.votes: set[tuple[int, Ballot]] = set()
+        self._upto = self._compacted = 0
+
+    def read(self) -> None:
+        """Take in what is new."""
+        disk = self.disk
+        if self._compacted != disk.snapshot_index:
+            self._compacted = self._upto = disk.snapshot_index
+            self.commit = 0
+            self.votes.clear()
+        assert self._upto <= disk.last_index, "votes are never truncated"
+        for record in disk.entries(self._upto + 1, disk.last_index + 1):
+            self.commit = max(self.commit, record.commit)
+            ballot = record.ballot
+            self.votes.update(
+                [(slot, ballot) for slot in range(record.first, record.first + len(record.values))]
+            )
+        self._upto = disk.last_index
 
 
 # --- the machine ---
@@ -475,6 +503,10 @@ class Paxos(Replica):
     )
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (OneProposer, Agreement, Durability, MajoritiesAreDurable)
+    WATCHED = (
+        *("disk.position", "durable_position", "durable_index"),
+        *("commit", "applied", "promised", "ballot", "role"),
+    )
     PARAMETERS: ClassVar[type[Parameters]] = PaxosParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:

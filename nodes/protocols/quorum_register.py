@@ -228,6 +228,7 @@ class VersionNamesOneWrite(Invariant):
     and a node gives a sequence to one write only."""
 
     name = "a version names one write"
+    looks_at = ("disk.position",)
 
     def __init__(self) -> None:
         self._watched: dict[str, QuorumRegister] = {}
@@ -249,6 +250,7 @@ class VersionNeverGoesBack(Invariant):
     """A replica's version of a key only grows; over a crash, what was durable stays."""
 
     name = "a replica's version of a key never goes back"
+    looks_at = ("disk.position", "durable_position")
 
     def __init__(self) -> None:
         self._watched: dict[str, QuorumRegister] = {}
@@ -842,6 +844,8 @@ class QuorumRegister(PlacedReplica):
             yield portion
 
     # --- views ---
+
+    WATCHED = ("disk.position", "durable_position", "answers")
 
     def watched(self) -> Any:
         """What is `changed` is on disk, too."""

@@ -293,6 +293,7 @@ class ElectionSafety(Invariant):
     """At most one leader in a term (paper, figure 3)."""
 
     name = "election safety"
+    looks_at = ("role", "term")
 
     def __init__(self) -> None:
         self._leaders: dict[int, str] = {}
@@ -309,6 +310,7 @@ class LogMatching(Invariant):
     there."""
 
     name = "log matching"
+    looks_at = ("disk.position",)
 
     def __init__(self) -> None:
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
@@ -320,19 +322,21 @@ class LogMatching(Invariant):
         if before is not replica:
             seen = truncations = 0
         disk = replica.disk
-        last = disk.last_index
+        last, lowest = disk.last_index, disk.first_index
         if (
             last == seen
             and truncations == len(replica.truncated)
-            and (before is not replica or first == disk.first_index)
+            and (before is not replica or first == lowest)
         ):
             return
-        start = min([seen + 1, *replica.truncated[truncations:]])
-        start = max(start, disk.first_index)
-        self._seen[node] = (replica, last, len(replica.truncated), disk.first_index)
-        if before is replica and first < disk.first_index < start and disk.first_index <= last:
+        start = seen + 1
+        if truncations != len(replica.truncated):
+            start = min(start, *replica.truncated[truncations:])
+        start = max(start, lowest)
+        self._seen[node] = (replica, last, len(replica.truncated), lowest)
+        if before is replica and first < lowest < start and lowest <= last:
             # A snapshot came under entries that had been there: they must go on from it.
-            self._compare(node, replica, disk.first_index, disk.first_index)
+            self._compare(node, replica, lowest, lowest)
         if start <= last:
             self._compare(node, replica, start, last)
 
@@ -355,6 +359,7 @@ class LeaderCompleteness(Invariant):
     """A leader holds every entry that was committed in an earlier term."""
 
     name = "leader completeness"
+    looks_at = ("role", "term", "commit")
 
     def __init__(self) -> None:
         self._committed: dict[int, tuple[int, int]] = {}
@@ -385,6 +390,7 @@ class StateMachineSafety(Invariant):
     """No two nodes apply different entries at an index, nor answer differently to one."""
 
     name = "state machine safety"
+    looks_at = ("applied",)
 
     def __init__(self) -> None:
         self._applied: dict[int, Entry] = {}
@@ -413,6 +419,7 @@ class Durability(Invariant):
     crash."""
 
     name = "durability"
+    looks_at = ("term", "vote", "commit", "durable_index", "durable_position")
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Raft, HardState, int]] = {}
@@ -453,6 +460,7 @@ class CommitIsSafe(Invariant):
     elected (paper, 5.4.2 and figure 8)."""
 
     name = "a commit is safe"
+    looks_at = ("role", "commit")
 
     def __init__(self) -> None:
         self._replicas: dict[str, Raft] = {}
@@ -501,6 +509,7 @@ class VotesAreDurable(Invariant):
     """Whoever elected a leader cannot forget it: the votes are on disk."""
 
     name = "votes are durable"
+    looks_at = ("role", "term")
 
     def __init__(self) -> None:
         self._replicas: dict[str, Raft] = {}
@@ -628,6 +637,10 @@ class Raft(Replica):
         CommitIsSafe,
         VotesAreDurable,
     )
+    WATCHED = (
+        *("disk.position", "durable_position", "durable_index"),
+        *("commit", "applied", "term", "vote", "role"),
+    )
     PARAMETERS: ClassVar[type[Parameters]] = RaftParameters
 
     def __init__(self, config: Config, env: Env, disk: Disk) -> None:
@@ -682,6 +695,7 @@ class Raft(Replica):
         self._reads: list[tuple[Request, str]] = []
         self._rounds: deque[tuple[int, int, list[tuple[Request, str]]]] = deque()
         self._round = 0
+        self._confirmed = False
         self._ready = False
         self._acknowledged = False
         self._contact_all = False
@@ -862,10 +876,12 @@ class Raft(Replica):
 
     def _reached_by_majority(self, own: int, field: Literal["match", "round"]) -> int:
         """The highest value that a majority of the members has reached."""
-        values = sorted(
-            own if member == self.id else getattr(self._progress[member], field)
-            for member in self.members
-        )
+        me, progress, members = self.id, self._progress, self.members
+        if field == "match":
+            values = [own if member == me else progress[member].match for member in members]
+        else:
+            values = [own if member == me else progress[member].round for member in members]
+        values.sort()
         return values[(len(values) - 1) // 2]
 
     # --- timers ---
@@ -1099,7 +1115,9 @@ class Raft(Replica):
         if m.term < self.term or progress is None:
             return None
         progress.active = True
-        progress.round = max(progress.round, m.round)
+        if m.round > progress.round:
+            progress.round = m.round
+            self._confirmed = True
         return progress
 
     def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
@@ -1220,8 +1238,9 @@ class Raft(Replica):
             entries: tuple[Entry, ...] = ()
             if with_entries:
                 stop = min(start + self.parameters.batch_entries, self.disk.last_index + 1)
-                found = self.disk.entries(start, stop)
-                entries = tuple(next(batches(found, entry_bytes, self.parameters), ()))
+                entries = tuple(self.disk.entries(start, stop))
+                if len(entries) > 1:
+                    entries = tuple(next(batches(entries, entry_bytes, self.parameters)))
             message = made[start, with_entries] = AppendEntries(
                 self.term, self._round, start - 1, self.term_at(start - 1), self.commit, entries
             )
@@ -1347,6 +1366,7 @@ class Raft(Replica):
 
     def _answer_reads(self) -> None:
         """Answer the reads whose round a majority has confirmed."""
+        self._confirmed = False
         confirmed = self._reached_by_majority(self._round, "round")
         while self._rounds and self._rounds[0][0] <= confirmed:
             _, read_index, reads = self._rounds.popleft()
@@ -1375,7 +1395,7 @@ class Raft(Replica):
             self._arrived = [item for item in self._arrived if item[1] != self.id]
             self._hand_on(self._tick + 1)
         if leads:
-            if self._rounds:
+            if self._confirmed and self._rounds:
                 self._answer_reads()
             if self._arrived:
                 self._propose()
@@ -1570,14 +1590,14 @@ class Raft(Replica):
 
     def _change_members(self, members: tuple[str, ...]) -> None:
         self._append(Entry(self.term, None, members))
-        self._contact_all = True
+        self._contact_all = self._confirmed = True
         self.out.mark("change_membership", term=self.term, members=",".join(members))
 
     def _has_to_administer(self) -> bool:
         return (
             self._transferee is not None
             or self._joining is not None
-            or len(self._progress) != len(self.members) - 1
+            or len(self._progress) != len(self._memberships[-1][1]) - 1
         )
 
     def _administer(self) -> None:

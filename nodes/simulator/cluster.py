@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from operator import ne
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -21,6 +22,8 @@ from nodes.simulator.clock import Clock
 from nodes.simulator.host import Host, Timing
 from nodes.simulator.network import Link, LinkId, Quality, TracedLink
 from nodes.simulator.timeline import Timeline
+
+Observer: TypeAlias = Callable[[str, Any], None]
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -63,7 +66,13 @@ class Cluster:
         self.seed = seed
         self.timeline = Timeline(trace=trace)
         self.invariants = [invariant() for invariant in protocol.replica.INVARIANTS]
-        self.observers = [invariant.observe for invariant in self.invariants]
+        self.observers: list[Observer] = [invariant.observe for invariant in self.invariants]
+        """Who looks at a replica after its steps. More may be added before time runs."""
+        self._watched_fields = fields = protocol.replica.WATCHED
+        for invariant in self.invariants if fields else ():
+            unknown = set(invariant.looks_at).difference(fields)
+            assert not unknown, f"{invariant.name!r} looks at {unknown}, WATCHED has {fields}"
+        self._observers_of: dict[tuple[bool, ...], list[Observer]] = {}
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""
@@ -299,6 +308,23 @@ class Cluster:
         return taken
 
     # --- called by the hosts ---
+
+    def observers_after(self, before: Any, now: Any) -> list[Observer]:
+        """Who has to look at a replica of which `Replica.watched` was ``before`` (None: it has just
+        been built) and is ``now``."""
+        if before is None or now is None or not self._watched_fields:
+            return self.observers
+        changed = tuple(map(ne, before, now))
+        observers = self._observers_of.get(changed)
+        if observers is None:
+            names = {n for n, new in zip(self._watched_fields, changed, strict=True) if new}
+            observers = self._observers_of[changed] = [
+                observe
+                for observe in self.observers
+                if not (wanted := getattr(getattr(observe, "__self__", None), "looks_at", ()))
+                or names.intersection(wanted)
+            ]
+        return observers
 
     def on_marks(self, node: str, marks: list[tuple[str, dict[str, Any]]]) -> None:
         """A replica named what happened."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nodes.disk import Append, Disk, Put, Write
+from nodes.disk import Disk, Put, Write
 
 
 class StableStorage:
     """The durable side of a node's disk. ``waiting``: writes that were made and are not durable.
-    ``synced``: the disk as the next replica would find it."""
+    ``synced``: the disk as the next replica would find it. ``counts``: the writes that became
+    durable, by the key of a Put or by the kind of the others."""
 
     __slots__ = ("_round_trip", "counts", "synced", "waiting", "written")
 
@@ -23,7 +24,7 @@ class StableStorage:
         self.synced = Disk()
         self._round_trip = round_trip
         self.waiting: list[Write] = []
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str | type, int] = {}
         self.written = 0
 
     def accept(self, writes: list[Write]) -> None:
@@ -34,14 +35,18 @@ class StableStorage:
 
     def commit(self, count: int) -> list[Write]:
         """The oldest ``count`` waiting writes are durable now; returns them."""
-        writes = self.waiting[:count]
-        del self.waiting[:count]
+        if count == len(self.waiting):
+            writes, self.waiting = self.waiting, []
+        else:
+            writes = self.waiting[:count]
+            del self.waiting[:count]
         apply = self.synced.apply
         counts = self.counts
         for write in writes:
             apply(write)
-            kind = write_class(write)
-            counts[kind] = counts.get(kind, 0) + 1
+            kind = type(write)
+            name = write.key if kind is Put else kind  # type: ignore[union-attr]
+            counts[name] = counts.get(name, 0) + 1
         self.written += count
         return writes
 
@@ -54,14 +59,5 @@ class StableStorage:
 
     def is_rare(self, write: Write) -> bool:
         """Whether this node makes such writes seldom (a vote among many entries)."""
-        return self.counts.get(write_class(write), 0) * 10 <= self.written
-
-
-def write_class(write: Write) -> str:
-    """``Append``, ``Truncate``, ``Compact``, or the key of a Put."""
-    kind = type(write)
-    if kind is Append:
-        return "Append"
-    if kind is Put:
-        return "Put " + write.key  # type: ignore[union-attr]
-    return kind.__name__
+        name = write.key if isinstance(write, Put) else type(write)
+        return self.counts.get(name, 0) * 10 <= self.written

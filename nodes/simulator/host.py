@@ -83,6 +83,17 @@ class _Flight:
 class Host:
     """A node of the cluster. ``up``: the process runs; ``replica`` is None while it does not."""
 
+    __slots__ = (
+        *("id", "config", "clock", "links", "replica", "up", "paused", "retired"),
+        *("disk_full", "fsync_fails", "fsync_factor", "usual_fsync_factor", "fsync_delay_s"),
+        *("traps", "storage", "incarnation"),
+        *("steps", "crashes", "dropped", "fsyncs", "orphan_replies"),
+        *("_cluster", "_timeline", "_build", "_timing", "_step_s", "_random", "_disk", "_number"),
+        *("_timer_inputs", "_inbox", "_due", "_deadlines", "_scheduled", "_gate", "_asked"),
+        *("_taken", "_durable", "_flight", "_late_fsync", "_waking", "_free_at_s", "_watched"),
+        *("_at", "_note", "_tracing"),
+    )
+
     def __init__(
         self,
         cluster: Cluster,
@@ -114,6 +125,9 @@ class Host:
         self.steps = self.crashes = self.dropped = self.fsyncs = self.orphan_replies = 0
         self._cluster = cluster
         self._timeline: Timeline = cluster.timeline
+        self._at = cluster.timeline.at
+        self._note = cluster.timeline.note
+        self._tracing = cluster.timeline.transcript is not None
         self._build = build
         self._timing = timing
         self._step_s = timing.step_s
@@ -149,8 +163,8 @@ class Host:
         self._timeline.tell(self.id, "start", f"{self.id} starts")
         self._disk.stable = self.storage.synced
         self.replica = self._build(self.config, self.clock, self._disk)
-        self._note(1)
-        self._effects()
+        self._note_turn(1)
+        self._step(())
 
     def restart_after(self, delay_s: float) -> None:
         """Start again later, unless something started it before."""
@@ -175,7 +189,7 @@ class Host:
         self.up = self.paused = False
         self.replica = None
         self._forget()
-        self._note(2)
+        self._note_turn(2)
 
     def pause(self) -> None:
         """Stop the process (SIGSTOP): inputs queue, timers come late, an fsync in flight goes
@@ -204,7 +218,7 @@ class Host:
             return
         if type(item) is Request:
             self._asked.add((item.client, item.sequence))
-        if self._waking or self._timeline.now < self._free_at_s or self.paused:
+        if self._waking or self.paused or self._timeline.now < self._free_at_s:
             self._inbox.append(item)
             if not self._waking:
                 self._wake_later()
@@ -277,24 +291,21 @@ class Host:
 
     # --- steps and their effects ---
 
-    def _note(self, what: int) -> None:
-        self._timeline.note(self._timeline.now * (self._number + what / 16))
+    def _note_turn(self, what: int) -> None:
+        self._note(self._timeline.now * (self._number + what / 16))
 
     def _step(self, inputs: tuple[Input, ...] | list[Input]) -> None:
-        timeline = self._timeline
-        self.steps += 1
-        self._free_at_s = timeline.now + self._step_s
-        if timeline.transcript is not None:
-            for item in inputs:
-                timeline.say(f"{self.id} <- {item!r}")
-        self.replica.step(inputs)  # type: ignore[union-attr]
-        self._effects()
-
-    def _effects(self) -> None:
-        """Carry out what the replica left in `out` and wrote to its disk."""
+        """Let the replica take inputs (none, when it has just been built), and carry out what it
+        left in `out` and wrote to its disk."""
         replica = self.replica
         assert replica is not None
-        timeline = self._timeline
+        if inputs:
+            self.steps += 1
+            self._free_at_s = self._timeline.now + self._step_s
+            if self._tracing:
+                for item in inputs:
+                    self._timeline.say(f"{self.id} <- {item!r}")
+            replica.step(inputs)
         out = replica.out
         if out.timers:
             for name, delay_s in out.timers:
@@ -308,11 +319,12 @@ class Host:
         if position != self._taken:
             self._taken = position
             storage.accept(replica.disk.take())
-            timeline.note(timeline.now * (self._number + position))
-        watched = replica.watched()
-        if watched is None or watched != self._watched:
-            self._watched = watched
-            for observe in self._cluster.observers:
+            self._note(self._timeline.now * (self._number + position))
+        watched, before = replica.watched(), self._watched
+        if watched is None or watched != before:
+            if watched is not None:
+                self._watched = watched
+            for observe in self._cluster.observers_after(before, watched):
                 observe(self.id, replica)
         if out.marks:
             self._cluster.on_marks(self.id, out.marks)
@@ -326,19 +338,15 @@ class Host:
         durable = self._durable
         sends = out.sends
         if sends:
-            if self.traps or timeline.transcript is not None:
-                for send in sends:
-                    if send.position > durable:
-                        self._gate.append(send)
-                    elif self._transmit(send):
-                        return
-            else:
-                links = self.links
-                for send in sends:
-                    if send.position > durable:
-                        self._gate.append(send)
-                    else:
-                        links[send.dst].send(send.msg)
+            watched = self._tracing or (self.traps and self._has_trap("after-send"))
+            links = self.links
+            for send in sends:
+                if send.position > durable:
+                    self._gate.append(send)
+                elif not watched:
+                    links[send.dst].send(send.msg)
+                elif self._transmit(send):
+                    return
             sends.clear()
         if out.replies:
             for gated in out.replies:
@@ -352,7 +360,7 @@ class Host:
 
     def _transmit(self, send: Send) -> bool:
         """Hand a message to its link. True: that sprang a trap and the node is down."""
-        if self._timeline.transcript is not None:
+        if self._tracing:
             self._timeline.say(f"{self.id} -> {send.dst}  {send.msg!r}")
         self.links[send.dst].send(send.msg)
         return bool(self.traps) and self._springs("after-send", type(send.msg).__name__)
@@ -385,8 +393,7 @@ class Host:
             return
         r = self._random()
         duration_s = fsync_s * (0.5 + r / (1.02 - r) * 0.5) + self.fsync_delay_s
-        timeline = self._timeline
-        timeline.at(timeline.now + duration_s, self._end_fsync, flight)
+        self._at(self._timeline.now + duration_s, self._end_fsync, flight)
 
     def mend_disk(self) -> None:
         """The disk is fast again; an fsync under way soon returns."""
@@ -414,13 +421,16 @@ class Host:
         if self.traps and self._springs_at_fsync("after-fsync", written):
             return
         gate = self._gate
+        watched = self._tracing or (self.traps and self._has_trap("after-send"))
         while gate:
             first = gate[0]
             if type(first) is Send:
                 if first.position > position:
                     break
                 gate.popleft()
-                if self._transmit(first):
+                if not watched:
+                    self.links[first.dst].send(first.msg)
+                elif self._transmit(first):
                     return
             else:
                 if first[0] > position:  # type: ignore[index]
@@ -443,10 +453,18 @@ class Host:
 
     # --- traps ---
 
+    def _has_trap(self, point: TrapPoint) -> bool:
+        for trap in self.traps:  # noqa: SIM110 - a generator would cost more than the loop
+            if trap.point == point:
+                return True
+        return False
+
     def _springs_at_fsync(self, point: TrapPoint, writes: list[Write]) -> bool:
         for trap in self.traps:
-            if trap.point == point and any(self._matches(trap.match, write) for write in writes):
-                return self._spring(trap)
+            if trap.point == point:
+                for write in writes:
+                    if self._matches(trap.match, write):
+                        return self._spring(trap)
         return False
 
     def _springs(self, point: TrapPoint, name: str) -> bool:

@@ -16,7 +16,14 @@ from typing import Any, TypeAlias
 
 from nodes.simulator.story import Happening, Moment, Story
 
-Event: TypeAlias = tuple[float, int, Callable[[Any], None], Any]
+Event: TypeAlias = tuple[float, float, Callable[[Any], None], Any]
+
+_FIRST, _LAST = -1.0, float("inf")
+"""Numbers of the events that end `Timeline.run_until`: before and after all others of that time."""
+
+
+class _Ended(Exception):
+    """`Timeline.run_until` is over."""
 
 
 class Timeline:
@@ -24,7 +31,7 @@ class Timeline:
     ran."""
 
     __slots__ = (
-        *("_running", "events", "heap", "next", "note", "now", "numbers"),
+        *("_round", "events", "heap", "next", "note", "now", "numbers"),
         *("story", "transcript"),
     )
 
@@ -37,33 +44,43 @@ class Timeline:
         self.note = self.numbers.append
         self.transcript: list[str] | None = [] if trace else None
         self.story = Story() if trace else None
-        self._running = False
+        self._round = 0
 
     def at(self, time_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
         """Call ``action(argument)`` at ``time_s`` (at once after the present event, if that is
         past)."""
-        heappush(self.heap, (max(time_s, self.now), self.next(), action, argument))
+        if time_s < self.now:
+            time_s = self.now
+        heappush(self.heap, (time_s, self.next(), action, argument))
 
     def run_until(self, end_s: float) -> None:
         """Run all events up to ``end_s``, or until `stop`. Then ``now`` is ``end_s`` (or earlier,
         after `stop`)."""
+        if end_s < self.now:
+            return
         heap = self.heap
-        self._running = True
+        self._round += 1
+        # The end is an event too, so that the loop has nothing to ask.
+        heappush(heap, (end_s, _LAST, self._end, self._round))
         events = 0
         try:
-            while self._running:
-                if not heap or heap[0][0] > end_s:
-                    self.now = max(self.now, end_s)
-                    break
+            while True:
                 self.now, _, action, argument = heappop(heap)
                 events += 1
                 action(argument)
+        except _Ended:
+            pass
         finally:
             self.events += events
 
     def stop(self) -> None:
         """End `run_until` after the present event."""
-        self._running = False
+        heappush(self.heap, (self.now, _FIRST, self._end, self._round))
+
+    def _end(self, round_: int) -> None:
+        self.events -= 1
+        if round_ == self._round:
+            raise _Ended
 
     def say(self, line: str) -> None:
         """Add a line to the transcript, if one is kept."""
