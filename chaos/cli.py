@@ -74,7 +74,7 @@ def main() -> NoReturn:
     from chaos.leftovers import clean_up
     from chaos.monitor import BrokerSilent
     from chaos.simulate import WorkersFailed
-    from chaos.targets import TargetFailed, Unsupported
+    from chaos.targets import StoppedAtOnce, TargetFailed, Unsupported
 
     try:
         for line in clean_up():
@@ -96,6 +96,8 @@ def main() -> NoReturn:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _stop(f"{where}{error.strerror or error}", EXIT_INFRASTRUCTURE)
+    except StoppedAtOnce as error:
+        _stop(str(error), EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         _stop("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)

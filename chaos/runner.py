@@ -23,7 +23,15 @@ from bench.workload import Workload
 from chaos import final_reads
 from chaos.experiment import Experiment
 from chaos.fault import TargetName
-from chaos.targets import Progress, Run, TargetFailed, local, refuse_unsupported, simulator
+from chaos.targets import (
+    Progress,
+    Run,
+    StoppedAtOnce,
+    TargetFailed,
+    local,
+    refuse_unsupported,
+    simulator,
+)
 from nodes.registry import Protocol as ReplicationProtocol
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +79,7 @@ def run_experiment(
     """Run ``experiment`` on ``protocol`` at ``target``, and judge it.
 
     Raises InvalidConfiguration and Unsupported before anything is started. Whatever happens later
-    is in the result.
+    is in the result, but for StoppedAtOnce.
     """
     ids = experiment.node_ids()
     parameters = {**experiment.parameters, **(parameters or {})}
@@ -94,7 +102,13 @@ def run_experiment(
         run.update_manifest(complete=failure is None)
     except TargetFailed as error:
         failure = str(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt.__context__, KeyboardInterrupt):
+            # The second one, while we were healing after the first.
+            raise StoppedAtOnce(
+                f"stopped at once; what was recorded is kept and not yet checked: "
+                f"capbench check {folder.path}"
+            ) from None
         failure, interrupted = "interrupted: what was recorded until then is kept", True
     if failure is not None:
         run.update_manifest(notes=[*folder.manifest().notes, failure])

@@ -29,6 +29,10 @@ class TargetFailed(Exception):
     what, where its log lies, and what to do."""
 
 
+class StoppedAtOnce(Exception):
+    """Whoever started the run would not wait until it was healed and checked: one line."""
+
+
 class Unsupported(ValueError):
     """An experiment has a fault that the target cannot make real: said before anything starts."""
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
-from bench.run_folder import NodeRecord
+from bench.run_folder import NodeRecord, write_json
 from chaos.broker import NoBroker, broker_command, find_mosquitto
 from chaos.fault import FaultContext
 from chaos.final_reads import final_reads
@@ -90,6 +90,9 @@ class LocalCluster(FaultContext):
         self._data_lock = threading.Lock()
         self._down: set[str] = set()
         self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
+        self._told: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
+        self._paused: set[str] = set()
+        self._broker_away: set[str] = set()
         self._flipped: dict[str, int] = {}
         self._exited: set[str] = set()
         self._look_at = 0.0
@@ -233,6 +236,8 @@ class LocalCluster(FaultContext):
             mqtt_version=self._mqtt_version,
             injected={str(number): each for number, each in self._injected[node].items()},
         )
+        self._told[node] = dict(self._injected[node])
+        self._paused.discard(node)
         path = self._directory / node / "settings.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
@@ -303,26 +308,19 @@ class LocalCluster(FaultContext):
         self._tell(node, "restarted")
 
     def inject(self, node: str, number: int, injected: Injected) -> None:
-        """Tell the node, now and at each start. Raises TargetFailed if it does not confirm."""
+        """Tell the node, now or as soon as it hears again, and at each start. Raises TargetFailed
+        if it does not confirm."""
         with self._data_lock:
             self._injected[node][number] = injected
-        if self.processes.running(node):
-            try:
-                self.monitor.inject(node, number, injected)
-            except NodeSilent as error:
-                raise TargetFailed(str(error)) from None
+        self._tell_injected(node)
 
     def withdraw(self, node: str, number: int) -> None:
         """A node that stopped because of it needs a new start; all else is taken back."""
         injected = self._injected[node].get(number)
         if injected is None:
             return
-        if self.processes.running(node) and not isinstance(injected, _STOPS):
-            try:
-                self.monitor.withdraw(node, number)
-            except NodeSilent as error:
-                if self.processes.running(node):
-                    raise TargetFailed(str(error)) from None
+        if not isinstance(injected, _STOPS):
+            self._tell_injected(node, but=number)
         with self._data_lock:
             restart = node not in self._down and (
                 isinstance(injected, _STOPS)
@@ -335,6 +333,27 @@ class LocalCluster(FaultContext):
                 self._exited.discard(node)
                 self._start_node(node)
                 self._tell(node, "restarted")
+
+    def _tell_injected(self, node: str, but: int | None = None) -> None:
+        """Tell a node what it is to do wrong, ``but`` that of one number, and what not any more.
+
+        A paused node hears nothing, nor does anybody while the broker is away: they are told when
+        they go on. Until then they do nothing that could be done wrong.
+        """
+        if not self.processes.running(node) or node in self._paused or self._broker_away:
+            return
+        wanted = {n: each for n, each in self._injected[node].items() if n != but}
+        told = self._told[node]
+        try:
+            for number in [n for n in told if n not in wanted]:
+                self.monitor.withdraw(node, number)
+                del told[number]
+            for number in [n for n in wanted if n not in told]:
+                self.monitor.inject(node, number, wanted[number])
+                told[number] = wanted[number]
+        except NodeSilent as error:
+            if self.processes.running(node):
+                raise TargetFailed(str(error)) from None
 
     def _ended_by_fault(self, name: str, code: int) -> bool:
         injected = self._injected.get(name, {}).values()
@@ -372,36 +391,47 @@ class LocalCluster(FaultContext):
         """SIGSTOP."""
         with self._data_lock:
             if self.processes.signal(node, signal.SIGSTOP):
+                self._paused.add(node)
                 self._tell(node, "paused")
 
     def resume(self, node: str) -> None:
         """SIGCONT."""
         with self._data_lock:
+            self._paused.discard(node)
             if self.processes.signal(node, signal.SIGCONT):
                 self._tell(node, "resumed")
+        self._tell_injected(node)
 
     def crash_broker(self) -> None:
         """SIGKILL."""
+        self._broker_away.add("crashed")
         self.processes.kill("broker")
 
     def restart_broker(self) -> None:
         """Start it on the same port. Raises TargetFailed."""
-        if self.processes.running("broker"):
-            return
-        broker = broker_command(self._directory, self.broker.port)
-        try:
-            self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
-        except ProcessError as error:
-            raise TargetFailed(str(error)) from None
-        self._wait_for("broker", self.broker)
+        if not self.processes.running("broker"):
+            broker = broker_command(self._directory, self.broker.port)
+            try:
+                self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
+            except ProcessError as error:
+                raise TargetFailed(str(error)) from None
+            self._wait_for("broker", self.broker)
+        self._broker_back("crashed")
 
     def pause_broker(self) -> None:
         """SIGSTOP."""
+        self._broker_away.add("paused")
         self.processes.signal("broker", signal.SIGSTOP)
 
     def resume_broker(self) -> None:
         """SIGCONT."""
         self.processes.signal("broker", signal.SIGCONT)
+        self._broker_back("paused")
+
+    def _broker_back(self, from_what: str) -> None:
+        self._broker_away.discard(from_what)
+        for node in self.nodes:
+            self._tell_injected(node)
 
     def _tell(self, node: str, name: str) -> None:
         if self._record is not None:
@@ -475,7 +505,7 @@ def _load_and_faults(run: Run, cluster: LocalCluster) -> str | None:
     folder, workload, progress = run.folder, run.workload, run.progress
     client = "load-1"
     workload_path = folder.path / "workload.json"
-    workload_path.write_bytes(msgspec.json.format(msgspec.json.encode(workload), indent=2))
+    write_json(workload_path, workload)
     argv = [
         sys.executable,
         "-m",

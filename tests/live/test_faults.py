@@ -460,11 +460,13 @@ class Tap:
         self._codec: Codec[Any] = Codec(Gossip.MESSAGES)
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.on_message = self._on_message
-        self._client.connect(live.cluster.broker.host, live.cluster.broker.port)
         subscribed: list[bool] = []
         self._client.on_subscribe = lambda *_: subscribed.append(True)
+        # At each connect: a broker that was restarted has forgotten it.
+        topic = Topics("faults").link("n1", "+")
+        self._client.on_connect = lambda client, *_: client.subscribe(topic)
+        self._client.connect(live.cluster.broker.host, live.cluster.broker.port)
         self._client.loop_start()
-        self._client.subscribe(Topics("faults").link("n1", "+"))
         wait_for(lambda: bool(subscribed), "the subscription")
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
@@ -519,6 +521,24 @@ def test_a_node_that_is_just_starting_is_told_all_the_same(live: Live) -> None:
     resolved = live.begin(fault)  # it listens some time later
     wait_for(lambda: live.counter("n1", "messages_lost") > 0, "n1 to lose messages")
     fault.undo(live.cluster, resolved)
+
+
+@pytest.mark.parametrize("away", [Pause(nodes=("n1",)), BrokerPause(), BrokerRestart()])
+def test_a_node_that_hears_nothing_is_told_when_it_does(live: Live, tap: Tap, away: Fault) -> None:
+    """Faults overlap: one may begin, and end, while another keeps the node from hearing of it."""
+    fault = Loss(share=1.0, links=("n1->n2",))
+    unheard = live.begin(away)
+    resolved = live.begin(fault)
+    assert live.cluster._told["n1"] == {}
+    away.undo(live.cluster, unheard)
+    lost = live.counter("n1", "messages_lost")
+    wait_for(lambda: live.counter("n1", "messages_lost") > lost, "n1 to lose messages")
+    unheard = live.begin(away)
+    fault.undo(live.cluster, resolved)
+    assert len(live.cluster._told["n1"]) == 1
+    away.undo(live.cluster, unheard)
+    assert live.cluster._told["n1"] == {}
+    tap.hear("n2")
 
 
 def test_duplicates_leave_twice(live: Live, tap: Tap) -> None:

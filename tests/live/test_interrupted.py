@@ -1,0 +1,124 @@
+"""Ctrl-C in the middle of a fault of every kind at once, on every target that starts anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from bench.run_folder import RunFolder
+from tests.live.conftest import ROOT, capbench, leftovers
+
+pytestmark = pytest.mark.live
+
+EXPERIMENT = """\
+title: Everything at once
+shows: that whatever is on is healed
+protocols: [gossip]
+nodes: 5
+workload:
+  arrival: {open_loop: 100/s}
+  mix: {read: 50, write: 50}
+duration: 60s
+schedule:
+  - {at: 500ms, for: 50s, fault: partition, groups: [[n1, n2], [n3, n4, n5]]}
+  - {at: 500ms, for: 50s, fault: latency, latency_ms: 20}
+  - {at: 500ms, for: 50s, fault: stall, links: [[n3], [n4]]}
+  - {at: 500ms, for: 50s, fault: flapping, links: [[n4], [n5]], period_ms: 300}
+  - {at: 500ms, for: 50s, fault: replies-lost, node: n5}
+  - {at: 500ms, for: 50s, fault: message-loss, share: 0.5}
+  - {at: 500ms, for: 50s, fault: clock, nodes: [n3], offset_ms: 500}
+  - {at: 500ms, for: 50s, fault: slow-fsync, nodes: [n3], delay_ms: 50}
+  - {at: 500ms, for: 50s, fault: full-disk, nodes: [n4]}
+  - {at: 1s, for: 50s, fault: crash, nodes: [n1]}
+  - {at: 1s, for: 50s, fault: pause, nodes: [n2]}
+  - {at: 2s, for: 50s, fault: broker-pause}
+"""
+FAULTS = EXPERIMENT.count("fault:")
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run in which all faults are on."""
+    (tmp_path / "all.yaml").write_text(EXPERIMENT)
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "chaos.cli", "run", "all.yaml", "--out", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def are_on() -> bool:
+        assert runner.poll() is None, runner.communicate()
+        return any(len(RunFolder(path).faults()) == FAULTS for path in (tmp_path / "out").glob("*"))
+
+    with runner:
+        try:
+            wait_for(are_on, "all faults")
+            yield runner
+        finally:
+            runner.kill()
+
+
+def ended(runner: subprocess.Popen[str], workspace: Path) -> tuple[str, RunFolder]:
+    """What it said on standard error, and its folder. Nothing of it is left."""
+    family = psutil.Process(runner.pid).children(recursive=True)
+    _, errors = runner.communicate(timeout=60)
+    assert "Traceback" not in errors, errors
+    assert runner.returncode == 130
+    psutil.wait_procs(family, timeout=10)
+    assert leftovers(workspace) == []
+    (path,) = (workspace / "out").iterdir()
+    assert capbench("list", cwd=workspace).stderr == "", "there is nothing to clean up"
+    folder = RunFolder(path)
+    assert folder.manifest().complete is False
+    assert len(folder.operations()) > 20
+    return errors, folder
+
+
+def test_ctrl_c_heals_and_keeps_what_there_is_with_a_report(
+    run: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    run.send_signal(signal.SIGINT)
+    errors, folder = ended(run, tmp_path)
+    assert "interrupted: what was recorded until then is kept" in errors
+    for fault in folder.faults():
+        assert fault.healed_ns is not None, fault
+        assert fault.error is None, fault
+    verdict = folder.verdict()
+    assert verdict is not None
+    assert verdict.verdict == "unknown"
+    (page,) = tmp_path.glob("**/report.html")
+    assert "interrupted" in page.read_text()
+
+
+def test_ctrl_c_twice_stops_now(run: subprocess.Popen[str], tmp_path: Path) -> None:
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    errors, folder = ended(run, tmp_path)
+    assert len(folder.faults()) == FAULTS
+    assert folder.verdict() is None, "nobody waits for a checker"
+    assert list(tmp_path.glob("**/report.html")) == []
+    told = "capbench: stopped at once; what was recorded is kept and not yet checked: "
+    assert f"{told}capbench check {folder.path.relative_to(tmp_path)}" in errors
+    # The history can be judged all the same, by the next command.
+    done = capbench("check", folder.path, "--json", cwd=tmp_path)
+    assert msgspec.json.decode(done.stdout)["verdict"] == "unknown"
