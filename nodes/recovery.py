@@ -545,11 +545,13 @@ class PlacedReplica(Replica):
 
     A subclass calls `start_recovery` in its constructor, passes on timers of `Recovery.TIMERS`, and
     defines `keys_in`, `export_keys`, `import_keys` and `on_placement`. `recovery` is None while all
-    nodes hold all keys.
+    nodes hold all keys. ``changed``: the keys of which a step changed what this replica holds; the
+    subclass adds them.
     """
 
     MESSAGES: ClassVar[tuple[type[msgspec.Struct], ...]] = MESSAGES
 
+    changed: dict[str, None]
     durable_position: int
     recovery: Recovery | None = None
 
@@ -561,7 +563,8 @@ class PlacedReplica(Replica):
             )
 
     def step(self, inputs: Sequence[Any]) -> None:
-        """As in the base class."""
+        """As in the base class; `changed` starts empty."""
+        self.changed.clear()
         if self.recovery is not None:
             self.recovery.answered.clear()
         super().step(inputs)

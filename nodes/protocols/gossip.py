@@ -495,11 +495,6 @@ class Gossip(PlacedReplica):
         if config.peers:
             self._set_anti_entropy_timer()
 
-    def step(self, inputs: Sequence[Any]) -> None:
-        """As in the base class; `changed` starts empty."""
-        self.changed.clear()
-        super().step(inputs)
-
     def on_durable(self, position: int) -> None:
         """Writes up to ``position`` are durable."""
         self.durable_position = position

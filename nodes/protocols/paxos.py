@@ -522,6 +522,7 @@ class Paxos(Replica):
         self.durable_index = disk.last_index
         # What each write makes durable: (disk position, index in the journal, own slots up to).
         self._unsynced: deque[tuple[int, int, int]] = deque()
+        self._noted_position = disk.position
         # (index in the journal, last slot of the record), for compaction.
         self._journal: deque[tuple[int, int]] = deque()
 
@@ -554,7 +555,7 @@ class Paxos(Replica):
         self._reads: list[tuple[Request, str]] = []
         self._rounds: deque[tuple[int, int, list[tuple[Request, str]]]] = deque()
         self._round = 0
-        self._acknowledged = False
+        self._acknowledged = self._confirmed = False
         self._contact_all = False
         self._preemptions = 0
         self._pausing = False
@@ -679,7 +680,7 @@ class Paxos(Replica):
         self._hear(src)
         values, first = m.values, m.first
         # What is known to be chosen, or voted for in this ballot, is not voted for again.
-        known = max(0, min(len(values), self.upto + 1 - first))
+        known = max(0, min(len(values), self.upto + 1 - first)) if values else 0
         votes = self._acceptor.votes
         while known < len(values) and votes.get(first + known, _NO_VOTE)[0] == ballot:
             known += 1
@@ -931,7 +932,9 @@ class Paxos(Replica):
             return
         assert m.upto < self._next_slot, f"{src} has slot {m.upto}, which was never proposed"
         progress.active = True
-        progress.round = max(progress.round, m.round)
+        if m.round > progress.round:
+            progress.round = m.round
+            self._confirmed = True
         if m.upto > progress.upto:
             progress.upto = m.upto
             self._acknowledged = True
@@ -949,8 +952,13 @@ class Paxos(Replica):
 
     def _majority_reached(self, own: int, field: Literal["upto", "round"]) -> int:
         """The highest value that a majority has reached."""
-        values = sorted([own, *(getattr(progress, field) for progress in self._progress.values())])
-        return int(values[len(values) - self.config.majority])
+        if field == "upto":
+            values = [progress.upto for progress in self._progress.values()]
+        else:
+            values = [progress.round for progress in self._progress.values()]
+        values.append(own)
+        values.sort()
+        return values[(len(values) - 1) // 2]
 
     def _replicate(self) -> None:
         """One message to each node for which there is something new, or to all of them."""
@@ -990,6 +998,7 @@ class Paxos(Replica):
 
     def _answer_reads(self) -> None:
         """Answer the reads whose round a majority has confirmed."""
+        self._confirmed = False
         confirmed = self._majority_reached(self._round, "round")
         while self._rounds and self._rounds[0][0] <= confirmed:
             _, commit, reads = self._rounds.popleft()
@@ -1110,28 +1119,34 @@ class Paxos(Replica):
         if self.role == "leader" and self._acknowledged:
             self._acknowledged = False
             self.commit = max(self.commit, self._majority_reached(self._own_upto, "upto"))
-        self._apply()
+        if self.applied != self.commit:
+            self._apply()
         if self._hand_on_again:
             self._hand_on_again = False
             self._arrived = [item for item in self._arrived if item[1] != self.id]
             self._hand_on(self._tick + 1)
         if self.stable:
             if self.role == "leader":
-                self._answer_reads()
-                self._propose()
-                self._begin_round()
-                if not self._progress:
+                if self._confirmed and self._rounds:
                     self._answer_reads()
+                if self._arrived:
+                    self._propose()
+                if self._reads:
+                    self._begin_round()
+                    if not self._progress:
+                        self._answer_reads()
             elif self._arrived:
                 self._forward()
         else:
             self._run_both_phases()
-        self._note_writes()
+        if self.disk.position != self._noted_position:
+            self._note_writes()
         if self.role == "leader":
             self._replicate()
         elif self._ack is not None:
             self._acknowledge(*self._ack)
-        self._send_answers()
+        if self._answers:
+            self._send_answers()
         if self.applied - disk_slot(self.disk) >= self.parameters.snapshot_entries:
             self._take_snapshot()
 
@@ -1150,6 +1165,7 @@ class Paxos(Replica):
             self.become_proposer()
 
     def _note_writes(self) -> None:
+        self._noted_position = self.disk.position
         position = max(self._votes_position, self._promise_position)
         if position > (self._unsynced[-1][0] if self._unsynced else self._durable_position):
             own = self.upto if self.role == "leader" else 0
@@ -1231,7 +1247,7 @@ class Paxos(Replica):
             self.durable_index,
             self.commit,
             self.applied,
-            self.promised,
+            self._acceptor.promised,
             self.ballot,
             self.role,
         )

@@ -449,11 +449,6 @@ class QuorumRegister(PlacedReplica):
         """The incarnation is durable: no later one will use a version or number of this one."""
         return self.durable_position >= self._ready_position
 
-    def step(self, inputs: Sequence[Any]) -> None:
-        """As in the base class; `changed` starts empty."""
-        self.changed.clear()
-        super().step(inputs)
-
     def on_durable(self, position: int) -> None:
         """Writes up to ``position`` are durable. Requests that came before the incarnation was are
         taken up now."""

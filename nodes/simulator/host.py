@@ -338,14 +338,14 @@ class Host:
         durable = self._durable
         sends = out.sends
         if sends:
-            watched = self._tracing or (self.traps and self._has_trap("after-send"))
+            traps = self._names_of_traps("after-send") if self.traps or self._tracing else None
             links = self.links
             for send in sends:
                 if send.position > durable:
                     self._gate.append(send)
-                elif not watched:
+                elif traps is None:
                     links[send.dst].send(send.msg)
-                elif self._transmit(send):
+                elif self._transmit(send, traps):
                     return
             sends.clear()
         if out.replies:
@@ -358,12 +358,14 @@ class Host:
         if storage.waiting and self._flight is None:
             self._start_fsync()
 
-    def _transmit(self, send: Send) -> bool:
-        """Hand a message to its link. True: that sprang a trap and the node is down."""
+    def _transmit(self, send: Send, traps: list[str]) -> bool:
+        """Hand a message to its link. ``traps``: the names on which one springs. True: one did, and
+        the node is down."""
         if self._tracing:
             self._timeline.say(f"{self.id} -> {send.dst}  {send.msg!r}")
         self.links[send.dst].send(send.msg)
-        return bool(self.traps) and self._springs("after-send", type(send.msg).__name__)
+        name = type(send.msg).__name__
+        return (name in traps or "" in traps) and self._springs("after-send", name)
 
     def _answer(self, reply: Reply) -> bool:
         """Hand a reply to the clients. True: that sprang a trap and the node is down."""
@@ -421,16 +423,16 @@ class Host:
         if self.traps and self._springs_at_fsync("after-fsync", written):
             return
         gate = self._gate
-        watched = self._tracing or (self.traps and self._has_trap("after-send"))
+        traps = self._names_of_traps("after-send") if self.traps or self._tracing else None
         while gate:
             first = gate[0]
             if type(first) is Send:
                 if first.position > position:
                     break
                 gate.popleft()
-                if not watched:
+                if traps is None:
                     self.links[first.dst].send(first.msg)
-                elif self._transmit(first):
+                elif self._transmit(first, traps):
                     return
             else:
                 if first[0] > position:  # type: ignore[index]
@@ -453,11 +455,10 @@ class Host:
 
     # --- traps ---
 
-    def _has_trap(self, point: TrapPoint) -> bool:
-        for trap in self.traps:  # noqa: SIM110 - a generator would cost more than the loop
-            if trap.point == point:
-                return True
-        return False
+    def _names_of_traps(self, point: TrapPoint) -> list[str] | None:
+        """What the traps at ``point`` match; None: there is nothing to look out for."""
+        names = [trap.match for trap in self.traps if trap.point == point]
+        return names if names or self._tracing else None
 
     def _springs_at_fsync(self, point: TrapPoint, writes: list[Write]) -> bool:
         for trap in self.traps:
