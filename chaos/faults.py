@@ -23,7 +23,6 @@ from chaos.fault import (
     FaultContext,
     Resolved,
     TargetName,
-    node_lists,
     one,
     sides,
     unknown_nodes,
@@ -33,6 +32,7 @@ from chaos.link_faults import (
     Disconnect,
     Flapping,
     Jitter,
+    Latency,
     RepliesLost,
     RequestsLost,
     Reset,
@@ -188,52 +188,6 @@ class Partition(Fault):
     def undo(self, context: FaultContext, resolved: Resolved) -> None:
         """Heal."""
         context.links.heal(resolved.links)
-
-
-# --- latency -----------------------------------------------------------------------------------
-
-
-class Latency(Fault):
-    """Delay every message between nodes, one way.
-
-    ``latency_ms``: on top of what the link takes, the same for every message (no jitter:
-    Toxiproxy's is not repeatable). ``links``: ``all``, or groups of nodes: then only links between
-    different groups."""
-
-    fault: Literal["latency"] = "latency"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
-    latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
-    links: Annotated[
-        Literal["all"] | tuple[tuple[str, ...], ...],
-        BeforeValidator(lambda value: value if value == "all" else node_lists(value)),
-    ] = "all"
-
-    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Nodes that are none; groups that leave no link."""
-        if self.links == "all":
-            return
-        listed = [node for group in self.links for node in group]
-        for node in listed:
-            if node not in nodes:
-                yield "links", f"unknown node {node!r}; there are {', '.join(nodes)}"
-        if len(set(listed)) != len(listed):
-            yield "links", "a node is in two groups"
-        if len(self.links) < 2 or not all(self.links):
-            yield "links", "there are links between at least two groups, and none is empty"
-
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
-        """The links to slow."""
-        groups = tuple((node,) for node in context.nodes) if self.links == "all" else self.links
-        between = sides(groups, "experiment")
-        return Resolved(None, between.nodes, between.links)
-
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
-        """Slow down."""
-        context.links.add_latency(dict.fromkeys(resolved.links, self.latency_ms))
-
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
-        """Take the delay back; what is under way arrives in order."""
-        context.links.remove_latency(dict.fromkeys(resolved.links, self.latency_ms))
 
 
 # --- crash -------------------------------------------------------------------------------------

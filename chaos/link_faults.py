@@ -83,6 +83,25 @@ def _ends(link: str) -> Link:
     return src, dst
 
 
+class Latency(OnLinks):
+    """Delay every message between nodes, one way.
+
+    ``latency_ms``: on top of what the link takes, the same for every message (``jitter`` changes).
+    ``links``, ``node``: which links; all between nodes if neither is given."""
+
+    fault: Literal["latency"] = "latency"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Slow down."""
+        context.links.add_latency(dict.fromkeys(resolved.links, self.latency_ms))
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Take the delay back; what is under way arrives in order."""
+        context.links.remove_latency(dict.fromkeys(resolved.links, self.latency_ms))
+
+
 class Flapping(OnLinks):
     """Cut links and heal them again and again.
 

@@ -45,7 +45,11 @@ def test_every_fault_is_described_with_its_parameters(tmp_path: Path) -> None:
     done = capbench("faults", "--json", cwd=tmp_path)
     told = {fault["name"]: fault for fault in msgspec.json.decode(done.stdout)["faults"]}
     assert set(told) == set(FAULTS)
-    assert told["latency"]["parameters"] == {"latency_ms": "required", "links": 'default "all"'}
+    assert told["latency"]["parameters"] == {
+        "latency_ms": "required",
+        "links": 'default "all"',
+        "node": "default none",
+    }
     assert told["latency"]["targets"] == ["local", "sim"]
     for fault in told.values():
         for parameter in fault["parameters"]:

@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from bench.cluster_file import Address
 from bench.run_folder import NodeRecord
 from chaos.fault import Fault, Resolved
-from chaos.faults import Crash
+from chaos.faults import Crash, Latency, Partition
 from chaos.link_faults import (
     Bandwidth,
     Disconnect,
@@ -246,6 +246,68 @@ def test_a_paused_broker_delivers_late(live: Live) -> None:
 
 
 # --- links ---
+
+
+LINKS = {(src, dst) for src in NODES for dst in NODES if src != dst}
+
+
+@pytest.mark.parametrize(
+    ("shape", "cut"),
+    [
+        ({"groups": [["n1"], ["n2", "n3"]]}, {"n1n2", "n1n3", "n2n1", "n3n1"}),
+        ({"groups": "isolate", "node": "n2"}, {"n2n1", "n2n3", "n1n2", "n3n2"}),
+        ({"groups": "bridge", "node": "n3"}, {"n1n2", "n2n1"}),
+        ({"groups": "mute", "node": "n1"}, {"n1n2", "n1n3"}),
+        ({"groups": "deaf", "node": "n1"}, {"n2n1", "n3n1"}),
+        *(({"groups": shape}, None) for shape in ("halves", "leader-alone", "one-way", "random")),
+    ],
+)
+def test_a_partition_cuts_its_links_and_no_other(
+    live: Live, shape: dict[str, Any], cut: set[str] | None
+) -> None:
+    """Which link carries messages is read behind the proxies, in every direction."""
+    heard: set[tuple[str, str]] = set()
+
+    def on_message(_client: object, _data: object, message: paho.MQTTMessage) -> None:
+        src, dst = message.topic.rsplit("/", 2)[1:]
+        heard.add((src, dst))
+
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.on_message = on_message
+    client.connect(live.cluster.broker.host, live.cluster.broker.port)
+    client.subscribe(Topics("faults").link("+", "+"))
+    client.loop_start()
+    try:
+        wait_for(lambda: heard == LINKS, "every link to carry something")
+        fault = Partition.model_validate({"fault": "partition", **shape})
+        resolved = live.begin(fault)
+        time.sleep(0.1)  # what had passed the proxies already
+        heard.clear()
+        left = LINKS - set(resolved.links)
+        if cut is not None:
+            assert {src + dst for src, dst in resolved.links} == cut
+        for _ in range(2):
+            wait_for(lambda: left <= heard, "the links that are left")
+            assert heard == left
+            time.sleep(0.3)
+        fault.undo(live.cluster, resolved)
+        wait_for(lambda: heard == LINKS, "the links that were cut")
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_latency_is_felt_one_way_and_only_while_it_is_on(live: Live) -> None:
+    fault = Latency(latency_ms=300, links=("n1->n2",))
+    with probing(live, ("n1", "n2")) as there, probing(live, ("n2", "n1")) as back:
+        resolved = live.begin(fault)
+        for probe in (there, back):
+            probe.send("during")
+        assert there.wait("during") >= 0.3
+        assert back.wait("during") < there.wait("during")
+        fault.undo(live.cluster, resolved)
+        there.send("after")
+        assert there.wait("after") < 0.3
 
 
 def test_a_flapping_link_is_cut_and_healed_in_turn(live: Live) -> None:

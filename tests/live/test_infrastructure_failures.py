@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,14 @@ schedule:
 """
 
 
+DYING = """\
+import os, sys
+if any("/n2/settings.json" in argument for argument in sys.orig_argv):
+    print("the last words of n2", flush=True)
+    os._exit(7)
+"""
+
+
 def run(
     directory: Path,
     target: str,
@@ -36,6 +45,7 @@ def run(
     in_flight: int = 64,
     file_bytes: int | None = None,
     path: Path | None = None,
+    python_path: Path | None = None,
 ) -> tuple[int, list[str]]:
     """The exit code and the lines on standard error."""
     (directory / "short.yaml").write_text(EXPERIMENT.format(rate=rate, in_flight=in_flight))
@@ -46,6 +56,8 @@ def run(
 
     command = [sys.executable, "-m", "chaos.cli", "run", "short.yaml", "--out", "out"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if python_path is not None:
+        env["PYTHONPATH"] += f"{os.pathsep}{python_path}"
     if path is not None:
         env["PATH"] = f"{path}{os.pathsep}{env['PATH']}"
     done = subprocess.run(
@@ -100,4 +112,32 @@ def test_a_broker_that_does_not_come_up_is_one_line(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert "broker on port" in lines[0]
     assert "no such listener" in lines[0]
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.live
+def test_a_node_that_dies_at_start_is_one_line_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DYING)
+    code, lines = run(tmp_path, "local", python_path=tmp_path)
+    assert code == 3
+    assert len(lines) == 1
+    assert "n2 ended with code 7" in lines[0]
+    assert "the last words of n2" in lines[0]
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rate": 0.01}, "the history has no operations"),
+        ({"rate": 2000, "file_bytes": 60_000}, "File too large"),
+    ],
+)
+def test_the_local_target_says_it_in_one_line_too(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    code, lines = run(tmp_path, "local", **changes)
+    assert (code, len(lines)) == (3, 1), lines
+    assert says in lines[0]
     assert leftovers(tmp_path) == []
