@@ -7,6 +7,7 @@ Every error is one line that names file, line and field, and says what would be 
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ from nodes.effects import OperationKind
 
 CATALOGUE = Path(__file__).resolve().parent / "experiments"
 MAX_NODES = 15
+MIN_EVERY_S = 0.1
+_ROUNDING_S = 1e-9
 Location: TypeAlias = tuple[str | int, ...]
 
 
@@ -120,10 +123,12 @@ class Load(_Model):
 
 class ScheduleEntry(_Model):
     """A fault and its time: ``{at: 10s, for: 5s, fault: partition, groups: halves}``. Without
-    ``for`` it lasts until the end of the load."""
+    ``for`` it lasts until the end of the load. With ``every`` it comes again in that interval, as
+    often as it also ends before the load does; what is drawn by seed is drawn each time."""
 
     at_s: Duration = Field(alias="at", examples=["10s"])
     for_s: Duration | None = Field(default=None, alias="for")
+    every_s: Duration | None = Field(default=None, alias="every")
     fault: AnyFault = Field(examples=["partition"])
 
     @model_validator(mode="before")
@@ -132,9 +137,23 @@ class ScheduleEntry(_Model):
         """In YAML the fault's fields stand beside its times."""
         if not isinstance(entry, Mapping):
             return entry
-        times = {name: entry[name] for name in ("at", "for") if name in entry}
+        times = {name: entry[name] for name in ("at", "for", "every") if name in entry}
         fault = {name: value for name, value in entry.items() if name not in times}
         return {**times, "fault": fault}
+
+    def times(self, duration_s: float) -> Iterator[tuple[float, float]]:
+        """When it begins and ends, in a load of ``duration_s``: seconds after the load's begin."""
+        if self.for_s is None:
+            yield self.at_s, duration_s
+            return
+        yield self.at_s, self.at_s + self.for_s
+        if self.every_s is not None:
+            for number in itertools.count(1):
+                # Multiplied and not added up, so that no error adds up either.
+                begin_s = self.at_s + number * self.every_s
+                if begin_s + self.for_s > duration_s + _ROUNDING_S:
+                    return
+                yield begin_s, begin_s + self.for_s
 
     @model_serializer(mode="wrap")
     def _spread(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -181,15 +200,15 @@ class Experiment(_Model):
     def plan(self) -> tuple[PlannedFault, ...]:
         """The schedule, numbered by time. What a fault chooses is drawn when it begins, by seed and
         number."""
-        in_order = sorted(self.schedule, key=lambda entry: entry.at_s)
+        times = [
+            (begin_s, end_s, entry.fault)
+            for entry in self.schedule
+            for begin_s, end_s in entry.times(self.duration_s)
+        ]
+        times.sort(key=lambda time: time[0])
         return tuple(
-            PlannedFault(
-                number=number,
-                at_s=entry.at_s,
-                heal_at_s=self.duration_s if entry.for_s is None else entry.at_s + entry.for_s,
-                fault=entry.fault,
-            )
-            for number, entry in enumerate(in_order)
+            PlannedFault(number=number, at_s=begin_s, heal_at_s=end_s, fault=fault)
+            for number, (begin_s, end_s, fault) in enumerate(times)
         )
 
     def parsed_objectives(self) -> tuple[Objective, ...]:
@@ -333,7 +352,7 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
                     f" {format_duration(experiment.duration_s)}; use an earlier time"
                 ),
             )
-        elif ends_s > experiment.duration_s + 1e-9:
+        elif ends_s > experiment.duration_s + _ROUNDING_S:
             yield (
                 (*at, "for"),
                 (
@@ -343,6 +362,14 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
             )
         elif ends_s <= entry.at_s:
             yield (*at, "for"), "must be longer than 0s"
+        if entry.every_s is not None:
+            if entry.for_s is None:
+                yield (*at, "every"), "needs a for: until its end, a fault cannot come again"
+            elif entry.every_s < max(entry.for_s, MIN_EVERY_S):
+                yield (
+                    (*at, "every"),
+                    "must be at least as long as for, and at least " + format_duration(MIN_EVERY_S),
+                )
         if entry.for_s is not None and not getattr(entry.fault, "restart", True):
             yield (*at, "for"), "is of no use: what is crashed for good does not come back"
         for field, message in entry.fault.problems(nodes):

@@ -74,6 +74,23 @@ def test_a_good_one_becomes_a_workload_and_a_plan(tmp_path: Path) -> None:
     ]
 
 
+def test_a_fault_comes_again_as_often_as_it_ends_within_the_load(tmp_path: Path) -> None:
+    text = GOOD.replace("for: 8s,", "for: 3s, every: 6s,")
+    path = tmp_path / "again.yaml"
+    path.write_text(text)
+    experiment = load(path)
+    times = [
+        (p.number, p.at_s, p.heal_at_s) for p in experiment.plan() if p.fault.fault == "partition"
+    ]
+    # The next would begin at 23 s; one at 17.1 s would end after the load.
+    assert times == [(0, 5.0, 8.0), (2, 11.0, 14.0), (4, 17.0, 20.0)]
+    data = experiment.as_data()
+    assert data["schedule"][1]["every"] == "6s"
+    assert validate(data, source="manifest.json", name="again") == experiment
+    path.write_text(text.replace("at: 5s, for: 3s", "at: 5.1s, for: 3s"))
+    assert len([p for p in load(path).plan() if p.fault.fault == "partition"]) == 2
+
+
 def test_what_the_manifest_keeps_is_the_experiment(tmp_path: Path) -> None:
     experiment = good(tmp_path)
     data = experiment.as_data()
@@ -111,6 +128,8 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("fault: crash, ", "", "bad.yaml:13: schedule[0].fault: is missing; use one of bandwidth"),
         ("at: 12s, ", "", "bad.yaml:13: schedule[0].at: is missing; write `at: 10s`"),
         ("at: 12s", "at: 12", "bad.yaml:13: schedule[0].at: 12 is no duration; use a number with a unit: 10s"),
+        ("at: 12s, ", "at: 12s, every: 2s, ", "bad.yaml:13: schedule[0].every: needs a for"),
+        ("for: 8s", "for: 8s, every: 7s", "bad.yaml:14: schedule[1].every: must be at least as long as for"),
         ("at: 12s", "at: -1s", "bad.yaml:13: schedule[0].at: '-1s' is no duration"),
         ("at: 12s", "at: 20s", "bad.yaml:13: schedule[0].at: the fault begins at 20s, the load ends at 20s"),
         ("for: 8s", "for: 16s", "bad.yaml:14: schedule[1].for: the fault ends at 21s, the load at 20s"),
