@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import msgspec
 
 
@@ -23,6 +25,7 @@ class Quorums(msgspec.Struct, frozen=True):
     write: int
 
     @classmethod
+    @cache
     def of(cls, n: int, read: int = 0, write: int = 0) -> Quorums:
         """The quorums of ``n`` replicas; 0 stands for a majority. Raises ValueError where a quorum
         could never be reached."""

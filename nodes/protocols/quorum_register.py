@@ -60,7 +60,7 @@ Claim: linearizable; with ``weak``: eventual.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -260,15 +260,14 @@ class VersionNeverGoesBack(Invariant):
 
     def observe(self, node: str, replica: QuorumRegister) -> None:
         """Raises InvariantBroken."""
-        durable = self._durable.setdefault(node, {})
-        keys: Sequence[str] = list(replica.changed)
+        keys: Iterable[str] = replica.changed
         if self._watched.get(node) is not replica:
+            durable = self._durable.setdefault(node, {})
             self._watched[node] = replica
             self._seen[node] = dict(durable)
             self._waiting[node] = []
             keys = [*durable, *replica.records]
-        seen = self._seen[node]
-        waiting = self._waiting[node]
+        durable, seen, waiting = self._durable[node], self._seen[node], self._waiting[node]
         position = replica.disk.position
         for key in keys:
             version = replica.version_of(key)
@@ -313,18 +312,19 @@ class AnswersAreDurable(Invariant):
             return  # It was never the newest one anywhere: whoever was told it had a newer one.
         replica = self._watched[node]
         replicas = replica.replicas_of(key)
-        holders = [
-            other
-            for other in replicas
-            # A reply that waits for the disk waits for the copy of its own node, too.
-            if (other == node and position > replica.durable_position)
-            or (other in self._watched and self._version(other, key) >= version)
-        ]
         needed = replica.parameters.quorums(len(replicas)).write
-        if len(holders) < needed:
-            raise InvariantBroken(
-                f"{node} answers with version {version} of {key!r}, which is durable on {holders}"
-            )
+        holders: list[str] = []
+        for other in replicas:
+            # A reply that waits for the disk waits for the copy of its own node, too.
+            if (other == node and position > replica.durable_position) or (
+                other in self._watched and self._version(other, key) >= version
+            ):
+                holders.append(other)
+                if len(holders) == needed:
+                    return
+        raise InvariantBroken(
+            f"{node} answers with version {version} of {key!r}, which is durable on {holders}"
+        )
 
     def _version(self, node: str, key: str) -> Tag:
         """The version that is durable at ``node``."""

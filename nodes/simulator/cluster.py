@@ -109,7 +109,7 @@ class Cluster:
                     len(self.links),
                     loopback if src == dst else self.quality,
                     self.rng(f"link/{src}/{dst}"),
-                    self.hosts[dst].receive,
+                    self.hosts[dst],
                     codes,
                     message_trip,
                 )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -91,7 +92,7 @@ class Host:
         *("_cluster", "_timeline", "_build", "_timing", "_step_s", "_random", "_disk", "_number"),
         *("_timer_inputs", "_inbox", "_due", "_deadlines", "_scheduled", "_gate", "_asked"),
         *("_taken", "_durable", "_flight", "_late_fsync", "_waking", "_free_at_s", "_watched"),
-        *("_at", "_note", "_tracing"),
+        *("_at", "_note", "_tracing", "ready_at_s"),
     )
 
     def __init__(
@@ -150,6 +151,8 @@ class Host:
         self._late_fsync = False
         self._waking = False
         self._free_at_s = 0.0
+        self.ready_at_s = inf
+        """From then on an input is stepped at once. Infinite: it waits, or is lost."""
         self._watched: Any = None
 
     # --- life ---
@@ -159,12 +162,13 @@ class Host:
         if self.up or self.retired or self.disk_full:
             return
         self.up = True
+        self.ready_at_s = self._free_at_s
         self.incarnation += 1
         self._timeline.tell(self.id, "start", f"{self.id} starts")
         self._disk.stable = self.storage.synced
         self.replica = self._build(self.config, self.clock, self._disk)
         self._note_turn(1)
-        self._step(())
+        self.step(())
 
     def restart_after(self, delay_s: float) -> None:
         """Start again later, unless something started it before."""
@@ -196,6 +200,7 @@ class Host:
         on."""
         if self.up and not self.paused:
             self.paused = True
+            self.ready_at_s = inf
             self._timeline.tell(self.id, "pause", f"{self.id} pauses")
 
     def resume(self) -> None:
@@ -203,6 +208,7 @@ class Host:
         if not (self.up and self.paused):
             return
         self.paused = False
+        self.ready_at_s = inf if self._waking else self._free_at_s
         self._timeline.tell(self.id, "resume", f"{self.id} goes on")
         if self._late_fsync and self._flight is not None:
             self._late_fsync = False
@@ -218,28 +224,29 @@ class Host:
             return
         if type(item) is Request:
             self._asked.add((item.client, item.sequence))
-        if self._waking or self.paused or self._timeline.now < self._free_at_s:
+        if self._timeline.now < self.ready_at_s:
             self._inbox.append(item)
-            if not self._waking:
-                self._wake_later()
+            self._wake_later()
         else:
-            self._step((item,))
+            self.step((item,))
 
     def fire(self, name: str) -> None:
         """Let a timer fire now, whatever its deadline (manual mode)."""
         if self.up:
             self._deadlines.pop(name, None)
-            self._step((Timer(name),))
+            self.step((Timer(name),))
 
     def _wake_later(self) -> None:
         if not self._waking and not self.paused:
             self._waking = True
+            self.ready_at_s = inf
             self._timeline.at(self._free_at_s, self._wake)
 
     def _wake(self, _: None) -> None:
         self._waking = False
         if not self.up or self.paused:
             return
+        self.ready_at_s = self._free_at_s
         if self._due:
             # Each in a step of its own: an earlier one may cancel or replace a later one.
             due, self._due = self._due, []
@@ -250,14 +257,14 @@ class Host:
                         return
         if self._inbox:
             batch, self._inbox = self._inbox, []
-            self._step(batch)
+            self.step(batch)
 
     def _fire_due(self, name: str) -> None:
         del self._deadlines[name]
         item = self._timer_inputs.get(name)
         if item is None:
             item = self._timer_inputs[name] = Timer(name)
-        self._step((item,))
+        self.step((item,))
 
     def _set_timer(self, name: str, delay_s: float) -> None:
         deadline_s = self._timeline.now + max(0.0, delay_s) / self.clock.rate
@@ -283,7 +290,7 @@ class Host:
             return
         if deadline_s > now_s:
             self._schedule(name, deadline_s)
-        elif self.paused or self._waking or now_s < self._free_at_s:
+        elif now_s < self.ready_at_s:
             self._due.append(name)
             self._wake_later()
         else:
@@ -294,14 +301,15 @@ class Host:
     def _note_turn(self, what: int) -> None:
         self._note(self._timeline.now * (self._number + what / 16))
 
-    def _step(self, inputs: tuple[Input, ...] | list[Input]) -> None:
+    def step(self, inputs: tuple[Input, ...] | list[Input]) -> None:
         """Let the replica take inputs (none, when it has just been built), and carry out what it
         left in `out` and wrote to its disk."""
         replica = self.replica
         assert replica is not None
         if inputs:
             self.steps += 1
-            self._free_at_s = self._timeline.now + self._step_s
+            free_at_s = self._free_at_s = self._timeline.now + self._step_s
+            self.ready_at_s = inf if self._waking else free_at_s
             if self._tracing:
                 for item in inputs:
                     self._timeline.say(f"{self.id} <- {item!r}")
@@ -447,11 +455,11 @@ class Host:
             self._start_fsync()
             if not self.up:
                 return
-        if self._waking or self._timeline.now < self._free_at_s:
+        if self._timeline.now < self.ready_at_s:
             self._inbox.append(Durable(position))
             self._wake_later()
         else:
-            self._step((Durable(position),))
+            self.step((Durable(position),))
 
     # --- traps ---
 

@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappush
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from nodes.effects import Message
 from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
+
+if TYPE_CHECKING:
+    from nodes.simulator.host import Host
 
 LinkId: TypeAlias = tuple[str, str]
 
@@ -61,7 +64,7 @@ class Link:
         number: int,
         quality: Quality,
         rng: random.Random,
-        receive: Callable[[Message], None],
+        host: Host,
         codes: dict[type, int],
         round_trip: Callable[[Any], Any] | None,
     ) -> None:
@@ -73,7 +76,7 @@ class Link:
         self._note = timeline.note
         self._heap = timeline.heap
         self._next = timeline.next
-        self._receive = receive
+        self._host = host
         self._codes = codes
         self._number = (number + 1) * 1000.0
         self._round_trip = round_trip
@@ -160,8 +163,13 @@ class Link:
                 timeline.say(f"{self.src} -> {self.dst}  CUT in flight {message.msg!r}")
             return
         self.delivered += 1
-        self._note(timeline.now * (self._number + self._codes[type(message.msg)]))
-        self._receive(message)
+        now_s = timeline.now
+        self._note(now_s * (self._number + self._codes[type(message.msg)]))
+        host = self._host
+        if now_s < host.ready_at_s:
+            host.receive(message)
+        else:
+            host.step((message,))
 
     def block(self, number: int, *, in_flight: bool) -> None:
         """Cut the link, on behalf of fault ``number``. ``in_flight``: what is on its way is lost
