@@ -24,7 +24,10 @@ READABLE = 200
 """So long may the story of a failure be (`SimulationResult.told`). What is longer is worth a look
 for another story that fails in the same way."""
 LONG = 1000
-"""Longer ones are looked for others first."""
+"""Longer ones are looked for others first: once for a short one, then for one that is not so
+long."""
+SHORT = 300
+"""So long may a short one be: less is taken from it quickly."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +73,7 @@ def shrink(
     result: SimulationResult,
     check_of: Callable[[SimulationResult], str | None],
     *,
-    budget_events: int = 2_000_000,
+    budget_events: int = 3_000_000,
 ) -> Case:
     """The smallest case found that fails by the same check as ``result``; about ``budget_events``
     events are spent on the search (100,000 take a second or less). ``check_of``: the name of the
@@ -99,16 +102,22 @@ def shrink(
         return False
 
     whole = budget_events
-    if events > LONG:
+    if events > LONG and not improve(_others(best, protocol, plain=True), SHORT, whole * 2 // 5):
         # Whatever is tried with so long a story is long too: any short one is a better begin.
-        improve(_others(best, protocol), LONG, whole // 3)
+        improve(_others(best, protocol), LONG, whole // 5)
     # Less may take a little longer to fail; once nothing can be taken away, other seeds may have
     # the luck to fail sooner, and then perhaps with less.
     while improve(_smaller(best, knobs), 1.02 * events, whole) or (
         events > READABLE // 2
         and (
             improve(_luckier(best, knobs), 0.9 * events, whole)
-            or (events > READABLE and improve(_others(best, protocol), 0.8 * events, whole))
+            or (
+                events > READABLE
+                and (
+                    improve(_others(best, protocol), 0.8 * events, whole // 4)
+                    or improve(_others(best, protocol, plain=True), min(SHORT, 0.9 * events), whole)
+                )
+            )
         )
     ):
         pass
@@ -130,21 +139,30 @@ def _luckier(case: Case, knobs: Knobs) -> Iterator[Case]:
             yield replace(lucky, setup=replace(case.setup, parameters=parameters))
 
 
-def _others(case: Case, protocol: Protocol) -> Iterator[Case]:
-    """Short runs of other seeds, with faults and knobs of their own."""
+def _others(case: Case, protocol: Protocol, *, plain: bool = False) -> Iterator[Case]:
+    """Short runs of other seeds, with faults and knobs of their own. ``plain``: half of them with
+    three nodes, half of them with few clients on a plain network."""
     replace = msgspec.structs.replace
-    nodes = node_ids(case.nodes)
-    for luck in range(1, 400):
+    for luck in range(1, 3000 if plain else 400):
         seed = case.seed + luck * 1_000_033
         draw = random.Random(f"{seed}/shrink")
         duration_s = (0.5, 1.0, 2.0, 4.0)[int(draw.random() * 4)]
         setup = draw_setup(protocol, seed)
-        habits = replace(setup.habits, clients=min(3, setup.habits.clients), keys=1)
+        clients = min(3, setup.habits.clients)
+        nodes = case.nodes
+        if plain:
+            if luck % 2:
+                nodes = min(3, nodes)
+            if luck % 4 < 2:
+                clients = 1 + luck % 3
+                setup = replace(setup, quality=Quality(), manners=Manners(), timing=Timing())
+        habits = replace(setup.habits, clients=clients, keys=1)
         patience_s = setup.parameters.get("election_timeout_max_s", 1.0)
-        tape = draw_tape(draw, nodes, protocol.replica, duration_s, patience_s)
+        tape = draw_tape(draw, node_ids(nodes), protocol.replica, duration_s, patience_s)
         yield replace(
             case,
             seed=seed,
+            nodes=nodes,
             duration_s=duration_s,
             setup=replace(setup, habits=habits, round_trip=False),
             tape=tape,
@@ -210,6 +228,11 @@ def _smaller(case: Case, knobs: Knobs) -> Iterator[Case]:
         if f"n{case.nodes}" not in used:
             yield replace(case, nodes=case.nodes - 1)
         yield replace(case, nodes=case.nodes - 1, tape=_without(case.tape, f"n{case.nodes}"))
+    for node in node_ids(case.nodes):
+        # Who is not needed, and cannot go, is at least silent.
+        silence = Fault(at_s=0.0, kind="crash", for_s=case.duration_s, args={"nodes": [node]})
+        if silence.args not in [fault.args for fault in case.tape[:2]]:
+            yield replace(case, tape=[silence, *_without(case.tape, node)])
     if habits.think_s < 1.0:
         yield _with_habits(case, think_s=habits.think_s * 3)
     setup = case.setup

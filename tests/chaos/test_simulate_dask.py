@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,10 @@ def test_the_same_seed_by_seed(tmp_path: Path) -> None:
         import msgspec
         from distributed import Client
 
-        while not file.exists():
+        # It is there before it is written to its end.
+        while not (file.exists() and file.read_bytes().rstrip().endswith(b"}")):
             assert scheduler.poll() is None
+            time.sleep(0.05)
         address = msgspec.json.decode(file.read_bytes())["address"]
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
