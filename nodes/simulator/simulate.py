@@ -7,7 +7,8 @@ The run has three phases.
    checked.
 2. *Core.* Everything is healed, but only a core of the fewest nodes that must be enough stays up (a
    majority; any one node, if the protocol serves alone). Each of its nodes must complete an
-   operation.
+   operation. Where keys are placed on few nodes, and some of the core still copy theirs, all nodes
+   are up first, until the core is ready.
 3. *Whole.* The others come back. Every node must complete a read of every key, and replicas of an
    eventual protocol must come to hold equal states, with nothing lost that was acknowledged.
 
@@ -31,6 +32,7 @@ from nodes.simulator.host import Timing
 from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE, knobs_of
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
+from nodes.simulator.placed import unready_range
 from nodes.simulator.story import Story
 from nodes.simulator.tape import draw_tape
 from nodes.simulator.timeline import Timeline
@@ -341,6 +343,8 @@ class _Run:
             return
         self._heal()
         core = self._choose_core()
+        if not self._ready_for(core):
+            return
         self._phase("core", core)
         if not self._detect(core):
             return
@@ -415,6 +419,21 @@ class _Run:
             core.append(rest.pop(int(draw() * len(rest))))
         return sorted(core, key=nodes.index)
 
+    def _ready_for(self, core: list[str]) -> bool:
+        """With all nodes up, the core must come to hold what it is to serve (see
+        `unready_range`)."""
+        cluster = self.cluster
+        if unready_range(cluster, core) is None:
+            return True
+        self._phase("copying", list(cluster.nodes))
+        end_s = cluster.now + CORE_BOUND_S
+        while (unready := unready_range(cluster, core)) is not None:
+            if cluster.now >= end_s:
+                self._alarm("liveness", f"{CORE_BOUND_S:g} s after the heal, {unready}")
+                return False
+            cluster.run(0.1)
+        return True
+
     def _parameter(self, name: str) -> Any:
         """A knob of the protocol; None if it has none of that name."""
         host = self.cluster.hosts[self.cluster.nodes[0]]
@@ -457,11 +476,11 @@ class _Run:
         self.cluster.timeline.tell("", "phase", f"PHASE {name}: {' '.join(up)}")
         self._begin_wait()
         for node, host in self.cluster.hosts.items():
-            if node in up:
-                host.retired = False
-                host.start()
+            host.retired = node not in up
+            if host.retired:
+                host.crash(why=f"for the {name} phase")
             else:
-                host.crash(why="for the core phase")
+                host.start()
 
     def _core_operations(self, nodes: list[str]) -> list[tuple[str, Operation]]:
         """Writes, or in some seeds reads only: a new leader must not need a write to be ready."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,10 +13,11 @@ from bench.checkers.linearizability import check_linearizable
 from bench.history import OperationRecord
 from nodes.recovery import PlacedReplica
 from nodes.registry import get
+from nodes.simulator.bugs.recovery import PARAMETERS as EAGER
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.load import Clients, RandomClients
-from nodes.simulator.simulate import draw_setup
+from nodes.simulator.simulate import draw_setup, simulate
 from nodes.simulator.tape import draw_tape
 
 PARAMETERS = {
@@ -104,3 +106,26 @@ def test_gossip_restores_the_factor_and_converges(seed: int, name: str) -> None:
     assert_restored(cluster, gone)
     assert cluster.converged()
     assert any(host.replica is not None and host.replica.state() for host in cluster.hosts.values())
+
+
+@pytest.mark.parametrize("seed", [21, 71, 296])
+def test_a_core_is_not_asked_to_serve_what_it_still_copies(seed: int) -> None:
+    # In these seeds the faults end while the newest member of a range copies it, and another
+    # member, which is ready, is not in the core.
+    result = simulate("quorum", seed, parameters=EAGER, trace=True)
+    assert result.alarms == []
+    assert any("PHASE copying" in line for line in result.transcript)
+
+
+def test_a_range_that_never_becomes_ready_is_an_alarm() -> None:
+    class NeverReady(get("quorum").replica):  # type: ignore[misc]
+        def on_range_page(self, src: str, msg: Any) -> None:
+            pass
+
+    lame = msgspec.structs.replace(get("quorum"), replica=NeverReady)
+    alarms = [
+        alarm
+        for seed in range(1, 9)
+        for alarm in simulate(lame, seed, parameters=EAGER, nodes=5, duration_s=5.0).alarms
+    ]
+    assert any(a.check == "liveness" and "is served by" in a.message for a in alarms), alarms

@@ -1,0 +1,39 @@
+"""Whether nodes that are to serve alone hold what they need, where keys are placed on few nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nodes.placement import Placement, Placements
+from nodes.recovery import PlacedReplica
+from nodes.simulator.cluster import Cluster
+
+
+def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
+    """A range of which ``nodes`` have no majority of members that are ready, in words; None if
+    there is none, or if every node holds every key.
+
+    A member that still copies its range counts as one that is lost: with it, a protocol needs not
+    survive what it survives without. A node that is down says nothing, so it is not ready."""
+    known: dict[str, Placements] = {}
+    for node, host in cluster.hosts.items():
+        if isinstance(host.replica, PlacedReplica):
+            if host.replica.recovery is None:
+                return None
+            known[node] = host.replica.recovery.placements
+    if not known:
+        return None
+    ranges = next(iter(known.values())).ranges
+    for number in range(ranges):
+        newest: Placement = max(
+            (placements.current[number] for placements in known.values()),
+            key=lambda placement: placement.number,
+        )
+        ready = [
+            node
+            for node, joined in newest.members
+            if node in nodes and node in known and known[node].ready[number] == joined
+        ]
+        if 2 * len(ready) <= len(newest.members):
+            return f"{newest} is served by {' '.join(ready) or 'nobody'} of {' '.join(nodes)}"
+    return None
