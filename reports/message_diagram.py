@@ -25,6 +25,9 @@ MOST_ARROWS = 600
 """Of a longer story only the end is drawn: that is where it fails."""
 
 _TOP, _LEFT, _COLUMN, _LANE = 46, 86, 196, 18
+_LEAST_COLUMN, _WIDTH = 64, 1240
+"""Clients stand closer together, down to this, where the page would be wider than that."""
+_LETTER, _ROW = 6.1, 10
 _LEAST_GAP, _MOST_GAP = 12.0, 44.0
 
 _STYLE = """
@@ -44,8 +47,8 @@ svg { display: block; font: 10px ui-monospace, monospace; }
 .lost { stroke: #b3261e; stroke-dasharray: 4 3; }
 .open { stroke-dasharray: 1 3; }
 .cross { stroke: #b3261e; stroke-width: 2; }
-.label { fill: #1c2126; paint-order: stroke; stroke: #fff; stroke-width: 3px; }
-.mark { fill: #4b2a86; font-style: italic; paint-order: stroke; stroke: #fff; stroke-width: 3px; }
+.ground { fill: #fff; fill-opacity: .85; }
+.label { fill: #1c2126; } .mark { fill: #4b2a86; font-style: italic; }
 .dot { fill: #4b2a86; }
 .down { fill: #b3261e; fill-opacity: .55; } .paused { fill: #c98a00; fill-opacity: .55; }
 .fault { fill: #e8a33d; fill-opacity: .65; } .number { text-anchor: middle; font-weight: 700; }
@@ -126,19 +129,33 @@ class _Drawing:
             times.update(t for t in (arrow.sent_s, arrow.arrived_s) if t is not None)
         self._times = sorted(times)
         self._ys: dict[float, float] = {}
+        marks = [moment for moment in self._moments if moment.what == "mark"]
+        across = [moment for moment in self._moments if moment.what in ("phase", "alarm")]
+        stacked = list(_stacked([(moment, (moment.who, moment.at_s)) for moment in marks]))
+        lines = list(_stacked([(moment, moment.at_s) for moment in across]))
+        # What is written below a moment takes room of its own.
+        rows: dict[float, int] = {}
+        for moment, row in stacked + lines:
+            rows[moment.at_s] = max(rows.get(moment.at_s, 0), row + 1)
         y = float(_TOP + 14)
         for before_s, now_s in pairwise([self._times[0], *self._times]):
             gap = _LEAST_GAP + 60 * (now_s - before_s) ** 0.5
             y += min(_MOST_GAP, gap) if now_s > before_s else 0.0
+            y += _ROW * rows.get(before_s, 0) if now_s > before_s else 0.0
             self._ys[now_s] = y
-        self._bottom = y + 18
+        self._bottom = y + 18 + _ROW * rows.get(self._times[-1], 0)
         bars = list(self._faults())
         clients = {_lifeline(arrow.src) for arrow in self._arrows}
         clients |= {_lifeline(arrow.dst) for arrow in self._arrows}
-        columns = [*sorted(clients - set(self._nodes), key=_natural), *self._nodes]
-        first = _LEFT + len(bars) * _LANE + _COLUMN / 2
-        self._xs = {name: first + i * _COLUMN for i, name in enumerate(columns)}
-        width = first + (len(columns) - 0.4) * _COLUMN
+        x = float(_LEFT + len(bars) * _LANE + _COLUMN / 2)
+        left = _WIDTH - x - (len(self._nodes) - 0.4) * _COLUMN
+        others = sorted(clients - set(self._nodes), key=_natural)
+        room = min(_COLUMN, max(_LEAST_COLUMN, left / max(1, len(others))))
+        self._xs: dict[str, float] = {}
+        for name in (*others, *self._nodes):
+            self._xs[name] = x
+            x += room if name in others else _COLUMN
+        width = x - 0.4 * _COLUMN
         height = self._bottom + 40
         size = {"width": f"{width:.0f}", "height": f"{height:.0f}"}
         self.svg = ET.Element("svg", {**size, "role": "img", "xmlns": "http://www.w3.org/2000/svg"})
@@ -152,14 +169,15 @@ class _Drawing:
             self._text(x, _TOP - 12, name, "head")
         for node in self._nodes:
             self._states(node)
-        across = [moment for moment in self._moments if moment.what in ("phase", "alarm")]
-        for moment, row in _stacked([(moment, moment.at_s) for moment in across]):
+        # All labels come last, so that no line runs over one.
+        self._labels = ET.Element("g")
+        for moment, row in lines:
             self._across(self._ys[moment.at_s], row, moment.text, moment.what)
         for arrow in self._arrows:
             self._message(arrow)
-        marks = [moment for moment in self._moments if moment.what == "mark"]
-        for moment, row in _stacked([(moment, (moment.who, moment.at_s)) for moment in marks]):
+        for moment, row in stacked:
             self._mark(moment.who, moment.at_s, row, moment.text.split(" MARK ", 1)[-1])
+        self.svg.append(self._labels)
 
     # --- parts ---
 
@@ -225,9 +243,8 @@ class _Drawing:
             x2, y2 = x1 + (x2 - x1) * part, y1 + (y2 - y1) * part
         group = ET.SubElement(self.svg, "g")
         fate = "arrived at a node that is down" if unheard else arrow.fate
-        ET.SubElement(group, "title").text = _clean(
-            f"{arrow.src} -> {arrow.dst} at {arrow.sent_s:.6f} s, {fate}: {arrow.text}"
-        )
+        told = f"{arrow.src} -> {arrow.dst} at {arrow.sent_s:.6f} s, {fate}: {arrow.text}"
+        ET.SubElement(group, "title").text = _clean(told)
         if arrow.fate in ("lost", "cut") or unheard:
             self._line(x1, y1, x2, y2, "lost", group)
             self._line(x2 - 4, y2 - 4, x2 + 4, y2 + 4, "cross", group)
@@ -237,14 +254,14 @@ class _Drawing:
             self._line(x1, y1, x2, y2, style, group).set("marker-end", f"url(#{kind})")
         anchor, shift = ("end", -9) if x2 > x1 else ("start", 9)
         label = arrow.label if len(arrow.label) <= 24 else arrow.label[:23] + "…"
-        self._text(x2 + shift, y2 - 3, label, "label", group).set("text-anchor", anchor)
+        self._label(x2 + shift, y2 - 3, label, "label", anchor, told)
 
     def _mark(self, node: str, at_s: float, row: int, text: str) -> None:
         x, y = self._xs[node], self._ys[at_s]
         size = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3", "class": "dot"}
         dot = ET.SubElement(self.svg, "circle", size)
         ET.SubElement(dot, "title").text = _clean(text)
-        self._text(x + 7, y + 9 + row * 10, text.split(" ")[0], "mark")
+        self._label(x + 7, y + 9 + row * _ROW, text.split(" ")[0], "mark", "start", text)
 
     def _across(self, y: float, row: int, text: str, what: str) -> None:
         style = "alarm-line" if what == "alarm" else "phase"
@@ -293,6 +310,17 @@ class _Drawing:
         attributes = {name: f"{value:.1f}" for name, value in size.items()}
         bar = ET.SubElement(self.svg, "rect", {**attributes, "class": style})
         ET.SubElement(bar, "title").text = _clean(text)
+
+    def _label(self, x: float, y: float, text: str, style: str, anchor: str, told: str) -> None:
+        """A text on white ground, before which lines end; ``told``: all of what it stands for."""
+        group = ET.SubElement(self._labels, "g")
+        ET.SubElement(group, "title").text = _clean(told)
+        width = _LETTER * len(text)
+        left = x - width if anchor == "end" else x
+        size = {"x": left, "y": y - 7.5, "width": width, "height": 9.5}
+        ground = {name: f"{value:.1f}" for name, value in size.items()}
+        ET.SubElement(group, "rect", {**ground, "class": "ground"})
+        self._text(x, y, text, style, group).set("text-anchor", anchor)
 
     def _text(
         self, x: float, y: float, text: str, style: str, parent: ET.Element | None = None
