@@ -767,7 +767,7 @@ def test_a_node_stops_with_a_line_when_its_disk_fails(live: Live, fault: Fault, 
     assert asker.ask("write", "lost", wait_s=0.5) is None
     wait_for(lambda: live.cluster.processes.ended().get("n1") == 3, "exit code 3")
     live.cluster.check()
-    assert line in live.cluster._last_words("n1")
+    assert line in live.cluster.last_words("n1")
     assert live.events("n1")[-1] == "exited"
     fault.undo(live.cluster, resolved)
     live.wait_ready()
@@ -824,7 +824,7 @@ def test_a_flipped_bit_keeps_a_node_from_starting_until_it_is_mended(live: Live)
     fault = BitFlip(nodes=("n1",))
     resolved = live.begin(fault)
     wait_for(lambda: live.cluster.processes.ended().get("n1") == 3, "exit code 3")
-    assert "damaged" in live.cluster._last_words("n1")
+    assert "damaged" in live.cluster.last_words("n1")
     live.cluster.check()
     fault.undo(live.cluster, resolved)
     live.wait_ready()
