@@ -47,6 +47,10 @@ lock: setup ## Pin the requirements anew, as far as pyproject.toml asks (UPGRADE
 		-c requirements/runtime.txt -o requirements/dev.txt
 	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra embedded \
 		-c requirements/dev.txt -o requirements/embedded.txt
+	$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra containers \
+		-c requirements/dev.txt -o requirements/containers.txt
+	echo hatchling | $(LOCK) $(if $(UPGRADE),--upgrade) - \
+		-c requirements/dev.txt -o requirements/build.txt
 	echo uv | $(LOCK) $(if $(UPGRADE),--upgrade) - \
 		-c requirements/dev.txt -o requirements/uv.txt
 

@@ -20,7 +20,8 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node
     -> the proxy in front of the broker through which client group ``group`` publishes requests to
     that node, so that a fault can hit the requests of one node. ``username`` and ``password``: None
-    where the broker takes anybody (loopback only). ``mqtt_version``: 5, or 4 (MQTT 3.1.1) where the
+    where the broker takes anybody (loopback only). ``tls_ca``: the certificate of the authority
+    that signed the broker's; None: no TLS. ``mqtt_version``: 5, or 4 (MQTT 3.1.1) where the
     broker knows no more.
     """
 
@@ -33,6 +34,7 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     request_links: dict[str, Address]
     username: str | None = None
     password: str | None = None
+    tls_ca: str | None = None
     mqtt_version: int = 5
 
 

@@ -28,6 +28,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from bench.cluster_file import Address, ClusterFile
 from nodes.codec import BadFrame, replies_codec, requests_codec
 from nodes.effects import Reply, Request
+from nodes.tls import broker_tls
 from nodes.topics import Topics
 
 RETRY_S = 0.05
@@ -72,6 +73,8 @@ class _Connection:
         self.paho.connect_timeout = CONNECT_TIMEOUT_S
         if cluster.username is not None:
             self.paho.username_pw_set(cluster.username, cluster.password)
+        if (tls := broker_tls(cluster.tls_ca)) is not None:
+            self.paho.tls_set_context(tls)
         self.paho.on_socket_open = lambda client, data, sock: self._opened(sock)
         self.paho.on_socket_close = lambda client, data, sock: self._closed(sock)
         self.paho.on_connect = lambda client, data, flags, reason, props: self._connected(reason)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from nodes.links import Link
 from nodes.runtime.injected import Injected
 
-Link: TypeAlias = tuple[str, str]
 TargetName: TypeAlias = Literal["sim", "local", "compose"]
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from chaos.fault import Fault, FaultContext, Link, Resolved, TargetName, one, sides
+from chaos.fault import Fault, FaultContext, Resolved, TargetName, one, sides
+from nodes.links import Link
 
 _LINKS = "use all, directed links such as [n1->n2, n2->n1], or groups such as [[n1], [n2, n3]]"
 

@@ -20,7 +20,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
 
 import msgspec
 
@@ -33,9 +32,7 @@ from chaos.toxiproxy import (
     ToxiproxyError,
     ToxiproxyWedged,
 )
-
-Link: TypeAlias = tuple[str, str]
-
+from nodes.links import Link, link_names
 
 SETTLE_S = 0.05
 """How long a proxy is left alone after a heal. The heal closes connections; a change that meets one
@@ -202,7 +199,9 @@ class LinkFaults:
 class Links(LinkFaults):
     """The links of a live cluster, each through a Toxiproxy proxy of its own.
 
-    ``ports``: one for each of `count` links, in order, all on 127.0.0.1. Faults never use
+    ``ports``: one for each of `count` links, in order. ``upstream``: the broker as Toxiproxy
+    reaches it. ``host``: where nodes and clients reach Toxiproxy; ``listen``: the address that it
+    listens on. Faults never use
     ``/reset``, which can deadlock the server, and disable a proxy only to close its connections,
     which a partition does not do.
     """
@@ -210,10 +209,13 @@ class Links(LinkFaults):
     def __init__(
         self,
         toxiproxy: Toxiproxy,
-        broker: Address,
+        upstream: Address,
         nodes: Sequence[str],
         groups: Sequence[str],
         ports: Sequence[int],
+        *,
+        host: str = "127.0.0.1",
+        listen: str = "127.0.0.1",
     ) -> None:
         names = link_names(nodes, groups)
         if len(ports) < len(names):
@@ -226,12 +228,12 @@ class Links(LinkFaults):
         self._toxiproxy = toxiproxy
         self._proxies = {
             link: Proxy(
-                name=name, listen=f"127.0.0.1:{port}", upstream=f"{broker.host}:{broker.port}"
+                name=name, listen=f"{listen}:{port}", upstream=f"{upstream.host}:{upstream.port}"
             )
             for (link, name), port in zip(names.items(), ports, strict=False)
         }
         self._addresses = {
-            link: Address("127.0.0.1", port) for link, port in zip(names, ports, strict=False)
+            link: Address(host, port) for link, port in zip(names, ports, strict=False)
         }
         # What the server is known to have; a link whose last call failed is not in it.
         self._applied: dict[Link, LinkState] = {}
@@ -367,15 +369,3 @@ class Links(LinkFaults):
             self._toxiproxy.remove_toxic(proxy, "reset")
             self._healed_at[proxy] = time.monotonic()  # it closes connections
             time.sleep(SETTLE_S)
-
-
-def link_names(nodes: Sequence[str], groups: Sequence[str]) -> dict[Link, str]:
-    """Every directed link of a cluster, and the name of its proxy."""
-    if set(nodes) & set(groups):
-        raise ValueError(f"a client group is named like a node: {sorted(set(nodes) & set(groups))}")
-    names = {(src, dst): f"link_{src}_{dst}" for src in nodes for dst in nodes if src != dst}
-    for group in groups:
-        for node in nodes:
-            names[(group, node)] = f"req_{group}_{node}"
-            names[(node, group)] = f"rep_{group}_{node}"
-    return names

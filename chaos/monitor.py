@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bench.cluster_file import ClusterFile
 from bench.run_folder import NodeRecord
 from nodes.runtime.injected import Injected
+from nodes.tls import broker_tls
 from nodes.topics import Topics
 
 STALE_S = 2.0
@@ -65,6 +66,8 @@ class Monitor:
         )
         if cluster.username is not None:
             self._client.username_pw_set(cluster.username, cluster.password)
+        if (tls := broker_tls(cluster.tls_ca)) is not None:
+            self._client.tls_set_context(tls)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message

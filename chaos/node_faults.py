@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from chaos.fault import Fault, FaultContext, Link, Resolved, TargetName
+from chaos.fault import Fault, FaultContext, Resolved, TargetName
 from chaos.link_faults import OnLinks
 from chaos.process_faults import Milliseconds, OnNodes, each
+from nodes.links import Link
 from nodes.runtime.injected import (
     ClockError,
     Corruption,

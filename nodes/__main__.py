@@ -38,6 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BadSettings as error:
         print(f"capbench node: {error}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
+    return run(settings)
+
+
+def run(settings: NodeSettings) -> int:
+    """Run the node that ``settings`` describe, until it is told to stop. Returns the exit code."""
     _configure_log(settings.node)
     # A full collection of a large heap stops the node for longer than a heartbeat; replicas make
     # few cycles, so it may be rare.

@@ -23,10 +23,11 @@ from bench.run_folder import LoadSummary, NodeRecord, write_json
 from bench.workload import PlannedOperation, plan
 from chaos import final_reads
 from chaos.fault import FaultContext
-from chaos.links import Link, LinkFaults
+from chaos.links import LinkFaults
 from chaos.nemesis import FaultPlayer
 from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
 from nodes.effects import Reply, Request
+from nodes.links import Link
 from nodes.runtime.injected import (
     ClockError,
     CrashAt,

@@ -41,6 +41,7 @@ from nodes.runtime.durable_log import DurableLog
 from nodes.runtime.injected import Injected, Injector, LiveEnv
 from nodes.runtime.mqtt import Connection, Incoming, is_topic, response_properties
 from nodes.runtime.settings import NodeSettings
+from nodes.tls import broker_tls
 from nodes.topics import Topics
 
 log = structlog.get_logger()
@@ -102,6 +103,8 @@ class Driver:
         self._untold: deque[bytes] = deque(maxlen=_MAX_UNTOLD)
         self._boot = f"{settings.node}.{time.time_ns():x}"
         self._anonymous = 0
+        self._shown_ready = True  # by whoever ran before; not true any more, and so taken back
+        self._show_ready(False)
 
         self._messages: Codec[Any] = Codec(replica_type.MESSAGES or (Request,))
         self._requests = requests_codec()
@@ -122,6 +125,7 @@ class Driver:
         login: dict[str, Any] = {
             "username": settings.username,
             "password": settings.password,
+            "tls_context": broker_tls(settings.tls_ca),
             "mqtt_version": settings.mqtt_version,
         }
 
@@ -507,8 +511,19 @@ class Driver:
     async def _tell_status(self) -> None:
         await self._control.up.wait()
         while True:
-            self._tell("status", probe=self.replica.probe(), counters=self._all_counters())
+            probe = self.replica.probe()
+            self._tell("status", probe=probe, counters=self._all_counters())
+            self._show_ready(bool(probe["ready"]))
             await asyncio.sleep(self.settings.status_every_s)
+
+    def _show_ready(self, ready: bool) -> None:
+        if self.settings.ready_file is not None and ready != self._shown_ready:
+            self._shown_ready = ready
+            path = Path(self.settings.ready_file)
+            if ready:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
 
     def _mark(self, name: str, details: dict[str, Any]) -> None:
         log.info(name, **details)

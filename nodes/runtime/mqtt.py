@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -77,6 +78,7 @@ class Connection:
         keepalive_s: int = 0,
         username: str | None = None,
         password: str | None = None,
+        tls_context: ssl.SSLContext | None = None,
         mqtt_version: int = 5,
     ) -> None:
         self.name = name
@@ -93,6 +95,7 @@ class Connection:
         self._topics = tuple(topics)
         self._keepalive_s = keepalive_s
         self._username, self._password = username, password
+        self._tls_context = tls_context
         self._version = aiomqtt.ProtocolVersion(mqtt_version)
         self._paho: paho.Client | None = None
         self._queue_type = _sink(on_message) if on_message else None
@@ -133,6 +136,7 @@ class Connection:
             queue_type=self._queue_type,
             username=self._username,
             password=self._password,
+            tls_context=self._tls_context,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         try:

@@ -23,6 +23,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ``links``: peer -> where to connect for the directed link to it (a proxy in front of the
     broker). ``reply_links``: client group -> where to connect for the replies to that group.
     ``injected``: what it does wrong on purpose from the start, by number.
+    ``tls_ca``: the certificate of the authority that signed the broker's; None: no TLS.
+    ``ready_file``: is there as long as the node expects to serve, for a container's health check.
     ``status_every_s``: seconds between two status messages. ``mqtt_version``: 5, or 4 (MQTT 3.1.1)
     where the broker knows no more.
     """
@@ -38,6 +40,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     reply_links: dict[str, Endpoint] = {}
     username: str | None = None
     password: str | None = None
+    tls_ca: str | None = None
+    ready_file: str | None = None
     status_every_s: float = 0.2
     mqtt_version: int = 5
     injected: dict[str, Injected] = {}
