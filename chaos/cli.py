@@ -58,7 +58,12 @@ Nodes = Annotated[
     int | None, typer.Option(help="Number of nodes, instead of the experiment's.", min=1)
 ]
 Target = Annotated[
-    str, typer.Option(help="local: processes on this machine; sim: simulated, in virtual time.")
+    str,
+    typer.Option(
+        help="local: processes on this machine; sim: simulated, in virtual time; compose: the "
+        "containers of `docker compose up`.",
+        envvar="CAPBENCH_TARGET",
+    ),
 ]
 Repeat = Annotated[
     int, typer.Option(help="Runs of each, with seeds that count up: gives intervals.", min=1)

@@ -13,6 +13,9 @@ from nodes.links import Link
 from nodes.runtime.injected import Injected
 
 TargetName: TypeAlias = Literal["sim", "local", "compose"]
+LIVE: frozenset[TargetName] = frozenset({"local", "compose"})
+"""The targets with real nodes."""
+EVERYWHERE: frozenset[TargetName] = LIVE | {"sim"}
 
 
 class LinkControl(Protocol):
@@ -65,6 +68,14 @@ class FaultContext:
 
     def resume(self, node: str) -> None:
         """Let it go on (SIGCONT). Nothing happens if it is gone, or was not paused."""
+        raise NotImplementedError
+
+    def unplug(self, node: str) -> None:
+        """Take the node off its network: its connections are silent, not closed."""
+        raise NotImplementedError
+
+    def plug(self, node: str) -> None:
+        """Put it on its network again."""
         raise NotImplementedError
 
     def inject(self, node: str, number: int, injected: Injected) -> None:
@@ -128,7 +139,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fault: str
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local"})
+    TARGETS: ClassVar[frozenset[TargetName]] = LIVE
 
     @classmethod
     def summary(cls) -> str:

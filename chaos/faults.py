@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 from pydantic import BeforeValidator, Field
 
 from chaos.fault import (
+    EVERYWHERE,
     Fault,
     FaultContext,
     Resolved,
@@ -55,7 +56,13 @@ from chaos.node_faults import (
     SlowDisk,
     TornWrite,
 )
-from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingRestart
+from chaos.process_faults import (
+    BrokerPause,
+    BrokerRestart,
+    NetworkDisconnect,
+    Pause,
+    RollingRestart,
+)
 
 # --- partition ---------------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ class Partition(Fault):
     ``mute`` and ``deaf``: a node, ``leader``, or by seed if it is not given."""
 
     fault: Literal["partition"] = "partition"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     groups: Annotated[Shape | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
     node: str | None = None
 
@@ -211,7 +218,7 @@ class Crash(Fault):
     no ``for``, and the fault lasts as long as the load."""
 
     fault: Literal["crash"] = "crash"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     nodes: Annotated[
         Literal["leader", "random", "majority", "all"] | tuple[str, ...],
         BeforeValidator(_crashed),
@@ -276,6 +283,7 @@ AnyFault = Annotated[
     | Jitter
     | Latency
     | Loss
+    | NetworkDisconnect
     | NoSpace
     | Partition
     | Pause

@@ -29,13 +29,15 @@ _GONE_S = 5.0
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds a cluster. ``started``: which process that is, since pids are used again.
-    ``data``: folders to remove when it is gone. ``recorded``: where its results are, if any."""
+    ``data``: folders to remove when it is gone. ``recorded``: where its results are, if any.
+    ``installation``: the containers that it took, by compose's name of the project."""
 
     pid: int
     started: str
     token: str
     data: list[str]
     recorded: str | None
+    installation: str | None = None
 
 
 def directory() -> Path:
@@ -52,7 +54,9 @@ def directory() -> Path:
 
 
 @contextlib.contextmanager
-def held(token: str, data: Sequence[Path], recorded: Path | None) -> Iterator[None]:
+def held(
+    token: str, data: Sequence[Path], recorded: Path | None, *, installation: str | None = None
+) -> Iterator[None]:
     """Within it, this process holds a cluster whose processes know ``token``."""
     holder = Holder(
         pid=os.getpid(),
@@ -60,6 +64,7 @@ def held(token: str, data: Sequence[Path], recorded: Path | None) -> Iterator[No
         token=token,
         data=[str(path) for path in data],
         recorded=None if recorded is None else str(recorded),
+        installation=installation,
     )
     note = directory() / f"{token}.json"
     partial = note.with_suffix(".partial")
@@ -121,6 +126,10 @@ def _clean(holder: Holder) -> str:
         done.append(f"ended {', '.join(ended)}")
     if removed:
         done.append(f"removed the data of {len(removed)} nodes")
+    if holder.installation is not None:
+        from chaos.targets.compose import restore_after
+
+        done.append(restore_after(holder.installation))
     what = "a cluster" if holder.recorded is None else f"the run {holder.recorded}"
     kept = "" if holder.recorded is None else "; what it had recorded is kept"
     return f"{what} was killed: {' and '.join(done) or 'nothing of it was left'}{kept}"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from chaos.fault import Fault, FaultContext, Resolved, TargetName, one, sides
+from chaos.fault import EVERYWHERE, Fault, FaultContext, Resolved, TargetName, one, sides
 from nodes.links import Link
 
 _LINKS = "use all, directed links such as [n1->n2, n2->n1], or groups such as [[n1], [n2, n3]]"
@@ -91,7 +91,7 @@ class Latency(OnLinks):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["latency"] = "latency"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
@@ -110,7 +110,7 @@ class Flapping(OnLinks):
     are cut. ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["flapping"] = "flapping"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     period_ms: Annotated[int, Field(strict=True, ge=200, le=60_000)]
     duty: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
@@ -150,7 +150,7 @@ class Jitter(OnLinks):
     given."""
 
     fault: Literal["jitter"] = "jitter"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     jitter_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     every_ms: Annotated[int, Field(strict=True, ge=100, le=60_000)] = 500
@@ -283,7 +283,7 @@ class SlowClose(OnLinks):
 
 
 class _OfClients(Fault):
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     node: str | None = None
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -370,7 +370,7 @@ class Wan(Fault):
     Clients stay next to the node that they ask."""
 
     fault: Literal["wan"] = "wan"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def latencies_ms(self, nodes: Sequence[str]) -> dict[Link, int]:
         """One way, of every link between different regions."""

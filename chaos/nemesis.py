@@ -68,6 +68,13 @@ class _Counted(FaultContext):
     def resume(self, node: str) -> None:
         self._end("pause", node, partial(self._context.resume, node))
 
+    def unplug(self, node: str) -> None:
+        self._on["unplug", node] += 1
+        self._context.unplug(node)
+
+    def plug(self, node: str) -> None:
+        self._end("unplug", node, partial(self._context.plug, node))
+
     def inject(self, node: str, number: int, injected: Injected) -> None:
         self._injected.add((node, number))
         self._context.inject(node, number, injected)
@@ -130,6 +137,8 @@ class _Counted(FaultContext):
                     self._context.restart(node)
             case "pause", node:
                 self._context.resume(node)
+            case "unplug", node:
+                self._context.plug(node)
 
     def _end(self, what: str, whom: str, end: Callable[[], None]) -> None:
         # The count falls only once it worked: what failed is tried again at the end.

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from chaos.fault import Fault, FaultContext, Resolved, TargetName
+from chaos.fault import EVERYWHERE, Fault, FaultContext, Resolved, TargetName
 from chaos.link_faults import OnLinks
 from chaos.process_faults import Milliseconds, OnNodes, each
 from nodes.links import Link
@@ -83,7 +83,7 @@ class Loss(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["message-loss"] = "message-loss"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Not sent."""
@@ -97,7 +97,7 @@ class Duplicate(_OfMessages):
     between nodes if neither is given."""
 
     fault: Literal["duplication"] = "duplication"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Sent twice."""
@@ -111,7 +111,7 @@ class Reorder(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["reordering"] = "reordering"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     delay_ms: Milliseconds = 50
 
     def of(self, dst: list[str], seed: int) -> Injected:
@@ -159,7 +159,7 @@ class BrokerDisconnect(_Injecting, OnNodes):
     a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["broker-disconnect"] = "broker-disconnect"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are disconnected."""
@@ -178,7 +178,7 @@ class Clock(_Injecting, OnNodes):
     (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["clock"] = "clock"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     offset_ms: Annotated[int, Field(strict=True, ge=-86_400_000, le=86_400_000)] = 0
     drift: Annotated[float, Field(ge=-0.5, le=1)] = 0.0
     jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
@@ -207,7 +207,7 @@ class SlowDisk(_Injecting, OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["slow-fsync"] = "slow-fsync"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     delay_ms: Milliseconds
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
@@ -223,7 +223,7 @@ class FailingFsync(_Injecting, OnNodes):
     ``all``, or a list of nodes."""
 
     fault: Literal["fsync-error"] = "fsync-error"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them fail."""
@@ -237,7 +237,7 @@ class NoSpace(_Injecting, OnNodes):
     node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["full-disk"] = "full-disk"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are full."""
@@ -253,7 +253,7 @@ class CrashPointFault(_Injecting, OnNodes):
     leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["crash-point"] = "crash-point"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     point: CrashPoint
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from chaos.fault import Fault, FaultContext, Resolved, TargetName, one, unknown_nodes
+from chaos.fault import EVERYWHERE, Fault, FaultContext, Resolved, TargetName, one, unknown_nodes
 
 Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
 _CHOICES = ("leader", "random", "majority", "all")
@@ -65,7 +65,7 @@ class Pause(OnNodes):
     a list of nodes."""
 
     fault: Literal["pause"] = "pause"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
         """Stop them."""
@@ -77,6 +77,27 @@ class Pause(OnNodes):
         each(resolved.nodes, context.resume)
 
 
+class NetworkDisconnect(OnNodes):
+    """Take the network away from nodes (containers): nothing passes, and nobody is told.
+
+    Beside Toxiproxy: also the node's own connections to the broker, and with them its requests and
+    replies, are silent without being closed. ``nodes``: ``leader`` (without a leader, a node by
+    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["network-disconnect"] = "network-disconnect"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"compose"})
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Take it away."""
+        for node in resolved.nodes:
+            context.unplug(node)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Give it back."""
+        for node in resolved.nodes:
+            context.plug(node)
+
+
 class RollingRestart(OnNodes):
     """Crash nodes (SIGKILL) one after the other, each back before the next goes.
 
@@ -86,7 +107,7 @@ class RollingRestart(OnNodes):
     its time reaches."""
 
     fault: Literal["rolling-restart"] = "rolling-restart"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"local", "sim"})
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
     down_ms: Milliseconds = 500
     every_ms: Milliseconds = 2000
 

@@ -28,6 +28,7 @@ from chaos.targets import (
     Run,
     StoppedAtOnce,
     TargetFailed,
+    compose,
     local,
     refuse_unsupported,
     simulator,
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONDUCT: dict[TargetName, Callable[[Run], str | None]] = {
     "local": local.conduct,
     "sim": simulator.conduct,
+    "compose": compose.conduct,
 }
 """The targets that there are."""
 

@@ -119,9 +119,9 @@ def _node_id(environment: Mapping[str, str]) -> str:
 
 
 def _read(path: Path, kind: type[Any]) -> Any:
-    """None: it is not there. Raises BadSettings."""
+    """None: it is not there, or ``null``. Raises BadSettings."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_bytes(), type=kind | None)
     except FileNotFoundError:
         return None
     except OSError as error:

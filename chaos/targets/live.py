@@ -85,6 +85,7 @@ class LiveCluster(FaultContext):
         self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
         self._told: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
         self._paused: set[str] = set()
+        self._unplugged: set[str] = set()
         self._broker_away: set[str] = set()
         self._flipped: dict[str, int] = {}
         self._exited: set[str] = set()
@@ -235,10 +236,11 @@ class LiveCluster(FaultContext):
     def _tell_injected(self, node: str, but: int | None = None) -> None:
         """Tell a node what it is to do wrong, ``but`` that of one number, and what not any more.
 
-        A paused node hears nothing, nor does anybody while the broker is away: they are told when
-        they go on. Until then they do nothing that could be done wrong.
+        A paused node hears nothing, nor does one without its network, nor anybody while the broker
+        is away: they are told when they go on. Until then they do nothing that could be done wrong.
         """
-        if not self.running(node) or node in self._paused or self._broker_away:
+        deaf = self._paused | self._unplugged
+        if not self.running(node) or node in deaf or self._broker_away:
             return
         wanted = {n: each for n, each in self._injected[node].items() if n != but}
         told = self._told[node]

@@ -1,0 +1,234 @@
+"""The container engine: the containers of an installation that `docker compose up` started.
+
+A thin layer over the package ``docker``: containers by their names in docker-compose.yml, files in
+and out of them, and errors as one line. Every call asks the engine; nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+
+from chaos.targets import TargetFailed
+
+PART = "io.capbench.part"
+"""The label of the containers that an experiment may touch: ``node``, ``broker``, ``toxiproxy``."""
+PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+OWNER = 1000
+"""The user id that files get in a container: that of our image's user."""
+TIMEOUT_S = 30
+INSIDE = "inside"
+"""The network that all parts share."""
+
+
+class EngineFailed(TargetFailed):
+    """The engine is not there, or refused: one line."""
+
+
+def is_inside() -> bool:
+    """Whether this process runs in a container of the installation itself."""
+    return os.environ.get("CAPBENCH_INSIDE") == "1"
+
+
+class Engine:
+    """The containers of one installation. Every method raises EngineFailed."""
+
+    def __init__(self, project: str | None = None) -> None:
+        """``project``: compose's name of it; None: the one that is there, or that
+        CAPBENCH_PROJECT names."""
+        try:
+            import docker
+        except ImportError:
+            raise EngineFailed(
+                "the compose target needs the package docker: pip install capbench[containers]"
+            ) from None
+        self._errors = (docker.errors.DockerException, OSError)
+        with self._as_one_line("the container engine does not answer"):
+            self._client = docker.from_env(timeout=TIMEOUT_S)
+            self._client.ping()
+        self.project = project or os.environ.get("CAPBENCH_PROJECT") or self._find_project()
+        if "toxiproxy" not in self.services():
+            raise EngineFailed(
+                f"no installation {self.project} is up; start it with `docker compose up -d`"
+            )
+
+    def _find_project(self) -> str:
+        with self._as_one_line("looking for the installation"):
+            if is_inside():
+                own = self._client.containers.get(socket.gethostname())
+                return str(own.labels[PROJECT])
+            found = self._client.containers.list(all=True, filters={"label": PART})
+        projects = sorted({each.labels.get(PROJECT, "") for each in found} - {""})
+        if len(projects) == 1:
+            return str(projects[0])
+        if not projects:
+            raise EngineFailed("no installation is up; start one with `docker compose up -d`")
+        raise EngineFailed(
+            f"several installations are up: {', '.join(projects)}; say which with CAPBENCH_PROJECT"
+        )
+
+    @contextmanager
+    def _as_one_line(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            reason = getattr(error, "explanation", None) or str(error) or type(error).__name__
+            raise EngineFailed(f"{what}: {' '.join(str(reason).split())}") from None
+
+    def close(self) -> None:
+        """Close the connection to the engine."""
+        self._client.close()
+
+    # --- what there is ---
+
+    def services(self) -> dict[str, str]:
+        """Each part's name in docker-compose.yml, and its state: ``running``, ``paused``,
+        ``exited`` ..."""
+        with self._as_one_line("listing containers"):
+            listed = self._client.api.containers(
+                all=True, filters={"label": [f"{PROJECT}={self.project}", PART]}
+            )
+        return {each["Labels"][SERVICE]: each["State"] for each in listed}
+
+    def nodes(self) -> list[str]:
+        """The names of the nodes, in their order."""
+        names = [name for name in self.services() if name[:1] == "n" and name[1:].isdigit()]
+        return sorted(names, key=lambda name: int(name[1:]))
+
+    def state(self, name: str) -> dict[str, Any]:
+        """The engine's own record of a part's state."""
+        state: dict[str, Any] = self._get(name).attrs["State"]
+        return state
+
+    def image(self, name: str) -> str:
+        """The image that a part runs, and the begin of its digest."""
+        attrs = self._get(name).attrs
+        return f"{attrs['Config']['Image']} ({attrs['Image'].removeprefix('sha256:')[:12]})"
+
+    def address(self, name: str) -> str:
+        """Where a part is reached on the shared network, from this process."""
+        if is_inside():
+            return name
+        for network, settings in self._get(name).attrs["NetworkSettings"]["Networks"].items():
+            if network == self._network_name() and settings["IPAddress"]:
+                return str(settings["IPAddress"])
+        raise EngineFailed(f"{name} has no address on the network {self._network_name()}")
+
+    def published(self, name: str, port: int) -> tuple[str, int] | None:
+        """Where a part's port is published on this machine."""
+        ports = self._get(name).attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        return (ports[0]["HostIp"], int(ports[0]["HostPort"])) if ports else None
+
+    def last_line(self, name: str) -> str:
+        """The last line of a part's log."""
+        with self._as_one_line(f"the log of {name}"):
+            lines = self._get(name).logs(tail=1).decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "(empty)"
+
+    # --- what is done to it ---
+
+    def kill(self, name: str) -> None:
+        """SIGKILL. Nothing happens if it is not running."""
+        if self.state(name)["Running"]:
+            with self._as_one_line(f"killing {name}"):
+                container = self._get(name)
+                container.kill()
+                container.wait(timeout=TIMEOUT_S)
+
+    def start(self, name: str) -> None:
+        """Start it. Nothing happens if it runs."""
+        with self._as_one_line(f"starting {name}"):
+            self._get(name).start()
+
+    def pause(self, name: str) -> bool:
+        """Freeze it. False: it does not run."""
+        if self.state(name)["Status"] != "running":
+            return False
+        with self._as_one_line(f"pausing {name}"):
+            self._get(name).pause()
+        return True
+
+    def unpause(self, name: str) -> bool:
+        """Let it go on. False: it was not paused."""
+        if not self.state(name)["Paused"]:
+            return False
+        with self._as_one_line(f"unpausing {name}"):
+            self._get(name).unpause()
+        return True
+
+    def disconnect(self, name: str) -> None:
+        """Take it off the shared network. Nothing happens if it is off."""
+        if self._is_connected(name):
+            with self._as_one_line(f"disconnecting {name}"):
+                self._client.networks.get(self._network_name()).disconnect(self._get(name))
+
+    def connect(self, name: str) -> None:
+        """Put it on the shared network again. Nothing happens if it is on."""
+        if not self._is_connected(name):
+            with self._as_one_line(f"connecting {name}"):
+                network = self._client.networks.get(self._network_name())
+                network.connect(self._get(name), aliases=[name])
+
+    def all_of(self, names: Sequence[str], do: Callable[[str], object]) -> None:
+        """``do`` to several parts at once. All are tried; the first failure is raised."""
+        if names:
+            with ThreadPoolExecutor(len(names)) as threads:
+                for done in [threads.submit(do, name) for name in names]:
+                    done.result()
+
+    # --- files ---
+
+    def read(self, name: str, path: str) -> bytes | None:
+        """A file of a part, running or not; None: there is none."""
+        import docker
+
+        with self._as_one_line(f"reading {path} of {name}"):
+            try:
+                chunks, _ = self._get(name).get_archive(path)
+                packed = io.BytesIO(b"".join(chunks))
+            except docker.errors.NotFound:
+                return None
+            with tarfile.open(fileobj=packed) as archive:
+                member = archive.extractfile(archive.getmembers()[0])
+                return None if member is None else member.read()
+
+    def write(self, name: str, path: str, content: bytes) -> None:
+        """Replace a file of a part, running or not."""
+        where = PurePosixPath(path)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo(where.name)
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o600, OWNER, OWNER
+            archive.addfile(entry, io.BytesIO(content))
+        with self._as_one_line(f"writing {path} of {name}"):
+            self._get(name).put_archive(str(where.parent), packed.getvalue())
+
+    def setup_file(self, path: str) -> bytes | None:
+        """A file that the set-up left in a volume: ``runner/login.json``."""
+        return self.read("setup", f"/volumes/{path}")
+
+    # --- within ---
+
+    def _get(self, name: str) -> Any:
+        with self._as_one_line(f"looking for {name}"):
+            found = self._client.containers.list(
+                all=True,
+                filters={"label": [f"{PROJECT}={self.project}", f"{SERVICE}={name}"]},
+            )
+        found = [each for each in found if each.labels.get("com.docker.compose.oneoff") != "True"]
+        if not found:
+            raise EngineFailed(f"the installation {self.project} has no {name}")
+        return found[0]
+
+    def _network_name(self) -> str:
+        return f"{self.project}_{INSIDE}"
+
+    def _is_connected(self, name: str) -> bool:
+        return self._network_name() in self._get(name).attrs["NetworkSettings"]["Networks"]
