@@ -68,7 +68,7 @@ def set_up(at: Path, count: int, protocol: str, *, tls: bool) -> list[str]:
     seen_by = "--cafile /mosquitto/config/ca.pem --insecure" if tls else ""
     _write(
         broker / "health",
-        f"-u {health.username} -P {health.password} {seen_by}\n".encode(),
+        f"-h 127.0.0.1 -p {PORT} -u {health.username} -P {health.password} {seen_by}\n".encode(),
     )
     _write(at / "toxiproxy" / "proxies.json", proxies(nodes))
     done = [f"{len(nodes)} nodes, {len(link_names(nodes, (GROUP,)))} links, passwords, rules"]
