@@ -61,7 +61,7 @@ Target = Annotated[
     str,
     typer.Option(
         help="local: processes on this machine; sim: simulated, in virtual time; compose: the "
-        "containers of `docker compose up`.",
+        "containers of `docker compose up`; attached: a cluster found by addresses only.",
         envvar="CAPBENCH_TARGET",
     ),
 ]

@@ -12,10 +12,13 @@ from pydantic import BaseModel, ConfigDict
 from nodes.links import Link
 from nodes.runtime.injected import Injected
 
-TargetName: TypeAlias = Literal["sim", "local", "compose"]
+TargetName: TypeAlias = Literal["sim", "local", "compose", "attached"]
 LIVE: frozenset[TargetName] = frozenset({"local", "compose"})
-"""The targets with real nodes."""
+"""The targets with real nodes that can be killed and started."""
+BY_ADDRESS: frozenset[TargetName] = LIVE | {"attached"}
+"""Those where all that is needed is to reach Toxiproxy and the broker."""
 EVERYWHERE: frozenset[TargetName] = LIVE | {"sim"}
+ANYWHERE: frozenset[TargetName] = BY_ADDRESS | EVERYWHERE
 
 
 class LinkControl(Protocol):

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 from pydantic import BeforeValidator, Field
 
 from chaos.fault import (
+    ANYWHERE,
     EVERYWHERE,
     Fault,
     FaultContext,
@@ -108,7 +109,7 @@ class Partition(Fault):
     ``mute`` and ``deaf``: a node, ``leader``, or by seed if it is not given."""
 
     fault: Literal["partition"] = "partition"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     groups: Annotated[Shape | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
     node: str | None = None
 

@@ -9,7 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from chaos.fault import EVERYWHERE, Fault, FaultContext, Resolved, TargetName, one, sides
+from chaos.fault import (
+    ANYWHERE,
+    BY_ADDRESS,
+    Fault,
+    FaultContext,
+    Resolved,
+    TargetName,
+    one,
+    sides,
+)
 from nodes.links import Link
 
 _LINKS = "use all, directed links such as [n1->n2, n2->n1], or groups such as [[n1], [n2, n3]]"
@@ -91,7 +100,7 @@ class Latency(OnLinks):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["latency"] = "latency"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
@@ -110,7 +119,7 @@ class Flapping(OnLinks):
     are cut. ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["flapping"] = "flapping"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     period_ms: Annotated[int, Field(strict=True, ge=200, le=60_000)]
     duty: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
@@ -150,7 +159,7 @@ class Jitter(OnLinks):
     given."""
 
     fault: Literal["jitter"] = "jitter"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     jitter_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     every_ms: Annotated[int, Field(strict=True, ge=100, le=60_000)] = 500
@@ -197,6 +206,7 @@ class Bandwidth(OnLinks):
     links; all between nodes if neither is given."""
 
     fault: Literal["bandwidth"] = "bandwidth"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
     rate_kb_per_s: Annotated[int, Field(strict=True, ge=1, le=999_999)]
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
@@ -215,6 +225,7 @@ class Stall(OnLinks):
     which links; all between nodes if neither is given."""
 
     fault: Literal["stall"] = "stall"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
         """Stop the flow."""
@@ -232,6 +243,7 @@ class Disconnect(OnLinks):
     nodes if neither is given."""
 
     fault: Literal["disconnect"] = "disconnect"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
         """Close."""
@@ -250,6 +262,7 @@ class Reset(OnLinks):
     given."""
 
     fault: Literal["reset"] = "reset"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
         """Begin to reset."""
@@ -268,6 +281,7 @@ class SlowClose(OnLinks):
     given."""
 
     fault: Literal["slow-close"] = "slow-close"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
     delay_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
 
     def apply(self, context: FaultContext, resolved: Resolved) -> None:
@@ -283,7 +297,7 @@ class SlowClose(OnLinks):
 
 
 class _OfClients(Fault):
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     node: str | None = None
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -370,7 +384,7 @@ class Wan(Fault):
     Clients stay next to the node that they ask."""
 
     fault: Literal["wan"] = "wan"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
 
     def latencies_ms(self, nodes: Sequence[str]) -> dict[Link, int]:
         """One way, of every link between different regions."""

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.cluster_file import ClusterFile
 from bench.run_folder import NodeRecord
+from nodes.codec import part_digest
 from nodes.runtime.injected import Injected
 from nodes.tls import broker_tls
 from nodes.topics import Topics
@@ -201,6 +202,15 @@ class Monitor:
                 return False
             with self._changed:
                 self._changed.wait(0.1)
+
+    def holds_nothing(self, nodes: Iterable[str], timeout_s: float) -> bool:
+        """Whether no node has any key. False also if one does not answer."""
+        wanted = list(nodes)
+        if not self.converged(wanted, timeout_s):
+            return False
+        with self._changed:
+            told = {digest for node in wanted for digest in self._digests[node][1].values()}
+        return told <= {part_digest({})}
 
     # --- what they are told ---
 

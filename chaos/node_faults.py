@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from chaos.fault import EVERYWHERE, Fault, FaultContext, Resolved, TargetName
+from chaos.fault import ANYWHERE, BY_ADDRESS, EVERYWHERE, Fault, FaultContext, Resolved, TargetName
 from chaos.link_faults import OnLinks
 from chaos.process_faults import Milliseconds, OnNodes, each
 from nodes.links import Link
@@ -83,7 +83,7 @@ class Loss(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["message-loss"] = "message-loss"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Not sent."""
@@ -97,7 +97,7 @@ class Duplicate(_OfMessages):
     between nodes if neither is given."""
 
     fault: Literal["duplication"] = "duplication"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Sent twice."""
@@ -111,7 +111,7 @@ class Reorder(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["reordering"] = "reordering"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     delay_ms: Milliseconds = 50
 
     def of(self, dst: list[str], seed: int) -> Injected:
@@ -127,6 +127,7 @@ class Corrupt(_OfMessages):
     neither is given."""
 
     fault: Literal["corruption"] = "corruption"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Changed."""
@@ -142,6 +143,7 @@ class AtLeastOnce(OnLinks, _Injecting):
     nodes if neither is given."""
 
     fault: Literal["qos-1"] = "qos-1"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """The sender of each link does it."""
@@ -159,7 +161,7 @@ class BrokerDisconnect(_Injecting, OnNodes):
     a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["broker-disconnect"] = "broker-disconnect"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are disconnected."""
@@ -178,7 +180,7 @@ class Clock(_Injecting, OnNodes):
     (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["clock"] = "clock"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     offset_ms: Annotated[int, Field(strict=True, ge=-86_400_000, le=86_400_000)] = 0
     drift: Annotated[float, Field(ge=-0.5, le=1)] = 0.0
     jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
@@ -207,7 +209,7 @@ class SlowDisk(_Injecting, OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["slow-fsync"] = "slow-fsync"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     delay_ms: Milliseconds
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:

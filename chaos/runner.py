@@ -28,6 +28,7 @@ from chaos.targets import (
     Run,
     StoppedAtOnce,
     TargetFailed,
+    attached,
     compose,
     local,
     refuse_unsupported,
@@ -40,6 +41,7 @@ CONDUCT: dict[TargetName, Callable[[Run], str | None]] = {
     "local": local.conduct,
     "sim": simulator.conduct,
     "compose": compose.conduct,
+    "attached": attached.conduct,
 }
 """The targets that there are."""
 

@@ -7,8 +7,9 @@ version byte is never the first byte of JSON text, so that a request topic can c
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, Union
 
 import msgspec
@@ -217,3 +218,13 @@ class WriteCodec:
         if kind == self._COMPACT:
             return Compact(self._plain(row[3]), value)
         raise BadFrame("malformed", f"no write is of kind {kind!r}")
+
+
+# --- what replicas hold ---
+
+
+def part_digest(part: Mapping[str, Any]) -> str:
+    """A hash of a part of what a replica holds (`Replica.parts`), as hexadecimal digits: equal for
+    equal parts."""
+    state = msgspec.msgpack.encode(sorted(part.items()))
+    return hashlib.blake2b(state, digest_size=16).hexdigest()

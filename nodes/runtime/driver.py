@@ -11,7 +11,6 @@ The duties of a driver are listed in `nodes.effects`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -32,6 +31,7 @@ from nodes.codec import (
     decode_json_request,
     encode_json_reply,
     is_frame,
+    part_digest,
     replies_codec,
     requests_codec,
 )
@@ -540,11 +540,8 @@ class Driver:
     def _digest(self) -> dict[str, Any]:
         """A hash of each part of what this replica holds: equal on all replicas that have the part,
         once they have converged."""
-        digests = {}
-        for name, part in self.replica.parts().items():
-            state = msgspec.msgpack.encode(sorted(part.items()))
-            digests[name] = hashlib.blake2b(state, digest_size=16).hexdigest()
-        return {"digests": digests}
+        parts = self.replica.parts()
+        return {"digests": {name: part_digest(part) for name, part in parts.items()}}
 
     def _all_counters(self) -> dict[str, int]:
         connections = self._connections()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,10 +342,65 @@ def test_the_runner_in_a_container_does_the_main_job(installation: Installation)
         assert (folder.path / "report.html").stat().st_size > 10_000
         assert not any(folder.path.glob("**/cluster.json"))
     finally:
-        import shutil
-
         shutil.rmtree(folder.path)
     assert_whole(installation)
+
+
+SHORT = """\
+title: By addresses only
+shows: that a cluster of somebody else's can be measured too
+protocols: [raft]
+nodes: 5
+workload:
+  arrival: {open_loop: 100/s}
+  mix: {read: 50, write: 50}
+  timeout: 1s
+duration: 6s
+schedule:
+  - {at: 2s, for: 2s, fault: partition, groups: [[n1], [n2, n3, n4, n5]]}
+"""
+
+
+def test_a_cluster_that_only_has_addresses_is_measured_once(installation: Installation) -> None:
+    """Without the engine: what kills processes is refused, and so is data from before."""
+    file = ROOT / "results" / "by-addresses.yaml"
+    folders = ROOT / "results" / "by-addresses"
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return installation.compose(
+            *("run", "--rm", "-e", "CAPBENCH_TARGET=attached", "capbench"),
+            *("run", "results/by-addresses.yaml", "-p", "raft", *more),
+            check=False,
+        )
+
+    file.parent.mkdir(exist_ok=True)
+    try:
+        cut = "partition, groups: [[n1], [n2, n3, n4, n5]]"
+        file.write_text(SHORT.replace(cut, "pause, nodes: all"))
+        refused = run()
+        assert "the target attached has no fault 'pause'" in refused.stdout + refused.stderr
+        assert refused.returncode == 2
+        file.write_text(SHORT)
+        done = run("--json")
+        (summary,) = msgspec.json.decode(done.stdout[done.stdout.index("{") :])["runs"]
+        assert summary["verdict"] == "valid"
+        folder = RunFolder(ROOT / summary["folder"])
+        assert folder.manifest().target == "attached"
+        (partition,) = folder.faults()
+        assert outcomes(folder, "n1", {"cut": partition})["cut"] == {"info"}
+        again = run()
+        assert again.returncode == 3
+        assert "the nodes hold data from before" in again.stdout + again.stderr
+    finally:
+        file.unlink()
+        shutil.rmtree(folders, ignore_errors=True)
+    other = installation.compose(
+        *("run", "--rm", "-e", "CAPBENCH_TARGET=attached", "capbench"),
+        *("run", "healthy", "-p", "gossip"),
+        check=False,
+    )
+    assert other.returncode == 3
+    assert "has 5 of raft" in other.stdout + other.stderr
 
 
 def test_locust_is_there_on_its_port(installation: Installation) -> None:
