@@ -22,8 +22,8 @@ setup: ## Create .venv; get the broker and Toxiproxy. Quick when all is there.
 demo: setup ## Compare the protocols under faults; prints the table and where the report lies.
 	@$(BIN)/capbench compare --preset quick
 
-test: setup ## All tests, with a real broker, Toxiproxy, node processes and Locust.
-	@$(BIN)/pytest -n 2 --dist loadgroup
+test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust and containers.
+	@$(BIN)/pytest -n 2 --dist loadgroup -rs
 
 nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it stopped (SEEDS JOBS MINUTES).
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \

@@ -50,7 +50,7 @@ def test_every_fault_is_described_with_its_parameters(tmp_path: Path) -> None:
         "links": 'default "all"',
         "node": "default none",
     }
-    assert told["latency"]["targets"] == ["local", "sim"]
+    assert told["latency"]["targets"] == ["attached", "compose", "local", "sim"]
     for fault in told.values():
         for parameter in fault["parameters"]:
             assert f"``{parameter}``" in fault["description"], f"{fault['name']}: {parameter}"

@@ -42,7 +42,7 @@ class Installation:
         self.engine = docker.from_env()
 
     def compose(
-        self, *arguments: str, timeout_s: float = 280, check: bool = True, **more: str
+        self, *arguments: str, timeout_s: float = 600, check: bool = True, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Type ``docker compose ...`` in the project's folder."""
         done = subprocess.run(
@@ -102,7 +102,7 @@ class Installation:
 def engine() -> None:
     """Skips where there is no container engine and none can be had."""
     done = subprocess.run(
-        [ROOT / ".ci" / "containers"], capture_output=True, text=True, timeout=280, check=False
+        [ROOT / ".ci" / "containers"], capture_output=True, text=True, timeout=600, check=False
     )
     if done.returncode == 3:
         pytest.skip(done.stdout.strip().splitlines()[-1])

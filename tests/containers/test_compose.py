@@ -19,7 +19,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from bench.run_folder import RunFolder
 from tests.containers.conftest import NODES, ROOT, Installation
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("containers")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.xdist_group("containers"),
+    # The first one installs an engine, where there is none, and builds the image.
+    pytest.mark.timeout(900),
+]
 
 EVERY_KIND = """\
 title: Every kind of fault

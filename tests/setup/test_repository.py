@@ -95,7 +95,7 @@ def pins(name: str) -> dict[str, list[tuple[Requirement, int]]]:
     return dict(found)
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev", "embedded", "uv"])
+@pytest.mark.parametrize("name", ["runtime", "dev", "embedded", "containers", "build", "uv"])
 def test_every_requirement_is_pinned_with_its_hashes(name: str) -> None:
     assert [path.stem for path in REQUIREMENTS.iterdir()].count(name) == 1
     without = [str(pin) for some in pins(name).values() for pin, hashes in some if hashes == 0]
@@ -111,10 +111,12 @@ def project() -> dict[str, list[str]]:
         "runtime": runtime,
         "dev": [*runtime, *text["dependency-groups"]["dev"], *text["build-system"]["requires"]],
         "embedded": [*runtime, *text["project"]["optional-dependencies"]["embedded"]],
+        "containers": [*runtime, *text["project"]["optional-dependencies"]["containers"]],
+        "build": text["build-system"]["requires"],
     }
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev", "embedded"])
+@pytest.mark.parametrize("name", ["runtime", "dev", "embedded", "containers", "build"])
 def test_what_the_project_asks_for_is_pinned(name: str) -> None:
     pinned = pins(name)
     for wanted in map(Requirement, project()[name]):
@@ -124,7 +126,7 @@ def test_what_the_project_asks_for_is_pinned(name: str) -> None:
             assert wanted.specifier.contains(version), f"{pin} is not {wanted}: run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["runtime", "embedded", "uv"])
+@pytest.mark.parametrize("name", ["runtime", "embedded", "containers", "build", "uv"])
 def test_all_files_pin_the_same_versions_as_that_of_the_tests(name: str) -> None:
     tested = pins("dev")
     for package, some in pins(name).items():
