@@ -54,7 +54,7 @@ def test_every_fault_is_described_with_its_parameters(tmp_path: Path) -> None:
     for fault in told.values():
         for parameter in fault["parameters"]:
             assert f"``{parameter}``" in fault["description"], f"{fault['name']}: {parameter}"
-    assert "rolling-restart  (on local, sim)" in capbench("faults", cwd=tmp_path).stdout
+    assert "rolling-restart  (on compose, local, sim)" in capbench("faults", cwd=tmp_path).stdout
 
 
 def test_again_repeats_the_operations_and_the_faults(tmp_path: Path) -> None:
