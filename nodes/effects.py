@@ -243,6 +243,8 @@ class Replica:
 
     _handlers: ClassVar[dict[type, str]]
 
+    __slots__ = ("__dict__", "_bound", "_members", "config", "disk", "env", "id", "out")
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._handlers = {message: "on_" + snake_case(message.__name__) for message in cls.MESSAGES}

@@ -426,14 +426,17 @@ class Durability(Invariant):
         self._floor: dict[str, tuple[HardState, int]] = {}
 
     def observe(self, node: str, replica: Raft) -> None:
-        state = HardState(replica.term, replica.vote)
         seen = self._seen.get(node)
         if seen is not None and seen[0] is replica:
-            self._no_step_back(node, seen[1], state)
+            state = seen[1]
+            if replica.term != state.term or replica.vote != state.vote:
+                state = HardState(replica.term, replica.vote)
+                self._no_step_back(node, seen[1], state)
             if replica.commit < seen[2]:
                 raise InvariantBroken(f"commit of {node} fell from {seen[2]} to {replica.commit}")
-        elif node in self._floor:
-            floor, index = self._floor[node]
+        else:
+            state = HardState(replica.term, replica.vote)
+            floor, index = self._floor.get(node, (state, 0))
             self._no_step_back(node, floor, state)
             if replica.disk.last_index < index:
                 raise InvariantBroken(
@@ -612,6 +615,23 @@ class Progress:
 class Raft(Replica):
     """One Raft node. Public attributes are read by the invariants and by tests, never written."""
 
+    # What each step reads. CPython keeps more than 30 attributes of an object in a slower way.
+    __slots__ = (
+        *("role", "term", "vote", "leader", "commit", "applied", "durable_index"),
+        *("_durable_position", "_hard_state_position", "_unsynced", "_memberships", "_progress"),
+        *("_waiting", "_arrived", "_answers", "_hand_on_again", "_proposed", "_reads", "_rounds"),
+        *(
+            "_acknowledged",
+            "_confirmed",
+            "_contact_all",
+            "_more_to_send",
+            "_offered",
+            "_ack",
+            "_joining",
+            "_transferee",
+        ),
+    )
+
     MESSAGES = (
         PreVote,
         PreVoteReply,
@@ -698,7 +718,10 @@ class Raft(Replica):
         self._confirmed = False
         self._ready = False
         self._acknowledged = False
-        self._contact_all = False
+        # Whether `_replicate` has something to do: followers to whom entries are still to go, or
+        # all up to the last index that it saw.
+        self._contact_all = self._more_to_send = False
+        self._offered = 0
         self._window = WINDOW_BATCHES * self.parameters.batch_entries
         self._joining: str | None = None
         self._transferee: str | None = None
@@ -1136,10 +1159,14 @@ class Raft(Replica):
         if progress.probing:
             progress.probing = False
             progress.next = progress.match + 1
-        progress.next = max(progress.next, progress.match + 1)
+        if progress.next <= progress.match:
+            progress.next = progress.match + 1
+        if progress.next <= self.disk.last_index:
+            self._more_to_send = True
 
     def _on_refusal(self, progress: Progress, m: AppendEntriesReply) -> None:
         """Something is missing there. Go on where the logs may meet (paper, 5.3)."""
+        self._more_to_send = True
         refused = m.index
         if refused <= progress.match or progress.installing is not None:
             return
@@ -1161,7 +1188,8 @@ class Raft(Replica):
         """One message to each follower for which there is something new, or to all of them."""
         contact_all, self._contact_all = self._contact_all, False
         disk = self.disk
-        last = disk.last_index
+        last = self._offered = disk.last_index
+        self._more_to_send = False
         made: dict[tuple[int, bool], AppendEntries] = {}
         for peer, progress in self._progress.items():
             following = progress.next
@@ -1178,6 +1206,8 @@ class Raft(Replica):
                     self._send_append(peer, following, made, with_entries=False)
             elif following <= last and following - progress.match <= self._window:
                 progress.next += self._send_append(peer, following, made, with_entries=True)
+                if progress.next <= last:
+                    self._more_to_send = True
             elif contact_all:
                 self._send_append(peer, following, made, with_entries=False)
 
@@ -1202,6 +1232,7 @@ class Raft(Replica):
     def on_install_snapshot_reply(self, src: str, m: InstallSnapshotReply) -> None:
         progress = self._heard_from(src, m)
         outgoing = None if progress is None else progress.installing
+        self._more_to_send = True
         if outgoing is None or outgoing.index != m.index:
             return
         assert m.received < len(outgoing.data), "the last chunk is acknowledged by its entries"
@@ -1412,7 +1443,8 @@ class Raft(Replica):
         if last > (self._unsynced[-1][1] if self._unsynced else self.durable_index):
             self._unsynced.append((self.disk.position, last))
         if leads:
-            self._replicate()
+            if self._contact_all or self._more_to_send or last != self._offered:
+                self._replicate()
         elif self._ack is not None:
             self._acknowledge(*self._ack)
         if self._answers:
@@ -1524,6 +1556,8 @@ class Raft(Replica):
         if self.applied - snapshot.index >= self.parameters.snapshot_tail:
             self._next_snapshot = None
             self.disk.compact(snapshot.index, snapshot)
+            # Followers that need what is gone get the snapshot.
+            self._more_to_send = True
             self._snapshot_term = snapshot.term
             later = [(i, members) for i, members in self._memberships if i > snapshot.index]
             self._memberships = [(snapshot.index, snapshot.members), *later]
@@ -1583,6 +1617,7 @@ class Raft(Replica):
         elif m.change == "add" and m.node in self._members and m.node not in self.members:
             self._joining = m.node
             self._progress[m.node] = Progress(self.disk.last_index + 1)
+            self._more_to_send = True
         elif m.change == "remove" and m.node in self.members and len(self.members) > 1:
             self._change_members(tuple(node for node in self.members if node != m.node))
         else:
