@@ -122,3 +122,19 @@ def test_ctrl_c_twice_stops_now(run: subprocess.Popen[str], tmp_path: Path) -> N
     # The history can be judged all the same, by the next command.
     done = capbench("check", folder.path, "--json", cwd=tmp_path)
     assert msgspec.json.decode(done.stdout)["verdict"] == "unknown"
+
+
+def test_what_sigkill_leaves_of_all_that_is_ended_and_said(
+    run: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    family = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    said = capbench("list", cwd=tmp_path).stderr
+    (path,) = (tmp_path / "out").iterdir()
+    assert f"the run {path.relative_to(tmp_path)} was killed" in said
+    assert leftovers(tmp_path) == []
+    assert len(RunFolder(path).operations()) > 20, "what was recorded is kept"
+    assert capbench("list", cwd=tmp_path).stderr == ""
