@@ -11,19 +11,19 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import altair as alt
 import jinja2
 import msgspec
 import pandas as pd
-import vl_convert
 from markupsafe import Markup
 
-from reports.charts import BLUE, GREY, GRID, INK, MUTED, ORANGE
-from reports.render import TEMPLATES, inline_svg
+from reports.drawing import STYLE, Axis, Drawing, Style
+from reports.render import TEMPLATES
 
-COLOURS = {"counting": BLUE, "phi": ORANGE}
+STYLES = {"counting": Style("blue"), "phi": Style("orange", 1, "square")}
+RAREST_PER_H = 0.01
+"""Where a rate is drawn that is lower than this, or 0: the axis is logarithmic."""
 FACTORS = {
     "latency": ("Latency", "one-way latency, s"),
     "jitter": ("Jitter", "median of the heavy-tailed delay, s"),
@@ -186,11 +186,11 @@ def _seconds(value: float) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its numbers, ready for the page."""
+    """Charts with their numbers, ready for the page."""
 
     title: str
     how: str
-    svg: Markup
+    svgs: list[Markup]
     columns: list[str]
     rows: list[list[str]]
 
@@ -199,46 +199,32 @@ def factor_figure(figures: pd.DataFrame, factor: str) -> Figure:
     """Detection, mistakes and trust over one property of the network."""
     data = figures[figures["factor"] == factor]
     title, axis = FACTORS[factor]
-    x = alt.X("value:Q", title=axis, axis=alt.Axis(tickCount=5))
-    colour, dash = _detector_encodings()
-    base = alt.Chart(data)
-    ticks = [0, 0.1, 1, 10, 100, 1000]
-    most = max(1.0, data["false_per_h"].max())
-    rate = alt.Scale(type="symlog", constant=0.1, domain=[0, most], nice=False)
-    linear, plain_axis = alt.Scale(zero=True), alt.Axis(tickCount=5)
-    panels = [
-        base.mark_line(point=True, strokeWidth=2)
-        .encode(
-            x=x,
-            y=alt.Y(f"{field}:Q", title=None, scale=scale, axis=y_axis),
-            color=colour,
-            strokeDash=dash,
-        )
-        .properties(
-            width=235,
-            height=160,
-            title=alt.TitleParams(
-                text, color=INK, fontSize=13, fontWeight="normal", anchor="start"
-            ),
-        )
-        for field, text, scale, y_axis in (
-            ("detect_s", "crash detected after, s (mean)", linear, plain_axis),
-            (
-                "false_per_h",
-                "false suspicions per hour",
-                rate,
-                alt.Axis(values=ticks, labelExpr="'' + datum.value"),
-            ),
-            ("trust_s", "trusted again after, s (mean)", linear, plain_axis),
-        )
-    ]
-    chart = _styled(alt.hconcat(*panels, spacing=28))
+    x = Axis(0, data["value"].max(), axis)
+    panels = []
+    for field, text in (
+        ("detect_s", "crash detected after, s (mean)"),
+        ("false_per_h", "false suspicions per hour, logarithmic"),
+        ("trust_s", "trusted again after, s (mean)"),
+    ):
+        most = data[field].max()
+        y = Axis(RAREST_PER_H, max(1.0, most), text, "log")
+        if field != "false_per_h":
+            y = Axis(0, most if most == most else 1.0, text)
+        drawing = Drawing(x, y, height=110)
+        for detector, style in STYLES.items():
+            own = data[data["detector"] == detector]
+            values = own[field] if y.kind == "linear" else own[field].clip(lower=RAREST_PER_H)
+            drawing.line(own["value"], values, style, detector)
+            known = values.notna()
+            drawing.marks(own["value"][known], values[known], style)
+        panels.append(Markup(drawing.inline(f"{title}: {text}")))
     rows = [[f"{row['value']:g}", row["detector"], *_cells(row)] for row in data.to_dict("records")]
     how = (
-        "Left: lower is faster. Middle: lower is better; the axis is logarithmic above 0.1. Right: "
-        "from the restart of a crashed node until it is trusted."
+        "From above: how soon a crash is noticed (lower is faster); how often a healthy node is "
+        f"suspected (lower is better; never is drawn at {RAREST_PER_H:g}); how soon a node that is "
+        "back is trusted."
     )
-    return Figure(title, how, _svg(chart, factor, title), [axis, "detector", *HEAD], rows)
+    return Figure(title, how, panels, [axis, "detector", *HEAD], rows)
 
 
 def trade_off_figure(figures: pd.DataFrame, factor: str) -> Figure:
@@ -250,104 +236,35 @@ def trade_off_figure(figures: pd.DataFrame, factor: str) -> Figure:
         "jitter": f"a median jitter of {value:g} s",
         "loss": f"{value:.0%} of the heartbeats lost",
     }.get(name, f"{name} {value:g}")
-    seen = data.assign(
-        none=["none seen: at most this" if n == 0 else "measured" for n in data["mistakes"]],
-        text=[
-            f"{s:g} s" if d == "counting" else f"φ {s:g}"
-            for s, d in zip(data["setting"], data["detector"], strict=True)
-        ],
-    )
-    colour, dash = _detector_encodings()
-    x = alt.X(
-        "detect_s:Q",
-        title="crash detected after, s (mean)",
-        scale=alt.Scale(zero=False, padding=24),
-    )
-    y = alt.Y(
-        "upper_per_h:Q",
-        title="false suspicions per hour",
-        scale=alt.Scale(type="log", padding=14),
-        axis=alt.Axis(values=[10.0**power for power in range(-3, 5)], labelExpr="'' + datum.value"),
-    )
-    base = alt.Chart(seen)
-    lines = base.mark_line(strokeWidth=2).encode(
-        x=x, y=y, color=colour, strokeDash=dash, order="setting:Q"
-    )
-    points = base.mark_point(size=70, filled=False, strokeWidth=2).encode(
-        x=x,
-        y=y,
-        color=colour,
-        shape=alt.Shape(
-            "none:N",
-            legend=alt.Legend(title=None),
-            scale=alt.Scale(
-                domain=["measured", "none seen: at most this"], range=["circle", "triangle-down"]
-            ),
-        ),
-    )
-    places: list[tuple[str, Literal["left", "right"], int, int]] = [
-        ("counting", "right", -5, -8),
-        ("phi", "left", 6, 9),
-    ]
     texts = [
-        alt.Chart(seen[seen["detector"] == detector])
-        .mark_text(align=align, dx=dx, dy=dy, color=COLOURS[detector], fontSize=11)
-        .encode(x=x, y=y, text="text:N")
-        for detector, align, dx, dy in places
+        f"{s:g} s" if d == "counting" else f"φ {s:g}"
+        for s, d in zip(data["setting"], data["detector"], strict=True)
     ]
-    chart = _styled(alt.layer(lines, points, *texts).properties(width=760, height=300))
+    seen = data.assign(text=texts).dropna(subset=["detect_s"])
+    least = max(RAREST_PER_H, seen["upper_per_h"].min())
+    drawing = Drawing(
+        Axis(0, seen["detect_s"].max() * 1.08, "crash detected after, s (mean)"),
+        Axis(least, seen["upper_per_h"].max(), "false suspicions per hour, logarithmic", "log"),
+        height=280,
+    )
+    for detector, style in STYLES.items():
+        own = seen[seen["detector"] == detector]
+        drawing.line(own["detect_s"], own["upper_per_h"], style, detector)
+        for is_seen, shape in ((True, style.shape), (False, "cross")):
+            part = own[(own["mistakes"] > 0) == is_seen]
+            marked = style._replace(shape=shape)
+            drawing.marks(part["detect_s"], part["upper_per_h"], marked)
+        for x, y, text in zip(own["detect_s"], own["upper_per_h"], own["text"], strict=True):
+            drawing.label(x, y, text, style.colour, below=detector == "phi")
+    drawing.key("none seen: at most this", Style("muted", 0, "cross"))
     title = f"The trade-off, with {network}"
     how = (
         "Each point is one setting: the timeout of the counting detector, the threshold of phi. "
         "Down and to the left is better; a detector is the better one where its curve runs below."
     )
     rows = [[row["text"], row["detector"], *_cells(row)] for row in seen.to_dict("records")]
-    return Figure(title, how, _svg(chart, name, title), ["setting", "detector", *HEAD], rows)
-
-
-def _detector_encodings() -> tuple[alt.Color, alt.StrokeDash]:
-    names = list(COLOURS)
-    colour = alt.Color(
-        "detector:N",
-        scale=alt.Scale(domain=names, range=list(COLOURS.values())),
-        legend=alt.Legend(title=None),
-    )
-    dash = alt.StrokeDash(
-        "detector:N",
-        scale=alt.Scale(domain=names, range=[[1, 0], [6, 3]]),
-        legend=alt.Legend(title=None),
-    )
-    return colour, dash
-
-
-def _styled(chart: alt.LayerChart | alt.FacetChart | alt.HConcatChart) -> dict[str, Any]:
-    styled = (
-        chart.configure(
-            background="transparent",
-            aria=False,
-            font="system-ui, sans-serif",
-            padding={"left": 8, "top": 4, "right": 24, "bottom": 4},
-        )
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=MUTED,
-            titleColor=MUTED,
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            gridColor=GRID,
-            domainColor=GREY,
-            tickColor=GREY,
-        )
-        .configure_legend(orient="bottom", labelColor=INK, labelFontSize=13, symbolSize=140)
-    )
-    spec: dict[str, Any] = styled.to_dict()
-    return spec
-
-
-def _svg(spec: dict[str, Any], prefix: str, label: str) -> Markup:
-    svg = str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
-    return inline_svg(svg, f"d-{prefix}", label)
+    drawn = [Markup(drawing.inline(title))]
+    return Figure(title, how, drawn, ["setting", "detector", *HEAD], rows)
 
 
 # --- the page ---
@@ -367,6 +284,7 @@ def write_page(data: Path, out: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals["drawing_style"] = Markup(STYLE)
     page = environment.get_template("detectors.html").render(
         title="Failure detectors compared",
         setting=(
@@ -389,7 +307,7 @@ def plain_lines(figures: pd.DataFrame) -> list[str]:
     for factor, (title, axis) in FACTORS.items():
         data = figures[figures["factor"] == factor]
         halves = []
-        for detector in COLOURS:
+        for detector in STYLES:
             rows = data[data["detector"] == detector].sort_values("value").to_dict("records")
             if rows:
                 calm, worst = _cells(rows[0]), _cells(rows[-1])

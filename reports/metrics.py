@@ -90,6 +90,9 @@ class RunTables:
     ``nodes``, one row per record: t_s, node, kind (status / event), name, role, term, leader,
     details (JSON text).
 
+    ``counters``: name -> what all nodes together counted during the load (messages, syncs, bytes;
+    see `nodes.runtime.driver`); a node that was restarted counts from 0 again, which is seen.
+
     ``origin_ns``: the stamp of second 0 (the load began). ``end_s``: when the load ended, or the
     last operation was wanted. ``dropped_s``: when the operations were wanted that were not sent.
     ``missing``: what the folder lacks or what could not be read, in sentences.
@@ -104,6 +107,7 @@ class RunTables:
     verdicts: pd.DataFrame
     nodes: pd.DataFrame
     summary: RunSummary
+    counters: dict[str, int]
     origin_ns: int
     end_s: float
     dropped_s: list[float]
@@ -171,6 +175,7 @@ def load(path: Path) -> RunTables:
         verdicts=_verdicts_table(verdict),
         nodes=_nodes_table(node_records, origin_ns),
         summary=summary,
+        counters=_counted(node_records, origin_ns, origin_ns + int(end_s * 1e9)),
         origin_ns=origin_ns,
         end_s=end_s,
         dropped_s=[(t - origin_ns) / 1e9 for load in loads for t in load.dropped_intended_ns],
@@ -403,6 +408,33 @@ def _nodes_table(records: Sequence[NodeRecord], origin_ns: int) -> pd.DataFrame:
         for r in records
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+_GAUGES = frozenset(("links_down", "requests_open"))
+"""Counters of nodes that go up and down."""
+
+
+def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[str, int]:
+    """What the nodes counted between two stamps."""
+    total: dict[str, int] = {}
+    before: dict[str, dict[str, int]] = {}
+    for record in sorted(records, key=lambda each: each.t_ns):
+        if not record.counters or record.t_ns > end_ns:
+            continue
+        then = before.get(record.node)
+        before[record.node] = record.counters
+        if then is None or record.t_ns < begin_ns:
+            continue
+        # Less than before: it was restarted, and counts from 0.
+        restarted = any(
+            record.counters.get(name, 0) < value
+            for name, value in then.items()
+            if name not in _GAUGES
+        )
+        for name, value in record.counters.items():
+            if name not in _GAUGES:
+                total[name] = total.get(name, 0) + value - (0 if restarted else then.get(name, 0))
+    return total
 
 
 def role_of(record: NodeRecord) -> str | None:

@@ -1,17 +1,14 @@
 """One self-contained HTML page from run folders: no script, no network, charts as inline SVG.
 
 The charts are drawn beforehand (`reports.charts`), because drawings open at once, print, and stay
-small: a dozen of them weigh less than the libraries that would draw them in the browser. Their
-colours become CSS variables, so that they follow the reader's dark or light theme.
+small: a thousand of them weigh less than the libraries that would draw them in the browser. Their
+colours are CSS variables, so that they follow the reader's dark or light theme.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from markupsafe import Markup
 from bench.checkers.witness import duration
 from bench.run_folder import BadRunFolder, Check, WitnessLine
 from reports import compare, recovery
+from reports.drawing import STYLE
 from reports.metrics import RunTables, load
 from reports.summary import RunSummary, refuted_check, witness_of
 
@@ -34,10 +32,14 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHART_BYTES = 3_500_000
 """Charts beyond this are left out, and the page says so."""
-MOST_POINTS = 3000
+MOST_POINTS = 9_000
 """Single operations drawn on the whole page."""
-MOST_EVENTS = 80
-"""Node events listed per run."""
+MOST_EVENTS = 1500
+"""Node events listed on the whole page."""
+MOST_EVENTS_PER_RUN = 80
+FULL_TABLES = 24
+"""With more runs than this, the numbers behind charts are in the files of `capbench report`, and
+not on the page."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ def render(runs: Sequence[RunTables], title: str, unreadable: Sequence[str] = ()
     grid = compare.matrix(summaries)
     cells = {id(run): cell for cell in grid.cells.values() for run in cell.runs}
     drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries])
+    most_events = min(MOST_EVENTS_PER_RUN, MOST_EVENTS // len(runs))
     sections = [
-        _section(number, run, cells[id(run.summary)], figures)
+        _section(number, run, cells[id(run.summary)], figures, most_events)
         for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
     ]
     anchors = {id(section.summary): section.anchor for section in sections}
@@ -136,9 +139,10 @@ def _environment() -> jinja2.Environment:
         "word": lambda verdict: compare.WORDS[verdict],
         "symbol": lambda verdict: {"valid": "✔", "invalid": "✖", "unknown": "?"}[verdict],
         "plain": plain,
-        "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
+        "pretty_json": lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str),
     }
     environment.filters.update(filters)
+    environment.globals["drawing_style"] = Markup(STYLE)
     return environment
 
 
@@ -154,7 +158,11 @@ def plain(value: Any) -> str:
 
 
 def _section(
-    number: int, run: RunTables, cell: compare.Cell, figures: list[Figure] | None
+    number: int,
+    run: RunTables,
+    cell: compare.Cell,
+    figures: list[Figure] | None,
+    most_events: int,
 ) -> RunSection:
     events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
     return RunSection(
@@ -166,7 +174,7 @@ def _section(
         refuted=refuted_check(run.verdict),
         witness=_timeline(witness_of(run.verdict)),
         losses=recovery.rows(run),
-        events=[{str(k): v for k, v in event.items()} for event in events[:MOST_EVENTS]],
+        events=[{str(k): v for k, v in event.items()} for event in events[:most_events]],
         events_total=len(events),
     )
 
@@ -191,14 +199,15 @@ def _draw(runs: Sequence[RunTables], repeats: Sequence[int]) -> list[list[Figure
 
     drawings: list[list[Figure] | None] = [None] * len(runs)
     size = 0
-    points = max(100, min(600, MOST_POINTS // len(runs)))
+    points = max(50, min(600, MOST_POINTS // len(runs)))
+    tables = len(runs) <= FULL_TABLES
     for number in sorted(range(len(runs)), key=lambda n: repeats[n]):
         if size > MOST_CHART_BYTES:
             break
         figures = []
         for view in charts(runs[number], most_points=points):
-            svg = inline_svg(view.svg(), f"r{number + 1}-{view.name}", view.title)
-            columns, rows = _numbers(view.data)
+            svg = Markup(view.inline())
+            columns, rows = _numbers(view.data) if tables else ([], [])
             figures.append(Figure(view, svg, columns, rows))
             size += len(svg)
         drawings[number] = figures
@@ -208,53 +217,3 @@ def _draw(runs: Sequence[RunTables], repeats: Sequence[int]) -> list[list[Figure
 def _numbers(data: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     rows = [[plain(value) for value in row] for row in data.itertuples(index=False)]
     return [str(column) for column in data.columns], rows
-
-
-# -- SVG ---------------------------------------------------------------------------------------
-
-_GEOMETRY = re.compile(r'( (?:d|transform|x|y|x1|x2|y1|y2|width|height)=")([^"]*)"')
-_LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
-_SYMBOL = re.compile(r'<path transform="translate\((-?[\d.]+),(-?[\d.]+)\)" (d="[^"]*"[^>]*)/>')
-
-
-def inline_svg(svg: str, prefix: str, label: str) -> Markup:
-    """A drawing of vl-convert for use inside a page: ids made unique, colours as CSS variables,
-    coordinates rounded, repeated marks written once."""
-    from reports.charts import COLOURS
-
-    svg = re.sub(r' (?:xmlns(?::xlink)?|version|aria-[a-z]+|role|pointer-events)="[^"]*"', "", svg)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = svg.replace("url(#", f"url(#{prefix}-")
-    for name, colour in COLOURS.items():
-        svg = svg.replace(f'"{colour}"', f'"var(--{name})"')
-    svg = _GEOMETRY.sub(lambda m: m[1] + _LONG_NUMBER.sub(_rounded, m[2]) + '"', svg)
-    svg = _SYMBOL.sub(_Symbols(svg, prefix), svg)
-    head = f'<svg role="img" aria-label="{html.escape(label, quote=True)}"'
-    return Markup(re.sub(r'^<svg(.*?) width="[\d.]+" height="[\d.]+"', head + r"\1", svg, count=1))
-
-
-def _rounded(match: re.Match[str]) -> str:
-    return f"{float(match[0]):.1f}".removesuffix(".0").replace("-0.0", "0")
-
-
-class _Symbols:
-    """Replaces marks that occur often by references to the first of them."""
-
-    def __init__(self, svg: str, prefix: str) -> None:
-        shapes = Counter(match[3] for match in _SYMBOL.finditer(svg))
-        self._ids = {
-            shape: f"{prefix}-m{number}"
-            for number, shape in enumerate(shape for shape, count in shapes.items() if count > 4)
-        }
-        self._defined: set[str] = set()
-
-    def __call__(self, match: re.Match[str]) -> str:
-        x, y, shape = match.groups()
-        name = self._ids.get(shape)
-        if name is None:
-            return match[0]
-        define = ""
-        if shape not in self._defined:
-            self._defined.add(shape)
-            define = f'<defs><path id="{name}" {shape}/></defs>'
-        return f'{define}<use href="#{name}" x="{x}" y="{y}"/>'

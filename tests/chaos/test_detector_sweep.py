@@ -107,7 +107,7 @@ def test_a_folder_is_never_written_over(sweep_folder: Path) -> None:
 def test_the_page_says_simulated_and_has_every_part(sweep_folder: Path) -> None:
     page = (sweep_folder / "report.html").read_text()
     assert '<span class="tag">simulated</span>' in page
-    assert page.count("<svg") == len(FACTORS) + len(trade_offs())
+    assert page.count("<svg") == 3 * len(FACTORS) + len(trade_offs())
     for title, _ in FACTORS.values():
         assert f"<h2>{title}</h2>" in page
     assert "http" not in page.replace("http-equiv", "")

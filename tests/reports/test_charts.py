@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
-import altair as alt
-import pandas as pd
 import pytest
-import vl_convert
 
-from reports.charts import ChartView, bin_width_s, charts, role_spans
+from bench.run_folder import NodeRecord
+from reports.charts import ChartView, bin_width_s, charts, outages, role_spans
+from reports.charts_of_runs import SHARES
+from reports.drawing import COLOURS
 from reports.metrics import RunTables, load
-from reports.render import inline_svg
 from tests.reports import synthetic
 
 
@@ -33,8 +34,9 @@ def by_name(run: RunTables) -> dict[str, ChartView]:
 
 def test_each_run_gets_the_charts_that_it_has_data_for(raft: RunTables, gossip: RunTables) -> None:
     timed = {"rate", "availability", "latency-quantiles", "latency-points", "faults"}
-    assert set(by_name(raft)) == {*timed, "roles"}
-    assert set(by_name(gossip)) == {*timed, "witness"}
+    others = {"percentiles", "phases", "timeline"}
+    assert set(by_name(raft)) == {*timed, *others, "roles"}
+    assert set(by_name(gossip)) == {*timed, *others, "witness"}
 
 
 @pytest.mark.parametrize("name", ["raft", "gossip"])
@@ -45,8 +47,8 @@ def test_every_chart_is_drawn_explained_and_labelled(
         svg = view.svg()
         assert view.how.endswith(".")
         assert len(view.data)
-        assert re.search(r'class="mark-(line|rect|symbol)', svg), view.name
-        if view.name not in ("faults", "witness"):
+        assert re.search(r'class="mark (line|bar|marks)', svg), view.name
+        if view.name not in ("faults", "witness", "percentiles", "phases"):
             assert "partition n1 | n2 n3 n4 n5" in svg, view.name
 
 
@@ -106,7 +108,7 @@ def test_a_large_run_gives_small_charts(tmp_path: Path) -> None:
     run = load(folder.path)
     assert len(run.operations) == 100_000
     for view in charts(run):
-        assert len(inline_svg(view.svg(), "x", "x")) < 120_000, view.name
+        assert len(view.inline()) < 20_000, view.name
         assert len(view.data) <= 40
 
 
@@ -116,32 +118,88 @@ def test_bins_are_never_more_than_asked_for(span_s: float) -> None:
     assert span_s / width_s <= 80
 
 
-def test_an_inline_drawing_has_ids_of_its_own_and_theme_colours(raft: RunTables) -> None:
-    from reports.charts import COLOURS
-
+def test_a_drawing_has_the_colours_of_the_page_or_of_a_file_of_its_own(raft: RunTables) -> None:
     view = by_name(raft)["latency-points"]
-    svg = inline_svg(view.svg(), "one", 'a "b" <c>')
-    assert 'aria-label="a &quot;b&quot; &lt;c&gt;"' in svg
-    assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]*)"', svg))
-    assert set(re.findall(r'href="#([^"]*)"', svg)) <= set(re.findall(r'\bid="([^"]*)"', svg))
-    assert "var(--blue)" in svg
-    for colour in COLOURS.values():
-        assert colour not in svg
-    shown = len(re.findall("<use ", svg))
-    assert shown >= 0.9 * min(600, len(raft.operations))
+    inline, document = view.inline(), view.svg()
+    assert "var(--blue)" in inline
+    assert not any(colour in inline for colour in COLOURS.values())
+    assert "var(--" not in document
+    assert COLOURS["blue"] in document
+    ElementTree.fromstring(document)
+    dots = re.search(r'class="mark marks" stroke="var\(--blue\)"[^>]* d="([^"]*)"', inline)
+    assert dots is not None
+    assert dots[1].count("M") > 250, "300 are drawn; some lie on the same pixel"
 
 
-def test_two_drawings_on_a_page_do_not_share_clip_paths() -> None:
-    clipped = alt.Chart(pd.DataFrame({"x": [1, 2]})).mark_point(clip=True).encode(x="x:Q")
-    svg = vl_convert.vegalite_to_svg(clipped.to_dict())
-    ids = [
-        set(re.findall(r'\bid="([^"]*)"', inline_svg(svg, name, name))) for name in ("one", "two")
-    ]
-    assert ids[0]
-    assert not ids[0] & ids[1]
-    used = re.findall(r"url\(#([^)]*)\)", inline_svg(svg, "one", "one"))
-    assert used
-    assert set(used) <= ids[0]
+def test_the_percentile_curve_goes_as_far_as_there_are_operations(raft: RunTables) -> None:
+    data = by_name(raft)["percentiles"].data
+    ok = raft.operations[raft.operations["outcome"] == "ok"]
+    for phase in ("before", "during", "after"):
+        own = ok.loc[ok["phase"] == phase, "latency_ms"]
+        curve = data.set_index("share")[phase].dropna()
+        assert curve.index.max() == max(p for p in SHARES if len(own) * (1 - p) >= 1)
+        assert curve[0.5] == pytest.approx(own.median(), abs=0.01)
+        assert curve.is_monotonic_increasing
+
+
+def test_phases_show_what_chance_alone_moves(raft: RunTables) -> None:
+    data = by_name(raft)["phases"].data.set_index("phase")
+    windows = raft.windows[raft.windows["side"] == "all"].set_index("phase")
+    for phase, row in data.iterrows():
+        ok, seconds = windows.loc[phase, "ok"], windows.loc[phase, "seconds"]
+        assert row["ok_per_s"] == pytest.approx(ok / seconds, abs=0.001)
+        assert row["high"] - row["low"] == pytest.approx(4 * ok**0.5 / seconds, abs=0.01)
+    assert data.loc["during", "availability"] < data.loc["before", "availability"]
+
+
+def test_the_timeline_shows_single_clients_around_the_fault(raft: RunTables) -> None:
+    view = by_name(raft)["timeline"]
+    applied = raft.faults["applied_s"].iloc[0]
+    begin, end = map(float, re.findall(r"([\d.]+) s", view.note)[:2])
+    assert begin < applied < end
+    assert (view.data["invoked_s"] < end).all()
+    assert not (view.data["completed_s"] < begin).any()
+    assert re.match(r"\d+ of \d+ operations", view.note)
+
+
+def test_nobody_served_is_an_outage_and_nobody_asked_is_none(tmp_path: Path) -> None:
+    def silent(record: object) -> None:
+        """Nothing is answered between 16 and 17.5 s."""
+        assert hasattr(record, "completed_ns")
+        if (
+            record.completed_ns is not None
+            and 16 < (record.completed_ns - synthetic.T0) / 1e9 < 17.5
+        ):
+            record.outcome, record.completed_ns = "info", None
+
+    run = load(_changed(tmp_path, silent))
+    found = [(b, e) for b, e in outages(run) if b < 17.5 and e > 16]
+    assert len(found) == 1
+    assert found[0][0] == pytest.approx(16, abs=0.3)
+    assert found[0][1] == pytest.approx(17.5, abs=0.3)
+    assert f"{found[0][1] - found[0][0]:.1f} s" in by_name(run)["availability"].note
+    nobody = dataclasses.replace(run, operations=run.operations.iloc[:0])
+    assert outages(nobody) == [], "nobody asked"
+
+
+def test_what_nodes_counted_is_summed_over_restarts(tmp_path: Path) -> None:
+    folder = synthetic.leader_partition(tmp_path / "run", "raft")
+    for node, counts in (("n1", [5, 10, 30]), ("n2", [100, 3, 7])):
+        for at_s, count in zip((-1.0, 5.0, 10.0), counts, strict=True):
+            folder.append_node(
+                NodeRecord(
+                    t_ns=synthetic.ns(at_s),
+                    node=node,
+                    kind="status",
+                    counters={"messages_sent": count, "links_down": 9 - count % 2},
+                )
+            )
+    run = load(folder.path)
+    # n1: 25 more. n2: it had 100, and was then a new process, which counted to 7.
+    assert run.counters == {"messages_sent": 25 + 7}
+    view = by_name(run)["internals"]
+    ok = int((run.operations["outcome"] == "ok").sum())
+    assert view.data["per_ok_operation"].tolist() == [pytest.approx(32 / ok, abs=1e-4)]
 
 
 def _changed(path: Path, change: Callable[[object], None]) -> Path:

@@ -1,0 +1,370 @@
+"""Small SVG drawings: what a chart of a run needs, and not a byte more.
+
+A comparison has more than a thousand charts on one page that must stay under 5 MB and open at
+once, so a drawing is a few paths: one for each line, one for all marks of a kind, coordinates as
+whole pixels, relative to the one before. On the page, colours are the CSS variables of the theme;
+`Drawing.document` has the light theme's colours and a font in it, for a file of its own.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+COLOURS = {
+    "ink": "#1b1f24",
+    "muted": "#57606b",
+    "grid": "#dfe3e8",
+    "paper": "#fdfdfe",
+    "band": "#b98a10",
+    "blue": "#1f6fb4",
+    "orange": "#c8590f",
+    "purple": "#8a4fa3",
+    "green": "#1a8562",
+    "grey": "#8b949e",
+}
+"""The light theme. The page has a CSS variable of each name."""
+
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760, 58, 24, 8, 34
+ROW = 26
+BAND_LABELS = 3
+STYLE = """
+.mark.line { fill: none; stroke-width: 2; }
+.mark.marks, .key.marks, .net { fill: none; }
+.net { stroke: var(--grid); }
+.band { fill: var(--band); opacity: .16; }
+svg text { fill: var(--muted); }
+svg .ink, svg .ink text { fill: var(--ink); }
+.x { text-anchor: middle; }
+.y { text-anchor: end; }
+"""
+"""What all drawings have in common: once on a page, and in each file."""
+DASHES = ("", "7 3", "2 3", "9 3 2 3")
+Shape: TypeAlias = Literal["dot", "cross", "square"]
+Kind: TypeAlias = Literal["linear", "log", "nines"]
+
+
+class Style(NamedTuple):
+    """How a series looks: lines differ by their dashes and marks by their shapes, too, so that
+    nobody needs the colours."""
+
+    colour: str
+    dash: int = 0
+    shape: Shape = "dot"
+
+
+class Axis:
+    """Values to pixels. ``nines``: of a share p in 0..1, at 1 - p = 1, 0.1, 0.01 ..."""
+
+    def __init__(self, low: float, high: float, title: str, kind: Kind = "linear") -> None:
+        if kind == "log":
+            low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+        if high <= low:
+            high = low * 10 if kind == "log" else low + 1
+        self.title, self.kind = title, kind
+        self._low, self._high = self._flat(low), self._flat(high)
+
+    def _flat(self, value: float) -> float:
+        if self.kind == "log":
+            return math.log10(value)
+        if self.kind == "nines":
+            return -math.log10(max(1 - value, 1e-9))
+        return value
+
+    def at(self, value: float, pixels: float) -> float:
+        """Where the value lies on an axis of so many pixels; beyond its ends, at them."""
+        share = (self._flat(value) - self._low) / (self._high - self._low)
+        return min(1.0, max(0.0, share)) * pixels
+
+    def ticks(self, most: int = 6) -> list[tuple[float, str]]:
+        """Values worth a line, and what to write there."""
+        if self.kind == "nines":
+            shares = [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999]
+            return [(p, f"{100 * p:g}%") for p in shares if self._flat(p) <= self._high + 1e-9]
+        if self.kind == "log":
+            powers = range(round(self._low), round(self._high) + 1)
+            step = 1 + (len(powers) - 1) // most
+            return [(10.0**power, f"{10.0**power:g}") for power in powers[::step]]
+        span = self._high - self._low
+        rough = span / most
+        power = 10 ** math.floor(math.log10(rough))
+        step = next(power * f for f in (1, 2, 5, 10) if power * f >= rough * 0.999)
+        first = math.ceil(self._low / step - 1e-9)
+        values = [step * n for n in range(first, int(self._high / step + 1e-9) + 1)]
+        return [(value, f"{value:,.10g}") for value in values]
+
+
+class Drawing:
+    """One chart. Coordinates of the calls are values of the axes; ``y`` may be rows of names.
+
+    Bands lie behind everything, bars behind lines, marks and words.
+    """
+
+    def __init__(
+        self, x: Axis, y: Axis | Sequence[str], *, height: int = 150, left: int = LEFT
+    ) -> None:
+        self._x = x
+        self._rows = None if isinstance(y, Axis) else list(y)
+        self._y = y if isinstance(y, Axis) else None
+        self._left = left
+        self._plot_width = WIDTH - left - RIGHT
+        self._plot_height = height if self._rows is None else ROW * max(1, len(self._rows))
+        self._top = TOP
+        self._back: list[str] = []
+        self._bars: dict[tuple[str, int], list[str]] = {}
+        self._front: list[str] = []
+        self._legend: list[tuple[str, Style, bool]] = []
+
+    # --- what is drawn ---
+
+    def band(self, begin: float, end: float, label: str | None, row: int = 0) -> None:
+        """A shaded stretch of the x axis, behind everything, with its label above."""
+        x0, x1 = self._px(begin), self._px(end)
+        self._back.append(
+            f'<path class="band" d="M{x0} 0h{max(1, x1 - x0)}v{self._plot_height}H{x0}z"/>'
+        )
+        if label is not None:
+            self._top = max(self._top, 15 * (row + 1) + 3)
+            anchor, at = ("end", x1) if x0 > self._plot_width * 0.6 else ("start", x0)
+            self._back.append(self._text(at, -4 - 15 * row, label, anchor, "muted"))
+
+    def line(
+        self,
+        xs: Iterable[float],
+        ys: Iterable[float],
+        style: Style,
+        label: str | None = None,
+        *,
+        step_to: float | None = None,
+    ) -> None:
+        """A line through the points; a NaN breaks it. ``step_to``: values hold until the next x,
+        the last one until there."""
+        assert self._y is not None, "a line needs a y axis of values"
+        points = [
+            None if math.isnan(y) else (self._px(x), self._py(y))
+            for x, y in zip(xs, ys, strict=True)
+        ]
+        end = None if step_to is None else self._px(step_to)
+        self._front.append(
+            f'<path class="mark line" stroke="{_v(style.colour)}"'
+            f'{_dash(style.dash)} d="{_line_path(points, end)}"/>'
+        )
+        if label is not None:
+            self._legend.append((label, style, True))
+
+    def marks(
+        self, xs: Iterable[float], ys: Iterable[float], style: Style, label: str | None = None
+    ) -> None:
+        """A mark at each point."""
+        assert self._y is not None, "marks need a y axis of values"
+        path = _marks_path([(self._px(x), self._py(y)) for x, y in zip(xs, ys, strict=True)], style)
+        self._front.append(path)
+        if label is not None:
+            self._legend.append((label, style, False))
+
+    def bar(
+        self,
+        row: int,
+        begin: float,
+        end: float,
+        colour: str,
+        *,
+        thickness: int = 14,
+        least: int = 1,
+    ) -> None:
+        """A bar in a row, ``least`` pixels long at least."""
+        x0 = self._px(begin)
+        width = max(least, self._px(end) - x0)
+        # A thick stroke, since all bars of a kind are one path then.
+        self._bars.setdefault((colour, thickness), []).append(f"M{x0} {self._row(row)}h{width}")
+
+    def tick(self, row: int, at: float, colour: str = "ink") -> None:
+        """A short upright line in a row."""
+        y = self._row(row)
+        self._front.append(
+            f'<path class="mark line" stroke="{_v(colour)}" d="M{self._px(at)} {y - 11}v22"/>'
+        )
+
+    def interval(self, row: float, low: float, middle: float, high: float, style: Style) -> None:
+        """A value in a row and how sure it is, from ``low`` to ``high``."""
+        y = round(ROW * (row + 0.5))
+        x0, x, x1 = self._px(low), self._px(middle), self._px(high)
+        self._front.append(
+            f'<path class="mark line" stroke="{_v(style.colour)}" '
+            f'd="M{x0} {y}H{x1}M{x0} {y - 4}v8M{x1} {y - 4}v8"/>'
+        )
+        self._front.append(_marks_path([(x, y)], style, size=8))
+
+    def note(
+        self, row: int, at: float, text: str, *, end: bool = False, dy: int = 4, on: str = ""
+    ) -> None:
+        """Words in a row, beginning (or ending) at a value. ``on``: on a bar of that colour."""
+        anchor = "end" if end else "start"
+        x = self._px(at) + (-4 if end else 4)
+        self._front.append(
+            self._text(x, self._row(row) + dy, text, anchor, "paper" if on else "ink")
+        )
+
+    def label(self, x: float, y: float, text: str, colour: str, *, below: bool = False) -> None:
+        """Words beside a point of a chart with a y axis of values."""
+        at, dy = self._px(x), 15 if below else -7
+        anchor = "start" if below else "end"
+        self._front.append(self._text(at, self._py(y) + dy, text, anchor, colour))
+
+    def key(self, label: str, style: Style, *, line: bool = False) -> None:
+        """A line of the legend for what has been drawn without one."""
+        self._legend.append((label, style, line))
+
+    # --- as text ---
+
+    def inline(self, label: str) -> str:
+        """An ``svg`` element for the page, with its text alternative."""
+        return self._svg(f'role="img" aria-label="{html.escape(label, quote=True)}"')
+
+    def document(self, label: str) -> str:
+        """An SVG file of its own, in the light theme's colours."""
+        width, height = WIDTH, self._height()
+        head = (
+            f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img" '
+            f'aria-label="{html.escape(label, quote=True)}" font-family="sans-serif" font-size="12"'
+        )
+        paper = f"<style>{STYLE}</style>"
+        paper += f'<path fill="{COLOURS["paper"]}" d="M0 0h{width}v{height}H0z"/>'
+        text = self._svg(head, paper)
+        return re.sub(r"var\(--([a-z]+)\)", lambda match: COLOURS[match[1]], text)
+
+    def png(self, label: str, scale: float = 2.0) -> bytes:
+        """A PNG in the light theme's colours."""
+        import vl_convert
+
+        return bytes(vl_convert.svg_to_png(self.document(label), scale=scale))
+
+    def _height(self) -> int:
+        legend = 20 if self._legend else 0
+        return self._top + self._plot_height + BOTTOM + legend
+
+    def _svg(self, head: str, first: str = "") -> str:
+        bars = [
+            f'<path class="mark bar" stroke="{_v(colour)}" stroke-width="{thickness}" '
+            f'd="{"".join(path)}"/>'
+            for (colour, thickness), path in self._bars.items()
+        ]
+        body = "".join([*self._back, *self._axes(), *bars, *self._front])
+        return (
+            f'<svg {head} viewBox="0 0 {WIDTH} {self._height()}">{first}'
+            f'<g transform="translate({self._left} {self._top})">{body}{self._keys()}</g></svg>'
+        )
+
+    def _axes(self) -> list[str]:
+        grid, below, beside = [], [], []
+        for value, text in self._x.ticks(10):
+            x = self._px(value)
+            grid.append(f"M{x} 0v{self._plot_height + 4}")
+            below.append(f'<text x="{x}" y="{self._plot_height + 16}">{text}</text>')
+        if self._y is not None:
+            for value, text in self._y.ticks(5):
+                y = self._py(value)
+                grid.append(f"M-4 {y}H{self._plot_width}")
+                beside.append((y, text))
+        else:
+            beside = [(self._row(n), html.escape(name)) for n, name in enumerate(self._rows or ())]
+        colour = "muted" if self._rows is None else "ink"
+        names = "".join(f'<text x="-7" y="{y + 4}">{text}</text>' for y, text in beside)
+        title = self._x.title
+        if self._y is not None and self._y.title:
+            title = f"{self._y.title}, by {title}"
+        return [
+            f'<path class="net" d="{"".join(grid)}"/>',
+            f'<g class="x">{"".join(below)}</g>',
+            f'<g class="y {colour}">{names}</g>',
+            self._text(self._plot_width, self._plot_height + 31, title, "end", "muted"),
+        ]
+
+    def _keys(self) -> str:
+        parts, x = [], 0
+        y = self._plot_height + BOTTOM + 12
+        for label, style, is_line in self._legend:
+            if is_line:
+                parts.append(
+                    f'<path class="key" stroke="{_v(style.colour)}" stroke-width="2.5"'
+                    f'{_dash(style.dash)} d="M{x} {y - 4}h26"/>'
+                )
+            else:
+                parts.append(
+                    _marks_path([(x + 12, y - 4)], style, size=9).replace('"mark ', '"key ')
+                )
+            parts.append(self._text(x + 32, y, label, "start", "ink"))
+            x += 50 + 7 * len(label)
+        return "".join(parts)
+
+    def _px(self, value: float) -> int:
+        return round(self._x.at(value, self._plot_width))
+
+    def _py(self, value: float) -> int:
+        assert self._y is not None
+        return round(self._plot_height - self._y.at(value, self._plot_height))
+
+    def _row(self, number: int) -> int:
+        return round(ROW * (number + 0.5))
+
+    def _text(self, x: int, y: int, text: str, anchor: str, colour: str) -> str:
+        where = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        look = {"muted": "", "ink": ' class="ink"'}.get(colour, f' style="fill:{_v(colour)}"')
+        return f'<text x="{x}" y="{y}"{where}{look}>{html.escape(text)}</text>'
+
+
+def _v(colour: str) -> str:
+    assert colour in COLOURS, colour
+    return f"var(--{colour})"
+
+
+def _dash(number: int) -> str:
+    return f' stroke-dasharray="{DASHES[number]}"' if DASHES[number] else ""
+
+
+def _line_path(points: Sequence[tuple[int, int] | None], step_to: int | None) -> str:
+    """Relative, and as a staircase if ``step_to`` says where it ends."""
+    parts: list[str] = []
+    before: tuple[int, int] | None = None
+    for point in points:
+        if point is None:
+            before = None
+        elif before is None:
+            parts.append(f"M{point[0]} {point[1]}")
+            before = point
+        else:
+            dx, dy = point[0] - before[0], point[1] - before[1]
+            if step_to is None:
+                parts.append(f"l{dx} {dy}")
+            else:
+                parts.append((f"h{dx}" if dx else "") + (f"v{dy}" if dy else ""))
+            before = point
+    if step_to is not None and before is not None and step_to > before[0]:
+        parts.append(f"H{step_to}")
+    # Runs of one direction become one move; a lone point would not be drawn.
+    path = re.sub(
+        r"(?:h-?\d+){2,}",
+        lambda m: f"h{sum(map(int, re.findall(r'-?[0-9]+', m[0])))}",
+        "".join(parts),
+    )
+    return re.sub(r"(M\d+ -?\d+)(?=M|$)", r"\1h3", path)
+
+
+_MARK = {"dot": "", "cross": "l{s} {s}m0-{s}l-{s} {s}", "square": "h{s}v{s}h-{s}z"}
+
+
+def _marks_path(points: Sequence[tuple[int, int]], style: Style, size: int = 5) -> str:
+    colour = _v(style.colour)
+    unique = sorted(set(points))
+    if style.shape == "dot":
+        path = "".join(f"M{x} {y}h0" for x, y in unique)
+        look = f'stroke="{colour}" stroke-width="{size}" stroke-linecap="round"'
+    else:
+        half = size // 2
+        shape = _MARK[style.shape].format(s=size)
+        path = "".join(f"M{x - half} {y - half}{shape}" for x, y in unique)
+        look = f'stroke="{colour}" stroke-width="1.5"'
+    return f'<path class="mark marks" {look} d="{path}"/>'
