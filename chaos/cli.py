@@ -28,6 +28,8 @@ from chaos.cli_check import BadOption
 from chaos.cli_check import app as check_app
 from chaos.cli_gate import app as gate_app
 from chaos.cli_hand import app as hand_app
+from chaos.cli_report import app as report_app
+from chaos.cli_report import print_runs, print_screen, write_page
 from chaos.cli_simulate import app as simulate_app
 from chaos.console import Json, print_json
 from nodes import registry
@@ -340,11 +342,11 @@ def _run_all(
     *,
     json: bool,
 ) -> None:
-    from chaos.objectives import evaluate
     from chaos.processes import signals_as_exit
     from chaos.progress import make_progress
     from chaos.runner import RunResult, run_experiment
     from chaos.targets import refuse_unsupported
+    from reports.objectives import evaluate
 
     for experiment, _ in plans:
         refuse_unsupported(experiment, target)
@@ -369,7 +371,7 @@ def _run_all(
                 break
         progress.run("report")
         progress.phase("draw")
-        summaries = _report([result.folder for result in results], report_path)
+        summaries = write_page([result.folder for result in results], report_path)
 
     missed = []
     codes = set()
@@ -385,9 +387,9 @@ def _run_all(
                 missed.append(f"{label}: {text}")
                 codes.add(EXIT_OBJECTIVE)
     if json:
-        _print_runs(summaries, report_path)
+        print_runs(summaries, report_path)
     else:
-        _print_screen(summaries, report_path, missed)
+        print_screen(summaries, report_path, missed)
     order = [
         EXIT_INTERRUPTED,
         EXIT_INFRASTRUCTURE,
@@ -398,55 +400,9 @@ def _run_all(
     raise typer.Exit(next((code for code in order if code in codes), 0))
 
 
-def _report(folders: Sequence[Path], report_path: Path) -> list[Any]:
-    """Write the page; return the summaries of the runs."""
-    from reports.metrics import summarise
-    from reports.render import write_report
-
-    write_report(list(folders), report_path)
-    return [summarise(RunFolder(folder)) for folder in folders]
-
-
-def _print_runs(summaries: Sequence[Any], report_path: Path) -> None:
-    from reports.repeats import repeats
-
-    told = {"schema": 1, "report": str(report_path), "runs": summaries}
-    print_json({**told, "repeats": repeats(summaries)})
-
-
-def _print_screen(summaries: Sequence[Any], report_path: Path, missed: Sequence[str]) -> None:
-    from reports.compare import first_screen
-    from reports.repeats import lines
-
-    print(first_screen(summaries))
-    if told := lines(summaries):
-        print(" means of the repeats, with 95% intervals (bootstrap):")
-    for line in told:
-        print(f"  {line}")
-    for text in missed:
-        print(f" objective missed: {text}")
-    print(f"\n report: {report_path}")
-
-
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write.")] = None,
-    json: Json = False,
-) -> None:
-    """The report again, from what lies on disk. Example: capbench report results/healthy/*"""
-    for folder in folders:
-        RunFolder(folder).manifest()
-    page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
-    summaries = _report(folders, page)
-    if json:
-        _print_runs(summaries, page)
-    else:
-        _print_screen(summaries, page, [])
-
-
 # --- the simulator ---
 
+app.add_typer(report_app)
 app.add_typer(catalogue_app)
 app.add_typer(check_app)
 app.add_typer(simulate_app)

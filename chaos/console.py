@@ -14,4 +14,9 @@ Json = Annotated[
 
 def print_json(value: Any) -> None:
     """``value`` as indented JSON."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print(json_text(value), end="")
+
+
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"

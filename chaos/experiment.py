@@ -34,9 +34,9 @@ from bench.workload import Distribution, Workload
 from chaos.fault import Fault
 from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
-from chaos.objectives import BadObjective, Objective, parse_objective
 from nodes import registry
 from nodes.effects import OperationKind
+from reports.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent / "experiments"
 MAX_NODES = 15

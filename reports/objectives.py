@@ -8,6 +8,7 @@ always: {consistency: claimed}
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -111,6 +112,8 @@ def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | Non
         found = found.get(part.format(phase=objective.phase)) if found else None
     if metric.path[0] == "latency_ms" and objective.phase != _latency_phase(summary):
         found = None
+    if found is None and metric.path == ("recovery_s",) and _had_fault(summary):
+        return False, f"{wanted}: missed, never back while the run lasted"
     if found is None:
         return None, f"{wanted}: not measured"
     met = _COMPARE[objective.comparison](found, objective.value)
@@ -131,7 +134,24 @@ def _judge_model(model: str, wanted: str, summary: Mapping[str, Any]) -> tuple[b
     return met, f"{wanted}: {word}, {shown}"
 
 
+def _had_fault(summary: Mapping[str, Any]) -> bool:
+    """Whether operations were wanted while a fault was on, and their outcomes are known."""
+    return (summary.get("availability") or {}).get("during") is not None
+
+
 def _latency_phase(summary: Mapping[str, Any]) -> str:
     """The phase that the summary's latencies are of: *during* if there is one."""
     during = (summary.get("throughput") or {}).get("during")
     return "before" if during is None else "during"
+
+
+def of_experiment(experiment: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """The objectives of an experiment as a manifest has it. What cannot be read (of another
+    version) is left out."""
+    found = []
+    phases = experiment.get("objectives")
+    for phase, expected in phases.items() if isinstance(phases, dict) else ():
+        for metric, text in expected.items() if isinstance(expected, dict) else ():
+            with contextlib.suppress(BadObjective):
+                found.append(parse_objective(phase, str(metric), str(text)))
+    return tuple(found)

@@ -1,0 +1,211 @@
+"""`capbench report` and `capbench serve`: what lies on disk, in the form that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.run_folder import BadRunFolder, RunFolder
+from chaos import exit_codes
+from chaos.cli_check import BadOption
+from chaos.console import Json, json_text, print_json
+
+if TYPE_CHECKING:
+    from reports.metrics import RunTables
+
+app = typer.Typer()
+
+FORMATS = ("html", "md", "json", "csv", "png", "junit")
+DIFF_FORMATS = ("text", "md", "json")
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or folders of runs (comparisons).")
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="html (a page and the table), md, json or junit (on standard output without -o), "
+            "csv or png (files into a folder); with --diff: text, md or json.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file; for csv and png the folder [default: report]."),
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="What changed between two: --diff OLD NEW.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The report again, from what lies on disk, or what changed between two comparisons.
+
+    Exit code 0, or with --diff 4 if a claim is refuted that was not, 5 if one is now unknown.
+    Examples: capbench report results/compare/* --format md;
+    capbench report --diff results/before results/after
+    """
+    given = runs or []
+    form = _known_format(form, json=json, diff=diff)
+    if not given:
+        raise BadOption("report: name a run folder, or a folder of runs (results/...)")
+    if diff:
+        _diff(given, form, out)
+        return
+    loaded = _load(given)
+    if form == "html":
+        _html(given, loaded, out)
+    elif form in ("csv", "png"):
+        _files(loaded, form, out or Path("report"))
+    else:
+        _emit(_as_text(given, loaded, form), out)
+
+
+def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
+    if json and form not in (None, "json"):
+        raise BadOption(f"--json and --format {form} exclude each other")
+    formats = DIFF_FORMATS if diff else FORMATS
+    form = "json" if json else form or formats[0]
+    if form not in formats:
+        raise BadOption(f"--format: unknown format {form!r}; use {', '.join(formats)}")
+    return form
+
+
+def _load(folders: Sequence[Path]) -> list[tuple[str, RunTables]]:
+    """The runs with their names; which cannot be read is said. Raises BadRunFolder if none can."""
+    from reports.folders import find_runs, run_name
+    from reports.metrics import load
+
+    loaded: dict[Path, tuple[str, RunTables]] = {}
+    unreadable = []
+    for folder in folders:
+        for path in find_runs(folder):
+            try:
+                if path not in loaded:
+                    loaded[path] = (run_name(path, folder), load(path))
+            except BadRunFolder as error:
+                unreadable.append(str(error))
+    if not loaded:
+        raise BadRunFolder("\n".join(unreadable))
+    for line in unreadable:
+        typer.echo(f"capbench: left out: {line}", err=True)
+    return _distinct(list(loaded.items()))
+
+
+def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tuple[str, RunTables]]:
+    """Runs of different folders may have the same name: then their paths are their names."""
+    names = [name for _, (name, _) in loaded]
+    return [(name if names.count(name) == 1 else str(path), run) for path, (name, run) in loaded]
+
+
+def _html(given: Sequence[Path], loaded: Sequence[tuple[str, RunTables]], out: Path | None) -> None:
+    page = out or _usual_page(given)
+    if page.is_dir() or (not page.suffix and not page.exists()):
+        page /= "report.html"
+    summaries = write_page([run.folder for _, run in loaded], page)
+    print_screen(summaries, page, [])
+
+
+def _usual_page(given: Sequence[Path]) -> Path:
+    return (given[0] if len(given) == 1 else Path()) / "report.html"
+
+
+def _files(loaded: Sequence[tuple[str, RunTables]], form: str, folder: Path) -> None:
+    from reports.export import write_charts, write_csv
+
+    if folder.is_file():
+        raise BadOption(f"-o {folder}: is a file; {form} needs a folder for its files")
+    written = write_csv(loaded, folder) if form == "csv" else write_charts(loaded, folder)
+    print(f" {len(written)} files in {folder}")
+
+
+def _as_text(given: Sequence[Path], loaded: Sequence[tuple[str, RunTables]], form: str) -> str:
+    from reports.judged import judge
+    from reports.junit import junit
+    from reports.markdown import markdown
+
+    if form == "md":
+        return markdown(judge(loaded))
+    if form == "junit":
+        return junit(judge(loaded))
+    page = _usual_page(given)
+    return json_text(
+        _runs_body([run.summary for _, run in loaded], page if page.exists() else None)
+    )
+
+
+def _emit(text: str, out: Path | None) -> None:
+    """Onto standard output, or into a file that is there whole or not at all."""
+    if out is None:
+        print(text, end="")
+        return
+    if out.is_dir():
+        raise BadOption(f"-o {out}: is a folder; name a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(out)
+
+
+def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
+    from reports import diff as differences
+
+    if len(given) != 2:
+        raise BadOption(f"--diff takes two folders, OLD and NEW, not {len(given)}")
+    sides = [[(run.summary, run.manifest) for _, run in _load([folder])] for folder in given]
+    found = differences.diff(sides[0], sides[1], (str(given[0]), str(given[1])))
+    if form == "json":
+        _emit(json_text(found), out)
+    else:
+        _emit(differences.text(found) if form == "text" else differences.markdown(found), out)
+    verdicts = {change.new for change in found.changes if change.figure == "verdict"}
+    if "invalid" in verdicts:
+        raise typer.Exit(exit_codes.VIOLATED)
+    if "unknown" in verdicts:
+        raise typer.Exit(exit_codes.UNKNOWN)
+
+
+# --- what a run prints, too ---
+
+
+def write_page(folders: Sequence[Path], page: Path) -> list[Any]:
+    """Write the page; return the summaries of the runs."""
+    from reports.metrics import summarise
+    from reports.render import write_report
+
+    write_report(list(folders), page)
+    return [summarise(RunFolder(folder)) for folder in folders]
+
+
+def print_runs(summaries: Sequence[Any], page: Path) -> None:
+    """The figures of runs as JSON."""
+    print_json(_runs_body(summaries, page))
+
+
+def _runs_body(summaries: Sequence[Any], page: Path | None) -> dict[str, Any]:
+    from reports.repeats import repeats
+
+    where = None if page is None else str(page)
+    return {"schema": 1, "report": where, "runs": summaries, "repeats": repeats(summaries)}
+
+
+def print_screen(summaries: Sequence[Any], page: Path, missed: Sequence[str]) -> None:
+    """The first screen for the terminal, what was missed, and where the page lies."""
+    from reports.compare import first_screen
+    from reports.repeats import lines
+
+    print(first_screen(summaries))
+    if told := lines(summaries):
+        print(" means of the repeats, with 95% intervals (bootstrap):")
+    for line in told:
+        print(f"  {line}")
+    for text in missed:
+        print(f" objective missed: {text}")
+    print(f"\n report: {page}")

@@ -1,0 +1,76 @@
+"""What a CI wants of a run: its claim and its objectives, each kept, broken, or not to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from reports import objectives
+from reports.metrics import RunTables
+from reports.summary import RunSummary
+
+Ending: TypeAlias = Literal["kept", "broken", "unknown", "not measured"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that a run had to show. ``unknown``: there was not enough evidence, which is never
+    the same as kept. ``not measured``: the run has no such figure. ``evidence``: in words."""
+
+    name: str
+    ending: Ending
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with its cases: the claim first, then the objectives of its experiment."""
+
+    name: str
+    summary: RunSummary
+    started_utc: str
+    seconds: float
+    cases: list[Case]
+
+
+def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
+    """The cases of runs, each given with its name."""
+    return [
+        Judged(
+            name=name,
+            summary=run.summary,
+            started_utc=run.manifest.started_utc,
+            seconds=run.end_s,
+            cases=[_claim(run.summary), *_objectives(run)],
+        )
+        for name, run in runs
+    ]
+
+
+def _claim(summary: RunSummary) -> Case:
+    endings: dict[str, Ending] = {"valid": "kept", "invalid": "broken"}
+    measured = f"measured: {summary.measured_model}"
+    shown = f"; {summary.counterexample}" if summary.counterexample else ""
+    broken = summary.verdict == "invalid"
+    return Case(
+        name=f"claim: {summary.claim}",
+        ending=endings.get(summary.verdict, "unknown"),
+        evidence=f"{summary.reason}; {measured}{shown if broken else ''}",
+    )
+
+
+def _objectives(run: RunTables) -> list[Case]:
+    data: dict[str, Any] = msgspec.to_builtins(run.summary)
+    cases = []
+    for objective, met, text in objectives.evaluate(
+        objectives.of_experiment(run.manifest.experiment), data
+    ):
+        ending: Ending = "kept" if met else "broken"
+        if met is None:
+            ending = "unknown" if objective.model else "not measured"
+        name = f"objective: {objective.phase} {objective.metric} {objective.text}"
+        cases.append(Case(name=name, ending=ending, evidence=text))
+    return cases
