@@ -23,6 +23,7 @@ from bench.workload import Workload
 from chaos import final_reads
 from chaos.experiment import Experiment
 from chaos.fault import TargetName
+from chaos.replay import keep_messages
 from chaos.targets import (
     Progress,
     Run,
@@ -118,6 +119,8 @@ def run_experiment(
         run.update_manifest(notes=[*folder.manifest().notes, failure])
     progress.phase("check")
     verdict = judge(folder)
+    if target == "sim" and failure is None:
+        keep_messages(run, verdict)
     return RunResult(folder.path, verdict, failure, interrupted)
 
 

@@ -110,6 +110,15 @@ def page(diagram: Diagram) -> str:
     return "<!doctype html>\n" + ET.tostring(html, encoding="unicode", method="html") + "\n"
 
 
+def svg_document(diagram: Diagram) -> str:
+    """The drawing alone, as an SVG file of its own on white ground."""
+    svg = _Drawing(diagram).svg
+    style = ET.Element("style")
+    style.text = _STYLE + "svg { background: #fff; }"
+    svg.insert(0, style)
+    return ET.tostring(svg, encoding="unicode")
+
+
 class _Drawing:
     """The SVG. ``left_out``: messages that it does not show."""
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from bench.checkers.witness import duration
 from bench.run_folder import BadRunFolder, Check, WitnessLine
 from reports import compare, recovery
+from reports.anomaly import Messages, picture, read_messages
 from reports.drawing import STYLE
 from reports.metrics import RunTables, load
 from reports.summary import RunSummary, refuted_check, witness_of
@@ -54,7 +55,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSection:
-    """A run on the page. ``figures``: None if they were left out."""
+    """A run on the page. ``figures``: None if they were left out. ``messages``: those around the
+    anomaly, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
 
     anchor: str
     tables: RunTables
@@ -63,6 +65,8 @@ class RunSection:
     figures: list[Figure] | None
     refuted: Check | None
     witness: list[tuple[str, WitnessLine]]
+    messages: Messages | None
+    diagram: str | None
     losses: list[list[Any]]
     events: list[dict[str, Any]]
     events_total: int
@@ -100,7 +104,14 @@ def render(runs: Sequence[RunTables], title: str, unreadable: Sequence[str] = ()
     drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries])
     most_events = min(MOST_EVENTS_PER_RUN, MOST_EVENTS // len(runs))
     sections = [
-        _section(number, run, cells[id(run.summary)], figures, most_events)
+        _section(
+            number,
+            run,
+            cells[id(run.summary)],
+            figures,
+            most_events,
+            small=len(runs) <= FULL_TABLES,
+        )
         for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
     ]
     anchors = {id(section.summary): section.anchor for section in sections}
@@ -163,7 +174,10 @@ def _section(
     cell: compare.Cell,
     figures: list[Figure] | None,
     most_events: int,
+    *,
+    small: bool,
 ) -> RunSection:
+    messages = read_messages(run.folder)
     events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
     return RunSection(
         anchor=f"run-{number}",
@@ -173,6 +187,8 @@ def _section(
         figures=figures,
         refuted=refuted_check(run.verdict),
         witness=_timeline(witness_of(run.verdict)),
+        messages=messages,
+        diagram=picture(messages, "Messages around the anomaly") if messages and small else None,
         losses=recovery.rows(run),
         events=[{str(k): v for k, v in event.items()} for event in events[:most_events]],
         events_total=len(events),

@@ -10,6 +10,7 @@ virtual nanoseconds since the start of the cluster.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -43,6 +44,7 @@ from nodes.runtime.injected import (
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing, Trap
 from nodes.simulator.network import Quality
+from nodes.simulator.story import Story
 
 GROUP = "load"
 """The one client group, as at the local target."""
@@ -93,7 +95,7 @@ class SimulatedCluster(FaultContext):
 
     links: SimulatedLinks
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, trace: bool = False) -> None:
         self.nodes = run.experiment.node_ids()
         self.clients = (GROUP,)
         self.cluster = Cluster(
@@ -103,8 +105,10 @@ class SimulatedCluster(FaultContext):
             parameters=run.parameters,
             quality=QUALITY,
             timing=TIMING,
+            trace=trace,
         )
         self.links = SimulatedLinks(self.cluster)
+        self.stops_at_ns = sys.maxsize
         self._run = run
         self._folder = run.folder
         self._clients: dict[str, Callable[[Reply], None]] = {}
@@ -129,6 +133,7 @@ class SimulatedCluster(FaultContext):
     def run_until(self, end_ns: int, done: Callable[[], bool], slice_s: float = 0.05) -> bool:
         """Let virtual time pass until ``done``, looked at every ``slice_s``, or until ``end_ns``.
         Returns whether it is done. Raises TargetFailed if a replica raises anything."""
+        end_ns = min(end_ns, self.stops_at_ns)
         try:
             while not done():
                 left_ns = end_ns - self.now_ns()
@@ -391,6 +396,18 @@ def conduct(run: Run) -> str | None:
     cluster.run_until(deadline_ns, cluster.converged, 0.1)
     _final_reads(run, cluster)
     return failure
+
+
+def trace(run: Run, until_ns: int) -> Story:
+    """Play a run again, up to that virtual time, and return what happened. ``run.folder``: a folder
+    to throw away. Raises TargetFailed."""
+    cluster = SimulatedCluster(run, trace=True)
+    cluster.stops_at_ns = until_ns
+    if cluster.run_until(int(START_TIMEOUT_S * 1e9), cluster.ready):
+        _load_and_faults(run, cluster)
+    story = cluster.cluster.timeline.story
+    assert story is not None, "it was asked for"
+    return story
 
 
 def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:

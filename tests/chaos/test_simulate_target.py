@@ -32,8 +32,10 @@ from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
 from nodes import registry
 from nodes.effects import Operation, Reply, Request
 from nodes.protocols.raft import Raft
+from reports.anomaly import read_messages
 from reports.metrics import summarise
 from reports.render import write_report
+from reports.summary import witness_of
 from tests.chaos.test_simulate import capbench
 
 EXPERIMENT: dict[str, Any] = {
@@ -443,6 +445,43 @@ def test_a_node_without_its_broker_serves_nobody(it: Simulated) -> None:
     assert it.is_up()
     fault.undo(it.cluster, resolved)
     assert it.write(2)
+
+
+# --- the messages around an anomaly ---
+
+
+def test_the_messages_around_an_anomaly_are_kept_and_drawn(tmp_path: Path) -> None:
+    cut = {"at": "1s", "for": "2s", "fault": "partition", "groups": "halves"}
+    mix = {"read": 50, "write": 50}
+    wanted = experiment(cut, workload={**EXPERIMENT["workload"], "mix": mix})
+    result, folder = simulated(tmp_path / "run", wanted, "gossip")
+    lines = witness_of(result.verdict)
+    messages = read_messages(folder.path)
+    assert messages is not None
+    assert set(messages.nodes) == {line.operation.node for line in lines}
+    stamps = [s / 1e9 for ln in lines for s in (ln.operation.invoked_ns, ln.operation.completed_ns)]
+    assert 0 < len(messages.story.arrows) <= messages.total
+    for arrow in messages.story.arrows:
+        assert {arrow.src, arrow.dst} <= set(messages.nodes)
+        assert min(stamps) <= arrow.sent_s <= max(stamps)
+    # The replay is the run: what crossed the cut while it was on did not arrive.
+    (fault,) = folder.faults()
+    links = {tuple(link) for link in fault.links}
+    on = [
+        arrow
+        for arrow in messages.story.arrows
+        if (arrow.src, arrow.dst) in links
+        and fault.applied_ns < arrow.sent_s * 1e9 < fault.healed_ns
+    ]
+    assert {arrow.fate for arrow in on} == {"cut"}
+    asked = [m.at_s for m in messages.story.moments if m.text.startswith("asked-")]
+    assert asked == sorted(line.operation.invoked_ns / 1e9 for line in lines)
+    page = tmp_path / "report.html"
+    write_report([folder.path], page)
+    assert "The messages around it" in page.read_text()
+
+    _, raft = simulated(tmp_path / "raft", experiment(cut))
+    assert read_messages(raft.path) is None, "nothing is anomalous"
 
 
 # --- what goes wrong ---

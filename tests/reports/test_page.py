@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -10,12 +11,15 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import BadRunFolder, RunFolder
+from bench.run_folder import BadRunFolder, RunFolder, write_json
+from nodes.simulator.story import Arrow, Moment, Story
 from reports import render
+from reports.anomaly import Messages
 from reports.render import write_report
 from tests.reports import synthetic
 
@@ -184,7 +188,9 @@ def test_charts_that_do_not_fit_are_left_out_and_said_so(
 
 PROBE = """
 <script>
-const seen = {drawings: [], resources: performance.getEntriesByType("resource").length,
+const seen = {images: [...document.querySelectorAll("img")].map(
+    i => ({complete: i.complete, width: i.naturalWidth, height: i.naturalHeight})),
+  drawings: [], resources: performance.getEntriesByType("resource").length,
   wide: document.documentElement.scrollWidth, inner: innerWidth};
 for (const svg of document.querySelectorAll("svg")) {
   const box = svg.getBoundingClientRect();
@@ -254,6 +260,30 @@ def test_a_browser_draws_every_chart_and_loads_nothing(page: Path, tmp_path: Pat
         assert drawing["inked"] >= least, drawing
     points = [d for d in seen["drawings"] if d["label"].startswith("Each operation")]
     assert all(drawing["inked"] > 250 for drawing in points)
+
+
+def test_a_browser_draws_the_messages_around_an_anomaly(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs["gossip-leader-partition"], folder)
+    arrows = [
+        Arrow(src="n1", dst="n2", label="Rumour", text=EVIL, sent_s=i, arrived_s=i + 0.1, fate=fate)
+        for i, fate in enumerate(("arrived", "cut", "arrived"))
+    ]
+    moments = [Moment(0.5, "n1", "mark", f"asked-1 {EVIL}")]
+    kept = Messages(nodes=["n1", "n2"], story=Story(arrows, moments), total=9)
+    write_json(folder / "messages.json", kept)
+    page = write_report([folder], tmp_path / "report.html")
+    assert "3 of 9 messages between n1, n2" in Page(page.read_text()).text
+    (drawn,) = look(page, tmp_path, "--window-size=1300,900")["images"]
+    assert drawn["complete"]
+    assert drawn["width"] > 300
+    assert drawn["height"] > 100
+    source = re.search(r'src="data:image/svg\+xml;base64,([^"]*)"', page.read_text())
+    assert source is not None
+    svg = ElementTree.fromstring(base64.b64decode(source[1]))
+    assert "script" not in {element.tag.rpartition("}")[2] for element in svg.iter()}
 
 
 def test_it_fits_a_phone_and_follows_the_dark_theme(page: Path, tmp_path: Path) -> None:

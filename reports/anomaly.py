@@ -1,0 +1,46 @@
+"""The diagram of the messages around the first anomaly of a run."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import msgspec
+
+from nodes.simulator.story import Story
+from reports.message_diagram import Diagram, svg_document
+
+MESSAGES_FILE = "messages.json"
+
+
+class Messages(msgspec.Struct, kw_only=True):
+    """What a simulated run keeps of its messages. ``nodes``: those of the witness; ``story``: the
+    messages between them that were sent closest to the witness's operations; ``total``: how many
+    there were from its begin to its end."""
+
+    nodes: list[str]
+    story: Story
+    total: int
+
+
+def read_messages(folder: Path) -> Messages | None:
+    """None: the run has none, or they cannot be read."""
+    try:
+        return msgspec.json.decode((folder / MESSAGES_FILE).read_bytes(), type=Messages)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def picture(messages: Messages, title: str) -> str:
+    """The diagram as a data URI, so that its styles stay its own."""
+    diagram = Diagram(
+        title=title,
+        message="",
+        command="",
+        facts=[],
+        nodes=messages.nodes,
+        story=messages.story,
+        transcript=[],
+    )
+    encoded = base64.b64encode(svg_document(diagram).encode()).decode()
+    return f"data:image/svg+xml;base64,{encoded}"
