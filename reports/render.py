@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import msgspec
 from markupsafe import Markup
 
 from bench.checkers.witness import duration
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from reports.charts import ChartView
 
 TEMPLATES = Path(__file__).parent / "templates"
+BENCHMARKS = Path("results/bench/latest.json")
+"""Where `make bench` leaves its figures."""
 MOST_CHART_BYTES = 3_500_000
 """Charts beyond this are left out, and the page says so."""
 MOST_POINTS = 9_000
@@ -41,6 +44,25 @@ MOST_EVENTS_PER_RUN = 80
 FULL_TABLES = 24
 """With more runs than this, the numbers behind charts are in the files of `capbench report`, and
 not on the page."""
+
+
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of `make bench`; ``ratio``: to the figure ``compared_with`` of the same run."""
+
+    name: str
+    value: float
+    unit: str
+    compared_with: str | None = None
+    ratio: float | None = None
+    goal: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """Figures of `make bench`, all of one run, and the machine that it ran on."""
+
+    figures: list[Benchmark]
+    machine: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,9 +95,14 @@ class RunSection:
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, title: str = "Replication protocols compared"
+    folders: Sequence[Path],
+    out: Path,
+    title: str = "Replication protocols compared",
+    *,
+    benchmarks: Path = BENCHMARKS,
 ) -> Path:
     """Write the page and return where it is. A folder that is no run is named on the page.
+    ``benchmarks``: figures of `make bench`, shown with their machine if they are there.
 
     Raises BadRunFolder if none of the folders can be read.
     """
@@ -88,7 +115,7 @@ def write_report(
             unreadable.append(str(error))
     if not runs:
         raise BadRunFolder("; ".join(unreadable) or "no run folders were given")
-    page = render(runs, title, unreadable)
+    page = render(runs, title, unreadable, read_benchmarks(benchmarks))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     partial.write_text(page, encoding="utf-8")
@@ -96,7 +123,22 @@ def write_report(
     return out
 
 
-def render(runs: Sequence[RunTables], title: str, unreadable: Sequence[str] = ()) -> str:
+def read_benchmarks(path: Path) -> Benchmarks | None:
+    """What `make bench` wrote; None: it is not there, or not what it should be."""
+    try:
+        figures = msgspec.json.decode(path.read_bytes(), type=list[Benchmark])
+        machine = msgspec.json.decode(path.with_name("hardware.json").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return Benchmarks(figures, dict(machine) if isinstance(machine, dict) else {})
+
+
+def render(
+    runs: Sequence[RunTables],
+    title: str,
+    unreadable: Sequence[str] = (),
+    benchmarks: Benchmarks | None = None,
+) -> str:
     """The page as text."""
     summaries = [run.summary for run in runs]
     grid = compare.matrix(summaries)
@@ -126,6 +168,7 @@ def render(runs: Sequence[RunTables], title: str, unreadable: Sequence[str] = ()
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
             unreadable=unreadable,
+            benchmarks=benchmarks,
             legend=compare.LEGEND,
             loss_columns=list(recovery.COLUMNS),
             started=min((run.manifest.started_utc for run in runs), default=""),

@@ -107,6 +107,26 @@ def test_every_chart_has_a_name_a_sentence_and_its_numbers(page: Path) -> None:
     assert parsed.text.count("The numbers:") == figures
 
 
+def test_micro_benchmarks_are_shown_with_their_machine(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    bench = tmp_path / "bench" / "latest.json"
+    bench.parent.mkdir()
+    figure = {"name": "codec <b>", "value": 12345.0, "unit": "frames/CPU s", "ratio": 1.5}
+    bench.write_text(json.dumps([{**figure, "compared_with": "json", "goal": 10_000}]))
+    (bench.parent / "hardware.json").write_text(json.dumps({"cores": 2, "processor": "a <i>"}))
+
+    def text() -> str:
+        out = write_report([runs["raft-healthy"]], tmp_path / "r.html", benchmarks=bench)
+        return Page(out.read_text()).text
+
+    said = text()
+    for words in ("Micro-benchmarks", "codec <b>", "12,345", "frames/CPU s", "a <i>", "10,000"):
+        assert words in said, words
+    bench.write_text("[{]")
+    assert "Micro-benchmarks" not in text(), "what cannot be read is not shown"
+
+
 def test_html_in_the_data_stays_text(tmp_path: Path) -> None:
     folder = synthetic.leader_partition(tmp_path / "run", "gossip", keys=[EVIL, "k1"], seed=3)
     manifest = folder.manifest()
