@@ -6,6 +6,7 @@ import json as json_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 import typer
 
 from bench.checkers import check_run
@@ -43,6 +44,14 @@ def check_command(
     ] = None,
     budget: Annotated[str, typer.Option(help="Time for a search, such as 60s.")] = "60s",
     memory: Annotated[str, typer.Option(help="Memory for a search, such as 4G.")] = "4G",
+    clock_error: Annotated[
+        str | None,
+        typer.Option(
+            help="By how much the clocks of the clients' hosts may differ, such as 5ms: what is no "
+            "further apart counts as concurrent. A run folder keeps it.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """The verdict of a run folder, or of any history.
@@ -57,14 +66,21 @@ def check_command(
         raise BadOption(
             f"--model: unknown model {model!r}; use {', '.join(get_args(RegisterModel))}"
         )
+    error_ns = None
+    if clock_error is not None:
+        error_ns = round(_quantity("--clock-error", clock_error, _SECONDS, "5ms") * 1e9)
     if path.is_dir():
         if (model, initial) != ("auto", None):
             raise BadOption("--model and --initial are for histories; a run folder knows its own")
-        verdict = _check_folder(RunFolder(path), json)
+        folder = RunFolder(path)
+        if error_ns is not None:
+            manifest = msgspec.structs.replace(folder.manifest(), clock_error_ns=error_ns)
+            folder.write_manifest(manifest)
+        verdict = _check_folder(folder, json)
     else:
         register: Any = model
         first: Value = None if initial is None else _initial(initial)
-        check = check_history(path, register, first, budget_s, memory_bytes)
+        check = check_history(path, register, first, budget_s, memory_bytes, error_ns or 0)
         verdict = _show_history(path, check, json)
     raise typer.Exit(EXIT_CODES[verdict])
 
@@ -123,7 +139,7 @@ def _print_witness(check: Check) -> None:
 
 
 def _quantity(
-    option: Literal["--budget", "--memory"],
+    option: Literal["--budget", "--memory", "--clock-error"],
     text: str,
     units: dict[str, float] | dict[str, int],
     example: str,

@@ -41,9 +41,10 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def directory() -> Path:
-    """The folder of the notes, this user's alone. Raises PermissionError if somebody else made it:
-    what a note says is done."""
-    path = Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}"
+    """The folder of the notes, this user's alone: one for all commands, or what CAPBENCH_NOTES
+    names. Raises PermissionError if somebody else made it: what a note says is done."""
+    named = os.environ.get("CAPBENCH_NOTES")
+    path = Path(named or Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}")
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

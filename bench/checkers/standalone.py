@@ -25,12 +25,14 @@ def check_history(
     initial: Value = None,
     budget_s: float = 60.0,
     memory_bytes: int = 4 << 30,
+    clock_error_ns: int = 0,
 ) -> Check:
     """Whether a history is linearizable, and if not, which model it does not refute.
 
     ``path_or_records``: a JSONL file (docs/HISTORY_FORMAT.md), or records. ``model``: ``register``
     (reads, writes, deletes), ``cas-register`` (with CAS), or ``auto``: what the history needs.
-    ``initial``: what every key holds at first.
+    ``initial``: what every key holds at first. ``clock_error_ns``: a bound on how far the clocks of
+    the clients' hosts are apart; what is no further apart counts as concurrent.
 
     The result is that of `check_linearizable`; its ``model`` is the register's, and ``details`` has
     ``strongest``: linearizable, sequential, causal, none or unknown.
@@ -45,9 +47,16 @@ def check_history(
         raise BadHistory(
             f"line {int(cas[0]) + 1} is a cas, and a register has none; use the model cas-register"
         )
-    check = check_linearizable(c, initial=initial, budget_s=budget_s, memory_bytes=memory_bytes)
+    check = check_linearizable(
+        c,
+        initial=initial,
+        budget_s=budget_s,
+        memory_bytes=memory_bytes,
+        clock_error_ns=clock_error_ns,
+    )
     initial_code = NULL if initial is None else c.code_of(initial)
-    weaker = weaker_models(c, initial_code) if check.verdict == "invalid" else []
+    widened = c.widened(clock_error_ns)
+    weaker = weaker_models(widened, initial_code) if check.verdict == "invalid" else []
     check.model = ("cas-register" if len(cas) else "register") if model == "auto" else model
     check.details["strongest"] = strongest(check, weaker, None)
     return check

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from chaos.cli import main
+from tests.reports import synthetic
 
 WRITE = {"process": 1, "op": "write", "key": "x", "value": 7, "outcome": "ok"}
 READ = {"process": 2, "op": "read", "key": "x", "outcome": "ok"}
@@ -45,6 +46,30 @@ def test_a_stale_read_is_refuted_with_the_operations_that_show_it(
     assert [line["operation"]["op"] for line in result["witness"]] == ["write", "read"]
     assert check(monkeypatch, path, "--initial", "null") == 4
     assert "wrote x=7 (ok)" in capsys.readouterr().out
+
+
+def test_clocks_of_several_hosts_may_differ_by_a_bound_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ms = 1_000_000
+    path = history(
+        tmp_path,
+        {**WRITE, "invoked_ns": 0, "completed_ns": 90 * ms},
+        {**READ, "value": None, "invoked_ns": 100 * ms, "completed_ns": 170 * ms},
+    )
+    assert check(monkeypatch, path, "--clock-error", "9ms") == 4
+    assert check(monkeypatch, path, "--clock-error", "10ms") == 0
+    assert check(monkeypatch, path, "--clock-error", "soon") == 2
+    assert "--clock-error: 'soon' is none; write it as 5ms" in capsys.readouterr().err
+
+
+def test_a_run_folder_keeps_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = synthetic.healthy(tmp_path / "run", "raft")
+    assert folder.manifest().clock_error_ns == 0
+    assert check(monkeypatch, folder.path, "--clock-error", "5ms") == 0
+    assert folder.manifest().clock_error_ns == 5_000_000
+    assert check(monkeypatch, folder.path) == 0
+    assert folder.manifest().clock_error_ns == 5_000_000
 
 
 def test_what_the_keys_held_at_first_can_be_said(

@@ -30,13 +30,15 @@ def compose_command() -> list[str]:
 class Installation:
     """What `docker compose up` starts, under a project name and with ports of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Path) -> None:
         self.broker_port, self.locust_port = free_ports(2)
         self.environment = {
             **os.environ,
             "CAPBENCH_BROKER_PORT": str(self.broker_port),
             "CAPBENCH_LOCUST_PORT": str(self.locust_port),
             "CAPBENCH_PROJECT": PROJECT,
+            # No other test's command shall clean up what a killed run of ours left.
+            "CAPBENCH_NOTES": str(notes),
             "PYTHONPATH": str(ROOT),
         }
         self.engine = docker.from_env()
@@ -110,9 +112,9 @@ def engine() -> None:
 
 
 @pytest.fixture(scope="session")
-def installation(engine: None) -> Iterator[Installation]:
+def installation(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Up and healthy; gone afterwards, with all that it had."""
-    installation = Installation()
+    installation = Installation(tmp_path_factory.mktemp("notes") / "notes")
     installation.compose("build")
     try:
         installation.compose("up", "-d")

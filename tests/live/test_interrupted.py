@@ -53,8 +53,9 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run in which all faults are on."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    """A run in which all faults are on, of which no other test's command knows."""
+    monkeypatch.setenv("CAPBENCH_NOTES", str(tmp_path / "notes"))
     (tmp_path / "all.yaml").write_text(EXPERIMENT)
     runner = subprocess.Popen(
         [sys.executable, "-m", "chaos.cli", "run", "all.yaml", "--out", "out"],

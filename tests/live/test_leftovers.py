@@ -35,10 +35,7 @@ schedule:
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place of their own for the notes of this test's commands."""
-    place = tmp_path / "tmp"
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
-    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.setenv("CAPBENCH_NOTES", str(tmp_path / "notes"))
     return directory()
 
 
