@@ -1,4 +1,4 @@
-"""The ceiling of a simulator in pure Python: events that do nothing but set the next one."""
+"""The ceiling of the simulator: its timeline, with events that do nothing."""
 
 from __future__ import annotations
 
@@ -6,26 +6,10 @@ from typing import Any
 
 import pytest
 
+from bench.micro.empty_events import empty_events
 from bench.micro.figures import measure, scaled
-from nodes.simulator.timeline import Timeline
 
 EVENTS = scaled(200_000, 1000)
-PENDING = 100
-"""About as many as are pending in a cluster of five nodes with ten clients."""
-
-
-def empty_events(count: int = EVENTS, pending: int = PENDING) -> int:
-    """Run about ``count`` events of a `Timeline` on which ``pending`` others always wait; returns
-    how many ran."""
-    timeline = Timeline()
-
-    def again(_: None) -> None:
-        timeline.at(timeline.now + 1.0, again)
-
-    for number in range(pending):
-        timeline.at(number / pending, again)
-    timeline.run_until(count / pending)
-    return timeline.events
 
 
 @pytest.mark.benchmark(group="simulator")
@@ -33,8 +17,8 @@ def bench_empty_events(benchmark: Any) -> None:
     measure(
         benchmark,
         "simulator: events that do nothing",
-        empty_events,
-        operations=empty_events(),
+        lambda: empty_events(EVENTS),
+        operations=empty_events(EVENTS),
         rounds=5,
         unit="events/CPU s",
         compared_with="simulator: raft, events",

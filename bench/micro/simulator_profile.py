@@ -20,13 +20,14 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from bench.micro.bench_timeline import empty_events
+from bench.micro.empty_events import empty_events
+from bench.micro.figures import scaled
 from nodes.simulator.load import Habits
 from nodes.simulator.simulate import Setup, simulate
 
 PROTOCOLS = ("raft", "paxos", "quorum", "gossip")
 SEEDS = range(1, 5)
-SECONDS = 60.0
+SECONDS = scaled(60)
 CPU_S = 12.0
 """So long is each protocol sampled, at least."""
 
@@ -115,7 +116,7 @@ def main(cpu_s: float = CPU_S) -> None:
     """Print the table."""
     profiles = {protocol: profile(protocol, cpu_s=cpu_s) for protocol in PROTOCOLS}
     began_s = time.process_time()
-    count = empty_events()
+    count = empty_events(400_000)
     empty_us = (time.process_time() - began_s) / count * 1e6
     table = Table("microseconds of CPU time per event", *PROTOCOLS)
     for part, what in PARTS.items():
