@@ -23,7 +23,7 @@ demo: setup ## Compare the protocols under faults; prints the table and where th
 	@$(BIN)/capbench compare --preset quick
 
 test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust and containers.
-	@$(BIN)/pytest -n 2 --dist loadgroup -rs
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
 
 nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it stopped (SEEDS JOBS MINUTES).
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \

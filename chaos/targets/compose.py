@@ -221,7 +221,6 @@ class ComposeCluster(LiveCluster):
         self._engine.kill(name)
 
     def _start(self, name: str) -> None:
-        self._killed.discard(name)
         if name in self.nodes:
             order = RunOrder(
                 cluster=self._cluster,
@@ -232,6 +231,7 @@ class ComposeCluster(LiveCluster):
             )
             self._engine.write(name, RUN_FILE, msgspec.json.encode(order))
         self._engine.start(name)
+        self._killed.discard(name)  # not before: somebody may be looking just then
 
     def _suspend(self, name: str) -> bool:
         return self._engine.pause(name)

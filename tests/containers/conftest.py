@@ -111,7 +111,7 @@ def engine() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def installation(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Up and healthy; gone afterwards, with all that it had."""
     installation = Installation(tmp_path_factory.mktemp("notes") / "notes")

@@ -21,7 +21,6 @@ from tests.containers.conftest import NODES, ROOT, Installation
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.xdist_group("containers"),
     # The first one installs an engine, where there is none, and builds the image.
     pytest.mark.timeout(900),
 ]
@@ -337,7 +336,9 @@ def test_ports_are_published_on_loopback_only_and_proxies_not_at_all(
 
 
 def test_the_runner_in_a_container_does_the_main_job(installation: Installation) -> None:
-    done = installation.compose("run", "--rm", "capbench", "run", "healthy", "-p", "raft", "--json")
+    command = ("run", "--rm", "capbench", "run", "healthy", "-p", "raft", "--json")
+    done = installation.compose(*command, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: a busy machine missed the p99
     (summary,) = msgspec.json.decode(done.stdout[done.stdout.index("{") :])["runs"]
     assert summary["verdict"] == "valid"
     folder = RunFolder(ROOT / summary["folder"])
