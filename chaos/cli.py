@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Benchmarks and chaos tests for replication protocols: throughput, availability and "
-    "measured consistency, side by side.",
+    "measured consistency, side by side. Example: capbench compare --preset quick",
 )
 
 Protocols = Annotated[

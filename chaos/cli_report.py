@@ -172,6 +172,27 @@ def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
         raise typer.Exit(exit_codes.UNKNOWN)
 
 
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs.")] = Path("results"),
+    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8090,
+) -> None:
+    """Show the run folders in a browser: list, filter, open, compare. Until Ctrl-C.
+
+    Exit code 2: there is no run; 3: the port is taken. Example: capbench serve results/
+    """
+    from chaos.processes import signals_as_exit
+    from chaos.serve import HOST, make_server
+
+    with make_server(folder, port) as server:
+        print(f"{folder}: http://{HOST}:{port}/ (Ctrl-C ends)", flush=True)
+        try:
+            with signals_as_exit():
+                server.serve_forever()
+        except (KeyboardInterrupt, SystemExit):
+            print("stopped")
+
+
 # --- what a run prints, too ---
 
 

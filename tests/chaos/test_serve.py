@@ -1,0 +1,145 @@
+"""`capbench serve`: real requests to a real server."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.run_folder import BadRunFolder
+from chaos.processes import free_ports
+from chaos.serve import make_server
+from chaos.targets import TargetFailed
+from tests.chaos.test_simulate import ROOT
+from tests.reports import synthetic
+
+EVIL = "<script>alert(1)</script>"
+Get = Callable[[str], tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    for protocol in ("raft", "gossip"):
+        synthetic.healthy(root / "healthy" / protocol, protocol)
+        synthetic.leader_partition(root / "leader-partition" / protocol, protocol)
+    folder = synthetic.healthy(root / "evil", "raft")
+    manifest = folder.manifest()
+    manifest.experiment_name = EVIL
+    folder.write_manifest(manifest)
+    (root / "secret.txt").write_text("nobody is to see this")
+    return root
+
+
+@pytest.fixture(scope="module")
+def get(results: Path) -> Iterator[Get]:
+    (port,) = free_ports(1)
+    with make_server(results, port) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def ask(path: str) -> tuple[int, str]:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        yield ask
+        server.shutdown()
+        thread.join()
+
+
+def test_the_list_can_be_filtered(get: Get) -> None:
+    code, page = get("/")
+    assert code == 200
+    assert "5 of 5 runs" in page
+    for query, count in (
+        ("protocol=gossip", 2),
+        ("protocol=gossip&experiment=healthy", 1),
+        ("verdict=invalid", 0),
+        ("text=LEADER", 2),
+        ("text=nothing-like-that", 0),
+    ):
+        code, page = get(f"/?{query}")
+        assert (code, f"{count} of 5 runs" in page) == (200, True), query
+
+
+def test_a_run_is_opened_and_several_are_compared(get: Get) -> None:
+    code, page = get("/report?run=leader-partition/raft")
+    assert code == 200
+    assert page.count('class="run"') == 1
+    code, page = get("/report?run=leader-partition/raft&run=leader-partition/gossip")
+    assert (code, page.count('class="run"')) == (200, 2)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/report?run=" + urllib.parse.quote("../results/healthy/raft"),
+        "/report?run=" + urllib.parse.quote("healthy/../healthy/raft"),
+        "/report?run=/etc",
+        "/report?run=secret.txt",
+        "/report?run=" + urllib.parse.quote(EVIL),
+        "/report",
+        "/secret.txt",
+        "/../secret.txt",
+        "/healthy/raft/manifest.json",
+    ],
+)
+def test_what_is_not_in_the_list_is_not_found(get: Get, path: str) -> None:
+    code, page = get(path)
+    assert code == 404
+    assert "nobody is to see this" not in page
+    assert "<script" not in page
+
+
+def test_html_in_a_run_stays_text(get: Get) -> None:
+    _, page = get("/")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    _, page = get("/?text=" + urllib.parse.quote('"><script>x'))
+    assert "<script" not in page
+
+
+def test_a_folder_without_runs_and_a_port_that_is_taken_are_said(
+    results: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadRunFolder, match="no run in it"):
+        make_server(tmp_path, 1)
+    with pytest.raises(BadRunFolder, match="there is no such folder"):
+        make_server(tmp_path / "nowhere", 1)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(TargetFailed, match=f"port {port} on 127.0.0.1: .* --port"):
+            make_server(results, port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_to_stop(results: Path, number: signal.Signals) -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "chaos.cli", "serve", str(results), "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with server:
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}/" in server.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+            assert b"5 of 5 runs" in answer.read()
+        server.send_signal(number)
+        said, errors = server.communicate(timeout=20)
+    assert (server.returncode, said.strip()) == (0, "stopped"), errors
+    assert "Traceback" not in errors
