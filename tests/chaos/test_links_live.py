@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.cluster_file import Address
@@ -198,6 +200,9 @@ def test_a_server_that_stops_answering_is_wedged(network: Network) -> None:
     pid = network.toxiproxy_process.pid
     os.kill(pid, signal.SIGSTOP)
     try:
+        # A process of several threads may answer once more before the last of them has stopped.
+        while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         assert impatient.is_wedged()
         assert not impatient.is_up()
         with pytest.raises(ToxiproxyWedged, match=r"no answer in 0\.3 s"):

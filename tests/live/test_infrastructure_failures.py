@@ -4,6 +4,7 @@ kept."""
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -131,7 +132,8 @@ def test_a_node_that_dies_at_start_is_one_line_with_its_last_words(tmp_path: Pat
     ("changes", "says"),
     [
         ({"rate": 0.01}, "the history has no operations"),
-        ({"rate": 2000, "file_bytes": 60_000}, "File too large"),
+        # Who meets the limit first tells of it: the runner, or the load that cannot record.
+        ({"rate": 2000, "file_bytes": 60_000}, "File too large|the load did not end in time"),
     ],
 )
 def test_the_local_target_says_it_in_one_line_too(
@@ -139,5 +141,5 @@ def test_the_local_target_says_it_in_one_line_too(
 ) -> None:
     code, lines = run(tmp_path, "local", **changes)
     assert (code, len(lines)) == (3, 1), lines
-    assert says in lines[0]
+    assert re.search(says, lines[0]), lines
     assert leftovers(tmp_path) == []
