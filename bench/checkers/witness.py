@@ -11,6 +11,9 @@ from bench.history import OperationRecord
 from bench.run_folder import WitnessLine
 from nodes.effects import Value
 
+MOST = 48
+"""Characters of a value that are shown."""
+
 
 def duration(nanoseconds: int) -> str:
     """``4.1 s``, ``23 ms``, ``710 us``: a duration for people."""
@@ -24,8 +27,10 @@ def duration(nanoseconds: int) -> str:
 
 
 def shown(value: Value | list[Value]) -> str:
-    """A value as it stands in the history."""
-    return msgspec.json.encode(value).decode()
+    """A value as it stands in the history; a long one without its middle, since what tells values
+    apart is at their ends."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= MOST else f"{text[: MOST // 2]}…{text[-MOST // 2 :]}"
 
 
 def deed(record: OperationRecord) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.checkers import check_run
+from bench.checkers.witness import shown
 from bench.history import HistoryWriter, OperationRecord
 from bench.run_folder import LoadSummary, Manifest, Model, RunFolder, Verdict, write_json
 from nodes.effects import OperationKind, Value
@@ -227,3 +228,8 @@ def test_siblings_refute_a_register(tmp_path: Path) -> None:
     run.fill()
     got = run.verdict()
     assert (got.verdict, got.checks[0].details["kind"]) == ("invalid", "siblings")
+
+
+def test_long_values_are_shown_by_their_ends() -> None:
+    assert shown("7") == '"7"'
+    assert shown("." * 195 + "1774") == '"' + "." * 23 + "…" + "." * 19 + '1774"'
