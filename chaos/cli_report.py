@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.run_folder import BadRunFolder, RunFolder
+from bench.run_folder import BadRunFolder
 from chaos import exit_codes
 from chaos.cli_check import BadOption
 from chaos.console import Json, json_text, print_json
@@ -59,9 +59,9 @@ def report(
     if diff:
         _diff(given, form, out)
         return
-    loaded = _load(given)
+    loaded, unreadable = _load(given)
     if form == "html":
-        _html(given, loaded, out)
+        _html(given, loaded, unreadable, out)
     elif form in ("csv", "png"):
         _files(loaded, form, out or Path("report"))
     else:
@@ -78,8 +78,8 @@ def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
     return form
 
 
-def _load(folders: Sequence[Path]) -> list[tuple[str, RunTables]]:
-    """The runs with their names; which cannot be read is said. Raises BadRunFolder if none can."""
+def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[str]]:
+    """The runs with their names, and which cannot be read. Raises BadRunFolder if none can."""
     from reports.folders import find_runs, run_name
     from reports.metrics import load
 
@@ -96,7 +96,7 @@ def _load(folders: Sequence[Path]) -> list[tuple[str, RunTables]]:
         raise BadRunFolder("\n".join(unreadable))
     for line in unreadable:
         typer.echo(f"capbench: left out: {line}", err=True)
-    return _distinct(list(loaded.items()))
+    return _distinct(list(loaded.items())), unreadable
 
 
 def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tuple[str, RunTables]]:
@@ -105,12 +105,19 @@ def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tupl
     return [(name if names.count(name) == 1 else str(path), run) for path, (name, run) in loaded]
 
 
-def _html(given: Sequence[Path], loaded: Sequence[tuple[str, RunTables]], out: Path | None) -> None:
+def _html(
+    given: Sequence[Path],
+    loaded: Sequence[tuple[str, RunTables]],
+    unreadable: Sequence[str],
+    out: Path | None,
+) -> None:
+    from reports.render import write_loaded
+
     page = out or _usual_page(given)
     if page.is_dir() or (not page.suffix and not page.exists()):
         page /= "report.html"
-    summaries = write_page([run.folder for _, run in loaded], page)
-    print_screen(summaries, page, [])
+    write_loaded([run for _, run in loaded], page, unreadable=unreadable)
+    print_screen([run.summary for _, run in loaded], page, [])
 
 
 def _usual_page(given: Sequence[Path]) -> Path:
@@ -159,7 +166,7 @@ def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
 
     if len(given) != 2:
         raise BadOption(f"--diff takes two folders, OLD and NEW, not {len(given)}")
-    sides = [[(run.summary, run.manifest) for _, run in _load([folder])] for folder in given]
+    sides = [[(run.summary, run.manifest) for _, run in _load([folder])[0]] for folder in given]
     found = differences.diff(sides[0], sides[1], (str(given[0]), str(given[1])))
     if form == "json":
         _emit(json_text(found), out)
@@ -197,12 +204,13 @@ def serve(
 
 
 def write_page(folders: Sequence[Path], page: Path) -> list[Any]:
-    """Write the page; return the summaries of the runs."""
-    from reports.metrics import summarise
-    from reports.render import write_report
+    """Write the page; return the summaries of the runs. Raises BadRunFolder."""
+    from reports.metrics import load
+    from reports.render import write_loaded
 
-    write_report(list(folders), page)
-    return [summarise(RunFolder(folder)) for folder in folders]
+    runs = [load(folder) for folder in folders]
+    write_loaded(runs, page)
+    return [run.summary for run in runs]
 
 
 def print_runs(summaries: Sequence[Any], page: Path) -> None:

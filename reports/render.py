@@ -115,6 +115,18 @@ def write_report(
             unreadable.append(str(error))
     if not runs:
         raise BadRunFolder("; ".join(unreadable) or "no run folders were given")
+    return write_loaded(runs, out, title, unreadable, benchmarks=benchmarks)
+
+
+def write_loaded(
+    runs: Sequence[RunTables],
+    out: Path,
+    title: str = "Replication protocols compared",
+    unreadable: Sequence[str] = (),
+    *,
+    benchmarks: Path = BENCHMARKS,
+) -> Path:
+    """As `write_report`, of runs that were loaded already; a million operations take a while."""
     page = render(runs, title, unreadable, read_benchmarks(benchmarks))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")

@@ -294,8 +294,8 @@ def toxiproxy(root: Path, machine: Machine) -> None:
 
 def four_ways(machine: Machine, reasons: Sequence[str]) -> str:
     simulator = (
-        "\nWithout it, the simulator runs: `capbench run ... --target simulator` needs neither "
-        "broker nor Toxiproxy."
+        "\nWithout it, the simulator runs, with neither broker nor Toxiproxy:\n"
+        "  .venv/bin/capbench compare --target sim"
     )
     return (
         "Toxiproxy is missing, and set-up could not get it:\n"

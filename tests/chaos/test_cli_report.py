@@ -76,6 +76,8 @@ def test_a_run_that_cannot_be_read_is_said_and_left_out(
     said = capsys.readouterr()
     assert "left out: new/runs/healthy-raft/manifest.json" in said.err
     assert "gossip" in said.out
+    assert typed("report", "new") == 0
+    assert "new/runs/healthy-raft/manifest.json" in (place / "new/report.html").read_text()
 
 
 def test_diff_tells_a_claim_that_broke_by_its_exit_code(place: Path, printed: Printed) -> None:
