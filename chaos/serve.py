@@ -63,12 +63,17 @@ def rows(root: Path) -> list[Row]:
                 protocol=manifest.protocol,
                 target=manifest.target,
                 seed=manifest.seed,
-                started=manifest.started_utc,
+                started=_to_the_second(manifest.started_utc),
                 verdict=verdict.verdict if verdict else "unchecked",
                 measured=verdict.measured_model if verdict else "",
             )
         )
     return sorted(found, key=lambda row: (row.started, row.name), reverse=True)
+
+
+def _to_the_second(utc: str) -> str:
+    """``2026-11-26 12:17:32`` of an ISO time."""
+    return utc[: len("2026-11-26T12:17:32")].replace("T", " ")
 
 
 def chosen(all_rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
@@ -98,6 +103,10 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not self._asked_here():
+                said = f"This server answers to {HOST} and localhost only."
+                self._send(HTTPStatus.FORBIDDEN, self._message(said))
+                return
             address = urllib.parse.urlsplit(self.path)
             query = urllib.parse.parse_qs(address.query)
             try:
@@ -109,6 +118,12 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
                     self._send(HTTPStatus.NOT_FOUND, self._message("There is no such page."))
             except BadRunFolder as error:
                 self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
+
+        def _asked_here(self) -> bool:
+            """A page of another site can have its own name lead to this address, and then read the
+            answers (DNS rebinding): its requests carry that name."""
+            name = self.headers.get("Host", "").rsplit(":", 1)[0]
+            return name in (HOST, "localhost")
 
         def _list(self, query: Mapping[str, list[str]]) -> str:
             everything = rows(root)

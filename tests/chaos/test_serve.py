@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +50,8 @@ def get(results: Path) -> Iterator[Get]:
         thread.start()
 
         def ask(path: str) -> tuple[int, str]:
+            if path == "address":
+                return 0, f"http://127.0.0.1:{port}"
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
                     return answer.status, answer.read().decode()
@@ -102,6 +106,43 @@ def test_what_is_not_in_the_list_is_not_found(get: Get, path: str) -> None:
     assert code == 404
     assert "nobody is to see this" not in page
     assert "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost", 200), ("127.0.0.1", 200), ("evil.example", 403), ("", 403)]
+)
+def test_a_name_that_another_site_made_lead_here_is_refused(
+    get: Get, results: Path, host: str, status: int
+) -> None:
+    with make_server(results, 0) as server:
+        port = server.server_address[1]
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/", headers={"Host": f"{host}:{port}" if host else ""})
+        answer = connection.getresponse()
+        page = answer.read().decode()
+        connection.close()
+        thread.join()
+    assert answer.status == status
+    assert ("leader-partition" in page) is (status == 200)
+
+
+def test_a_browser_shows_the_list_and_what_was_filtered(get: Get, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no chromium on PATH: the list is not looked at (apt install chromium)")
+    port = urllib.parse.urlsplit(get("address")[1]).port
+    command = [
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+        *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+        *("--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+        f"http://127.0.0.1:{port}/?protocol=gossip&text=partition",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.count('type="checkbox"') == 1
+    assert 'href="/report?run=leader-partition/gossip"' in done.stdout
+    assert '<option selected="">gossip</option>' in done.stdout
 
 
 def test_html_in_a_run_stays_text(get: Get) -> None:
