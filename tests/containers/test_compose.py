@@ -105,7 +105,8 @@ def test_every_kind_of_fault_happens_and_ends(installation: Installation, tmp_pa
     done = capbench(
         installation, "run", "every.yaml", "--target", "compose", "--json", cwd=tmp_path
     )
-    assert done.returncode in (0, 4), done.stderr  # 4: gossip's claim is not what is tested here
+    # What becomes of the claim is not asked here: 4 refuted, 5 a busy machine leaves it unknown.
+    assert done.returncode in (0, 4, 5), done.stderr
     (summary,) = msgspec.json.decode(done.stdout)["runs"]
     folder = RunFolder(tmp_path / summary["folder"])
     faults = {fault.fault: fault for fault in folder.faults()}
