@@ -29,8 +29,8 @@ nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it sto
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
-bench: setup ## Measure checkers, simulator and parts; writes results/bench/latest.json.
-	@$(BIN)/python -m bench.micro
+bench: setup ## Measure live protocols, simulator, checkers, parts; writes results/bench/latest.json.
+	@$(BIN)/python -m bench
 
 check: setup ## Lint, format, types and import rules; changes nothing.
 	$(BIN)/ruff check

@@ -38,7 +38,9 @@ FRAME_BYTES = 500_000
 class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
     """What to do. ``clients``: operations in flight at most; ``think_s``: between a reply and the
     client's next operation; ``warm_up_s``: not measured. ``keys``: written or read in turn.
-    ``value_bytes``: of each written value. ``nodes``: who is asked, in turn (empty: all)."""
+    ``value_bytes``: of each written value. ``nodes``: who is asked, in turn (empty: all).
+    ``one_per_publish``: each request is a PUBLISH of its own, instead of all that are due
+    together."""
 
     clients: int = 128
     think_s: float = 0.001
@@ -48,6 +50,7 @@ class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
     keys: int = 1000
     value_bytes: int = 32
     nodes: tuple[str, ...] = ()
+    one_per_publish: bool = False
 
     def __post_init__(self) -> None:
         if min(self.clients, self.keys, self.value_bytes) < 1:
@@ -59,7 +62,10 @@ class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, without the warm-up. ``ok``, ``failed`` (refused, or ended unknown),
     ``unanswered`` (for `TIMEOUT_S`): operations. ``latency_ms``: quantiles of those that ended ok,
-    from sending to reply, or None if there was none. ``client_cpu_s``: of this process."""
+    from sending to reply, or None if there was none. ``client_cpu_s``: of this process.
+
+    What is open when the time is up is waited for. If it ends ok, it does not count, since it took
+    longer than the measurement; if it fails or is not answered, that is counted."""
 
     load: ClosedLoop
     seconds: float
@@ -91,12 +97,15 @@ class _Loop:
         self._mqtt = MqttClient(cluster, self._name, self._on_reply)
         self._value = "v" * load.value_bytes
         self._frame = max(1, FRAME_BYTES // (load.value_bytes + 100))
+        if load.one_per_publish:
+            self._frame = 1
         self._open: dict[int, tuple[int, int]] = {}
         """Sequence -> (client, sent at), oldest first."""
         self._due: deque[tuple[int, int]] = deque((0, client) for client in range(load.clients))
         """(When, client): thinking takes all equally long, so they come due in this order."""
         self._sequence = 0
         self._measuring = False
+        self._draining = False
         self._latencies_ns: list[int] = []
         self._failed = self._unanswered = 0
         self._error: str | None = None
@@ -110,6 +119,10 @@ class _Loop:
             self._until(started_ns + int(self._load.seconds * NS))
             seconds = (time.monotonic_ns() - started_ns) / NS
             cpu_s = time.process_time() - cpu_s
+            self._draining = True
+            while self._open:
+                self._mqtt.poll(0.02)
+                self._expire(time.monotonic_ns())
         finally:
             self._mqtt.close()
         ok = len(self._latencies_ns)
@@ -171,11 +184,11 @@ class _Loop:
         self._due.append((now_ns + int(self._load.think_s * NS), client))
         if not self._measuring:
             return
-        if reply.outcome == "ok":
-            self._latencies_ns.append(now_ns - sent_ns)
-        else:
+        if reply.outcome != "ok":
             self._failed += 1
             self._error = self._error or reply.error
+        elif not self._draining:
+            self._latencies_ns.append(now_ns - sent_ns)
 
 
 def main() -> int:
@@ -190,6 +203,7 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--value-bytes", type=int, default=32)
     parser.add_argument("--nodes", default="", help="who is asked: n1,n2 (default: all in turn)")
+    parser.add_argument("--one-per-publish", action="store_true", help="do not coalesce requests")
     options = parser.parse_args()
     try:
         load = ClosedLoop(
@@ -201,6 +215,7 @@ def main() -> int:
             keys=options.keys,
             value_bytes=options.value_bytes,
             nodes=tuple(filter(None, options.nodes.split(","))),
+            one_per_publish=options.one_per_publish,
         )
         measured = drive(read_cluster_file(options.cluster), load)
     except (ValueError, BadClusterFile) as error:

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -167,12 +168,20 @@ def start_cluster(
 
 
 def keep(order: Mapping[str, Any]) -> None:
-    """The keeper: hold the cluster until SIGTERM. Raises TargetFailed."""
+    """The keeper: hold the cluster until SIGTERM. Raises TargetFailed.
+
+    ``order``: ``name``, ``protocol``, ``nodes`` (how many), ``parameters``, ``broker_port``, and
+    what only benchmarks ask for: ``proxied`` and ``coalesce`` (see `LocalCluster`), ``owned``
+    (standard input is a pipe, and the cluster ends with whoever holds its other end).
+    """
     name = order["name"]
     ids = registry.node_ids(order["nodes"])
     directory = (DIRECTORY / name).resolve()
     shutil.rmtree(directory, ignore_errors=True)
     protocol = registry.get(order["protocol"])
+    proxied = order.get("proxied", True)
+    if order.get("owned"):
+        threading.Thread(target=_end_with_owner, daemon=True).start()
 
     def cluster_at(broker_port: int | None) -> LocalCluster:
         return LocalCluster(
@@ -182,13 +191,16 @@ def keep(order: Mapping[str, Any]) -> None:
             cluster=name,
             parameters=order["parameters"],
             broker_port=broker_port,
+            proxied=proxied,
+            coalesce=order.get("coalesce", True),
         )
 
     path = state_path(name)
     try:
         with contextlib.ExitStack() as stack:
             cluster = start_cluster(cluster_at, order["broker_port"], stack)
-            stack.enter_context(ByHand(cluster, directory, socket_path(name)))
+            if proxied:
+                stack.enter_context(ByHand(cluster, directory, socket_path(name)))
             write_cluster_file(CLUSTER_FILE, cluster.cluster_file)
             broker = cluster.broker
             keeper = Keeper(
@@ -212,6 +224,11 @@ def keep(order: Mapping[str, Any]) -> None:
         path.unlink(missing_ok=True)
         CLUSTER_FILE.unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _end_with_owner() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:

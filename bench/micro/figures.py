@@ -1,4 +1,4 @@
-"""How a benchmark of this folder says what it measures, and what `bench.micro.__main__` reads.
+"""How a benchmark of this folder says what it measures, and what `bench.figures` reads.
 
 A benchmark is an ordinary pytest-benchmark test. `measure` runs it and leaves in ``extra_info``
 what pytest-benchmark does not know: how many operations a round has, the unit, the goal, and which
@@ -32,8 +32,9 @@ def measure(
     compared_with: str | None = None,
 ) -> None:
     """Call ``run``, which does ``operations`` operations, ``rounds`` times after a first call that
-    does not count. The figure is the rate in the median round; if ``unit`` is one of `COSTS`, the
-    time of one operation instead. ``compared_with``: the name of another figure."""
+    does not count. The figure is the rate in the median round; if ``unit`` is one of
+    `bench.figures.COSTS`, the time of one operation instead. ``compared_with``: the name of another
+    figure."""
     benchmark.extra_info.update(
         figure=name,
         ops_per_round=operations,
@@ -42,7 +43,3 @@ def measure(
         compared_with=compared_with,
     )
     benchmark.pedantic(run, rounds=scaled(rounds), iterations=1, warmup_rounds=1)
-
-
-COSTS = frozenset(("CPU s", "bytes/operation"))
-"""Units of which less is better."""

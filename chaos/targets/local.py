@@ -36,7 +36,9 @@ class LocalCluster(LiveCluster):
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
     what the nodes tell (from another thread). ``broker_port``: None picks a free one. ``recorded``:
-    the run folder, if there is one, for whoever has to clean up after us.
+    the run folder, if there is one, for whoever has to clean up after us. ``proxied``: without,
+    there is no Toxiproxy, everybody connects to the broker itself, and no link can be cut: for
+    benchmarks alone. ``coalesce``: see `nodes.runtime.settings.NodeSettings`.
     """
 
     def __init__(
@@ -51,8 +53,12 @@ class LocalCluster(LiveCluster):
         broker_port: int | None = None,
         seed: int = 0,
         recorded: Path | None = None,
+        proxied: bool = True,
+        coalesce: bool = True,
     ) -> None:
         super().__init__(nodes, record=record, seed=seed)
+        self._proxied = proxied
+        self._coalesce = coalesce
         self._protocol = protocol
         self._parameters = dict(parameters or {})
         self._directory = directory.resolve()
@@ -89,19 +95,22 @@ class LocalCluster(LiveCluster):
         self._stop()
 
     def _start_all(self) -> None:
-        port, api_port, *link_ports = free_ports(2 + Links.count(len(self.nodes), 1))
+        links = Links.count(len(self.nodes), 1) if self._proxied else 0
+        port, api_port, *link_ports = free_ports(2 + links)
         self.broker = Address("127.0.0.1", self._broker_port or port)
         if self._broker_port is not None:
             _refuse_taken_port(self._broker_port)
         self._start_broker()
         self._api = Address("127.0.0.1", api_port)
-        self._start_toxiproxy()
+        if self._proxied:
+            self._start_toxiproxy()
         self._wait_for("broker", self.broker)
-        self._wait_for("toxiproxy", self._api)
-        self.toxiproxy = Toxiproxy(self._api)
-        self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
-        self.links.create()
-        self.links.restart_server = self._restart_toxiproxy
+        if self._proxied:
+            self._wait_for("toxiproxy", self._api)
+            self.toxiproxy = Toxiproxy(self._api)
+            self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
+            self.links.create()
+            self.links.restart_server = self._restart_toxiproxy
         self.cluster_file = ClusterFile(
             cluster=self._cluster,
             protocol=self._protocol.name,
@@ -109,7 +118,7 @@ class LocalCluster(LiveCluster):
             operations=list(self._protocol.operations),
             broker=self.broker,
             group=GROUP,
-            request_links={node: self.links.address(GROUP, node) for node in self.nodes},
+            request_links={node: self._link(GROUP, node) for node in self.nodes},
             mqtt_version=self._mqtt_version,
         )
         self.cluster_path = self._directory / "cluster.json"
@@ -126,6 +135,9 @@ class LocalCluster(LiveCluster):
         if broker.note and broker.note not in self.notes:
             self.notes.append(broker.note)
         self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
+
+    def _link(self, src: str, dst: str) -> Address:
+        return self.links.address(src, dst) if self._proxied else self.broker
 
     def _start_toxiproxy(self) -> None:
         self.processes.spawn(
@@ -193,13 +205,10 @@ class LocalCluster(LiveCluster):
             parameters=self._parameters,
             data_dir=str(self.data_path(node)),
             broker=_endpoint(self.broker),
-            links={
-                peer: _endpoint(self.links.address(node, peer))
-                for peer in self.nodes
-                if peer != node
-            },
-            reply_links={GROUP: _endpoint(self.links.address(node, GROUP))},
+            links={peer: _endpoint(self._link(node, peer)) for peer in self.nodes if peer != node},
+            reply_links={GROUP: _endpoint(self._link(node, GROUP))},
             mqtt_version=self._mqtt_version,
+            coalesce=self._coalesce,
             injected={str(number): each for number, each in self._injected[node].items()},
         )
         path = self._directory / node / "settings.json"
@@ -212,6 +221,12 @@ class LocalCluster(LiveCluster):
         )
 
     # --- what `LiveCluster` asks for ---
+
+    def check(self) -> None:
+        """See `LiveCluster`. Without proxies there is none to look at."""
+        if not self._proxied:
+            self._look_at = sys.maxsize
+        super().check()
 
     def running(self, name: str) -> bool:
         """See `LiveCluster`."""

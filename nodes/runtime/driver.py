@@ -106,6 +106,7 @@ class Driver:
         self._shown_ready = True  # by whoever ran before; not true any more, and so taken back
         self._show_ready(False)
 
+        self._messages_per_frame = _MAX_MESSAGES_PER_FRAME if settings.coalesce else 1
         self._messages: Codec[Any] = Codec(replica_type.MESSAGES or (Request,))
         self._requests = requests_codec()
         self._replies = replies_codec()
@@ -235,9 +236,10 @@ class Driver:
                 del self._fired[name]
                 self.replica.step([Timer(name)])
                 self._collect()
-            if inputs:
-                self.replica.step(inputs)
-                self._collect()
+            for batch in [inputs] if self.settings.coalesce else [[each] for each in inputs]:
+                if batch:
+                    self.replica.step(batch)
+                    self._collect()
         except BaseException as error:
             self._fail(error)
 
@@ -482,10 +484,9 @@ class Driver:
     def _publish(
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
     ) -> None:
-        for start in range(0, len(messages), _MAX_MESSAGES_PER_FRAME):
-            self._publish_frames(
-                connection, topic, codec, messages[start : start + _MAX_MESSAGES_PER_FRAME]
-            )
+        size = self._messages_per_frame
+        for start in range(0, len(messages), size):
+            self._publish_frames(connection, topic, codec, messages[start : start + size])
 
     def _publish_frames(
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]

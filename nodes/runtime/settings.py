@@ -26,7 +26,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ``tls_ca``: the certificate of the authority that signed the broker's; None: no TLS.
     ``ready_file``: is there as long as the node expects to serve, for a container's health check.
     ``status_every_s``: seconds between two status messages. ``mqtt_version``: 5, or 4 (MQTT 3.1.1)
-    where the broker knows no more.
+    where the broker knows no more. ``coalesce``: inputs that arrive together are stepped together,
+    and what waits for one destination leaves as one PUBLISH. Without, each input is a step and each
+    message a PUBLISH of its own, which is there to measure what coalescing is worth.
     """
 
     cluster: str
@@ -44,6 +46,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ready_file: str | None = None
     status_every_s: float = 0.2
     mqtt_version: int = 5
+    coalesce: bool = True
     injected: dict[str, Injected] = {}
 
 

@@ -120,3 +120,33 @@ def test_no_cluster_is_said_in_one_line(
     assert done.returncode == 3
     assert "cannot reach the broker" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_a_dead_cluster_leaves_open_is_unanswered(
+    cluster: ClusterFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.closed_loop.TIMEOUT_S", 0.5)
+    measured = drive(cluster, ClosedLoop(clients=7, seconds=0.2, warm_up_s=0.05))
+    assert (measured.ok, measured.failed, measured.unanswered) == (0, 0, 7)
+
+
+def test_one_per_publish_sends_each_request_alone(
+    cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import closed_loop
+
+    sizes: list[int] = []
+    publish = closed_loop.MqttClient.publish
+
+    def spy(self: Any, node: str, requests: Any) -> bool:
+        sizes.append(len(requests))
+        return publish(self, node, requests)
+
+    monkeypatch.setattr(closed_loop.MqttClient, "publish", spy)
+    echo(cluster)
+    load = ClosedLoop(clients=30, seconds=0.2, warm_up_s=0)
+    assert drive(cluster, load).ok > 0
+    assert max(sizes) > 1
+    sizes.clear()
+    assert drive(cluster, msgspec.structs.replace(load, one_per_publish=True)).ok > 0
+    assert set(sizes) == {1}

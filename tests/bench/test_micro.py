@@ -13,7 +13,7 @@ import pytest
 
 from bench.checkers import check_history
 from bench.checkers.linearizability import check_linearizable
-from bench.micro.__main__ import figures_of, is_met, table
+from bench.figures import figures_of, is_met, table, with_ratios
 from bench.micro.histories import linearizable_history, write_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def measured(name: str, seconds: float, **info: Any) -> dict[str, Any]:
 
 def test_all_suites_write_the_documented_files(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.micro", str(tmp_path)],
+        [sys.executable, "-m", "bench", "--only", "micro", str(tmp_path)],
         cwd=ROOT,
         env=environment(CAPBENCH_BENCH_SCALE="0.001"),
         capture_output=True,
@@ -68,7 +68,7 @@ def test_all_suites_write_the_documented_files(tmp_path: Path) -> None:
 
 def test_a_failed_benchmark_leaves_no_figures(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.micro", str(tmp_path)],
+        [sys.executable, "-m", "bench", "--only", "micro", str(tmp_path)],
         cwd=ROOT,
         env=environment(PYTEST_ADDOPTS="--collect-nothing-like-this"),
         capture_output=True,
@@ -81,13 +81,15 @@ def test_a_failed_benchmark_leaves_no_figures(tmp_path: Path) -> None:
 
 
 def test_figures_are_rates_unless_less_is_better() -> None:
-    figures = figures_of(
-        [
-            measured("a", 2.0),
-            measured("b", 1.0, compared_with="a", goal=11),
-            measured("c", 5.0, unit="CPU s", ops_per_round=1, goal=5),
-            measured("d", 5.0, unit="bytes/operation", value=151, goal=150),
-        ]
+    figures = with_ratios(
+        figures_of(
+            [
+                measured("a", 2.0),
+                measured("b", 1.0, compared_with="a", goal=11),
+                measured("c", 5.0, unit="CPU s", ops_per_round=1, goal=5),
+                measured("d", 5.0, unit="bytes/operation", value=151, goal=150),
+            ]
+        )
     )
     assert [figure["value"] for figure in figures] == [5, 10, 5, 151]
     assert [figure["ratio"] for figure in figures] == [None, 2, None, None]

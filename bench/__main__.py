@@ -1,0 +1,116 @@
+"""`make bench`: measure everything in one run, write the figures, print them as a table.
+
+    python -m bench [--only NAME ...] [FOLDER]
+
+Into ``results/bench`` (or the folder given):
+
+- ``latest.json``: the list of figures (`bench.figures`), all of one run.
+- ``hardware.json``: the machine that it ran on. Absolute figures hold for it alone.
+- ``suites.json``: everything that pytest-benchmark measured.
+
+Rates are per second of CPU time on one core, of the median round, unless the unit says otherwise.
+Exit code 0 also if goals are missed: that is a finding. Exit code 1: a benchmark failed; 2: invalid
+input; 3: no cluster could be started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.figures import figures_of, hardware, is_met, table, with_ratios
+from bench.live import NoCluster
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITES = ("micro",)
+"""Folders of pytest-benchmark suites."""
+
+PARTS = ("throughput", "capacity")
+"""Modules of this room whose ``rows()`` are figures."""
+
+_PYTEST = (
+    "-q",
+    *("-o", "addopts=", "-o", "python_files=bench_*.py", "-o", "python_functions=bench_*"),
+    *("--import-mode=importlib", "-p", "no:xdist", "-p", "no:cacheprovider"),
+    *("--benchmark-timer=time.process_time", "--benchmark-disable-gc", "--benchmark-quiet"),
+)
+
+
+def run(folder: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Run what is named (all, if nothing is) and write the files. Raises CalledProcessError if a
+    benchmark failed, NoCluster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = only or (*SUITES, *PARTS)
+    figures: list[dict[str, Any]] = []
+    if suites := [name for name in SUITES if name in wanted]:
+        figures += figures_of(run_suites(suites, folder / "suites.json"))
+    for name in PARTS:
+        rows = rows_of(name) if name in wanted else None
+        if rows is not None:
+            figures += rows()
+    figures = with_ratios(figures)
+    _write(folder / "hardware.json", hardware())
+    _write(folder / "latest.json", figures)
+    return figures
+
+
+def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
+    """What pytest-benchmark measured in these folders, also in the file ``raw``. Raises
+    CalledProcessError."""
+    folders = [str(ROOT / "bench" / name) for name in suites]
+    command = [sys.executable, "-m", "pytest", *folders, *_PYTEST, f"--benchmark-json={raw}"]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
+    benchmarks: list[dict[str, Any]] = json.loads(raw.read_text())["benchmarks"]
+    return benchmarks
+
+
+def rows_of(part: str) -> Callable[[], list[dict[str, Any]]] | None:
+    """The function that measures a part, or None if there is no such module."""
+    if importlib.util.find_spec(f"bench.{part}") is None:
+        return None
+    rows: Callable[[], list[dict[str, Any]]] = importlib.import_module(f"bench.{part}").rows
+    return rows
+
+
+def _write(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, write, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="All benchmarks.")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("results/bench"))
+    parser.add_argument("--only", action="append", choices=(*SUITES, *PARTS), default=[])
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder
+    try:
+        figures = run(folder, tuple(options.only))
+    except subprocess.CalledProcessError:
+        print("bench: a benchmark failed, see above; no figures were written", file=sys.stderr)
+        return 1
+    except (NoCluster, OSError) as error:
+        print(f"bench: {error}; no figures were written", file=sys.stderr)
+        return 3
+    machine = hardware()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table(figures))
+    missed = sum(is_met(figure) is False for figure in figures)
+    goals = sum(is_met(figure) is not None for figure in figures)
+    console.print(
+        f"{missed} of {goals} goals missed · {machine['cores']} cores, {machine['processor']}, "
+        f"load {machine['load']} · {folder / 'latest.json'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
