@@ -74,7 +74,11 @@ def _connect(broker: Address, name: bytes) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     identity = b"ceiling-" + name + b"-%d" % time.monotonic_ns()
     connection.sendall(_packet(0x10, _string(b"MQTT") + b"\x04\x02\x00\x00" + _string(identity)))
-    _read_packet(connection, 4, broker)
+    try:
+        _read_packet(connection, 4, broker)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -227,7 +227,9 @@ def keep(order: Mapping[str, Any]) -> None:
 
 
 def _end_with_owner() -> None:
-    sys.stdin.buffer.read()
+    # Not by a buffered reader, whose lock the interpreter would wait for at its end.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
