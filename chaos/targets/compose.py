@@ -68,6 +68,9 @@ class ComposeCluster(LiveCluster):
         self._cluster = cluster
         self._recorded = recorded
         self._killed: set[str] = set()
+        self._closed = False
+        """From here on the containers are not ours. A nemesis that is still healing, since nobody
+        would wait for it, finds nothing to heal."""
         self._stack = contextlib.ExitStack()
         for node in nodes:
             protocol.configure(node, nodes, self._parameters)
@@ -89,6 +92,7 @@ class ComposeCluster(LiveCluster):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed = True
         self._stack.close()
 
     def _start_all(self) -> None:
@@ -181,7 +185,7 @@ class ComposeCluster(LiveCluster):
 
     def running(self, name: str) -> bool:
         """See `LiveCluster`."""
-        return bool(self._engine.state(name)["Running"])
+        return not self._closed and bool(self._engine.state(name)["Running"])
 
     def ended(self) -> dict[str, int]:
         """See `LiveCluster`."""
@@ -211,16 +215,20 @@ class ComposeCluster(LiveCluster):
     def plug(self, node: str) -> None:
         """Put it on the network again."""
         with self._data_lock:
-            self._engine.connect(node)
+            if not self._closed:
+                self._engine.connect(node)
             self._unplugged.discard(node)
         self._tell(node, "plugged")
         self._tell_injected(node)
 
     def _kill(self, name: str) -> None:
         self._killed.add(name)
-        self._engine.kill(name)
+        if not self._closed:
+            self._engine.kill(name)
 
     def _start(self, name: str) -> None:
+        if self._closed:
+            return
         if name in self.nodes:
             order = RunOrder(
                 cluster=self._cluster,
@@ -234,10 +242,10 @@ class ComposeCluster(LiveCluster):
         self._killed.discard(name)  # not before: somebody may be looking just then
 
     def _suspend(self, name: str) -> bool:
-        return self._engine.pause(name)
+        return not self._closed and self._engine.pause(name)
 
     def _continue(self, name: str) -> bool:
-        return self._engine.unpause(name)
+        return not self._closed and self._engine.unpause(name)
 
     def _log_path(self) -> str:
         return f"/data/clusters/{self._cluster}/log"

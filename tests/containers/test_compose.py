@@ -174,7 +174,8 @@ def test_what_a_killed_run_took_is_given_back_by_the_next_command(
     assert capbench(installation, "list", cwd=tmp_path).stderr == "", "and once only"
 
 
-def test_ctrl_c_gives_them_back(installation: Installation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_gives_them_back(installation: Installation, tmp_path: Path, times: int) -> None:
     (tmp_path / "every.yaml").write_text(EVERY_KIND)
     runner = subprocess.Popen(
         [sys.executable, "-m", "chaos.cli", "run", "every.yaml", "--target", "compose"],
@@ -188,13 +189,19 @@ def test_ctrl_c_gives_them_back(installation: Installation, tmp_path: Path) -> N
         while not any(len(RunFolder(p).faults()) >= 7 for p in tmp_path.glob("results/*/*")):
             assert runner.poll() is None
             time.sleep(0.1)
-        runner.send_signal(signal.SIGINT)
+        for _ in range(times):
+            runner.send_signal(signal.SIGINT)
+            time.sleep(0.1)
         _, errors = runner.communicate(timeout=90)
     assert runner.returncode == 130
-    assert "interrupted: what was recorded until then is kept" in errors
     (path,) = tmp_path.glob("results/*/2*")
-    assert all(fault.healed_ns for fault in RunFolder(path).faults())
+    if times == 1:
+        assert "interrupted: what was recorded until then is kept" in errors
+        assert all(fault.healed_ns for fault in RunFolder(path).faults())
+    else:
+        assert "stopped at once; what was recorded is kept and not yet checked" in errors
     assert_whole(installation)
+    assert capbench(installation, "list", cwd=tmp_path).stderr == "", "nothing is left to clean up"
 
 
 @pytest.mark.parametrize(
