@@ -134,7 +134,11 @@ class Probe:
         self._topic = f"probe/{link[0]}/{link[1]}"
         self._inbox = self._connect(broker)
         self._inbox.on_message = self._on_message
+        subscribed: list[bool] = []
+        self._inbox.on_subscribe = lambda *_: subscribed.append(True)
         self._inbox.subscribe(self._topic, qos=1)
+        # The first message goes by another connection, and could come to the broker before it.
+        wait_for(lambda: bool(subscribed), "the subscription")
         self._link = live.cluster.links.address(*link)
         self._sender = self._connect(self._link)
         self._sender.on_disconnect = self._on_disconnect
