@@ -39,6 +39,7 @@ class ReplicatedMap:
         self._client_entries = client_entries
         self._data: Data = {}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._next_forget = 0
 
     def apply(self, request: Request, index: int) -> Reply:
         """The answer to the request of entry ``index``, which takes effect unless it has before."""
@@ -51,8 +52,8 @@ class ReplicatedMap:
         else:
             sessions.move_to_end(request.client)
             session.index = index
-        while next(iter(sessions.values())).index + self._client_entries <= index:
-            sessions.popitem(last=False)
+        if index >= self._next_forget:
+            self._forget_clients(index)
         reply = self.find(request)
         if reply is None:
             reply = session.replies[request.sequence] = self._execute(request, index)
@@ -62,6 +63,13 @@ class ReplicatedMap:
         if floor > session.acked:
             _forget_below(session, floor)
         return reply
+
+    def _forget_clients(self, index: int) -> None:
+        """Forget those that were silent for too long. No other can be until ``_next_forget``."""
+        sessions, kept = self._sessions, self._client_entries
+        while (oldest := next(iter(sessions.values())).index) + kept <= index:
+            sessions.popitem(last=False)
+        self._next_forget = oldest + kept
 
     def find(self, request: Request) -> Reply | None:
         """The answer that was given to a request, if it was ever applied (``info`` if the answer is
@@ -108,6 +116,7 @@ class ReplicatedMap:
         self._sessions = OrderedDict(
             (client, _Session(index, acked, replies)) for client, index, acked, replies in sessions
         )
+        self._next_forget = 0
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
         """See `Replica.state`."""

@@ -32,16 +32,17 @@ from what it has applied. All reads of a step share a round.
 too, goes through both phases of a new ballot, which preempts whoever is in the middle of one.
 Random pauses that grow with each preemption make it live.
 
-*Requests* are kept where they arrived and handed to the leader, again and again, until an answer is
-known. The state machine applies each (client, sequence) once, so this is safe.
+*Requests* are kept where they arrived and are handed to the leader until an answer is known
+(`nodes.forwarding`). The state machine applies each (client, sequence) once
+(`nodes.replicated_map`), so handing on twice is safe.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from math import isfinite
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -51,7 +52,6 @@ from nodes.effects import (
     Env,
     Invariant,
     InvariantBroken,
-    Outcome,
     Parameters,
     Replica,
     Reply,
@@ -59,13 +59,12 @@ from nodes.effects import (
     Value,
     Version,
 )
+from nodes.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.replicated_map import ReplicatedMap
 from nodes.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
-MAX_REFUSED = 10_000
-"""Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
 WINDOW_BATCHES = 16
 """Batches that may be on their way to a node without an acknowledgement."""
 
@@ -225,18 +224,6 @@ class CatchUp(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What was chosen up to the snapshot's slot, true in every ballot."""
 
     snapshot: Snapshot
-
-
-class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Requests that clients handed to the sender. Only a leader takes them."""
-
-    requests: tuple[Request, ...]
-
-
-class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Answers to requests of a `Forward`."""
-
-    replies: tuple[Reply, ...]
 
 
 # --- invariants ---
@@ -457,17 +444,6 @@ class _Journal:
 # --- the machine ---
 
 
-class Waiting:
-    """A request that a client gave to this node. ``handed``: somebody may have proposed it."""
-
-    __slots__ = ("handed", "request", "tick")
-
-    def __init__(self, request: Request, tick: int) -> None:
-        self.request = request
-        self.tick = tick
-        self.handed = False
-
-
 class Progress:
     """What a leader knows of another node. ``next``: the slot to send next. ``upto``: voted for
     and durable there. ``round``: the last round that it confirmed. ``rewound``: to which slot the
@@ -493,8 +469,8 @@ class Paxos(Replica):
     __slots__ = (
         *("role", "ballot", "leader", "commit", "applied", "upto", "durable_index", "stable"),
         *("_acceptor", "_durable_position", "_promise_position", "_votes_position", "_unsynced"),
-        *("_noted_position", "_own_upto", "_progress", "_waiting", "_arrived", "_answers"),
-        *("_hand_on_again", "_proposed", "_reads", "_rounds", "_acknowledged", "_confirmed"),
+        *("_noted_position", "_own_upto", "_progress", "_requests"),
+        *("_proposed", "_reads", "_rounds", "_acknowledged", "_confirmed"),
         *("_contact_all", "_ack", "_next_slot", "_map"),
     )
 
@@ -569,14 +545,7 @@ class Paxos(Replica):
         self._preemptions = 0
         self._pausing = False
 
-        # Requests: those that came here, those of this step, and answers to other nodes.
-        self._waiting: dict[tuple[str, int], Waiting] = {}
-        self._arrived: list[tuple[Request, str]] = []
-        self._refused: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._answers: dict[str, list[Reply]] = {}
-        self._hand_on_again = False
-        self._tick = 0
-        self._ticking = False
+        self._requests = Requests(self.id, self.out, self.parameters)
 
         self._heard_at_s = env.now()
         self._election_timeout_s = 0.0
@@ -726,7 +695,7 @@ class Paxos(Replica):
         self._silent = None
         if self.stable and self.leader != leader:
             self.leader = leader
-            self._hand_on_again = True
+            self._requests.offer_again = True
             self.out.mark("follow", ballot=str(self.promised), leader=leader)
 
     def _hears_leader(self) -> bool:
@@ -861,11 +830,11 @@ class Paxos(Replica):
         self._contact_all = True
         self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
         if self.stable:
-            self._hand_on_again = True
+            self._requests.offer_again = True
             self.out.cancel_timer("election")
             self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
         else:
-            self._arrived = [(waiting.request, self.id) for waiting in self._waiting.values()]
+            self._requests.offer_all()
 
     @property
     def _ready(self) -> bool:
@@ -883,7 +852,7 @@ class Paxos(Replica):
         if name == "election":
             self._on_election_timer()
         elif name == "requests":
-            self._on_requests_timer()
+            self._requests.on_timer(offer=self.stable)
         elif name == "backoff":
             self._pausing = False
         elif name == "heartbeat" and self.role != "follower":
@@ -904,7 +873,7 @@ class Paxos(Replica):
             self._ask_around()
 
     def _on_heartbeat_timer(self) -> None:
-        if not self.stable and not self._waiting:
+        if not self.stable and not self._requests.waiting:
             # Nobody waits for this ballot any more; another proposer will finish it.
             self.become_follower()
             return
@@ -1013,7 +982,7 @@ class Paxos(Replica):
             _, commit, reads = self._rounds.popleft()
             assert self.applied >= commit
             for request, origin in reads:
-                self._answer(origin, self._map.read(request))
+                self._requests.answer(origin, self._map.read(request))
 
     def _begin_round(self) -> None:
         """Ask whether a majority still follows this ballot: then all that was acknowledged before
@@ -1027,102 +996,39 @@ class Paxos(Replica):
     # --- requests ---
 
     def on_request(self, request: Request) -> None:
-        key = (request.client, request.sequence)
-        if key in self._refused:
-            self.out.reply(no_leader(request), early=True)
-        elif key not in self._waiting:
-            self._waiting[key] = Waiting(request, self._tick)
-            self._arrived.append((request, self.id))
-            if not self._ticking:
-                self._ticking = True
-                self.out.set_timer("requests", self.parameters.retry_s)
+        self._requests.take(request)
 
     def on_forward(self, src: str, m: Forward) -> None:
         if self.role == "leader" and self.stable:
-            self._arrived.extend([(request, src) for request in m.requests])
+            self._requests.take_forwarded(src, m.requests)
 
     def on_forwarded(self, src: str, m: Forwarded) -> None:
         for reply in m.replies:
-            self._answer(self.id, reply)
-
-    def _answer(self, origin: str, reply: Reply) -> None:
-        """Answers tell of what a majority holds or has confirmed, so they need no write here."""
-        if origin != self.id:
-            self._answers.setdefault(origin, []).append(reply)
-        elif self._waiting.pop((reply.client, reply.sequence), None) is not None:
-            self.out.reply(reply, early=True)
-
-    def _on_requests_timer(self) -> None:
-        """Give up what is too old; hand on again what had no answer for a whole tick."""
-        self._tick += 1
-        oldest = self._tick - self.parameters.request_timeout_s / self.parameters.retry_s
-        for waiting in [waiting for waiting in self._waiting.values() if waiting.tick <= oldest]:
-            request = waiting.request
-            if not waiting.handed:
-                self._answer(self.id, no_leader(request))
-                self._refused[request.client, request.sequence] = None
-                if len(self._refused) > MAX_REFUSED:
-                    self._refused.popitem(last=False)
-            else:
-                # A read changes nothing, so it is certain that it was not applied.
-                outcome: Outcome = "fail" if request.operation.op == "read" else "info"
-                error = "nothing was chosen in time"
-                self._answer(self.id, Reply(request.client, request.sequence, outcome, error=error))
-        if self.stable:
-            self._hand_on(self._tick - 1)
-        self._ticking = bool(self._waiting)
-        if self._ticking:
-            self.out.set_timer("requests", self.parameters.retry_s)
-
-    def _hand_on(self, before: int) -> None:
-        """Offer again what came before that tick."""
-        self._arrived.extend(
-            (waiting.request, self.id)
-            for waiting in self._waiting.values()
-            if waiting.tick < before or not waiting.handed
-        )
-
-    def _forward(self) -> None:
-        """Hand the requests of this step to the leader, if one is known."""
-        arrived, self._arrived = self._arrived, []
-        if self.leader is None:
-            return
-        requests: dict[tuple[str, int], Request] = {}
-        for request, origin in arrived:
-            waiting = self._waiting.get((request.client, request.sequence))
-            if origin == self.id and waiting is not None:
-                waiting.handed = True
-                requests[request.client, request.sequence] = request
-        for batch in batches(requests.values(), request_bytes, self.parameters):
-            self.out.send(self.leader, Forward(tuple(batch)), early=True)
+            self._requests.answer_here(reply)
 
     def _propose(self) -> None:
         """Propose the requests of this step, each in a slot; a leader's reads wait for a round."""
-        arrived, self._arrived = self._arrived, []
         values: list[Command] = []
-        waiting, proposed = self._waiting, self._proposed
-        for request, origin in arrived:
-            key = (request.client, request.sequence)
-            if origin == self.id:
-                here = waiting.get(key)
-                if here is None:
-                    continue
-                here.handed = True
+        requests, proposed = self._requests, self._proposed
+        for item in requests.take_arrived():
+            request, origin = item
             if self.stable and request.operation.op == "read":
-                self._reads.append((request, origin))
+                self._reads.append(item)
                 continue
+            key = (request.client, request.sequence)
             if key in proposed:
                 proposed[key] = origin
                 continue
             reply = self._map.find(request)
             if reply is not None:
-                self._answer(origin, reply)
+                requests.answer(origin, reply)
                 continue
             proposed[key] = origin
             values.append(request)
         self._propose_values(tuple(values))
 
     def end_step(self) -> None:
+        requests = self._requests
         if self.role == "proposer":
             self._try_to_lead()
         if self.role == "leader" and self._acknowledged:
@@ -1130,22 +1036,20 @@ class Paxos(Replica):
             self.commit = max(self.commit, self._majority_reached(self._own_upto, "upto"))
         if self.applied != self.commit:
             self._apply()
-        if self._hand_on_again:
-            self._hand_on_again = False
-            self._arrived = [item for item in self._arrived if item[1] != self.id]
-            self._hand_on(self._tick + 1)
+        if requests.offer_again:
+            requests.offer_all()
         if self.stable:
             if self.role == "leader":
                 if self._confirmed and self._rounds:
                     self._answer_reads()
-                if self._arrived:
+                if requests.arrived:
                     self._propose()
                 if self._reads:
                     self._begin_round()
                     if not self._progress:
                         self._answer_reads()
-            elif self._arrived:
-                self._forward()
+            elif requests.arrived:
+                requests.forward(self.leader)
         else:
             self._run_both_phases()
         if self.disk.position != self._noted_position:
@@ -1154,23 +1058,23 @@ class Paxos(Replica):
             self._replicate()
         elif self._ack is not None:
             self._acknowledge(*self._ack)
-        if self._answers:
-            self._send_answers()
+        if requests.answers:
+            requests.send_answers()
         if self.applied - disk_slot(self.disk) >= self.parameters.snapshot_entries:
             self._take_snapshot()
 
     def _run_both_phases(self) -> None:
         """Without a stable leader: one ballot for what waits here, then another one."""
         if self.role == "leader":
-            if self._arrived and self._next_slot == self._recovered + 1:
+            if self._requests.arrived and self._next_slot == self._recovered + 1:
                 self._propose()
             if self.commit == self._next_slot - 1:
                 self._preemptions = 0
                 self._contact_all = True
                 self._replicate()
                 self.become_follower()
-        self._arrived = []
-        if self.role == "follower" and self._waiting and not self._pausing:
+        self._requests.arrived = []
+        if self.role == "follower" and self._requests.waiting and not self._pausing:
             self.become_proposer()
 
     def _note_writes(self) -> None:
@@ -1188,17 +1092,12 @@ class Paxos(Replica):
             early=max(self._votes_position, self._promise_position) <= self._durable_position,
         )
 
-    def _send_answers(self) -> None:
-        answers, self._answers = self._answers, {}
-        for origin, replies in answers.items():
-            for batch in batches(replies, reply_bytes, self.parameters):
-                self.out.send(origin, Forwarded(tuple(batch)), early=True)
-
     # --- the learner ---
 
     def _apply(self) -> None:
         """Apply what is chosen, in the order of slots."""
-        waiting, proposed, votes = self._waiting, self._proposed, self._acceptor.votes
+        requests, proposed, votes = self._requests, self._proposed, self._acceptor.votes
+        waiting = requests.waiting
         for slot in range(self.applied + 1, self.commit + 1):
             request = votes[slot][1]
             if request is None:
@@ -1206,10 +1105,10 @@ class Paxos(Replica):
             reply = self._map.apply(request, slot)
             key = (request.client, request.sequence)
             if key in waiting:
-                self._answer(self.id, reply)
+                requests.answer_here(reply)
             origin = proposed.pop(key, None) if proposed else None
             if origin is not None and origin != self.id:
-                self._answer(origin, reply)
+                requests.answer(origin, reply)
         self.applied = self.commit
 
     def _take_snapshot(self) -> None:
@@ -1242,10 +1141,10 @@ class Paxos(Replica):
 
     def _answer_from_map(self) -> None:
         """A snapshot came instead of values: it may hold what clients of this node wait for."""
-        for waiting in list(self._waiting.values()):
+        for waiting in list(self._requests.waiting.values()):
             reply = self._map.find(waiting.request)
             if reply is not None:
-                self._answer(self.id, reply)
+                self._requests.answer_here(reply)
 
     # --- views ---
 
@@ -1287,52 +1186,6 @@ def disk_slot(disk: Disk) -> int:
     return 0 if disk.snapshot is None else int(disk.snapshot.slot)
 
 
-def no_leader(request: Request) -> Reply:
-    """It was handed to nobody, so it is certain that it is never applied."""
-    return Reply(request.client, request.sequence, "fail", error="no leader")
-
-
-T = TypeVar("T")
-
-
-def batches(
-    items: Iterable[T], size: Callable[[T], int], parameters: PaxosParameters
-) -> Iterator[list[T]]:
-    """Cut into lists of bounded length and bytes, each with at least one item."""
-    batch: list[T] = []
-    total = 0
-    for item in items:
-        item_bytes = size(item)
-        if batch and (
-            total + item_bytes > parameters.batch_bytes or len(batch) == parameters.batch_entries
-        ):
-            yield batch
-            batch, total = [], 0
-        batch.append(item)
-        total += item_bytes
-    if batch:
-        yield batch
-
-
-def text_bytes(value: Any) -> int:
-    """At least the UTF-8 length of a string, without encoding it."""
-    if type(value) is not str:
-        return 9
-    return len(value) if value.isascii() else 4 * len(value)
-
-
-def request_bytes(request: Request) -> int:
-    """About what a request takes on the wire."""
-    operation = request.operation
-    texts = text_bytes(operation.key) + text_bytes(operation.value) + text_bytes(operation.expected)
-    return 64 + texts
-
-
 def value_bytes(value: Command) -> int:
     """About what the value of a slot takes on the wire."""
     return 64 if value is None else request_bytes(value)
-
-
-def reply_bytes(reply: Reply) -> int:
-    """About what a reply takes on the wire."""
-    return 64 + text_bytes(reply.value) + text_bytes(reply.seen)

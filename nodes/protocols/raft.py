@@ -25,9 +25,9 @@ fsync.
 that it still leads, and answers from the applied state (ReadIndex, dissertation 6.4). All reads of
 a step share a round, and rounds overlap.
 
-*Requests* are kept where they arrived (`_waiting`) and are handed to the leader, again and again
-until an answer is known: from the leader, or because this node applied the entry itself. The state
-machine remembers the answer to each (client, sequence), so handing on twice is safe.
+*Requests* are kept where they arrived and are handed to the leader until an answer is known
+(`nodes.forwarding`). The state machine applies each (client, sequence) once
+(`nodes.replicated_map`), so handing on twice is safe.
 
 *Losses.* A heartbeat is an `AppendEntries` behind all that was sent. Where something is missing it
 is refused, and the refusal says where to go on. No other retransmission exists, except for
@@ -43,10 +43,10 @@ than a snapshot lasts would never end.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from math import isfinite
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -56,8 +56,6 @@ from nodes.effects import (
     Env,
     Invariant,
     InvariantBroken,
-    Operation,
-    Outcome,
     Parameters,
     Replica,
     Reply,
@@ -65,13 +63,11 @@ from nodes.effects import (
     Value,
     Version,
 )
+from nodes.forwarding import Forward, Forwarded, Requests, batches, request_bytes
+from nodes.replicated_map import ReplicatedMap
 
 Role = Literal["follower", "candidate", "leader"]
 
-MAX_REPLIES_PER_CLIENT = 1024
-"""Answers remembered for a client that never says which ones it has."""
-MAX_REFUSED = 10_000
-"""Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
 WINDOW_BATCHES = 16
 """Batches that may be on their way to a follower without an acknowledgement."""
 MAX_CHUNK_BYTES = 2 << 20
@@ -251,18 +247,6 @@ class InstallSnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=Tru
     index: int
     offset: int
     received: int
-
-
-class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Requests that clients handed to the sender. Only a leader takes them."""
-
-    requests: tuple[Request, ...]
-
-
-class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Answers to requests of a `Forward`."""
-
-    replies: tuple[Reply, ...]
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -546,28 +530,6 @@ def stable_term(disk: Disk, index: int) -> int:
 # --- the machine ---
 
 
-class Session:
-    """What the state machine remembers of a client. ``index``: of its last request."""
-
-    __slots__ = ("acked", "index", "replies")
-
-    def __init__(self, index: int, acked: int, replies: Iterable[Reply] = ()) -> None:
-        self.index = index
-        self.acked = acked
-        self.replies = {reply.sequence: reply for reply in replies}
-
-
-class Waiting:
-    """A request that a client gave to this node. ``handed``: somebody may have appended it."""
-
-    __slots__ = ("handed", "request", "tick")
-
-    def __init__(self, request: Request, tick: int) -> None:
-        self.request = request
-        self.tick = tick
-        self.handed = False
-
-
 class Outgoing:
     """A snapshot on its way to a follower, which has the bytes before ``offset``. ``sent``: the
     next chunk is on its way. ``missing``: and was not there when a later heartbeat came."""
@@ -619,7 +581,7 @@ class Raft(Replica):
     __slots__ = (
         *("role", "term", "vote", "leader", "commit", "applied", "durable_index"),
         *("_durable_position", "_hard_state_position", "_unsynced", "_memberships", "_progress"),
-        *("_waiting", "_arrived", "_answers", "_hand_on_again", "_proposed", "_reads", "_rounds"),
+        *("_requests", "_map", "_proposed", "_reads", "_rounds"),
         *(
             "_acknowledged",
             "_confirmed",
@@ -686,9 +648,7 @@ class Raft(Replica):
         # The state machine.
         self.commit = self.applied = 0
         self._snapshot_term = 0
-        self._data: dict[str, tuple[Value, int]] = {}
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._next_forget = 0
+        self._map = ReplicatedMap(self.parameters.client_entries)
         self._memberships: list[tuple[int, tuple[str, ...]]] = [(0, config.nodes)]
         self._next_snapshot: Snapshot | None = None
         if disk.snapshot is not None:
@@ -700,14 +660,7 @@ class Raft(Replica):
         # A restarted node has applied less than it had: no stale reads before it caught up.
         self._caught_up = disk.last_index == 0
 
-        # Requests: those that came here, those of this step, and answers to other nodes.
-        self._waiting: dict[tuple[str, int], Waiting] = {}
-        self._arrived: list[tuple[Request, str]] = []
-        self._refused: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._answers: dict[str, list[Reply]] = {}
-        self._hand_on_again = False
-        self._tick = 0
-        self._ticking = False
+        self._requests = Requests(self.id, self.out, self.parameters)
 
         # Leaders only.
         self._progress: dict[str, Progress] = {}
@@ -813,7 +766,7 @@ class Raft(Replica):
             self.become_follower(self.term, leader)
         elif self.leader != leader:
             self.leader = leader
-            self._hand_on_again = True
+            self._requests.offer_again = True
             self.out.mark("follow", term=self.term, leader=leader)
 
     def become_follower(self, term: int, leader: str | None = None) -> None:
@@ -837,7 +790,7 @@ class Raft(Replica):
         self._votes = set()
         self._pre_votes = None
         self._ack = self._incoming = None
-        self._hand_on_again = leader is not None
+        self._requests.offer_again = leader is not None
         self.out.mark("become_follower", term=term, leader=leader)
 
     def _ask_pre_votes(self) -> None:
@@ -881,7 +834,7 @@ class Raft(Replica):
         self.leader = self.id
         self._progress = {peer: Progress(self.disk.last_index + 1) for peer in self._others()}
         self._append(Entry(self.term))
-        self._contact_all = self._hand_on_again = True
+        self._contact_all = self._requests.offer_again = True
         self.out.cancel_timer("election")
         self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
         self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
@@ -913,7 +866,7 @@ class Raft(Replica):
         if name == "election":
             self._on_election_timer()
         elif name == "requests":
-            self._on_requests_timer()
+            self._requests.on_timer()
         elif self.role != "leader":
             return
         elif name == "heartbeat":
@@ -1122,7 +1075,7 @@ class Raft(Replica):
         self._caught_up = True
         self._next_snapshot = None
         self._unsynced.append((disk.position, disk.last_index))
-        self._answer_from_sessions()
+        self._answer_from_map()
         self.out.mark("install_snapshot", index=index)
 
     # --- replication: the leader ---
@@ -1294,103 +1247,37 @@ class Raft(Replica):
     def on_request(self, request: Request) -> None:
         if self.parameters.stale_reads and request.operation.op == "read" and self._caught_up:
             self._apply()
-            self.out.reply(self._read(request), early=True)
+            self.out.reply(self._map.read(request), early=True)
             return
-        key = (request.client, request.sequence)
-        if key in self._refused:
-            self.out.reply(self._no_leader(request), early=True)
-        elif key not in self._waiting:
-            self._waiting[key] = Waiting(request, self._tick)
-            self._arrived.append((request, self.id))
-            if not self._ticking:
-                self._ticking = True
-                self.out.set_timer("requests", self.parameters.retry_s)
+        self._requests.take(request)
 
     def on_forward(self, src: str, m: Forward) -> None:
         if self.role == "leader":
-            self._arrived.extend([(request, src) for request in m.requests])
+            self._requests.take_forwarded(src, m.requests)
 
     def on_forwarded(self, src: str, m: Forwarded) -> None:
         for reply in m.replies:
-            self._answer(self.id, reply)
-
-    def _answer(self, origin: str, reply: Reply) -> None:
-        if origin != self.id:
-            self._answers.setdefault(origin, []).append(reply)
-        elif self._waiting.pop((reply.client, reply.sequence), None) is not None:
-            self.out.reply(reply, early=True)
-
-    def _no_leader(self, request: Request) -> Reply:
-        return Reply(request.client, request.sequence, "fail", error="no leader")
-
-    def _on_requests_timer(self) -> None:
-        """Give up what is too old; hand on again what had no answer for a whole tick."""
-        self._tick += 1
-        oldest = self._tick - self.parameters.request_timeout_s / self.parameters.retry_s
-        expired = [waiting for waiting in self._waiting.values() if waiting.tick <= oldest]
-        for waiting in expired:
-            request = waiting.request
-            if not waiting.handed:
-                self._answer(self.id, self._no_leader(request))
-                self._refused[request.client, request.sequence] = None
-                if len(self._refused) > MAX_REFUSED:
-                    self._refused.popitem(last=False)
-            else:
-                # A read changes nothing, so it is certain that it was not applied.
-                outcome: Outcome = "fail" if request.operation.op == "read" else "info"
-                error = "no answer from a leader in time"
-                self._answer(self.id, Reply(request.client, request.sequence, outcome, error=error))
-        self._hand_on(self._tick - 1)
-        self._ticking = bool(self._waiting)
-        if self._ticking:
-            self.out.set_timer("requests", self.parameters.retry_s)
-
-    def _hand_on(self, before: int) -> None:
-        """Offer again what came before that tick."""
-        self._arrived.extend(
-            (waiting.request, self.id)
-            for waiting in self._waiting.values()
-            if waiting.tick < before or not waiting.handed
-        )
-
-    def _forward(self) -> None:
-        """Hand the requests of this step to the leader, if one is known."""
-        arrived, self._arrived = self._arrived, []
-        if self.leader is None:
-            return
-        requests: dict[tuple[str, int], Request] = {}
-        for request, origin in arrived:
-            waiting = self._waiting.get((request.client, request.sequence))
-            if origin == self.id and waiting is not None:
-                waiting.handed = True
-                requests[request.client, request.sequence] = request
-        for batch in batches(requests.values(), request_bytes, self.parameters):
-            self.out.send(self.leader, Forward(tuple(batch)), early=True)
+            self._requests.answer_here(reply)
 
     def _propose(self) -> None:
         """Append the requests of this step to the log; reads wait for a round instead."""
-        arrived, self._arrived = self._arrived, []
+        requests, proposed = self._requests, self._proposed
         if self._transferee is not None:
+            requests.arrived = []
             return
-        waiting, proposed, sessions = self._waiting, self._proposed, self._sessions
-        own, term, append = self.id, self.term, self.disk.append
-        for request, origin in arrived:
-            key = (request.client, request.sequence)
-            if origin == own:
-                here = waiting.get(key)
-                if here is None:
-                    continue
-                here.handed = True
+        term, append, find = self.term, self.disk.append, self._map.find
+        for item in requests.take_arrived():
+            request, origin = item
             if request.operation.op == "read":
-                self._reads.append((request, origin))
+                self._reads.append(item)
                 continue
+            key = (request.client, request.sequence)
             if key in proposed:
                 proposed[key] = origin
                 continue
-            session = sessions.get(request.client)
-            reply = None if session is None else remembered(session, request)
+            reply = find(request)
             if reply is not None:
-                self._answer(origin, reply)
+                requests.answer(origin, reply)
                 continue
             proposed[key] = origin
             append(Entry(term, request))
@@ -1403,7 +1290,7 @@ class Raft(Replica):
             _, read_index, reads = self._rounds.popleft()
             assert self.applied >= read_index
             for request, origin in reads:
-                self._answer(origin, self._read(request))
+                self._requests.answer(origin, self._map.read(request))
 
     def _begin_round(self) -> None:
         """Note what the reads of this step must see, and ask whether this node still leads. Before
@@ -1416,19 +1303,17 @@ class Raft(Replica):
             self._contact_all = True
 
     def end_step(self) -> None:
-        leads = self.role == "leader"
+        leads, requests = self.role == "leader", self._requests
         if leads and self._acknowledged:
             self._advance_commit()
         if self.applied != self.commit:
             self._apply()
-        if self._hand_on_again:
-            self._hand_on_again = False
-            self._arrived = [item for item in self._arrived if item[1] != self.id]
-            self._hand_on(self._tick + 1)
+        if requests.offer_again:
+            requests.offer_all()
         if leads:
             if self._confirmed and self._rounds:
                 self._answer_reads()
-            if self._arrived:
+            if requests.arrived:
                 self._propose()
             if self._has_to_administer():
                 self._administer()
@@ -1437,8 +1322,8 @@ class Raft(Replica):
                 self._begin_round()
             if self._rounds and not self._others():
                 self._answer_reads()
-        elif self._arrived:
-            self._forward()
+        elif requests.arrived:
+            requests.forward(self.leader)
         last = self.disk.last_index
         if last > (self._unsynced[-1][1] if self._unsynced else self.durable_index):
             self._unsynced.append((self.disk.position, last))
@@ -1447,8 +1332,8 @@ class Raft(Replica):
                 self._replicate()
         elif self._ack is not None:
             self._acknowledge(*self._ack)
-        if self._answers:
-            self._send_answers()
+        if requests.answers:
+            requests.send_answers()
         if self.applied - self.disk.snapshot_index >= self.parameters.snapshot_entries:
             self._compact()
 
@@ -1460,12 +1345,6 @@ class Raft(Replica):
             early=match <= self.durable_index and self.hard_state_is_durable,
         )
 
-    def _send_answers(self) -> None:
-        answers, self._answers = self._answers, {}
-        for origin, replies in answers.items():
-            for batch in batches(replies, reply_bytes, self.parameters):
-                self.out.send(origin, Forwarded(tuple(batch)), early=True)
-
     # --- the state machine ---
 
     def _apply(self) -> None:
@@ -1473,78 +1352,29 @@ class Raft(Replica):
         the log and the state that it led to."""
         if self.applied == self.commit:
             return
-        index = self.applied
-        sessions, waiting, proposed = self._sessions, self._waiting, self._proposed
+        index, apply = self.applied, self._map.apply
+        requests, waiting, proposed = self._requests, self._requests.waiting, self._proposed
         for entry in self.disk.entries(index + 1, self.commit + 1):
             index += 1
-            if index >= self._next_forget:
-                self._forget_clients(index)
             request = entry.request
             if request is None:
                 continue
-            client = request.client
-            session = sessions.get(client)
-            if session is None:
-                session = sessions[client] = Session(index, request.acked)
-            else:
-                sessions.move_to_end(client)
-                session.index = index
-            reply = remembered(session, request)
-            if reply is None:
-                reply = self._execute(request, index)
-                session.replies[request.sequence] = reply
-                if len(session.replies) > 2 * MAX_REPLIES_PER_CLIENT:
-                    forget_below(session, sorted(session.replies)[MAX_REPLIES_PER_CLIENT])
-            if request.acked > session.acked:
-                forget_below(session, request.acked)
-            key = (client, request.sequence)
+            reply = apply(request, index)
+            key = (request.client, request.sequence)
             if key in waiting:
-                self._answer(self.id, reply)
+                requests.answer_here(reply)
             origin = proposed.pop(key, None) if proposed else None
             if origin is not None and origin != self.id:
-                self._answer(origin, reply)
+                requests.answer(origin, reply)
         assert index == self.commit
         self.applied = index
 
-    def _execute(self, request: Request, index: int) -> Reply:
-        client, sequence, operation = request.client, request.sequence, request.operation
-        op, key = operation.op, operation.key
-        if op == "write":
-            self._data[key] = (operation.value, index)
-            return Reply(client, sequence, "ok", None, index)
-        if op == "delete":
-            self._data.pop(key, None)
-            return Reply(client, sequence, "ok", None, index)
-        assert op == "cas", f"{op} is no entry"
-        seen, version = self._data.get(key, (None, None))
-        if not same(seen, operation.expected):
-            return Reply(client, sequence, "ok", None, version, False, seen)
-        self._data[key] = (operation.value, index)
-        return Reply(client, sequence, "ok", None, index, True, seen)
-
-    def _read(self, request: Request) -> Reply:
-        value, version = self._data.get(request.operation.key, (None, None))
-        return Reply(request.client, request.sequence, "ok", value, version)
-
-    def _forget_clients(self, index: int) -> None:
-        """Forget clients that were silent for too long, by the log's count."""
-        sessions, kept = self._sessions, self.parameters.client_entries
-        while sessions:
-            oldest = next(iter(sessions.values())).index
-            if oldest + kept > index:
-                self._next_forget = oldest + kept
-                return
-            sessions.popitem(last=False)
-        self._next_forget = index + kept
-
-    def _answer_from_sessions(self) -> None:
+    def _answer_from_map(self) -> None:
         """A snapshot came instead of entries: it may hold what clients of this node wait for."""
-        for waiting in list(self._waiting.values()):
-            request = waiting.request
-            session = self._sessions.get(request.client)
-            reply = None if session is None else remembered(session, request)
-            if reply is not None and request.operation.op != "read":
-                self._answer(self.id, reply)
+        for waiting in list(self._requests.waiting.values()):
+            reply = self._map.find(waiting.request)
+            if reply is not None:
+                self._requests.answer_here(reply)
 
     # --- snapshots ---
 
@@ -1566,21 +1396,12 @@ class Raft(Replica):
     def _take_snapshot(self) -> Snapshot:
         index = self.applied
         members = [members for i, members in self._memberships if i <= index][-1]
-        sessions = tuple(
-            (client, session.index, session.acked, tuple(session.replies.values()))
-            for client, session in self._sessions.items()
-        )
-        return Snapshot(index, self.term_at(index), members, dict(self._data), sessions)
+        return Snapshot(index, self.term_at(index), members, *self._map.freeze())
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.commit = self.applied = snapshot.index
         self._snapshot_term = snapshot.term
-        self._data = dict(snapshot.data)
-        self._sessions = OrderedDict(
-            (client, Session(index, acked, replies))
-            for client, index, acked, replies in snapshot.sessions
-        )
-        self._next_forget = 0
+        self._map.restore(snapshot.data, snapshot.sessions)
         self._memberships = [(snapshot.index, snapshot.members)]
 
     # --- administration ---
@@ -1604,7 +1425,7 @@ class Raft(Replica):
     def _end_transfer(self, reason: str) -> None:
         if self._transferee is not None:
             self._transferee = None
-            self._hand_on_again = True
+            self._requests.offer_again = True
             self.out.mark("refuse", reason=f"transfer: {reason}")
 
     def on_change_membership(self, src: str, m: ChangeMembership) -> None:
@@ -1686,79 +1507,9 @@ class Raft(Replica):
         }
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
-        return {key: ((value,), version) for key, (value, version) in self._data.items()}
-
-
-def same(a: Value, b: Value) -> bool:
-    """Equality of values for CAS: True is not 1."""
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
-
-
-def remembered(session: Session, request: Request) -> Reply | None:
-    """The answer that was given to this request, if it was ever applied."""
-    if request.sequence < session.acked:
-        return Reply(request.client, request.sequence, "info", error="already acknowledged")
-    return session.replies.get(request.sequence)
-
-
-def forget_below(session: Session, acked: int) -> None:
-    """Forget the answers to all sequences below ``acked``."""
-    replies = session.replies
-    if acked - session.acked <= len(replies):
-        for sequence in range(session.acked, acked):
-            replies.pop(sequence, None)
-    else:
-        session.replies = {s: reply for s, reply in replies.items() if s >= acked}
-    session.acked = acked
-
-
-T = TypeVar("T")
-
-
-def batches(items: Iterable[T], size: Any, parameters: RaftParameters) -> Iterator[list[T]]:
-    """Cut into lists of bounded length and bytes, each with at least one item."""
-    batch: list[T] = []
-    total = 0
-    for item in items:
-        item_bytes = size(item)
-        if batch and (
-            total + item_bytes > parameters.batch_bytes or len(batch) == parameters.batch_entries
-        ):
-            yield batch
-            batch, total = [], 0
-        batch.append(item)
-        total += item_bytes
-    if batch:
-        yield batch
-
-
-def text_bytes(value: Any) -> int:
-    """At least the UTF-8 length of a string, without encoding it."""
-    if type(value) is not str:
-        return 9
-    return len(value) if value.isascii() else 4 * len(value)
-
-
-def operation_bytes(operation: Operation) -> int:
-    """About what an operation takes on the wire."""
-    return (
-        48
-        + text_bytes(operation.key)
-        + text_bytes(operation.value)
-        + text_bytes(operation.expected)
-    )
-
-
-def request_bytes(request: Request) -> int:
-    """About what a request takes on the wire."""
-    return operation_bytes(request.operation)
+        return self._map.state()
 
 
 def entry_bytes(entry: Entry) -> int:
     """About what an entry takes on the wire."""
-    return 48 if entry.request is None else operation_bytes(entry.request.operation)
-
-
-def reply_bytes(reply: Reply) -> int:
-    """About what a reply takes on the wire."""
-    return 48 + text_bytes(reply.value) + text_bytes(reply.seen)
+    return 64 if entry.request is None else request_bytes(entry.request)

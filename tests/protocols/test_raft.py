@@ -772,7 +772,7 @@ def test_answers_are_forgotten_when_the_client_has_them() -> None:
     for i in range(50):
         cluster.ask("n2", "write", "x", i, client="tidy", sequence=i, acked=max(0, i - 3))
         cluster.settle()
-    assert sorted(cluster["n1"]._sessions["tidy"].replies) == [46, 47, 48, 49]
+    assert sorted(cluster["n1"]._map._sessions["tidy"].replies) == [46, 47, 48, 49]
     late = cluster.ask("n1", "write", "x", 0, client="tidy", sequence=0, acked=0)
     cluster.settle()
     assert "info" in cluster.outcomes(late)
@@ -780,7 +780,7 @@ def test_answers_are_forgotten_when_the_client_has_them() -> None:
     # A client that jumps far ahead costs no loop over all the sequences between.
     cluster.ask("n1", "write", "x", 1, client="tidy", sequence=10**15, acked=10**15)
     cluster.settle()
-    assert sorted(cluster["n1"]._sessions["tidy"].replies) == [10**15]
+    assert sorted(cluster["n1"]._map._sessions["tidy"].replies) == [10**15]
 
 
 def test_answers_to_a_client_that_never_acknowledges_are_bounded() -> None:
@@ -790,7 +790,7 @@ def test_answers_to_a_client_that_never_acknowledges_are_bounded() -> None:
     cluster.settle()
     cluster.beat("n1")
     for node in cluster.ids:
-        session = cluster[node]._sessions["endless"]
+        session = cluster[node]._map._sessions["endless"]
         assert len(session.replies) <= 2048
         assert session.acked == min(session.replies)
 

@@ -124,9 +124,16 @@ def test_disk_and_memory_stay_bounded_whatever_is_written(tmp_path: Path) -> Non
     # Memory: exactly, by what the replica keeps; and roughly, by what the process has.
     assert most_log <= SNAPSHOT_ENTRIES + SNAPSHOT_TAIL + BATCH
     assert len(raft.state()) == KEYS
-    kept = [session.replies for session in raft._sessions.values()]
+    kept = [session.replies for session in raft._map._sessions.values()]
     assert sum(map(len, kept)) <= 3 * BATCH
-    for left in (raft._waiting, raft._proposed, raft._arrived, raft._answers, raft._unsynced):
+    requests = raft._requests
+    for left in (
+        requests.waiting,
+        raft._proposed,
+        requests.arrived,
+        requests.answers,
+        raft._unsynced,
+    ):
         assert len(left) == 0
     assert max(resident[3:]) - resident[2] < 2 * CONTENT_BYTES
 

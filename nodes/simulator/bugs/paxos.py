@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from nodes.forwarding import TIMER
 from nodes.protocols.paxos import Accept, Accepted, Command, Paxos, Prepare, Promise, Votes
 from nodes.simulator.bugs import Bug
 from nodes.synod import Ballot, Proposer
@@ -148,7 +149,7 @@ class StaleLeaderRead(Paxos):
         if self._ready:
             reads, self._reads = self._reads, []
             for request, origin in reads:
-                self._answer(origin, self._map.read(request))
+                self._requests.answer(origin, self._map.read(request))
 
 
 class ReadBeforeRecovered(Paxos):
@@ -171,10 +172,11 @@ class CommitBeyondVotes(Paxos):
 class RefusedAsFailed(Paxos):
     """A request that was handed on is refused as certainly not applied."""
 
-    def _on_requests_timer(self) -> None:
-        for waiting in self._waiting.values():
-            waiting.handed = False
-        super()._on_requests_timer()
+    def on_timer(self, name: str) -> None:
+        if name == TIMER:
+            for waiting in self._requests.waiting.values():
+                waiting.handed = False
+        super().on_timer(name)
 
 
 _SKETCH = "protocols.md, Paxos, wrong there"

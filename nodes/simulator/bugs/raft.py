@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from nodes.effects import Message
+from nodes.forwarding import TIMER
 from nodes.protocols.raft import (
     AppendEntries,
     AppendEntriesReply,
@@ -168,7 +169,7 @@ class StaleLeaderRead(Raft):
         if self._ready:
             reads, self._reads = self._reads, []
             for request, origin in reads:
-                self._answer(origin, self._read(request))
+                self._requests.answer(origin, self._map.read(request))
 
 
 class ReadBeforeReady(Raft):
@@ -206,7 +207,7 @@ class AppliesTwice(Raft):
     """A request that is delivered again is applied again."""
 
     def _apply(self) -> None:
-        self._sessions.clear()
+        self._map._sessions.clear()
         super()._apply()
 
 
@@ -240,10 +241,11 @@ class FollowersNeverCommit(Raft):
 class RefusesWithoutFail(Raft):
     """A request that was handed on is refused as certainly not applied."""
 
-    def _on_requests_timer(self) -> None:
-        for waiting in self._waiting.values():
-            waiting.handed = False
-        super()._on_requests_timer()
+    def on_timer(self, name: str) -> None:
+        if name == TIMER:
+            for waiting in self._requests.waiting.values():
+                waiting.handed = False
+        super().on_timer(name)
 
 
 class ForgetsDurableEntries(Raft):
