@@ -1,0 +1,59 @@
+"""Requests on their way to a leader, and the cutting of messages; see also the tests of Raft."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nodes.disk import Disk
+from nodes.effects import Operation, Out, Request
+from nodes.forwarding import MAX_REFUSED, Forward, Requests, batches
+
+
+class Limits(msgspec.Struct, frozen=True):
+    retry_s: float = 0.5
+    request_timeout_s: float = 0.5
+    batch_entries: int = 3
+    batch_bytes: int = 100
+
+
+def write(sequence: int, client: str = "c") -> Request:
+    return Request(client, sequence, Operation("write", "k", sequence))
+
+
+def new() -> tuple[Requests, Out]:
+    out = Out(Disk())
+    return Requests("n1", out, Limits()), out
+
+
+def test_batches_are_bounded_in_number_and_bytes_and_never_empty() -> None:
+    def cut(sizes: list[int]) -> list[list[int]]:
+        return [list(batch) for batch in batches(sizes, lambda size: size, Limits())]
+
+    assert cut([]) == []
+    assert cut([1] * 7) == [[1, 1, 1], [1, 1, 1], [1]]
+    assert cut([60, 40, 1, 60]) == [[60, 40], [1, 60]]
+    assert cut([500, 1, 500]) == [[500], [1], [500]]
+
+
+def test_a_leader_that_is_one_no_more_forwards_its_own_clients_only() -> None:
+    """Others hand theirs on themselves; it may not wait for what it cannot answer."""
+    requests, out = new()
+    requests.take(write(1))
+    requests.take_forwarded("n2", [write(7, "other")])
+    requests.forward("n3")
+    assert [(send.dst, send.msg) for send in out.sends] == [("n3", Forward((write(1),)))]
+    assert requests.arrived == []
+
+
+def test_a_refused_request_stays_refused_and_the_oldest_are_forgotten() -> None:
+    requests, out = new()
+    for sequence in range(MAX_REFUSED + 1):
+        requests.take(write(sequence))
+    requests.forward(None)
+    requests.on_timer()
+    assert {reply.outcome for _, reply in out.replies} == {"fail"}
+    out.replies.clear()
+    for sequence in (0, 1, MAX_REFUSED):
+        requests.take(write(sequence))
+    assert [reply.sequence for _, reply in out.replies] == [1, MAX_REFUSED]
+    assert list(requests.waiting) == [("c", 0)]
