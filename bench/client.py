@@ -7,6 +7,10 @@ An operation ends
 - ``info`` if the reply says so, if none came in time (``completed_ns`` is then the time at which
   the client gave up), or if it was still open when the load ended (``completed_ns`` None).
 
+A planned operation may have another behind it (``then``), which is wanted as soon as the first one
+ended ok: it is in `Client.due` then. If the first one ends otherwise, it is not invoked, and
+counts as dropped (`Client.given_up`).
+
 An answer that comes later changes nothing: nobody can say what it was in time for. Nothing is sent
 twice.
 
@@ -71,6 +75,10 @@ class Client:
         self._label = label or name
         self.unmatched = 0
         """Replies to no open operation: late, doubled, or not meant for this client."""
+        self.due: list[tuple[PlannedOperation, int | None]] = []
+        """What is wanted now, and its intended time: whoever drives the client takes it out."""
+        self.given_up: list[tuple[PlannedOperation, int | None]] = []
+        """What is wanted no more, since the operation before it did not end ok: the same."""
         self._timeout_ns = int(timeout_s * 1e9)
         self._in_flight = in_flight
         self._open: dict[int, _Open] = {}
@@ -157,6 +165,9 @@ class Client:
         ended = self._open.pop(sequence)
         planned, process, outcome = ended.planned, ended.process, reply.outcome
         op, key = planned.op, planned.key
+        if planned.then is not None:
+            behind = self.due if outcome == "ok" else self.given_up
+            behind.append((planned.then, ended.intended_ns))
         if outcome != "info":
             self._idle[process.node].append(process)
         value: Value | list[Value] = planned.value

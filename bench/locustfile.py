@@ -38,6 +38,7 @@ from locust import User, constant, events, task
 from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
+from bench import ycsb
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 from bench.history import HistoryWriter, OperationRecord
@@ -106,6 +107,7 @@ class Load:
         self._users = self._users_done = self._next_user = self._pacing = 0
         self._started_ns, self._stopped_ns = 0, sys.maxsize
         self._intended = self._invoked = 0
+        self._dropped = 0
         self._dropped_ns: list[int] = []
         self._lateness = Lateness()
 
@@ -171,13 +173,13 @@ class Load:
                     self._stop.wait((due_ns - now_ns) / 1e9)
                 if due_ns >= self._stopped_ns:
                     break
-                self._intended += 1
+                self._intended += 1 + (planned.then is not None)
                 if now_ns - due_ns > timeout_ns or now_ns >= self._give_up_ns:
                     # This process did not come to it; nobody would wait for its answer any more.
-                    self._dropped_ns.append(due_ns)
+                    self._drop(planned, due_ns)
                     continue
-                if not self._invoke(planned, now_ns, due_ns):
-                    self._dropped_ns.append(due_ns)
+                if self._invoke(planned, now_ns, due_ns):
+                    self._lateness.add(now_ns - due_ns)
                 in_turn += 1
                 if in_turn == BATCH:
                     # Behind its time, this loop would never let the replies in.
@@ -193,8 +195,8 @@ class Load:
         end_ns = self._started_ns + int(self.workload.duration_s * 1e9)
         while not self.stopping and (now_ns := time.monotonic_ns()) < end_ns:
             planned = next(self._closed_plan)
-            ended = self._waiting[planned.id] = Event()
-            self._intended += 1
+            self._intended += 1 + (planned.then is not None)
+            ended = self._waiting[(planned.then or planned).id] = Event()
             self._invoke(planned, now_ns, None)
             ended.wait()
 
@@ -241,15 +243,38 @@ class Load:
     def _invoke(self, planned: PlannedOperation, now_ns: int, due_ns: int | None) -> bool:
         request = self._client.invoke(planned, now_ns, due_ns)
         if request is None:
+            self._drop(planned, due_ns)
             return False
         self._invoked += 1
-        if due_ns is not None:
-            self._lateness.add(now_ns - due_ns)
         if not self._outbox:
             # Runs when this turn's users have had their say: one PUBLISH per node for all of them.
             gevent.spawn_raw(self._flush)
         self._outbox.setdefault(planned.node, []).append(request)
         return True
+
+    def _drop(self, planned: PlannedOperation, due_ns: int | None) -> None:
+        """It is not sent, and so nothing that would come behind it."""
+        for dropped in (planned, *filter(None, [planned.then])):
+            self._dropped += 1
+            if due_ns is not None:
+                self._dropped_ns.append(due_ns)
+            self._wake(dropped.id)
+
+    def _follow_up(self, now_ns: int) -> None:
+        """What comes behind an operation that ended."""
+        client = self._client
+        while client.given_up:
+            self._drop(*client.given_up.pop())
+        while client.due:
+            planned, due_ns = client.due.pop()
+            if now_ns < self._give_up_ns:
+                self._invoke(planned, now_ns, due_ns)
+            else:
+                self._drop(planned, due_ns)
+
+    def _wake(self, id_: int) -> None:
+        if (waiting := self._waiting.pop(id_, None)) is not None:
+            waiting.set()
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, {}
@@ -293,8 +318,9 @@ class Load:
             exception=failure,
             context={},
         )
-        if (waiting := self._waiting.pop(record.id, None)) is not None:
-            waiting.set()
+        if self._client.due or self._client.given_up:
+            self._follow_up(time.monotonic_ns())
+        self._wake(record.id)
 
     def _summarise(self) -> None:
         rate = self.workload.rate_per_s
@@ -305,14 +331,15 @@ class Load:
             offered_per_s=None if rate is None else rate / self._processes,
             intended=self._intended,
             invoked=self._invoked,
-            dropped=len(self._dropped_ns),
+            dropped=self._dropped,
             dropped_intended_ns=self._dropped_ns,
             lateness_ms_p50=self._lateness.quantile_ms(0.5),
             lateness_ms_p99=self._lateness.quantile_ms(0.99),
         )
         if summary.dropped:
             log.warning(
-                "%d of %d operations were dropped: more than %d would have been open at once",
+                "%d of %d operations were dropped: more than %d would have been open at once, or "
+                "the read of a read-modify-write did not end ok",
                 summary.dropped,
                 summary.intended,
                 self.workload.in_flight,
@@ -367,11 +394,12 @@ def add_options(parser: Any) -> None:
     """The options of this load test; those that make a workload are on the web page too."""
     add = parser.add_argument
     add("--cluster-file", default=".capbench/cluster.json", help="the running cluster")
-    add("--workload", metavar="FILE", help="a workload as JSON; the options below change it")
+    add("--workload", help="a to f of YCSB, or a .json file; the options below change it")
     add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
     add("--in-flight", type=int, help="operations open at once, at most (default: 256)")
     add("--keys", type=int, help="number of keys (default: 50)")
     add("--distribution", help="of keys: uniform, zipfian, latest, hotspot (default: uniform)")
+    add("--conflict-rate", type=float, help="share that asks for one key (default: 0)")
     add("--mix", help="operation kinds and weights (default: read=50,write=50)")
     add("--value-bytes", type=int, help="length of written strings, 0: integers (default: 0)")
     add("--timeout", type=float, help="seconds to wait for an answer (default: 2)")
@@ -387,13 +415,16 @@ def workload_of(options: Namespace) -> Workload:
         "duration_s": options.run_time or UNTIL_STOPPED_S,
         "seed": 1,
     }
-    if options.workload:
+    if options.workload and Path(options.workload).suffix:
         fields = msgspec.to_builtins(read_workload(Path(options.workload)))
+    elif options.workload:
+        fields |= ycsb.fields(options.workload)
     given = {
         "rate_per_s": options.rate,
         "in_flight": options.in_flight,
         "keys": options.keys,
         "distribution": options.distribution,
+        "conflict_rate": options.conflict_rate,
         "value_bytes": options.value_bytes,
         "timeout_s": options.timeout,
         "seed": options.workload_seed,

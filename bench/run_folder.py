@@ -68,9 +68,9 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 class LoadSummary(msgspec.Struct, kw_only=True):
     """What one client process did. ``dropped``: operations that the workload wanted and that were
-    not sent, because the in-flight cap was reached; they are no operations of the history, but they
-    count as not available. ``lateness_ms_p99``: how late operations were sent, after their intended
-    time."""
+    not sent, because the in-flight cap was reached, or because the read that they follow did not
+    end ok; they are no operations of the history, but they count as not available.
+    ``lateness_ms_p99``: how late operations were sent, after their intended time."""
 
     client: str
     started_ns: int

@@ -10,7 +10,13 @@ protocol's own timers.
 *Keys* are ``k0`` to ``k<keys - 1>``, chosen as in YCSB (Cooper et al., SoCC 2010, section 4):
 ``uniform``; ``zipfian`` (theta 0.99, scrambled: popular keys lie anywhere); ``latest`` (writes go
 round the keys, everything else prefers, zipfian, those written last); ``hotspot`` (80% of the
-operations go to 20% of the keys).
+operations go to 20% of the keys). Whatever the distribution, a share of ``conflict_rate`` of the
+operations asks for ``k0`` (so EPaxos and Paxi describe interference: Moraru et al., SOSP 2013,
+section 7; Ailijiang et al., SIGMOD 2019, section 4.1).
+
+*Kinds* are those of the protocols, and ``rmw``, YCSB's read-modify-write: a read, and when it ended
+ok a write of the same key at the same node. Both are operations of the history, and both are
+wanted at the same moment, so that the latency of the write is that of the whole.
 
 *Nodes* are asked in turn (operation 1 the first node, operation 2 the second ...).
 
@@ -33,6 +39,7 @@ import msgspec
 
 from nodes.effects import OperationKind
 
+MixKind: TypeAlias = Literal["read", "write", "cas", "delete", "rmw"]
 Distribution: TypeAlias = Literal["uniform", "zipfian", "latest", "hotspot"]
 
 ZIPFIAN_THETA = 0.99
@@ -51,18 +58,20 @@ class BadWorkload(ValueError):
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the clients ask for.
 
-    ``rate_per_s``: operations wanted per second, however slow the answers (open loop); None:
-    closed loop, each user asks for the next when it has the answer. ``in_flight``: at most so many
-    operations are open at once in an open loop; one that is due beyond that is dropped, and
-    counted. ``mix``: operation kind -> weight. ``value_bytes``: length of a written string, 0:
-    integers. ``timeout_s``: an operation without an answer for so long ends ``info``.
-    ``duration_s``: the interval in which operations are wanted."""
+    ``rate_per_s``: operations wanted per second, however slow the answers (open loop; a
+    read-modify-write counts once); None: closed loop, each user asks for the next when it has the
+    answer. ``in_flight``: at most so many operations are open at once in an open loop; one that is
+    due beyond that is dropped, and counted. ``conflict_rate``: the share of operations that ask for
+    one key. ``mix``: kind -> weight. ``value_bytes``: length of a written string, 0: integers.
+    ``timeout_s``: an operation without an answer for so long ends ``info``. ``duration_s``: the
+    interval in which operations are wanted."""
 
     rate_per_s: float | None = 300.0
     in_flight: int = 256
     keys: int = 50
     distribution: Distribution = "uniform"
-    mix: dict[OperationKind, float]
+    conflict_rate: float = 0.0
+    mix: dict[MixKind, float]
     value_bytes: int = 0
     timeout_s: float = 2.0
     duration_s: float
@@ -80,6 +89,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         )
         require(1 <= self.in_flight <= 100_000, f"in_flight is {self.in_flight}: use 1 to 100,000")
         require(1 <= self.keys <= MAX_KEYS, f"keys is {self.keys}: use 1 to {MAX_KEYS:,}")
+        require(
+            0 <= self.conflict_rate <= 1,
+            f"conflict_rate is {self.conflict_rate}: use a share, 0 to 1",
+        )
         require(
             bool(self.mix) and all(0 <= weight <= 1e9 for weight in self.mix.values()),
             "mix needs a weight of 0 or more for at least one operation, as in read=50,write=50",
@@ -102,7 +115,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
     """One wanted operation. ``id`` counts from 1. ``intended_ns``: when, after the start of the
-    load; None in a closed loop. ``value``: what to write (write and cas)."""
+    load; None in a closed loop. ``value``: what to write (write and cas). ``then``: what is wanted
+    as soon as this one ended ok (the write of a read-modify-write)."""
 
     id: int
     intended_ns: int | None
@@ -110,6 +124,7 @@ class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
     op: OperationKind
     key: str
     value: int | str | None
+    then: PlannedOperation | None = None
 
 
 def plan(
@@ -119,7 +134,8 @@ def plan(
     plan.
 
     An open loop ends with ``duration_s``, a closed loop never. Each part walks the whole plan and
-    leaves out what is not its own. Raises ValueError for a part that cannot be."""
+    leaves out what is not its own. A read-modify-write is one item with two ids. Raises ValueError
+    for a part that cannot be."""
     if not nodes:
         raise ValueError("a plan needs at least one node")
     if not 0 <= part < parts:
@@ -141,22 +157,32 @@ def _plan(
     end_ns = int(workload.duration_s * _NS)
     intended_s = 0.0
     intended_ns: int | None = None
-    for number in count(1):
+    id_ = 0
+
+    def value() -> int | str:
+        return id_ if size == 0 else str(id_).rjust(size, ".")
+
+    for number in count():
         if rate is not None:
             intended_s += gap(rate)
             intended_ns = int(intended_s * _NS)
             if intended_ns >= end_ns:
                 return
-        op = kinds[bisect_right(bounds, kind_draw())]
-        key = choose(op)
+        kind = kinds[bisect_right(bounds, kind_draw())]
+        op: OperationKind = "read" if kind == "rmw" else kind
+        key = names[choose(op)]
+        id_ += 1
         if number % parts != part:
+            id_ += kind == "rmw"
             continue
-        value: int | str | None = None
-        if op in ("write", "cas"):
-            value = number if size == 0 else str(number).rjust(size, ".")
-        yield PlannedOperation(
-            number, intended_ns, nodes[(number - 1) % len(nodes)], op, names[key], value
-        )
+        node = nodes[number % len(nodes)]
+        written = value() if op in ("write", "cas") else None
+        first = PlannedOperation(id_, intended_ns, node, op, key, written)
+        if kind == "rmw":
+            id_ += 1
+            write = PlannedOperation(id_, intended_ns, node, "write", key, value())
+            first = msgspec.structs.replace(first, then=write)
+        yield first
 
 
 class _KeyChooser:
@@ -173,12 +199,20 @@ class _KeyChooser:
         if workload.distribution in ("zipfian", "latest"):
             self._bounds = _bounds([1 / (i + 1) ** ZIPFIAN_THETA for i in range(self._keys)])
         self._hot = max(1, int(self._keys * HOT_KEYS))
-        self.choose = {
+        self._conflicts = _stream(workload.seed, "conflicts").random
+        self._conflict_rate = workload.conflict_rate
+        self._choose = {
             "uniform": self._uniform,
             "zipfian": self._zipfian,
             "latest": self._latest,
             "hotspot": self._hotspot,
         }[workload.distribution]
+
+    def choose(self, op: OperationKind) -> int:
+        """The key of the next operation."""
+        # Drawn whatever comes of the next line, so that another rate leaves the other keys alone.
+        key = self._choose(op)
+        return 0 if self._conflicts() < self._conflict_rate else key
 
     def _uniform(self, op: OperationKind) -> int:
         return int(self._random() * self._keys)
@@ -236,7 +270,7 @@ def _choices(error: Exception) -> str:
     if "enum" not in str(error):
         return ""
     return (
-        f"; operation kinds: {', '.join(get_args(OperationKind))};"
+        f"; operation kinds: {', '.join(get_args(MixKind))};"
         f" distributions: {', '.join(get_args(Distribution))}"
     )
 

@@ -30,12 +30,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from bench.workload import Distribution, Workload
+from bench import ycsb
+from bench.workload import Distribution, MixKind, Workload
 from chaos.fault import Fault
 from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
 from nodes import registry
-from nodes.effects import OperationKind
 from reports.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent / "experiments"
@@ -107,18 +107,36 @@ class Keys(_Model):
 
     count: Count = 50
     distribution: Distribution = "uniform"
+    conflict_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Load(_Model):
-    """What the clients ask for; see `bench.workload.Workload`."""
+    """What the clients ask for; see `bench.workload.Workload`. ``ycsb``: a workload of
+    `bench.ycsb`; it gives what is not given here."""
 
+    ycsb: Literal["a", "b", "c", "d", "f"] | None = None
     arrival: Arrival = Field(examples=["{open_loop: 300/s, in_flight: 256}"])
     keys: Keys = Keys()
-    mix: dict[OperationKind, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
-        examples=["{read: 50, write: 50}"]
+    mix: dict[MixKind, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default={}, examples=["{read: 50, write: 50}"]
     )
     value_bytes: Annotated[int, Field(strict=True, ge=0)] = 0
     timeout_s: Duration = Field(default=2.0, alias="timeout")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, load: Any) -> Any:
+        """What the workload of YCSB says and the file does not."""
+        if not isinstance(load, Mapping) or load.get("ycsb") not in ycsb.NAMES:
+            return load
+        shape = ycsb.fields(load["ycsb"])
+        keys = {"count": shape.pop("keys"), "distribution": shape.pop("distribution")}
+        given = load.get("keys", {})
+        return {
+            **shape,
+            **load,
+            "keys": {**keys, **given} if isinstance(given, Mapping) else given,
+        }
 
 
 class ScheduleEntry(_Model):
@@ -190,6 +208,7 @@ class Experiment(_Model):
             in_flight=self.load.arrival.in_flight,
             keys=self.load.keys.count,
             distribution=self.load.keys.distribution,
+            conflict_rate=self.load.keys.conflict_rate,
             mix=dict(self.load.mix),
             value_bytes=self.load.value_bytes,
             timeout_s=self.load.timeout_s,
@@ -335,7 +354,11 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
     if experiment.duration_s <= 0:
         yield ("duration",), "must be longer than 0s"
     if not sum(experiment.load.mix.values()) > 0:
-        yield ("workload", "mix"), "has no operation with a weight above 0"
+        yield (
+            ("workload", "mix"),
+            "has no operation with a weight above 0; write `mix: {read: 50, write: 50}`, or"
+            " `ycsb: a`",
+        )
     else:
         try:
             experiment.workload()

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bench.client import Client
-from bench.history import HistoryWriter
+from bench.history import HistoryWriter, OperationRecord
 from bench.run_folder import LoadSummary, NodeRecord, write_json
 from bench.workload import PlannedOperation, plan
 from chaos import final_reads
@@ -357,30 +357,42 @@ class _SimulatedClient:
         self._timeout_ns = int(timeout_s * 1e9)
         self._cluster = cluster
         self._history = history
+        self.dropped_ns: list[int] = []
+        """The intended times of operations that were not sent."""
         cluster.connect(name, self._on_reply)
 
-    def invoke(self, planned: PlannedOperation, intended_ns: int | None = None) -> bool:
-        """Send an operation now. False: too many are open, it is dropped."""
+    def invoke(self, planned: PlannedOperation, intended_ns: int | None = None) -> None:
+        """Send an operation now. If too many are open it is dropped, with what comes behind it."""
         request = self.client.invoke(planned, self._cluster.now_ns(), intended_ns)
         if request is None:
-            return False
+            self._drop(planned, intended_ns)
+            return
         self._cluster.send(planned.node, request)
         self._cluster.at(self._cluster.now_ns() + self._timeout_ns, self._expire)
-        return True
 
     def close(self) -> None:
         """Nobody waits any more."""
-        for record in self.client.abandon():
-            self._history.append(record)
+        self._record(self.client.abandon())
+
+    def _drop(self, planned: PlannedOperation, intended_ns: int | None) -> None:
+        assert intended_ns is not None, "final reads have no limit, and nothing behind them"
+        self.dropped_ns += [intended_ns] * (1 if planned.then is None else 2)
 
     def _on_reply(self, reply: Reply) -> None:
         record = self.client.on_reply(reply, self._cluster.now_ns())
         if record is not None:
-            self._history.append(record)
+            self._record([record])
 
     def _expire(self, _: None) -> None:
-        for record in self.client.expire(self._cluster.now_ns()):
+        self._record(self.client.expire(self._cluster.now_ns()))
+
+    def _record(self, records: list[OperationRecord]) -> None:
+        for record in records:
             self._history.append(record)
+        while self.client.given_up:
+            self._drop(*self.client.given_up.pop())
+        while self.client.due:
+            self.invoke(*self.client.due.pop())
 
 
 def conduct(run: Run) -> str | None:
@@ -438,15 +450,12 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
 
     operations = plan(workload, cluster.nodes)
     intended = 0
-    dropped_ns: list[int] = []
 
     def send(planned: PlannedOperation) -> None:
         nonlocal intended
-        intended += 1
+        intended += 1 + (planned.then is not None)
         assert planned.intended_ns is not None, "experiments have open loops only"
-        due_ns = start_ns + planned.intended_ns
-        if not client.invoke(planned, due_ns):
-            dropped_ns.append(due_ns)
+        client.invoke(planned, start_ns + planned.intended_ns)
         send_next()
 
     def send_next() -> None:
@@ -482,9 +491,9 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
         ended_ns=end_ns,
         offered_per_s=workload.rate_per_s,
         intended=intended,
-        invoked=intended - len(dropped_ns),
-        dropped=len(dropped_ns),
-        dropped_intended_ns=dropped_ns,
+        invoked=intended - len(client.dropped_ns),
+        dropped=len(client.dropped_ns),
+        dropped_intended_ns=client.dropped_ns,
         lateness_ms_p50=0.0,
         lateness_ms_p99=0.0,
     )

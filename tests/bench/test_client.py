@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -251,3 +252,28 @@ def test_lateness_quantiles() -> None:
         exact = float(np.quantile(late_ns, share, method="inverted_cdf")) / 1e6
         assert exact <= (lateness.quantile_ms(share) or 0) * 1.001
         assert lateness.quantile_ms(share) == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize("outcome", ["ok", "fail", "info"])
+def test_what_comes_behind_an_operation_is_due_only_when_it_ended_ok(outcome: Outcome) -> None:
+    load = client()
+    write = operation(2)
+    read = load.invoke(msgspec.structs.replace(operation(1, "read"), then=write), 30, 20)
+    assert read is not None
+    assert (load.due, load.given_up) == ([], [])
+    answered(load, read, outcome)
+    behind = [(write, 20)]
+    assert load.due == (behind if outcome == "ok" else [])
+    assert load.given_up == ([] if outcome == "ok" else behind)
+
+
+def test_what_comes_behind_an_operation_without_an_answer_is_given_up() -> None:
+    load = client()
+    for number in (1, 3):
+        planned = operation(number, "read")
+        sent(load, msgspec.structs.replace(planned, then=operation(number + 1)), number)
+    load.expire(2 * SECOND + 1)
+    assert [planned.id for planned, _ in load.given_up] == [2]
+    load.abandon()
+    assert [planned.id for planned, _ in load.given_up] == [2, 4]
+    assert load.due == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import sys
 import time
 import urllib.request
 from collections import Counter
@@ -14,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench import ycsb
 from bench.client import STILL_OPEN, TIMEOUT
 from bench.cluster_file import ClusterFile
 from bench.history import OperationRecord
@@ -92,6 +95,61 @@ def test_the_whole_plan_is_asked_and_recorded(
     assert_agreement(run, history)
 
 
+@pytest.mark.parametrize("rate", [200, None])
+def test_a_read_modify_write_is_two_operations_in_a_row(
+    tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust, rate: int | None
+) -> None:
+    """Where the read fails, is lost or is not sent, there is no write, and that is counted."""
+    echo(cluster, "--fail", "10", "--lose", "25")
+    workload, options = workload_file(
+        tmp_path, mix={"rmw": 1, "read": 1}, rate_per_s=rate, timeout_s=0.2, in_flight=3
+    )
+    run = locust(cluster, *options, "-u", "4", "-r", "4")
+    run.wait()
+    history, summary = recorded(tmp_path)
+    by_id = {record.id: record for record in history}
+    items = itertools.takewhile(
+        lambda item: rate is not None or item.id in by_id, plan(workload, cluster.nodes)
+    )
+    wanted, dropped = 0, 0
+    begins_and_ends = []
+    for item in items:
+        read, count = by_id.get(item.id), 1 if item.then is None else 2
+        wanted += count
+        if read is None:
+            dropped += count
+            continue
+        last = by_id.get(item.id + count - 1, read)
+        begins_and_ends += [(read.invoked_ns, 1), (last.completed_ns or sys.maxsize, -1)]
+        if item.then is None:
+            continue
+        if read.outcome != "ok":
+            dropped += 1
+            assert item.then.id not in by_id
+            continue
+        if rate is not None and item.then.id not in by_id:
+            dropped += 1  # too many were open
+            continue
+        write = by_id[item.then.id]
+        assert (write.op, write.key, write.node) == ("write", read.key, read.node)
+        assert write.value == item.then.value
+        assert read.completed_ns is not None
+        assert write.invoked_ns >= read.completed_ns
+        assert write.intended_ns == read.intended_ns
+    assert dropped > 5
+    assert {record.outcome for record in history} == {"ok", "fail", "info"}
+    if rate is not None:
+        assert (summary.intended, summary.dropped) == (wanted, dropped)
+        assert len(summary.dropped_intended_ns) == dropped
+        assert any(item.id not in by_id for item in plan(workload, cluster.nodes))
+    else:
+        open_items = itertools.accumulate(change for _, change in sorted(begins_and_ends))
+        assert max(open_items) == 4, "each user has one at a time"
+    assert summary.intended == summary.invoked + summary.dropped
+    assert summary.invoked == len(history)
+    assert_agreement(run, history)
+
+
 def test_several_users_share_the_plan(
     tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust
 ) -> None:
@@ -121,6 +179,37 @@ def test_options_alone_make_a_workload(
     assert {record.key for record in history} == {"k0", "k1", "k2"}
     assert {len(str(record.value)) for record in history} == {20}
     assert_agreement(run, history)
+
+
+def test_a_workload_of_ycsb_by_name(
+    tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust
+) -> None:
+    echo(cluster)
+    run = locust(cluster, *["-t", "1s", "--rate", "200", "--workload", "d", "--value-bytes", "12"])
+    run.wait()
+    assert run.process.returncode == 0
+    history, summary = recorded(tmp_path)
+    planned = {
+        operation.id: operation
+        for operation in plan(
+            make_workload(
+                {
+                    **ycsb.fields("d"),
+                    "value_bytes": 12,
+                    "rate_per_s": 200,
+                    "duration_s": 1,
+                    "seed": 1,
+                }
+            ),
+            cluster.nodes,
+        )
+    }
+    assert {record.id for record in history} == set(planned)
+    assert all(
+        (record.op, record.key) == (planned[record.id].op, planned[record.id].key)
+        for record in history
+    )
+    assert summary.dropped == 0
 
 
 def test_a_stall_counts_for_every_operation_that_it_held_up(

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import ycsb
 from bench.workload import (
     BadWorkload,
     PlannedOperation,
@@ -198,9 +199,10 @@ def test_a_closed_loop_has_no_times_and_no_end() -> None:
         ({"in_flight": 0}, "in_flight is 0: use 1 to"),
         ({"keys": 0}, "keys is 0: use 1 to"),
         ({"mix": {}}, "mix needs"),
+        ({"conflict_rate": 1.5}, "conflict_rate is 1.5: use a share, 0 to 1"),
         ({"mix": {"read": -1}}, "mix needs"),
         ({"mix": {"read": 0}}, "mix has only weights of 0"),
-        ({"mix": {"raed": 1}}, "operation kinds: read, write, cas, delete"),
+        ({"mix": {"raed": 1}}, "operation kinds: read, write, cas, delete, rmw"),
         ({"distribution": "zipf"}, "distributions: uniform, zipfian, latest, hotspot"),
         ({"value_bytes": 3}, "value_bytes is 3: use 0 (integers) or 12"),
         ({"timeout_s": 0}, "timeout_s is 0.0"),
@@ -237,3 +239,55 @@ def test_a_part_that_cannot_be() -> None:
     for part, parts in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="part"):
             plan(workload(), NODES, part=part, parts=parts)
+
+
+def test_a_read_modify_write_is_a_read_and_what_comes_behind_it() -> None:
+    whole = workload(mix={"rmw": 1, "read": 1}, duration_s=5, value_bytes=20)
+    items = list(plan(whole, NODES))
+    both = [item for item in items if item.then is not None]
+    assert 0.4 < len(both) / len(items) < 0.6
+    ids = [o.id for item in items for o in (item, item.then) if o is not None]
+    assert ids == list(range(1, len(ids) + 1))
+    for read in both:
+        write = read.then
+        assert write is not None
+        assert (read.op, read.value, write.op) == ("read", None, "write")
+        assert write.value == str(write.id).rjust(20, ".")
+        assert (read.key, read.node, read.intended_ns) == (write.key, write.node, write.intended_ns)
+    split = [list(plan(whole, NODES, part=part, parts=3)) for part in range(3)]
+    assert sorted((o for part in split for o in part), key=lambda o: o.id) == items
+
+
+def test_conflicting_operations_ask_for_one_key_and_leave_the_others_alone() -> None:
+    plain = planned(keys=1000)
+    some = planned(keys=1000, conflict_rate=0.25)
+    moved = [(a, b) for a, b in zip(plain, some, strict=True) if a.key != b.key]
+    assert {b.key for _, b in moved} == {"k0"}
+    assert len(moved) / len(plain) == pytest.approx(0.25, abs=0.02)
+    assert {o.key for o in planned(keys=1000, conflict_rate=1)} == {"k0"}
+
+
+@pytest.mark.parametrize("name", ycsb.NAMES)
+def test_the_workloads_of_ycsb(name: str) -> None:
+    """Shares and distributions of table 2 of the paper."""
+    made = workload(**ycsb.fields(name.upper()))
+    share = Counter("rmw" if o.then is not None else o.op for o in plan(made, NODES))
+    total = share.total()
+    read, other, kind = {
+        "a": (0.5, 0.5, "write"),
+        "b": (0.95, 0.05, "write"),
+        "c": (1.0, 0.0, "write"),
+        "d": (0.95, 0.05, "write"),
+        "f": (0.5, 0.5, "rmw"),
+    }[name]
+    assert share["read"] / total == pytest.approx(read, abs=0.02)
+    assert share[kind] / total == pytest.approx(other, abs=0.02)
+    assert made.distribution == ("latest" if name == "d" else "zipfian")
+    assert (made.keys, made.value_bytes) == (1000, 1000)
+
+
+def test_what_ycsb_has_and_we_have_not() -> None:
+    with pytest.raises(BadWorkload, match="no YCSB workload 'e': E scans ranges of keys"):
+        ycsb.fields("e")
+    with pytest.raises(BadWorkload, match="no YCSB workload 'x': use a, b, c, d, f"):
+        ycsb.fields("x")

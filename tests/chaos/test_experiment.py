@@ -229,3 +229,22 @@ def test_the_catalogue_is_valid_and_short_enough_for_the_quick_comparison() -> N
         assert len(experiment.shows) > 80
     quick = ("healthy", "leader-partition", "latency-50ms")
     assert 2 * sum(catalogue[name].duration_s for name in quick) <= 90
+
+
+def test_a_workload_of_ycsb_gives_what_the_file_does_not(tmp_path: Path) -> None:
+    shape = "  keys: {count: 20, distribution: zipfian}\n  mix: {read: 50, write: 50}\n"
+    assert shape in GOOD
+    text = GOOD.replace(shape, "  ycsb: f\n  keys: {count: 9, conflict_rate: 0.1}\n")
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    experiment = load(path)
+    workload = experiment.workload()
+    assert workload.mix == {"read": 50, "rmw": 50}
+    assert (workload.keys, workload.conflict_rate) == (9, 0.1)
+    assert (workload.distribution, workload.value_bytes) == ("zipfian", 1000)
+    again = validate(experiment.as_data(), source="manifest", name="f")
+    assert again.workload() == workload
+    assert any(
+        line.startswith("bad.yaml:8: workload.ycsb: unknown 'e'; use 'a', 'b', 'c', 'd' or 'f'")
+        for line in said(tmp_path, text.replace("ycsb: f", "ycsb: e"))
+    )

@@ -507,6 +507,32 @@ def test_operations_over_the_cap_are_dropped_and_counted(tmp_path: Path) -> None
     assert summary.intended == len(list(plan(wanted.workload(), wanted.node_ids())))
 
 
+def test_the_write_of_a_read_modify_write_waits_for_its_read(tmp_path: Path) -> None:
+    wanted = experiment(
+        {"at": "1s", "for": "2s", "fault": "requests-lost", "node": "n2"},
+        workload={"arrival": {"open_loop": "200/s", "in_flight": 40}, "ycsb": "f"},
+    )
+    _, folder = simulated(tmp_path / "run", wanted)
+    by_id = {r.id: r for r in folder.operations() if not r.process.startswith("final")}
+    (summary,) = [load for load in folder.loads() if load.client == CLIENT]
+    assert summary.intended == summary.invoked + summary.dropped
+    assert summary.invoked == len(by_id)
+    dropped = 0
+    for item in plan(wanted.workload(), wanted.node_ids()):
+        read, write = by_id.get(item.id), item.then and by_id.get(item.then.id)
+        dropped += (read is None) + (item.then is not None and write is None)
+        if read is None or write is None:
+            assert write is None
+            continue
+        assert item.then is not None
+        assert read.outcome == "ok"
+        assert read.completed_ns is not None
+        assert write.invoked_ns >= read.completed_ns
+        assert write.value == item.then.value
+    assert summary.dropped == dropped > 10
+    assert any(item.id not in by_id for item in plan(wanted.workload(), wanted.node_ids()))
+
+
 def test_a_replica_that_breaks_ends_the_run_and_the_history_counts_as_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
