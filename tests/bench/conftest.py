@@ -124,7 +124,7 @@ def echo() -> Iterator[Callable[..., None]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(cluster: ClusterFile, *options: str) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("echo_node.py"))]
+        command = [sys.executable, "-m", "bench.echo_node"]
         command += ["--port", str(cluster.broker.port), "--cluster", cluster.cluster]
         command += ["--nodes", ",".join(cluster.nodes), *options]
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)

@@ -1,7 +1,7 @@
 """Nodes that answer every request at once and keep nothing: what the load generator is measured
 against.
 
-    python echo_node.py --port 1883 --cluster demo --nodes n1,n2,n3
+    python -m bench.echo_node --port 1883 --cluster demo --nodes n1,n2,n3
 
 It can be told to lose or to refuse every so many requests, and to stop for a while before it
 answers a certain one. Prints ``ready`` once it is subscribed.
@@ -15,6 +15,7 @@ from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nodes.codec import replies_codec, requests_codec
 from nodes.effects import Reply, Request
@@ -70,10 +71,13 @@ def main() -> None:
     nodes = options.nodes.split(",")
 
     def on_message(client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
-        replies = [reply for r in decode(message.payload) if (reply := behave(r)) is not None]
+        replies = [
+            reply for r in decode(bytes(message.payload)) if (reply := behave(r)) is not None
+        ]
         if replies:
             assert message.properties is not None
-            client.publish(message.properties.ResponseTopic, encode(replies))
+            # paho sets the properties of a message as attributes, by their names.
+            client.publish(vars(message.properties)["ResponseTopic"], encode(replies))
 
     def on_subscribe(*ignored: Any) -> None:
         print("ready", flush=True)
@@ -82,7 +86,7 @@ def main() -> None:
     client.on_message = on_message
     client.on_subscribe = on_subscribe
     client.connect("127.0.0.1", options.port)
-    client.subscribe([(topics.request(node), paho.SubscribeOptions(qos=0)) for node in nodes])
+    client.subscribe([(topics.request(node), SubscribeOptions(qos=0)) for node in nodes])
     client.loop_forever()
 
 
