@@ -18,6 +18,7 @@ import sys
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -63,6 +64,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it, without the warm-up. ``ok``, ``failed`` (refused, or ended unknown),
     ``unanswered`` (for `TIMEOUT_S`): operations. ``latency_ms``: quantiles of those that ended ok,
     from sending to reply, or None if there was none. ``client_cpu_s``: of this process.
+    ``answered`` (what ended ok), ``request_frames`` and ``request_bytes`` (PUBLISHes and payload)
+    are of the whole load, with warm-up and what was waited for: counters of nodes, read before and
+    after it, are divided by ``answered``.
 
     What is open when the time is up is waited for. If it ends ok, it does not count, since it took
     longer than the measurement; if it fails or is not answered, that is counted."""
@@ -76,17 +80,23 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms_p50: float | None
     latency_ms_p99: float | None
     client_cpu_s: float
+    answered: int
+    request_frames: int
+    request_bytes: int
     error: str | None = None
     """What the first failed operation said."""
 
 
-def drive(cluster: ClusterFile, load: ClosedLoop) -> Measured:
-    """Load ``cluster`` for warm-up and measurement. Raises BrokerUnreachable, or ValueError for a
-    node that the cluster does not have."""
+def drive(
+    cluster: ClusterFile, load: ClosedLoop, at_edges: Callable[[], object] | None = None
+) -> Measured:
+    """Load ``cluster`` for warm-up and measurement. ``at_edges``: called when the measurement
+    begins, and when it ends. Raises BrokerUnreachable, or ValueError for a node that the cluster
+    does not have."""
     unknown = [node for node in load.nodes if node not in cluster.nodes]
     if unknown:
         raise ValueError(f"no node {unknown[0]}: the cluster has {', '.join(cluster.nodes)}")
-    return _Loop(cluster, load).run()
+    return _Loop(cluster, load).run(at_edges or (lambda: None))
 
 
 class _Loop:
@@ -107,18 +117,20 @@ class _Loop:
         self._measuring = False
         self._draining = False
         self._latencies_ns: list[int] = []
-        self._failed = self._unanswered = 0
+        self._failed = self._unanswered = self._answered = 0
         self._error: str | None = None
 
-    def run(self) -> Measured:
+    def run(self, at_edges: Callable[[], object]) -> Measured:
         self._mqtt.connect()
         try:
             self._until(time.monotonic_ns() + int(self._load.warm_up_s * NS))
+            at_edges()
             self._measuring = True
             cpu_s, started_ns = time.process_time(), time.monotonic_ns()
             self._until(started_ns + int(self._load.seconds * NS))
             seconds = (time.monotonic_ns() - started_ns) / NS
             cpu_s = time.process_time() - cpu_s
+            at_edges()
             self._draining = True
             while self._open:
                 self._mqtt.poll(0.02)
@@ -137,6 +149,9 @@ class _Loop:
             latency_ms_p50=p50 if p50 is None else float(p50),
             latency_ms_p99=p99 if p99 is None else float(p99),
             client_cpu_s=cpu_s,
+            answered=self._answered,
+            request_frames=self._mqtt.frames_sent,
+            request_bytes=self._mqtt.bytes_sent,
             error=self._error,
         )
 
@@ -182,6 +197,7 @@ class _Loop:
         client, sent_ns = opened
         now_ns = time.monotonic_ns()
         self._due.append((now_ns + int(self._load.think_s * NS), client))
+        self._answered += reply.outcome == "ok"
         if not self._measuring:
             return
         if reply.outcome != "ok":

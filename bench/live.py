@@ -34,14 +34,18 @@ class NoCluster(RuntimeError):
 
 
 class Live:
-    """``cluster``: where it takes requests. ``processes``: broker, nodes and proxies by name.
-    ``directory``: where its files are while it runs."""
+    """``cluster``: where it takes requests. ``processes``: ``broker``, ``toxiproxy`` and the nodes
+    by name. ``directory``: where its files are while it runs."""
 
     def __init__(self, cluster: ClusterFile, directory: Path, keeper: int) -> None:
         self.cluster = cluster
         self.directory = directory
+        children = psutil.Process(keeper).children(recursive=True)
+        # The guard of the group leads it, and does nothing.
         self.processes = {
-            _name(process): process for process in psutil.Process(keeper).children(recursive=True)
+            _name(process): process
+            for process in children
+            if os.getpgid(process.pid) != process.pid
         }
 
     def cpu_s(self) -> dict[str, float]:
@@ -53,7 +57,7 @@ def _name(process: psutil.Process) -> str:
     command = process.cmdline()
     if "nodes" in command:
         return Path(command[-1]).parent.name
-    return Path(command[0]).name if command else str(process.pid)
+    return "toxiproxy" if Path(command[0]).name == "toxiproxy-server" else "broker"
 
 
 @contextlib.contextmanager

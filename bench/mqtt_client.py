@@ -137,14 +137,14 @@ class MqttClient:
 
     ``name``: of the client process, part of its reply topic. ``on_reply``: called for each reply,
     from within `poll`. ``bad_frames`` counts payloads on the reply topic that are no frames of
-    replies.
+    replies; ``frames_sent`` and ``bytes_sent`` count requests' frames and their payload bytes.
     """
 
     def __init__(
         self, cluster: ClusterFile, name: str, on_reply: Callable[[Reply], object]
     ) -> None:
         topics = Topics(cluster.cluster)
-        self.bad_frames = 0
+        self.bad_frames = self.frames_sent = self.bytes_sent = 0
         self._on_reply = on_reply
         self._encode = requests_codec().encode
         self._decode = replies_codec().decode
@@ -185,9 +185,12 @@ class MqttClient:
         link = self._links[node]
         if not link.up:
             return False
+        frame = self._encode(requests)
         info = link.paho.publish(
-            self._request_topics[node], self._encode(requests), qos=0, properties=self._properties
+            self._request_topics[node], frame, qos=0, properties=self._properties
         )
+        self.frames_sent += 1
+        self.bytes_sent += len(frame)
         return info.rc != MQTTErrorCode.MQTT_ERR_NO_CONN
 
     def poll(self, timeout_s: float) -> None:

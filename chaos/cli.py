@@ -31,6 +31,7 @@ from chaos.cli_hand import app as hand_app
 from chaos.cli_report import app as report_app
 from chaos.cli_report import print_runs, print_screen, write_page
 from chaos.cli_simulate import app as simulate_app
+from chaos.cli_sweep import app as sweep_app
 from chaos.console import Json, print_json
 from nodes import registry
 from nodes.registry import InvalidConfiguration
@@ -76,6 +77,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the re
 def main() -> NoReturn:
     """Run the command line. Every user's mistake ends in one line and exit code 2."""
     # Here, since they take a while to load and every command may raise one of them.
+    from bench.live import NoCluster
     from bench.mqtt_client import BrokerUnreachable
     from chaos.experiment import InvalidExperiment
     from chaos.leftovers import clean_up
@@ -98,7 +100,7 @@ def main() -> NoReturn:
         FileExistsError,
     ) as error:
         _stop(str(error), EXIT_INPUT)
-    except (TargetFailed, BrokerSilent, BrokerUnreachable, WorkersFailed) as error:
+    except (TargetFailed, NoCluster, BrokerSilent, BrokerUnreachable, WorkersFailed) as error:
         _stop(str(error), EXIT_INFRASTRUCTURE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -408,6 +410,7 @@ app.add_typer(check_app)
 app.add_typer(simulate_app)
 app.add_typer(bugs_app)
 app.add_typer(gate_app)
+app.add_typer(sweep_app)
 
 
 # --- a cluster that stays ---

@@ -8,18 +8,15 @@ and the share of the time in which a healthy node is trusted (here its complemen
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 import pandas as pd
 from markupsafe import Markup
 
-from reports.drawing import STYLE, Axis, Drawing, Style
-from reports.render import TEMPLATES
+from reports.drawing import Axis, Drawing, Style
+from reports.figure_page import Figure, write_figures
 
 STYLES = {"counting": Style("blue"), "phi": Style("orange", 1, "square")}
 RAREST_PER_H = 0.01
@@ -184,17 +181,6 @@ def _seconds(value: float) -> str:
 # --- charts ---
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Charts with their numbers, ready for the page."""
-
-    title: str
-    how: str
-    svgs: list[Markup]
-    columns: list[str]
-    rows: list[list[str]]
-
-
 def factor_figure(figures: pd.DataFrame, factor: str) -> Figure:
     """Detection, mistakes and trust over one property of the network."""
     data = figures[figures["factor"] == factor]
@@ -277,28 +263,19 @@ def write_page(data: Path, out: Path) -> Path:
     present = list(dict.fromkeys(figures["factor"]))
     drawn = [factor_figure(figures, factor) for factor in FACTORS if factor in present]
     drawn += [trade_off_figure(figures, f) for f in present if f.startswith(TRADE_OFF)]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.globals["drawing_style"] = Markup(STYLE)
-    page = environment.get_template("detectors.html").render(
+    return write_figures(
+        out,
         title="Failure detectors compared",
+        tag="simulated",
         setting=(
             f"{sweep.nodes} nodes, a heartbeat every {sweep.heartbeat_every_s:g} s, a check every "
             f"{sweep.check_every_s:g} s, seed {sweep.seed}"
         ),
-        figures=drawn,
+        question="How soon is a crash noticed, and how often is a healthy node suspected?",
         lines=plain_lines(figures),
+        figures=drawn,
         method=method_lines(sweep),
     )
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, out)
-    return out
 
 
 def plain_lines(figures: pd.DataFrame) -> list[str]:

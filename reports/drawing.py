@@ -57,14 +57,22 @@ class Style(NamedTuple):
 
 
 class Axis:
-    """Values to pixels. ``nines``: of a share p in 0..1, at 1 - p = 1, 0.1, 0.01 ..."""
+    """Values to pixels. ``nines``: of a share p in 0..1, at 1 - p = 1, 0.1, 0.01 ... ``marked``:
+    the values that get a line, instead of round ones."""
 
-    def __init__(self, low: float, high: float, title: str, kind: Kind = "linear") -> None:
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        title: str,
+        kind: Kind = "linear",
+        marked: Sequence[float] = (),
+    ) -> None:
         if kind == "log":
             low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
         if high <= low:
             high = low * 10 if kind == "log" else low + 1
-        self.title, self.kind = title, kind
+        self.title, self.kind, self._marked = title, kind, marked
         self._low, self._high = self._flat(low), self._flat(high)
 
     def _flat(self, value: float) -> float:
@@ -81,6 +89,8 @@ class Axis:
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
         """Values worth a line, and what to write there."""
+        if self._marked:
+            return [(value, f"{value:,.10g}") for value in self._marked]
         if self.kind == "nines":
             shares = [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999]
             return [(p, f"{100 * p:g}%") for p in shares if self._flat(p) <= self._high + 1e-9]

@@ -1,0 +1,103 @@
+"""``sweep.json``: live protocols measured over nodes, value size and clients, one at a time.
+
+`chaos.sweep` writes it, `reports.sweep` makes tables, charts and the page of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied")
+"""What is varied, one at a time from the base point. ``proxied``: a Toxiproxy on every link."""
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured. The defaults are the base point. ``value_bytes``: of each written value.
+    ``clients``: operations in flight at most."""
+
+    protocol: str
+    nodes: int = 3
+    value_bytes: int = 100
+    clients: int = 128
+    proxied: bool = False
+
+    def __str__(self) -> str:
+        proxied = ", proxied" if self.proxied else ""
+        return (
+            f"{self.protocol}, {self.nodes} nodes, {self.value_bytes} B, {self.clients} clients"
+            f"{proxied}"
+        )
+
+
+class SweepRow(msgspec.Struct, kw_only=True):
+    """A point and what was measured there, or why it was not: ``missing``.
+
+    ``ok``, ``failed``, ``unanswered``: operations in ``seconds``. Per operation that ended ok:
+    ``messages`` between nodes, and one request and one reply; ``publishes`` in which they reached
+    the broker; their payload ``bytes``; ``fsyncs`` of all nodes together; ``log_bytes`` that all
+    nodes wrote. ``cpu_us``: CPU microseconds per operation of each process, by name, the load among
+    them. ``rss_bytes``: of each process at the end.
+    """
+
+    point: Point
+    missing: str | None = None
+    seconds: float = 0.0
+    ok: int = 0
+    failed: int = 0
+    unanswered: int = 0
+    ok_per_s: float | None = None
+    latency_ms_p50: float | None = None
+    latency_ms_p99: float | None = None
+    messages: float | None = None
+    publishes: float | None = None
+    bytes: float | None = None
+    fsyncs: float | None = None
+    log_bytes: float | None = None
+    cpu_us: dict[str, float] = {}
+    rss_bytes: dict[str, int] = {}
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine does without any protocol. ``broker_messages_per_s``: payload bytes -> what
+    the broker passes on, one publisher and one subscriber. ``fsync_us``: median of a small append
+    and its fdatasync, where the nodes keep their data."""
+
+    broker_messages_per_s: dict[int, float]
+    fsync_us: float
+
+
+class Sweep(msgspec.Struct, kw_only=True):
+    """``sweep.json``. ``hardware``: see `bench.figures.hardware`. ``command``: as it was typed."""
+
+    schema: int = 1
+    capbench: str
+    command: list[str]
+    started: str
+    hardware: dict[str, Any]
+    seconds: float
+    warm_up_s: float
+    calibration: Calibration | None = None
+    rows: list[SweepRow] = []
+
+
+class BadSweep(ValueError):
+    """The file is no sweep: names it."""
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Raises BadSweep, OSError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Sweep)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadSweep(f"{path}: not a sweep: {error}") from None
+
+
+def write_sweep(path: Path, sweep: Sweep) -> None:
+    """Write it whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")
+    os.replace(partial, path)
