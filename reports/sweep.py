@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -238,9 +239,8 @@ def plain_lines(figures: pd.DataFrame) -> list[str]:
         for protocol in dict.fromkeys(data["protocol"]):
             own = data[data["protocol"] == protocol]
             rates = dict(zip(own[dimension].astype(int), own["ok_per_s"], strict=True))
-            ends = [rates.get(low), rates.get(high)]
-            if not any(pd.isna(end) for end in ends):
-                first, last = (float(end) for end in ends)
+            first, last = (float(rates.get(end, math.nan)) for end in (low, high))
+            if not math.isnan(first + last):
                 halves.append(f"{protocol} {first:,.0f} → {last:,.0f} ({last / first:.2f} times)")
         unit = axis.split(",")[0] if dimension != "proxied" else "proxies"
         lines.append(
