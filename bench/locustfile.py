@@ -13,8 +13,8 @@ Locust's statistics have one row per operation kind; ``fail`` and ``info`` are f
 because too many were open are in no row: they are counted in the summary.
 
 With ``--run-folder DIR`` a client process NAME writes ``history/NAME.jsonl``,
-``load/NAME.started`` (the moment that the intended times count from) and, at its end,
-``load/NAME.json`` (`LoadSummary`).
+``load/NAME.started`` (the moment that the intended times count from, and the workload) and, at its
+end, ``load/NAME.json`` (`LoadSummary`).
 
 gevent's timers are as coarse as epoll's milliseconds, so that operations leave 0.6 ms late in the
 median. ``GEVENT_BACKEND=select`` in the environment makes that 0.2 ms.
@@ -148,7 +148,7 @@ class Load:
             self.workload, self._cluster.nodes, part=self._process, parts=self._processes
         )
         if self._folder is not None:
-            started = {"started_ns": self._started_ns}
+            started = {"started_ns": self._started_ns, "workload": self.workload}
             write_json(self._folder / "load" / f"{self._name}.started", started)
         self._started.set()
 
@@ -399,6 +399,7 @@ def add_options(parser: Any) -> None:
     add("--in-flight", type=int, help="operations open at once, at most (default: 256)")
     add("--keys", type=int, help="number of keys (default: 50)")
     add("--distribution", help="of keys: uniform, zipfian, latest, hotspot (default: uniform)")
+    add("--key-prefix", help="what the names of keys begin with (default: k)")
     add("--conflict-rate", type=float, help="share that asks for one key (default: 0)")
     add("--mix", help="operation kinds and weights (default: read=50,write=50)")
     add("--value-bytes", type=int, help="length of written strings, 0: integers (default: 0)")
@@ -424,6 +425,7 @@ def workload_of(options: Namespace) -> Workload:
         "in_flight": options.in_flight,
         "keys": options.keys,
         "distribution": options.distribution,
+        "key_prefix": options.key_prefix,
         "conflict_rate": options.conflict_rate,
         "value_bytes": options.value_bytes,
         "timeout_s": options.timeout,

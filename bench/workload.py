@@ -7,12 +7,13 @@ random stream each, so that another mix or key distribution leaves the arrival t
 users look like that, and unlike evenly spaced requests they cannot fall into step with a
 protocol's own timers.
 
-*Keys* are ``k0`` to ``k<keys - 1>``, chosen as in YCSB (Cooper et al., SoCC 2010, section 4):
-``uniform``; ``zipfian`` (theta 0.99, scrambled: popular keys lie anywhere); ``latest`` (writes go
-round the keys, everything else prefers, zipfian, those written last); ``hotspot`` (80% of the
+*Keys* are ``k0`` to ``k<keys - 1>`` (or with another ``key_prefix``: the history of a load can be
+judged only if its keys held nothing before), chosen as in YCSB (Cooper et al., SoCC 2010, section
+4): ``uniform``; ``zipfian`` (theta 0.99, scrambled: popular keys lie anywhere); ``latest`` (writes
+go round the keys, everything else prefers, zipfian, those written last); ``hotspot`` (80% of the
 operations go to 20% of the keys). Whatever the distribution, a share of ``conflict_rate`` of the
-operations asks for ``k0`` (so EPaxos and Paxi describe interference: Moraru et al., SOSP 2013,
-section 7; Ailijiang et al., SIGMOD 2019, section 4.1).
+operations asks for the first key (so EPaxos and Paxi describe interference: Moraru et al., SOSP
+2013, section 7; Ailijiang et al., SIGMOD 2019, section 4.1).
 
 *Kinds* are those of the protocols, and ``rmw``, YCSB's read-modify-write: a read, and when it ended
 ok a write of the same key at the same node. Both are operations of the history, and both are
@@ -29,6 +30,7 @@ ever be applied.
 from __future__ import annotations
 
 import random
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, count
@@ -69,6 +71,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rate_per_s: float | None = 300.0
     in_flight: int = 256
     keys: int = 50
+    key_prefix: str = "k"
     distribution: Distribution = "uniform"
     conflict_rate: float = 0.0
     mix: dict[MixKind, float]
@@ -89,6 +92,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         )
         require(1 <= self.in_flight <= 100_000, f"in_flight is {self.in_flight}: use 1 to 100,000")
         require(1 <= self.keys <= MAX_KEYS, f"keys is {self.keys}: use 1 to {MAX_KEYS:,}")
+        require(
+            re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.key_prefix) is not None,
+            f"key_prefix is {self.key_prefix!r}: use 1 to 64 letters, digits, dots, dashes",
+        )
         require(
             0 <= self.conflict_rate <= 1,
             f"conflict_rate is {self.conflict_rate}: use a share, 0 to 1",
@@ -152,7 +159,7 @@ def _plan(
     choose = _KeyChooser(workload).choose
     kinds = sorted(workload.mix)
     bounds = _bounds([workload.mix[kind] for kind in kinds])
-    names = [f"k{number}" for number in range(workload.keys)]
+    names = [f"{workload.key_prefix}{number}" for number in range(workload.keys)]
     rate, size = workload.rate_per_s, workload.value_bytes
     end_ns = int(workload.duration_s * _NS)
     intended_s = 0.0

@@ -28,6 +28,7 @@ from chaos.cli_check import BadOption
 from chaos.cli_check import app as check_app
 from chaos.cli_gate import app as gate_app
 from chaos.cli_hand import app as hand_app
+from chaos.cli_load import app as load_app
 from chaos.cli_report import app as report_app
 from chaos.cli_report import print_runs, print_screen, write_page
 from chaos.cli_simulate import app as simulate_app
@@ -81,6 +82,7 @@ def main() -> NoReturn:
     from bench.mqtt_client import BrokerUnreachable
     from chaos.experiment import InvalidExperiment
     from chaos.leftovers import clean_up
+    from chaos.load import BadLoad
     from chaos.monitor import BrokerSilent
     from chaos.simulate import WorkersFailed
     from chaos.targets import StoppedAtOnce, TargetFailed, Unsupported
@@ -94,6 +96,7 @@ def main() -> NoReturn:
         InvalidConfiguration,
         Unsupported,
         BadOption,
+        BadLoad,
         BadRunFolder,
         BadHistory,
         BadClusterFile,
@@ -411,6 +414,7 @@ app.add_typer(simulate_app)
 app.add_typer(bugs_app)
 app.add_typer(gate_app)
 app.add_typer(sweep_app)
+app.add_typer(load_app)
 
 
 # --- a cluster that stays ---

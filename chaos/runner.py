@@ -145,8 +145,7 @@ def make_manifest(
 ) -> Manifest:
     """What is known before the run."""
     return Manifest(
-        capbench_version=metadata.version("capbench"),
-        commit=_commit(),
+        **describe_machine(),
         experiment_name=experiment.name,
         experiment=experiment.as_data(),
         protocol=protocol.name,
@@ -157,11 +156,19 @@ def make_manifest(
         target=target,
         simulated=target == "sim",
         seed=seed,
-        started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=list(command),
-        hardware=_hardware(),
         offered_per_s=workload.rate_per_s,
     )
+
+
+def describe_machine() -> dict[str, Any]:
+    """The fields of a `Manifest` that say on what a run was made, and when it began."""
+    return {
+        "capbench_version": metadata.version("capbench"),
+        "commit": _commit(),
+        "started_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": _hardware(),
+    }
 
 
 def _hardware() -> dict[str, Any]:

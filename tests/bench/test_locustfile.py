@@ -91,7 +91,8 @@ def test_the_whole_plan_is_asked_and_recorded(
     assert (summary.intended, summary.invoked, summary.dropped) == (len(planned), len(planned), 0)
     assert summary.offered_per_s == 200
     started = msgspec.json.decode((tmp_path / "load" / "load.started").read_bytes())
-    assert started == {"started_ns": summary.started_ns}
+    assert started["started_ns"] == summary.started_ns
+    assert msgspec.convert(started["workload"], Workload) == workload
     assert_agreement(run, history)
 
 

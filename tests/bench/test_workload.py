@@ -199,6 +199,7 @@ def test_a_closed_loop_has_no_times_and_no_end() -> None:
         ({"in_flight": 0}, "in_flight is 0: use 1 to"),
         ({"keys": 0}, "keys is 0: use 1 to"),
         ({"mix": {}}, "mix needs"),
+        ({"key_prefix": "a b"}, "key_prefix is 'a b': use 1 to 64"),
         ({"conflict_rate": 1.5}, "conflict_rate is 1.5: use a share, 0 to 1"),
         ({"mix": {"read": -1}}, "mix needs"),
         ({"mix": {"read": 0}}, "mix has only weights of 0"),
@@ -291,3 +292,7 @@ def test_what_ycsb_has_and_we_have_not() -> None:
         ycsb.fields("e")
     with pytest.raises(BadWorkload, match="no YCSB workload 'x': use a, b, c, d, f"):
         ycsb.fields("x")
+
+
+def test_keys_have_the_prefix_that_was_asked_for() -> None:
+    assert {o.key for o in planned(keys=3, key_prefix="x-")} == {"x-0", "x-1", "x-2"}

@@ -46,7 +46,7 @@ ELSEWHERE = {
 }
 INSTEAD = {
     "capbench simulate --protocol raft --seeds 100": "--seeds 100 -> --seeds 3",
-    "locust -f bench/locustfile.py --headless -u 1 -t 20s --rate 200": "-t 20s -> -t 4s",
+    "capbench load --workload a --rate 200 --run-time 20s": "20s -> 4s",
     "capbench compare": "compare -> compare --target sim -o results/compare/one",
     "capbench compare --repeat 5": "--repeat 5 -> --repeat 2 --target sim --protocol raft",
     "capbench compare --json": "--json -> --json --target sim --protocol raft",

@@ -1,0 +1,115 @@
+"""`capbench load`: load on a cluster that runs, by Locust."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chaos import exit_codes
+from chaos.console import Json, print_json
+
+app = typer.Typer()
+
+DEFAULT_TIME = "20s"
+DEFAULT_PORT = 8089
+OUTCOMES = ("ok", "fail", "info")
+
+
+@app.command("load", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def load_command(
+    context: typer.Context,
+    workload: Annotated[
+        str | None,
+        typer.Option(help="a, b, c, d or f of YCSB, or a .json file [default: half reads]"),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Operations per second; 0: closed loop [default: 300]", min=0),
+    ] = None,
+    users: Annotated[
+        int, typer.Option("--users", "-u", help="Locust's users; they share the load.", min=1)
+    ] = 1,
+    run_time: Annotated[
+        str, typer.Option("--run-time", "-t", help="How long, such as 20s or 5m.")
+    ] = DEFAULT_TIME,
+    processes: Annotated[
+        int | None, typer.Option(help="Worker processes, beside a master [default: none]", min=1)
+    ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Locust's web page instead; Ctrl-C ends it.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Of the web page.", min=1, max=65535)] = DEFAULT_PORT,
+    cluster_file: Annotated[Path, typer.Option(help="The running cluster.")] = Path(".capbench")
+    / "cluster.json",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the history [default: results/load/TIME]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Load a running cluster with Locust, and record every operation.
+
+    Whatever else is given goes to Locust and to our locustfile: --mix read=9,write=1, --keys 100,
+    --tags read; `capbench load --web -- --help` shows all of it. Exit code 1: operations failed;
+    2: bad input; 3: the cluster cannot be reached, or a load process was lost.
+    Example: capbench load --workload a --rate 500 --run-time 30s
+    """
+    from chaos.load import run_headless, run_page
+    from chaos.processes import signals_as_exit
+
+    options = ["--users", str(users), "--spawn-rate", str(max(users, 1))]
+    if workload is not None:
+        options += ["--workload", workload]
+    if rate is not None:
+        options += ["--rate", f"{rate:g}"]
+    if processes is not None:
+        options += ["--processes", str(processes)]
+    options += [extra for extra in context.args if extra != "--"]
+    with signals_as_exit():
+        if web:
+            run_page(cluster_file, port, options, on_up=lambda url: print(f"load: {url}"))
+            return
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        loaded = run_headless(
+            cluster_file,
+            out or Path("results") / "load" / stamp,
+            [*options, "--run-time", run_time],
+            command=sys.argv,
+            show=_show,
+        )
+    if json:
+        print_json(loaded)
+    else:
+        _print(loaded)
+    if loaded.interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if loaded.lost:
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+    raise typer.Exit(loaded.exit_code)
+
+
+def _show(text: bytes) -> None:
+    sys.stderr.buffer.write(text)
+    sys.stderr.flush()
+
+
+def _print(loaded: object) -> None:
+    from chaos.load import Loaded
+
+    assert isinstance(loaded, Loaded)
+    print(f"{'':8}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES))
+    for op, counts in loaded.operations.items():
+        print(f"{op:8}" + "".join(f"{counts.get(outcome, 0):>10}" for outcome in OUTCOMES))
+    print(f"wanted {loaded.intended}, dropped {loaded.dropped}", end="")
+    if loaded.lateness_ms_p50 is not None and loaded.lateness_ms_p99 is not None:
+        late = (loaded.lateness_ms_p50, loaded.lateness_ms_p99)
+        print("; sent late by {:.1f} ms in the median, {:.1f} ms at p99".format(*late), end="")
+    print()
+    for name in loaded.lost:
+        print(f"client process {name} was lost: what it had open is not in the history")
+    print(f"judge it:  capbench check {loaded.folder}")
+    print(f"report:    capbench report {loaded.folder}")

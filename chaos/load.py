@@ -1,0 +1,253 @@
+"""`capbench load`: Locust on a cluster that runs already, with a run folder of what it did.
+
+Locust itself asks the operations (`bench/locustfile.py`) and shows its statistics. Here is what
+stands around it: keys that held nothing before, so that the history can be judged; a guard, so that
+no Locust outlives us; and a manifest, so that the folder is a run like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.cluster_file import ClusterFile, read_cluster_file
+from bench.run_folder import LoadSummary, Manifest, RunFolder
+from chaos import exit_codes
+from chaos.processes import ProcessGroup
+from chaos.runner import describe_machine
+from chaos.targets import TargetFailed
+from nodes.registry import get
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCUSTFILE = ROOT / "bench" / "locustfile.py"
+NAME = "locust"
+LOOK_EVERY_S = 0.1
+STOP_S = 10.0
+"""For Locust to record what is open, once it was told to stop."""
+PAGE_STARTS_S = 30.0
+
+
+class BadLoad(ValueError):
+    """What was asked for cannot be: one line, which Locust or the locustfile said."""
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load did. ``operations``: kind -> outcome -> how many, counted in the history.
+    ``intended``: operations that the workload wanted; ``dropped``: those of them that were not
+    sent. ``lateness_ms_p50`` and ``lateness_ms_p99``: after their intended time, of the process in
+    which it was worst (None: closed loop). ``lost``: client processes that left no summary, so that
+    what they had open is missing. ``exit_code``: Locust's."""
+
+    folder: str
+    operations: dict[str, dict[str, int]]
+    intended: int
+    dropped: int
+    lateness_ms_p50: float | None
+    lateness_ms_p99: float | None
+    lost: list[str]
+    interrupted: bool
+    exit_code: int
+
+
+def run_headless(
+    cluster_path: Path,
+    folder_path: Path,
+    options: Sequence[str],
+    *,
+    command: Sequence[str],
+    show: Callable[[bytes], None],
+) -> Loaded:
+    """Load the cluster until Locust comes to its end, or until Ctrl-C. ``options``: Locust's, and
+    those of our locustfile. ``show`` gets what Locust writes, as it comes.
+
+    Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
+    """
+    cluster = read_cluster_file(cluster_path)
+    folder = RunFolder.create(folder_path, _manifest(cluster, command))
+    argv = [*_argv(cluster_path, folder, options), "--headless"]
+    log = folder.path / "locust.log"
+    stopped: BaseException | None = None
+    with ProcessGroup() as processes:
+        locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
+        tail = _Tail(log, show)
+        try:
+            tail.follow(locust)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # It records what it has; a second Ctrl-C here leaves by the guard, at once.
+            stopped = stop
+            processes.signal(NAME, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                locust.wait(STOP_S)
+            tail.more()
+    _refuse_what_locust_refused(locust.returncode, log, folder)
+    loaded = _told(folder, interrupted=stopped is not None, exit_code=locust.returncode)
+    if isinstance(stopped, SystemExit):
+        raise stopped
+    return loaded
+
+
+def run_page(
+    cluster_path: Path, port: int, options: Sequence[str], *, on_up: Callable[[str], None]
+) -> None:
+    """Show Locust's web page on loopback until Ctrl-C. Raises BadClusterFile, BadLoad and
+    TargetFailed."""
+    read_cluster_file(cluster_path)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise BadLoad(f"port {port} is taken; choose another with --port") from None
+    log = cluster_path.parent / "locust.log"
+    log.unlink(missing_ok=True)
+    argv = [*_argv(cluster_path, None, options), "--web-host", "127.0.0.1", "--web-port", str(port)]
+    with ProcessGroup() as processes:
+        locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
+        try:
+            deadline = time.monotonic() + PAGE_STARTS_S
+            while not _answers(port) and locust.poll() is None:
+                if time.monotonic() > deadline:
+                    raise TargetFailed(f"Locust's page did not come up; its log is {log}")
+                time.sleep(LOOK_EVERY_S)
+            if locust.poll() is None:
+                on_up(f"http://127.0.0.1:{port}/")
+            locust.wait()
+        except KeyboardInterrupt:
+            processes.terminate(STOP_S)
+            return
+    _refuse_what_locust_refused(locust.returncode, log, None)
+
+
+def _argv(cluster_path: Path, folder: RunFolder | None, options: Sequence[str]) -> list[str]:
+    argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)]
+    argv += ["--cluster-file", str(cluster_path), "--key-prefix", f"{time.time_ns():x}-"]
+    if folder is not None:
+        argv += ["--run-folder", str(folder.path)]
+    return [*argv, *options]
+
+
+def _environment() -> dict[str, str]:
+    # Its timers: epoll rounds to 1 ms, select does not.
+    return {"GEVENT_BACKEND": "select", **os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+_ERROR = re.compile(rb"(\S+: )?error: ")
+
+
+class _Tail:
+    """Shows what comes into a file, as it comes."""
+
+    def __init__(self, path: Path, show: Callable[[bytes], None]) -> None:
+        self._path = path
+        self._show = show
+        self._shown = 0
+
+    def follow(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the process, which writes it, has ended."""
+        while process.poll() is None:
+            self.more()
+            time.sleep(LOOK_EVERY_S)
+        self.more()
+
+    def more(self) -> None:
+        """What has come since the last look."""
+        with self._path.open("rb") as file:
+            file.seek(self._shown)
+            new = file.read()
+        if new:
+            self._shown += len(new)
+            # What was refused is said once, by `_refuse_what_locust_refused`.
+            kept = [line for line in new.splitlines(keepends=True) if not _ERROR.match(line)]
+            self._show(b"".join(kept))
+
+
+def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) -> None:
+    """Exit codes 0 and 1 (operations failed) are ends of a load; others say why in their log."""
+    if code in (0, 1, -signal.SIGTERM):
+        return
+    lines = log.read_bytes().splitlines()
+    said = next((line for line in reversed(lines) if _ERROR.match(line)), b"")
+    reason = _ERROR.sub(b"", said).decode(errors="replace")
+    if folder is not None and code == exit_codes.INPUT:
+        # Nothing ran: the same folder can be given again.
+        for path in (folder.manifest_path, log):
+            path.unlink()
+        for path in (folder.history_dir, folder.load_dir, folder.nodes_dir, folder.path):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+    kind = BadLoad if code == exit_codes.INPUT else TargetFailed
+    raise kind(reason or f"Locust ended with code {code}; its log is {log}")
+
+
+def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
+    protocol = get(cluster.protocol)
+    return Manifest(
+        **describe_machine(),
+        experiment_name="load",
+        experiment={"title": "Load on a running cluster"},
+        protocol=protocol.name,
+        claim=protocol.claim,
+        operations=list(cluster.operations),
+        nodes=list(cluster.nodes),
+        target="attached",
+        seed=0,
+        command=list(command),
+    )
+
+
+def _told(folder: RunFolder, *, interrupted: bool, exit_code: int) -> Loaded:
+    """What lies in the folder, written into its manifest and counted."""
+    loads = folder.loads()
+    workload = _workload(folder)
+    manifest = msgspec.structs.replace(
+        folder.manifest(),
+        experiment={**folder.manifest().experiment, "workload": workload},
+        seed=workload.get("seed", 0),
+        offered_per_s=workload.get("rate_per_s"),
+        load_started_ns=min((load.started_ns for load in loads), default=None),
+        load_ended_ns=max((load.ended_ns for load in loads), default=None),
+        complete=bool(loads) and not interrupted and not folder.cut_short(),
+    )
+    folder.write_manifest(manifest)
+    counts: dict[str, Counter[str]] = {}
+    for record in folder.operations():
+        counts.setdefault(record.op, Counter())[record.outcome] += 1
+    done = {load.client for load in loads}
+    return Loaded(
+        folder=str(folder.path),
+        operations={op: dict(outcomes) for op, outcomes in sorted(counts.items())},
+        intended=sum(load.intended for load in loads),
+        dropped=sum(load.dropped for load in loads),
+        lateness_ms_p50=_worst(loads, "lateness_ms_p50"),
+        lateness_ms_p99=_worst(loads, "lateness_ms_p99"),
+        lost=sorted(p.stem for p in folder.history_dir.glob("*.jsonl") if p.stem not in done),
+        interrupted=interrupted,
+        exit_code=exit_code,
+    )
+
+
+def _workload(folder: RunFolder) -> dict[str, Any]:
+    for path in sorted(folder.load_dir.glob("*.started")):
+        return dict(msgspec.json.decode(path.read_bytes())["workload"])
+    return {}
+
+
+def _worst(loads: Sequence[LoadSummary], field: str) -> float | None:
+    return max((v for load in loads if (v := getattr(load, field)) is not None), default=None)
