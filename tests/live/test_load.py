@@ -91,7 +91,8 @@ def test_what_it_tells_is_what_locust_and_the_history_tell(place: Path) -> None:
 def test_each_load_of_a_cluster_can_be_judged(place: Path) -> None:
     """Its keys are not those of the load before, which left values in theirs."""
     for name in ("first", "second"):
-        done = capbench("load", "--keys", "3", "-t", "1s", "--out", name, cwd=place)
+        options = ("--keys", "3", "--mix", "read=9,write=1", "-t", "1s", "--out", name)
+        done = capbench("load", *options, cwd=place)
         assert done.returncode in (0, 1), done.stderr
         assert "judge it:  capbench check " + name in done.stdout
         code, verdict = run_json("check", name, cwd=place)
