@@ -52,6 +52,10 @@ class Live:
         """CPU seconds that each process has used so far."""
         return {name: sum(each.cpu_times()[:2]) for name, each in self.processes.items()}
 
+    def data_directories(self) -> dict[str, Path]:
+        """Where each node keeps its durable log."""
+        return {node: self.directory / "bench" / node / "data" for node in self.cluster.nodes}
+
 
 def _name(process: psutil.Process) -> str:
     command = process.cmdline()

@@ -1,4 +1,5 @@
-"""`capbench sweep`: what an operation costs, and how that grows with nodes, value size, clients."""
+"""`capbench sweep`: what an operation costs, and how that grows with nodes, value size, clients.
+`capbench soak`: whether millions of operations leave memory and disk bounded."""
 
 from __future__ import annotations
 
@@ -15,6 +16,11 @@ from chaos.cli_simulate import require, say
 from chaos.console import Json, print_json
 
 app = typer.Typer()
+
+
+def stamp() -> str:
+    """The UTC time, as folders of results are named."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
 
 
 @app.command("sweep")
@@ -69,8 +75,7 @@ def sweep_command(
     for name in chosen:
         require(name in DIMENSIONS, f"--dimension {name}: use {', '.join(DIMENSIONS)}")
     require(seconds is None or seconds > 0, f"--seconds {seconds}: use more than 0")
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    folder = out or Path("results") / "sweep" / stamp
+    folder = out or Path("results") / "sweep" / stamp()
     measured_s = seconds or (1.0 if quick else 4.0)
     try:
         with signals_as_exit(), make_progress() as progress:
@@ -97,3 +102,55 @@ def sweep_command(
         raise typer.Exit(exit_codes.INTERRUPTED)
     if missing:
         raise typer.Exit(exit_codes.INFRASTRUCTURE)
+
+
+@app.command("soak")
+def soak_command(
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="The protocol.")] = "raft",
+    operations: Annotated[int, typer.Option(help="That end ok.", min=1)] = 5_000_000,
+    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 3,
+    clients: Annotated[int, typer.Option(help="Operations in flight at most.", min=1)] = 128,
+    value_bytes: Annotated[int, typer.Option(help="Of each written value.", min=1)] = 32,
+    stretch_s: Annotated[
+        float, typer.Option(help="Seconds of load between two figures.", min=0.1)
+    ] = 5.0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")] = None,
+    json: Json = False,
+) -> None:
+    """Load a live cluster with millions of operations: memory and disk must stay bounded.
+
+    Writes samples.csv, soak.json and report.html. Exit code 1: something still grows; 3: it
+    ended early; 5: too few figures to tell. Example: capbench soak --protocol raft --operations 5000000
+    """
+    from bench.closed_loop import ClosedLoop
+    from chaos.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.soak import run_soak
+    from nodes import registry
+    from reports.soak import first_screen, verdict, write_files
+
+    registry.get(protocol)
+    folder = out or Path("results") / "soak" / f"{stamp()}-{protocol}"
+    load = ClosedLoop(clients=clients, seconds=stretch_s, warm_up_s=0.0, value_bytes=value_bytes)
+    with signals_as_exit(), make_progress() as progress:
+        soak, interrupted = run_soak(
+            folder,
+            protocol,
+            load,
+            operations=operations,
+            nodes=nodes,
+            command=["capbench", *sys.argv[1:]],
+            progress=progress,
+        )
+    page = write_files(folder, soak)
+    if json:
+        print_json(soak)
+    else:
+        print(first_screen(soak))
+        print(f" {page}")
+    if interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if soak.stopped is not None:
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+    codes = {True: 0, False: exit_codes.OBJECTIVE, None: exit_codes.UNKNOWN}
+    raise typer.Exit(codes[verdict(soak)])
