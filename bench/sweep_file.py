@@ -11,8 +11,13 @@ from typing import Any
 
 import msgspec
 
-DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied")
-"""What is varied, one at a time from the base point. ``proxied``: a Toxiproxy on every link."""
+DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied", "coalesced")
+"""What is varied, one at a time from the base point. ``proxied``: a Toxiproxy on every link.
+``coalesced``: what waits for one destination leaves as one PUBLISH."""
+
+THINK_S = 0.001
+"""Between a reply and the client's next operation, where there is more than one client: without it
+all clients move as one herd, which flatters coalescing. One client does not think."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,13 +29,18 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     value_bytes: int = 100
     clients: int = 128
     proxied: bool = False
+    coalesced: bool = True
+
+    @property
+    def think_s(self) -> float:
+        """See `THINK_S`."""
+        return THINK_S if self.clients > 1 else 0.0
 
     def __str__(self) -> str:
-        proxied = ", proxied" if self.proxied else ""
-        return (
-            f"{self.protocol}, {self.nodes} nodes, {self.value_bytes} B, {self.clients} clients"
-            f"{proxied}"
-        )
+        parts = [f"{self.protocol}, {self.nodes} nodes, {self.value_bytes} B"]
+        parts.append(f"{self.clients} clients" if self.clients > 1 else "1 client")
+        parts += ["proxied"] * self.proxied + ["one message per PUBLISH"] * (not self.coalesced)
+        return ", ".join(parts)
 
 
 class SweepRow(msgspec.Struct, kw_only=True):
@@ -39,7 +49,8 @@ class SweepRow(msgspec.Struct, kw_only=True):
     ``ok``, ``failed``, ``unanswered``: operations in ``seconds``. Per operation that ended ok:
     ``messages`` between nodes, and one request and one reply; ``publishes`` in which they reached
     the broker; their payload ``bytes``; ``fsyncs`` of all nodes together; ``log_bytes`` that all
-    nodes wrote. ``cpu_us``: CPU microseconds per operation of each process, by name, the load among
+    nodes wrote. ``forwarded``: the share of the clients that asked a node which did not lead (0: no
+    node leads). ``cpu_us``: CPU microseconds per operation of each process, by name, the load among
     them. ``rss_bytes``: of each process at the end.
     """
 
@@ -57,6 +68,7 @@ class SweepRow(msgspec.Struct, kw_only=True):
     bytes: float | None = None
     fsyncs: float | None = None
     log_bytes: float | None = None
+    forwarded: float | None = None
     cpu_us: dict[str, float] = {}
     rss_bytes: dict[str, int] = {}
 

@@ -38,7 +38,8 @@ def sweep_command(
         typer.Option(
             "--dimension",
             "-d",
-            help="nodes, value_bytes, clients or proxied; again for more. [default: all]",
+            help="nodes, value_bytes, clients, proxied or coalesced; again for more. "
+            "[default: all]",
         ),
     ] = None,
     quick: Annotated[
@@ -120,7 +121,7 @@ def soak_command(
     """Load a live cluster with millions of operations: memory and disk must stay bounded.
 
     Writes samples.csv, soak.json and report.html. Exit code 1: something still grows; 3: it
-    ended early; 5: too few figures to tell. Example: capbench soak --protocol raft --operations 5000000
+    ended early; 5: too few figures to tell. Example: capbench soak --operations 5000000
     """
     from bench.closed_loop import ClosedLoop
     from chaos.processes import signals_as_exit

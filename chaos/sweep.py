@@ -43,16 +43,15 @@ VALUES: dict[str, tuple[int, ...]] = {
     "value_bytes": (100, 1024, 16 * 1024, 64 * 1024),
     "clients": (1, 16, 128, 1000),
     "proxied": (False, True),
+    "coalesced": (True, False),
 }
 QUICK_VALUES: dict[str, tuple[int, ...]] = {
     "nodes": (3, 5),
     "value_bytes": (100, 16 * 1024),
     "clients": (1, 128),
     "proxied": (False, True),
+    "coalesced": (True, False),
 }
-THINK_S = 0.001
-"""Between a reply and the client's next operation, where there is more than one client: without it
-all clients move as one herd, which flatters coalescing. One client does not think."""
 
 START_AND_STOP_S = 5.0
 """What a point takes besides its load, about."""
@@ -178,14 +177,20 @@ def measure(point: Point, seconds: float, warm_up_s: float) -> SweepRow:
     """One point. What keeps it from being measured is in the row."""
     load = ClosedLoop(
         clients=point.clients,
-        think_s=THINK_S if point.clients > 1 else 0.0,
+        think_s=point.think_s,
         seconds=seconds,
         warm_up_s=warm_up_s,
         value_bytes=point.value_bytes,
+        one_per_publish=not point.coalesced,
     )
     try:
         with (
-            live_cluster(point.protocol, nodes=point.nodes, proxied=point.proxied) as live,
+            live_cluster(
+                point.protocol,
+                nodes=point.nodes,
+                proxied=point.proxied,
+                coalesce=point.coalesced,
+            ) as live,
             Monitor(live.cluster) as monitor,
         ):
             return _measured(point, load, live, monitor)
@@ -208,7 +213,16 @@ def _measured(point: Point, load: ClosedLoop, live: Live, monitor: Monitor) -> S
             failed=measured.failed,
             unanswered=measured.unanswered,
         )
-    return _row(point, measured, _difference(after, before), cpu_s, live)
+    counted = {name: count - before[name] for name, count in after.items()}
+    row = _row(point, measured, counted, cpu_s, live)
+    row.forwarded = _forwarded(point.clients, live.cluster.nodes, monitor.leader())
+    return row
+
+
+def _forwarded(clients: int, nodes: list[str], leader: str | None) -> float:
+    """The share of clients that do not ask the leader: they ask all nodes in turn."""
+    asked = [nodes[client % len(nodes)] for client in range(clients)]
+    return sum(node != leader for node in asked) / clients if leader else 0.0
 
 
 def _row(
@@ -254,7 +268,3 @@ def counters(monitor: Monitor, live: Live) -> dict[str, int]:
         )
     told = monitor.statuses()
     return {name: sum(told[node].counters.get(name, 0) for node in nodes) for name in _COUNTERS}
-
-
-def _difference(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    return {name: count - before[name] for name, count in after.items()}

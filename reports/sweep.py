@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 from markupsafe import Markup
 
-from bench.sweep_file import DIMENSIONS, Point, Sweep, SweepRow
+from bench.model import Costs, NotCalibrated, Observed, calibrate, predict, shape
+from bench.sweep_file import DIMENSIONS, Calibration, Point, Sweep, SweepRow
 from reports.drawing import Axis, Drawing, Style
 from reports.figure_page import Figure, write_figures
 
@@ -19,6 +22,7 @@ TITLES = {
     "value_bytes": ("Size of a value", "bytes of each written value, logarithmic"),
     "clients": ("Clients", "operations in flight at most, logarithmic"),
     "proxied": ("Toxiproxy", "0: direct, 1: a Toxiproxy on every link"),
+    "coalesced": ("Coalescing", "0: one message per PUBLISH, 1: as it is"),
 }
 PANELS = {
     "ok_per_s": "operations/s",
@@ -26,6 +30,8 @@ PANELS = {
     "latency_ms_p99": "p99, ms",
     "cpu_us": "CPU of all processes, µs per operation",
 }
+MODELLED = {"ok_per_s": "model_per_s", "latency_ms_p50": "model_ms_p50"}
+"""Column -> what the model says of it."""
 LOOKS = (Style("blue"), Style("green", 1), Style("orange", 2), Style("purple", 3), Style("ink", 1))
 PARTS = {
     "busiest_node": ("the busiest node", "blue"),
@@ -43,11 +49,15 @@ def table(sweep: Sweep) -> pd.DataFrame:
     Columns: those of `bench.sweep_file.Point` and `SweepRow` (NaN where there is no figure, and
     ``missing`` says why), without the figures of single processes: ``cpu_us`` is the sum, and
     ``cpu_us_busiest_node``, ``cpu_us_other_nodes``, ``cpu_us_broker``, ``cpu_us_toxiproxy`` and
-    ``cpu_us_load`` its parts; ``rss_bytes_node`` is that of the largest node.
+    ``cpu_us_load`` its parts; ``rss_bytes_node`` is that of the largest node. ``theory_messages``,
+    ``theory_fsyncs``: of an operation without coalescing, see `bench.model.shape`. ``model_per_s``,
+    ``model_ms_p50``, ``model_publishes``: what `bench.model` says of the point (NaN where it says
+    nothing); ``calibrates``: the model's costs come from this point, among others.
     """
     columns = [*Point.__struct_fields__, *SweepRow.__struct_fields__[1:-2]]
     columns += ["cpu_us", *(f"cpu_us_{part}" for part in PARTS), "rss_bytes_node"]
-    return pd.DataFrame([_flat(row) for row in sweep.rows], columns=columns)
+    figures = pd.DataFrame([_flat(row) for row in sweep.rows], columns=columns)
+    return figures.join(pd.DataFrame(predictions(sweep), columns=PREDICTED, index=figures.index))
 
 
 def _flat(row: SweepRow) -> dict[str, Any]:
@@ -64,6 +74,97 @@ def _flat(row: SweepRow) -> dict[str, Any]:
             "rss_bytes_node": max(b for name, b in row.rss_bytes.items() if name not in PARTS),
         }
     return flat
+
+
+PREDICTED = [
+    *("theory_messages", "theory_fsyncs"),
+    *("model_per_s", "model_ms_p50", "model_publishes", "calibrates"),
+]
+
+
+def predictions(sweep: Sweep) -> list[dict[str, Any]]:
+    """The columns of `table` named in `PREDICTED`, for each row."""
+    cores, calibration = sweep.hardware.get("cores"), sweep.calibration
+    costs = {}
+    if cores and calibration:
+        for protocol in dict.fromkeys(row.point.protocol for row in sweep.rows):
+            with contextlib.suppress(NotCalibrated):
+                costs[protocol] = _costs(sweep, protocol, cores, calibration)
+    rows = []
+    for row in sweep.rows:
+        point = row.point
+        # Who leads is known of a point that was measured; else clients ask all nodes in turn.
+        forwarded = (point.nodes - 1) / point.nodes if row.forwarded is None else row.forwarded
+        of = shape(point.protocol, point.nodes, forwarded)
+        found: dict[str, Any] = {"calibrates": False}
+        if of is not None:
+            found |= {"theory_messages": of.messages, "theory_fsyncs": of.fsyncs}
+        if of is not None and point.protocol in costs and calibration and not point.proxied:
+            predicted = predict(
+                costs[point.protocol],
+                of,
+                nodes=point.nodes,
+                clients=point.clients,
+                value_bytes=point.value_bytes,
+                think_s=point.think_s,
+                cores=cores or 1,
+                broker_per_s=_broker_per_s(calibration, point.value_bytes),
+                coalesced=point.coalesced,
+            )
+            found |= {
+                "model_per_s": predicted.per_s,
+                "model_ms_p50": 1000 * predicted.response_s,
+                "model_publishes": predicted.publishes,
+                "calibrates": point in _calibrating(point.protocol),
+            }
+        rows.append(found)
+    return rows
+
+
+def _calibrating(protocol: str) -> tuple[Point, Point, Point]:
+    """The points that the model's costs come from: one client, the base point, large values."""
+    base = Point(protocol=protocol)
+    replace = msgspec.structs.replace
+    return replace(base, clients=1), base, replace(base, value_bytes=16 * 1024)
+
+
+def _costs(sweep: Sweep, protocol: str, cores: int, calibration: Calibration) -> Costs:
+    """Raises NotCalibrated."""
+    measured = {row.point: row for row in sweep.rows if row.missing is None}
+    wanted = _calibrating(protocol)
+    for point in wanted:
+        if point not in measured:
+            raise NotCalibrated(f"{point} was not measured")
+    one, many, large = (_observed(measured[point]) for point in wanted)
+    return calibrate(
+        protocol,
+        one,
+        many,
+        large,
+        value_bytes=wanted[1].value_bytes,
+        forwarded=measured[wanted[0]].forwarded or 0.0,
+        fsync_s=calibration.fsync_us / 1e6,
+        cores=cores,
+    )
+
+
+def _observed(row: SweepRow) -> Observed:
+    return Observed(
+        nodes=row.point.nodes,
+        clients=row.point.clients,
+        cpu_s=sum(row.cpu_us.values()) / 1e6,
+        publishes=row.publishes or 0.0,
+        bytes=row.bytes or 0.0,
+        response_s=(row.latency_ms_p50 or 0.0) / 1000,
+    )
+
+
+def _broker_per_s(calibration: Calibration, size: float) -> float:
+    """Messages of that size that the broker passes on: its time for one grows with the bytes."""
+    sizes = sorted(calibration.broker_messages_per_s)
+    times = [1 / calibration.broker_messages_per_s[each] for each in sizes]
+    slope = (times[-1] - times[0]) / (sizes[-1] - sizes[0])
+    return 1 / max(times[0], times[0] + slope * (size - sizes[0]))
 
 
 def processes(sweep: Sweep) -> pd.DataFrame:
@@ -172,17 +273,25 @@ def dimension_figure(figures: pd.DataFrame, dimension: str) -> Figure:
         if known.empty:
             continue
         is_latency = field.startswith("latency")
-        low, high = known[field].min(), known[field].max()
+        drawn = [field, MODELLED[field]] if field in MODELLED else [field]
+        low, high = known[drawn].min().min(), known[drawn].max().max()
         y = Axis(low, high, f"{text}, logarithmic", "log") if is_latency else Axis(0, high, text)
         drawing = Drawing(x, y, height=130)
         for protocol, look in zip(dict.fromkeys(data["protocol"]), LOOKS, strict=False):
             own = known[known["protocol"] == protocol]
             drawing.line(own[dimension].astype(float), own[field], look, protocol)
             drawing.marks(own[dimension].astype(float), own[field], look)
+            if field in MODELLED:
+                said = own[own[MODELLED[field]].notna()]
+                cross = Style(look.colour, shape="cross")
+                drawing.marks(said[dimension].astype(float), said[MODELLED[field]], cross)
+        if field in MODELLED and known[MODELLED[field]].notna().any():
+            drawing.key("the model", Style("muted", shape="cross"))
         panels.append(Markup(drawing.inline(f"{title}: {text}")))
     how = (
         "From above: throughput (higher is better), median and 99th percentile of the latency, and "
-        "the CPU time that one operation takes of all processes together (lower is better)."
+        "the CPU time that one operation takes of all processes together (lower is better). "
+        "Crosses: what the model says, drawn from three points of each protocol."
     )
     return Figure(title, how, panels, *_numbers(data, [dimension]))
 
@@ -199,8 +308,10 @@ HEAD = {
     "cpu_us_busiest_node": "busiest node",
     "cpu_us_broker": "broker",
     "cpu_us_load": "load",
+    "model_per_s": "model: operations/s",
+    "model_ms_p50": "model: p50, ms",
 }
-"""Column -> what the page calls it. From ``messages`` on: per operation."""
+"""Column -> what the page calls it. From ``messages`` to ``load``: per operation."""
 
 
 def _numbers(data: pd.DataFrame, first: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -220,6 +331,8 @@ def _numbers(data: pd.DataFrame, first: Sequence[str]) -> tuple[list[str], list[
 
 def number(value: float) -> str:
     """As people read it."""
+    if math.isnan(value):
+        return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -242,9 +355,9 @@ def plain_lines(figures: pd.DataFrame) -> list[str]:
             first, last = (float(rates.get(end, math.nan)) for end in (low, high))
             if not math.isnan(first + last):
                 halves.append(f"{protocol} {first:,.0f} → {last:,.0f} ({last / first:.2f} times)")
-        unit = axis.split(",")[0] if dimension != "proxied" else "proxies"
+        unit = axis if dimension in ("proxied", "coalesced") else axis.split(",")[0]
         lines.append(
-            f"{title} ({unit}: {low:,} → {high:,}): operations/s {'; '.join(halves) or 'missing'}."
+            f"{title} ({unit}; {low:,} → {high:,}): operations/s {'; '.join(halves) or 'missing'}."
         )
     missing = figures["missing"].notna().sum()
     if missing:
@@ -258,7 +371,7 @@ def first_screen(sweep: Sweep) -> str:
     lines = [f" {'':<10}" + "".join(f"{head:>10}" for head in heads)]
     for row in table(sweep).to_dict("records"):
         where = f"{row['nodes']:>10}{row['value_bytes']:>10,}{row['clients']:>10,}"
-        name = row["protocol"] + (" *" if row["proxied"] else "")
+        name = row["protocol"] + " *" * row["proxied"] + " 1" * (not row["coalesced"])
         if isinstance(row["missing"], str):
             lines.append(f" {name:<10}{where}   missing: {row['missing']}")
             continue
@@ -266,7 +379,10 @@ def first_screen(sweep: Sweep) -> str:
         cells = "".join(f"{number(row[column]):>10}" for column in shown)
         lost = row["failed"] + row["unanswered"]
         lines.append(f" {name:<10}{where}{cells}{f'  {lost:,} failed' if lost else ''}")
-    lines.append(" PUBLISHes, fsyncs and CPU µs are per operation; *: a Toxiproxy on every link")
+    lines.append(
+        " PUBLISHes, fsyncs and CPU µs are per operation; *: a Toxiproxy on every link; "
+        "1: one message per PUBLISH"
+    )
     return "\n".join(lines)
 
 
@@ -283,6 +399,9 @@ def method_lines(sweep: Sweep) -> list[str]:
         "operations, and a request and a reply for each operation. PUBLISHes: in how many MQTT "
         "packets all of them reached the broker. Bytes: their payload. Fsyncs: of all nodes "
         "together. A failed or unanswered operation is in no rate and no latency.",
+        "The model (bench/model.py): costs of a PUBLISH, an operation and a byte are taken from "
+        "three points (one client, the base point, 16 KiB), and what is said of all others follows "
+        "from the number of messages that theory gives. Nothing is said of proxied points.",
         "The busiest node: a leader, where there is one. The load shares the machine with the "
         "cluster, and so do the cores.",
     ]

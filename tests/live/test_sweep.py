@@ -57,11 +57,11 @@ def test_points_vary_one_dimension_at_a_time() -> None:
 
 
 def test_a_sweep_writes_a_table_and_a_page_and_goes_on_where_points_are_missing(
-    workspace: Path,
+    tmp_path: Path,
 ) -> None:
     arguments = ("sweep", "-p", "gossip", "-d", "proxied", "--quick", "--seconds", "0.4")
-    out = workspace / "out"
-    done = capbench(*arguments, "--out", out, cwd=workspace)
+    out = tmp_path / "out"
+    done = capbench(*arguments, "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "gossip *" in done.stdout
     assert "2 of 2 points" in done.stderr
@@ -90,14 +90,14 @@ def test_a_sweep_writes_a_table_and_a_page_and_goes_on_where_points_are_missing(
         go_on(0.5)
 
 
-def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(workspace: Path) -> None:
-    out = workspace / "out"
+def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
     sweep = subprocess.Popen(
         [
             *f"{sys.executable} -m chaos.cli sweep -p gossip -d nodes --seconds 0.4 --out".split(),
             out,
         ],
-        cwd=workspace,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

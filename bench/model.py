@@ -1,0 +1,249 @@
+"""What throughput and latency should be: a queueing model of a cluster on one machine.
+
+Sources: E. Lazowska, J. Zahorjan, G. Graham, K. Sevcik, "Quantitative System Performance" (1984):
+the operational laws (chapter 3), bounds (5), mean value analysis (6). A. Ailijiang, A. Charapko, M.
+Demirbas, "Dissecting the Performance of Strongly-Consistent Replication Protocols" (SIGMOD 2019),
+section 3: the busiest station's service time, from messages per operation, bounds throughput.
+
+The stations are the cores, which all processes share, the broker (one thread) and the disks. What
+an operation asks of the cores is linear in what is counted of it:
+
+    CPU = PUBLISHes * frame_s  +  nodes * operation_s  +  bytes * byte_s
+
+*With coalescing* a cluster works in rounds, as a server that takes all who wait at once (a bulk
+queue). A round of B operations has the PUBLISHes of B operations, or those of a round in which
+every node has something to tell each other one, whichever is less, and takes
+
+    T(B) = path fsyncs * fsync_s  +  PUBLISHes * frame_s / parallel  +  B * per_operation / cores
+
+where ``parallel`` is how many PUBLISHes are worked on at once. Who arrives waits for half a round
+on average, and then takes part in one. So of N clients that think for Z, with the interactive
+response-time law (Lazowska, 3.4) R = N / X - Z,
+
+    X = N / (Z + 1.5 T(B))   and   B = X T(B)   (one client waits for nobody: X = 1 / (Z + T(1)))
+
+*Without*, each operation has all its PUBLISHes to itself: the cores are a station, the path's
+fsyncs a delay, and mean value analysis gives X.
+
+The parameters come from three measured points (`calibrate`): one client, many, and large values.
+All else is predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What theory says of one write, without coalescing. ``messages``: between nodes, and request
+    and reply; ``round_messages``: of a round of many, at all nodes, where each has one for each
+    other. ``fsyncs``: of all nodes; ``path_fsyncs``: one after the other before the reply.
+    ``copies``: how often the value is sent."""
+
+    messages: float
+    round_messages: float
+    fsyncs: float
+    path_fsyncs: int
+    copies: float
+
+
+def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
+    """The shape of a write. ``forwarded``: the share of requests that reach a node other than the
+    leader. None: a protocol that is not known here.
+
+    - ``raft``, ``paxos``: a message to each other node and one back; a forwarded request and its
+      answer are two more. All nodes sync; the leader beside the others, so that one is waited for.
+    - ``quorum``: two phases of those; the coordinator makes the version durable before the second
+      one, in which all sync.
+    - ``gossip``: request and reply; rumours travel later, many in one message: their messages do
+      not count, their bytes do (at least once to each other node).
+    """
+    others = nodes - 1
+    if protocol in ("raft", "paxos"):
+        return Shape(
+            messages=2 + 2 * others + 2 * forwarded,
+            round_messages=2 * nodes + 4 * others,
+            fsyncs=nodes,
+            path_fsyncs=1,
+            copies=1 + forwarded + others,
+        )
+    if protocol == "quorum":
+        each = 2 + 4 * others
+        return Shape(
+            messages=each,
+            round_messages=each * nodes,
+            fsyncs=nodes + 1,
+            path_fsyncs=2,
+            copies=1 + others,
+        )
+    if protocol == "gossip":
+        return Shape(
+            messages=2, round_messages=2 * nodes, fsyncs=nodes, path_fsyncs=1, copies=1 + others
+        )
+    return None
+
+
+# --- the laws ---
+
+
+def waiting_s(arrivals_per_s: float, service_s: float, variation: float = 0.0) -> float:
+    """Mean time in the queue of one server with Poisson arrivals (Pollaczek and Khinchine):
+    ``variation``, the squared coefficient of the service time's variation, is 0 for M/D/1 and 1 for
+    M/M/1. Infinite where more comes than can be served."""
+    busy = arrivals_per_s * service_s
+    if busy >= 1:
+        return float("inf")
+    return busy * service_s * (1 + variation) / (2 * (1 - busy))
+
+
+def response_s(clients: int, per_s: float, think_s: float) -> float:
+    """The interactive response-time law: of so many clients that think between operations."""
+    return clients / per_s - think_s
+
+
+def most_per_s(clients: int, demands_s: Sequence[float], delay_s: float) -> float:
+    """The upper bound of throughput (asymptotic bounds, Lazowska chapter 5): of the busiest
+    station, or of clients that never wait. ``delay_s``: thinking, and what never queues."""
+    return min(1 / max(demands_s), clients / (sum(demands_s) + delay_s))
+
+
+def mva_per_s(clients: int, demands_s: Sequence[float], delay_s: float) -> float:
+    """Throughput of a closed network by exact mean value analysis (Lazowska, algorithm 6.2)."""
+    queues = [0.0] * len(demands_s)
+    per_s = 0.0
+    for n in range(1, clients + 1):
+        times = [demand * (1 + queue) for demand, queue in zip(demands_s, queues, strict=True)]
+        per_s = n / (delay_s + sum(times))
+        queues = [per_s * time for time in times]
+    return per_s
+
+
+def rounds_per_s(
+    clients: int, fixed_s: float, each_s: float, think_s: float
+) -> tuple[float, float]:
+    """Throughput of a server that takes all who wait at once, and how many that is: a round of B
+    takes ``fixed_s`` + B ``each_s``. See the head of this module."""
+    if clients == 1:
+        return 1 / (think_s + fixed_s + each_s), 1.0
+    # X (Z + 1.5 T) = N and T = fixed + each X T give a quadratic of T with one positive root:
+    # 1.5 T^2 + (Z - N each - 1.5 fixed) T - Z fixed = 0
+    linear = think_s - clients * each_s - 1.5 * fixed_s
+    round_s = (-linear + (linear**2 + 6 * think_s * fixed_s) ** 0.5) / 3
+    per_s = clients / (think_s + 1.5 * round_s)
+    if per_s * round_s < 1:  # A round of its own for each.
+        round_s = fixed_s + each_s
+        per_s = clients / (think_s + round_s)
+    return per_s, max(1.0, per_s * round_s)
+
+
+# --- the model ---
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured point. ``cpu_s``, ``publishes``, ``bytes``: per operation, over all processes.
+    ``response_s``: the median."""
+
+    nodes: int
+    clients: int
+    cpu_s: float
+    publishes: float
+    bytes: float
+    response_s: float
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of a protocol on a machine, see the head of this module."""
+
+    frame_s: float
+    operation_s: float
+    byte_s: float
+    fsync_s: float
+    parallel: float
+    head_bytes: float
+    """Payload of an operation besides its value's copies."""
+
+
+class NotCalibrated(ValueError):
+    """The points do not tell the costs apart: says which cost came out as none."""
+
+
+def calibrate(
+    protocol: str,
+    one: Observed,
+    many: Observed,
+    large: Observed,
+    *,
+    value_bytes: int,
+    forwarded: float,
+    fsync_s: float,
+    cores: int,
+) -> Costs:
+    """The costs from three points: one client (whose requests are ``forwarded`` or not), many, and
+    many with large values; ``value_bytes``: of the first two. Raises NotCalibrated."""
+    points = (one, many, large)
+    counted = np.array([[each.publishes, each.nodes, each.bytes] for each in points])
+    try:
+        solved = np.linalg.solve(counted, [each.cpu_s for each in points])
+    except np.linalg.LinAlgError:
+        raise NotCalibrated(f"{protocol}: the three points are alike") from None
+    for name, cost in zip(("PUBLISH", "operation", "byte"), solved, strict=True):
+        if cost <= 0:
+            raise NotCalibrated(f"{protocol}: a {name} came out as {1e6 * cost:.3g} µs")
+    frame_s, operation_s, byte_s = map(float, solved)
+    known = shape(protocol, one.nodes, forwarded)
+    if known is None:
+        raise NotCalibrated(f"{protocol}: nothing is known of its messages")
+    left_s = one.response_s - known.path_fsyncs * fsync_s - one.nodes * operation_s / cores
+    parallel = known.messages * frame_s / left_s if left_s > 0 else float(cores)
+    return Costs(
+        frame_s=frame_s,
+        operation_s=operation_s,
+        byte_s=byte_s,
+        fsync_s=fsync_s,
+        parallel=min(float(cores), parallel),
+        head_bytes=max(0.0, many.bytes - known.copies * value_bytes),
+    )
+
+
+class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+    """``publishes``: per operation."""
+
+    per_s: float
+    response_s: float
+    publishes: float
+
+
+def predict(
+    costs: Costs,
+    of: Shape,
+    *,
+    nodes: int,
+    clients: int,
+    value_bytes: int,
+    think_s: float,
+    cores: int,
+    broker_per_s: float,
+    coalesced: bool = True,
+) -> Predicted:
+    """Throughput and latency at a point. ``broker_per_s``: messages that the broker passes on."""
+    size = of.copies * value_bytes + costs.head_bytes
+    each_s = (nodes * costs.operation_s + size * costs.byte_s) / cores
+    sync_s = of.path_fsyncs * costs.fsync_s
+    if coalesced:
+        one_s = of.messages * costs.frame_s / costs.parallel
+        full_s = of.round_messages * costs.frame_s / costs.parallel
+        per_s, batch = rounds_per_s(clients, sync_s + full_s, each_s, think_s)
+        if batch * of.messages < of.round_messages:  # Too few to fill a round.
+            per_s, batch = rounds_per_s(clients, sync_s, one_s + each_s, think_s)
+        publishes = min(of.messages, of.round_messages / batch)
+    else:
+        publishes = of.messages
+        demands = (each_s + publishes * costs.frame_s / cores, publishes / broker_per_s)
+        per_s = mva_per_s(clients, demands, think_s + sync_s)
+    per_s = min(per_s, broker_per_s / publishes)
+    return Predicted(
+        per_s=per_s, response_s=response_s(clients, per_s, think_s), publishes=publishes
+    )
