@@ -25,8 +25,9 @@ response-time law (Lazowska, 3.4) R = N / X - Z,
 *Without*, each operation has all its PUBLISHes to itself: the cores are a station, the path's
 fsyncs a delay, and mean value analysis gives X.
 
-The parameters come from three measured points (`calibrate`): one client, many, and large values.
-All else is predicted.
+The costs come from three measured points (`calibrate`): one client, many, and large values. The
+time of an fsync is measured at each point, since the disk is shared with whoever else is there. All
+else is predicted.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def rounds_per_s(
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """A measured point. ``cpu_s``, ``publishes``, ``bytes``: per operation, over all processes.
-    ``response_s``: the median."""
+    ``response_s``: the median. ``fsync_s``: of one write and fsync there, the mean."""
 
     nodes: int
     clients: int
@@ -152,6 +153,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     publishes: float
     bytes: float
     response_s: float
+    fsync_s: float
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +162,6 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     frame_s: float
     operation_s: float
     byte_s: float
-    fsync_s: float
     parallel: float
     head_bytes: float
     """Payload of an operation besides its value's copies."""
@@ -178,7 +179,6 @@ def calibrate(
     *,
     value_bytes: int,
     forwarded: float,
-    fsync_s: float,
     cores: int,
 ) -> Costs:
     """The costs from three points: one client (whose requests are ``forwarded`` or not), many, and
@@ -196,13 +196,12 @@ def calibrate(
     known = shape(protocol, one.nodes, forwarded)
     if known is None:
         raise NotCalibrated(f"{protocol}: nothing is known of its messages")
-    left_s = one.response_s - known.path_fsyncs * fsync_s - one.nodes * operation_s / cores
+    left_s = one.response_s - known.path_fsyncs * one.fsync_s - one.nodes * operation_s / cores
     parallel = known.messages * frame_s / left_s if left_s > 0 else float(cores)
     return Costs(
         frame_s=frame_s,
         operation_s=operation_s,
         byte_s=byte_s,
-        fsync_s=fsync_s,
         parallel=min(float(cores), parallel),
         head_bytes=max(0.0, many.bytes - known.copies * value_bytes),
     )
@@ -225,13 +224,15 @@ def predict(
     value_bytes: int,
     think_s: float,
     cores: int,
+    fsync_s: float,
     broker_per_s: float,
     coalesced: bool = True,
 ) -> Predicted:
-    """Throughput and latency at a point. ``broker_per_s``: messages that the broker passes on."""
+    """Throughput and latency at a point. ``fsync_s``: of one write and fsync there.
+    ``broker_per_s``: messages that the broker passes on."""
     size = of.copies * value_bytes + costs.head_bytes
     each_s = (nodes * costs.operation_s + size * costs.byte_s) / cores
-    sync_s = of.path_fsyncs * costs.fsync_s
+    sync_s = of.path_fsyncs * fsync_s
     if coalesced:
         one_s = of.messages * costs.frame_s / costs.parallel
         full_s = of.round_messages * costs.frame_s / costs.parallel

@@ -49,9 +49,10 @@ class SweepRow(msgspec.Struct, kw_only=True):
     ``ok``, ``failed``, ``unanswered``: operations in ``seconds``. Per operation that ended ok:
     ``messages`` between nodes, and one request and one reply; ``publishes`` in which they reached
     the broker; their payload ``bytes``; ``fsyncs`` of all nodes together; ``log_bytes`` that all
-    nodes wrote. ``forwarded``: the share of the clients that asked a node which did not lead (0: no
-    node leads). ``cpu_us``: CPU microseconds per operation of each process, by name, the load among
-    them. ``rss_bytes``: of each process at the end.
+    nodes wrote. ``fsync_us``: mean time of a node's write and fsync. ``forwarded``: the share of
+    the clients that asked a node which did not lead (0: no node leads). ``cpu_us``: CPU
+    microseconds per operation of each process, by name, the load among them. ``rss_bytes``: of each
+    process at the end.
     """
 
     point: Point
@@ -68,6 +69,7 @@ class SweepRow(msgspec.Struct, kw_only=True):
     bytes: float | None = None
     fsyncs: float | None = None
     log_bytes: float | None = None
+    fsync_us: float | None = None
     forwarded: float | None = None
     cpu_us: dict[str, float] = {}
     rss_bytes: dict[str, int] = {}

@@ -56,7 +56,10 @@ QUICK_VALUES: dict[str, tuple[int, ...]] = {
 START_AND_STOP_S = 5.0
 """What a point takes besides its load, about."""
 STATUS_TIMEOUT_S = 10.0
-_COUNTERS = ("messages_sent", "frames_sent", "bytes_sent", "log_commits", "log_bytes_written")
+_COUNTERS = (
+    *("messages_sent", "frames_sent", "bytes_sent"),
+    *("log_commits", "log_commit_us", "log_bytes_written"),
+)
 CALIBRATION_BYTES = (100, 16 * 1024)
 
 
@@ -248,6 +251,7 @@ def _row(
         bytes=(counted["bytes_sent"] + measured.request_bytes) / answered,
         fsyncs=counted["log_commits"] / answered,
         log_bytes=counted["log_bytes_written"] / answered,
+        fsync_us=counted["log_commit_us"] / max(1, counted["log_commits"]),
         cpu_us={**used, "load": 1e6 * measured.client_cpu_s / measured.ok},
         rss_bytes={name: process.memory_info().rss for name, process in live.processes.items()},
     )

@@ -89,7 +89,7 @@ def predictions(sweep: Sweep) -> list[dict[str, Any]]:
     if cores and calibration:
         for protocol in dict.fromkeys(row.point.protocol for row in sweep.rows):
             with contextlib.suppress(NotCalibrated):
-                costs[protocol] = _costs(sweep, protocol, cores, calibration)
+                costs[protocol] = _costs(sweep, protocol, cores)
     rows = []
     for row in sweep.rows:
         point = row.point
@@ -108,6 +108,7 @@ def predictions(sweep: Sweep) -> list[dict[str, Any]]:
                 value_bytes=point.value_bytes,
                 think_s=point.think_s,
                 cores=cores or 1,
+                fsync_s=(calibration.fsync_us if row.fsync_us is None else row.fsync_us) / 1e6,
                 broker_per_s=_broker_per_s(calibration, point.value_bytes),
                 coalesced=point.coalesced,
             )
@@ -128,7 +129,7 @@ def _calibrating(protocol: str) -> tuple[Point, Point, Point]:
     return replace(base, clients=1), base, replace(base, value_bytes=16 * 1024)
 
 
-def _costs(sweep: Sweep, protocol: str, cores: int, calibration: Calibration) -> Costs:
+def _costs(sweep: Sweep, protocol: str, cores: int) -> Costs:
     """Raises NotCalibrated."""
     measured = {row.point: row for row in sweep.rows if row.missing is None}
     wanted = _calibrating(protocol)
@@ -143,7 +144,6 @@ def _costs(sweep: Sweep, protocol: str, cores: int, calibration: Calibration) ->
         large,
         value_bytes=wanted[1].value_bytes,
         forwarded=measured[wanted[0]].forwarded or 0.0,
-        fsync_s=calibration.fsync_us / 1e6,
         cores=cores,
     )
 
@@ -156,6 +156,7 @@ def _observed(row: SweepRow) -> Observed:
         publishes=row.publishes or 0.0,
         bytes=row.bytes or 0.0,
         response_s=(row.latency_ms_p50 or 0.0) / 1000,
+        fsync_s=(row.fsync_us or 0.0) / 1e6,
     )
 
 
@@ -304,6 +305,7 @@ HEAD = {
     "publishes": "PUBLISHes",
     "bytes": "bytes",
     "fsyncs": "fsyncs",
+    "fsync_us": "an fsync, µs",
     "cpu_us": "CPU µs",
     "cpu_us_busiest_node": "busiest node",
     "cpu_us_broker": "broker",
@@ -400,8 +402,9 @@ def method_lines(sweep: Sweep) -> list[str]:
         "packets all of them reached the broker. Bytes: their payload. Fsyncs: of all nodes "
         "together. A failed or unanswered operation is in no rate and no latency.",
         "The model (bench/model.py): costs of a PUBLISH, an operation and a byte are taken from "
-        "three points (one client, the base point, 16 KiB), and what is said of all others follows "
-        "from the number of messages that theory gives. Nothing is said of proxied points.",
+        "three points (one client, the base point, 16 KiB), the time of an fsync from each point; "
+        "what is said of all others follows from the number of messages that theory gives. Nothing "
+        "is said of proxied points.",
         "The busiest node: a leader, where there is one. The load shares the machine with the "
         "cluster, and so do the cores.",
     ]

@@ -553,6 +553,7 @@ class Driver:
             "frames_dropped": sum(link.dropped for link in connections),
             "log_bytes_written": self.log.written_bytes,
             "log_commits": self.log.commits,
+            "log_commit_us": self.log.commit_ns // 1000,
             "requests_open": len(self._askers),
         }
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ class DurableLog:
         self.cut_bytes = 0
         """Bytes of a torn tail that `open` removed."""
         self.commits = 0
+        self.commit_ns = 0
+        """How long all commits have taken."""
 
     def open(self) -> list[Write]:
         """Read what is there, cut a torn tail, and get ready to append."""
@@ -114,6 +117,7 @@ class DurableLog:
         """Write and sync. After an OSError nobody knows what the disk holds: the node must stop,
         and read its log again when it starts. ``before_sync``: called when the batches are written
         and not yet synced."""
+        started_ns = time.perf_counter_ns()
         rewrite, batches = taken
         if rewrite is not None:
             self._replace(rewrite)
@@ -129,6 +133,7 @@ class DurableLog:
             self._size += len(out)
             self._written_bytes += len(out)
         self.commits += 1
+        self.commit_ns += time.perf_counter_ns() - started_ns
 
     @property
     def written_bytes(self) -> int:

@@ -84,7 +84,6 @@ TRUE = Costs(
     frame_s=50e-6,
     operation_s=10e-6,
     byte_s=1e-9,
-    fsync_s=200e-6,
     parallel=1.5,
     head_bytes=150.0,
 )
@@ -100,6 +99,7 @@ def observed(clients: int, publishes: float, value_bytes: int, response_s: float
         publishes=publishes,
         bytes=size,
         response_s=response_s,
+        fsync_s=200e-6,
     )
 
 
@@ -113,13 +113,12 @@ def test_calibration_finds_the_costs_that_made_the_points() -> None:
         observed(128, 0.3, 65536, 0.0),
         value_bytes=100,
         forwarded=0.0,
-        fsync_s=TRUE.fsync_s,
         cores=2,
     )
     for name in Costs.__struct_fields__:
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-6), name
     with pytest.raises(NotCalibrated, match="alike"):
-        calibrate("raft", one, one, one, value_bytes=1, forwarded=0, fsync_s=0, cores=2)
+        calibrate("raft", one, one, one, value_bytes=1, forwarded=0, cores=2)
 
 
 def test_predictions() -> None:
@@ -135,6 +134,7 @@ def test_predictions() -> None:
             value_bytes=value_bytes,
             think_s=0.001 if clients > 1 else 0.0,
             cores=2,
+            fsync_s=200e-6,
             broker_per_s=50_000,
             coalesced=coalesced,
         )

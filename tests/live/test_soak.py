@@ -114,9 +114,11 @@ def test_a_level_and_a_saw_are_bounded_and_what_grows_is_not() -> None:
     assert told["disk", "n1"].bounded is False
     # 500,000 bytes in 1,000 operations.
     assert told["disk", "n1"].bytes_per_operation == pytest.approx(500)
-    # What grows while it warms up is no growth.
+    # What grows while it warms up is no growth, and what is high then hides none.
     warm = of([1_000_000 * min(number, 10) for number in range(30)])
     assert verdict(warm) is True
+    high = of([30_000_000] * 10 + [10_000_000] * 10 + [14_000_000] * 10)
+    assert verdict(high) is False
 
 
 def test_too_little_is_unknown_never_bounded() -> None:
