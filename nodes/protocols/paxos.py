@@ -69,6 +69,12 @@ WINDOW_BATCHES = 16
 """Batches that may be on their way to a node without an acknowledgement."""
 
 
+PAUSE_PHASES = 4
+"""Of the time of phase 1, for each node: a ballot takes two phases, and all nodes may contend. A
+pause that is bounded by less than they take together leaves no proposer the time to finish, on a
+slow network or with much to recover."""
+
+
 class PaxosParameters(Parameters, frozen=True, kw_only=True):
     """Knobs of Paxos. All times in seconds.
 
@@ -81,8 +87,9 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
     snapshot is taken every ``snapshot_entries`` slots; the votes behind it go when
     ``snapshot_tail`` more have been applied. A client's answers are forgotten when
     ``client_entries`` slots were applied since its last request. ``stable_leader`` False: every
-    node runs both phases for its own clients; a preempted one pauses for a random time around
-    ``backoff_s``, doubled each time up to ``backoff_max_s``.
+    node runs both phases for its own clients; a preempted one pauses for a random time up to
+    ``backoff_s``, doubled each time up to ``backoff_max_s``, or up to `PAUSE_PHASES` times what
+    phase 1 takes here for each node, if that is longer.
     """
 
     heartbeat_s: float = 0.1
@@ -544,6 +551,7 @@ class Paxos(Replica):
         self._contact_all = False
         self._preemptions = 0
         self._pausing = False
+        self._ballot_began_s = self._phase_1_s = 0.0
 
         self._requests = Requests(self.id, self.out, self.parameters)
 
@@ -723,12 +731,16 @@ class Paxos(Replica):
 
     def _preempted(self) -> None:
         """Another ballot is above this node's."""
+        if self.role == "proposer":
+            # It takes at least so long.
+            self._phase_1_s = max(self._phase_1_s, self.env.now() - self._ballot_began_s)
         self.become_follower()
         if not self.stable:
             self._preemptions += 1
+            contention_s = PAUSE_PHASES * len(self.config.nodes) * self._phase_1_s
             pause_s = min(
                 self.parameters.backoff_s * 2 ** min(self._preemptions, 30),
-                self.parameters.backoff_max_s,
+                max(self.parameters.backoff_max_s, contention_s),
             )
             self._pausing = True
             self.out.set_timer("backoff", self.env.rng.uniform(0, pause_s))
@@ -768,6 +780,7 @@ class Paxos(Replica):
         self._proposer = Proposer(self.ballot, self.config.majority)
         self._parts = {}
         self._progress = {}
+        self._ballot_began_s = self.env.now()
         self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
         self.out.mark("become_proposer", ballot=str(self.ballot))
         self._send_prepare()
@@ -811,6 +824,7 @@ class Paxos(Replica):
         assert proposer is not None
         assert self.ballot == self.promised
         self.role = "leader"
+        self._phase_1_s = self.env.now() - self._ballot_began_s
         self.leader = self.id if self.stable else None
         self._own_upto = self.commit
         self._next_slot = self.commit + 1

@@ -43,7 +43,8 @@ CONVERGENCE_BOUND_S = 30.0
 """Virtual seconds in which eventual replicas must agree after everything is healed."""
 DETECTION_BOUND_HEARTBEATS = 30
 """Intervals between heartbeats in which detectors must suspect who is down, and trust who is
-not."""
+not. At least `CORE_BOUND_S`, since phi has learned from delays of seconds, and what was sent before
+the heal may still arrive so late."""
 DETECTION_STAYS_S = 10
 """Virtual seconds for which they must stay with it."""
 STORY_S = 1.0
@@ -455,7 +456,9 @@ class _Run:
                 if name.endswith("suspects") and suspects != down
             ]
 
-        bound_s = DETECTION_BOUND_HEARTBEATS * self._parameter("heartbeat_every_s")
+        bound_s = max(
+            CORE_BOUND_S, DETECTION_BOUND_HEARTBEATS * self._parameter("heartbeat_every_s")
+        )
         end_s = cluster.now + bound_s
         right = 0
         while right < DETECTION_STAYS_S:

@@ -400,6 +400,29 @@ def test_without_a_stable_leader_a_later_prepare_preempts_an_earlier_one() -> No
     assert "backoff" in c.nodes["n1"].timers
 
 
+@pytest.mark.parametrize("phase_1_s", [0.0, 0.5])
+@pytest.mark.parametrize("cut_short", [True, False])
+def test_pauses_may_become_as_long_as_ballots_take(phase_1_s: float, cut_short: bool) -> None:
+    """Or else a slow network, or much to recover, makes proposers preempt each other for ever."""
+    c = PaxosCluster(3, stable_leader=False, backoff_max_s=0.05)
+    c.ask("n1", "write", "x", "one", client="a")
+    pauses = []
+    for round_ in range(1, 41):
+        assert c["n1"].role == "proposer"
+        c.now_s += phase_1_s
+        if not cut_short:
+            c.deliver(src="n1", dst="n2", kind=Prepare)
+            c.deliver(src="n2", dst="n1", kind=Promise)
+            assert c["n1"].role == "leader"
+        c.drop()
+        c.step("n1", Message("n3", Refused(c["n1"].ballot, Ballot(2 * round_, "n3"))))
+        pauses.append(c.nodes["n1"].timers["backoff"] - c.now_s)
+        c.fire("n1", "backoff")
+    assert max(pauses[:4]) < 0.33, "it begins with short ones"
+    longest_s = max(0.05, 4 * 3 * phase_1_s)
+    assert longest_s / 2 < max(pauses[10:]) <= longest_s
+
+
 @pytest.mark.parametrize("stable", [True, False])
 def test_a_request_is_applied_once_however_often_it_is_chosen(stable: bool) -> None:
     c = PaxosCluster(3, stable_leader=stable)
