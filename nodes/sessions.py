@@ -9,6 +9,7 @@ is a late copy, even when its result is forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 
 import msgspec
 
@@ -32,11 +33,14 @@ class Result(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class _Session:
-    __slots__ = ("floor", "results")
+    __slots__ = ("floor", "results", "sequences")
 
     def __init__(self) -> None:
         self.floor = 0
         self.results: dict[int, Result] = {}
+        self.sequences: list[int] = []
+        """A heap of those of `results`, and of some that are forgotten: what the floor has passed
+        is found without a look at the others."""
 
 
 class Sessions:
@@ -96,10 +100,17 @@ class Sessions:
     def trim(self, client: str) -> None:
         """Forget what ``client`` has acknowledged, and what exceeds the limits."""
         session = self._sessions[client]
-        for sequence in [s for s in session.results if s < session.floor]:
-            self._forget(client, session, sequence)
+        sequences = session.sequences
+        while sequences and sequences[0] < session.floor:
+            sequence = heappop(sequences)
+            if sequence in session.results:
+                self._forget(client, session, sequence)
         if len(session.results) > MAX_RESULTS:
             self._forget(client, session, next(iter(session.results)))
+            if len(sequences) > 2 * MAX_RESULTS:
+                # A client that acknowledges nothing: the floor will not come by.
+                session.sequences = list(session.results)
+                heapify(session.sequences)
         if len(self._sessions) > MAX_CLIENTS:
             oldest = next(iter(self._sessions))
             forgotten = self._sessions.pop(oldest)
@@ -110,8 +121,10 @@ class Sessions:
         session = self._sessions.pop(result.client, None) or _Session()
         # Dicts keep the order of insertion: the client that wrote last is the last to be forgotten.
         self._sessions[result.client] = session
-        session.floor = max(session.floor, result.acked)
+        if result.acked > session.floor:
+            session.floor = result.acked
         session.results[result.sequence] = result
+        heappush(session.sequences, result.sequence)
 
     def _forget(self, client: str, session: _Session, sequence: int) -> None:
         del session.results[sequence]
