@@ -1,42 +1,62 @@
 """A digest of all keys that a replica holds, for anti-entropy; sans-I/O.
 
-The key space is divided into buckets. Each has a 64-bit hash, kept up to date as keys change, so
-that two replicas find what differs by exchanging the hashes of the buckets and then the versions of
-the keys in those that differ (a Merkle tree of two levels).
+The key space is divided into buckets. Each has a 64-bit hash, so that two replicas find what differs
+by exchanging the hashes of the buckets and then the versions of the keys in those that differ (a
+Merkle tree of two levels). What has changed is hashed when somebody asks: keys change thousands of
+times a second, digests are exchanged about once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 KEYS_PER_MESSAGE = 2000
+MAX_TOUCHED = 5000
+"""So many keys are hashed in some 10 ms: no step of a replica shall take much longer."""
 
 
 class KeyDigest:
-    """``hashes``: one for each bucket. Equal hashes mean (but for one chance in 2**64) equal keys
-    with equal versions."""
+    """Of ``buckets`` buckets. ``version_of``: the version that the replica holds of a key that was
+    `touch`ed, as anything that msgpack encodes."""
 
-    def __init__(self, buckets: int) -> None:
-        self.hashes = [0] * buckets
+    def __init__(self, buckets: int, version_of: Callable[[str], Any]) -> None:
+        self._version_of = version_of
+        self._hashes = [0] * buckets
         self._keys: list[dict[str, int]] = [{} for _ in range(buckets)]
+        self._touched: dict[str, None] = {}
 
-    def put(self, key: str, version: Any) -> None:
-        """``key`` now has ``version`` (anything that msgpack encodes)."""
-        bucket = zlib.crc32(key.encode()) % len(self.hashes)
-        # Combined by XOR, so not a CRC: that is linear, and equal changes of two keys of one length
-        # would cancel each other out.
-        encoded = msgspec.msgpack.encode((key, version))
-        new = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
-        self.hashes[bucket] ^= self._keys[bucket].get(key, 0) ^ new
-        self._keys[bucket][key] = new
+    def touch(self, key: str) -> None:
+        """``key`` is new, or has another version than before, which `version_of` tells already."""
+        self._touched[key] = None
+        if len(self._touched) >= MAX_TOUCHED:
+            self._catch_up()
+
+    @property
+    def hashes(self) -> list[int]:
+        """One for each bucket. Equal hashes mean (but for one chance in 2**64) equal keys with
+        equal versions."""
+        self._catch_up()
+        return self._hashes
+
+    def _catch_up(self) -> None:
+        for key in self._touched:
+            bucket = zlib.crc32(key.encode()) % len(self._hashes)
+            # Combined by XOR, so not a CRC: that is linear, and equal changes of two keys of one
+            # length would cancel each other out.
+            encoded = msgspec.msgpack.encode((key, self._version_of(key)))
+            new = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
+            self._hashes[bucket] ^= self._keys[bucket].get(key, 0) ^ new
+            self._keys[bucket][key] = new
+        self._touched.clear()
 
     def keys(self, bucket: int) -> Iterable[str]:
         """The keys in ``bucket``."""
+        self._catch_up()
         return self._keys[bucket].keys()
 
     def differing(self, hashes: Sequence[int]) -> list[int]:
@@ -48,6 +68,7 @@ class KeyDigest:
     def portions(self, buckets: Sequence[int]) -> list[tuple[tuple[int, ...], list[str]]]:
         """``buckets`` and their keys, divided so that a portion's keys fit a message. At least one
         portion, which may be empty."""
+        self._catch_up()
         portions: list[tuple[tuple[int, ...], list[str]]] = []
         taken: list[int] = []
         keys: list[str] = []

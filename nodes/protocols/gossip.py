@@ -479,7 +479,7 @@ class Gossip(PlacedReplica):
         self._stamp = 0
         self._live_keys = 0
         self._hot: dict[str, int] = {}
-        self._digest = KeyDigest(self.parameters.buckets)
+        self._digest = KeyDigest(self.parameters.buckets, self._dots)
         self._agreed: dict[str, tuple[float, int]] = {}
         self._sessions = Sessions(disk)
         for name, record in disk.items():
@@ -731,9 +731,12 @@ class Gossip(PlacedReplica):
         self._live_keys += _is_live(record) - (old is not None and _is_live(old))
         self.records[key] = record
         self._clocks[key] = self.policy.clock(record.siblings)
-        self._digest.put(key, [(s.node, s.counter) for s in record.siblings])
+        self._digest.touch(key)
         for s in record.siblings:
             self._observe_stamp(s.counter)
+
+    def _dots(self, key: str) -> list[tuple[str, int]]:
+        return [(s.node, s.counter) for s in self.records[key].siblings]
 
     def _observe_stamp(self, stamp: int) -> None:
         if stamp > self._stamp:

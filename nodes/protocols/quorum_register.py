@@ -407,7 +407,7 @@ class QuorumRegister(PlacedReplica):
         self._operations: dict[int, _Operation] = {}
         self._by_request: dict[tuple[str, int], int] = {}
         self._live_keys = 0
-        self._digest = KeyDigest(self.parameters.buckets)
+        self._digest = KeyDigest(self.parameters.buckets, self.version_of)
         for name, record in disk.items():
             if isinstance(record, Record):
                 self._index(name.removeprefix("k/"), record)
@@ -708,7 +708,7 @@ class QuorumRegister(PlacedReplica):
         assert old is None or record.version > old.version
         self._live_keys += (not record.deleted) - (old is not None and not old.deleted)
         self.records[key] = record
-        self._digest.put(key, record.version)
+        self._digest.touch(key)
 
     def _has_effect(self, result: Result) -> bool:
         if self.recovery is not None:
