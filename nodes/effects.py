@@ -25,6 +25,7 @@ Time and randomness are handed in (`Env`), so that a run is a pure function of i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -148,14 +149,14 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Raises ValueError where a value does not fit a cluster of ``nodes``."""
 
 
-class Config(msgspec.Struct, frozen=True):
+class Config(msgspec.Struct, frozen=True, dict=True):
     """Who a replica is. ``nodes``: all configured nodes, itself counted, in a fixed order."""
 
     node: str
     nodes: tuple[str, ...]
     parameters: Parameters
 
-    @property
+    @cached_property
     def peers(self) -> tuple[str, ...]:
         """All nodes but this one."""
         return tuple(n for n in self.nodes if n != self.node)

@@ -1,9 +1,9 @@
 """A digest of all keys that a replica holds, for anti-entropy; sans-I/O.
 
-The key space is divided into buckets. Each has a 64-bit hash, so that two replicas find what differs
-by exchanging the hashes of the buckets and then the versions of the keys in those that differ (a
-Merkle tree of two levels). What has changed is hashed when somebody asks: keys change thousands of
-times a second, digests are exchanged about once.
+The key space is divided into buckets. Each has a 64-bit hash, so that two replicas find what
+differs by exchanging the hashes of the buckets and then the versions of the keys in those that
+differ (a Merkle tree of two levels). What has changed is hashed when somebody asks: keys change
+thousands of times a second, digests are exchanged about once.
 """
 
 from __future__ import annotations

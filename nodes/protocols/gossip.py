@@ -207,12 +207,29 @@ class KeepSiblings:
 
     @classmethod
     def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
-        """The versions of both that no other supersedes. Order and repetition do not matter."""
-        if not ours or ours == theirs:
+        """The versions of both that no other supersedes. Order and repetition do not matter.
+        ``ours`` is what an earlier merge returned; it is returned itself if there is no news."""
+        if ours == theirs:
+            return tuple(ours)
+        if not ours and len(theirs) == 1:
             return tuple(theirs)
-        by_dot = {(s.node, s.counter): s for s in (*ours, *theirs)}
-        past = merge(*(s.past for s in by_dot.values()))
-        return tuple(by_dot[dot] for dot in sorted(by_dot) if not covers(past, *dot))
+        # Most of what is told is known. Few siblings are compared faster one by one than by a
+        # clock of them all.
+        news: list[Sibling] = []
+        for s in theirs:
+            node, counter = s.node, s.counter
+            for t in ours:
+                if (t.counter == counter and t.node == node) or t.past.get(node, 0) >= counter:
+                    break
+            else:
+                news.append(s)
+        kept = [s for s in ours if not _is_seen(s, theirs)]
+        if not news and len(kept) == len(ours):
+            return tuple(ours)
+        by_dot = {(s.node, s.counter): s for s in news if not _is_seen(s, theirs)}
+        for s in kept:
+            by_dot[s.node, s.counter] = s
+        return tuple([by_dot[dot] for dot in sorted(by_dot)])
 
     @staticmethod
     def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
@@ -225,7 +242,7 @@ class KeepSiblings:
     @staticmethod
     def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
         """All that is known of the key: present, or superseded by what is present."""
-        clock = merge(*(s.past for s in siblings))
+        clock = dict(siblings[0].past) if len(siblings) == 1 else merge(*(s.past for s in siblings))
         for s in siblings:
             if s.counter > clock.get(s.node, 0):
                 clock[s.node] = s.counter
@@ -253,7 +270,8 @@ class LastWriteWins:
     @classmethod
     def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
         """The winner."""
-        return (max((*ours, *theirs), key=lambda s: (s.counter, s.node)),)
+        winner = max((*ours, *theirs), key=lambda s: (s.counter, s.node))
+        return tuple(ours) if ours and winner is ours[0] else (winner,)
 
     @classmethod
     def missing(cls, present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
@@ -281,6 +299,15 @@ class LastWriteWins:
 
 
 Policy: TypeAlias = type[KeepSiblings] | type[LastWriteWins]
+
+
+def _is_seen(s: Sibling, others: Sequence[Sibling]) -> bool:
+    """Whether ``s`` is in the past of one of ``others``."""
+    node, counter = s.node, s.counter
+    for t in others:  # noqa: SIM110 - a generator would cost more than the loop
+        if t.past.get(node, 0) >= counter:
+            return True
+    return False
 
 
 def _stamp(clock: Clock) -> tuple[int, str]:
@@ -473,6 +500,7 @@ class Gossip(PlacedReplica):
         )
         self.records: dict[str, Record] = {}
         self._clocks: dict[str, dict[str, int]] = {}
+        """Of the keys of which somebody asked since they changed: see `_clock`."""
         self.changed: dict[str, None] = {}
         """Keys that the last step changed."""
         self.durable_position = 0
@@ -556,9 +584,11 @@ class Gossip(PlacedReplica):
             return
         merged = self.policy.merge(siblings, (new,))
         assert new in merged, f"{new} does not supersede {siblings}"
-        version = self.policy.version(self.policy.clock(merged))
+        clock = self.policy.clock(merged)
+        version = self.policy.version(clock)
         self._remember(request, version)
         self._store(operation.key, Record(merged))
+        self._clocks[operation.key] = clock
         self._sessions.trim(request.client)
         self._heat(operation.key)
         self._reply(request, "ok", version=version)
@@ -566,7 +596,7 @@ class Gossip(PlacedReplica):
     def _new_sibling(self, request: Request, clock: Clock) -> Sibling:
         operation = request.operation
         if self.policy is LastWriteWins:
-            self._observe_stamp(_stamp_of_context(operation))
+            self._stamp = max(self._stamp, _stamp_of_context(operation))
             self._stamp = max(self._stamp + 1, int(self.env.wall() * 1000) << _LOGICAL_BITS)
             past: dict[str, int] = {}
             counter = self._stamp
@@ -719,7 +749,7 @@ class Gossip(PlacedReplica):
         else:
             stamp, node = _parse_stamp(result.version)
             written = {node: stamp}
-        return not self.policy.lacks(self._clocks[result.key], written)
+        return not self.policy.lacks(self._clock(result.key), written)
 
     def _store(self, key: str, record: Record) -> None:
         self._index(key, record)
@@ -730,17 +760,14 @@ class Gossip(PlacedReplica):
         old = self.records.get(key)
         self._live_keys += _is_live(record) - (old is not None and _is_live(old))
         self.records[key] = record
-        self._clocks[key] = self.policy.clock(record.siblings)
+        self._clocks.pop(key, None)
         self._digest.touch(key)
         for s in record.siblings:
-            self._observe_stamp(s.counter)
+            if s.counter > self._stamp:
+                self._stamp = s.counter
 
     def _dots(self, key: str) -> list[tuple[str, int]]:
         return [(s.node, s.counter) for s in self.records[key].siblings]
-
-    def _observe_stamp(self, stamp: int) -> None:
-        if stamp > self._stamp:
-            self._stamp = stamp
 
     def _version(self, key: str) -> Version:
         return self.policy.version(self._clock(key))
@@ -752,7 +779,7 @@ class Gossip(PlacedReplica):
             ours = self.records.get(key)
             before = ours.siblings if ours is not None else ()
             merged = self.policy.merge(before, theirs.siblings)
-            if merged != before:
+            if merged is not before and merged != before:
                 assert self.policy.missing(merged, (*before, *theirs.siblings)) is None
                 self._store(key, Record(merged))
                 news.append(key)
@@ -782,8 +809,11 @@ class Gossip(PlacedReplica):
 
     def _gossip_round(self) -> None:
         by_members: dict[tuple[str, ...], list[str]] = {}
-        for key in self._hot:
-            by_members.setdefault(self._members_of(key), []).append(key)
+        if self.recovery is None:
+            by_members[self.config.peers] = list(self._hot)
+        else:
+            for key in self._hot:
+                by_members.setdefault(self._members_of(key), []).append(key)
         for peers, keys in by_members.items():
             targets = self.env.rng.sample(peers, min(self.parameters.fanout, len(peers)))
             for records in self._portions(keys):
@@ -884,7 +914,13 @@ class Gossip(PlacedReplica):
             self.out.send(peer, Push(records))
 
     def _clock(self, key: str) -> dict[str, int]:
-        return self._clocks.get(key, {})
+        clock = self._clocks.get(key)
+        if clock is None:
+            record = self.records.get(key)
+            if record is None:
+                return {}
+            clock = self._clocks[key] = self.policy.clock(record.siblings)
+        return clock
 
     # --- views ---
 
@@ -945,7 +981,10 @@ def _values(record: Record) -> tuple[Value, ...]:
 
 
 def _is_live(record: Record) -> bool:
-    return any(not s.deleted for s in record.siblings)
+    for s in record.siblings:  # noqa: SIM110 - a generator would cost more than the loop
+        if not s.deleted:
+            return True
+    return False
 
 
 def _stamp_of_context(operation: Operation) -> int:

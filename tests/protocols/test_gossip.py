@@ -532,18 +532,43 @@ def sibling(node: str, counter: int, past: dict[str, int]) -> Sibling:
     return Sibling(node, counter, past, f"{node}.{counter}", False, "c", counter)
 
 
+def history(rng: random.Random) -> list[Sibling]:
+    """Versions whose pasts are closed, as real ones are."""
+    known: list[Sibling] = []
+    for _ in range(6):
+        seen = [s for s in known if rng.random() < 0.5]
+        past = KeepSiblings.clock(seen)
+        node = rng.choice(["n1", "n2", "n3"])
+        counter = 1 + max((s.counter for s in known if s.node == node), default=0)
+        known.append(sibling(node, counter, past))
+    return known
+
+
+@pytest.mark.parametrize("policy", [KeepSiblings, LastWriteWins])
+def test_merging_keeps_all_that_no_other_supersedes_and_ours_itself_without_news(
+    policy: Any,
+) -> None:
+    rng = random.Random(8)
+    for _ in range(300):
+        known = history(rng)
+        ours = policy.merge((), [s for s in known if rng.random() < 0.6] or known[:1])
+        theirs = [s for s in known if rng.random() < 0.4] or known[-1:]
+        both = {(s.node, s.counter): s for s in (*ours, *theirs)}
+        expected = tuple(
+            both[dot]
+            for dot in sorted(both)
+            if not any(policy.supersedes(t, both[dot]) for t in both.values())
+        )
+        merged = policy.merge(ours, theirs)
+        assert merged == expected
+        assert (merged is ours) == (expected == ours)
+
+
 @pytest.mark.parametrize("policy", [KeepSiblings, LastWriteWins])
 def test_merging_is_commutative_associative_and_idempotent(policy: Any) -> None:
     rng = random.Random(7)
     for _ in range(300):
-        # A history of versions whose pasts are closed, as real ones are.
-        known: list[Sibling] = []
-        for _ in range(6):
-            seen = [s for s in known if rng.random() < 0.5]
-            past = KeepSiblings.clock(seen)
-            node = rng.choice(["n1", "n2", "n3"])
-            counter = 1 + max((s.counter for s in known if s.node == node), default=0)
-            known.append(sibling(node, counter, past))
+        known = history(rng)
         a, b, c = (
             policy.merge((), [s for s in known if rng.random() < 0.6] or known[:1])
             for _ in range(3)
