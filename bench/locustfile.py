@@ -22,6 +22,7 @@ median. ``GEVENT_BACKEND=select`` in the environment makes that 0.2 ms.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -33,36 +34,36 @@ from typing import Any, NoReturn
 
 import gevent
 import msgspec
+from flask import request
 from gevent.event import Event
-from locust import User, constant, events, task
+from locust import User, constant, events, tag, task
 from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from bench import ycsb
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 from bench.history import HistoryWriter, OperationRecord
+from bench.load_options import UNTIL_STOPPED_S, add_options, workload_of
+from bench.locust_shape import UsersShape
 from bench.mqtt_client import BrokerUnreachable, MqttClient
 from bench.run_folder import LoadSummary, write_json
+from bench.shapes import parse_shape
 from bench.workload import (
     BadWorkload,
     PlannedOperation,
     Workload,
-    make_workload,
-    parse_mix,
     plan,
-    read_workload,
 )
 from nodes.effects import Reply, Request
 
 log = logging.getLogger("capbench")
 
 INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
-UNTIL_STOPPED_S = 24 * 3600.0
 FRAME_BYTES = 1_000_000
 BATCH = 256
 FLUSH_EVERY_NS = 200_000_000
 QUICKLY_S = 0.2
+TASK = "operations"
 
 
 class OperationFailed(Exception):
@@ -201,7 +202,10 @@ class Load:
             ended.wait()
 
     def user_done(self) -> None:
-        """A user came to its end; with the last one, so does the load."""
+        """A user came to its end; with the last one, so does the load. Where users follow a shape,
+        they come and go until its end."""
+        if self.workload.rate_per_s is None and self.workload.shape is not None:
+            return
         self._users_done += 1
         if self._users_done == self._users and not self.stopping:
             gevent.spawn(self._end)
@@ -323,7 +327,7 @@ class Load:
         self._wake(record.id)
 
     def _summarise(self) -> None:
-        rate = self.workload.rate_per_s
+        rate = self.workload.offered_per_s
         summary = LoadSummary(
             client=self._name,
             started_ns=self._started_ns or self._stopped_ns,
@@ -362,6 +366,7 @@ class OpenLoopUser(User):
 
     wait_time = constant(0)
 
+    @tag(TASK)
     @task
     def run_plan(self) -> None:
         run(self, Load.run_open)
@@ -372,6 +377,7 @@ class ClosedLoopUser(User):
 
     wait_time = constant(0)
 
+    @tag(TASK)
     @task
     def run_operations(self) -> None:
         run(self, Load.run_closed)
@@ -390,53 +396,16 @@ def run(user: User, part: Callable[[Load], None]) -> None:
         gevent.sleep(UNTIL_STOPPED_S)
 
 
-def add_options(parser: Any) -> None:
-    """The options of this load test; those that make a workload are on the web page too."""
-    add = parser.add_argument
-    add("--cluster-file", default=".capbench/cluster.json", help="the running cluster")
-    add("--workload", help="a to f of YCSB, or a .json file; the options below change it")
-    add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
-    add("--in-flight", type=int, help="operations open at once, at most (default: 256)")
-    add("--keys", type=int, help="number of keys (default: 50)")
-    add("--distribution", help="of keys: uniform, zipfian, latest, hotspot (default: uniform)")
-    add("--key-prefix", help="what the names of keys begin with (default: k)")
-    add("--conflict-rate", type=float, help="share that asks for one key (default: 0)")
-    add("--mix", help="operation kinds and weights (default: read=50,write=50)")
-    add("--value-bytes", type=int, help="length of written strings, 0: integers (default: 0)")
-    add("--timeout", type=float, help="seconds to wait for an answer (default: 2)")
-    add("--workload-seed", type=int, help="another seed, another plan (default: 1)")
-    add("--run-folder", metavar="DIR", help="record the history there", include_in_web_ui=False)
-    add("--client-name", default="load", help="of this client process", include_in_web_ui=False)
-
-
-def workload_of(options: Namespace) -> Workload:
-    """The workload that the options describe. Raises BadWorkload."""
-    fields: dict[str, Any] = {
-        "mix": {"read": 50.0, "write": 50.0},
-        "duration_s": options.run_time or UNTIL_STOPPED_S,
-        "seed": 1,
-    }
-    if options.workload and Path(options.workload).suffix:
-        fields = msgspec.to_builtins(read_workload(Path(options.workload)))
-    elif options.workload:
-        fields |= ycsb.fields(options.workload)
-    given = {
-        "rate_per_s": options.rate,
-        "in_flight": options.in_flight,
-        "keys": options.keys,
-        "distribution": options.distribution,
-        "key_prefix": options.key_prefix,
-        "conflict_rate": options.conflict_rate,
-        "value_bytes": options.value_bytes,
-        "timeout_s": options.timeout,
-        "seed": options.workload_seed,
-        "mix": parse_mix(options.mix) if options.mix else None,
-    }
-    # The web page has strings, and empty ones for what was not given.
-    fields |= {name: value for name, value in given.items() if value not in (None, "")}
-    if str(fields.get("rate_per_s")) in ("0", "0.0"):
-        fields["rate_per_s"] = None
-    return make_workload(fields)
+def choose_users(environment: Any, workload: Workload) -> None:
+    """Users that fit the workload, unless they were chosen by name. In a closed loop they come and
+    go as its shape says; an open loop needs no help, since its plan has the times."""
+    if not environment.parsed_options.user_classes:
+        chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
+        environment.user_classes[:] = [chosen]
+    environment.shape_class = None
+    if environment.user_classes == [ClosedLoopUser] and workload.shape is not None:
+        environment.shape_class = UsersShape(parse_shape(workload.shape), workload.duration_s)
+        environment.shape_class.runner = environment.runner
 
 
 def check_input(environment: Any, **kwargs: Any) -> None:
@@ -444,9 +413,11 @@ def check_input(environment: Any, **kwargs: Any) -> None:
     global current
     try:
         workload = workload_of(environment.parsed_options)
-        if len(environment.user_classes) > 1:
-            chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
-            environment.user_classes[:] = [chosen]
+        choose_users(environment, workload)
+        # Tags choose operations, see `workload_of`; the users' only task is always wanted.
+        environment.tags, environment.exclude_tags = {TASK}, set()
+        if environment.web_ui is not None:
+            environment.web_ui.app.before_request(lambda: choose_users_of_page(environment))
         if isinstance(environment.runner, LocalRunner):
             read_cluster_file(Path(environment.parsed_options.cluster_file))
             if environment.parsed_options.headless:
@@ -456,6 +427,15 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         leave(INVALID_INPUT, error)
     except BrokerUnreachable as error:
         leave(INFRASTRUCTURE_FAILED, error)
+
+
+def choose_users_of_page(environment: Any) -> None:
+    """Before a load starts from the web page: its options may ask for other users."""
+    if request.path.endswith("/swarm"):
+        options = Namespace(**{**vars(environment.parsed_options), **request.form.to_dict()})
+        # What is wrong with them is said when the load starts.
+        with contextlib.suppress(BadWorkload):
+            choose_users(environment, workload_of(options))
 
 
 def leave(exit_code: int, error: Exception) -> NoReturn:
@@ -489,6 +469,9 @@ def start_load(environment: Any, **kwargs: Any) -> None:
     if isinstance(environment.runner, LocalRunner) and environment.parsed_options.headless:
         return
     try:
+        if isinstance(environment.runner, WorkerRunner):
+            # What the master's web page asks for may differ from this process's own options.
+            choose_users(environment, workload_of(environment.parsed_options))
         current = make_load(environment)
     except (BadClusterFile, BadWorkload, BrokerUnreachable) as error:
         current = None

@@ -5,7 +5,7 @@ random stream each, so that another mix or key distribution leaves the arrival t
 
 *Arrivals* are Poisson: the gaps are exponential with the mean ``1 / rate_per_s``. Many independent
 users look like that, and unlike evenly spaced requests they cannot fall into step with a
-protocol's own timers.
+protocol's own timers. With a shape the rate changes with time (`bench.shapes`).
 
 *Keys* are ``k0`` to ``k<keys - 1>`` (or with another ``key_prefix``: the history of a load can be
 judged only if its keys held nothing before), chosen as in YCSB (Cooper et al., SoCC 2010, section
@@ -33,12 +33,13 @@ import random
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, count
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from bench.shapes import parse_shape
 from nodes.effects import OperationKind
 
 MixKind: TypeAlias = Literal["read", "write", "cas", "delete", "rmw"]
@@ -62,13 +63,16 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``rate_per_s``: operations wanted per second, however slow the answers (open loop; a
     read-modify-write counts once); None: closed loop, each user asks for the next when it has the
-    answer. ``in_flight``: at most so many operations are open at once in an open loop; one that is
-    due beyond that is dropped, and counted. ``conflict_rate``: the share of operations that ask for
-    one key. ``mix``: kind -> weight. ``value_bytes``: length of a written string, 0: integers.
+    answer. ``shape``: how the rate changes with time, instead of ``rate_per_s``; in a closed loop
+    the number of users (`bench.shapes`). ``in_flight``: at most so many operations are open at once
+    in an open loop; one that is due beyond that is dropped, and counted. ``conflict_rate``: the
+    share of operations that ask for one key. ``mix``: kind -> weight. ``value_bytes``: length of a
+    written string, 0: integers.
     ``timeout_s``: an operation without an answer for so long ends ``info``. ``duration_s``: the
     interval in which operations are wanted."""
 
     rate_per_s: float | None = 300.0
+    shape: str | None = None
     in_flight: int = 256
     keys: int = 50
     key_prefix: str = "k"
@@ -90,6 +94,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             rate is None or 0 < rate <= 1e6,
             f"rate_per_s is {rate}: use more than 0, at most 1,000,000, or null (closed loop)",
         )
+        if self.shape is not None:
+            parse_shape(self.shape)
         require(1 <= self.in_flight <= 100_000, f"in_flight is {self.in_flight}: use 1 to 100,000")
         require(1 <= self.keys <= MAX_KEYS, f"keys is {self.keys}: use 1 to {MAX_KEYS:,}")
         require(
@@ -118,6 +124,13 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             0 < self.duration_s <= 1e7,
             f"duration_s is {self.duration_s}: use more than 0, at most 10,000,000",
         )
+
+    @property
+    def offered_per_s(self) -> float | None:
+        """Operations wanted per second, in the mean of the whole shape; None in a closed loop."""
+        if self.rate_per_s is None or self.shape is None:
+            return self.rate_per_s
+        return parse_shape(self.shape).mean
 
 
 class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
@@ -155,26 +168,17 @@ def _plan(
 ) -> Iterator[PlannedOperation]:
     seed = workload.seed
     kind_draw = _stream(seed, "kinds").random
-    gap = _stream(seed, "arrivals").expovariate
     choose = _KeyChooser(workload).choose
     kinds = sorted(workload.mix)
     bounds = _bounds([workload.mix[kind] for kind in kinds])
     names = [f"{workload.key_prefix}{number}" for number in range(workload.keys)]
-    rate, size = workload.rate_per_s, workload.value_bytes
-    end_ns = int(workload.duration_s * _NS)
-    intended_s = 0.0
-    intended_ns: int | None = None
+    size = workload.value_bytes
     id_ = 0
 
     def value() -> int | str:
         return id_ if size == 0 else str(id_).rjust(size, ".")
 
-    for number in count():
-        if rate is not None:
-            intended_s += gap(rate)
-            intended_ns = int(intended_s * _NS)
-            if intended_ns >= end_ns:
-                return
+    for number, intended_ns in enumerate(_arrivals(workload)):
         kind = kinds[bisect_right(bounds, kind_draw())]
         op: OperationKind = "read" if kind == "rmw" else kind
         key = names[choose(op)]
@@ -190,6 +194,24 @@ def _plan(
             write = PlannedOperation(id_, intended_ns, node, "write", key, value())
             first = msgspec.structs.replace(first, then=write)
         yield first
+
+
+def _arrivals(workload: Workload) -> Iterator[int | None]:
+    """The intended time of each operation; in a closed loop None, without end."""
+    rate = workload.rate_per_s
+    if rate is None:
+        yield from repeat(None)
+        return
+    shape = None if workload.shape is None else parse_shape(workload.shape)
+    gap = _stream(workload.seed, "arrivals").expovariate
+    end_ns = int(workload.duration_s * _NS)
+    reached = 0.0
+    while True:
+        reached += gap(rate if shape is None else 1.0)
+        at_s = reached if shape is None else shape.when(reached)
+        if at_s is None or (intended_ns := int(at_s * _NS)) >= end_ns:
+            return
+        yield intended_ns
 
 
 class _KeyChooser:
