@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import time
 import uuid
@@ -418,6 +419,8 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         environment.tags, environment.exclude_tags = {TASK}, set()
         if environment.web_ui is not None:
             environment.web_ui.app.before_request(lambda: choose_users_of_page(environment))
+        if isinstance(environment.runner, MasterRunner):
+            end_with_the_plan(environment.parsed_options, workload)
         if isinstance(environment.runner, LocalRunner):
             read_cluster_file(Path(environment.parsed_options.cluster_file))
             if environment.parsed_options.headless:
@@ -427,6 +430,13 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         leave(INVALID_INPUT, error)
     except BrokerUnreachable as error:
         leave(INFRASTRUCTURE_FAILED, error)
+
+
+def end_with_the_plan(options: Namespace, workload: Workload) -> None:
+    """A master does not see that the plan of its workers came to its end: tell it how long that
+    is, and a second more for workers that begin later."""
+    if options.run_time is None and workload.duration_s < UNTIL_STOPPED_S:
+        options.run_time = math.ceil(workload.duration_s) + 1
 
 
 def choose_users_of_page(environment: Any) -> None:

@@ -30,12 +30,22 @@ def load_command(
         float | None,
         typer.Option(help="Operations per second; 0: closed loop [default: 300]", min=0),
     ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="How the rate changes, or in a closed loop the users: ramp:0-500/30s,"
+            " steps:100,200/10s, spike:100,900/10s,5s,20s."
+        ),
+    ] = None,
     users: Annotated[
         int, typer.Option("--users", "-u", help="Locust's users; they share the load.", min=1)
     ] = 1,
     run_time: Annotated[
-        str, typer.Option("--run-time", "-t", help="How long, such as 20s or 5m.")
-    ] = DEFAULT_TIME,
+        str | None,
+        typer.Option(
+            "--run-time", "-t", help="How long, such as 20s or 5m [default: 20s, or the shape's]"
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(help="Worker processes, beside a master [default: none]", min=1)
     ] = None,
@@ -66,8 +76,14 @@ def load_command(
         options += ["--workload", workload]
     if rate is not None:
         options += ["--rate", f"{rate:g}"]
+    if shape is not None:
+        options += ["--shape", shape]
     if processes is not None:
         options += ["--processes", str(processes)]
+    if run_time is None and shape is None and not web:
+        run_time = DEFAULT_TIME
+    if run_time is not None:
+        options += ["--run-time", run_time]
     options += [extra for extra in context.args if extra != "--"]
     with signals_as_exit():
         if web:
@@ -77,7 +93,7 @@ def load_command(
         loaded = run_headless(
             cluster_file,
             out or Path("results") / "load" / stamp,
-            [*options, "--run-time", run_time],
+            options,
             command=sys.argv,
             show=_show,
         )

@@ -24,6 +24,7 @@ import msgspec
 
 from bench.cluster_file import ClusterFile, read_cluster_file
 from bench.run_folder import LoadSummary, Manifest, RunFolder
+from bench.workload import make_workload
 from chaos import exit_codes
 from chaos.processes import ProcessGroup
 from chaos.runner import describe_machine
@@ -220,7 +221,7 @@ def _told(folder: RunFolder, *, interrupted: bool, exit_code: int) -> Loaded:
         folder.manifest(),
         experiment={**folder.manifest().experiment, "workload": workload},
         seed=workload.get("seed", 0),
-        offered_per_s=workload.get("rate_per_s"),
+        offered_per_s=make_workload(workload).offered_per_s if workload else None,
         load_started_ns=min((load.started_ns for load in loads), default=None),
         load_ended_ns=max((load.ended_ns for load in loads), default=None),
         complete=bool(loads) and not interrupted and not folder.cut_short(),

@@ -102,6 +102,17 @@ def test_each_load_of_a_cluster_can_be_judged(place: Path) -> None:
     assert "Load on a running cluster" in (place / "second" / "report.html").read_text()
 
 
+def test_a_shape_in_several_processes_ends_the_load(place: Path) -> None:
+    arguments = ("--shape", "steps:100,300/1s", "--processes", "2", "-u", "2", "-o", "shape")
+    code, told = run_json("load", *arguments, cwd=place)
+    assert code in (0, 1)
+    manifest = RunFolder(place / "shape").manifest()
+    assert (manifest.complete, manifest.offered_per_s) == (True, 200)
+    workload = make_workload(manifest.experiment["workload"])
+    nodes = read_cluster_file(place / ".capbench" / "cluster.json").nodes
+    assert told["intended"] == len(list(plan(workload, nodes)))
+
+
 def test_a_closed_loop_in_several_processes(place: Path) -> None:
     arguments = ("load", "--rate", "0", "-u", "4", "--processes", "2", "-t", "2s", "-o", "closed")
     code, told = run_json(*arguments, "--mix", "cas=1", cwd=place)
