@@ -14,13 +14,16 @@ an operation asks of the cores is linear in what is counted of it:
 queue). A round of B operations has the PUBLISHes of B operations, or those of a round in which
 every node has something to tell each other one, whichever is less, and takes
 
-    T(B) = path fsyncs * fsync_s  +  PUBLISHes * frame_s / parallel  +  B * per_operation / cores
+    T(B) = fsync_s  +  PUBLISHes * frame_s / parallel  +  B * per_operation / cores
 
 where ``parallel`` is how many PUBLISHes are worked on at once. Who arrives waits for half a round
-on average, and then takes part in one. So of N clients that think for Z, with the interactive
+on average, and then takes part in one, or in two one after the other (``quorum`` has two phases;
+those of different operations share a round). So of N clients that think for Z, with the interactive
 response-time law (Lazowska, 3.4) R = N / X - Z,
 
-    X = N / (Z + 1.5 T(B))   and   B = X T(B)   (one client waits for nobody: X = 1 / (Z + T(1)))
+    X = N / (Z + (rounds + 1/2) T(B))   and   B = X T(B)
+
+and one client waits for nobody: its R is all its fsyncs and PUBLISHes, one after the other.
 
 *Without*, each operation has all its PUBLISHes to itself: the cores are a station, the path's
 fsyncs a delay, and mean value analysis gives X.
@@ -41,13 +44,13 @@ import numpy as np
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What theory says of one write, without coalescing. ``messages``: between nodes, and request
     and reply; ``round_messages``: of a round of many, at all nodes, where each has one for each
-    other. ``fsyncs``: of all nodes; ``path_fsyncs``: one after the other before the reply.
-    ``copies``: how often the value is sent."""
+    other. ``rounds``: in which an operation takes part, one after the other, each with an fsync on
+    its path. ``fsyncs``: of all nodes. ``copies``: how often the value is sent."""
 
     messages: float
     round_messages: float
+    rounds: int
     fsyncs: float
-    path_fsyncs: int
     copies: float
 
 
@@ -57,8 +60,9 @@ def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
 
     - ``raft``, ``paxos``: a message to each other node and one back; a forwarded request and its
       answer are two more. All nodes sync; the leader beside the others, so that one is waited for.
-    - ``quorum``: two phases of those; the coordinator makes the version durable before the second
-      one, in which all sync.
+    - ``quorum``: two phases of those; the coordinator makes the version durable, with its own
+      copy, before the second one, in which the others sync. The second phase of some leaves with
+      the first one of others.
     - ``gossip``: request and reply; rumours travel later, many in one message: their messages do
       not count, their bytes do (at least once to each other node).
     """
@@ -67,22 +71,21 @@ def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
         return Shape(
             messages=2 + 2 * others + 2 * forwarded,
             round_messages=2 * nodes + 4 * others,
+            rounds=1,
             fsyncs=nodes,
-            path_fsyncs=1,
             copies=1 + forwarded + others,
         )
     if protocol == "quorum":
-        each = 2 + 4 * others
         return Shape(
-            messages=each,
-            round_messages=each * nodes,
-            fsyncs=nodes + 1,
-            path_fsyncs=2,
+            messages=2 + 4 * others,
+            round_messages=(2 + 2 * others) * nodes,
+            rounds=2,
+            fsyncs=nodes,
             copies=1 + others,
         )
     if protocol == "gossip":
         return Shape(
-            messages=2, round_messages=2 * nodes, fsyncs=nodes, path_fsyncs=1, copies=1 + others
+            messages=2, round_messages=2 * nodes, rounds=1, fsyncs=nodes, copies=1 + others
         )
     return None
 
@@ -123,21 +126,23 @@ def mva_per_s(clients: int, demands_s: Sequence[float], delay_s: float) -> float
 
 
 def rounds_per_s(
-    clients: int, fixed_s: float, each_s: float, think_s: float
+    clients: int, fixed_s: float, each_s: float, think_s: float, rounds: int = 1
 ) -> tuple[float, float]:
-    """Throughput of a server that takes all who wait at once, and how many that is: a round of B
-    takes ``fixed_s`` + B ``each_s``. See the head of this module."""
+    """Throughput of a server that takes all who wait at once, and how many begin in a round: a
+    round of B takes ``fixed_s`` + B ``each_s``, and everybody takes part in ``rounds``. See the
+    head of this module."""
+    alone_s = rounds * fixed_s + each_s
     if clients == 1:
-        return 1 / (think_s + fixed_s + each_s), 1.0
-    # X (Z + 1.5 T) = N and T = fixed + each X T give a quadratic of T with one positive root:
-    # 1.5 T^2 + (Z - N each - 1.5 fixed) T - Z fixed = 0
-    linear = think_s - clients * each_s - 1.5 * fixed_s
-    round_s = (-linear + (linear**2 + 6 * think_s * fixed_s) ** 0.5) / 3
-    per_s = clients / (think_s + 1.5 * round_s)
+        return 1 / (think_s + alone_s), 1.0
+    # With k = rounds + 1/2, X (Z + k T) = N and T = fixed + each X T give a quadratic of T with
+    # one positive root: k T^2 + (Z - N each - k fixed) T - Z fixed = 0
+    k = rounds + 0.5
+    linear = think_s - clients * each_s - k * fixed_s
+    round_s = (-linear + (linear**2 + 4 * k * think_s * fixed_s) ** 0.5) / (2 * k)
+    per_s = clients / (think_s + k * round_s)
     if per_s * round_s < 1:  # A round of its own for each.
-        round_s = fixed_s + each_s
-        per_s = clients / (think_s + round_s)
-    return per_s, max(1.0, per_s * round_s)
+        return clients / (think_s + alone_s), 1.0
+    return per_s, per_s * round_s
 
 
 # --- the model ---
@@ -196,7 +201,7 @@ def calibrate(
     known = shape(protocol, one.nodes, forwarded)
     if known is None:
         raise NotCalibrated(f"{protocol}: nothing is known of its messages")
-    left_s = one.response_s - known.path_fsyncs * one.fsync_s - one.nodes * operation_s / cores
+    left_s = one.response_s - known.rounds * one.fsync_s - one.nodes * operation_s / cores
     parallel = known.messages * frame_s / left_s if left_s > 0 else float(cores)
     return Costs(
         frame_s=frame_s,
@@ -232,18 +237,18 @@ def predict(
     ``broker_per_s``: messages that the broker passes on."""
     size = of.copies * value_bytes + costs.head_bytes
     each_s = (nodes * costs.operation_s + size * costs.byte_s) / cores
-    sync_s = of.path_fsyncs * fsync_s
+    frame_s = costs.frame_s / costs.parallel
     if coalesced:
-        one_s = of.messages * costs.frame_s / costs.parallel
-        full_s = of.round_messages * costs.frame_s / costs.parallel
-        per_s, batch = rounds_per_s(clients, sync_s + full_s, each_s, think_s)
+        full_s = fsync_s + of.round_messages * frame_s
+        per_s, batch = rounds_per_s(clients, full_s, each_s, think_s, of.rounds)
         if batch * of.messages < of.round_messages:  # Too few to fill a round.
-            per_s, batch = rounds_per_s(clients, sync_s, one_s + each_s, think_s)
+            one_s = each_s + of.messages * frame_s
+            per_s, batch = rounds_per_s(clients, fsync_s, one_s, think_s, of.rounds)
         publishes = min(of.messages, of.round_messages / batch)
     else:
         publishes = of.messages
         demands = (each_s + publishes * costs.frame_s / cores, publishes / broker_per_s)
-        per_s = mva_per_s(clients, demands, think_s + sync_s)
+        per_s = mva_per_s(clients, demands, think_s + of.rounds * fsync_s)
     per_s = min(per_s, broker_per_s / publishes)
     return Predicted(
         per_s=per_s, response_s=response_s(clients, per_s, think_s), publishes=publishes

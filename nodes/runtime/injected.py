@@ -222,7 +222,9 @@ class Injector:
         on = [injected for injected, _ in list(self._on.values())]
         if any(isinstance(each, FullDisk) for each in on):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        time.sleep(sum(each.delay_ms for each in on if isinstance(each, SlowFsync)) / 1000)
+        slower_ms = sum(each.delay_ms for each in on if isinstance(each, SlowFsync))
+        if slower_ms:  # Sleeping for no time still hands the interpreter to another thread.
+            time.sleep(slower_ms / 1000)
         points = {each.point for each in on if isinstance(each, CrashAt)}
         commit(batches, _die if "before-fsync" in points else None)
         if "after-fsync" in points:

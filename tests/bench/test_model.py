@@ -18,13 +18,14 @@ def test_messages_of_an_operation() -> None:
         assert elsewhere is not None
         assert (at_leader.messages, elsewhere.messages) == (6, 8)
         assert (at_leader.copies, elsewhere.copies) == (3, 4)
-        assert (at_leader.fsyncs, at_leader.path_fsyncs) == (3, 1)
+        assert (at_leader.fsyncs, at_leader.rounds) == (3, 1)
         # Three requests, three replies, two forwarded there and back, two followers and back.
         assert at_leader.round_messages == 6 + 4 + 4
     quorum = shape("quorum", 5)
     assert quorum is not None
-    assert (quorum.messages, quorum.fsyncs, quorum.path_fsyncs) == (18, 6, 2)
-    assert quorum.round_messages == 90
+    assert (quorum.messages, quorum.fsyncs, quorum.rounds) == (18, 5, 2)
+    # At each of five nodes a request, a reply, and one message to each other one and back.
+    assert quorum.round_messages == 5 * 10
     gossip = shape("gossip", 7)
     assert gossip is not None
     assert (gossip.messages, gossip.copies) == (2, 7)
@@ -76,6 +77,12 @@ def test_rounds_of_a_server_that_takes_all_who_wait() -> None:
     round_s = 0.002 + 0.00005 * batch
     assert batch == pytest.approx(per_s * round_s)
     assert per_s * (0.001 + 1.5 * round_s) == pytest.approx(128)
+    # Two rounds each: X (Z + 2.5 T) = N.
+    per_s, batch = model.rounds_per_s(128, 0.002, 0.00005, 0.001, rounds=2)
+    round_s = 0.002 + 0.00005 * batch
+    assert batch == pytest.approx(per_s * round_s)
+    assert per_s * (0.001 + 2.5 * round_s) == pytest.approx(128)
+    assert model.rounds_per_s(1, 0.004, 0.001, 0.0, rounds=2) == (pytest.approx(1 / 0.009), 1.0)
     # More clients never come close to more than 1 / each.
     assert model.rounds_per_s(100_000, 0.002, 0.00005, 0.001)[0] < 20_000
 
