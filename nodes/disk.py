@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 
-class Put(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Put(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Set ``key`` in the table; None deletes it."""
 
     key: str
@@ -117,7 +117,13 @@ class Disk:
     def put(self, key: str, value: Any) -> None:
         """Set ``key``; None deletes it. Values are scalars, lists of them, or the protocol's
         RECORDS."""
-        self._write(Put(key, value))
+        # What `apply` does, without asking which kind of write it is: most writes come this way.
+        if value is None:
+            self._table.pop(key, None)
+        else:
+            self._table[key] = value
+        self.position += 1
+        self._journal.append(Put(key, value))
 
     def append(self, entry: Any) -> int:
         """Add ``entry`` to the log; returns its index."""

@@ -107,7 +107,7 @@ class Durable(msgspec.Struct, frozen=True, array_like=True, gc=False):
 Input: TypeAlias = Message | Timer | Durable | Request
 
 
-class Send(msgspec.Struct, frozen=True, array_like=True):
+class Send(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A message on its way out. ``position``: the write that must be durable before (0: none)."""
 
     position: int

@@ -21,7 +21,7 @@ MAX_RESULTS = 1024
 _PREFIX = "r/"
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """What became of a client's write of ``key``. It is on disk under ``r/<client>/<sequence>``.
     ``version`` None: it ended ``fail``, so a late copy must not take effect."""
 

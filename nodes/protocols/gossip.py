@@ -126,7 +126,7 @@ class GossipParameters(PlacementParameters, frozen=True, forbid_unknown_fields=T
 # --- records ---
 
 
-class Sibling(msgspec.Struct, frozen=True, array_like=True):
+class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One version of a key. Its dot is (``node``, ``counter``), its name over the whole cluster;
     under lww ``counter`` is the hybrid logical clock and ``past`` is empty. ``client`` and
     ``sequence`` name the request that wrote it."""
@@ -140,7 +140,7 @@ class Sibling(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """All that a node knows of a key: siblings of which none supersedes another, ordered by dot."""
 
     siblings: tuple[Sibling, ...]

@@ -144,7 +144,7 @@ class QuorumParameters(PlacementParameters, frozen=True, forbid_unknown_fields=T
 # --- records ---
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """What a replica holds of a key. ``client`` and ``sequence`` name the request that wrote it."""
 
     version: Tag
@@ -437,7 +437,7 @@ class QuorumRegister(PlacedReplica):
 
     def _others(self, operation: _Operation, asked: Mapping[str, Any]) -> list[str]:
         """The replicas that have not been heard, without this node."""
-        return [node for node in operation.replicas if node not in asked and node != self.id]
+        return [node for node in operation.replicas if node != self.id and node not in asked]
 
     def version_of(self, key: str) -> Tag:
         """The version that this replica holds."""
@@ -531,7 +531,7 @@ class QuorumRegister(PlacedReplica):
         if len(operation.answers) < operation.quorums.read:
             return
         answers = operation.answers.values()
-        highest = max(answer.version for answer in answers)
+        highest = max([answer.version for answer in answers])
         if operation.is_read:
             if highest == NOTHING:
                 self._end(number, operation, "ok")
@@ -544,7 +544,7 @@ class QuorumRegister(PlacedReplica):
                     operation.holders[node] = None
             self._commit(number, operation, record)
             return
-        known = max((a.known for a in answers if a.known is not None), default=None)
+        known = max([a.known for a in answers if a.known is not None], default=None)
         if known is None:
             # Higher than all that was acknowledged before this write began, and this node's alone.
             known = (highest[0] + 1, self.id, number)

@@ -108,6 +108,9 @@ class NoTombstones(Gossip):
                 self.disk.put("k/" + key, None)
         super()._start_anti_entropy()
 
+    def _dots(self, key: str) -> list[tuple[str, int]]:
+        return super()._dots(key) if key in self.records else []
+
 
 class ContextCoversEverything(Gossip):
     """A write supersedes all that its node holds, whatever its client had read; and more."""
