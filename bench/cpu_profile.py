@@ -43,9 +43,12 @@ PARTS: dict[str, tuple[str, ...]] = {
     "log": ("nodes/runtime/durable_log.py",),
     "driver": ("nodes/runtime/driver.py", "nodes/runtime/injected.py", "nodes/topics.py"),
     "load": ("bench/closed_loop.py",),
+    "sockets": ("_sock_send (", "_sock_recv ("),
     "MQTT": ("nodes/runtime/mqtt.py", "bench/mqtt_client.py", "aiomqtt/", "paho/"),
+    "threads": ("concurrent/futures/",),
 }
-"""Part -> the files whose frames belong to it. All else (event loop, interpreter) is ``other``."""
+"""Part -> what the frames that belong to it have in their names: files, or functions of paho that
+are system calls. All else (event loop, interpreter) is ``other``."""
 OTHER = "other"
 
 
@@ -67,8 +70,8 @@ def shares(lines: Iterable[str]) -> dict[str, float]:
 
 def _part(frames: list[str]) -> str:
     for frame in reversed(frames):
-        for part, files in PARTS.items():
-            if any(file in frame for file in files):
+        for part, names in PARTS.items():
+            if any(name in frame for name in names):
                 return part
     return OTHER
 
