@@ -40,6 +40,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from nodes.protocols.gossip import GossipParameters
+
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What theory says of one write, without coalescing. ``messages``: between nodes, and request
@@ -63,8 +65,9 @@ def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
     - ``quorum``: two phases of those; the coordinator makes the version durable, with its own
       copy, before the second one, in which the others sync. The second phase of some leaves with
       the first one of others.
-    - ``gossip``: request and reply; rumours travel later, many in one message: their messages do
-      not count, their bytes do (at least once to each other node).
+    - ``gossip``: request, one fsync, reply. Rumours travel later, many in one message and one
+      fsync: those do not count, their bytes do. Each node tells what it heard to its fan-out of
+      peers, in each of its rounds (an upper bound: a key that changes meanwhile is told once).
     """
     others = nodes - 1
     if protocol in ("raft", "paxos"):
@@ -84,8 +87,13 @@ def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
             copies=1 + others,
         )
     if protocol == "gossip":
+        rumours = GossipParameters()
         return Shape(
-            messages=2, round_messages=2 * nodes, rounds=1, fsyncs=nodes, copies=1 + others
+            messages=2,
+            round_messages=2 * nodes,
+            rounds=1,
+            fsyncs=1,
+            copies=1 + nodes * min(rumours.fanout, others) * rumours.rounds,
         )
     return None
 
@@ -150,7 +158,7 @@ def rounds_per_s(
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """A measured point. ``cpu_s``, ``publishes``, ``bytes``: per operation, over all processes.
-    ``response_s``: the median. ``fsync_s``: of one write and fsync there, the mean."""
+    ``response_s``: the mean. ``fsync_s``: of one write and fsync there, the mean."""
 
     nodes: int
     clients: int
@@ -201,7 +209,8 @@ def calibrate(
     known = shape(protocol, one.nodes, forwarded)
     if known is None:
         raise NotCalibrated(f"{protocol}: nothing is known of its messages")
-    left_s = one.response_s - known.rounds * one.fsync_s - one.nodes * operation_s / cores
+    work_s = (one.nodes * operation_s + one.bytes * byte_s) / cores
+    left_s = one.response_s - known.rounds * one.fsync_s - work_s
     parallel = known.messages * frame_s / left_s if left_s > 0 else float(cores)
     return Costs(
         frame_s=frame_s,

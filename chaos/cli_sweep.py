@@ -58,8 +58,8 @@ def sweep_command(
 ) -> None:
     """Measure live protocols over nodes, value size and clients, one at a time; some 8 minutes.
 
-    Writes points.csv, processes.csv, sweep.json and report.html. Ctrl-C keeps what was measured,
-    and the same --out goes on there. Exit code 3: points are missing.
+    Writes points.csv, processes.csv, sweep.json, tables.md and report.html. Ctrl-C keeps what was
+    measured, and the same --out goes on there. Exit code 3: points are missing.
     Example: capbench sweep --protocol raft
     """
     from bench.sweep_file import DIMENSIONS, BadSweep
@@ -68,6 +68,7 @@ def sweep_command(
     from chaos.sweep import PROTOCOLS, points_of, run_sweep
     from nodes import registry
     from reports.sweep import first_screen, write_files
+    from reports.sweep_tables import tables
 
     names = protocol or list(PROTOCOLS)
     for name in names:
@@ -91,6 +92,7 @@ def sweep_command(
     except BadSweep as error:
         raise BadOption(f"--out {error}") from None
     page = write_files(folder, sweep)
+    (folder / "tables.md").write_text(tables(sweep), encoding="utf-8")
     missing = [row for row in sweep.rows if row.missing is not None]
     if json:
         print_json(sweep)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pandas as pd
 from markupsafe import Markup
 
-from bench.model import Costs, NotCalibrated, Observed, calibrate, predict, shape
-from bench.sweep_file import DIMENSIONS, Calibration, Point, Sweep, SweepRow
+from bench.sweep_file import DIMENSIONS, Point, Sweep, SweepRow
 from reports.drawing import Axis, Drawing, Style
 from reports.figure_page import Figure, write_figures
+from reports.sweep_model import PREDICTED, predictions
 
 TITLES = {
     "nodes": ("Nodes", "nodes"),
@@ -26,11 +24,11 @@ TITLES = {
 }
 PANELS = {
     "ok_per_s": "operations/s",
-    "latency_ms_p50": "p50, ms",
+    "latency_ms_p50": "p50, ms (the model: mean)",
     "latency_ms_p99": "p99, ms",
     "cpu_us": "CPU of all processes, µs per operation",
 }
-MODELLED = {"ok_per_s": "model_per_s", "latency_ms_p50": "model_ms_p50"}
+MODELLED = {"ok_per_s": "model_per_s", "latency_ms_p50": "model_ms_mean"}
 """Column -> what the model says of it."""
 LOOKS = (Style("blue"), Style("green", 1), Style("orange", 2), Style("purple", 3), Style("ink", 1))
 PARTS = {
@@ -51,13 +49,23 @@ def table(sweep: Sweep) -> pd.DataFrame:
     ``cpu_us_busiest_node``, ``cpu_us_other_nodes``, ``cpu_us_broker``, ``cpu_us_toxiproxy`` and
     ``cpu_us_load`` its parts; ``rss_bytes_node`` is that of the largest node. ``theory_messages``,
     ``theory_fsyncs``: of an operation without coalescing, see `bench.model.shape`. ``model_per_s``,
-    ``model_ms_p50``, ``model_publishes``: what `bench.model` says of the point (NaN where it says
+    ``model_ms_mean``, ``model_publishes``: what `bench.model` says of the point (NaN where it says
     nothing); ``calibrates``: the model's costs come from this point, among others.
     """
     columns = [*Point.__struct_fields__, *SweepRow.__struct_fields__[1:-2]]
     columns += ["cpu_us", *(f"cpu_us_{part}" for part in PARTS), "rss_bytes_node"]
     figures = pd.DataFrame([_flat(row) for row in sweep.rows], columns=columns)
+    # A column without a single figure would be one of objects.
+    figures = figures.astype({name: float for name in columns if name in FIGURES})
     return figures.join(pd.DataFrame(predictions(sweep), columns=PREDICTED, index=figures.index))
+
+
+FIGURES = {
+    *("ok_per_s", "latency_ms_p50", "latency_ms_p99", "messages", "publishes", "bytes", "fsyncs"),
+    *("log_bytes", "fsync_us", "forwarded", "cpu_us", "rss_bytes_node"),
+    *(f"cpu_us_{part}" for part in PARTS),
+}
+"""Columns of `table` that are NaN where there is no figure."""
 
 
 def _flat(row: SweepRow) -> dict[str, Any]:
@@ -74,98 +82,6 @@ def _flat(row: SweepRow) -> dict[str, Any]:
             "rss_bytes_node": max(b for name, b in row.rss_bytes.items() if name not in PARTS),
         }
     return flat
-
-
-PREDICTED = [
-    *("theory_messages", "theory_fsyncs"),
-    *("model_per_s", "model_ms_p50", "model_publishes", "calibrates"),
-]
-
-
-def predictions(sweep: Sweep) -> list[dict[str, Any]]:
-    """The columns of `table` named in `PREDICTED`, for each row."""
-    cores, calibration = sweep.hardware.get("cores"), sweep.calibration
-    costs = {}
-    if cores and calibration:
-        for protocol in dict.fromkeys(row.point.protocol for row in sweep.rows):
-            with contextlib.suppress(NotCalibrated):
-                costs[protocol] = _costs(sweep, protocol, cores)
-    rows = []
-    for row in sweep.rows:
-        point = row.point
-        # Who leads is known of a point that was measured; else clients ask all nodes in turn.
-        forwarded = (point.nodes - 1) / point.nodes if row.forwarded is None else row.forwarded
-        of = shape(point.protocol, point.nodes, forwarded)
-        found: dict[str, Any] = {"calibrates": False}
-        if of is not None:
-            found |= {"theory_messages": of.messages, "theory_fsyncs": of.fsyncs}
-        if of is not None and point.protocol in costs and calibration and not point.proxied:
-            predicted = predict(
-                costs[point.protocol],
-                of,
-                nodes=point.nodes,
-                clients=point.clients,
-                value_bytes=point.value_bytes,
-                think_s=point.think_s,
-                cores=cores or 1,
-                fsync_s=(calibration.fsync_us if row.fsync_us is None else row.fsync_us) / 1e6,
-                broker_per_s=_broker_per_s(calibration, point.value_bytes),
-                coalesced=point.coalesced,
-            )
-            found |= {
-                "model_per_s": predicted.per_s,
-                "model_ms_p50": 1000 * predicted.response_s,
-                "model_publishes": predicted.publishes,
-                "calibrates": point in _calibrating(point.protocol),
-            }
-        rows.append(found)
-    return rows
-
-
-def _calibrating(protocol: str) -> tuple[Point, Point, Point]:
-    """The points that the model's costs come from: one client, the base point, large values."""
-    base = Point(protocol=protocol)
-    replace = msgspec.structs.replace
-    return replace(base, clients=1), base, replace(base, value_bytes=16 * 1024)
-
-
-def _costs(sweep: Sweep, protocol: str, cores: int) -> Costs:
-    """Raises NotCalibrated."""
-    measured = {row.point: row for row in sweep.rows if row.missing is None}
-    wanted = _calibrating(protocol)
-    for point in wanted:
-        if point not in measured:
-            raise NotCalibrated(f"{point} was not measured")
-    one, many, large = (_observed(measured[point]) for point in wanted)
-    return calibrate(
-        protocol,
-        one,
-        many,
-        large,
-        value_bytes=wanted[1].value_bytes,
-        forwarded=measured[wanted[0]].forwarded or 0.0,
-        cores=cores,
-    )
-
-
-def _observed(row: SweepRow) -> Observed:
-    return Observed(
-        nodes=row.point.nodes,
-        clients=row.point.clients,
-        cpu_s=sum(row.cpu_us.values()) / 1e6,
-        publishes=row.publishes or 0.0,
-        bytes=row.bytes or 0.0,
-        response_s=(row.latency_ms_p50 or 0.0) / 1000,
-        fsync_s=(row.fsync_us or 0.0) / 1e6,
-    )
-
-
-def _broker_per_s(calibration: Calibration, size: float) -> float:
-    """Messages of that size that the broker passes on: its time for one grows with the bytes."""
-    sizes = sorted(calibration.broker_messages_per_s)
-    times = [1 / calibration.broker_messages_per_s[each] for each in sizes]
-    slope = (times[-1] - times[0]) / (sizes[-1] - sizes[0])
-    return 1 / max(times[0], times[0] + slope * (size - sizes[0]))
 
 
 def processes(sweep: Sweep) -> pd.DataFrame:
@@ -311,7 +227,7 @@ HEAD = {
     "cpu_us_broker": "broker",
     "cpu_us_load": "load",
     "model_per_s": "model: operations/s",
-    "model_ms_p50": "model: p50, ms",
+    "model_ms_mean": "model: mean, ms",
 }
 """Column -> what the page calls it. From ``messages`` to ``load``: per operation."""
 

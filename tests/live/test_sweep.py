@@ -13,11 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.sweep_file import DIMENSIONS, BadSweep, Point, Sweep, SweepRow, read_sweep
+from bench.sweep_file import DIMENSIONS, BadSweep, Point, Sweep, read_sweep
 from chaos.cli import main
 from chaos.progress import Lines
 from chaos.sweep import PROTOCOLS, VALUES, measure, points_of, run_sweep
-from reports.sweep import of_dimension, table
 from tests.live.conftest import ROOT, capbench
 
 pytestmark = pytest.mark.live
@@ -47,7 +46,7 @@ def test_a_point_counts_what_theory_says() -> None:
 
 def test_points_vary_one_dimension_at_a_time() -> None:
     points = points_of(PROTOCOLS)
-    assert len(set(points)) == len(points) == 4 * (1 + 2 + 3 + 3 + 1)
+    assert len(set(points)) == len(points) == 4 * (1 + 2 + 3 + 3 + 1 + 1)
     base = Point(protocol="raft")
     for point in points_of(["raft"]):
         assert sum(getattr(point, d) != getattr(base, d) for d in DIMENSIONS) <= 1
@@ -75,6 +74,7 @@ def test_a_sweep_writes_a_table_and_a_page_and_goes_on_where_points_are_missing(
     assert [float(line["ok_per_s"]) for line in lines] == [row.ok_per_s for row in sweep.rows]
     for line, row in zip(lines, sweep.rows, strict=True):
         assert float(line["cpu_us"]) == pytest.approx(sum(row.cpu_us.values()))
+    assert "| gossip |" in (out / "tables.md").read_text()
     page = (out / "report.html").read_text()
     assert "Toxiproxy" in page
     assert "<svg" in page
@@ -132,7 +132,7 @@ def test_a_point_without_a_cluster_is_missing_and_says_why(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["-d", "size"], "--dimension size: use nodes, value_bytes, clients, proxied"),
+        (["-d", "size"], "--dimension size: use nodes, value_bytes, clients, proxied, coalesced"),
         (["--seconds", "0"], "--seconds 0.0: use more than 0"),
         (["-p", "rafft"], "rafft"),
         (["--out", "."], "not a sweep"),
@@ -154,14 +154,3 @@ def test_mistakes_are_told_in_one_line(
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
-
-
-def test_the_table_has_a_row_for_each_point_also_for_missing_ones() -> None:
-    rows = [SweepRow(point=point, missing="gone") for point in points_of(["raft"])]
-    sweep = Sweep(
-        capbench="0", command=[], started="", hardware={}, seconds=1, warm_up_s=1, rows=rows
-    )
-    figures = table(sweep)
-    assert len(figures) == len(rows)
-    assert list(figures["missing"].unique()) == ["gone"]
-    assert list(of_dimension(figures, "nodes")["nodes"]) == [3, 5, 7]
