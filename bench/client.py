@@ -80,7 +80,7 @@ class Client:
         self.given_up: list[tuple[PlannedOperation, int | None]] = []
         """What is wanted no more, since the operation before it did not end ok: the same."""
         self._timeout_ns = int(timeout_s * 1e9)
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._open: dict[int, _Open] = {}
         self._order: deque[int] = deque()
         self._sequence = 0
@@ -98,7 +98,7 @@ class Client:
     ) -> Request | None:
         """The request to send to ``planned.node`` now. None: too many operations are open; the
         operation is dropped. ``now_ns`` never goes back."""
-        if self._in_flight is not None and len(self._open) >= self._in_flight:
+        if self.in_flight is not None and len(self._open) >= self.in_flight:
             return None
         process = self._process(planned.node)
         op, key = planned.op, planned.key

@@ -43,6 +43,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
+from bench.distributed import Master, Share, on_share, shares, tell_failure, this_host
 from bench.history import HistoryWriter, OperationRecord
 from bench.load_options import UNTIL_STOPPED_S, add_options, workload_of
 from bench.locust_shape import UsersShape
@@ -77,25 +78,24 @@ class Load:
     def __init__(
         self, environment: Any, cluster: ClusterFile, workload: Workload, name: str
     ) -> None:
-        options = environment.parsed_options
         self.workload = workload
         self._environment = environment
+        self.runner = environment.runner
         self._cluster = cluster
         self._name = name
-        runner = environment.runner
-        worker = isinstance(runner, WorkerRunner)
-        self._process: int = runner.worker_index if worker else 0
-        self._processes: int = options.expect_workers if worker else 1
+        self._share: Share | None = None
+        self._part = 1.0
+        self._ahead_ns = 0
         self._client = Client(
             f"{name}-{uuid.uuid4().hex[:8]}",
             timeout_s=workload.timeout_s,
-            in_flight=self._in_flight(),
             label=name,
         )
         self._mqtt = MqttClient(cluster, self._client.name, self._on_reply)
         self._outbox: dict[str, list[Request]] = {}
         self._frame_limit = max(1, FRAME_BYTES // (2 * workload.value_bytes + 1000))
-        self._folder = Path(options.run_folder) if options.run_folder else None
+        folder = environment.parsed_options.run_folder
+        self._folder = Path(folder) if folder else None
         self._history: HistoryWriter | None = None
         self._flushed_ns = 0
         self._waiting: dict[int, Event] = {}
@@ -106,18 +106,12 @@ class Load:
         self._give_up_ns = sys.maxsize
         self._reading = True
         self._reader: gevent.Greenlet | None = None
-        self._users = self._users_done = self._next_user = self._pacing = 0
+        self._users_done = self._next_user = self._pacing = 0
         self._started_ns, self._stopped_ns = 0, sys.maxsize
         self._intended = self._invoked = 0
         self._dropped = 0
         self._dropped_ns: list[int] = []
         self._lateness = Lateness()
-
-    def _in_flight(self) -> int | None:
-        """This process's part of the cap; closed-loop users need none."""
-        if self.workload.rate_per_s is None:
-            return None
-        return max(1, self.workload.in_flight // self._processes)
 
     def connect(self) -> None:
         """Reach the cluster, open the history. Raises BrokerUnreachable, or BadWorkload for a run
@@ -140,29 +134,38 @@ class Load:
         """No more operations are wanted."""
         return bool(self._stop.is_set())
 
-    def start(self) -> None:
-        """All users are there: the intended times count from now."""
+    def start(self, share: Share) -> None:
+        """All users are there: this is what this process does of the plan, and when it begins."""
         if self._started.is_set() or self.stopping:
             return
-        self._users = self._environment.runner.user_count
-        self._started_ns = time.monotonic_ns()
+        self._share = share
+        self.workload = msgspec.structs.replace(self.workload, duration_s=share.duration_s)
+        self._ahead_ns = share.ahead_ns(this_host(), time.time_ns(), time.monotonic_ns())
+        self._started_ns = share.begin_ns + self._ahead_ns
+        self._part = share.users / max(1, share.all_users)
+        if self.workload.rate_per_s is not None:
+            # Its part of the cap; closed-loop users need none.
+            self._client.in_flight = max(1, int(self.workload.in_flight * self._part))
         self._closed_plan = plan(
-            self.workload, self._cluster.nodes, part=self._process, parts=self._processes
+            self.workload, self._cluster.nodes, part=share.index, parts=share.count
         )
         if self._folder is not None:
-            started = {"started_ns": self._started_ns, "workload": self.workload}
+            started = {
+                "started_ns": share.begin_ns,
+                "workload": self.workload,
+                "host": this_host(),
+            }
             write_json(self._folder / "load" / f"{self._name}.started", started)
         self._started.set()
 
     def run_open(self) -> None:
         """One user's part of the plan."""
         user, self._next_user = self._next_user, self._next_user + 1
-        self._started.wait()
-        if user >= self._users:
+        share = self._wait_for_share()
+        if user >= share.users:
             log.warning("the plan is shared out already: user %d has nothing to do", user + 1)
             return
-        part = self._process + self._processes * user
-        parts = self._processes * self._users
+        part, parts = share.first_user + user, share.all_users
         timeout_ns = int(self.workload.timeout_s * 1e9)
         self._pacing += 1
         try:
@@ -192,8 +195,10 @@ class Load:
 
     def run_closed(self) -> None:
         """One user that asks for an operation, waits for its end, and so on."""
-        self._started.wait()
+        self._wait_for_share()
         assert self._closed_plan is not None
+        if (wait_ns := self._started_ns - time.monotonic_ns()) > 0:
+            self._stop.wait(wait_ns / 1e9)
         end_ns = self._started_ns + int(self.workload.duration_s * 1e9)
         while not self.stopping and (now_ns := time.monotonic_ns()) < end_ns:
             planned = next(self._closed_plan)
@@ -202,13 +207,19 @@ class Load:
             self._invoke(planned, now_ns, None)
             ended.wait()
 
+    def _wait_for_share(self) -> Share:
+        self._started.wait()
+        assert self._share is not None
+        return self._share
+
     def user_done(self) -> None:
         """A user came to its end; with the last one, so does the load. Where users follow a shape,
         they come and go until its end."""
         if self.workload.rate_per_s is None and self.workload.shape is not None:
             return
         self._users_done += 1
-        if self._users_done == self._users and not self.stopping:
+        share = self._share
+        if share is not None and self._users_done == share.users and not self.stopping:
             gevent.spawn(self._end)
 
     def finish(self, grace_s: float) -> None:
@@ -309,7 +320,7 @@ class Load:
 
     def _record(self, record: OperationRecord) -> None:
         if self._history is not None:
-            self._history.append(record)
+            self._history.append(self._on_the_masters_clock(record))
         since_ns = record.invoked_ns if record.intended_ns is None else record.intended_ns
         until_ns = record.completed_ns or time.monotonic_ns()
         failure = None
@@ -327,17 +338,27 @@ class Load:
             self._follow_up(time.monotonic_ns())
         self._wake(record.id)
 
+    def _on_the_masters_clock(self, record: OperationRecord) -> OperationRecord:
+        if self._ahead_ns == 0:
+            return record
+        stamps = ("intended_ns", "invoked_ns", "completed_ns")
+        times = {name: getattr(record, name) for name in stamps}
+        return msgspec.structs.replace(
+            record,
+            **{name: ns - self._ahead_ns for name, ns in times.items() if ns is not None},
+        )
+
     def _summarise(self) -> None:
         rate = self.workload.offered_per_s
         summary = LoadSummary(
             client=self._name,
-            started_ns=self._started_ns or self._stopped_ns,
-            ended_ns=self._stopped_ns,
-            offered_per_s=None if rate is None else rate / self._processes,
+            started_ns=(self._started_ns or self._stopped_ns) - self._ahead_ns,
+            ended_ns=self._stopped_ns - self._ahead_ns,
+            offered_per_s=None if rate is None else rate * self._part,
             intended=self._intended,
             invoked=self._invoked,
             dropped=self._dropped,
-            dropped_intended_ns=self._dropped_ns,
+            dropped_intended_ns=[ns - self._ahead_ns for ns in self._dropped_ns],
             lateness_ms_p50=self._lateness.quantile_ms(0.5),
             lateness_ms_p99=self._lateness.quantile_ms(0.99),
         )
@@ -355,11 +376,14 @@ class Load:
     def broken(self, reader: gevent.Greenlet) -> None:
         """The reader died (a full disk): nothing that comes can be recorded any more."""
         log.error("load stops, its operations cannot be recorded: %s", reader.exception)
+        runner = self._environment.runner
+        tell_failure(runner, f"its operations cannot be recorded: {reader.exception}")
         self._environment.process_exit_code = INFRASTRUCTURE_FAILED
-        gevent.spawn(self._environment.runner.quit)
+        gevent.spawn(runner.quit)
 
 
 current: Load | None = None
+master: Master | None = None
 
 
 class OpenLoopUser(User):
@@ -411,7 +435,12 @@ def choose_users(environment: Any, workload: Workload) -> None:
 
 def check_input(environment: Any, **kwargs: Any) -> None:
     """Refuse what cannot be before anything starts, and choose the users that fit the workload."""
-    global current
+    global current, master
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        master = Master(runner, lambda why: stop_master(environment, why))
+    if isinstance(runner, WorkerRunner):
+        on_share(runner, start_share)
     try:
         workload = workload_of(environment.parsed_options)
         choose_users(environment, workload)
@@ -419,9 +448,9 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         environment.tags, environment.exclude_tags = {TASK}, set()
         if environment.web_ui is not None:
             environment.web_ui.app.before_request(lambda: choose_users_of_page(environment))
-        if isinstance(environment.runner, MasterRunner):
-            end_with_the_plan(environment.parsed_options, workload)
-        if isinstance(environment.runner, LocalRunner):
+        if master is not None and environment.parsed_options.headless:
+            end_with_the_plan(environment.parsed_options, workload.duration_s)
+        if isinstance(runner, LocalRunner):
             read_cluster_file(Path(environment.parsed_options.cluster_file))
             if environment.parsed_options.headless:
                 # Before Locust starts to count the run time.
@@ -432,11 +461,12 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         leave(INFRASTRUCTURE_FAILED, error)
 
 
-def end_with_the_plan(options: Namespace, workload: Workload) -> None:
+def end_with_the_plan(options: Namespace, plan_s: float) -> None:
     """A master does not see that the plan of its workers came to its end: tell it how long that
     is, and a second more for workers that begin later."""
-    if options.run_time is None and workload.duration_s < UNTIL_STOPPED_S:
-        options.run_time = math.ceil(workload.duration_s) + 1
+    options.plan_s = plan_s
+    if plan_s < UNTIL_STOPPED_S:
+        options.run_time = math.ceil(plan_s) + 1
 
 
 def choose_users_of_page(environment: Any) -> None:
@@ -474,7 +504,8 @@ def start_load(environment: Any, **kwargs: Any) -> None:
     """Connect to the cluster before any user starts, for each test that the web page or a master
     asks for."""
     global current
-    if isinstance(environment.runner, MasterRunner):
+    if master is not None:
+        master.begin()
         return
     if isinstance(environment.runner, LocalRunner) and environment.parsed_options.headless:
         return
@@ -486,19 +517,41 @@ def start_load(environment: Any, **kwargs: Any) -> None:
     except (BadClusterFile, BadWorkload, BrokerUnreachable) as error:
         current = None
         log.error("nothing can run: %s", error)
+        tell_failure(environment.runner, f"nothing can run: {error}")
         gevent.spawn(environment.runner.stop)
 
 
 def start_clock(user_count: int, **kwargs: Any) -> None:
-    """All users are there."""
+    """All users are there. Workers wait for the share that the master gives them."""
+    if master is not None:
+        options = master.options
+        # From its web page, each load may be of another length.
+        master.share_out(getattr(options, "plan_s", None) or workload_of(options).duration_s)
+    elif current is not None and isinstance(current.runner, LocalRunner):
+        (share,) = shares([user_count], current.workload.duration_s)
+        current.start(share)
+
+
+def start_share(share: Share) -> None:
+    """The master gave this worker its share."""
     if current is not None:
-        current.start()
+        current.start(share)
 
 
 def stop_load(environment: Any, **kwargs: Any) -> None:
     """The test ends: answers to what is open still count."""
+    for worker in [] if master is None else master.lost():
+        log.error("worker %s was lost: what it had open is not in the history", worker)
+        environment.process_exit_code = INFRASTRUCTURE_FAILED
     if current is not None:
         current.finish(current.workload.timeout_s)
+
+
+def stop_master(environment: Any, why: str) -> None:
+    """A worker cannot do its share."""
+    log.error("the load is not whole: %s", why)
+    environment.process_exit_code = INFRASTRUCTURE_FAILED
+    gevent.spawn(environment.runner.quit if environment.web_ui is None else environment.runner.stop)
 
 
 def stop_load_at_once(environment: Any, **kwargs: Any) -> None:
