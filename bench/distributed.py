@@ -15,17 +15,21 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import gevent
 import msgspec
-from locust.runners import MasterRunner, WorkerRunner
+
+if TYPE_CHECKING:  # importing it patches the sockets of the whole process
+    from locust.runners import MasterRunner, WorkerRunner
 
 log = logging.getLogger("capbench")
 
-SHARE, FAILED = "capbench share", "capbench failed"
+SHARE, DONE, FAILED = "capbench share", "capbench done", "capbench failed"
 """Messages of ours between master and workers."""
 BEGIN_IN_NS = 200_000_000
 """From the moment that the shares leave to the begin of the plan."""
+LOOK_EVERY_S = 0.2
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -82,19 +86,28 @@ def shares(users: list[int], duration_s: float, begin_in_ns: int = 0) -> list[Sh
 
 
 class Master:
-    """What the master does beside Locust: it shares out the plan of each test once, and says who
-    was lost. ``on_failure`` is called with what a worker could not do."""
+    """What the master does beside Locust: it shares out the plan of each test once, and knows who
+    was lost. ``on_end`` is called when all workers that are left have done their share,
+    ``on_failure`` with what one of them cannot do."""
 
-    def __init__(self, runner: MasterRunner, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        runner: MasterRunner,
+        on_end: Callable[[], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
         self._runner = runner
+        self._on_end = on_end
         assert runner.environment.parsed_options is not None
         self.options = runner.environment.parsed_options
         self._told: list[str] = []
+        self._done: set[str] = set()
+        runner.register_message(DONE, lambda msg, **_: self._done.add(msg.node_id))
         runner.register_message(FAILED, lambda msg, **_: on_failure(str(msg.data["why"])))
 
     def begin(self) -> None:
         """A test starts: its plan is not yet shared out."""
-        self._told = []
+        self._told, self._done = [], set()
 
     def share_out(self, duration_s: float) -> None:
         """All users are there. Those that come later find the plan shared out."""
@@ -111,6 +124,18 @@ class Master:
         for worker, share in zip(workers, shares(users, duration_s, BEGIN_IN_NS), strict=True):
             runner.send_message(SHARE, msgspec.to_builtins(share), worker.id)
             self._told.append(worker.id)
+            if share.users == 0:
+                self._done.add(worker.id)
+        gevent.spawn(self._wait_for_the_end, self._told)
+
+    def _wait_for_the_end(self, told: list[str]) -> None:
+        """A run time would not do: it counts from before the users are there, and the plan from
+        then on."""
+        while told is self._told:
+            if self._done.union(self.lost()).issuperset(told):
+                self._on_end()
+                return
+            gevent.sleep(LOOK_EVERY_S)
 
     def lost(self) -> list[str]:
         """The workers that had a share and are not there any more."""
@@ -128,7 +153,11 @@ def on_share(runner: WorkerRunner, start: Callable[[Share], None]) -> None:
     runner.register_message(SHARE, listen)
 
 
-def tell_failure(runner: Any, why: str) -> None:
+def tell_done(runner: WorkerRunner) -> None:
+    """A worker tells its master that it has done its share."""
+    runner.send_message(DONE)
+
+
+def tell_failure(runner: WorkerRunner, why: str) -> None:
     """A worker tells its master what it cannot do."""
-    if isinstance(runner, WorkerRunner):
-        runner.send_message(FAILED, {"why": f"worker {runner.worker_index}: {why}"})
+    runner.send_message(FAILED, {"why": f"worker {runner.worker_index}: {why}"})

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import sys
 import time
 import uuid
@@ -43,7 +42,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
-from bench.distributed import Master, Share, on_share, shares, tell_failure, this_host
+from bench.distributed import Master, Share, on_share, shares, tell_done, tell_failure, this_host
 from bench.history import HistoryWriter, OperationRecord
 from bench.load_options import UNTIL_STOPPED_S, add_options, workload_of
 from bench.locust_shape import UsersShape
@@ -248,13 +247,10 @@ class Load:
 
     def _end(self) -> None:
         self.finish(self.workload.timeout_s)
-        runner = self._environment.runner
-        if isinstance(runner, WorkerRunner):
-            return
-        if self._environment.parsed_options.headless:
-            runner.quit()
+        if isinstance(self.runner, WorkerRunner):
+            tell_done(self.runner)
         else:
-            runner.stop()
+            end_test(self._environment)
 
     def _invoke(self, planned: PlannedOperation, now_ns: int, due_ns: int | None) -> bool:
         request = self._client.invoke(planned, now_ns, due_ns)
@@ -377,7 +373,8 @@ class Load:
         """The reader died (a full disk): nothing that comes can be recorded any more."""
         log.error("load stops, its operations cannot be recorded: %s", reader.exception)
         runner = self._environment.runner
-        tell_failure(runner, f"its operations cannot be recorded: {reader.exception}")
+        if isinstance(runner, WorkerRunner):
+            tell_failure(runner, f"its operations cannot be recorded: {reader.exception}")
         self._environment.process_exit_code = INFRASTRUCTURE_FAILED
         gevent.spawn(runner.quit)
 
@@ -438,7 +435,9 @@ def check_input(environment: Any, **kwargs: Any) -> None:
     global current, master
     runner = environment.runner
     if isinstance(runner, MasterRunner):
-        master = Master(runner, lambda why: stop_master(environment, why))
+        master = Master(
+            runner, lambda: end_test(environment), lambda why: stop_master(environment, why)
+        )
     if isinstance(runner, WorkerRunner):
         on_share(runner, start_share)
     try:
@@ -462,11 +461,9 @@ def check_input(environment: Any, **kwargs: Any) -> None:
 
 
 def end_with_the_plan(options: Namespace, plan_s: float) -> None:
-    """A master does not see that the plan of its workers came to its end: tell it how long that
-    is, and a second more for workers that begin later."""
+    """The load ends when the workers have done their shares, not some time after its start."""
     options.plan_s = plan_s
-    if plan_s < UNTIL_STOPPED_S:
-        options.run_time = math.ceil(plan_s) + 1
+    options.run_time = None
 
 
 def choose_users_of_page(environment: Any) -> None:
@@ -517,7 +514,8 @@ def start_load(environment: Any, **kwargs: Any) -> None:
     except (BadClusterFile, BadWorkload, BrokerUnreachable) as error:
         current = None
         log.error("nothing can run: %s", error)
-        tell_failure(environment.runner, f"nothing can run: {error}")
+        if isinstance(environment.runner, WorkerRunner):
+            tell_failure(environment.runner, f"nothing can run: {error}")
         gevent.spawn(environment.runner.stop)
 
 
@@ -547,11 +545,19 @@ def stop_load(environment: Any, **kwargs: Any) -> None:
         current.finish(current.workload.timeout_s)
 
 
+def end_test(environment: Any) -> None:
+    """The load came to its end; a web page stays for the next one."""
+    if environment.parsed_options.headless:
+        environment.runner.quit()
+    else:
+        environment.runner.stop()
+
+
 def stop_master(environment: Any, why: str) -> None:
     """A worker cannot do its share."""
     log.error("the load is not whole: %s", why)
     environment.process_exit_code = INFRASTRUCTURE_FAILED
-    gevent.spawn(environment.runner.quit if environment.web_ui is None else environment.runner.stop)
+    gevent.spawn(end_test, environment)
 
 
 def stop_load_at_once(environment: Any, **kwargs: Any) -> None:
