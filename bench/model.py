@@ -192,10 +192,11 @@ def calibrate(
     *,
     value_bytes: int,
     forwarded: float,
-    cores: int,
+    cores: float,
 ) -> Costs:
     """The costs from three points: one client (whose requests are ``forwarded`` or not), many, and
-    many with large values; ``value_bytes``: of the first two. Raises NotCalibrated."""
+    many with large values; ``value_bytes``: of the first two; ``cores``: that were there for the
+    first. Raises NotCalibrated."""
     points = (one, many, large)
     counted = np.array([[each.publishes, each.nodes, each.bytes] for each in points])
     try:
@@ -211,12 +212,12 @@ def calibrate(
         raise NotCalibrated(f"{protocol}: nothing is known of its messages")
     work_s = (one.nodes * operation_s + one.bytes * byte_s) / cores
     left_s = one.response_s - known.rounds * one.fsync_s - work_s
-    parallel = known.messages * frame_s / left_s if left_s > 0 else float(cores)
+    parallel = known.messages * frame_s / left_s if left_s > 0 else cores
     return Costs(
         frame_s=frame_s,
         operation_s=operation_s,
         byte_s=byte_s,
-        parallel=min(float(cores), parallel),
+        parallel=min(cores, parallel),
         head_bytes=max(0.0, many.bytes - known.copies * value_bytes),
     )
 
@@ -237,13 +238,13 @@ def predict(
     clients: int,
     value_bytes: int,
     think_s: float,
-    cores: int,
+    cores: float,
     fsync_s: float,
     broker_per_s: float,
     coalesced: bool = True,
 ) -> Predicted:
     """Throughput and latency at a point. ``fsync_s``: of one write and fsync there.
-    ``broker_per_s``: messages that the broker passes on."""
+    ``broker_per_s``: messages that the broker passes on. ``cores``: that are there."""
     size = of.copies * value_bytes + costs.head_bytes
     each_s = (nodes * costs.operation_s + size * costs.byte_s) / cores
     frame_s = costs.frame_s / costs.parallel

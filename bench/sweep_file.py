@@ -51,7 +51,8 @@ class SweepRow(msgspec.Struct, kw_only=True):
     the broker; their payload ``bytes``; ``fsyncs`` of all nodes together; ``log_bytes`` that all
     nodes wrote. ``fsync_us``: mean time of a node's write and fsync. ``forwarded``: the share of
     the clients that asked a node which did not lead (0: no node leads). ``cpu_us``: CPU
-    microseconds per operation of each process, by name, the load among them. ``rss_bytes``: of each
+    microseconds per operation of each process, by name, the load among them. ``other_cores``: how
+    many cores were busy meanwhile with what has no part in the measurement. ``rss_bytes``: of each
     process at the end.
     """
 
@@ -71,6 +72,7 @@ class SweepRow(msgspec.Struct, kw_only=True):
     log_bytes: float | None = None
     fsync_us: float | None = None
     forwarded: float | None = None
+    other_cores: float | None = None
     cpu_us: dict[str, float] = {}
     rss_bytes: dict[str, int] = {}
 

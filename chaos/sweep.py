@@ -56,6 +56,7 @@ QUICK_VALUES: dict[str, tuple[int, ...]] = {
 START_AND_STOP_S = 5.0
 """What a point takes besides its load, about."""
 STATUS_TIMEOUT_S = 10.0
+_ALL = "all of the machine"
 _COUNTERS = (
     *("messages_sent", "frames_sent", "bytes_sent"),
     *("log_commits", "log_commit_us", "log_bytes_written"),
@@ -206,7 +207,7 @@ def measure(point: Point, seconds: float, warm_up_s: float) -> SweepRow:
 def _measured(point: Point, load: ClosedLoop, live: Live, monitor: Monitor) -> SweepRow:
     cpu_s: list[dict[str, float]] = []
     before = counters(monitor, live)
-    measured = drive(live.cluster, load, lambda: cpu_s.append(live.cpu_s()))
+    measured = drive(live.cluster, load, lambda: cpu_s.append({**live.cpu_s(), _ALL: busy_s()}))
     after = counters(monitor, live)
     if not measured.ok:
         return SweepRow(
@@ -235,7 +236,10 @@ def _row(
     cpu_s: list[dict[str, float]],
     live: Live,
 ) -> SweepRow:
-    used = {name: 1e6 * (cpu_s[1][name] - cpu_s[0][name]) / measured.ok for name in live.processes}
+    before, after = cpu_s
+    used = {name: 1e6 * (after[name] - before[name]) / measured.ok for name in live.processes}
+    used["load"] = 1e6 * measured.client_cpu_s / measured.ok
+    own_s = sum(used.values()) * measured.ok / 1e6
     answered = measured.answered
     return SweepRow(
         point=point,
@@ -252,9 +256,18 @@ def _row(
         fsyncs=counted["log_commits"] / answered,
         log_bytes=counted["log_bytes_written"] / answered,
         fsync_us=counted["log_commit_us"] / max(1, counted["log_commits"]),
-        cpu_us={**used, "load": 1e6 * measured.client_cpu_s / measured.ok},
+        other_cores=max(0.0, after[_ALL] - before[_ALL] - own_s) / measured.seconds,
+        cpu_us=used,
         rss_bytes={name: process.memory_info().rss for name, process in live.processes.items()},
     )
+
+
+def busy_s() -> float:
+    """CPU seconds in which the machine's cores were busy since it started, with whatever."""
+    times = psutil.cpu_times()
+    # Linux counts a guest's time as the user's, too.
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    return float(sum(getattr(times, name) for name in times._fields if name not in idle))
 
 
 def counters(monitor: Monitor, live: Live) -> dict[str, int]:

@@ -62,7 +62,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
 
 FIGURES = {
     *("ok_per_s", "latency_ms_p50", "latency_ms_p99", "messages", "publishes", "bytes", "fsyncs"),
-    *("log_bytes", "fsync_us", "forwarded", "cpu_us", "rss_bytes_node"),
+    *("log_bytes", "fsync_us", "forwarded", "other_cores", "cpu_us", "rss_bytes_node"),
     *(f"cpu_us_{part}" for part in PARTS),
 }
 """Columns of `table` that are NaN where there is no figure."""
@@ -226,6 +226,7 @@ HEAD = {
     "cpu_us_busiest_node": "busiest node",
     "cpu_us_broker": "broker",
     "cpu_us_load": "load",
+    "other_cores": "busy with others, cores",
     "model_per_s": "model: operations/s",
     "model_ms_mean": "model: mean, ms",
 }
@@ -321,6 +322,8 @@ def method_lines(sweep: Sweep) -> list[str]:
         "three points (one client, the base point, 16 KiB), the time of an fsync from each point; "
         "what is said of all others follows from the number of messages that theory gives. Nothing "
         "is said of proxied points.",
+        "Busy with others: cores that something else on the machine used meanwhile. The model has "
+        "only the rest.",
         "The busiest node: a leader, where there is one. The load shares the machine with the "
         "cluster, and so do the cores.",
     ]

@@ -42,7 +42,7 @@ def predictions(sweep: Sweep) -> list[dict[str, Any]]:
                 clients=point.clients,
                 value_bytes=point.value_bytes,
                 think_s=point.think_s,
-                cores=cores or 1,
+                cores=_left(cores or 1, row),
                 fsync_s=(calibration.fsync_us if row.fsync_us is None else row.fsync_us) / 1e6,
                 broker_per_s=_broker_per_s(calibration, point.value_bytes),
                 coalesced=point.coalesced,
@@ -79,8 +79,13 @@ def _costs(sweep: Sweep, protocol: str, cores: int) -> Costs:
         large,
         value_bytes=wanted[1].value_bytes,
         forwarded=measured[wanted[0]].forwarded or 0.0,
-        cores=cores,
+        cores=_left(cores, measured[wanted[0]]),
     )
+
+
+def _left(cores: int, row: SweepRow) -> float:
+    """Cores that were there for the cluster and its load."""
+    return max(0.1, cores - (row.other_cores or 0.0))
 
 
 def _observed(row: SweepRow) -> Observed:

@@ -56,6 +56,7 @@ def base_table(figures: pd.DataFrame) -> list[str]:
         "cpu_us_busiest_node": "busiest node",
         "cpu_us_broker": "broker",
         "cpu_us_load": "load",
+        "other_cores": "cores busy with others",
     }
     rows = _known(of_dimension(figures, None))
     return table(

@@ -41,6 +41,8 @@ def test_a_point_counts_what_theory_says() -> None:
     assert row.log_bytes > 2 * 2000
     assert set(row.cpu_us) == {"broker", "n1", "n2", "n3", "load"}
     assert min(row.cpu_us.values()) > 0
+    assert row.other_cores is not None
+    assert 0 <= row.other_cores <= (os.cpu_count() or 1)
     assert set(row.rss_bytes) == {"broker", "n1", "n2", "n3"}
 
 
