@@ -11,9 +11,10 @@ The duties of a driver are listed in `nodes.effects`.
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,12 @@ class Driver:
         self._turn_scheduled = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._fired: dict[str, None] = {}
-        self._gated: deque[tuple[int, Callable[[], None]]] = deque()
+        self._gated: deque[tuple[int, str | None, Any]] = deque()
+        """(Position, node, message) or (position, None, reply): what waits for the disk."""
         self._outbox: dict[str, list[Any]] = {}
         self._reply_outbox: dict[str, list[Reply]] = {}
+        self._encoded: tuple[list[Any], bytes] = ([], b"")
+        """The messages that were encoded last, and their frame."""
         self._askers: dict[tuple[str, int], Asker] = {}
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._committing = False
@@ -260,8 +264,8 @@ class Driver:
         except BadFrame as error:
             self._count(f"bad_frame_{error.kind}", f"from {src}: {error}")
             return
-        for message in messages:
-            self.feed(Message(src, message))
+        self._inputs += [Message(src, message) for message in messages]
+        self._schedule_turn()
 
     def _on_request(self, incoming: Incoming) -> None:
         topic = incoming.response_topic
@@ -380,12 +384,12 @@ class Driver:
             if send.position <= self.durable:
                 self._send(send.dst, send.msg)
             else:
-                self._gated.append((send.position, _bind(self._send, send.dst, send.msg)))
+                self._gated.append((send.position, send.dst, send.msg))
         for position, reply in out.replies:
             if position <= self.durable:
                 self._answer(reply)
             else:
-                self._gated.append((position, _bind(self._answer, reply)))
+                self._gated.append((position, None, reply))
         for name, details in out.marks:
             self._mark(name, details)
         out.timers.clear()
@@ -424,7 +428,11 @@ class Driver:
         # first, so a reply of an earlier position may wait behind a send of a later one. All of
         # them belong to one commit, or the later one waits for its own.
         while gated and gated[0][0] <= position:
-            gated.popleft()[1]()
+            _, dst, message = gated.popleft()
+            if dst is None:
+                self._answer(message)
+            else:
+                self._send(dst, message)
         self._flush()
         self.feed(Durable(position))
         if self.log.pending:
@@ -485,6 +493,9 @@ class Driver:
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
     ) -> None:
         size = self._messages_per_frame
+        if len(messages) <= size:
+            self._publish_frames(connection, topic, codec, messages)
+            return
         for start in range(0, len(messages), size):
             self._publish_frames(connection, topic, codec, messages[start : start + size])
 
@@ -492,7 +503,7 @@ class Driver:
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
     ) -> None:
         """One frame, or as few halves of it as the receiver takes."""
-        frame = codec.encode(messages)
+        frame = self._encode(codec, messages)
         if len(frame) <= MAX_FRAME_BYTES:
             if self._injector.of_messages and codec is self._messages:
                 frame = self._injector.frame(topic.rsplit("/", 1)[1], frame)
@@ -506,6 +517,14 @@ class Driver:
             middle = len(messages) // 2
             self._publish_frames(connection, topic, codec, messages[:middle])
             self._publish_frames(connection, topic, codec, messages[middle:])
+
+    def _encode(self, codec: Codec[Any], messages: list[Any]) -> bytes:
+        """What goes to several nodes, one after the other, is encoded once."""
+        last, frame = self._encoded
+        if len(last) != len(messages) or not all(map(operator.is_, last, messages)):
+            frame = codec.encode(messages)
+            self._encoded = messages, frame
+        return frame
 
     # --- what the node tells of itself ---
 
@@ -566,7 +585,3 @@ class Driver:
         if kind not in self._logged_kinds:
             self._logged_kinds.add(kind)
             log.warning("refused", kind=kind, detail=detail, note="logged once, counted always")
-
-
-def _bind(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
-    return lambda: function(*arguments)

@@ -1,0 +1,94 @@
+"""A connection to a broker that takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nodes.runtime.mqtt import Connection
+
+CONNACK = bytes([0x20, 3, 0, 0, 0])
+TIMEOUT_S = 30.0
+
+
+async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The first byte of an MQTT packet, and all behind its length."""
+    kind, length, shift = (await reader.readexactly(1))[0], 0, 0
+    while True:
+        digit = (await reader.readexactly(1))[0]
+        length |= (digit & 127) << shift
+        shift += 7
+        if digit < 128:
+            return kind, await reader.readexactly(length)
+
+
+async def _arrived(messages: list[bytes], publish_more: list[bytes]) -> list[bytes]:
+    """What a broker receives that reads nothing until ``messages`` were published, and
+    ``publish_more`` after that."""
+    reads, complete = asyncio.Event(), asyncio.Event()
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _packet(reader)
+        writer.write(CONNACK)
+        await reads.wait()
+        while len(received) < len(messages) + len(publish_more):
+            kind, body = await _packet(reader)
+            if kind == 0x30:
+                # Behind a topic of one byte, and no properties.
+                received.append(body[4:])
+        complete.set()
+        writer.close()
+
+    # The least that the broker's side buffers.
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    connection = Connection("127.0.0.1", port, "test")
+    task = asyncio.create_task(connection.run())
+    try:
+        await asyncio.wait_for(connection.up.wait(), TIMEOUT_S)
+        for message in messages:
+            assert connection.publish("t", message)
+        reads.set()
+        for message in publish_more:
+            assert connection.publish("t", message)
+            await asyncio.sleep(0)
+        await asyncio.wait_for(complete.wait(), TIMEOUT_S)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+    assert connection.dropped == 0
+    return received
+
+
+@pytest.mark.parametrize("more", [0, 100])
+def test_what_a_full_socket_does_not_take_arrives_later_and_in_order(more: int) -> None:
+    large = [bytes([number]) * 300_000 for number in range(40)]
+    small = [b"%d" % number for number in range(more)]
+    assert asyncio.run(_arrived(large, small)) == large + small
+
+
+def test_a_small_message_is_on_its_way_before_the_loop_turns() -> None:
+    async def sent() -> int:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _packet(reader)
+            writer.write(CONNACK)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        connection = Connection("127.0.0.1", server.sockets[0].getsockname()[1], "test")
+        task = asyncio.create_task(connection.run())
+        try:
+            await asyncio.wait_for(connection.up.wait(), TIMEOUT_S)
+            assert connection.publish("t", b"x")
+            assert connection._paho is not None
+            return len(connection._paho._out_packet)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.close()
+
+    assert asyncio.run(sent()) == 0
