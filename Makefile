@@ -1,13 +1,13 @@
 # Everything a person or CI needs; each target sets up what it uses.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly bench check lock clean
+.PHONY: help setup demo test nightly bench bench-save bench-compare check lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
 
 help: ## Show the targets.
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 15
 
 setup: ## Create .venv; get the broker and Toxiproxy. Quick when all is there.
 	@for python in $(PYTHONS); do \
@@ -31,6 +31,12 @@ nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it sto
 
 bench: setup ## Measure live protocols, simulator, checkers, parts; writes results/bench/latest.json.
 	@$(BIN)/python -m bench
+
+bench-save: setup ## Keep a run of the suites of this machine, for bench-compare (SUITES="micro").
+	@$(BIN)/python -m bench.compare --save $(SUITES)
+
+bench-compare: setup ## Fails if a benchmark is more than 20% slower than in that run.
+	@$(BIN)/python -m bench.compare $(SUITES)
 
 check: setup ## Lint, format, types and import rules; changes nothing.
 	$(BIN)/ruff check

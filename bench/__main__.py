@@ -31,7 +31,7 @@ from bench.figures import figures_of, hardware, is_met, table, with_ratios
 from bench.live import NoCluster
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITES = ("micro",)
+SUITES = ("micro", "protocol", "e2e")
 """Folders of pytest-benchmark suites."""
 
 PARTS = ("throughput", "capacity")
@@ -40,7 +40,15 @@ PARTS = ("throughput", "capacity")
 _PYTEST = (
     "-q",
     *("-o", "addopts=", "-o", "python_files=bench_*.py", "-o", "python_functions=bench_*"),
-    *("--import-mode=importlib", "-p", "no:xdist", "-p", "no:cacheprovider"),
+    *(
+        "--rootdir",
+        str(ROOT),
+        "--import-mode=importlib",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+    ),
     *("--benchmark-timer=time.process_time", "--benchmark-disable-gc", "--benchmark-quiet"),
 )
 
@@ -64,10 +72,10 @@ def run(folder: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
 
 
 def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
-    """What pytest-benchmark measured in these folders, also in the file ``raw``. Raises
-    CalledProcessError."""
-    folders = [str(ROOT / "bench" / name) for name in suites]
-    command = [sys.executable, "-m", "pytest", *folders, *_PYTEST, f"--benchmark-json={raw}"]
+    """What pytest-benchmark measured in these folders of this room (or paths), also in the file
+    ``raw``. Raises CalledProcessError."""
+    ids = [str(ROOT / "bench" / name) if name in SUITES else name for name in suites]
+    command = [sys.executable, "-m", "pytest", *ids, *_PYTEST, f"--benchmark-json={raw}"]
     subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
     benchmarks: list[dict[str, Any]] = json.loads(raw.read_text())["benchmarks"]
     return benchmarks

@@ -26,7 +26,7 @@ import msgspec
 from bench.cluster_file import ClusterFile, write_cluster_file
 from bench.figures import figure
 from bench.live import live_cluster
-from bench.micro.figures import SCALE, scaled
+from bench.measuring import SCALE, scaled
 from bench.run_folder import write_json
 from bench.workload import Workload
 

@@ -17,7 +17,7 @@ from bench.ceiling import messages_per_s
 from bench.closed_loop import ClosedLoop, Measured, drive
 from bench.figures import figure
 from bench.live import Live, live_cluster
-from bench.micro.figures import SCALE
+from bench.measuring import SCALE
 
 MESSAGES_PER_OPERATION = 6
 CLIENTS = 128

@@ -12,7 +12,7 @@ import pytest
 from bench.checkers import check_history
 from bench.checkers.jsonl import Line, read_columns
 from bench.checkers.linearizability import check_linearizable
-from bench.micro.figures import measure, scaled
+from bench.measuring import measure, scaled
 from bench.micro.histories import linearizable_history, write_jsonl
 
 OPERATIONS = scaled(1_000_000, least=1000)

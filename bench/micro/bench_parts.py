@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.micro.figures import measure, scaled
+from bench.measuring import measure, scaled
 from nodes.codec import Codec, WriteCodec
 from nodes.disk import Append
 from nodes.effects import Operation, Request

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.micro.figures import measure, scaled
+from bench.measuring import measure, scaled
 from nodes.simulator.load import Habits
 from nodes.simulator.simulate import Setup, SimulationResult, simulate
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bench.measuring import measure, scaled
 from bench.micro.empty_events import empty_events
-from bench.micro.figures import measure, scaled
 
 EVENTS = scaled(200_000, 1000)
 

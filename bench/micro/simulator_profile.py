@@ -20,8 +20,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from bench.measuring import scaled
 from bench.micro.empty_events import empty_events
-from bench.micro.figures import scaled
 from nodes.simulator.load import Habits
 from nodes.simulator.simulate import Setup, simulate
 

@@ -89,7 +89,7 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
     ``client_entries`` slots were applied since its last request. ``stable_leader`` False: every
     node runs both phases for its own clients; a preempted one pauses for a random time up to
     ``backoff_s``, doubled each time up to ``backoff_max_s``, or up to `PAUSE_PHASES` times what
-    phase 1 takes here for each node, if that is longer.
+    phase 1 takes here for each node, if that is longer (and shorter than ``request_timeout_s``).
     """
 
     heartbeat_s: float = 0.1
@@ -737,7 +737,11 @@ class Paxos(Replica):
         self.become_follower()
         if not self.stable:
             self._preemptions += 1
-            contention_s = PAUSE_PHASES * len(self.config.nodes) * self._phase_1_s
+            # At most what a client waits: phase 1 also takes long where no majority is to be had.
+            contention_s = min(
+                PAUSE_PHASES * len(self.config.nodes) * self._phase_1_s,
+                self.parameters.request_timeout_s,
+            )
             pause_s = min(
                 self.parameters.backoff_s * 2 ** min(self._preemptions, 30),
                 max(self.parameters.backoff_max_s, contention_s),

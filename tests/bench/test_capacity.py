@@ -21,7 +21,7 @@ Echo = Callable[..., None]
 def test_rows_compare_and_set_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "SCALE", 0.1)
     monkeypatch.setattr(capacity, "ROUNDS", 1)
-    monkeypatch.setattr("bench.micro.figures.SCALE", 0.1)
+    monkeypatch.setattr("bench.measuring.SCALE", 0.1)
     monkeypatch.setattr(capacity, "USERS", 16)
     rows: dict[str, dict[str, Any]] = {row["name"]: row for row in with_ratios(capacity.rows())}
     name = "load: one Locust process"

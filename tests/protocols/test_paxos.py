@@ -400,7 +400,7 @@ def test_without_a_stable_leader_a_later_prepare_preempts_an_earlier_one() -> No
     assert "backoff" in c.nodes["n1"].timers
 
 
-@pytest.mark.parametrize("phase_1_s", [0.0, 0.5])
+@pytest.mark.parametrize("phase_1_s", [0.0, 0.2, 5.0])
 @pytest.mark.parametrize("cut_short", [True, False])
 def test_pauses_may_become_as_long_as_ballots_take(phase_1_s: float, cut_short: bool) -> None:
     """Or else a slow network, or much to recover, makes proposers preempt each other for ever."""
@@ -419,7 +419,7 @@ def test_pauses_may_become_as_long_as_ballots_take(phase_1_s: float, cut_short: 
         pauses.append(c.nodes["n1"].timers["backoff"] - c.now_s)
         c.fire("n1", "backoff")
     assert max(pauses[:4]) < 0.33, "it begins with short ones"
-    longest_s = max(0.05, 4 * 3 * phase_1_s)
+    longest_s = max(0.05, min(4 * 3 * phase_1_s, c["n1"].parameters.request_timeout_s))
     assert longest_s / 2 < max(pauses[10:]) <= longest_s
 
 

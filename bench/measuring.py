@@ -1,4 +1,4 @@
-"""How a benchmark of this folder says what it measures, and what `bench.figures` reads.
+"""How a benchmark of the suites says what it measures, and what `bench.figures` reads.
 
 A benchmark is an ordinary pytest-benchmark test. `measure` runs it and leaves in ``extra_info``
 what pytest-benchmark does not know: how many operations a round has, the unit, the goal, and which
