@@ -26,7 +26,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Soak(msgspec.Struct, kw_only=True):
-    """``wanted``: operations. ``failed`` and ``unanswered``: operations. ``stopped``: why there are
+    """``wanted``: operations. ``failed`` and ``unanswered``: operations; ``error``: what the first
+    failed one said. ``stopped``: why there are
     fewer operations than wanted, if there are. ``hardware``: see `bench.figures.hardware`."""
 
     schema: int = 1
@@ -43,6 +44,7 @@ class Soak(msgspec.Struct, kw_only=True):
     stopped: str | None = None
     failed: int = 0
     unanswered: int = 0
+    error: str | None = None
     samples: list[Sample] = []
 
     @property

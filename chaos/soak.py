@@ -79,6 +79,7 @@ def _stretch(soak: Soak, live: Live, load: ClosedLoop, started: float) -> None:
         measured = drive(live.cluster, load)
     soak.failed += measured.failed
     soak.unanswered += measured.unanswered
+    soak.error = soak.error or measured.error
     if not measured.answered:
         soak.stopped = f"nothing was answered any more ({measured.error or 'nothing was said'})"
         return

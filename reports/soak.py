@@ -107,7 +107,8 @@ def first_screen(soak: Soak) -> str:
     rate = soak.operations / seconds if seconds else 0.0
     lines = [
         f" {soak.protocol}, {soak.nodes} nodes: {soak.operations:,} operations in {seconds:,.0f} s "
-        f"({rate:,.0f}/s), {soak.failed + soak.unanswered:,} failed or not answered",
+        f"({rate:,.0f}/s), {soak.failed:,} failed, {soak.unanswered:,} were not answered"
+        + (f" (the first said: {soak.error})" if soak.error else ""),
         f" {'':<8}{'':<11}{'middle third':>13}{'last third':>12}{'highest':>10}{'per million':>13}",
     ]
     lines += [
