@@ -14,6 +14,7 @@ turn.)
 from __future__ import annotations
 
 import selectors
+import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -118,6 +119,8 @@ class _Connection:
             self.problem = error.strerror or str(error)
 
     def _opened(self, sock: Any) -> None:
+        # Else a small request waits up to 40 ms for the acknowledgement of the one before it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._selector.register(sock, selectors.EVENT_READ, self)
 
     def _closed(self, sock: Any) -> None:

@@ -116,6 +116,16 @@ def poll_until(client: MqttClient, condition: Callable[[], Any], what: str) -> N
         client.poll(0.02)
 
 
+def test_a_small_request_does_not_wait_for_an_acknowledgement(
+    cluster: ClusterFile, connect: Connect
+) -> None:
+    client, _ = connect(cluster)
+    for connection in client._connections:
+        sock = connection.paho.socket()
+        assert sock is not None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_requests_of_one_turn_are_one_publish(cluster: ClusterFile, connect: Connect) -> None:
     heard: list[paho.MQTTMessage] = []
     subscribed: list[int] = []
