@@ -65,7 +65,7 @@ def test_a_sweep_writes_a_table_and_a_page_and_goes_on_where_points_are_missing(
     done = capbench(*arguments, "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "gossip *" in done.stdout
-    assert "2 of 2 points" in done.stderr
+    assert "2 of 2: gossip, 3 nodes, 100 B, 128 clients, proxied" in done.stderr
     sweep = read_sweep(out / "sweep.json")
     assert [row.point.proxied for row in sweep.rows] == [False, True]
     assert sweep.rows[1].cpu_us["toxiproxy"] > 0
