@@ -36,9 +36,12 @@ def find_all(folders: Iterable[Path]) -> list[Path]:
 
 
 def run_name(run: Path, folder: Path) -> str:
-    """What a run is called within ``folder``: its path below it without the folder ``runs``, or its
-    own name."""
+    """What a run is called within ``folder``: its path below it without the folder ``runs`` (unless
+    another run has that path), or its own name."""
     if run == folder:
         return run.resolve().name
-    parts = run.relative_to(folder).parts
-    return "/".join(part for part in parts if part != "runs") or run.name
+    path = run.relative_to(folder)
+    short = Path(*(part for part in path.parts if part != "runs"))
+    if short != path and (folder / short / MANIFEST).exists():
+        return path.as_posix()
+    return short.as_posix() if short.parts else run.name

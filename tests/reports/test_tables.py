@@ -131,6 +131,9 @@ def test_runs_are_found_below_and_not_within_runs_nor_through_links(tmp_path: Pa
     assert find_runs(tmp_path) == [run]
     assert run_name(run, tmp_path) == "a/one"
     assert run_name(run, run) == "one"
+    other = synthetic.healthy(tmp_path / "a" / "one", "gossip").path
+    assert sorted(run_name(path, tmp_path) for path in (run, other)) == ["a/one", "a/runs/one"]
+    assert sorted(reports.load(tmp_path).runs["run"]) == ["a/one", "a/runs/one"]
 
 
 def test_pandas_is_not_loaded_before_a_folder_is() -> None:
