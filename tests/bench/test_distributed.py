@@ -143,7 +143,8 @@ def test_two_workers_share_one_plan_and_make_one_history(
     if expected == 2:
         assert {path.stem for path in farm.run.load_dir.glob("*.json")} == {"load-0", "load-1"}
         busy = {record.process.partition(".")[0] for record in history}
-        assert busy == ({"load-0", "load-1"} if users > 1 else {"load-0"})
+        # Which worker gets the only user is Locust's to say.
+        assert len(busy) == min(users, 2)
     assert not farm.run.cut_short()
 
 
