@@ -42,9 +42,9 @@ CORE_BOUND_S = 30.0
 CONVERGENCE_BOUND_S = 30.0
 """Virtual seconds in which eventual replicas must agree after everything is healed."""
 DETECTION_BOUND_HEARTBEATS = 30
-"""Intervals between heartbeats in which detectors must suspect who is down, and trust who is
-not. At least `CORE_BOUND_S`, since phi has learned from delays of seconds, and what was sent before
-the heal may still arrive so late."""
+"""Intervals between heartbeats after which detectors must suspect nobody who is up: it is heard
+again. To suspect who is down they have `CORE_BOUND_S` at least, since phi has learned from delays
+of seconds, and what was sent before the heal may still arrive so late."""
 DETECTION_STAYS_S = 10
 """Virtual seconds for which they must stay with it."""
 STORY_S = 1.0
@@ -446,32 +446,34 @@ class _Run:
         if self.protocol.operations:
             return True
         cluster = self.cluster
-        down = ",".join(node for node in cluster.nodes if node not in up)
+        down = {node for node in cluster.nodes if node not in up}
 
-        def wrong() -> list[str]:
-            return [
-                f"{node}: {name} {suspects or 'nobody'}"
-                for node in up
-                for name, suspects in cluster.replica(node).probe().items()
-                if name.endswith("suspects") and suspects != down
-            ]
+        def mistaken() -> tuple[list[str], list[str]]:
+            """Who suspects nodes that are up, and who does not suspect all that are down."""
+            suspicious, trusting = [], []
+            for node in up:
+                for name, said in cluster.replica(node).probe().items():
+                    if name.endswith("suspects"):
+                        suspects = set(said.split(",")) - {""}
+                        told = f"{node}: {name} {said or 'nobody'}"
+                        if suspects - down:
+                            suspicious.append(told)
+                        if down - suspects:
+                            trusting.append(told)
+            return suspicious, trusting
 
-        bound_s = max(
-            CORE_BOUND_S, DETECTION_BOUND_HEARTBEATS * self._parameter("heartbeat_every_s")
-        )
-        end_s = cluster.now + bound_s
+        heard_s = DETECTION_BOUND_HEARTBEATS * self._parameter("heartbeat_every_s")
+        silent_s = max(CORE_BOUND_S, heard_s)
+        begin_s = cluster.now
         right = 0
         while right < DETECTION_STAYS_S:
-            mistaken = wrong()
-            if not mistaken:
-                right += 1
-            elif cluster.now < end_s:
-                # Heartbeats that were on their way may still make it think better of a dead node.
-                right = 0
-            else:
-                told = f"{down or 'nobody'} is down; {mistaken[:3]} {bound_s:g} s later or more"
-                self._alarm("detection", told)
-                return False
+            for mistakes, bound_s in zip(mistaken(), (heard_s, silent_s), strict=True):
+                if mistakes and cluster.now >= begin_s + bound_s:
+                    told = f"{','.join(sorted(down)) or 'nobody'} is down; {mistakes[:3]}"
+                    self._alarm("detection", f"{told} {bound_s:g} s later or more")
+                    return False
+            # Heartbeats that were on their way may still make it think better of a dead node.
+            right = 0 if any(mistaken()) else right + 1
             cluster.run(1.0)
         return True
 
