@@ -21,7 +21,7 @@ def add_options(parser: Any) -> None:
     """The options of this load test; those that make a workload are on the web page too."""
     add = parser.add_argument
     add("--cluster-file", default=".capbench/cluster.json", help="the running cluster")
-    add("--workload", help="a to f of YCSB, or a .json file; the options below change it")
+    add("--workload", help="a to f of YCSB, or a .json file; the other options change it")
     add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
     add("--shape", help="ramp:0-500/30s, steps:100,200,400/10s or spike:100,1000/10s,5s,20s")
     add("--in-flight", type=int, help="operations open at once, at most (default: 256)")

@@ -38,7 +38,13 @@ from flask import request
 from gevent.event import Event
 from locust import User, constant, events, tag, task
 from locust.exception import StopUser
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import (
+    STATE_RUNNING,
+    STATE_SPAWNING,
+    LocalRunner,
+    MasterRunner,
+    WorkerRunner,
+)
 
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
@@ -214,7 +220,7 @@ class Load:
     def user_done(self) -> None:
         """A user came to its end; with the last one, so does the load. Where users follow a shape,
         they come and go until its end."""
-        if self.workload.rate_per_s is None and self.workload.shape is not None:
+        if self._environment.shape_class is not None:
             return
         self._users_done += 1
         share = self._share
@@ -424,7 +430,8 @@ def choose_users(environment: Any, workload: Workload) -> None:
     if not environment.parsed_options.user_classes:
         chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
         environment.user_classes[:] = [chosen]
-    environment.shape_class = None
+    if isinstance(environment.shape_class, UsersShape):
+        environment.shape_class = None  # Of the load before; one of the user's own stays.
     if environment.user_classes == [ClosedLoopUser] and workload.shape is not None:
         environment.shape_class = UsersShape(parse_shape(workload.shape), workload.duration_s)
         environment.shape_class.runner = environment.runner
@@ -450,7 +457,9 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         if master is not None and environment.parsed_options.headless:
             end_with_the_plan(environment.parsed_options, workload.duration_s)
         if isinstance(runner, LocalRunner):
-            read_cluster_file(Path(environment.parsed_options.cluster_file))
+            cluster = read_cluster_file(Path(environment.parsed_options.cluster_file))
+            # Locust's page asks for a host where none is set.
+            environment.host = f"mqtt://{cluster.broker.host}:{cluster.broker.port}"
             if environment.parsed_options.headless:
                 # Before Locust starts to count the run time.
                 current = make_load(environment)
@@ -468,7 +477,8 @@ def end_with_the_plan(options: Namespace, plan_s: float) -> None:
 
 def choose_users_of_page(environment: Any) -> None:
     """Before a load starts from the web page: its options may ask for other users."""
-    if request.path.endswith("/swarm"):
+    running = environment.runner.state in (STATE_SPAWNING, STATE_RUNNING)
+    if request.path.endswith("/swarm") and not running:
         options = Namespace(**{**vars(environment.parsed_options), **request.form.to_dict()})
         # What is wrong with them is said when the load starts.
         with contextlib.suppress(BadWorkload):

@@ -155,6 +155,7 @@ def test_the_web_page_asks_for_other_users_and_a_shape(
     text = wait_for(page, "Locust's page")
     for option in ("workload", "rate", "shape", "conflict_rate", "value_bytes", "workload_seed"):
         assert f'"{option}"' in text
+    assert f'"host": "mqtt://127.0.0.1:{cluster.broker.port}"' in text
     form = {"user_count": 1, "spawn_rate": 1, "rate": 0, "shape": "steps:2,3/1s"}
     data = urllib.parse.urlencode(form).encode()
     urllib.request.urlopen(f"{base}/swarm", data=data, timeout=5).close()
