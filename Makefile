@@ -1,6 +1,6 @@
 # Everything a person or CI needs; each target sets up what it uses.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly bench bench-save bench-compare check lock clean
+.PHONY: help setup demo test nightly bench bench-save bench-compare bench-peers check lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -37,6 +37,9 @@ bench-save: setup ## Keep a run of the suites of this machine, for bench-compare
 
 bench-compare: setup ## Fails if a benchmark is more than 20% slower than in that run.
 	@$(BIN)/python -m bench.compare $(SUITES)
+
+bench-peers: setup ## Our raft beside three nodes of etcd, in one run; gets etcd the first time.
+	@$(BIN)/python -m chaos.peers
 
 check: setup ## Lint, format, types and import rules; changes nothing.
 	$(BIN)/ruff check

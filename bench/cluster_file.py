@@ -1,4 +1,5 @@
-"""How load finds a running cluster: a small JSON file that the runner (or `capbench up`) writes."""
+"""How load finds a running cluster, a small JSON file that the runner (or `capbench up`) writes,
+and what the runner tells it over the broker of the faults that are on."""
 
 from __future__ import annotations
 
@@ -36,6 +37,14 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     tls_ca: str | None = None
     mqtt_version: int = 5
+
+
+class FaultOn(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault that is on. ``what``: number, name and parameters, as people read them. ``since``:
+    time of day (UTC)."""
+
+    what: str
+    since: str
 
 
 class BadClusterFile(ValueError):

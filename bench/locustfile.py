@@ -48,6 +48,7 @@ from locust.runners import (
 
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
+from bench.cluster_tab import ClusterWatch, add_tab
 from bench.distributed import Master, Share, on_share, shares, tell_done, tell_failure, this_host
 from bench.history import HistoryWriter, OperationRecord
 from bench.load_options import UNTIL_STOPPED_S, add_options, workload_of
@@ -454,6 +455,7 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         environment.tags, environment.exclude_tags = {TASK}, set()
         if environment.web_ui is not None:
             environment.web_ui.app.before_request(lambda: choose_users_of_page(environment))
+            show_cluster(environment)
         if master is not None and environment.parsed_options.headless:
             end_with_the_plan(environment.parsed_options, workload.duration_s)
         if isinstance(runner, LocalRunner):
@@ -467,6 +469,18 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         leave(INVALID_INPUT, error)
     except BrokerUnreachable as error:
         leave(INFRASTRUCTURE_FAILED, error)
+
+
+def show_cluster(environment: Any) -> None:
+    """A tab of the page. A master needs no cluster file otherwise, and goes without the tab."""
+    try:
+        cluster = read_cluster_file(Path(environment.parsed_options.cluster_file))
+    except BadClusterFile as error:
+        log.warning("the page has no tab of the cluster: %s", error)
+        return
+    watch = ClusterWatch(cluster)
+    add_tab(environment.web_ui, watch)
+    watch.start()
 
 
 def end_with_the_plan(options: Namespace, plan_s: float) -> None:

@@ -14,14 +14,17 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 
+from bench.cluster_file import FaultOn
 from bench.run_folder import FaultRecord, RunFolder
 from chaos.experiment import InvalidExperiment, validate_fault
 from chaos.fault import FaultContext
+from chaos.fault_words import fault_on
 from chaos.nemesis import Nemesis
 from chaos.targets import TargetFailed
 
@@ -67,12 +70,25 @@ class NoSuchFault(ValueError):
 
 class ByHand:
     """The keeper's side: takes commands while it is open. Use as a context manager; leaving it
-    heals whatever is on."""
+    heals whatever is on. ``announce``: is told which faults are on, whenever that changes."""
 
-    def __init__(self, context: FaultContext, directory: Path, socket_path: Path) -> None:
+    def __init__(
+        self,
+        context: FaultContext,
+        directory: Path,
+        socket_path: Path,
+        announce: Callable[[list[FaultOn]], None],
+    ) -> None:
         self._nodes = tuple(context.nodes)
         self._path = socket_path
-        self._nemesis = Nemesis([], context, RunFolder(directory), seed=_SEED, by_hand=True)
+        self._nemesis = Nemesis(
+            [],
+            context,
+            RunFolder(directory),
+            seed=_SEED,
+            by_hand=True,
+            on_fault=lambda _: announce([fault_on(record) for record in self._nemesis.on]),
+        )
 
     def __enter__(self) -> ByHand:
         hand = self
@@ -151,23 +167,3 @@ def ask(socket_path: Path, command: Command) -> Answer:
             ) from None
         except (OSError, msgspec.DecodeError) as error:
             raise TargetFailed(f"the cluster's keeper did not answer: {error}") from None
-
-
-def described(record: FaultRecord) -> str:
-    """A fault in a line: what, where, since when or how long."""
-    own = {k: v for k, v in record.parameters.items() if k not in ("chosen_by", "seed")}
-    words = [f"{record.number}: {record.fault}", *(f"{k}={_short(v)}" for k, v in own.items())]
-    if record.groups:
-        words.append("(" + " | ".join(" ".join(group) for group in record.groups) + ")")
-    elif record.nodes:
-        words.append("(" + " ".join(record.nodes) + ")")
-    if record.applied_ns is None:
-        return " ".join(words)
-    end_ns = record.healed_ns or time.monotonic_ns()
-    seconds = (end_ns - record.applied_ns) / 1e9
-    words.append(f"{'was on for' if record.healed_ns else 'on for'} {seconds:.1f} s")
-    return " ".join(words)
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -531,6 +531,7 @@ def status(json: Json = False) -> None:
     from rich.table import Table
 
     from chaos import by_hand
+    from chaos.fault_words import described
     from chaos.monitor import Monitor
     from chaos.targets import TargetFailed
     from chaos.up import CLUSTER_FILE, socket_path
@@ -573,7 +574,7 @@ def status(json: Json = False) -> None:
     # Into a file or a pipe, whole: nobody can make that wider.
     (console if console.is_terminal else Console(width=400)).print(shown)
     for fault in faults:
-        print(f"fault {by_hand.described(fault)}")
+        print(f"fault {described(fault)}")
 
 
 # --- helpers ---

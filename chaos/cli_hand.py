@@ -87,14 +87,14 @@ def _fields(parameters: list[str]) -> dict[str, Any]:
 
 
 def _show(answer: Any, none: str, *, json: bool) -> None:
-    from chaos import by_hand
+    from chaos.fault_words import described
 
     if json:
         print_json(answer)
     else:
         for record in answer.faults:
             if record.error is None:
-                print(by_hand.described(record))
+                print(described(record))
         if not (answer.faults or answer.refused):
             print(none)
     for wrong, code in (

@@ -17,7 +17,8 @@ an image, in the environment, or in the repository.
 With ``--tls`` the broker speaks TLS only, and everybody gets ``ca.pem``.
 
 What each may do at the broker (``rules``): node i publishes what comes from node i, what it tells
-of itself, and replies; clients publish requests; only the runner gives nodes commands.
+of itself, and replies; clients publish requests; only the runner gives nodes commands, and tells
+which faults are on.
 """
 
 from __future__ import annotations
@@ -118,9 +119,11 @@ def rules(nodes: Sequence[str]) -> str:
         "topic write capbench/+/req/#",
         f"topic read capbench/+/rep/{GROUP}/#",
         "topic read capbench/+/status/#",
+        "topic read capbench/+/faults",
         "",
         f"user {RUNNER}",
         "topic write capbench/+/ctl/#",
+        "topic write capbench/+/faults",
         "topic read capbench/+/status/#",
         "",
         f"user {HEALTH}",

@@ -8,14 +8,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from bench.cluster_file import ClusterFile
+from bench.cluster_file import ClusterFile, FaultOn
 from bench.run_folder import NodeRecord
 from nodes.codec import part_digest
 from nodes.runtime.injected import Injected
@@ -59,6 +59,7 @@ class Monitor:
         self._digests: dict[str, tuple[int, dict[str, str]]] = {}
         self._refusal: NodeRecord | None = None
         self._injected: dict[tuple[str, str], str] = {}
+        self._announced: bytes | None = None
         self._subscribed = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -94,6 +95,8 @@ class Monitor:
 
     def _on_connect(self, client: paho.Client, *_: Any) -> None:
         client.subscribe(self._topics.status("+"), qos=0)
+        if self._announced is not None:  # A broker that was killed has forgotten it.
+            client.publish(self._topics.faults, self._announced, qos=0, retain=True)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         try:
@@ -252,6 +255,11 @@ class Monitor:
         if refusal is None or refusal.t_ns < since_ns:
             return None
         return f"{refusal.node}: {refusal.details.get('reason')}"
+
+    def announce(self, faults: Sequence[FaultOn]) -> None:
+        """Tell whoever looks on (Locust's page) which faults are on now."""
+        self._announced = msgspec.json.encode(faults)
+        self._client.publish(self._topics.faults, self._announced, qos=0, retain=True)
 
     def _command(self, node: str, command: dict[str, Any]) -> None:
         self._client.publish(self._topics.control(node), msgspec.json.encode(command), qos=0)

@@ -200,7 +200,9 @@ def keep(order: Mapping[str, Any]) -> None:
         with contextlib.ExitStack() as stack:
             cluster = start_cluster(cluster_at, order["broker_port"], stack)
             if proxied:
-                stack.enter_context(ByHand(cluster, directory, socket_path(name)))
+                stack.enter_context(
+                    ByHand(cluster, directory, socket_path(name), cluster.monitor.announce)
+                )
             write_cluster_file(CLUSTER_FILE, cluster.cluster_file)
             broker = cluster.broker
             keeper = Keeper(

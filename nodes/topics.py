@@ -38,3 +38,8 @@ class Topics:
     def status(self, node: str) -> str:
         """What ``node`` tells of itself: status and events. ``+`` for all nodes."""
         return f"{self.root}/status/{node}"
+
+    @property
+    def faults(self) -> str:
+        """The faults that are on, as the runner tells (retained)."""
+        return f"{self.root}/faults"

@@ -23,6 +23,7 @@ import msgspec
 from bench.cluster_file import ClusterFile
 from bench.run_folder import NodeRecord, write_json
 from chaos.fault import FaultContext
+from chaos.fault_words import fault_on
 from chaos.final_reads import final_reads
 from chaos.links import Links
 from chaos.monitor import Monitor, NodeSilent
@@ -399,7 +400,15 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
     duration_s = workload.duration_s
     run.load_started(start_ns)
     progress.phase(f"load for {duration_s:.0f} s")
-    with Nemesis(run.experiment.plan(), cluster, folder, seed=run.seed) as nemesis:
+    cluster.monitor.announce([])
+    nemesis = Nemesis(
+        run.experiment.plan(),
+        cluster,
+        folder,
+        seed=run.seed,
+        on_fault=lambda _: cluster.monitor.announce([fault_on(record) for record in nemesis.on]),
+    )
+    with nemesis:
         nemesis.start(start_ns)
         deadline = start_ns + int((duration_s + workload.timeout_s + KEPT_TAIL_S) * 1e9)
         while locust.poll() is None:

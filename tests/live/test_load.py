@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,21 @@ def typed(place: Path, *arguments: str) -> subprocess.Popen[str]:
         restore_signals=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def drawn(url: str, place: Path) -> str:
+    """What headless Chromium makes of a page of Locust, which asks for news every two seconds."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no chromium on PATH: the page is not looked at (apt install chromium)")
+    command = [
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+        *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+        *("--disable-sync", f"--user-data-dir={place / 'profile'}", "--dump-dom"),
+        *("--virtual-time-budget=5000", url),
+    ]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return page[page.find("<table") : page.rfind("</table")]
 
 
 def test_what_it_tells_is_what_locust_and_the_history_tell(place: Path) -> None:
@@ -208,6 +224,13 @@ def test_the_page_of_locust_loads_the_cluster_and_goes_with_ctrl_c(place: Path) 
             return sum(row["num_requests"] for row in rows if row["name"] in ("read", "write"))
 
         wait_for(lambda: requests() > 50, "operations")
+        assert capbench("inject", "pause", "nodes=[n2]", cwd=place).returncode == 0
+        wait_for(lambda: "silent" in drawn(f"{url}?tab=cluster", place), "a silent node")
+        tab = drawn(f"{url}?tab=cluster", place)
+        assert "fault 0: pause" in tab
+        assert tab.count(">leader<") + tab.count(">follower<") == 2
+        assert capbench("heal", cwd=place).returncode == 0
+        wait_for(lambda: "fault 0" not in drawn(f"{url}?tab=cluster", place), "the heal")
         busy = capbench("load", "--web", "--port", str(port), cwd=place)
         assert busy.returncode == 2
         assert f"port {port} is taken" in busy.stderr

@@ -1,0 +1,89 @@
+"""The tab of Locust's page: what it makes of what it hears. (Browser and cluster:
+`tests/live/test_load.py`.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench import cluster_tab
+from bench.cluster_file import Address, ClusterFile, FaultOn
+from bench.cluster_tab import ClusterWatch
+from nodes.topics import Topics
+
+TOPICS = Topics("demo")
+
+
+@pytest.fixture
+def watch() -> ClusterWatch:
+    here = Address(host="127.0.0.1", port=1)
+    cluster = ClusterFile(
+        cluster="demo",
+        protocol="raft",
+        nodes=["n1", "n2"],
+        operations=["read"],
+        broker=here,
+        group="clients",
+        request_links={"n1": here, "n2": here},
+    )
+    watch = ClusterWatch(cluster)
+    watch._up = True
+    return watch
+
+
+def status(node: str, **probe: Any) -> bytes:
+    return msgspec.json.encode({"t_ns": 1, "node": node, "kind": "status", "probe": probe})
+
+
+def table(watch: ClusterWatch) -> list[tuple[str, str, str]]:
+    return [(row["name"], row["state"], row["details"]) for row in watch.rows()]
+
+
+def test_nodes_say_their_role_and_faults_come_and_go(watch: ClusterWatch) -> None:
+    watch.hear(TOPICS.status("n1"), status("n1", role="leader", leader="n1", term=3, ready=True))
+    partition = FaultOn(what="0: partition (n1 | n2)", since="10:00:00 UTC")
+    watch.hear(TOPICS.faults, msgspec.json.encode([partition]))
+    assert table(watch) == [
+        ("n1", "leader", "leader n1, term 3"),
+        ("n2", "not heard yet", ""),
+        ("fault 0: partition (n1 | n2)", "on", "since 10:00:00 UTC"),
+    ]
+    watch.hear(TOPICS.status("n2"), status("n2", role="follower", leader="", ready=False))
+    watch.hear(TOPICS.faults, b"[]")
+    assert table(watch)[1:] == [("n2", "follower", "does not serve now")]
+
+
+def test_who_is_silent_is_said_to_be(watch: ClusterWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(cluster_tab.time, "monotonic", lambda: now)
+    watch.hear(TOPICS.status("n1"), status("n1", role="leader", ready=True))
+    now += 2.5
+    assert table(watch)[0] == ("n1", "silent", "for 2 s")
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (TOPICS.faults, b"no JSON"),
+        (TOPICS.faults, b'[{"what": 1}]'),
+        (TOPICS.faults, b"[" + b" " * 1_000_000 + b"]"),
+        (TOPICS.status("n1"), b'{"kind": "status"}'),
+        (TOPICS.status("n9"), status("n9", role="leader")),
+        (TOPICS.status("n1"), b'{"t_ns": 1, "node": "n1", "kind": "event", "name": "elected"}'),
+    ],
+)
+def test_what_is_none_of_ours_changes_nothing(
+    watch: ClusterWatch, topic: str, payload: bytes
+) -> None:
+    on = FaultOn(what="0: pause (n1)", since="10:00:00 UTC")
+    watch.hear(TOPICS.faults, msgspec.json.encode([on]))
+    before = table(watch)
+    watch.hear(topic, payload)
+    assert table(watch) == before
+
+
+def test_a_broker_out_of_reach_is_said_first(watch: ClusterWatch) -> None:
+    watch._disconnected()
+    assert table(watch)[0] == ("broker", "out of reach", "127.0.0.1:1")
