@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -235,7 +236,22 @@ document.body.append(note);
 """
 
 
-def look(page: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
+AXE = """
+<script>%s</script>
+<script>
+axe.run().then(found => {
+  const note = document.createElement("pre");
+  note.id = "probe";
+  note.textContent = JSON.stringify({passes: found.passes.map(each => each.id),
+    violations: found.violations.map(each => [each.id, each.help,
+      each.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + node.failureSummary)])});
+  document.body.append(note);
+});
+</script>
+"""
+
+
+def look(page: Path, tmp_path: Path, *options: str, probe: str = PROBE) -> dict[str, Any]:
     """What headless Chromium makes of the page, told by a script that is added to a copy of it."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if browser is None:
@@ -245,7 +261,7 @@ def look(page: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
     assert policy is not None
     probed = tmp_path / "probed.html"
     probed.write_text(
-        text.replace(policy[0], "").replace("</body>", PROBE + "</body>"), encoding="utf-8"
+        text.replace(policy[0], "").replace("</body>", probe + "</body>"), encoding="utf-8"
     )
     command = [
         browser,
@@ -311,3 +327,15 @@ def test_it_fits_a_phone_and_follows_the_dark_theme(page: Path, tmp_path: Path) 
     assert light["wide"] <= light["inner"]
     dark = look(page, tmp_path, "--window-size=1300,900", "--blink-settings=preferredColorScheme=0")
     assert light["ink"] != dark["ink"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_to_object_to(page: Path, tmp_path: Path, theme: str) -> None:
+    """The rules of axe-core: WCAG 2 A and AA (names, roles, contrast), and best practices."""
+    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    options = ["--window-size=1300,900", "--virtual-time-budget=60000"]
+    if theme == "dark":
+        options.append("--blink-settings=preferredColorScheme=0")
+    found = look(page, tmp_path, *options, probe=AXE % axe)
+    assert found["violations"] == []
+    assert {"color-contrast", "document-title", "html-has-lang", "region"} <= set(found["passes"])
