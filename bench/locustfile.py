@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import time
 import uuid
@@ -442,6 +443,9 @@ def check_input(environment: Any, **kwargs: Any) -> None:
     """Refuse what cannot be before anything starts, and choose the users that fit the workload."""
     global current, master
     runner = environment.runner
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # As Python has it, Ctrl-C would break off whatever runs just then: a record half made.
+        gevent.signal_handler(signal.SIGINT, interrupted)
     if isinstance(runner, MasterRunner):
         master = Master(
             runner, lambda: end_test(environment), lambda why: stop_master(environment, why)
@@ -469,6 +473,11 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         leave(INVALID_INPUT, error)
     except BrokerUnreachable as error:
         leave(INFRASTRUCTURE_FAILED, error)
+
+
+def interrupted() -> None:
+    """Ctrl-C, between two turns of the event loop: gevent hands it to Locust's main greenlet."""
+    raise KeyboardInterrupt
 
 
 def show_cluster(environment: Any) -> None:

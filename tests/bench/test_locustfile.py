@@ -478,3 +478,21 @@ def test_the_web_page_starts_and_stops_a_load(
     os.kill(run.process.pid, signal.SIGTERM)
     run.wait()
     assert_agreement(run, history)
+
+
+def test_ctrl_c_in_the_middle_of_its_work_loses_nothing(
+    tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust
+) -> None:
+    """A busy process is hit while it records, not while it waits."""
+    echo(cluster)
+    _, options = workload_file(tmp_path, rate_per_s=None, duration_s=60)
+    run = locust(cluster, *options, "-u", "200", "-r", "200")
+    started_ns = run.wait_started()
+    while time.monotonic_ns() < started_ns + SECOND:
+        time.sleep(0.01)
+    run.process.send_signal(signal.SIGINT)
+    run.wait()
+    history, summary = recorded(tmp_path)
+    assert summary.invoked == len(history) > 1000
+    assert {record.outcome for record in history} == {"ok"}
+    assert_agreement(run, history)
