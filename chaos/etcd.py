@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -134,13 +134,21 @@ class Etcd:
         self._client = client
         self._folder = folder
 
-    def put(self, *, clients: int, total: int, value_bytes: int = 32, keys: int = 1000) -> Puts:
+    def put(
+        self,
+        *,
+        clients: int,
+        total: int,
+        value_bytes: int = 32,
+        keys: int = 1000,
+        endpoints: Sequence[str] | None = None,
+    ) -> Puts:
         """``total`` puts by ``clients`` clients in a closed loop, each with a connection of its
-        own, to all nodes in turn. Raises NoEtcd."""
+        own, to ``endpoints`` (None: all nodes) in turn. Raises NoEtcd."""
         command: list[str | Path] = [
             self._client,
             "put",
-            f"--endpoints={','.join(self.endpoints)}",
+            f"--endpoints={','.join(endpoints or self.endpoints)}",
             f"--conns={clients}",
             f"--clients={clients}",
             f"--total={total}",

@@ -3,10 +3,11 @@
     python -m chaos.peers [FOLDER]
 
 Both are driven in turn by closed loops of 1, 16 and 128 clients that do not think, writing 32 bytes
-to 1,000 keys at all nodes, fsync on: etcd by its own benchmark client, raft by `bench.closed_loop`.
-Both clusters run all the while, so that neither has a machine that the other one had not; the
-median of the rounds is told. Into ``results/bench`` (or the folder given): ``peers.json``, a list
-of figures as in `bench.figures`, and ``peers-hardware.json``, the machine and the versions.
+to 1,000 keys at all nodes (one client: at one node a round, in turn), fsync on: etcd by its own
+benchmark client, raft by `bench.closed_loop`. Both clusters run all the while, so that neither has
+a machine that the other one had not; the median of the rounds is told. Into ``results/bench`` (or
+the folder given): ``peers.json``, a list of figures as in `bench.figures`, and
+``peers-hardware.json``, the machine and the versions.
 
 Exit code 0 also if goals are missed; 3: a cluster could not be started, or lost operations.
 """
@@ -52,10 +53,18 @@ def rows(etcd: Etcd, live: Live) -> list[dict[str, Any]]:
         total = _total(etcd, clients)
         for number in range(ROUNDS):
             _say(f"{clients} in flight, round {number + 1} of {ROUNDS}")
-            theirs.append(etcd.put(clients=clients, total=total, value_bytes=VALUE_BYTES))
-            ours.append(_ours(live, clients))
+            asked = _asked(clients, number, etcd.endpoints)
+            put = etcd.put(clients=clients, total=total, value_bytes=VALUE_BYTES, endpoints=asked)
+            theirs.append(put)
+            ours.append(_ours(live, clients, _asked(clients, number, live.cluster.nodes)))
         figures += _figures(clients, goal, theirs, ours)
     return figures
+
+
+def _asked(clients: int, number: int, nodes: Sequence[str]) -> Sequence[str]:
+    """One client asks one node: another one in each round, or its rate would depend on whether that
+    node happens to lead. The median is then that of a follower."""
+    return nodes if clients > 1 else [nodes[number % len(nodes)]]
 
 
 def _figures(
@@ -91,7 +100,7 @@ def _total(etcd: Etcd, clients: int) -> int:
     return max(clients, round(first.ok_per_s * SECONDS * SCALE))
 
 
-def _ours(live: Live, clients: int) -> Puts:
+def _ours(live: Live, clients: int, nodes: Sequence[str]) -> Puts:
     measured = drive(
         live.cluster,
         ClosedLoop(
@@ -100,6 +109,7 @@ def _ours(live: Live, clients: int) -> Puts:
             seconds=max(0.3, SECONDS * SCALE),
             warm_up_s=0.3,
             value_bytes=VALUE_BYTES,
+            nodes=tuple(nodes),
         ),
     )
     if not measured.ok or measured.failed or measured.unanswered:
