@@ -299,11 +299,13 @@ def test_everybody_speaks_for_themselves_only(installation: Installation) -> Non
         n3.subscribe("capbench/visit/net/+/n3")
         n3.subscribe("capbench/visit/net/+/n1")
         client.subscribe("capbench/visit/rep/load/c")
+        client.subscribe("capbench/visit/faults")
         allowed = {
             "n1 to n3": n1.publish("capbench/visit/net/n1/n3"),
             "n1's reply": n1.publish("capbench/visit/rep/load/c"),
             "a request": client.publish("capbench/visit/req/n1"),
             "a command": runner.publish("capbench/visit/ctl/n1"),
+            "which faults are on": runner.publish("capbench/visit/faults"),
         }
         refused = {
             "n1 as n2": n1.publish("capbench/visit/net/n2/n3"),
@@ -312,6 +314,8 @@ def test_everybody_speaks_for_themselves_only(installation: Installation) -> Non
             "n1 tells of n2": n1.publish("capbench/visit/status/n2"),
             "a client as a node": client.publish("capbench/visit/net/n1/n3"),
             "a client commands": client.publish("capbench/visit/ctl/n1"),
+            "a client tells of faults": client.publish("capbench/visit/faults"),
+            "n1 tells of faults": n1.publish("capbench/visit/faults"),
             "a client replies": client.publish("capbench/visit/rep/load/c"),
             "the runner as a node": runner.publish("capbench/visit/net/n1/n3"),
             "elsewhere": client.publish("elsewhere"),
@@ -320,7 +324,10 @@ def test_everybody_speaks_for_themselves_only(installation: Installation) -> Non
         assert set(refused.values()) == {"Not authorized"}, refused
         time.sleep(0.2)
         assert [topic for topic, _ in n3.received] == ["capbench/visit/net/n1/n3"]
-        assert [topic for topic, _ in client.received] == ["capbench/visit/rep/load/c"]
+        assert sorted(topic for topic, _ in client.received) == [
+            "capbench/visit/faults",
+            "capbench/visit/rep/load/c",
+        ]
     finally:
         for each in (n1, n3, client, runner):
             each.close()
@@ -436,10 +443,15 @@ def test_locust_is_there_on_its_port(installation: Installation) -> None:
         form = {"user_count": 1, "spawn_rate": 1, "run_time": "4s", "rate": 100}
         assert requests.post(f"{base}/swarm", data=form, timeout=10).json()["success"]
         time.sleep(6)
-        stats = requests.get(f"{base}/stats/requests", timeout=5).json()["stats"]
+        told = requests.get(f"{base}/stats/requests", timeout=5).json()
+        stats = told["stats"]
         done = {row["name"]: row["num_requests"] - row["num_failures"] for row in stats}
         assert done["read"] > 50, stats
         assert done["write"] > 50, stats
+        (tab,) = told["extended_stats"]
+        roles = {row["name"]: row["state"] for row in tab["data"]}
+        assert sorted(roles) == list(NODES)
+        assert sorted(set(roles.values())) == ["follower", "leader"]
     finally:
         installation.compose("--profile", "load", "rm", "-s", "-f", "locust", "locust-worker")
 
