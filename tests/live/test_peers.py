@@ -16,7 +16,8 @@ import pytest
 from chaos.etcd import NoEtcd, Programs, etcd_cluster, programs, summary
 from tests.live.conftest import ROOT
 
-pytestmark = pytest.mark.live
+# The first time etcd is got, and its client built.
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 SAID = """
 Summary:
