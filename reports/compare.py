@@ -26,6 +26,9 @@ STRENGTH = ["none", "eventual", "causal", "sequential", "linearizable"]
 SHORT_CLAIMS = {"linearizable": "lineariz."}
 MODEL_WORDS = {"none": "not even eventual"}
 MARKS = "*†‡§¶"
+SIMULATED = " (simulated)"
+MOST_NAMED = 5
+"""Of more experiments, a line says only how many."""
 COLUMNS = (
     "op/s and p99: while the fault was on · back in: from the fault until all were answered again"
 )
@@ -157,7 +160,7 @@ def matrix(summaries: Iterable[RunSummary]) -> Matrix:
     """Group runs into cells. Simulated runs get a column of their own, named so."""
     groups: dict[tuple[str, str], list[RunSummary]] = {}
     for run in summaries:
-        experiment = f"{run.experiment} (simulated)" if run.simulated else run.experiment
+        experiment = run.experiment + SIMULATED if run.simulated else run.experiment
         groups.setdefault((run.protocol, experiment), []).append(run)
     return Matrix(
         protocols=list(dict.fromkeys(protocol for protocol, _ in groups)),
@@ -253,7 +256,9 @@ def _consistency(cells: Sequence[Cell]) -> str:
         return f"stayed consistent{but}"
     stale = stale_words([run for cell in weak for run in cell.runs])
     gave = (
-        f"gave stale answers in {_names(weak)}" if stale else f"not linearizable in {_names(weak)}"
+        f"gave stale answers in {_names(weak, MOST_NAMED)}"
+        if stale
+        else f"not linearizable in {_names(weak, MOST_NAMED)}"
     )
     allowed = f", as its claim ({claim}) allows" if claim != "linearizable" else ""
     return f"{gave}{allowed}" + (f": {stale}" if stale else "") + but
@@ -295,8 +300,15 @@ def _strength(model: str) -> int:
     return STRENGTH.index(model) if model in STRENGTH else len(STRENGTH)
 
 
-def _names(cells: Sequence[Cell]) -> str:
-    return ", ".join(cell.experiment for cell in cells)
+def _names(cells: Sequence[Cell], most: int | None = None) -> str:
+    """The experiments; only how many, if they are more than ``most``."""
+    if all(cell.simulated for cell in cells):
+        names = [cell.experiment.removesuffix(SIMULATED) for cell in cells]
+        after = SIMULATED
+    else:
+        names, after = [cell.experiment for cell in cells], ""
+    listed = ", ".join(names) if most is None or len(names) <= most else f"{len(names)} experiments"
+    return listed + after
 
 
 # -- the terminal ---------------------------------------------------------------------------------

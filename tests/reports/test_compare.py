@@ -45,6 +45,26 @@ def test_it_fits_into_120_columns_whatever_there_is(summaries: list[RunSummary])
         assert experiment in text
 
 
+def test_many_experiments_are_counted_and_simulated_is_said_once(
+    summaries: list[RunSummary],
+) -> None:
+    stale = pick(summaries, "gossip", "leader-partition")
+    runs = [
+        msgspec.structs.replace(stale, experiment=f"e{i}", simulated=True, target="sim")
+        for i in range(6)
+    ]
+    few = " ".join(compare.first_screen(runs[:3]).split())
+    assert "gave stale answers in e0, e1, e2 (simulated), as its claim (eventual) allows" in few
+    many = " ".join(compare.first_screen(runs).split())
+    assert "gave stale answers in 6 experiments (simulated), as its claim" in many
+    # What is broken is always named.
+    broken = [msgspec.structs.replace(r, verdict="invalid", measured_model="none") for r in runs]
+    told = " ".join(compare.first_screen(broken).split())
+    assert "BROKE its claim (eventual) in e0, e1, e2, e3, e4, e5 (simulated)" in told
+    mixed = " ".join(compare.first_screen([stale, runs[0]]).split())
+    assert "in leader-partition, e0 (simulated), as its claim" in mixed
+
+
 def test_unknown_and_refuted_are_never_called_valid(summaries: list[RunSummary]) -> None:
     run = pick(summaries, "raft", "healthy")
     unknown = msgspec.structs.replace(run, verdict="unknown", reason="the load was not there")

@@ -29,9 +29,22 @@ EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 
 @pytest.fixture(scope="module")
 def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report") / "sub" / "report.html"
-    assert write_report(list(runs.values()), out, title="Two protocols") == out
+    folder = tmp_path_factory.mktemp("report")
+    bench = benchmarks_in(folder)
+    out = folder / "sub" / "report.html"
+    folders = list(runs.values())
+    assert write_report(folders, out, title="Two protocols", benchmarks=bench) == out
     return out
+
+
+def benchmarks_in(folder: Path) -> Path:
+    """What `make bench` leaves, with names that are no HTML."""
+    bench = folder / "bench" / "latest.json"
+    bench.parent.mkdir()
+    figure = {"name": "codec <b>", "value": 12345.0, "unit": "frames/CPU s", "ratio": 1.5}
+    bench.write_text(json.dumps([{**figure, "compared_with": "json", "goal": 10_000}]))
+    (bench.parent / "hardware.json").write_text(json.dumps({"cores": 2, "processor": "a <i>"}))
+    return bench
 
 
 class Page(HTMLParser):
@@ -108,24 +121,18 @@ def test_every_chart_has_a_name_a_sentence_and_its_numbers(page: Path) -> None:
     assert parsed.text.count("The numbers:") == figures
 
 
-def test_micro_benchmarks_are_shown_with_their_machine(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
-    bench = tmp_path / "bench" / "latest.json"
-    bench.parent.mkdir()
-    figure = {"name": "codec <b>", "value": 12345.0, "unit": "frames/CPU s", "ratio": 1.5}
-    bench.write_text(json.dumps([{**figure, "compared_with": "json", "goal": 10_000}]))
-    (bench.parent / "hardware.json").write_text(json.dumps({"cores": 2, "processor": "a <i>"}))
+def test_benchmarks_are_shown_with_their_machine(runs: dict[str, Path], tmp_path: Path) -> None:
+    bench = benchmarks_in(tmp_path)
 
     def text() -> str:
         out = write_report([runs["raft-healthy"]], tmp_path / "r.html", benchmarks=bench)
         return Page(out.read_text()).text
 
     said = text()
-    for words in ("Micro-benchmarks", "codec <b>", "12,345", "frames/CPU s", "a <i>", "10,000"):
+    for words in ("Benchmarks", "codec <b>", "12,345", "frames/CPU s", "a <i>", "10,000"):
         assert words in said, words
     bench.write_text("[{]")
-    assert "Micro-benchmarks" not in text(), "what cannot be read is not shown"
+    assert "Benchmarks" not in text(), "what cannot be read is not shown"
 
 
 def test_html_in_the_data_stays_text(tmp_path: Path) -> None:
