@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from bench.run_folder import BadRunFolder
 from chaos.processes import free_ports
 from chaos.serve import make_server
 from chaos.targets import TargetFailed
+from tests import browser
 from tests.chaos.test_simulate import ROOT
 from tests.reports import synthetic
 
@@ -129,20 +129,21 @@ def test_a_name_that_another_site_made_lead_here_is_refused(
 
 
 def test_a_browser_shows_the_list_and_what_was_filtered(get: Get, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if browser is None:
-        pytest.skip("no chromium on PATH: the list is not looked at (apt install chromium)")
     port = urllib.parse.urlsplit(get("address")[1]).port
-    command = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-        *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
-        *("--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
-        f"http://127.0.0.1:{port}/?protocol=gossip&text=partition",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.count('type="checkbox"') == 1
-    assert 'href="/report?run=leader-partition/gossip"' in done.stdout
-    assert '<option selected="">gossip</option>' in done.stdout
+    url = f"http://127.0.0.1:{port}/?protocol=gossip&text=partition"
+    seen = browser.dom(url, tmp_path)
+    assert seen.count('type="checkbox"') == 1
+    assert 'href="/report?run=leader-partition/gossip"' in seen
+    assert '<option selected="">gossip</option>' in seen
+
+
+@pytest.mark.parametrize("scheme", ["0", "1"])
+def test_axe_finds_nothing_to_object_to_in_the_list(get: Get, tmp_path: Path, scheme: str) -> None:
+    """In dark and in light."""
+    _, page = get("/")
+    found = browser.axe(page, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
+    assert found["violations"] == []
+    assert {"color-contrast", "label", "document-title"} <= set(found["passes"])
 
 
 def test_html_in_a_run_stays_text(get: Get) -> None:

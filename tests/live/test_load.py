@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from bench.cluster_file import read_cluster_file
 from bench.run_folder import RunFolder
 from bench.workload import make_workload, plan
 from chaos.processes import free_ports
+from tests import browser
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
 
 pytestmark = pytest.mark.live
@@ -63,16 +63,7 @@ def typed(place: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def drawn(url: str, place: Path) -> str:
     """What headless Chromium makes of a page of Locust, which asks for news every two seconds."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if browser is None:
-        pytest.skip("no chromium on PATH: the page is not looked at (apt install chromium)")
-    command = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-        *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
-        *("--disable-sync", f"--user-data-dir={place / 'profile'}", "--dump-dom"),
-        *("--virtual-time-budget=5000", url),
-    ]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = browser.dom(url, place, "--virtual-time-budget=5000")
     return page[page.find("<table") : page.rfind("</table")]
 
 

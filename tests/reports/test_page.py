@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +19,7 @@ from nodes.simulator.story import Arrow, Moment, Story
 from reports import render
 from reports.anomaly import Messages
 from reports.render import write_report
+from tests import browser
 from tests.reports import synthetic
 
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
@@ -243,53 +241,9 @@ document.body.append(note);
 """
 
 
-AXE = """
-<script>%s</script>
-<script>
-axe.run().then(found => {
-  const note = document.createElement("pre");
-  note.id = "probe";
-  note.textContent = JSON.stringify({passes: found.passes.map(each => each.id),
-    violations: found.violations.map(each => [each.id, each.help,
-      each.nodes.slice(0, 3).map(node => node.html.slice(0, 200) + node.failureSummary)])});
-  document.body.append(note);
-});
-</script>
-"""
-
-
-def look(page: Path, tmp_path: Path, *options: str, probe: str = PROBE) -> dict[str, Any]:
-    """What headless Chromium makes of the page, told by a script that is added to a copy of it."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if browser is None:
-        pytest.skip("no chromium on PATH: the page is not looked at (apt install chromium)")
-    text = page.read_text(encoding="utf-8")
-    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
-    assert policy is not None
-    probed = tmp_path / "probed.html"
-    probed.write_text(
-        text.replace(policy[0], "").replace("</body>", probe + "</body>"), encoding="utf-8"
-    )
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *options,
-        "--dump-dom",
-        probed.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    told = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert told is not None, done.stderr[-2000:]
-    seen: dict[str, Any] = json.loads(html.unescape(told[1]))
-    return seen
+def look(page: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
+    """What the probe makes of the page."""
+    return browser.probe(page.read_text(encoding="utf-8"), PROBE, tmp_path, *options)
 
 
 def test_a_browser_draws_every_chart_and_loads_nothing(page: Path, tmp_path: Path) -> None:
@@ -338,11 +292,9 @@ def test_it_fits_a_phone_and_follows_the_dark_theme(page: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_to_object_to(page: Path, tmp_path: Path, theme: str) -> None:
-    """The rules of axe-core: WCAG 2 A and AA (names, roles, contrast), and best practices."""
-    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    options = ["--window-size=1300,900", "--virtual-time-budget=60000"]
+    options = ["--window-size=1300,900"]
     if theme == "dark":
         options.append("--blink-settings=preferredColorScheme=0")
-    found = look(page, tmp_path, *options, probe=AXE % axe)
+    found = browser.axe(page.read_text(encoding="utf-8"), tmp_path, *options)
     assert found["violations"] == []
     assert {"color-contrast", "document-title", "html-has-lang", "region"} <= set(found["passes"])
