@@ -22,8 +22,10 @@ setup: ## Create .venv; get the broker and Toxiproxy. Quick when all is there.
 demo: setup ## Compare the protocols under faults; prints the table and where the report lies.
 	@$(BIN)/capbench compare --preset quick
 
+# A worker that is lost (a test that hangs ends its worker) ends the run, named; else pytest-xdist would
+# wait for its tests for ever.
 test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust and containers.
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -rs
 
 nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it stopped (SEEDS JOBS MINUTES).
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
