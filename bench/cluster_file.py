@@ -7,6 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+STALE_S = 2.0
+"""A node that has been silent for longer is shown as such."""
+
 
 class Address(msgspec.Struct, frozen=True):
     """A TCP address."""

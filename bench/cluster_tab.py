@@ -14,16 +14,13 @@ from typing import Any
 import msgspec
 from flask import Response, request
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from bench.cluster_file import ClusterFile, FaultOn
+from bench.cluster_file import STALE_S, ClusterFile, FaultOn
+from bench.mqtt_client import paho_client
 from bench.run_folder import NodeRecord
-from nodes.tls import broker_tls
 from nodes.topics import Topics
 
 TAB = "cluster"
-STALE_S = 2.0
-"""A node that has been silent for longer is shown as such."""
 MAX_BYTES = 1_000_000
 _COLUMNS = (("name", "Node or fault"), ("state", "State"), ("details", "Details"))
 
@@ -37,15 +34,7 @@ class ClusterWatch:
         self._heard: dict[str, tuple[float, NodeRecord]] = {}
         self._faults: list[FaultOn] = []
         self._up = False
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"page-{uuid.uuid4().hex[:12]}",
-            protocol=MQTTProtocolVersion(cluster.mqtt_version),
-        )
-        if cluster.username is not None:
-            self._client.username_pw_set(cluster.username, cluster.password)
-        if (tls := broker_tls(cluster.tls_ca)) is not None:
-            self._client.tls_set_context(tls)
+        self._client = paho_client(cluster, f"page-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = lambda client, data, message: self.hear(
@@ -57,11 +46,6 @@ class ClusterWatch:
         """Begin to listen, in a thread (a greenlet, where Locust has patched threads)."""
         self._client.connect_async(self._cluster.broker.host, self._cluster.broker.port, 10)
         self._client.loop_start()
-
-    def stop(self) -> None:
-        """Listen no more."""
-        self._client.disconnect()
-        self._client.loop_stop()
 
     def _connected(self, client: paho.Client, data: Any, flags: Any, reason: Any, _: Any) -> None:
         if not reason.is_failure:

@@ -44,6 +44,21 @@ class BrokerUnreachable(ConnectionError):
     """A connection that load needs could not be made: says which address, why and what to do."""
 
 
+def paho_client(cluster: ClusterFile, client_id: str, *, reconnects: bool = True) -> paho.Client:
+    """A client for the cluster's broker, with its MQTT version, password and TLS; not connected."""
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=MQTTProtocolVersion(cluster.mqtt_version),
+        reconnect_on_failure=reconnects,
+    )
+    if cluster.username is not None:
+        client.username_pw_set(cluster.username, cluster.password)
+    if (tls := broker_tls(cluster.tls_ca)) is not None:
+        client.tls_set_context(tls)
+    return client
+
+
 class _Connection:
     """One connection that comes back by itself, as long as somebody calls `maintain`."""
 
@@ -65,17 +80,9 @@ class _Connection:
         self._selector = selector
         self._next_attempt = 0.0
         # An empty client id lets the broker choose, afresh at every attempt.
-        self.paho = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id="" if cluster.mqtt_version >= 5 else uuid.uuid4().hex,
-            protocol=MQTTProtocolVersion(cluster.mqtt_version),
-            reconnect_on_failure=False,
-        )
+        client_id = "" if cluster.mqtt_version >= 5 else uuid.uuid4().hex
+        self.paho = paho_client(cluster, client_id, reconnects=False)
         self.paho.connect_timeout = CONNECT_TIMEOUT_S
-        if cluster.username is not None:
-            self.paho.username_pw_set(cluster.username, cluster.password)
-        if (tls := broker_tls(cluster.tls_ca)) is not None:
-            self.paho.tls_set_context(tls)
         self.paho.on_socket_open = lambda client, data, sock: self._opened(sock)
         self.paho.on_socket_close = lambda client, data, sock: self._closed(sock)
         self.paho.on_connect = lambda client, data, flags, reason, props: self._connected(reason)

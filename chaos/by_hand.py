@@ -20,11 +20,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bench.cluster_file import FaultOn
 from bench.run_folder import FaultRecord, RunFolder
 from chaos.experiment import InvalidExperiment, validate_fault
 from chaos.fault import FaultContext
-from chaos.fault_words import fault_on
 from chaos.nemesis import Nemesis
 from chaos.targets import TargetFailed
 
@@ -77,7 +75,7 @@ class ByHand:
         context: FaultContext,
         directory: Path,
         socket_path: Path,
-        announce: Callable[[list[FaultOn]], None],
+        announce: Callable[[list[FaultRecord]], None],
     ) -> None:
         self._nodes = tuple(context.nodes)
         self._path = socket_path
@@ -87,7 +85,7 @@ class ByHand:
             RunFolder(directory),
             seed=_SEED,
             by_hand=True,
-            on_fault=lambda _: announce([fault_on(record) for record in self._nemesis.on]),
+            on_fault=lambda _: announce(self._nemesis.on),
         )
 
     def __enter__(self) -> ByHand:

@@ -34,8 +34,8 @@ def described(record: FaultRecord) -> str:
 
 def fault_on(record: FaultRecord) -> FaultOn:
     """The same for other hosts, which have another monotonic clock: with the time of day."""
-    since_ns = record.applied_ns or record.started_ns or time.monotonic_ns()
-    age = datetime.timedelta(seconds=(time.monotonic_ns() - since_ns) / 1e9)
+    now_ns = time.monotonic_ns()
+    age = datetime.timedelta(seconds=(now_ns - (record.applied_ns or now_ns)) / 1e9)
     since = datetime.datetime.now(datetime.UTC) - age
     return FaultOn(what=named(record), since=f"{since:%H:%M:%S} UTC")
 

@@ -13,17 +13,14 @@ from typing import Any
 
 import msgspec
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from bench.cluster_file import ClusterFile, FaultOn
-from bench.run_folder import NodeRecord
+from bench.cluster_file import STALE_S, ClusterFile
+from bench.mqtt_client import paho_client
+from bench.run_folder import FaultRecord, NodeRecord
+from chaos.fault_words import fault_on
 from nodes.codec import part_digest
 from nodes.runtime.injected import Injected
-from nodes.tls import broker_tls
 from nodes.topics import Topics
-
-STALE_S = 2.0
-"""A node that has been silent for longer is shown as such."""
 
 CONFIRM_S = 10.0
 """How long a node has to confirm what it is told; it may be starting."""
@@ -61,15 +58,7 @@ class Monitor:
         self._injected: dict[tuple[str, str], str] = {}
         self._announced: bytes | None = None
         self._subscribed = threading.Event()
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"{cluster.cluster}-monitor-{uuid.uuid4().hex[:12]}",
-            protocol=MQTTProtocolVersion(cluster.mqtt_version),
-        )
-        if cluster.username is not None:
-            self._client.username_pw_set(cluster.username, cluster.password)
-        if (tls := broker_tls(cluster.tls_ca)) is not None:
-            self._client.tls_set_context(tls)
+        self._client = paho_client(cluster, f"{cluster.cluster}-monitor-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
@@ -256,9 +245,9 @@ class Monitor:
             return None
         return f"{refusal.node}: {refusal.details.get('reason')}"
 
-    def announce(self, faults: Sequence[FaultOn]) -> None:
+    def announce(self, faults: Sequence[FaultRecord]) -> None:
         """Tell whoever looks on (Locust's page) which faults are on now."""
-        self._announced = msgspec.json.encode(faults)
+        self._announced = msgspec.json.encode([fault_on(record) for record in faults])
         self._client.publish(self._topics.faults, self._announced, qos=0, retain=True)
 
     def _command(self, node: str, command: dict[str, Any]) -> None:

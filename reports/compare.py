@@ -255,11 +255,8 @@ def _consistency(cells: Sequence[Cell]) -> str:
     if not weak:
         return f"stayed consistent{but}"
     stale = stale_words([run for cell in weak for run in cell.runs])
-    gave = (
-        f"gave stale answers in {_names(weak, MOST_NAMED)}"
-        if stale
-        else f"not linearizable in {_names(weak, MOST_NAMED)}"
-    )
+    what = "gave stale answers" if stale else "not linearizable"
+    gave = f"{what} in {_names(weak, MOST_NAMED)}"
     allowed = f", as its claim ({claim}) allows" if claim != "linearizable" else ""
     return f"{gave}{allowed}" + (f": {stale}" if stale else "") + but
 
@@ -302,13 +299,10 @@ def _strength(model: str) -> int:
 
 def _names(cells: Sequence[Cell], most: int | None = None) -> str:
     """The experiments; only how many, if they are more than ``most``."""
-    if all(cell.simulated for cell in cells):
-        names = [cell.experiment.removesuffix(SIMULATED) for cell in cells]
-        after = SIMULATED
-    else:
-        names, after = [cell.experiment for cell in cells], ""
+    simulated = all(cell.simulated for cell in cells)
+    names = [cell.runs[0].experiment if simulated else cell.experiment for cell in cells]
     listed = ", ".join(names) if most is None or len(names) <= most else f"{len(names)} experiments"
-    return listed + after
+    return listed + SIMULATED * simulated
 
 
 # -- the terminal ---------------------------------------------------------------------------------

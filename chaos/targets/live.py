@@ -23,7 +23,6 @@ import msgspec
 from bench.cluster_file import ClusterFile
 from bench.run_folder import NodeRecord, write_json
 from chaos.fault import FaultContext
-from chaos.fault_words import fault_on
 from chaos.final_reads import final_reads
 from chaos.links import Links
 from chaos.monitor import Monitor, NodeSilent
@@ -406,7 +405,7 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
         cluster,
         folder,
         seed=run.seed,
-        on_fault=lambda _: cluster.monitor.announce([fault_on(record) for record in nemesis.on]),
+        on_fault=lambda _: cluster.monitor.announce(nemesis.on),
     )
     with nemesis:
         nemesis.start(start_ns)
