@@ -15,7 +15,6 @@ Exit code 0 also if goals are missed; 3: a cluster could not be started, or lost
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from bench.closed_loop import ClosedLoop, drive
 from bench.figures import figure, hardware, is_met, table, with_ratios
 from bench.live import Live, NoCluster, live_cluster
 from bench.measuring import SCALE
+from bench.run_folder import write_json
 from chaos.etcd import Etcd, NoEtcd, Puts, etcd_cluster, programs
 from chaos.exit_codes import INFRASTRUCTURE, INTERRUPTED
 from chaos.processes import NoFreePorts, ProcessError, signals_as_exit
@@ -96,8 +96,10 @@ def _figures(
 def _total(etcd: Etcd, clients: int) -> int:
     """How many puts etcd does in about `SECONDS`: its client counts puts, not time. Warms it up,
     too."""
-    first = etcd.put(clients=clients, total=max(200, 50 * clients), value_bytes=VALUE_BYTES)
-    return max(clients, round(first.ok_per_s * SECONDS * SCALE))
+    # The client tells no p99 of fewer than a hundred.
+    least = max(200, 50 * clients)
+    first = etcd.put(clients=clients, total=least, value_bytes=VALUE_BYTES)
+    return max(least, round(first.ok_per_s * SECONDS * SCALE))
 
 
 def _ours(live: Live, clients: int, nodes: Sequence[str]) -> Puts:
@@ -140,7 +142,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
         figures = with_ratios(rows(etcd, live))
     machine = {**hardware(), "etcd": found.version}
     for name, data in (("peers-hardware.json", machine), ("peers.json", figures)):
-        (folder / name).write_text(json.dumps(data, indent=2) + "\n")
+        write_json(folder / name, data)
     return figures
 
 
