@@ -1,4 +1,4 @@
-"""The messages around the first anomaly of a simulated run.
+"""The messages around the anomaly that the report of a simulated run explains.
 
 A simulated run is its seed: when a checker has found a witness, the run is played once more, with a
 trace, as far as the witness goes, and the messages between its nodes are kept in the run folder
@@ -35,7 +35,8 @@ class Silent:
 
 def keep_messages(run: Run, verdict: Verdict) -> None:
     """Write ``messages.json`` if the verdict has a witness. Raises TargetFailed."""
-    lines = [line for line in witness_of(verdict) if line.operation.node is not None]
+    witness = witness_of(verdict)
+    lines = [line for line in witness if line.operation.node is not None]
     if not lines:
         return
     stamps = [line.operation.invoked_ns for line in lines]
@@ -61,7 +62,7 @@ def keep_messages(run: Run, verdict: Verdict) -> None:
     for arrow in near:
         arrow.text = cut(arrow.text, MOST_TEXT)
     asked = []
-    for number, line in enumerate(witness_of(verdict), 1):
+    for number, line in enumerate(witness, 1):
         operation = line.operation
         if operation.node in nodes:
             who, words = str(operation.node), f"{operation.process} {line.role}"
@@ -73,5 +74,6 @@ def keep_messages(run: Run, verdict: Verdict) -> None:
         nodes=nodes,
         story=Story(near, sorted(asked, key=lambda moment: moment.at_s)),
         total=len(between),
+        witness=[line.operation.id for line in witness],
     )
     write_json(run.folder.path / MESSAGES_FILE, told)

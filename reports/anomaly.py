@@ -1,12 +1,14 @@
-"""The diagram of the messages around the first anomaly of a run."""
+"""The diagram of the messages around the anomaly that a run's report explains."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from bench.run_folder import WitnessLine
 from nodes.simulator.story import Story
 from reports.message_diagram import Diagram, svg_document
 
@@ -16,11 +18,18 @@ MESSAGES_FILE = "messages.json"
 class Messages(msgspec.Struct, kw_only=True):
     """What a simulated run keeps of its messages. ``nodes``: those of the witness; ``story``: the
     messages between them that were sent closest to the witness's operations; ``total``: how many
-    there were from its begin to its end."""
+    there were from its begin to its end; ``witness``: the ids of its operations (none in a folder
+    of before: whose messages they are is not known)."""
 
     nodes: list[str]
     story: Story
     total: int
+    witness: list[int] = []
+
+    def around(self, lines: Sequence[WitnessLine]) -> bool:
+        """Whether these are the messages around that witness, and not around another one that the
+        run was judged by before."""
+        return self.witness == [line.operation.id for line in lines]
 
 
 def read_messages(folder: Path) -> Messages | None:

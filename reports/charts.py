@@ -17,7 +17,7 @@ import pandas as pd
 from bench.run_folder import WitnessLine
 from reports.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
 from reports.metrics import RunTables
-from reports.summary import cut, witness_of
+from reports.summary import cut, explained_check, witness_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -353,6 +353,7 @@ def role_spans(run: RunTables) -> pd.DataFrame:
 
 def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
     """The operations of a witness as intervals, one row each, in order of invocation."""
+    check = explained_check(run.verdict)
     stamps = [line.operation.invoked_ns for line in lines]
     ends = [line.operation.completed_ns for line in lines]
     first, last = min(stamps), max([*stamps, *(end for end in ends if end is not None)])
@@ -388,8 +389,12 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
     return ChartView(
         name="witness",
         title="The witness, drawn",
-        how="Each row is one operation from its begin to its end, in order: no single order of "
-        "them all explains what they returned.",
+        how="Each row is one operation from its begin to its end, in order: "
+        + (
+            "at the end the nodes must agree, and have what was acknowledged."
+            if check is not None and check.model == "eventual"
+            else "no single order of them all explains what they returned."
+        ),
         note="Very short operations are drawn wider than they were.",
         chart=drawing,
         data=data.round(6),

@@ -116,6 +116,9 @@ class Cell:
         """What a reader must know beside the verdict, as one sentence; None if nothing."""
         parts: list[str] = []
         worst = next(run for run in self.runs if run.verdict == self.verdict)
+        if self.verdict == "invalid":
+            measured = MODEL_WORDS.get(self.measured, self.measured)
+            parts.append(f"claimed {self.claim}, measured {measured}: {cut(worst.reason, 600)}")
         converged_s = self.figure("converged_s")
         if any(run.converged is False for run in self.runs):
             parts.append("did not converge")
@@ -125,10 +128,7 @@ class Cell:
         if stale:
             parts.append(stale)
         shown = next((run for run in [worst, *self.runs] if run.counterexample), None)
-        if self.verdict == "invalid":
-            measured = MODEL_WORDS.get(self.measured, self.measured)
-            parts.append(f"claimed {self.claim}, measured {measured}: {cut(worst.reason, 600)}")
-        elif shown:
+        if self.verdict != "invalid" and shown:
             parts.append(f"not linearizable: {shown.counterexample}")
         if self.verdict == "unknown":
             parts.append(f"unknown: {worst.reason}")

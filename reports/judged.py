@@ -53,12 +53,13 @@ def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
 def _claim(summary: RunSummary) -> Case:
     endings: dict[str, Ending] = {"valid": "kept", "invalid": "broken"}
     measured = f"measured: {summary.measured_model}"
-    shown = f"; {summary.counterexample}" if summary.counterexample else ""
-    broken = summary.verdict == "invalid"
+    shown = summary.counterexample or ""
+    # Most reasons have their witness in them.
+    told = summary.verdict != "invalid" or shown in summary.reason
     return Case(
         name=f"claim: {summary.claim}",
         ending=endings.get(summary.verdict, "unknown"),
-        evidence=f"{summary.reason}; {measured}{shown if broken else ''}",
+        evidence=f"{summary.reason}; {measured}{'' if told else f'; {shown}'}",
     )
 
 

@@ -24,7 +24,7 @@ from reports import compare, recovery
 from reports.anomaly import Messages, picture, read_messages
 from reports.drawing import STYLE
 from reports.metrics import RunTables, load
-from reports.summary import RunSummary, refuted_check, witness_of
+from reports.summary import RunSummary, explained_check, explanation, witness_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,15 +77,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSection:
-    """A run on the page. ``figures``: None if they were left out. ``messages``: those around the
-    anomaly, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
+    """A run on the page. ``figures``: None if they were left out. ``why``: the heading of
+    ``witness``, that of ``explained``. ``messages``: those around it, if they were kept;
+    ``diagram``: drawn, where the page is not too large for it."""
 
     anchor: str
     tables: RunTables
     summary: RunSummary
     cell: compare.Cell
     figures: list[Figure] | None
-    refuted: Check | None
+    why: str
+    explained: Check | None
     witness: list[tuple[str, WitnessLine]]
     messages: Messages | None
     diagram: str | None
@@ -232,7 +234,10 @@ def _section(
     *,
     small: bool,
 ) -> RunSection:
+    witness = witness_of(run.verdict)
     messages = read_messages(run.folder)
+    if messages and not messages.around(witness):
+        messages = None
     events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
     return RunSection(
         anchor=f"run-{number}",
@@ -240,8 +245,9 @@ def _section(
         summary=run.summary,
         cell=cell,
         figures=figures,
-        refuted=refuted_check(run.verdict),
-        witness=_timeline(witness_of(run.verdict)),
+        why=explanation(run.verdict) if run.verdict else "",
+        explained=explained_check(run.verdict),
+        witness=_timeline(witness),
         messages=messages,
         diagram=picture(messages, "Messages around the anomaly") if messages and small else None,
         losses=recovery.rows(run),

@@ -6,6 +6,7 @@ import msgspec
 
 from bench.checkers.witness import sentence
 from bench.run_folder import Check, Verdict, WitnessLine
+from reports.objectives import MODELS
 
 
 class Phases(msgspec.Struct, kw_only=True):
@@ -110,23 +111,63 @@ def cut(text: str, most: int = SHOWN) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def refuted_check(verdict: Verdict | None) -> Check | None:
-    """The first check that found a counterexample."""
-    checks = verdict.checks if verdict else []
-    return next((c for c in checks if c.verdict == "invalid" and c.witness), None)
+def refuting_check(verdict: Verdict | None) -> Check | None:
+    """The check that refutes the claim: the one whose words are the verdict's reason, else one of a
+    model that the claim includes. None if the claim was not refuted."""
+    if verdict is None or verdict.verdict != "invalid":
+        return None
+    invalid = [check for check in verdict.checks if check.verdict == "invalid"]
+    told = [check for check in invalid if check.summary == verdict.reason]
+    included = [check for check in invalid if _includes(verdict.claim, check.model)]
+    return next(iter([*told, *included]), None)
+
+
+def explained_check(verdict: Verdict | None) -> Check | None:
+    """The check whose witness a reader is shown: what refutes the claim, and nothing else if the
+    claim is refuted; else the first anomaly that the claim allows, else any other that was found.
+    """
+    if verdict is None or verdict.verdict == "invalid":
+        check = refuting_check(verdict)
+        return check if check and check.witness else None
+    found = [check for check in verdict.checks if check.verdict == "invalid" and check.witness]
+    allowed = [check for check in found if not _includes(verdict.claim, check.model)]
+    return next(iter([*allowed, *found]), None)
+
+
+def explanation(verdict: Verdict) -> str:
+    """The heading above the witness of `explained_check`."""
+    check = explained_check(verdict)
+    if verdict.verdict == "invalid":
+        return "Why the claim is refuted"
+    if check is None or _includes(verdict.claim, check.model):
+        return f"What does not decide the claim ({verdict.claim})"
+    if check.model in MODELS:
+        return f"Why it is not {check.model} (its claim, {verdict.claim}, allows this)"
+    return f"Which {check.model} it does not keep (its claim, {verdict.claim}, allows this)"
+
+
+def _includes(claim: str, model: str) -> bool:
+    """Whether whatever keeps ``claim`` keeps ``model`` too."""
+    return claim in MODELS and model in MODELS[MODELS.index(claim) :]
 
 
 def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
-    """The first witness that a checker gave, by invocation."""
-    check = refuted_check(verdict)
+    """The witness of `explained_check`, by invocation."""
+    check = explained_check(verdict)
     return sorted(check.witness, key=lambda each: each.operation.invoked_ns) if check else []
 
 
 def counterexample(verdict: Verdict | None) -> str | None:
-    """Why the history is not linearizable, as one sentence: the stalest read if there is one, which
-    tells more than the smallest witness, else the witness. None if there is neither."""
-    for check in verdict.checks if verdict else []:
-        if check.name == "staleness" and check.details.get("worst"):
-            return cut(str(check.details["worst"]), 400)
+    """In one sentence: why the claim is refuted, or if it is not, why the history is not
+    linearizable: the stalest read if there is one, which tells more than the smallest witness, else
+    the witness. None if there is neither."""
+    if verdict is None:
+        return None
+    if verdict.verdict != "invalid":
+        if verdict.measured_model == "linearizable":
+            return None
+        for check in verdict.checks:
+            if check.name == "staleness" and check.details.get("worst"):
+                return cut(str(check.details["worst"]), 400)
     lines = witness_of(verdict)
     return cut(sentence(lines), 400) if lines else None

@@ -19,6 +19,7 @@ from nodes.simulator.story import Arrow, Moment, Story
 from reports import render
 from reports.anomaly import Messages
 from reports.render import write_report
+from reports.summary import witness_of
 from tests import browser
 from tests.reports import synthetic
 
@@ -269,7 +270,8 @@ def test_a_browser_draws_the_messages_around_an_anomaly(
         for i, fate in enumerate(("arrived", "cut", "arrived"))
     ]
     moments = [Moment(0.5, "n1", "mark", f"asked-1 {EVIL}")]
-    kept = Messages(nodes=["n1", "n2"], story=Story(arrows, moments), total=9)
+    around = [line.operation.id for line in witness_of(RunFolder(folder).verdict())]
+    kept = Messages(nodes=["n1", "n2"], story=Story(arrows, moments), total=9, witness=around)
     write_json(folder / "messages.json", kept)
     page = write_report([folder], tmp_path / "report.html")
     assert "3 of 9 messages between n1, n2" in Page(page.read_text()).text
