@@ -117,7 +117,8 @@ def _html(
     if page.is_dir() or (not page.suffix and not page.exists()):
         page /= "report.html"
     write_loaded([run for _, run in loaded], page, unreadable=unreadable)
-    print_screen([run.summary for _, run in loaded], page, [])
+    missed = [f"{name}: {result.words}" for name, run in loaded for result in run.summary.missed()]
+    print_screen([run.summary for _, run in loaded], page, missed)
 
 
 def _usual_page(given: Sequence[Path]) -> Path:

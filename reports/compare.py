@@ -1,7 +1,9 @@
 """Protocols side by side: one cell per protocol and experiment, for the terminal, the page and CSV.
 
-Runs of the same protocol and experiment are repeats: a cell shows the median of their figures and
-the worst of their verdicts. A figure is never rounded to a better one: 1.00 means all.
+Runs of one plan (`reports.plan`) are repeats: a cell shows the median of their figures and the
+worst of their verdicts. Runs of other plans and other targets stand beside them, in columns (or, if
+their protocol differs, rows) of their own. A figure is never rounded to a better one: 1.00 means
+all.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from reports.objectives import Result
+from reports.plan import Plan, differences
 from reports.summary import RunSummary, cut
 
 if TYPE_CHECKING:
@@ -40,7 +44,9 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One protocol in one experiment. Figures are medians over ``runs``; None: not applicable."""
+    """One protocol in one experiment. Figures are medians over ``runs``; None: not applicable.
+    ``protocol`` and ``experiment``: the names of row and column, which say more than those of the
+    runs where there are several plans or targets."""
 
     protocol: str
     experiment: str
@@ -112,6 +118,17 @@ class Cell:
         middle = statistics.median(spans)
         return "not back" if math.isinf(middle) else seconds(middle)
 
+    def missed(self) -> list[str]:
+        """The objectives that runs missed, with what was measured in the first that did."""
+        found: dict[str, list[Result]] = {}
+        for result in (result for run in self.runs for result in run.missed()):
+            found.setdefault(result.asked, []).append(result)
+        return [
+            results[0].words
+            + (f" (missed in {len(results)} of {len(self.runs)} runs)" if self.runs[1:] else "")
+            for results in found.values()
+        ]
+
     def note(self) -> str | None:
         """What a reader must know beside the verdict, as one sentence; None if nothing."""
         parts: list[str] = []
@@ -141,11 +158,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """All cells, rows and columns in the order in which they first occur."""
+    """All cells, rows and columns in the order in which they first occur. ``plans``: in what the
+    plans of rows and columns differ, in sentences."""
 
     protocols: list[str]
     experiments: list[str]
     cells: dict[tuple[str, str], Cell]
+    plans: list[str]
 
     def row(self, protocol: str) -> list[Cell]:
         """The cells of a protocol."""
@@ -157,27 +176,91 @@ class Matrix:
 
 
 def matrix(summaries: Iterable[RunSummary]) -> Matrix:
-    """Group runs into cells. Simulated runs get a column of their own, named so."""
+    """Group runs into cells. A target and a plan have columns of their own, named so if there are
+    several."""
+    runs = list(summaries)
+    live = {run.target for run in runs if not run.simulated}
+    columns, plans = _columns(runs)
+    rows, of_protocols = _rows(runs, columns)
     groups: dict[tuple[str, str], list[RunSummary]] = {}
-    for run in summaries:
-        experiment = run.experiment + SIMULATED if run.simulated else run.experiment
-        groups.setdefault((run.protocol, experiment), []).append(run)
+    for run, row, column in zip(runs, rows, columns, strict=True):
+        groups.setdefault((row, column + _where(run, live)), []).append(run)
     return Matrix(
         protocols=list(dict.fromkeys(protocol for protocol, _ in groups)),
         experiments=list(dict.fromkeys(experiment for _, experiment in groups)),
         cells={key: Cell(*key, runs) for key, runs in groups.items()},
+        plans=[*plans, *of_protocols],
     )
 
 
+def _where(run: RunSummary, live: set[str]) -> str:
+    if run.simulated:
+        return SIMULATED
+    return f" ({run.target})" if len(live) > 1 else ""
+
+
+def _columns(runs: Sequence[RunSummary]) -> tuple[list[str], list[str]]:
+    """The name of each run's column but for its target: experiment and plan."""
+    found: dict[tuple[str, str, bool], dict[str, dict[str, str]]] = {}
+    marks = []
+    for run in runs:
+        plan = {**run.plan.experiment, **run.plan.setting}
+        group = (run.experiment, run.target, run.simulated)
+        mark = Plan(experiment=plan).digest()
+        found.setdefault(group, {})[mark] = plan
+        marks.append((group, mark))
+    several = {group: list(plans) for group, plans in found.items() if len(plans) > 1}
+    names = [
+        f"{group[0]} · plan {several[group].index(mark) + 1}" if group in several else group[0]
+        for group, mark in marks
+    ]
+    said = []
+    for group in several:
+        target = SIMULATED if group[2] else f" ({group[1]})"
+        said.append(f"{group[0]}{target}: " + _each("plan", list(found[group].values())))
+    return names, said
+
+
+def _rows(runs: Sequence[RunSummary], columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The name of each run's row: its protocol, and which variant of it where a column has runs of
+    several claims or parameters."""
+    owns: dict[str, list[dict[str, str]]] = {}
+    here: dict[tuple[str, str, str, bool], list[dict[str, str]]] = {}
+    for run, column in zip(runs, columns, strict=True):
+        cell = here.setdefault((run.protocol, column, run.target, run.simulated), [])
+        for known in (owns.setdefault(run.protocol, []), cell):
+            if run.plan.protocol not in known:
+                known.append(run.plan.protocol)
+    several = {protocol for (protocol, *_), plans in here.items() if len(plans) > 1}
+    names = [
+        f"{run.protocol} · variant {owns[run.protocol].index(run.plan.protocol) + 1}"
+        if run.protocol in several
+        else run.protocol
+        for run in runs
+    ]
+    said = [f"{name}: " + _each("variant", owns[name]) for name in owns if name in several]
+    return names, said
+
+
+def _each(what: str, plans: Sequence[dict[str, str]]) -> str:
+    told = enumerate(differences(plans), 1)
+    return "; ".join(f"{what} {number} has {words}" for number, words in told)
+
+
 def table(summaries: Iterable[RunSummary]) -> pd.DataFrame:
-    """One row per run, nested figures as ``throughput_before`` and so on; ``to_csv`` writes it."""
+    """One row per run, nested figures as ``throughput_before`` and so on; ``plan``: equal for
+    repeats; ``objectives_missed``: in words. ``to_csv`` writes it."""
     import pandas as pd
 
     rows = []
     for run in summaries:
         row: dict[str, object] = {}
         for name, value in msgspec.to_builtins(run).items():
-            if isinstance(value, dict):
+            if name == "plan":
+                row[name] = run.plan.digest()
+            elif name == "objectives":
+                row["objectives_missed"] = "; ".join(result.words for result in run.missed())
+            elif isinstance(value, dict):
                 row.update({f"{name}_{inner}": each for inner, each in value.items()})
             elif isinstance(value, list):
                 row[name] = "; ".join(value)
@@ -300,7 +383,9 @@ def _strength(model: str) -> int:
 def _names(cells: Sequence[Cell], most: int | None = None) -> str:
     """The experiments; only how many, if they are more than ``most``."""
     simulated = all(cell.simulated for cell in cells)
-    names = [cell.runs[0].experiment if simulated else cell.experiment for cell in cells]
+    names = [
+        cell.experiment.removesuffix(SIMULATED) if simulated else cell.experiment for cell in cells
+    ]
     listed = ", ".join(names) if most is None or len(names) <= most else f"{len(names)} experiments"
     return listed + SIMULATED * simulated
 
@@ -322,9 +407,11 @@ def heading(summaries: Sequence[RunSummary]) -> str:
     repeats = max(len(cell.runs) for cell in matrix(summaries).cells.values())
     if repeats > 1:
         parts.append(f"{repeats} repeats (medians)")
-    if any(not run.simulated for run in summaries):
+    live = list(dict.fromkeys(run.target for run in summaries if not run.simulated))
+    if live:
         brokers = sorted({run.setup.broker.split()[0] for run in summaries if run.setup.broker})
-        parts.append(f"live ({', '.join([*brokers, 'toxiproxy'])})" if brokers else "live")
+        on = "" if live == ["local"] else f" on {' and '.join(live)}"
+        parts.append(f"live{on}" + (f" ({', '.join([*brokers, 'toxiproxy'])})" if brokers else ""))
     if any(run.simulated for run in summaries):
         parts.append("simulated")
     cores = sorted({run.setup.cores for run in summaries if run.setup.cores})
@@ -362,6 +449,8 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
     lines.append("")
     for note, mark in notes.items():
         lines += _wrap(f" {mark} ", note)
+    for text in grid.plans:
+        lines += _wrap(" no repeats of each other: ", text)
     if any(cell.has_fault for cell in grid.cells.values()):
         lines += _wrap(" ", COLUMNS)
     lines += _wrap(" ", LEGEND)

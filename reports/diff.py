@@ -73,14 +73,15 @@ Side: TypeAlias = Sequence[tuple[RunSummary, Manifest]]
 
 
 def diff(old: Side, new: Side, names: tuple[str, str] = ("old", "new")) -> Diff:
-    """Compare two sets of runs cell by cell (protocol, experiment)."""
-    left = compare.matrix([summary for summary, _ in old]).cells
-    right = compare.matrix([summary for summary, _ in new]).cells
-    both = [key for key in left if key in right]
+    """Compare two sets of runs cell by cell: each with the one of its plan, or if there is none,
+    with the only one of its protocol and experiment."""
+    left = list(compare.matrix([summary for summary, _ in old]).cells.values())
+    right = list(compare.matrix([summary for summary, _ in new]).cells.values())
+    both = _pairs(left, right)
     changes: list[Change] = []
-    for key in both:
-        changes += _verdict(left[key], right[key])
-        changes += _figures(left[key], right[key])
+    for before, after in both:
+        changes += _verdict(before, after)
+        changes += _figures(before, after)
     order = ["verdict", "availability", "throughput", "latency", "recovery"]
     changes.sort(key=lambda change: order.index(change.kind))
     return Diff(
@@ -88,10 +89,42 @@ def diff(old: Side, new: Side, names: tuple[str, str] = ("old", "new")) -> Diff:
         new=names[1],
         notes=_notes(old, new),
         changes=changes,
-        only_old=[_label(cell) for key, cell in left.items() if key not in right],
-        only_new=[_label(cell) for key, cell in right.items() if key not in left],
+        only_old=[_label(cell) for cell in left if all(cell is not pair[0] for pair in both)],
+        only_new=[_label(cell) for cell in right if all(cell is not pair[1] for pair in both)],
         compared=len(both),
     )
+
+
+def _pairs(
+    left: Sequence[compare.Cell], right: Sequence[compare.Cell]
+) -> list[tuple[compare.Cell, compare.Cell]]:
+    """The cells to compare, in the order of the left ones: of what is equal in most respects where
+    nothing else is."""
+    looks: list[Callable[[RunSummary], Any]] = [
+        lambda run: (run.target, run.plan),
+        lambda run: (run.target, run.plan.experiment, run.plan.protocol),
+        lambda run: run.target,
+        lambda run: None,
+    ]
+    pairs: dict[int, tuple[compare.Cell, compare.Cell]] = {}
+    rest = list(right)
+    for look in looks:
+
+        def same(a: compare.Cell, b: compare.Cell, look: Callable[..., Any] = look) -> bool:
+            one, two = a.runs[0], b.runs[0]
+            return _name(one) == _name(two) and bool(look(one) == look(two))
+
+        open_ = [cell for cell in left if id(cell) not in pairs]
+        for cell in open_:
+            fits = [other for other in rest if same(cell, other)]
+            if len(fits) == 1 and sum(same(cell, other) for other in open_) == 1:
+                pairs[id(cell)] = (cell, fits[0])
+                rest.remove(fits[0])
+    return [pairs[id(cell)] for cell in left if id(cell) in pairs]
+
+
+def _name(run: RunSummary) -> tuple[str, str, bool]:
+    return run.experiment, run.protocol, run.simulated
 
 
 def _label(cell: compare.Cell) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import msgspec
-
-from reports import objectives
 from reports.metrics import RunTables
 from reports.summary import RunSummary
 
@@ -44,7 +41,7 @@ def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
             summary=run.summary,
             started_utc=run.manifest.started_utc,
             seconds=run.end_s,
-            cases=[_claim(run.summary), *_objectives(run)],
+            cases=[_claim(run.summary), *_objectives(run.summary)],
         )
         for name, run in runs
     ]
@@ -63,15 +60,11 @@ def _claim(summary: RunSummary) -> Case:
     )
 
 
-def _objectives(run: RunTables) -> list[Case]:
-    data: dict[str, Any] = msgspec.to_builtins(run.summary)
+def _objectives(summary: RunSummary) -> list[Case]:
     cases = []
-    for objective, met, text in objectives.evaluate(
-        objectives.of_experiment(run.manifest.experiment), data
-    ):
-        ending: Ending = "kept" if met else "broken"
-        if met is None:
-            ending = "unknown" if objective.model else "not measured"
-        name = f"objective: {objective.phase} {objective.metric} {objective.text}"
-        cases.append(Case(name=name, ending=ending, evidence=text))
+    for result in summary.objectives:
+        ending: Ending = "kept" if result.met else "broken"
+        if result.met is None:
+            ending = "unknown" if result.measured else "not measured"
+        cases.append(Case(f"objective: {result.asked}", ending, result.words))
     return cases

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from reports import compare
+from reports import compare, repeats
 from reports.judged import Judged
+from reports.summary import RunSummary
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!])")
 _ENDINGS = {"broken": "missed", "unknown": "unknown", "not measured": "not measured"}
@@ -32,6 +33,10 @@ def markdown(runs: Sequence[Judged], title: str = "Replication protocols compare
     lines += ["", escape(f"{compare.COLUMNS}. {compare.LEGEND}."), ""]
     for protocol in grid.protocols:
         lines.append(f"- **{escape(protocol)}** {escape(compare.plain_line(grid.row(protocol)))}")
+    if grid.plans:
+        lines.append("")
+    lines += [*(f"- no repeats of each other: {escape(text)}" for text in grid.plans)]
+    lines += _repeats(summaries)
     notes = [(cell, note) for cell in grid.cells.values() if (note := cell.note())]
     if notes:
         lines += ["", "### What to know of single cells", ""]
@@ -61,6 +66,18 @@ def _cell(cell: compare.Cell | None) -> str:
     else:
         parts.append(f"p99 {compare.milliseconds(cell.figure('latency_ms.p99'))}")
     return "<br>".join(parts)
+
+
+def _repeats(summaries: Sequence[RunSummary]) -> list[str]:
+    told = [
+        [escape(cell) for cell in (one.column, one.row, *map(str, row))]
+        for one in repeats.repeats(summaries)
+        for row in repeats.rows(one)
+    ]
+    if not told:
+        return []
+    head = ["experiment", "protocol", "figure", "n", "median", "mean", "95% interval of the mean"]
+    return ["", "### Repeats", "", *table(head, told)]
 
 
 def _objectives(runs: Sequence[Judged]) -> list[str]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from bench.checkers.availability import (
     FINAL_PROCESS_PREFIX,
     Windows,
@@ -36,6 +38,8 @@ from bench.run_folder import (
     RunFolder,
     Verdict,
 )
+from reports import objectives
+from reports.plan import plan_of
 from reports.summary import (
     Availability,
     Latency,
@@ -165,6 +169,9 @@ def load(path: Path) -> RunTables:
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured, table, elections, missing)
     summary.fault_lateness_ms = _lateness_ms(faults)
+    summary.plan = plan_of(manifest)
+    asked = objectives.of_experiment(manifest.experiment)
+    summary.objectives = objectives.results(asked, msgspec.to_builtins(summary))
     return RunTables(
         folder=path,
         manifest=manifest,

@@ -92,18 +92,59 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
     return Objective(phase=phase, metric=metric, text=text, comparison=comparison, value=value)
 
 
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an objective. ``met``: None if what it asks for was not measured, which is
+    never the same as met. ``measured``: in words, empty if nothing was."""
+
+    phase: Phase
+    metric: str
+    wanted: str
+    met: bool | None
+    measured: str
+
+    @property
+    def word(self) -> str:
+        """``met``, ``missed``, or why it cannot be told."""
+        untold = "unknown" if self.measured else "not measured"
+        return {True: "met", False: "missed", None: untold}[self.met]
+
+    @property
+    def asked(self) -> str:
+        """The objective: ``during availability >= 0.9``."""
+        return f"{self.phase} {self.metric} {self.wanted}"
+
+    @property
+    def words(self) -> str:
+        """``during availability >= 0.9: missed, 0.7``."""
+        return f"{self.asked}: {self.word}" + (f", {self.measured}" if self.measured else "")
+
+
+def results(objectives: Iterable[Objective], summary: Mapping[str, Any]) -> list[Result]:
+    """Whether a run, given as its summary (the shape of ``--json``), met each objective."""
+    found = []
+    for each in objectives:
+        met, measured = _judge(each, summary)
+        result = Result(
+            phase=each.phase, metric=each.metric, wanted=each.text, met=met, measured=measured
+        )
+        found.append(result)
+    return found
+
+
 def evaluate(
     objectives: Iterable[Objective], summary: Mapping[str, Any]
 ) -> list[tuple[Objective, bool | None, str]]:
-    """Whether a run, given as its summary (the shape of ``--json``), met each objective, and that
-    in words. None: what it asks for was not measured; never the same as met."""
-    return [(objective, *_judge(objective, summary)) for objective in objectives]
+    """As `results`, in words."""
+    asked = list(objectives)
+    return [
+        (objective, result.met, result.words)
+        for objective, result in zip(asked, results(asked, summary), strict=True)
+    ]
 
 
 def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
-    wanted = f"{objective.phase} {objective.metric} {objective.text}"
     if objective.model is not None:
-        return _judge_model(objective.model, wanted, summary)
+        return _judge_model(objective.model, summary)
     assert objective.comparison is not None
     assert objective.value is not None
     metric = _METRICS[objective.metric]
@@ -113,15 +154,14 @@ def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | Non
     if metric.path[0] == "latency_ms" and objective.phase != _latency_phase(summary):
         found = None
     if found is None and metric.path == ("recovery_s",) and _had_fault(summary):
-        return False, f"{wanted}: missed, never back while the run lasted"
+        return False, "never back while the run lasted"
     if found is None:
-        return None, f"{wanted}: not measured"
+        return None, ""
     met = _COMPARE[objective.comparison](found, objective.value)
-    shown = f"{found:.4g}{' ' + metric.unit if metric.unit else ''}"
-    return met, f"{wanted}: {'met' if met else 'missed'}, {shown}"
+    return met, f"{found:.4g}{' ' + metric.unit if metric.unit else ''}"
 
 
-def _judge_model(model: str, wanted: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
+def _judge_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
     verdict, measured = summary.get("verdict"), summary.get("measured_model")
     shown = f"{summary.get('claim')} claimed, {measured} measured"
     if model == "claimed":
@@ -130,8 +170,7 @@ def _judge_model(model: str, wanted: str, summary: Mapping[str, Any]) -> tuple[b
         met = None
     else:
         met = measured in MODELS[: MODELS.index(model) + 1]
-    word = {True: "met", False: "missed", None: "unknown"}[met]
-    return met, f"{wanted}: {word}, {shown}"
+    return met, shown
 
 
 def _had_fault(summary: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from bench.checkers.witness import duration
 from bench.run_folder import BadRunFolder, Check, WitnessLine
-from reports import compare, recovery
+from reports import compare, recovery, repeats
 from reports.anomaly import Messages, picture, read_messages
 from reports.drawing import STYLE
 from reports.metrics import RunTables, load
@@ -77,11 +77,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSection:
-    """A run on the page. ``figures``: None if they were left out. ``why``: the heading of
-    ``witness``, that of ``explained``. ``messages``: those around it, if they were kept;
-    ``diagram``: drawn, where the page is not too large for it."""
+    """A run on the page. ``title``: of its column, without *simulated*. ``figures``: None if they
+    were left out. ``why``: the heading of ``witness``, that of ``explained``. ``messages``: those
+    around it, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
 
     anchor: str
+    title: str
     tables: RunTables
     summary: RunSummary
     cell: compare.Cell
@@ -182,6 +183,7 @@ def render(
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
             unreadable=unreadable,
+            repeats=[(each, repeats.rows(each)) for each in repeats.repeats(summaries)],
             benchmarks=benchmarks,
             legend=compare.LEGEND,
             loss_columns=list(recovery.COLUMNS),
@@ -241,6 +243,7 @@ def _section(
     events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
     return RunSection(
         anchor=f"run-{number}",
+        title=cell.experiment.removesuffix(compare.SIMULATED),
         tables=run,
         summary=run.summary,
         cell=cell,
@@ -270,7 +273,7 @@ def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
     ]
 
 
-def _draw(runs: Sequence[RunTables], repeats: Sequence[int]) -> list[list[Figure] | None]:
+def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] | None]:
     """The charts of each run. First runs of a cell go first; when the page is full, None."""
     from reports.charts import charts
 
@@ -278,7 +281,7 @@ def _draw(runs: Sequence[RunTables], repeats: Sequence[int]) -> list[list[Figure
     size = 0
     points = max(50, min(600, MOST_POINTS // len(runs)))
     tables = len(runs) <= FULL_TABLES
-    for number in sorted(range(len(runs)), key=lambda n: repeats[n]):
+    for number in sorted(range(len(runs)), key=lambda n: order[n]):
         if size > MOST_CHART_BYTES:
             break
         figures = []

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import numpy as np
 
+from reports import compare
 from reports.summary import RunSummary
 
 CONFIDENCE = 0.95
@@ -23,8 +24,9 @@ _SEED = 1
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
     """The mean of a figure over ``runs`` runs that have it, and its confidence interval (None with
-    fewer than two)."""
+    fewer than two); and its median."""
 
+    median: float
     mean: float
     low: float | None
     high: float | None
@@ -32,12 +34,15 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
-    """The runs of one protocol in one experiment. ``throughput`` and ``availability``: by phase
+    """The runs of one protocol in one experiment, all of one plan. ``row`` and ``column``: where
+    they stand in the table of a report. ``throughput`` and ``availability``: by phase
     and side, as in `RunSummary`; what no run has is left out. ``recovery_s``: over the runs that
     recovered; ``never_back``: how many had a fault and did not. ``verdicts``: how many of each."""
 
     experiment: str
     protocol: str
+    row: str
+    column: str
     target: str
     simulated: bool
     runs: int
@@ -55,23 +60,27 @@ def interval(values: Sequence[float]) -> Interval | None:
         return None
     data = np.asarray(values, dtype=float)
     if len(data) < 2:
-        return Interval(mean=float(data[0]), low=None, high=None, runs=1)
+        return Interval(median=float(data[0]), mean=float(data[0]), low=None, high=None, runs=1)
     rng = np.random.default_rng(_SEED)
     means = rng.choice(data, size=(RESAMPLES, len(data))).mean(axis=1)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(mean=float(data.mean()), low=float(low), high=float(high), runs=len(data))
+    return Interval(
+        median=float(np.median(data)),
+        mean=float(data.mean()),
+        low=float(low),
+        high=float(high),
+        runs=len(data),
+    )
 
 
 def repeats(summaries: Iterable[RunSummary]) -> list[Repeats]:
     """What was run more than once, in the order in which it first comes."""
-    groups: dict[tuple[str, str, str, bool], list[RunSummary]] = {}
-    for run in summaries:
-        key = (run.experiment, run.protocol, run.target, run.simulated)
-        groups.setdefault(key, []).append(run)
-    return [_of(runs) for runs in groups.values() if len(runs) > 1]
+    cells = compare.matrix(summaries).cells.values()
+    return [_of(cell) for cell in cells if len(cell.runs) > 1]
 
 
-def _of(runs: Sequence[RunSummary]) -> Repeats:
+def _of(cell: compare.Cell) -> Repeats:
+    runs = cell.runs
     first = runs[0]
     phases = ("before", "during", "after")
 
@@ -88,6 +97,8 @@ def _of(runs: Sequence[RunSummary]) -> Repeats:
     return Repeats(
         experiment=first.experiment,
         protocol=first.protocol,
+        row=cell.protocol,
+        column=cell.experiment,
         target=first.target,
         simulated=first.simulated,
         runs=len(runs),
@@ -108,6 +119,25 @@ def _present(values: Iterable[float | None]) -> Interval | None:
     return interval([value for value in values if value is not None])
 
 
+def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
+    """The table of repeats: a row for each figure, with in how many runs it was measured, its
+    median, its mean, and the interval of the mean."""
+    found = [(f"ok op/s {phase}", each, 0, False) for phase, each in one.throughput.items()] + [
+        (f"availability {part}", each, 3, True) for part, each in one.availability.items()
+    ]
+    if one.recovery_s is not None:
+        found.append(("back in, s", one.recovery_s, 1, False))
+    told = []
+    for name, each, digits, floor in found:
+        middle, mean = (_number(value, digits, floor=floor) for value in (each.median, each.mean))
+        between = "–"
+        if each.low is not None and each.high is not None:
+            low, high = (_number(value, digits, floor=floor) for value in (each.low, each.high))
+            between = f"{low} to {high}"
+        told.append((name, each.runs, middle, mean, between))
+    return told
+
+
 def lines(summaries: Iterable[RunSummary]) -> list[str]:
     """One line for each protocol and experiment that was repeated, for the terminal."""
     told = []
@@ -122,20 +152,21 @@ def lines(summaries: Iterable[RunSummary]) -> list[str]:
             parts.append(f"back in {_shown(one.recovery_s, 1)} s")
         if one.never_back:
             parts.append(f"not back in {one.never_back} of {one.runs}")
-        simulated = " (simulated)" if one.simulated else ""
-        told.append(
-            f"{one.experiment} {one.protocol}{simulated}, {one.runs} runs: " + ", ".join(parts)
-        )
+        simulated = compare.SIMULATED if one.simulated else ""
+        column = one.column.removesuffix(compare.SIMULATED)
+        told.append(f"{column} {one.row}{simulated}, {one.runs} runs: " + ", ".join(parts))
     return told
 
 
 def _shown(one: Interval, digits: int, *, floor: bool = False) -> str:
-    """``floor``: never rounded to a better share."""
-
-    def number(value: float) -> str:
-        scale = 10**digits
-        return f"{math.floor(value * scale) / scale if floor else value:.{digits}f}"
-
+    mean = _number(one.mean, digits, floor=floor)
     if one.low is None or one.high is None:
-        return number(one.mean)
-    return f"{number(one.mean)} [{number(one.low)} to {number(one.high)}]"
+        return mean
+    low, high = (_number(value, digits, floor=floor) for value in (one.low, one.high))
+    return f"{mean} [{low} to {high}]"
+
+
+def _number(value: float, digits: int, *, floor: bool) -> str:
+    """``floor``: never rounded to a better share."""
+    scale = 10**digits
+    return f"{math.floor(value * scale) / scale if floor else value:.{digits}f}"

@@ -6,7 +6,8 @@ import msgspec
 
 from bench.checkers.witness import sentence
 from bench.run_folder import Check, Verdict, WitnessLine
-from reports.objectives import MODELS
+from reports.objectives import MODELS, Result
+from reports.plan import Plan
 
 
 class Phases(msgspec.Struct, kw_only=True):
@@ -73,7 +74,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     workload wanted and could not send); ``stale_reads``; ``converged_s`` (after the heal, an upper
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
     ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
-    at the median; None without faults).
+    at the median; None without faults); ``objectives`` (of its experiment, and what became of
+    each); ``plan`` (runs of equal plans are repeats of each other).
     """
 
     experiment: str
@@ -100,6 +102,12 @@ class RunSummary(msgspec.Struct, kw_only=True):
     setup: Setup
     missing: list[str]
     fault_lateness_ms: float | None = None
+    objectives: list[Result] = []
+    plan: Plan = Plan()
+
+    def missed(self) -> list[Result]:
+        """The objectives that were not met."""
+        return [result for result in self.objectives if result.met is False]
 
 
 SHOWN = 60

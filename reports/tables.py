@@ -67,7 +67,8 @@ class Tables:
 
     ``runs``, one row per run with its figures, as `RunSummary` has them: nested ones as
     ``throughput_before`` (ok operations/s), ``availability_during`` (0..1), ``latency_ms_p99``,
-    ``recovery_s`` and so on.
+    ``recovery_s`` and so on; ``plan``, equal for runs that are repeats of each other; and
+    ``objectives_missed``, in words.
 
     ``missing``: what the folders lack or what could not be read, in sentences that name the run.
     """

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
+from bench.run_folder import RunFolder
 from tests.chaos.test_cli_compare import typed
 from tests.reports import synthetic
 
@@ -131,3 +132,34 @@ def test_compare_makes_one_folder_with_one_page(
     assert typed("compare", "--target", "sim", "--protocol", "raft", "-o", "report/") == 0
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "runs"]
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+CASE = Path(__file__).parents[1] / "cases" / "10-different-plans-pooled-as-repeats"
+
+
+def test_files_of_one_name_with_different_plans_are_two_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a.yaml", "b.yaml"), 1):
+        copy = tmp_path / str(number) / "exp.yaml"
+        copy.parent.mkdir()
+        copy.write_text((CASE / name).read_text())
+        typed("run", str(copy), "--target", "sim", "--out", "both")
+    capsys.readouterr()
+    assert typed("report", "both", "-f", "md") == 0
+    said = capsys.readouterr().out
+    assert "repeats (medians)" not in said
+    assert "| exp · plan 1 (simulated) | exp · plan 2 (simulated) |" in said
+    assert "plan 1 has nodes 3, " in said
+    assert typed("report", "both", "--json") == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["repeats"] == []
+
+
+def test_the_terminal_names_the_objectives_that_were_missed(place: Path, printed: Printed) -> None:
+    folder = RunFolder(place / "old/runs/healthy-raft")
+    manifest = folder.manifest()
+    manifest.experiment["objectives"] = {"before": {"throughput": ">= 900/s"}}
+    folder.write_manifest(manifest)
+    assert typed("report", "old") == 0
+    assert "objective missed: healthy-raft: before throughput >= 900/s: missed, 60" in printed()

@@ -41,6 +41,8 @@ ADDED = {
     "reason": str,
     "setup": {"nodes", "offered_per_s", "cores", "broker"},
     "missing": list,
+    "objectives": list,
+    "plan": {"experiment", "setting", "protocol"},
 }
 
 

@@ -18,7 +18,9 @@ from bench.run_folder import BadRunFolder, RunFolder, write_json
 from nodes.simulator.story import Arrow, Moment, Story
 from reports import render
 from reports.anomaly import Messages
+from reports.metrics import load
 from reports.render import write_report
+from reports.repeats import repeats
 from reports.summary import witness_of
 from tests import browser
 from tests.reports import synthetic
@@ -300,3 +302,78 @@ def test_axe_finds_nothing_to_object_to(page: Path, tmp_path: Path, theme: str) 
     found = browser.axe(page.read_text(encoding="utf-8"), tmp_path, *options)
     assert found["violations"] == []
     assert {"color-contrast", "document-title", "html-has-lang", "region"} <= set(found["passes"])
+
+
+# --- objectives and repeats ---
+
+
+def with_objectives(folder: Path, **wanted: dict[str, str]) -> Path:
+    run = RunFolder(folder)
+    manifest = run.manifest()
+    manifest.experiment["objectives"] = wanted
+    run.write_manifest(manifest)
+    return folder
+
+
+def test_a_missed_objective_is_shown_in_the_overview_and_beside_its_run(tmp_path: Path) -> None:
+    folder = with_objectives(
+        synthetic.leader_partition(tmp_path / "run", "raft").path,
+        before={"availability": ">= 0.5"},
+        during={"availability": ">= 0.999", "throughput": ">= 900/s"},
+        always={"consistency": "claimed"},
+    )
+    summary = load(folder).summary
+    text = write_report([folder], tmp_path / "report.html").read_text()
+    overview, _, _ = text.partition('<div id="runs">')
+    measured = f"{summary.availability.during:.4g}"
+    assert overview.count('<p class="missed">') == 2
+    assert f"objective during availability &gt;= 0.999: missed, {measured}" in overview
+    said = Page(text).text
+    assert f"during availability >= 0.999 {measured} missed" in said
+    assert "before availability >= 0.5 1 met" in said
+    assert "always consistency claimed linearizable claimed, linearizable measured met" in said
+
+
+def test_repeats_that_missed_an_objective_are_counted(tmp_path: Path) -> None:
+    made = [synthetic.healthy(tmp_path / f"{seed}", "raft", seed=seed).path for seed in (1, 2)]
+    for folder, least in zip(made, ("1/s", "900/s"), strict=True):
+        with_objectives(folder, before={"throughput": f">= {least}"})
+    with_objectives(made[0], before={"throughput": ">= 900/s"})
+    overview = write_report(made, tmp_path / "r.html").read_text().partition('<div id="runs">')[0]
+    assert "missed in 2 of 2 runs" in overview
+
+
+def test_the_table_of_repeats_has_median_and_interval_of_each_figure(tmp_path: Path) -> None:
+    made = [
+        synthetic.leader_partition(tmp_path / f"{seed}", "raft", seed=seed).path
+        for seed in (1, 2, 3)
+    ]
+    page = write_report([*made], tmp_path / "report.html").read_text()
+    section = re.search(r'<section aria-labelledby="repeats">(.*?)</section>', page, re.DOTALL)
+    assert section is not None
+    said = Page(section[1]).text
+    (one,) = repeats([load(folder).summary for folder in made])
+    during = one.throughput["during"]
+    assert during.low is not None
+    assert during.high is not None
+    figures = f"3 {during.median:.0f} {during.mean:.0f} {during.low:.0f} to {during.high:.0f}"
+    assert "leader-partition raft 3: 3 holds ok op/s before 3 " in said
+    assert f"ok op/s during {figures}" in said
+    for figure in ("availability majority 3 1.000", "availability minority 3 0.000", "back in, s"):
+        assert figure in said
+    alone = write_report(made[:1], tmp_path / "alone.html").read_text()
+    assert "Repeats" not in alone
+
+
+def test_runs_of_two_plans_are_two_columns_of_the_page(tmp_path: Path) -> None:
+    made = [synthetic.healthy(tmp_path / f"{seed}", "raft", seed=seed).path for seed in (1, 2)]
+    run = RunFolder(made[1])
+    manifest = run.manifest()
+    manifest.experiment["duration"] = "<b>9s</b>"
+    run.write_manifest(manifest)
+    page = write_report(made, tmp_path / "report.html").read_text()
+    assert "healthy · plan 1</th>" in page
+    assert "raft · healthy · plan 2" in page
+    assert "plan 2 has duration &lt;b&gt;9s&lt;/b&gt;" in page
+    assert "<b>9s" not in page
+    assert 'id="repeats"' not in page
