@@ -39,12 +39,33 @@ If it did not, the next heartbeat brings it again. The follower assembles the ch
 after a crash of either side, or of its leadership, the transfer begins again. A leader that takes a
 newer snapshot meanwhile finishes with the one that it began with; or a transfer that takes longer
 than a snapshot lasts would never end.
+
+*Membership* changes one node at a time (dissertation 4.1), and here each change is two entries. The
+first, C', names the new members; the second, written when the first is committed, names them again
+and confirms it. Between the two, a majority of *either* the old members C or of C' elects and
+commits. The paper lets C' alone decide as soon as it is in a log; then one leader that crashed with
+C' in nobody's log but its own can leave a majority of C without a leader for ever, since the others
+need its vote, and it needs theirs. Why this is safe:
+
+1. Any majority of C meets any majority of C', since they differ by one node. So all the quorums
+   that count between the two entries meet each other, and those that count before or after.
+2. Quorums two changes apart need not meet. A leader therefore begins the next change only when the
+   confirmation is committed, by a majority of C'. That majority meets every majority of C and of
+   C', and it votes for nobody whose log lacks the confirmation: whoever does not know that C is
+   past can no longer be elected.
+3. Two rival changes of the same C: a leader begins one only after it has committed an entry of its
+   own term (Ongaro's note of 2015), which shuts out the older rival as in 2.
+
+So every majority of the members that were committed last can go on, whoever crashed. A node stands
+for election while one of the memberships that count names it (dissertation 4.2.2: it may still be
+needed); its own vote counts only in those. A removed leader leads until the confirmation is
+committed. No snapshot is taken between the two entries, so a snapshot's members are confirmed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isfinite
 from typing import Any, ClassVar, Literal
 
@@ -461,12 +482,14 @@ class CommitIsSafe(Invariant):
         before, self._commit = self._commit, (replica, index)
         stable = replica.disk.stable is not None
         if stable and before[0] is replica and index > replica.disk.snapshot_index:
-            self._check(node, index, replica.term_at(index), replica.members)
+            self._check(node, index, replica.term_at(index), replica.deciding)
 
-    def _check(self, leader: str, index: int, term: int, members: tuple[str, ...]) -> None:
+    def _check(
+        self, leader: str, index: int, term: int, deciding: tuple[tuple[str, ...], ...]
+    ) -> None:
         last: dict[str, tuple[int, int]] = {}
         holders: list[str] = []
-        for member in members:
+        for member in dict.fromkeys(each for members in deciding for each in members):
             replica = self._replicas.get(member)
             disk = None if replica is None else replica.disk.stable
             if disk is None:
@@ -478,18 +501,23 @@ class CommitIsSafe(Invariant):
                 disk.last_index >= index and stable_term(disk, index) == term
             ):
                 holders.append(member)
-        if 2 * len(holders) <= len(members):
+        if not any(majority(holders, members) for members in deciding):
             raise InvariantBroken(
                 f"{leader} committed entry {index} of term {term}, which is durable on {holders}"
             )
-        for member in members:
+        for member in last:
             if member not in holders:
-                voters = [other for other in members if last[other] <= last[member]]
-                if 2 * len(voters) > len(members):
+                voters = [other for other in last if last[other] <= last[member]]
+                if any(majority(voters, members) for members in deciding):
                     raise InvariantBroken(
                         f"{leader} committed entry {index} of term {term}, but {member} lacks it, "
                         f"and {voters} could elect it: (last term, last index) are {last}"
                     )
+
+
+def majority(nodes: Collection[str], members: tuple[str, ...]) -> bool:
+    """Whether more than half of ``members`` are among ``nodes``."""
+    return 2 * sum(member in nodes for member in members) > len(members)
 
 
 class VotesAreDurable(Invariant):
@@ -580,7 +608,14 @@ class Raft(Replica):
     # What each step reads. CPython keeps more than 30 attributes of an object in a slower way.
     __slots__ = (
         *("role", "term", "vote", "leader", "commit", "applied", "durable_index"),
-        *("_durable_position", "_hard_state_position", "_unsynced", "_memberships", "_progress"),
+        *(
+            "_durable_position",
+            "_hard_state_position",
+            "_unsynced",
+            "_memberships",
+            "_deciding",
+            "_progress",
+        ),
         *("_requests", "_map", "_proposed", "_reads", "_rounds"),
         *(
             "_acknowledged",
@@ -650,13 +685,14 @@ class Raft(Replica):
         self._snapshot_term = 0
         self._map = ReplicatedMap(self.parameters.client_entries)
         self._memberships: list[tuple[int, tuple[str, ...]]] = [(0, config.nodes)]
+        self._deciding: tuple[tuple[str, ...], ...] = (config.nodes,)
         self._next_snapshot: Snapshot | None = None
         if disk.snapshot is not None:
             self._restore(disk.snapshot)
         for index in range(disk.first_index, disk.last_index + 1):
             members = disk.entry(index).members
             if members is not None:
-                self._memberships.append((index, members))
+                self._add_membership(index, members)
         # A restarted node has applied less than it had: no stale reads before it caught up.
         self._caught_up = disk.last_index == 0
 
@@ -690,8 +726,23 @@ class Raft(Replica):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Who votes: the last membership in the log, committed or not."""
+        """The last membership in the log, committed or not."""
         return self._memberships[-1][1]
+
+    @property
+    def deciding(self) -> tuple[tuple[str, ...], ...]:
+        """The memberships of which a majority of any elects and commits: the last one in the log,
+        and the one before it until the last one is confirmed."""
+        return self._deciding
+
+    def _add_membership(self, index: int, members: tuple[str, ...]) -> None:
+        self._memberships.append((index, members))
+        self._set_deciding()
+
+    def _set_deciding(self) -> None:
+        last = self._memberships[-1][1]
+        before = self._memberships[-2][1] if len(self._memberships) > 1 else last
+        self._deciding = (last,) if last == before else (before, last)
 
     @property
     def hard_state_is_durable(self) -> bool:
@@ -718,7 +769,7 @@ class Raft(Replica):
     def _append(self, entry: Entry) -> int:
         index = self.disk.append(entry)
         if entry.members is not None:
-            self._memberships.append((index, entry.members))
+            self._add_membership(index, entry.members)
         return index
 
     def _truncate(self, index: int) -> None:
@@ -727,6 +778,7 @@ class Raft(Replica):
         self.truncated.append(index)
         while self._memberships[-1][0] >= index:
             self._memberships.pop()
+        self._set_deciding()
         self._limit_durable(index - 1)
 
     def _limit_durable(self, index: int) -> None:
@@ -844,15 +896,26 @@ class Raft(Replica):
         return self._is_majority(self._votes)
 
     def _others(self) -> list[str]:
-        return [member for member in self.members if member != self.id]
+        """All other nodes whose vote may count."""
+        voters = dict.fromkeys(member for members in self._deciding for member in members)
+        return [member for member in voters if member != self.id]
+
+    def _may_stand(self) -> bool:
+        return any(self.id in members for members in self._deciding)
 
     def _is_majority(self, nodes: set[str]) -> bool:
-        members = self.members
-        return 2 * sum(member in nodes for member in members) > len(members)
+        """Whether they are a majority of a membership that decides."""
+        return any(majority(nodes, members) for members in self._deciding)
 
     def _reached_by_majority(self, own: int, field: Literal["match", "round"]) -> int:
-        """The highest value that a majority of the members has reached."""
-        me, progress, members = self.id, self._progress, self.members
+        """The highest value that a majority of a membership that decides has reached."""
+        return max(self._reached_by(members, own, field) for members in self._deciding)
+
+    def _reached_by(
+        self, members: tuple[str, ...], own: int, field: Literal["match", "round"]
+    ) -> int:
+        """The highest value that a majority of ``members`` has reached."""
+        me, progress = self.id, self._progress
         if field == "match":
             values = [own if member == me else progress[member].match for member in members]
         else:
@@ -887,7 +950,7 @@ class Raft(Replica):
         rest_s = self._election_timeout_s - waited_s
         if self.role == "follower" and self._pre_votes is None and waited_s >= 0 and rest_s > 0.001:
             self.out.set_timer("election", rest_s)
-        elif self.id in self.members:
+        elif self._may_stand():
             self._ask_pre_votes()
         else:
             self._set_election_timer()
@@ -952,7 +1015,7 @@ class Raft(Replica):
                 self.become_leader()
 
     def on_timeout_now(self, src: str, m: TimeoutNow) -> None:
-        if m.term == self.term and self.role != "leader" and self.id in self.members:
+        if m.term == self.term and self.role != "leader" and self._may_stand():
             self.become_candidate()
 
     # --- replication: the follower ---
@@ -1072,6 +1135,7 @@ class Raft(Replica):
         kept = [(i, members) for i, members in self._memberships if i > index]
         self._restore(snapshot)
         self._memberships += kept
+        self._set_deciding()
         self._caught_up = True
         self._next_snapshot = None
         self._unsynced.append((disk.position, disk.last_index))
@@ -1381,6 +1445,8 @@ class Raft(Replica):
     def _compact(self) -> None:
         """Take a snapshot; drop the log behind it when enough entries have followed."""
         if self._next_snapshot is None:
+            if not self._is_confirmed_at(self.applied):
+                return
             self._next_snapshot = self._take_snapshot()
         snapshot = self._next_snapshot
         if self.applied - snapshot.index >= self.parameters.snapshot_tail:
@@ -1391,7 +1457,13 @@ class Raft(Replica):
             self._snapshot_term = snapshot.term
             later = [(i, members) for i, members in self._memberships if i > snapshot.index]
             self._memberships = [(snapshot.index, snapshot.members), *later]
+            self._set_deciding()
             self.out.mark("compact", index=snapshot.index)
+
+    def _is_confirmed_at(self, index: int) -> bool:
+        """Whether the members up to ``index`` are confirmed there, too."""
+        known = [members for i, members in self._memberships if i <= index]
+        return len(known) == 1 or known[-1] == known[-2]
 
     def _take_snapshot(self) -> Snapshot:
         index = self.applied
@@ -1403,6 +1475,7 @@ class Raft(Replica):
         self._snapshot_term = snapshot.term
         self._map.restore(snapshot.data, snapshot.sessions)
         self._memberships = [(snapshot.index, snapshot.members)]
+        self._set_deciding()
 
     # --- administration ---
 
@@ -1415,7 +1488,7 @@ class Raft(Replica):
     def on_transfer_leadership(self, src: str, m: TransferLeadership) -> None:
         if self.role != "leader":
             self._pass_to_leader(src, m)
-        elif m.target not in self._others() or self._transferee is not None:
+        elif m.target not in self.members or m.target == self.id or self._transferee is not None:
             self.out.mark("refuse", reason=f"leadership cannot go to {m.target} now")
         else:
             self._transferee = m.target
@@ -1431,7 +1504,7 @@ class Raft(Replica):
     def on_change_membership(self, src: str, m: ChangeMembership) -> None:
         if self.role != "leader":
             self._pass_to_leader(src, m)
-        elif not self._ready or self._memberships[-1][0] > self.commit or self._joining:
+        elif not self._ready or not self._is_settled() or self._joining:
             # The first condition: a leader must not change a membership whose fate it does not know
             # (Ongaro's note on the bug in single-server changes, raft-dev, 2015).
             self.out.mark("refuse", reason="another change is under way")
@@ -1444,6 +1517,18 @@ class Raft(Replica):
         else:
             self.out.mark("refuse", reason=f"{m.node} cannot be changed: {m.change}")
 
+    def _is_settled(self) -> bool:
+        """Whether the last membership is confirmed, and the confirmation is committed."""
+        return len(self._deciding) == 1 and self._memberships[-1][0] <= self.commit
+
+    def _can_be_confirmed(self) -> bool:
+        """Whether the last membership is committed, and a majority of it can go on by itself: as
+        long as there is none, the members before it still count."""
+        index, members = self._memberships[-1]
+        if len(self._deciding) == 1 or index > self.commit:
+            return False
+        return self._reached_by(members, self.durable_index, "match") >= index
+
     def _change_members(self, members: tuple[str, ...]) -> None:
         self._append(Entry(self.term, None, members))
         self._contact_all = self._confirmed = True
@@ -1453,6 +1538,7 @@ class Raft(Replica):
         return (
             self._transferee is not None
             or self._joining is not None
+            or len(self._deciding) > 1
             or len(self._progress) != len(self._memberships[-1][1]) - 1
         )
 
@@ -1471,12 +1557,16 @@ class Raft(Replica):
             self._change_members(
                 tuple(n for n in self.config.nodes if n in self.members or n == joining)
             )
-        if self._memberships[-1][0] <= self.commit:
+        if self._is_settled():
             members = self.members
             for node in [n for n in self._progress if n not in members and n != self._joining]:
                 del self._progress[node]
             if self.id not in members:
                 self.become_follower(self.term)
+        elif self._can_be_confirmed():
+            self._append(Entry(self.term, None, self.members))
+            self._contact_all = True
+            self.out.mark("confirm_membership", term=self.term, members=",".join(self.members))
 
     # --- views ---
 
@@ -1501,8 +1591,7 @@ class Raft(Replica):
             "commit": self.commit,
             "applied": self.applied,
             "last_index": self.disk.last_index,
-            "members": ",".join(self.members)
-            + ("" if self._memberships[-1][0] <= self.commit else " (not committed)"),
+            "members": ",".join(self.members) + ("" if self._is_settled() else " (not committed)"),
             "ready": ready,
         }
 

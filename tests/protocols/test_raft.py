@@ -1070,6 +1070,60 @@ def test_a_leader_that_is_removed_hands_over() -> None:
     assert cluster.outcomes(write) == ["ok"]
 
 
+@pytest.mark.parametrize("removed", ["n1", "n2"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_removal_that_only_its_leader_knows_of_stops_no_majority(
+    count: int, removed: str
+) -> None:
+    cluster = led(count)
+    # As many are down as a majority can do without.
+    up = cluster.ids[: count // 2 + 1]
+    for node in cluster.ids[len(up) :]:
+        cluster.crash(node)
+    cluster.step("n1", Message("n1", ChangeMembership("remove", removed)))
+    cluster.drop(src="n1")
+    for node in up:
+        cluster.crash(node)
+        cluster.restart(node)
+    cluster.run(10.0)
+    assert cluster.leaders
+    write = cluster.ask(cluster.leaders[0], "write", "x", 1)
+    cluster.run(2.0)
+    assert "ok" in cluster.outcomes(write)
+
+
+def test_the_next_change_waits_until_the_last_one_is_confirmed() -> None:
+    cluster = led(5)
+    cluster.step("n1", Message("n1", ChangeMembership("remove", "n5")))
+    for follower in ("n2", "n3"):
+        cluster.append_to("n1", follower)
+    assert cluster["n1"].commit == 2
+    assert cluster.log("n1") == "1 1:[n1,n2,n3,n4] 1:[n1,n2,n3,n4]"
+    assert cluster["n1"].probe()["members"] == "n1,n2,n3,n4 (not committed)"
+    cluster.step("n1", Message("n1", ChangeMembership("remove", "n4")))
+    assert cluster["n1"].members == ("n1", "n2", "n3", "n4")
+    # The confirmation takes three of the four.
+    cluster.append_to("n1", "n2")
+    assert cluster["n1"].commit == 2
+    cluster.append_to("n1", "n3")
+    assert cluster["n1"].commit == 3
+    cluster.step("n1", Message("n1", ChangeMembership("remove", "n4")))
+    assert cluster["n1"].members == ("n1", "n2", "n3")
+
+
+def test_no_snapshot_is_taken_between_a_change_and_its_confirmation() -> None:
+    cluster = led(5, snapshot_entries=2, snapshot_tail=0)
+    cluster.step("n1", Message("n1", ChangeMembership("remove", "n5")))
+    for follower in ("n2", "n3"):
+        cluster.append_to("n1", follower)
+    assert cluster["n1"].applied == 2
+    assert cluster["n1"].disk.snapshot_index < 2
+    cluster.settle()
+    cluster.beat("n1")
+    assert cluster["n1"].disk.snapshot_index == 3
+    assert cluster["n1"].disk.snapshot.members == ("n1", "n2", "n3", "n4")
+
+
 def test_leadership_is_transferred_without_losing_a_request() -> None:
     cluster = led(3)
     cluster.step("n2", Message("n2", TransferLeadership("n3")))

@@ -80,7 +80,7 @@ def linearizable(calls: list[Call]) -> bool:
 class Schedule:
     """One random run."""
 
-    def __init__(self, seed: int, **options: Any) -> None:
+    def __init__(self, seed: int, administer: float | None = None, **options: Any) -> None:
         self.random = rng = random.Random(seed)
         self.options = {
             "snapshot_entries": rng.choice([2, 5, 1000]),
@@ -95,6 +95,7 @@ class Schedule:
         self.calls: list[Call] = []
         self.now = 0
         self.loss = rng.choice([0.0, 0.05, 0.3])
+        self._committed: tuple[int, tuple[str, ...]] = (0, self.cluster.ids)
         weights = {
             self._deliver: 60.0,
             self._fire: rng.choice([3.0, 10.0]),
@@ -106,7 +107,7 @@ class Schedule:
             self._cut: rng.choice([0.0, 0.5, 2.0]),
             self._heal: 1.0,
             self._stand: rng.choice([0.0, 0.3, 2.0]),
-            self._administer: rng.choice([0.0, 0.0, 1.0]),
+            self._administer: rng.choice([0.0, 0.0, 1.0]) if administer is None else administer,
         }
         self._actions, self._weights = list(weights), list(weights.values())
 
@@ -125,6 +126,7 @@ class Schedule:
         for action in rng.choices(self._actions, self._weights, k=steps):
             self.now += 1
             action()
+            self._watch_membership()
 
     def _some_node(self) -> str | None:
         up = [n for n in self.cluster.ids if self.cluster.nodes[n].up]
@@ -211,6 +213,38 @@ class Schedule:
         if node := self._some_node():
             self.cluster.step(node, Message(node, message))
 
+    def committed_members(self) -> tuple[str, ...]:
+        """The members that were committed last, whoever knows of it: a snapshot's, or those that
+        a majority of the memberships that count then has stored."""
+        return self._committed[1]
+
+    def _watch_membership(self) -> None:
+        for node in self.cluster.ids:
+            if self.cluster.nodes[node].up:
+                replica = self.cluster[node]
+                for index, members in replica._memberships:
+                    if self._committed[0] < index <= replica.commit:
+                        self._committed = (index, members)
+
+    def finish_with_a_majority(self) -> None:
+        """Only a majority of the members that were committed last comes back; they go on."""
+        cluster, members = self.cluster, self.committed_members()
+        few = set(self.random.sample(members, len(members) // 2 + 1))
+        for node in cluster.ids:
+            if cluster.nodes[node].up:
+                cluster.crash(node, surviving=len(cluster.nodes[node].unsynced))
+        cluster.network.clear()
+        cluster.cut.clear()
+        cluster.autosync = True
+        for node in sorted(few):
+            cluster.restart(node)
+        cluster.run(20.0)
+        assert cluster.leaders, f"nobody leads {sorted(few)}, a majority of {members}"
+        request = Request("last", 0, Operation("write", "y", 1))
+        cluster.step(cluster.leaders[0], request)
+        cluster.run(5.0)
+        assert "ok" in cluster.outcomes(request)
+
     def finish(self) -> None:
         """Heal; then the cluster is one, and its nodes say the same."""
         cluster = self.cluster
@@ -246,6 +280,29 @@ def test_random_schedules(block: int) -> None:
             schedule.finish()
         except BaseException as error:
             error.add_note(f"replay: Schedule({seed}).play(400), then finish()")
+            raise
+
+
+@pytest.mark.parametrize("seed", [731, 1864])
+def test_a_removal_that_was_not_committed_does_not_leave_the_cluster_without_a_leader(
+    seed: int,
+) -> None:
+    schedule = Schedule(seed)
+    schedule.play(400)
+    schedule.finish()
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_every_majority_of_the_committed_members_goes_on(block: int) -> None:
+    for seed in range(block * 40, block * 40 + 40):
+        schedule = Schedule(seed, administer=4.0)
+        try:
+            schedule.play(300)
+            schedule.finish_with_a_majority()
+        except BaseException as error:
+            error.add_note(
+                f"replay: Schedule({seed}, administer=4.0).play(300), then finish_with_a_majority()"
+            )
             raise
 
 
