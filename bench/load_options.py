@@ -41,7 +41,7 @@ def workload_of(options: Namespace) -> Workload:
     """The workload that the options describe. Raises BadWorkload."""
     fields: dict[str, Any] = {
         "mix": {"read": 50.0, "write": 50.0},
-        "duration_s": options.run_time or UNTIL_STOPPED_S,
+        "duration_s": UNTIL_STOPPED_S if options.run_time is None else options.run_time,
         "seed": 1,
     }
     if options.workload and Path(options.workload).suffix:

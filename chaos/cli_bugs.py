@@ -8,8 +8,9 @@ import msgspec
 import typer
 
 from chaos import exit_codes
-from chaos.cli_simulate import Jobs, how_it_ended, require, some_workers
+from chaos.cli_simulate import how_it_ended, some_workers
 from chaos.console import Json, print_json
+from chaos.options import SEEDS, Jobs
 
 app = typer.Typer()
 
@@ -19,7 +20,9 @@ TABLE_WIDTH = 130
 
 @app.command("bugs")
 def bugs_command(
-    seeds: Annotated[int, typer.Option(help="Seeds to try for each.")] = DEFAULT_SEEDS,
+    seeds: Annotated[
+        int, typer.Option(parser=SEEDS, help="Seeds to try for each.")
+    ] = DEFAULT_SEEDS,
     shrink: Annotated[
         bool, typer.Option("--shrink", help="Shrink what is caught, and measure that.")
     ] = False,
@@ -38,7 +41,6 @@ def bugs_command(
     from chaos.progress import make_progress
     from nodes.simulator.shrink import READABLE
 
-    require(seeds >= 1, f"--seeds {seeds}: use 1 or more")
     with signals_as_exit(), some_workers(jobs) as workers, make_progress() as progress:
         progress.run("planted bugs")
         result = sweep_bugs(

@@ -1,11 +1,16 @@
-"""What can be asked for: `capbench faults` and `capbench schema`."""
+"""What there is: `capbench doctor`, `list`, `faults` and `schema`."""
 
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
 import typer
+
+from chaos import exit_codes
+from chaos.console import Json, print_json
+from chaos.options import DETECTOR_SWEEP
 
 app = typer.Typer()
 
@@ -14,11 +19,87 @@ _RATE = {"type": "string", "pattern": r"^\d+(\.\d+)?/s$", "examples": ["300/s"]}
 
 
 @app.command()
-def faults(
-    json: Annotated[
-        bool, typer.Option("--json", help="Machine-readable result on standard output.")
-    ] = False,
-) -> None:
+def doctor(json: Json = False) -> None:
+    """What is here, what is missing, how to get it. Example: capbench doctor"""
+    from rich.console import Console
+
+    from chaos.doctor import examine, is_ready, table
+
+    findings = examine()
+    if json:
+        print_json({"ready": is_ready(findings), "findings": findings})
+    else:
+        Console().print(table(findings))
+    if not is_ready(findings):
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+
+
+@app.command("list")
+def list_everything(json: Json = False) -> None:
+    """Protocols, faults and experiments, each with a line. Example: capbench list"""
+    from chaos.experiment import catalogue
+    from chaos.faults import FAULTS
+    from nodes.registry import PROTOCOLS
+
+    protocols = [
+        {
+            "name": p.name,
+            "claim": p.claim,
+            "operations": list(p.operations),
+            "summary": p.summary,
+        }
+        for p in PROTOCOLS.values()
+    ]
+    faults = [
+        {"name": name, "targets": sorted(fault.TARGETS), "summary": fault.summary()}
+        for name, fault in FAULTS.items()
+    ]
+    experiments: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": experiment.title,
+            "shows": experiment.shows.strip(),
+            "protocols": list(experiment.protocols),
+            "nodes": experiment.nodes,
+            "duration_s": experiment.duration_s,
+        }
+        for name, experiment in catalogue().items()
+    ]
+    experiments.append(
+        {
+            "name": DETECTOR_SWEEP,
+            "title": "Failure detectors under latency, jitter, loss and flapping links",
+            "shows": "How fast two failure detectors notice a crash, and how often they suspect a"
+            " node that is well. A sweep of its own, in the simulator; for `run` only.",
+            "protocols": ["heartbeat"],
+            "nodes": 5,
+            "duration_s": None,
+        }
+    )
+    if json:
+        print_json({"protocols": protocols, "faults": faults, "experiments": experiments})
+        return
+    _print_list("protocols", [(p["name"], f"{p['claim']}: {p['summary']}") for p in protocols])
+    _print_list("faults", [(f["name"], f["summary"]) for f in faults])
+    _print_list(
+        "experiments",
+        [(e["name"], f"{e['title']} ({_length(e['duration_s'])})") for e in experiments],
+    )
+
+
+def _length(duration_s: float | None) -> str:
+    return "simulated" if duration_s is None else f"{duration_s:.0f} s"
+
+
+def _print_list(title: str, rows: Sequence[tuple[Any, Any]]) -> None:
+    print(title)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"  {name:<{width}}  {text}")
+
+
+@app.command()
+def faults(json: Json = False) -> None:
     """The catalogue of faults: what each does, where, its parameters. Example: capbench faults"""
     from chaos.faults import FAULTS
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from bench.checkers import check_run
-from bench.checkers.standalone import RegisterModel, check_history
-from bench.checkers.witness import timeline
 from bench.history import BadHistory
+from bench.printable import printable
 from bench.run_folder import Check, RunFolder, VerdictValue
 from chaos import exit_codes
 from chaos.console import Json, print_json
+from chaos.options import Name, duration, size
 from nodes.effects import Value
 
 app = typer.Typer()
@@ -25,8 +24,7 @@ EXIT_CODES: dict[VerdictValue, int] = {
     "invalid": exit_codes.VIOLATED,
     "unknown": exit_codes.UNKNOWN,
 }
-_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+MODEL = Name("model", lambda: ("register", "cas-register", "auto"))
 
 
 class BadOption(ValueError):
@@ -37,16 +35,25 @@ class BadOption(ValueError):
 def check_command(
     path: Annotated[Path, typer.Argument(help="A run folder, or a history (HISTORY.jsonl).")],
     model: Annotated[
-        str, typer.Option(help="register, cas-register, or auto: what the history needs.")
+        str,
+        typer.Option(
+            parser=MODEL,
+            autocompletion=MODEL.complete,
+            help="register, cas-register, or auto: what the history needs.",
+        ),
     ] = "auto",
     initial: Annotated[
         str | None, typer.Option(help="What every key of a history holds at first, as JSON.")
     ] = None,
-    budget: Annotated[str, typer.Option(help="Time for a search, such as 60s.")] = "60s",
-    memory: Annotated[str, typer.Option(help="Memory for a search, such as 4G.")] = "4G",
+    budget: Annotated[
+        float, typer.Option(parser=duration(), help="Time for a search, such as 60s.")
+    ] = 60.0,
+    memory: Annotated[int, typer.Option(parser=size(), help="Memory for a search, such as 4G.")] = 4
+    << 30,
     clock_error: Annotated[
-        str | None,
+        float | None,
         typer.Option(
+            parser=duration(),
             help="By how much the clocks of the clients' hosts may differ, such as 5ms: what is no "
             "further apart counts as concurrent. A run folder keeps it.",
             show_default=False,
@@ -58,17 +65,11 @@ def check_command(
 
     Exit code 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.jsonl
     """
+    from bench.checkers.standalone import check_history
+
     if not path.exists():
         raise BadHistory(f"{path}: there is no such file or run folder")
-    budget_s = _quantity("--budget", budget, _SECONDS, "60s")
-    memory_bytes = int(_quantity("--memory", memory, _BYTES, "4G"))
-    if model not in get_args(RegisterModel):
-        raise BadOption(
-            f"--model: unknown model {model!r}; use {', '.join(get_args(RegisterModel))}"
-        )
-    error_ns = None
-    if clock_error is not None:
-        error_ns = round(_quantity("--clock-error", clock_error, _SECONDS, "5ms") * 1e9)
+    error_ns = None if clock_error is None else round(clock_error * 1e9)
     if path.is_dir():
         if (model, initial) != ("auto", None):
             raise BadOption("--model and --initial are for histories; a run folder knows its own")
@@ -80,13 +81,15 @@ def check_command(
     else:
         register: Any = model
         first: Value = None if initial is None else _initial(initial)
-        check = check_history(path, register, first, budget_s, memory_bytes, error_ns or 0)
+        check = check_history(path, register, first, budget, memory, error_ns or 0)
         verdict = _show_history(path, check, json)
     raise typer.Exit(EXIT_CODES[verdict])
 
 
 def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
     """Judge a run again, and write the verdict there."""
+    from bench.checkers import check_run
+
     folder.manifest()
     verdict = check_run(folder)
     folder.write_verdict(verdict)
@@ -105,7 +108,8 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
         }
         print_json(body)
         return verdict.verdict
-    print(f"{folder.path}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
+    name = printable(str(folder.path), 200)
+    print(f"{name}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
     print(f"  measured: {verdict.measured_model}")
     for check in verdict.checks:
         print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
@@ -126,7 +130,7 @@ def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
         }
         print_json(body)
         return check.verdict
-    print(f"{path}: {check.verdict}: {check.summary}")
+    print(f"{printable(str(path), 200)}: {check.verdict}: {check.summary}")
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
     print(f"  strongest model that it does not refute: {check.details['strongest']}")
     _print_witness(check)
@@ -134,21 +138,10 @@ def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
 
 
 def _print_witness(check: Check) -> None:
+    from bench.checkers.witness import timeline
+
     if check.verdict == "invalid" and check.witness:
         print("    " + timeline(check.witness).replace("\n", "\n    "))
-
-
-def _quantity(
-    option: Literal["--budget", "--memory", "--clock-error"],
-    text: str,
-    units: dict[str, float] | dict[str, int],
-    example: str,
-) -> float:
-    for unit in sorted(units, key=len, reverse=True):
-        number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdecimal() and float(number) > 0:
-            return float(number) * units[unit]
-    raise BadOption(f"{option}: {text!r} is none; write it as {example} ({', '.join(units)})")
 
 
 def _initial(text: str) -> Value:

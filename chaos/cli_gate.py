@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from chaos import exit_codes
-from chaos.cli_simulate import Jobs, how_it_ended, require, some_workers
+from chaos.cli_simulate import how_it_ended, some_workers
 from chaos.console import Json, print_json
+from chaos.options import SEEDS, SIMULATED, Jobs, Minutes, distinct
 
 app = typer.Typer()
 
@@ -23,12 +24,19 @@ FIRST = ("raft", "paxos", "quorum", "gossip", "heartbeat")
 def gate_command(
     protocol: Annotated[
         list[str] | None,
-        typer.Option("--protocol", "-p", help="A protocol; again for more. [default: all]"),
+        typer.Option(
+            "--protocol",
+            "-p",
+            parser=SIMULATED,
+            autocompletion=SIMULATED.complete,
+            callback=distinct,
+            help="A protocol; again for more. [default: all]",
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of each protocol.")] = DEFAULT_SEEDS,
-    minutes: Annotated[
-        float | None, typer.Option(help="Begin nothing more after that time; go on next time.")
-    ] = None,
+    seeds: Annotated[
+        int, typer.Option(parser=SEEDS, help="Seeds of each protocol.")
+    ] = DEFAULT_SEEDS,
+    minutes: Minutes = None,
     record: Annotated[Path, typer.Option(help="Where it is written down what was run.")] = RECORD,
     jobs: Jobs = None,
     json: Json = False,
@@ -44,8 +52,6 @@ def gate_command(
     from chaos.simulate import find_protocol
     from nodes.registry import PROTOCOLS, InvalidConfiguration
 
-    require(seeds >= 1, f"--seeds {seeds}: use 1 or more")
-    require(minutes is None or minutes > 0, f"--minutes {minutes}: use more than 0")
     names = protocol or [*FIRST, *(name for name in PROTOCOLS if name not in FIRST)]
     for name in names:
         find_protocol(name)

@@ -6,25 +6,38 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.printable import quoted
+from bench.quantities import Bounds
 from chaos import exit_codes
 from chaos.console import Json, print_json
+from chaos.options import FAULT, count, duration
 
 app = typer.Typer()
+
+AT_MOST_S = 3600.0
+"""Of a fault by hand, as in `chaos.by_hand`, which takes a while to import."""
 
 Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
 
 
 @app.command()
 def inject(
-    fault: Annotated[str, typer.Argument(help="A fault of `capbench faults`.")],
+    fault: Annotated[
+        str,
+        typer.Argument(
+            parser=FAULT, autocompletion=FAULT.complete, help="A fault of `capbench faults`."
+        ),
+    ],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(help="Its parameters as in a schedule: groups=halves, nodes=[n1,n2]."),
     ] = None,
     for_: Annotated[
-        str | None,
+        float | None,
         typer.Option(
-            "--for", help="How long: 10s [default: until `capbench heal`, an hour at most]"
+            "--for",
+            parser=duration(Bounds(0, AT_MOST_S, excluded=True)),
+            help="How long: 10s [default: until `capbench heal`, an hour at most]",
         ),
     ] = None,
     name: Name = "demo",
@@ -36,22 +49,20 @@ def inject(
     Example: capbench inject partition groups=leader-alone --for 10s
     """
     from chaos import by_hand
-    from chaos.experiment import InvalidExperiment, parse_duration
+    from chaos.experiment import parse_fault
     from chaos.up import socket_path
 
-    try:
-        for_s = None if for_ is None else parse_duration(for_)
-        fields = {"fault": fault, **_fields(parameters or [])}
-    except ValueError as error:
-        raise InvalidExperiment(f"inject: {error}") from None
-    answer = by_hand.ask(socket_path(name), by_hand.Inject(fields, for_s))
+    fields = {"fault": fault, **_fields(parameters or [])}
+    parse_fault(fields, source=f"inject {fault}")
+    answer = by_hand.ask(socket_path(name), by_hand.Inject(fields, for_))
     _show(answer, "", json=json)
 
 
 @app.command()
 def heal(
     number: Annotated[
-        int | None, typer.Argument(help="The number that `inject` gave [default: all]")
+        int | None,
+        typer.Argument(parser=count(0), help="The number that `inject` gave [default: all]"),
     ] = None,
     name: Name = "demo",
     json: Json = False,
@@ -76,13 +87,13 @@ def _fields(parameters: list[str]) -> dict[str, Any]:
     for parameter in parameters:
         field, equals, text = parameter.partition("=")
         if not (field and equals):
-            raise ValueError(f"{parameter!r} is no parameter; use field=value")
+            raise typer.BadParameter(f"{quoted(parameter)} is no parameter; use field=value")
         if field in ("fault", "at", "for"):
-            raise ValueError(f"{field!r} is no parameter of a fault")
+            raise typer.BadParameter(f"{quoted(field)} is no parameter of a fault")
         try:
             fields[field] = YAML(typ="safe").load(text)
         except YAMLError:
-            raise ValueError(f"{parameter!r}: the value is no YAML") from None
+            raise typer.BadParameter(f"{quoted(parameter)}: the value is no YAML") from None
     return fields
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
 from chaos import exit_codes
 from chaos.console import Json, print_json
+from chaos.folders import stamp
+from chaos.options import PORT, count, duration, number
 
 app = typer.Typer()
 
-DEFAULT_TIME = "20s"
+DEFAULT_TIME_S = 20.0
 DEFAULT_PORT = 8089
 OUTCOMES = ("ok", "fail", "info")
 
@@ -28,7 +30,10 @@ def load_command(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Operations per second; 0: closed loop [default: 300]", min=0),
+        typer.Option(
+            parser=number(0, MAX_RATE_PER_S),
+            help="Operations per second; 0: closed loop [default: 300]",
+        ),
     ] = None,
     shape: Annotated[
         str | None,
@@ -38,21 +43,30 @@ def load_command(
         ),
     ] = None,
     users: Annotated[
-        int, typer.Option("--users", "-u", help="Locust's users; they share the load.", min=1)
+        int,
+        typer.Option(
+            "--users", "-u", parser=count(1, 10_000), help="Locust's users; they share the load."
+        ),
     ] = 1,
     run_time: Annotated[
-        str | None,
+        float | None,
         typer.Option(
-            "--run-time", "-t", help="How long, such as 20s or 5m [default: 20s, or the shape's]"
+            "--run-time",
+            "-t",
+            parser=duration(ABOVE_ZERO_S, whole_seconds=True),
+            help="How long, such as 20s or 5m [default: 20s, or the shape's]",
         ),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Worker processes, beside a master [default: none]", min=1)
+        int | None,
+        typer.Option(
+            parser=count(1, 256), help="Worker processes, beside a master [default: none]"
+        ),
     ] = None,
     web: Annotated[
         bool, typer.Option("--web", help="Locust's web page instead; Ctrl-C ends it.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Of the web page.", min=1, max=65535)] = DEFAULT_PORT,
+    port: Annotated[int, typer.Option(parser=PORT, help="Of the web page.")] = DEFAULT_PORT,
     cluster_file: Annotated[Path, typer.Option(help="The running cluster.")] = Path(".capbench")
     / "cluster.json",
     out: Annotated[
@@ -81,19 +95,19 @@ def load_command(
     if processes is not None:
         options += ["--processes", str(processes)]
     if run_time is None and shape is None and not web:
-        run_time = DEFAULT_TIME
+        run_time = DEFAULT_TIME_S
     if run_time is not None:
-        options += ["--run-time", run_time]
+        options += ["--run-time", f"{run_time:.0f}s"]
     options += [extra for extra in context.args if extra != "--"]
     with signals_as_exit():
         if web:
             run_page(cluster_file, port, options, on_up=lambda url: print(f"load: {url}"))
             return
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
         loaded = run_headless(
             cluster_file,
-            out or Path("results") / "load" / stamp,
+            out or Path("results") / "load" / stamp(),
             options,
+            made_up=out is None,
             command=sys.argv,
             show=_show,
         )

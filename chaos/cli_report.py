@@ -12,6 +12,8 @@ from bench.run_folder import BadRunFolder
 from chaos import exit_codes
 from chaos.cli_check import BadOption
 from chaos.console import Json, json_text, print_json
+from chaos.options import PORT, Name
+from nodes.names import did_you_mean
 
 if TYPE_CHECKING:
     from reports.metrics import RunTables
@@ -20,6 +22,9 @@ app = typer.Typer()
 
 FORMATS = ("html", "md", "json", "csv", "png", "junit")
 DIFF_FORMATS = ("text", "md", "json")
+FORMAT = Name("format", lambda: dict.fromkeys(FORMATS + DIFF_FORMATS))
+FILES = Path("results") / "report"
+"""Where the files of csv and png go."""
 
 
 @app.command()
@@ -32,6 +37,7 @@ def report(
         typer.Option(
             "--format",
             "-f",
+            autocompletion=FORMAT.complete,
             help="html (a page and the table), md, json or junit (on standard output without -o), "
             "csv or png (files into a folder); with --diff: text, md or json.",
             show_default=False,
@@ -39,7 +45,9 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file; for csv and png the folder [default: report]."),
+        typer.Option(
+            "--out", "-o", help="The file; for csv and png the folder [default: results/report]."
+        ),
     ] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="What changed between two: --diff OLD NEW.")
@@ -63,7 +71,7 @@ def report(
     if form == "html":
         _html(given, loaded, unreadable, out)
     elif form in ("csv", "png"):
-        _files(loaded, form, out or Path("report"))
+        _files(loaded, form, out or FILES)
     else:
         _emit(_as_text(given, loaded, form), out)
 
@@ -74,7 +82,7 @@ def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
     formats = DIFF_FORMATS if diff else FORMATS
     form = "json" if json else form or formats[0]
     if form not in formats:
-        raise BadOption(f"--format: unknown format {form!r}; use {', '.join(formats)}")
+        raise BadOption(f"--format: unknown format {did_you_mean(form, formats, 'use')}")
     return form
 
 
@@ -183,7 +191,7 @@ def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
 @app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="A folder of runs.")] = Path("results"),
-    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8090,
+    port: Annotated[int, typer.Option(parser=PORT, help="Where to listen.")] = 8090,
 ) -> None:
     """Show the run folders in a browser: list, filter, open, compare. Until Ctrl-C.
 

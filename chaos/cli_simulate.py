@@ -13,7 +13,7 @@ import typer
 
 from chaos import exit_codes
 from chaos.console import Json, print_json
-from nodes.registry import InvalidConfiguration
+from chaos.options import SEED, SEEDS, SIMULATED, Jobs, Minutes
 
 app = typer.Typer()
 
@@ -22,19 +22,25 @@ SHOWN_ALARMS = 5
 SHOWN_CHARACTERS = 600
 RESULTS = Path("results") / "simulate"
 
-Jobs = Annotated[int | None, typer.Option(help="Processes. [default: one per core]")]
-
 
 @app.command("simulate")
 def simulate_command(
     protocol: Annotated[
-        str, typer.Option("--protocol", "-p", help="A protocol, or a planted bug (capbench bugs).")
+        str,
+        typer.Option(
+            "--protocol",
+            "-p",
+            parser=SIMULATED,
+            autocompletion=SIMULATED.complete,
+            help="A protocol, or a planted bug (capbench bugs).",
+        ),
     ],
     seeds: Annotated[
-        int | None, typer.Option(help="How many. [default: 1000; with --minutes: no limit]")
+        int | None,
+        typer.Option(parser=SEEDS, help="How many. [default: 1000; with --minutes: no limit]"),
     ] = None,
-    first_seed: Annotated[int, typer.Option(help="Begin with this one.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="This one only.")] = None,
+    first_seed: Annotated[int, typer.Option(parser=SEED, help="Begin with this one.")] = 1,
+    seed: Annotated[int | None, typer.Option(parser=SEED, help="This one only.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Its transcript.")] = False,
     shrink: Annotated[
         bool, typer.Option("--shrink", help="The smallest schedule that fails as it does.")
@@ -46,9 +52,7 @@ def simulate_command(
     until_bug: Annotated[
         bool, typer.Option("--until-bug", help="Stop at the first seed with an alarm.")
     ] = False,
-    minutes: Annotated[
-        float | None, typer.Option(help="Begin no more seeds after that time.")
-    ] = None,
+    minutes: Minutes = None,
     json: Json = False,
 ) -> None:
     """Thousands of random chaos experiments in virtual time; every failure is a seed.
@@ -58,12 +62,8 @@ def simulate_command(
     from chaos.simulate import find_protocol
 
     find_protocol(protocol)
-    require(seeds is None or seeds >= 1, f"--seeds {seeds}: use 1 or more")
-    require(first_seed >= 0, f"--first-seed {first_seed}: use 0 or more")
-    require(minutes is None or minutes > 0, f"--minutes {minutes}: use more than 0")
     require(dask is None or jobs is None, "--dask and --jobs exclude each other")
     if seed is not None:
-        require(seed >= 0, f"--seed {seed}: use 0 or more")
         sweeping = (seeds, jobs, dask, minutes) != (None,) * 4 or until_bug or first_seed != 1
         require(not sweeping, "--seed is one seed: leave out the options of a sweep")
     detail = trace or shrink
@@ -77,7 +77,9 @@ def simulate_command(
         wanted = range(seed, seed + 1)
         jobs = 1
     else:
-        count = seeds or (DEFAULT_SEEDS if minutes is None else sys.maxsize - first_seed)
+        count = seeds
+        if count is None:
+            count = DEFAULT_SEEDS if minutes is None else sys.maxsize - first_seed
         wanted = range(first_seed, first_seed + count)
     raise typer.Exit(
         _sweep(protocol, wanted, jobs, dask, until_bug=until_bug, minutes=minutes, json=json)
@@ -91,8 +93,7 @@ def some_workers(jobs: int | None, dask: str | None = None) -> AbstractContextMa
     """The processes, or the cluster, that a user asked for. Raises InvalidConfiguration."""
     from chaos.simulate import dask_workers, default_jobs, local_workers
 
-    require(jobs is None or jobs >= 1, f"--jobs {jobs}: use 1 or more")
-    return dask_workers(dask) if dask else local_workers(jobs or default_jobs())
+    return dask_workers(dask) if dask else local_workers(default_jobs() if jobs is None else jobs)
 
 
 def _sweep(
@@ -192,6 +193,7 @@ def _trace(name: str, seed: int) -> int:
 def _shrink(name: str, seed: int) -> int:
     from chaos.progress import make_progress
     from chaos.simulate import check_of, find_protocol, judge
+    from nodes.registry import InvalidConfiguration
     from nodes.simulator.shrink import shrink
     from nodes.simulator.simulate import simulate
     from reports.message_diagram import Diagram, write_diagram
@@ -260,9 +262,9 @@ def _setup_lines(seed: int, result: Any) -> list[str]:
 
 
 def require(condition: bool, problem: str) -> None:
-    """Raises InvalidConfiguration with ``problem`` if the condition does not hold."""
+    """Raises typer.BadParameter with ``problem`` if the condition does not hold."""
     if not condition:
-        raise InvalidConfiguration(problem)
+        raise typer.BadParameter(problem)
 
 
 def say(line: str) -> None:

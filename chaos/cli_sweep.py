@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +11,15 @@ import typer
 
 from chaos import exit_codes
 from chaos.cli_check import BadOption
-from chaos.cli_simulate import require, say
+from chaos.cli_simulate import say
 from chaos.console import Json, print_json
+from chaos.folders import new_folder, stamp
+from chaos.options import NODES, PROTOCOL, Name, Protocol, count, distinct, number
 
 app = typer.Typer()
 
 
-def stamp() -> str:
-    """The UTC time, as folders of results are named."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
+DIMENSION = Name("dimension", lambda: ("nodes", "value_bytes", "clients", "proxied", "coalesced"))
 
 
 @app.command("sweep")
@@ -30,6 +29,9 @@ def sweep_command(
         typer.Option(
             "--protocol",
             "-p",
+            parser=PROTOCOL,
+            autocompletion=PROTOCOL.complete,
+            callback=distinct,
             help="A protocol; again for more. [default: raft, paxos, quorum, gossip]",
         ),
     ] = None,
@@ -38,6 +40,9 @@ def sweep_command(
         typer.Option(
             "--dimension",
             "-d",
+            parser=DIMENSION,
+            autocompletion=DIMENSION.complete,
+            callback=distinct,
             help="nodes, value_bytes, clients, proxied or coalesced; again for more. "
             "[default: all]",
         ),
@@ -45,7 +50,10 @@ def sweep_command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only both ends, and one second each: some 3 minutes.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(help="Of each measurement. [default: 4]")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(parser=number(0.1, 3600), help="Of each measurement. [default: 4]"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,11 +82,10 @@ def sweep_command(
     for name in names:
         registry.get(name)
     chosen = dimension or list(DIMENSIONS)
-    for name in chosen:
-        require(name in DIMENSIONS, f"--dimension {name}: use {', '.join(DIMENSIONS)}")
-    require(seconds is None or seconds > 0, f"--seconds {seconds}: use more than 0")
-    folder = out or Path("results") / "sweep" / stamp()
-    measured_s = seconds or (1.0 if quick else 4.0)
+    folder = new_folder(Path("results") / "sweep" / stamp()) if out is None else out
+    measured_s = seconds
+    if measured_s is None:
+        measured_s = 1.0 if quick else 4.0
     try:
         with signals_as_exit(), make_progress() as progress:
             sweep, interrupted = run_sweep(
@@ -109,13 +116,20 @@ def sweep_command(
 
 @app.command("soak")
 def soak_command(
-    protocol: Annotated[str, typer.Option("--protocol", "-p", help="The protocol.")] = "raft",
-    operations: Annotated[int, typer.Option(help="That end ok.", min=1)] = 5_000_000,
-    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1)] = 3,
-    clients: Annotated[int, typer.Option(help="Operations in flight at most.", min=1)] = 128,
-    value_bytes: Annotated[int, typer.Option(help="Of each written value.", min=1)] = 32,
+    protocol: Protocol = "raft",
+    operations: Annotated[
+        int, typer.Option(parser=count(1, 10**12), help="That end ok.")
+    ] = 5_000_000,
+    nodes: Annotated[int, typer.Option(parser=NODES, help="Number of nodes.")] = 3,
+    clients: Annotated[
+        int, typer.Option(parser=count(1, 100_000), help="Operations in flight at most.")
+    ] = 128,
+    value_bytes: Annotated[
+        int, typer.Option(parser=count(1, 1 << 20), help="Of each written value.")
+    ] = 32,
     stretch_s: Annotated[
-        float, typer.Option(help="Seconds of load between two figures.", min=0.1)
+        float,
+        typer.Option(parser=number(0.1, 3600), help="Seconds of load between two figures."),
     ] = 5.0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")] = None,
     json: Json = False,
@@ -133,7 +147,9 @@ def soak_command(
     from reports.soak import first_screen, verdict, write_files
 
     registry.get(protocol)
-    folder = out or Path("results") / "soak" / f"{stamp()}-{protocol}"
+    folder = out
+    if folder is None:
+        folder = new_folder(Path("results") / "soak" / f"{stamp()}-{registry.get(protocol).name}")
     load = ClosedLoop(clients=clients, seconds=stretch_s, warm_up_s=0.0, value_bytes=value_bytes)
     with signals_as_exit(), make_progress() as progress:
         soak, interrupted = run_soak(

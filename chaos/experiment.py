@@ -6,13 +6,12 @@ Every error is one line that names file, line and field, and says what would be 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -31,15 +30,18 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bench import ycsb
+from bench.printable import quoted
+from bench.quantities import MAX_COUNT, format_duration, format_rate, read_duration, read_rate
 from bench.workload import Distribution, MixKind, Workload
 from chaos.fault import Fault
 from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
+from chaos.options import MAX_NODES
 from nodes import registry
+from nodes.names import did_you_mean
 from reports.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent / "experiments"
-MAX_NODES = 15
 MIN_EVERY_S = 0.1
 _ROUNDING_S = 1e-9
 Location: TypeAlias = tuple[str | int, ...]
@@ -51,41 +53,9 @@ class InvalidExperiment(ValueError):
 
 # --- values with units -------------------------------------------------------------------------
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-
-
-def parse_duration(value: Any) -> float:
-    """``10s``, ``200ms``, ``1.5m`` in seconds. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"{value!r} is no duration; use a number with a unit: 10s, 200ms, 1m")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def format_duration(seconds: float) -> str:
-    """The way `parse_duration` reads it: ``10s``, ``0.2s`` as ``200ms``."""
-    if seconds and seconds < 1:
-        return f"{_short(seconds * 1000)}ms"
-    return f"{_short(seconds)}s"
-
-
-def parse_rate(value: Any) -> float:
-    """``300/s`` in operations per second. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)/s", value) if isinstance(value, str) else None
-    if match is None or float(match[1]) <= 0:
-        raise ValueError(f"{value!r} is no rate; use operations per second: 300/s")
-    return float(match[1])
-
-
-def _short(number: float) -> str:
-    return f"{number:.6f}".rstrip("0").rstrip(".")
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
-Rate = Annotated[
-    float, BeforeValidator(parse_rate), PlainSerializer(lambda rate: f"{_short(rate)}/s")
-]
-Count = Annotated[int, Field(strict=True, ge=1)]
+Duration = Annotated[float, BeforeValidator(read_duration), PlainSerializer(format_duration)]
+Rate = Annotated[float, BeforeValidator(read_rate), PlainSerializer(format_rate)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 
 
 # --- the language ------------------------------------------------------------------------------
@@ -120,7 +90,7 @@ class Load(_Model):
     mix: dict[MixKind, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default={}, examples=["{read: 50, write: 50}"]
     )
-    value_bytes: Annotated[int, Field(strict=True, ge=0)] = 0
+    value_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] = 0
     timeout_s: Duration = Field(default=2.0, alias="timeout")
 
     @model_validator(mode="before")
@@ -187,7 +157,7 @@ class Experiment(_Model):
     shows: str = Field(min_length=1, examples=["what a reader learns from it"])
     protocols: tuple[str, ...] = Field(min_length=1, examples=["[raft, gossip]"])
     nodes: Annotated[int, Field(strict=True, ge=1, le=MAX_NODES)] = Field(examples=["5"])
-    seed: Annotated[int, Field(strict=True, ge=0)] = 1
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT // 2)] = 1
     parameters: dict[str, Any] = {}
     """Of the protocol, where they differ from its defaults."""
     load: Load = Field(alias="workload", examples=["{arrival: {open_loop: 300/s}, mix: {read: 1}}"])
@@ -304,37 +274,47 @@ def validate(
 def validate_fault(fields: Mapping[str, Any], nodes: Sequence[str], *, source: str) -> Fault:
     """One fault on a cluster of these nodes, from its fields as a schedule has them. ``source``
     begins each line of InvalidExperiment."""
+    fault = parse_fault(fields, source=source)
+    _refuse(fault.problems(nodes), source)
+    return fault
+
+
+def parse_fault(fields: Mapping[str, Any], *, source: str) -> Fault:
+    """The same where the nodes are not known yet."""
     try:
-        fault = ScheduleEntry.model_validate({"at": "0s", **fields}).fault
+        return ScheduleEntry.model_validate({"at": "0s", **fields}).fault
     except ValidationError as error:
         said = [
             _said({**each, "loc": ("schedule", 0, *each["loc"])})
             for each in error.errors(include_url=False)
         ]
-        problems = [(_dotted(at[2:]), message) for at, message in said]
-    else:
-        problems = list(fault.problems(nodes))
-    if problems:
-        lines = (f"{source}: {field}: {message}" for field, message in problems)
+        _refuse(((_dotted(at[2:]), message) for at, message in said), source)
+        raise
+
+
+def _refuse(problems: Iterable[tuple[str, str]], source: str) -> None:
+    lines = [f"{source}: {field}: {message}" for field, message in problems]
+    if lines:
         raise InvalidExperiment("\n".join(dict.fromkeys(lines)))
-    return fault
 
 
 def catalogue() -> dict[str, Experiment]:
     """The experiments that come with capbench, by name. Raises InvalidExperiment."""
-    return {path.stem: load(path) for path in sorted(CATALOGUE.glob("*.yaml"))}
+    return {name: load(name) for name in names()}
+
+
+def names() -> list[str]:
+    """Of the experiments that come with capbench."""
+    return sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
 
 
 def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return path
-    known = sorted(each.stem for each in CATALOGUE.glob("*.yaml"))
-    if str(name_or_path) not in known:
-        raise InvalidExperiment(
-            f"unknown experiment {str(name_or_path)!r}; {_known(str(name_or_path), known)},"
-            " or the path of a .yaml file"
-        )
+    if str(name_or_path) not in names():
+        hint = did_you_mean(str(name_or_path), names())
+        raise InvalidExperiment(f"unknown experiment {hint}, or the path of a .yaml file")
     return CATALOGUE / f"{name_or_path}.yaml"
 
 
@@ -344,8 +324,13 @@ def _find(name_or_path: str | Path) -> Path:
 def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
     nodes = experiment.node_ids()
     for i, name in enumerate(experiment.protocols):
+        if name in experiment.protocols[:i]:
+            yield ("protocols", i), f"{quoted(name)} is named twice"
         if name not in registry.PROTOCOLS:
-            yield ("protocols", i), f"unknown protocol {name!r}; {_known(name, registry.PROTOCOLS)}"
+            yield (
+                ("protocols", i),
+                f"unknown protocol {did_you_mean(name, sorted(registry.PROTOCOLS))}",
+            )
             continue
         try:
             registry.get(name).configure(nodes[0], nodes, experiment.parameters)
@@ -425,27 +410,34 @@ def _said(error: ErrorDetails) -> tuple[Location, str]:
         at = at[:-1]
     if kind == "extra_forbidden":
         known = sorted(_fields(at[:-1], fault))
-        return at, f"unknown field; {_known(str(at[-1]), known)}"
+        # The name stands before the message already.
+        hint = did_you_mean(str(at[-1]), known).partition("; ")[2]
+        return at, f"unknown field; {hint}"
     if kind == "missing":
         example = _fields(at[:-1], fault).get(str(at[-1]))
-        return at, "is missing" + (f"; write `{at[-1]}: {example}`" if example else "")
+        if example:
+            return at, f"is missing; write `{at[-1]}: {example}`"
+        choices = _choices(fault, str(at[-1]))
+        return at, "is missing" + (f"; use {', '.join(choices)}" if choices else "")
     if kind == "union_tag_not_found":
         return at, f"is missing; use one of {', '.join(FAULTS)}"
     if kind == "union_tag_invalid":
         tag = str(context.get("tag"))
-        return at, f"unknown fault {tag!r}; {_known(tag, FAULTS)}"
+        return at, f"unknown fault {did_you_mean(tag, sorted(FAULTS))}"
     if kind == "value_error":
         return at, str(context["error"])
     if kind == "literal_error":
-        return at, f"unknown {value!r}; use {context['expected']}"
+        known = re.findall(r"'([^']*)'", context["expected"])
+        hint = did_you_mean(str(value), known).partition("; ")[2].partition("known: ")[0]
+        return at, f"unknown {quoted(value)}; {hint}use {context['expected']}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return at, f"must be a mapping of fields, not {_shown(value)}"
+        return at, f"must be a mapping of fields, not {quoted(value)}"
     if kind in ("tuple_type", "list_type"):
-        return at, f"must be a list, not {_shown(value)}"
+        return at, f"must be a list, not {quoted(value)}"
     if kind in ("too_short", "string_too_short"):
         return at, "must not be empty"
     message = error["msg"].removeprefix("Input should ")
-    return at, f"must {message}, not {_shown(value)}"
+    return at, f"must {message}, not {quoted(value)}"
 
 
 _MODELS: dict[Location, type[BaseModel]] = {
@@ -472,15 +464,19 @@ def _fields(at: Location, fault: str | int | None) -> dict[str, str]:
     }
 
 
-def _known(given: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(given, known, n=1)
-    return (f"did you mean {close[0]}? " if close else "") + f"known: {', '.join(known)}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _choices(fault: str | int | None, field: str) -> list[str]:
+    """The words that a parameter of a fault may be."""
+    if not isinstance(fault, str) or field not in FAULTS[fault].model_fields:
+        return []
+    found = []
+    waiting = [FAULTS[fault].model_fields[field].annotation]
+    while waiting:
+        annotation = waiting.pop(0)
+        if get_origin(annotation) is Literal:
+            found += [str(each) for each in get_args(annotation)]
+        else:
+            waiting += get_args(annotation)
+    return found
 
 
 def _dotted(at: Location) -> str:

@@ -64,6 +64,7 @@ from chaos.process_faults import (
     Pause,
     RollingRestart,
 )
+from nodes.names import did_you_mean
 
 # --- partition ---------------------------------------------------------------------------------
 
@@ -85,7 +86,8 @@ _LEAST_NODES: dict[Shape, int] = {"bridge": 3, "majorities-ring": 4}
 def _groups(value: Any) -> Any:
     named = f"use {', '.join(SHAPES)}, or lists of nodes such as [[n1, n2], [n3]]"
     if isinstance(value, str) and value not in SHAPES:
-        raise ValueError(f"unknown group {value!r}; {named}")
+        hint = did_you_mean(value, SHAPES, "use")
+        raise ValueError(f"unknown group {hint}, or lists of nodes such as [[n1, n2], [n3]]")
     if isinstance(value, str):
         return value
     if not isinstance(value, list | tuple) or not all(

@@ -26,6 +26,7 @@ from bench.cluster_file import ClusterFile, read_cluster_file
 from bench.run_folder import LoadSummary, Manifest, RunFolder
 from bench.workload import make_workload
 from chaos import exit_codes
+from chaos.folders import new_folder
 from chaos.processes import ProcessGroup
 from chaos.runner import describe_machine
 from chaos.targets import TargetFailed
@@ -67,16 +68,19 @@ def run_headless(
     folder_path: Path,
     options: Sequence[str],
     *,
+    made_up: bool = False,
     command: Sequence[str],
     show: Callable[[bytes], None],
 ) -> Loaded:
     """Load the cluster until Locust comes to its end, or until Ctrl-C. ``options``: Locust's, and
-    those of our locustfile. ``show`` gets what Locust writes, as it comes.
+    those of our locustfile. ``made_up``: nobody named the folder, so where there is one, another is
+    made. ``show`` gets what Locust writes, as it comes.
 
     Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
     """
     cluster = read_cluster_file(cluster_path)
-    folder = RunFolder.create(folder_path, _manifest(cluster, command))
+    manifest = _manifest(cluster, command)
+    folder = RunFolder.create(new_folder(folder_path) if made_up else folder_path, manifest)
     argv = [*_argv(cluster_path, folder, options), "--headless"]
     log = folder.path / "locust.log"
     stopped: BaseException | None = None

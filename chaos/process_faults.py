@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from chaos.fault import EVERYWHERE, Fault, FaultContext, Resolved, TargetName, one, unknown_nodes
+from nodes.names import did_you_mean
 
 Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
 _CHOICES = ("leader", "random", "majority", "all")
@@ -19,7 +20,8 @@ def _chosen(value: Any) -> Any:
     if value in _CHOICES:
         return value
     if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise ValueError(f"unknown nodes {value!r}; use {', '.join(_CHOICES)}, or a list of nodes")
+        hint = did_you_mean(str(value), _CHOICES, "use")
+        raise ValueError(f"unknown nodes {hint}, or a list of nodes")
     return tuple(value)
 
 

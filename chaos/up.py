@@ -158,7 +158,7 @@ def start_cluster(
     A ``broker_port`` that was asked for must be the one. Without, MQTT's own is preferred, and any
     other does if somebody took that one between our look and the broker's start.
     """
-    port = broker_port or default_port()
+    port = default_port() if broker_port is None else broker_port
     try:
         return stack.enter_context(cluster_at(port))
     except TargetFailed:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from nodes.effects import Config, OperationKind, Parameters, Replica
+from nodes.names import did_you_mean
 from nodes.protocols.detector import Detector
 from nodes.protocols.gossip import Gossip
 from nodes.protocols.paxos import Paxos
@@ -53,14 +54,27 @@ class Protocol(msgspec.Struct, frozen=True):
         for name in merged:
             if name not in known:
                 raise InvalidConfiguration(
-                    f"protocol {self.name} has no parameter {name!r}; it has {', '.join(known)}"
+                    f"protocol {self.name} has no parameter {did_you_mean(name, known, 'it has')}"
                 )
         try:
             checked = msgspec.convert(merged, self.replica.PARAMETERS)
             checked.check(nodes)
+            _check_bounds(checked)
         except (msgspec.ValidationError, ValueError) as error:
             raise InvalidConfiguration(f"protocol {self.name}: {error}") from None
         return Config(node, nodes, checked)
+
+
+MAX_PARAMETER = 10**9
+"""Of any number: what is larger than that is a slip, and overflows somewhere."""
+
+
+def _check_bounds(parameters: Parameters) -> None:
+    """Finite numbers, none below 0. Raises ValueError; what is below that, each protocol knows."""
+    for name in parameters.__struct_fields__:
+        value = getattr(parameters, name)
+        if isinstance(value, int | float) and not 0 <= value <= MAX_PARAMETER:
+            raise ValueError(f"{name} is {value}: use 0 to {MAX_PARAMETER:,}")
 
 
 PROTOCOLS: dict[str, Protocol] = {}
@@ -93,8 +107,9 @@ def get(name: str) -> Protocol:
     try:
         return PROTOCOLS[name] if name in PROTOCOLS else INTERNAL[name]
     except KeyError:
-        known = ", ".join(sorted(PROTOCOLS))
-        raise InvalidConfiguration(f"unknown protocol {name!r}; known: {known}") from None
+        raise InvalidConfiguration(
+            f"unknown protocol {did_you_mean(name, sorted(PROTOCOLS))}"
+        ) from None
 
 
 def findable_name(protocol: Protocol) -> str:

@@ -7,14 +7,13 @@ testsuites/testsuite/testcase with counts, times in seconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
+from bench.printable import escaped_lines
 from reports.judged import Case, Judged
 
 _ELEMENTS = {"broken": "failure", "unknown": "error", "not measured": "skipped"}
-_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(runs: Sequence[Judged]) -> str:
@@ -68,5 +67,5 @@ def _counts(cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """Without the characters that XML cannot hold."""
-    return _NOT_XML.sub("\ufffd", text)
+    """Without the characters that XML cannot hold, or a terminal should not get."""
+    return escaped_lines(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from bench.printable import escaped
 from reports import compare, repeats
 from reports.judged import Judged
 from reports.summary import RunSummary
@@ -102,6 +103,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def escape(text: str) -> str:
     """``text`` so that Markdown shows it as it is, on one line."""
-    flat = " ".join(text.split())
+    flat = escaped(" ".join(text.split()))
     shown = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bench.checkers.witness import sentence
+from bench.printable import escaped
 from bench.run_folder import Check, Verdict, WitnessLine
 from reports.objectives import MODELS, Result
 from reports.plan import Plan
@@ -115,7 +116,8 @@ SHOWN = 60
 
 
 def cut(text: str, most: int = SHOWN) -> str:
-    """``text``, shortened with an ellipsis if it is long."""
+    """``text`` on one line, shortened with an ellipsis if it is long."""
+    text = escaped(text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

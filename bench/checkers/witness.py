@@ -8,11 +8,14 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.history import OperationRecord
+from bench.printable import columns, printable
 from bench.run_folder import WitnessLine
 from nodes.effects import Value
 
 MOST = 48
 """Characters of a value that are shown."""
+NAMES = 24
+"""Characters of a process's name beside its bar."""
 
 
 def duration(nanoseconds: int) -> str:
@@ -29,13 +32,17 @@ def duration(nanoseconds: int) -> str:
 def shown(value: Value | list[Value]) -> str:
     """A value as it stands in the history; a long one without its middle, since what tells values
     apart is at their ends."""
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= MOST else f"{text[: MOST // 2]}…{text[-MOST // 2 :]}"
+    return printable(msgspec.json.encode(value).decode(), MOST)
 
 
 def deed(record: OperationRecord) -> str:
     """What an operation did: ``wrote k17=882 (ok)``, ``read k17=641 from n1``."""
-    at = f" {'from' if record.op == 'read' else 'at'} {record.node}" if record.node else ""
+    at = (
+        f" {'from' if record.op == 'read' else 'at'} {printable(record.node)}"
+        if record.node
+        else ""
+    )
+    key = printable(record.key)
     outcome = {
         "ok": "ok",
         "fail": "failed, certainly not applied",
@@ -43,15 +50,15 @@ def deed(record: OperationRecord) -> str:
     }[record.outcome]
     if record.op == "read":
         if record.outcome != "ok":
-            return f"read {record.key}{at} ({outcome})"
+            return f"read {key}{at} ({outcome})"
         if isinstance(record.value, list):
-            return f"read {len(record.value)} siblings of {record.key}: {shown(record.value)}{at}"
-        return f"read {record.key}={shown(record.value)}{at}"
+            return f"read {len(record.value)} siblings of {key}: {shown(record.value)}{at}"
+        return f"read {key}={shown(record.value)}{at}"
     if record.op == "write":
-        return f"wrote {record.key}={shown(record.value)}{at} ({outcome})"
+        return f"wrote {key}={shown(record.value)}{at} ({outcome})"
     if record.op == "delete":
-        return f"deleted {record.key}{at} ({outcome})"
-    change = f"{record.key} from {shown(record.expected)} to {shown(record.value)}{at}"
+        return f"deleted {key}{at} ({outcome})"
+    change = f"{key} from {shown(record.expected)} to {shown(record.value)}{at}"
     if record.outcome == "ok" and record.applied is False:
         saw = "" if record.seen is None else f": it was {shown(record.seen)}"
         return f"was refused to change {change}{saw}"
@@ -84,7 +91,7 @@ def sentence(witness: Sequence[WitnessLine]) -> str:
     """``c3 wrote k17=882 (ok), then c9, 4.1 s later, read k17=641``: a witness in one sentence."""
     parts = []
     for line in witness:
-        who = line.operation.process
+        who = printable(line.operation.process)
         when, what = _split(line)
         parts.append(f"{when}{who} {what}")
     return ", then ".join(parts)
@@ -96,13 +103,14 @@ def timeline(witness: Sequence[WitnessLine], width: int = 44) -> str:
     ``|---|`` from invocation to answer, ``|--->`` without a certain end.
     """
     places = _places(witness, width)
-    who = max((len(line.operation.process) for line in witness), default=0)
+    names = [printable(line.operation.process, NAMES) for line in witness]
+    who = max(map(columns, names), default=0)
     rows = []
-    for line, (start, end) in zip(witness, places, strict=True):
+    for line, name, (start, end) in zip(witness, names, places, strict=True):
         bar = "|" + "-" * max(0, (end if end is not None else width) - start - 1)
         bar += "|" if end is not None else ">"
-        name = line.operation.process.ljust(who)
-        rows.append(f"{name}  {' ' * start}{bar}".ljust(who + width + 5) + line.role)
+        named = name + " " * (who - columns(name))
+        rows.append(f"{named}  " + f"{' ' * start}{bar}".ljust(width + 3) + line.role)
     return "\n".join(rows)
 
 
@@ -125,7 +133,7 @@ def svg(witness: Sequence[WitnessLine]) -> str:
         dash = ' stroke-dasharray="4 3"' if end is None else ""
         parts += [
             f'<text x="{left - 10}" y="{y + 25}" text-anchor="end">'
-            f"{html.escape(line.operation.process)}</text>",
+            f"{html.escape(printable(line.operation.process, NAMES))}</text>",
             f'<rect x="{x:.1f}" y="{y + 16}" width="{max(2.0, until - x):.1f}" height="12" rx="2" '
             f'fill-opacity="0.25" stroke="currentColor"{dash}/>',
             f'<text x="{min(x, left + width * 0.45):.1f}" y="{y + 12}">{role}</text>',

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bench.run_folder import RunFolder
-from chaos import cli
+from chaos import cli, cli_run
 from chaos.experiment import catalogue
 from nodes import registry
 
@@ -73,11 +73,11 @@ def test_the_full_preset_is_every_protocol_in_every_experiment(
     plans: list[tuple[Any, registry.Protocol]] = []
     folders: list[Path] = []
 
-    def take(made: Any, where: Any, *_: Any, **__: Any) -> None:
+    def take(made: Any, place: cli_run.Place, *_: Any, **__: Any) -> None:
         plans.extend(made)
-        folders.extend(where)
+        folders.extend(place.folders)
 
-    monkeypatch.setattr(cli, "_run_all", take)
+    monkeypatch.setattr(cli_run, "_run_all", take)
     assert typed("compare", "--preset", "full", "--repeat", "2") == 0
     # What cannot be is said, and nothing else is left out.
     said = capsys.readouterr().err.splitlines()
@@ -93,7 +93,7 @@ def test_the_full_preset_is_every_protocol_in_every_experiment(
 def test_a_protocol_without_a_parameter_of_the_experiment_is_told_and_left_out(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_run_all", lambda *_, **__: None)
+    monkeypatch.setattr(cli_run, "_run_all", lambda *_, **__: None)
     assert typed("compare", "--preset", "full") == 0
     (line,) = [one for one in capsys.readouterr().err.splitlines() if "node-loss raft:" in one]
     assert "replication_factor" in line

@@ -51,7 +51,7 @@ def test_text_formats_go_to_standard_output_or_a_file(place: Path, printed: Prin
 
 def test_files_go_into_a_folder(place: Path, printed: Printed) -> None:
     assert typed("report", "old", "-f", "csv") == 0
-    assert (place / "report" / "operations.csv").exists()
+    assert (place / "results" / "report" / "operations.csv").exists()
     assert typed("report", "old", "-f", "png", "-o", "charts") == 0
     assert len(list((place / "charts").glob("*.png"))) >= 4
     assert "files in charts" in printed()

@@ -121,7 +121,7 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("leader-alone", "leader-alon", "bad.yaml:14: schedule[1].groups: unknown group 'leader-alon'; use leader-alone, halves"),
+        ("leader-alone", "leader-alon", "bad.yaml:14: schedule[1].groups: unknown group 'leader-alon'; did you mean leader-alone? use leader-alone, halves"),
         ("leader-alone", "[[n1], [n2, n3, n4, n9]]", "bad.yaml:14: schedule[1].groups: unknown node 'n9'; there are n1, n2, n3, n4, n5"),
         ("leader-alone", "5", "bad.yaml:14: schedule[1].groups: neither a name nor lists of nodes"),
         ("fault: crash", "fault: crush", "bad.yaml:13: schedule[0].fault: unknown fault 'crush'; did you mean crash?"),
@@ -147,8 +147,8 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("300/s", "300", "bad.yaml:7: workload.arrival.open_loop: 300 is no rate; use operations per second: 300/s"),
         ("300/s", "0/s", "bad.yaml:7: workload.arrival.open_loop: '0/s' is no rate"),
         ("300/s", "9999999/s", "bad.yaml:6: workload: rate_per_s is 9999999"),
-        ("zipfian", "zipf", "bad.yaml:8: workload.keys.distribution: unknown 'zipf'; use 'uniform'"),
-        ("write: 50", "wirte: 50", "bad.yaml:9: workload.mix.wirte: unknown 'wirte'; use 'read'"),
+        ("zipfian", "zipf", "bad.yaml:8: workload.keys.distribution: unknown 'zipf'; did you mean zipfian? use 'uniform'"),
+        ("write: 50", "wirte: 50", "bad.yaml:9: workload.mix.wirte: unknown 'wirte'; did you mean write? use 'read'"),
         ("read: 50, write: 50", "read: 0", "bad.yaml:9: workload.mix: has no operation with a weight"),
         ("read: 50", "read: -1", "bad.yaml:9: workload.mix.read: must be greater than or equal to 0"),
         ("duration: 20s", "duration: 0s", "bad.yaml:11: duration: must be longer than 0s"),
