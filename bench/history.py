@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from bench.files import NotReadable, open_regular, shown, whole_lines
 from nodes.effects import OperationKind, Outcome, Value, Version
 
 
@@ -50,6 +51,7 @@ class BadHistory(ValueError):
 
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 2 << 30
 
 
 class HistoryWriter:
@@ -100,14 +102,14 @@ def read_history(path: Path) -> Iterator[OperationRecord]:
     Raises BadHistory for any other line that does not fit.
     """
     decode = msgspec.json.Decoder(OperationRecord).decode
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
+    try:
+        file = open_regular(path, MAX_BYTES)
+    except NotReadable as error:
+        raise BadHistory(str(error)) from None
+    with file:
+        for number, line in enumerate(whole_lines(file, MAX_LINE_BYTES), 1):
             if len(line) > MAX_LINE_BYTES:
-                raise BadHistory(
-                    f"{path}:{number}: line of {len(line)} bytes, limit {MAX_LINE_BYTES}"
-                )
+                raise BadHistory(f"{shown(path)}:{number}: line over {MAX_LINE_BYTES} bytes")
             try:
                 record = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

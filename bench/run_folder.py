@@ -15,20 +15,39 @@ that was cut short leaves what it had.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from bench.files import (
+    NotReadable,
+    listed,
+    open_regular,
+    read_regular,
+    shown,
+    whole_lines,
+    write_whole,
+)
 from bench.history import OperationRecord, read_histories
 
 SCHEMA_VERSION = 1
 VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 
+Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""Nanoseconds; the difference of two of them has 64 bits."""
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
 T = TypeVar("T")
+
+MOST_BYTES = 64 << 20
+"""Of a file that is one JSON object, and of faults.jsonl."""
+MOST_LOAD_BYTES = 512 << 20
+MOST_NODES_BYTES = 512 << 20
+MOST_HISTORY_BYTES = 2 << 30
+MOST_LINE_BYTES = 4 << 20
 
 
 class BadRunFolder(ValueError):
@@ -53,15 +72,15 @@ class Manifest(msgspec.Struct, kw_only=True):
     nodes: list[str]
     target: str
     simulated: bool = False
-    seed: int
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     started_utc: str
     command: list[str] = []
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
     offered_per_s: float | None = None
-    load_started_ns: int | None = None
-    load_ended_ns: int | None = None
-    clock_error_ns: int = 0
+    load_started_ns: Stamp | None = None
+    load_ended_ns: Stamp | None = None
+    clock_error_ns: Count = 0
     complete: bool = False
     notes: list[str] = []
 
@@ -73,13 +92,13 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     ``lateness_ms_p99``: how late operations were sent, after their intended time."""
 
     client: str
-    started_ns: int
-    ended_ns: int
+    started_ns: Stamp
+    ended_ns: Stamp
     offered_per_s: float | None
-    intended: int
-    invoked: int
-    dropped: int
-    dropped_intended_ns: list[int] = []
+    intended: Count
+    invoked: Count
+    dropped: Count
+    dropped_intended_ns: list[Stamp] = []
     lateness_ms_p50: float | None = None
     lateness_ms_p99: float | None = None
 
@@ -98,12 +117,12 @@ class FaultRecord(msgspec.Struct, kw_only=True):
     groups: list[list[str]] | None = None
     nodes: list[str] = []
     links: list[tuple[str, str]] = []
-    planned_ns: int
-    planned_heal_ns: int | None = None
-    started_ns: int | None = None
-    applied_ns: int | None = None
-    heal_started_ns: int | None = None
-    healed_ns: int | None = None
+    planned_ns: Stamp
+    planned_heal_ns: Stamp | None = None
+    started_ns: Stamp | None = None
+    applied_ns: Stamp | None = None
+    heal_started_ns: Stamp | None = None
+    healed_ns: Stamp | None = None
     error: str | None = None
 
 
@@ -112,7 +131,7 @@ class NodeRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     driver's. ``kind`` event: ``name`` and ``details`` are those of `Out.mark`, or the runner's own
     (``started``, ``killed``, ``exited``)."""
 
-    t_ns: int
+    t_ns: Stamp
     node: str
     kind: Literal["status", "event"]
     name: str | None = None
@@ -201,31 +220,46 @@ class RunFolder:
 
     def manifest(self) -> Manifest:
         """What ran."""
-        return _read_json(self.manifest_path, Manifest, "is this a run folder?")
+        hint = "is this a run folder?"
+        try:
+            return _read_json(self.manifest_path, Manifest, hint)
+        except FileNotFoundError:
+            raise BadRunFolder(f"{shown(self.manifest_path)}: not found; {hint}") from None
 
     def verdict(self) -> Verdict | None:
         """The verdict, None if the run was not checked."""
-        if not self.verdict_path.exists():
+        try:
+            return _read_json(self.verdict_path, Verdict, "run `capbench check` again")
+        except FileNotFoundError:
             return None
-        return _read_json(self.verdict_path, Verdict, "run `capbench check` again")
 
     def operations(self) -> list[OperationRecord]:
         """All operations, final reads included, by invocation. Raises bench.history.BadHistory."""
-        return read_histories(self.history_dir.glob("*.jsonl"))
+        return read_histories(self.histories())
+
+    def histories(self) -> list[Path]:
+        """The files with the operations, by name."""
+        return _listed(self.history_dir, ".jsonl", MOST_HISTORY_BYTES)
 
     def loads(self) -> list[LoadSummary]:
         """The summaries of the client processes that came to their end."""
-        return [_read_json(path, LoadSummary, "") for path in sorted(self.load_dir.glob("*.json"))]
+        return [
+            _read_json(path, LoadSummary, "")
+            for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)
+        ]
 
     def cut_short(self) -> bool:
         """Whether a client process left a history without its summary: operations that were open
         when it was killed are then missing from the history."""
-        done = {path.stem for path in self.load_dir.glob("*.json")}
-        return any(path.stem not in done for path in self.history_dir.glob("*.jsonl"))
+        done = {path.stem for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)}
+        return any(path.stem not in done for path in self.histories())
 
     def faults(self) -> list[FaultRecord]:
         """The faults in order of their number, each as last recorded."""
-        last = {record.number: record for record in _read_lines(self.faults_path, FaultRecord)}
+        last = {
+            record.number: record
+            for record in _read_lines(self.faults_path, FaultRecord, MOST_BYTES)
+        }
         return [last[number] for number in sorted(last)]
 
     def gone(self) -> list[str]:
@@ -240,17 +274,15 @@ class RunFolder:
     def node_records(self) -> list[NodeRecord]:
         """What all nodes told, by time."""
         records: list[NodeRecord] = []
-        for path in sorted(self.nodes_dir.glob("*.jsonl")):
-            records.extend(_read_lines(path, NodeRecord))
+        for path in _listed(self.nodes_dir, ".jsonl", MOST_NODES_BYTES):
+            records.extend(_read_lines(path, NodeRecord, MOST_NODES_BYTES))
         records.sort(key=lambda record: record.t_ns)
         return records
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON; a reader sees the old file or the new one, never a half."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-    os.replace(partial, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
 def append_line(path: Path, value: Any) -> None:
@@ -259,24 +291,35 @@ def append_line(path: Path, value: Any) -> None:
         file.write(msgspec.json.encode(value) + b"\n")
 
 
-def _read_json(path: Path, kind: type[T], hint: str) -> T:
+def _listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        raise BadRunFolder(f"{path}: not found; {hint}".rstrip("; ")) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRunFolder(f"{path}: {error}; {hint}".rstrip("; ")) from None
+        return listed(directory, suffix, most_bytes)
+    except NotReadable as error:
+        raise BadRunFolder(str(error)) from None
 
 
-def _read_lines(path: Path, kind: type[T]) -> Iterator[T]:
-    if not path.exists():
-        return
+def _read_json(path: Path, kind: type[T], hint: str) -> T:
+    """Raises FileNotFoundError, too."""
+    try:
+        return msgspec.json.decode(read_regular(path, MOST_BYTES), type=kind)
+    except NotReadable as error:
+        raise BadRunFolder(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRunFolder(f"{shown(path)}: {error}; {hint}".rstrip("; ")) from None
+
+
+def _read_lines(path: Path, kind: type[T], most_bytes: int) -> Iterator[T]:
     decode = msgspec.json.Decoder(kind).decode
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise BadRunFolder(f"{path}:{number}: {error}") from None
+    try:
+        with open_regular(path, most_bytes) as file:
+            for number, line in enumerate(whole_lines(file, MOST_LINE_BYTES), 1):
+                if len(line) > MOST_LINE_BYTES:
+                    raise BadRunFolder(f"{shown(path)}:{number}: over {MOST_LINE_BYTES} bytes")
+                try:
+                    yield decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise BadRunFolder(f"{shown(path)}:{number}: {error}") from None
+    except FileNotFoundError:
+        return
+    except NotReadable as error:
+        raise BadRunFolder(str(error)) from None

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from bench.files import write_whole
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,4 @@ class Soak(msgspec.Struct, kw_only=True):
 
 def write_soak(path: Path, soak: Soak) -> None:
     """Write it whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(soak), indent=1) + b"\n")
-    os.replace(partial, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(soak), indent=1) + b"\n")

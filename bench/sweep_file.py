@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from bench.files import write_whole
 
 DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied", "coalesced")
 """What is varied, one at a time from the base point. ``proxied``: a Toxiproxy on every link.
@@ -114,6 +115,4 @@ def read_sweep(path: Path) -> Sweep:
 
 def write_sweep(path: Path, sweep: Sweep) -> None:
     """Write it whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")
-    os.replace(partial, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.files import shown, write_whole
 from bench.run_folder import BadRunFolder
 from chaos import exit_codes
 from chaos.cli_check import BadOption
@@ -88,8 +89,7 @@ def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
 
 def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[str]]:
     """The runs with their names, and which cannot be read. Raises BadRunFolder if none can."""
-    from reports.folders import find_runs, run_name
-    from reports.metrics import load
+    from reports.folders import find_runs, load_run, run_name
 
     loaded: dict[Path, tuple[str, RunTables]] = {}
     unreadable = []
@@ -97,7 +97,7 @@ def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[st
         for path in find_runs(folder):
             try:
                 if path not in loaded:
-                    loaded[path] = (run_name(path, folder), load(path))
+                    loaded[path] = (run_name(path, folder), load_run(path))
             except BadRunFolder as error:
                 unreadable.append(str(error))
     if not loaded:
@@ -110,7 +110,7 @@ def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[st
 def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tuple[str, RunTables]]:
     """Runs of different folders may have the same name: then their paths are their names."""
     names = [name for _, (name, _) in loaded]
-    return [(name if names.count(name) == 1 else str(path), run) for path, (name, run) in loaded]
+    return [(name if names.count(name) == 1 else shown(path), run) for path, (name, run) in loaded]
 
 
 def _html(
@@ -165,9 +165,7 @@ def _emit(text: str, out: Path | None) -> None:
     if out.is_dir():
         raise BadOption(f"-o {out}: is a folder; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(out)
+    write_whole(out, text.encode(errors="backslashreplace"))
 
 
 def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:

@@ -5,7 +5,8 @@
     /report?run=NAME&run=NAME  their report, one run or several side by side
 
 A run is named by its place in the list, which is made anew from the disk for every request; a name
-that is not in it is not found, whatever it looks like.
+that is not in it is not found, whatever it looks like. A run that cannot be read is in the list,
+and why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import jinja2
 
+from bench.files import shown
 from bench.run_folder import BadRunFolder, RunFolder
 from chaos.targets import TargetFailed
 from reports.folders import find_runs, run_name
@@ -28,47 +30,51 @@ from reports.render import TEMPLATES, write_report
 HOST = "127.0.0.1"
 MOST_RUNS = 200
 """In one report."""
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the list. ``verdict``: valid, invalid, unknown, or ``unchecked``."""
+    """A run in the list. ``verdict``: valid, invalid, unknown, ``unchecked``, or ``unreadable``:
+    then ``why``, and nothing else is known."""
 
     name: str
     path: Path
-    experiment: str
-    protocol: str
-    target: str
-    seed: int
-    started: str
-    verdict: str
-    measured: str
+    experiment: str = ""
+    protocol: str = ""
+    target: str = ""
+    seed: int | None = None
+    started: str = ""
+    verdict: str = UNREADABLE
+    measured: str = ""
+    why: str = ""
 
 
 def rows(root: Path) -> list[Row]:
-    """Every run that can be read, the newest first. Raises BadRunFolder if there is none."""
-    found = []
-    for path in find_runs(root):
-        folder = RunFolder(path)
-        try:
-            manifest = folder.manifest()
-            verdict = folder.verdict()
-        except BadRunFolder:
-            continue
-        found.append(
-            Row(
-                name=run_name(path, root),
-                path=path,
-                experiment=manifest.experiment_name,
-                protocol=manifest.protocol,
-                target=manifest.target,
-                seed=manifest.seed,
-                started=_to_the_second(manifest.started_utc),
-                verdict=verdict.verdict if verdict else "unchecked",
-                measured=verdict.measured_model if verdict else "",
-            )
-        )
+    """Every run, the newest first, at the end those that cannot be read. Raises BadRunFolder if
+    there is none."""
+    found = [_row(path, root) for path in find_runs(root)]
     return sorted(found, key=lambda row: (row.started, row.name), reverse=True)
+
+
+def _row(path: Path, root: Path) -> Row:
+    folder, name = RunFolder(path), run_name(path, root)
+    try:
+        manifest = folder.manifest()
+        verdict = folder.verdict()
+    except BadRunFolder as error:
+        return Row(name=name, path=path, why=str(error))
+    return Row(
+        name=name,
+        path=path,
+        experiment=manifest.experiment_name,
+        protocol=manifest.protocol,
+        target=manifest.target,
+        seed=manifest.seed,
+        started=_to_the_second(manifest.started_utc),
+        verdict=verdict.verdict if verdict else "unchecked",
+        measured=verdict.measured_model if verdict else "",
+    )
 
 
 def _to_the_second(utc: str) -> str:
@@ -118,6 +124,8 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
                     self._send(HTTPStatus.NOT_FOUND, self._message("There is no such page."))
             except BadRunFolder as error:
                 self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # Whoever asked has gone.
 
         def _asked_here(self) -> bool:
             """A page of another site can have its own name lead to this address, and then read the
@@ -129,13 +137,14 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
             everything = rows(root)
             wanted = {name: values[0] for name, values in query.items()}
             choices = {
-                field: sorted({getattr(row, field) for row in everything})
+                field: sorted({getattr(row, field) for row in everything} - {""})
                 for field in ("protocol", "experiment", "target", "verdict")
             }
             page = environment.get_template("runs.html")
             return page.render(
-                root=str(root),
+                root=shown(root),
                 rows=chosen(everything, wanted),
+                unreadable=sum(row.verdict == UNREADABLE for row in everything),
                 total=len(everything),
                 choices=choices,
                 wanted={**dict.fromkeys((*choices, "text"), ""), **wanted},
@@ -157,7 +166,7 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
             return environment.get_template("message.html").render(text=text)
 
         def _send(self, status: HTTPStatus, page: str) -> None:
-            body = page.encode()
+            body = page.encode(errors="backslashreplace")
             self.send_response(status)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))

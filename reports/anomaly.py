@@ -8,11 +8,13 @@ from pathlib import Path
 
 import msgspec
 
+from bench.files import NotReadable, read_regular
 from bench.run_folder import WitnessLine
 from nodes.simulator.story import Story
 from reports.message_diagram import Diagram, svg_document
 
 MESSAGES_FILE = "messages.json"
+MOST_BYTES = 4 << 20
 
 
 class Messages(msgspec.Struct, kw_only=True):
@@ -35,8 +37,8 @@ class Messages(msgspec.Struct, kw_only=True):
 def read_messages(folder: Path) -> Messages | None:
     """None: the run has none, or they cannot be read."""
     try:
-        return msgspec.json.decode((folder / MESSAGES_FILE).read_bytes(), type=Messages)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(read_regular(folder / MESSAGES_FILE, MOST_BYTES), type=Messages)
+    except (OSError, NotReadable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -409,7 +409,7 @@ def heading(summaries: Sequence[RunSummary]) -> str:
         parts.append(f"{repeats} repeats (medians)")
     live = list(dict.fromkeys(run.target for run in summaries if not run.simulated))
     if live:
-        brokers = sorted({run.setup.broker.split()[0] for run in summaries if run.setup.broker})
+        brokers = sorted({word for s in summaries for word in (s.setup.broker or "").split()[:1]})
         on = "" if live == ["local"] else f" on {' and '.join(live)}"
         parts.append(f"live{on}" + (f" ({', '.join([*brokers, 'toxiproxy'])})" if brokers else ""))
     if any(run.simulated for run in summaries):

@@ -5,7 +5,6 @@ No script, nothing from a network; text is escaped.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from bench.files import write_whole
 from reports.drawing import STYLE
 from reports.render import TEMPLATES
 
@@ -59,7 +59,5 @@ def write_figures(
         figures=figures,
         method=method,
     )
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, out)
+    write_whole(out, page.encode(errors="backslashreplace"))
     return out

@@ -5,26 +5,48 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
+
+from bench.files import shown
 from bench.run_folder import BadRunFolder
 
+if TYPE_CHECKING:
+    from reports.metrics import RunTables
+
 MANIFEST = "manifest.json"
+SENSELESS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading and drawing of a run may end with where its files have the right form, and hold what
+no run could have left."""
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders in ``folder``, itself included, by name. A run is not looked into, symbolic
-    links are not followed. Raises BadRunFolder if there is no such folder, or no run in it."""
+    """The run folders in ``folder``, itself included, by name: what has a manifest, whatever that
+    is. A run is not looked into, symbolic links are not followed. Raises BadRunFolder if there is
+    no such folder, or no run in it."""
     if not folder.is_dir():
-        raise BadRunFolder(f"{folder}: there is no such folder; give a run folder, or one of runs")
+        raise BadRunFolder(
+            f"{shown(folder)}: there is no such folder; give a run folder, or one of runs"
+        )
     found = []
     for path, below, files in os.walk(folder):
         below.sort()
-        if MANIFEST in files:
+        if MANIFEST in files or MANIFEST in below:
             found.append(Path(path))
             below.clear()
     if not found:
         raise BadRunFolder(
-            f"{folder}: no run in it (no {MANIFEST}); `capbench run` and `capbench compare` "
+            f"{shown(folder)}: no run in it (no {MANIFEST}); `capbench run` and `capbench compare` "
             "make some"
         )
     return found
@@ -37,7 +59,11 @@ def find_all(folders: Iterable[Path]) -> list[Path]:
 
 def run_name(run: Path, folder: Path) -> str:
     """What a run is called within ``folder``: its path below it without the folder ``runs`` (unless
-    another run has that path), or its own name."""
+    another run has that path), or its own name. Bytes that are no UTF-8 are escaped."""
+    return shown(_name(run, folder))
+
+
+def _name(run: Path, folder: Path) -> str:
     if run == folder:
         return run.resolve().name
     path = run.relative_to(folder)
@@ -45,3 +71,22 @@ def run_name(run: Path, folder: Path) -> str:
     if short != path and (folder / short / MANIFEST).exists():
         return path.as_posix()
     return short.as_posix() if short.parts else run.name
+
+
+def load_run(path: Path) -> RunTables:
+    """As `reports.metrics.load`, and BadRunFolder also where what can be read makes no sense: a run
+    folder may come from anybody, and one of them stops no page of many."""
+    from reports.compare import first_screen
+    from reports.metrics import load
+
+    try:
+        run = load(path)
+        # What cannot be told of it alone cannot be told beside others.
+        first_screen([run.summary])
+        msgspec.json.encode(run.summary)
+        return run
+    except BadRunFolder:
+        raise
+    except SENSELESS as error:
+        said = f"{shown(path)}: makes no sense: {type(error).__name__}: {error}"
+        raise BadRunFolder(said) from error

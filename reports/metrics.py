@@ -27,6 +27,7 @@ from bench.checkers.availability import (
     windows,
 )
 from bench.checkers.witness import shown
+from bench.files import shown as shown_path
 from bench.history import BadHistory, OperationRecord, read_history
 from bench.run_folder import (
     SCHEMA_VERSION,
@@ -151,7 +152,8 @@ def load(path: Path) -> RunTables:
     node_records: list[NodeRecord] = _or_else([], folder.node_records, missing)
     if not node_records:
         missing.append("nothing from the nodes: no roles, no elections")
-    if records and folder.cut_short():
+    cut_short: bool = _or_else(False, folder.cut_short, missing)
+    if records and cut_short:
         missing.append(
             "a client process left no summary: operations that were open when it ended are missing"
         )
@@ -211,7 +213,8 @@ def _or_else(default: T, read: Callable[[], T], missing: list[str]) -> T:
 def _read_load(folder: RunFolder, missing: list[str]) -> list[OperationRecord]:
     """The operations of the load; a broken file is left out from the broken line on."""
     records: list[OperationRecord] = []
-    for path in sorted(folder.history_dir.glob("*.jsonl")):
+    paths: list[Path] = _or_else([], folder.histories, missing)
+    for path in paths:
         try:
             records.extend(r for r in read_history(path) if not _is_final(r))
         except BadHistory as error:
@@ -488,7 +491,7 @@ def _summary(
         protocol=manifest.protocol,
         target=manifest.target,
         seed=manifest.seed,
-        folder=str(path),
+        folder=shown_path(path),
         claim=manifest.claim,
         verdict=verdict.verdict if verdict else "unknown",
         measured_model=verdict.measured_model if verdict else "unknown",

@@ -8,7 +8,6 @@ colours are CSS variables, so that they follow the reader's dark or light theme.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,13 @@ import msgspec
 from markupsafe import Markup
 
 from bench.checkers.witness import duration
-from bench.run_folder import BadRunFolder, Check, WitnessLine
+from bench.files import NotReadable, read_regular, write_whole
+from bench.run_folder import MOST_BYTES, BadRunFolder, Check, WitnessLine
 from reports import compare, recovery, repeats
 from reports.anomaly import Messages, picture, read_messages
 from reports.drawing import STYLE
-from reports.metrics import RunTables, load
+from reports.folders import SENSELESS, load_run
+from reports.metrics import RunTables
 from reports.summary import RunSummary, explained_check, explanation, witness_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def write_report(
     unreadable: list[str] = []
     for folder in folders:
         try:
-            runs.append(load(folder))
+            runs.append(load_run(folder))
         except BadRunFolder as error:
             unreadable.append(str(error))
     if not runs:
@@ -132,18 +133,18 @@ def write_loaded(
     """As `write_report`, of runs that were loaded already; a million operations take a while."""
     page = render(runs, title, unreadable, read_benchmarks(benchmarks))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, out)
+    write_whole(out, page.encode(errors="backslashreplace"))
     return out
 
 
 def read_benchmarks(path: Path) -> Benchmarks | None:
     """What `make bench` wrote; None: it is not there, or not what it should be."""
     try:
-        figures = msgspec.json.decode(path.read_bytes(), type=list[Benchmark])
-        machine = msgspec.json.decode(path.with_name("hardware.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+        told = read_regular(path, MOST_BYTES)
+        figures = msgspec.json.decode(told, type=list[Benchmark])
+        told = read_regular(path.with_name("hardware.json"), MOST_BYTES)
+        machine = msgspec.json.decode(told)
+    except (OSError, NotReadable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Benchmarks(figures, dict(machine) if isinstance(machine, dict) else {})
 
@@ -253,10 +254,18 @@ def _section(
         witness=_timeline(witness),
         messages=messages,
         diagram=picture(messages, "Messages around the anomaly") if messages and small else None,
-        losses=recovery.rows(run),
+        losses=_losses(run),
         events=[{str(k): v for k, v in event.items()} for event in events[:most_events]],
         events_total=len(events),
     )
+
+
+def _losses(run: RunTables) -> list[list[Any]]:
+    try:
+        return recovery.rows(run)
+    except SENSELESS as error:
+        run.missing.append(f"its lost nodes: {type(error).__name__}: {error}")
+        return []
 
 
 def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
@@ -285,11 +294,14 @@ def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] 
         if size > MOST_CHART_BYTES:
             break
         figures = []
-        for view in charts(runs[number], most_points=points):
-            svg = Markup(view.inline())
-            columns, rows = _numbers(view.data) if tables else ([], [])
-            figures.append(Figure(view, svg, columns, rows))
-            size += len(svg)
+        try:
+            for view in charts(runs[number], most_points=points):
+                svg = Markup(view.inline())
+                columns, rows = _numbers(view.data) if tables else ([], [])
+                figures.append(Figure(view, svg, columns, rows))
+                size += len(svg)
+        except SENSELESS as error:
+            runs[number].missing.append(f"its other charts: {type(error).__name__}: {error}")
         drawings[number] = figures
     return drawings
 

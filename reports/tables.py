@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.run_folder import BadRunFolder
 from reports import compare
-from reports.folders import find_runs, run_name
+from reports.folders import find_runs, load_run, run_name
 from reports.metrics import RunTables
-from reports.metrics import load as load_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,125 @@
+"""The one place where files of a run folder are read and replaced.
+
+A run folder may come from anybody. What is read of it is a regular file, of a bounded size, and
+lies in it: a link leads nowhere, a pipe is not waited for, a device is not read. What is written
+replaces a file and never goes through a link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_EXPECTED = "a regular file is expected"
+MOST_FILES: Final = 1000
+"""In one directory of a run."""
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class NotReadable(ValueError):
+    """A file that is not read: names it and says why."""
+
+
+def shown(path: Path | str) -> str:
+    """A path as text that can be printed and encoded: bytes that are no UTF-8 as ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def open_regular(path: Path, most_bytes: int) -> BinaryIO:
+    """Open a regular file that is no larger than ``most_bytes``. Raises FileNotFoundError, and
+    NotReadable for all else."""
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise NotReadable(f"{shown(path)}: {_kind(path) or _reason(error)}; {_EXPECTED}") from None
+    status = os.fstat(descriptor)
+    why = None
+    if not stat.S_ISREG(status.st_mode):
+        why = f"{_kind(path)}; {_EXPECTED}"
+    elif status.st_size > most_bytes:
+        why = f"{status.st_size} bytes, limit {most_bytes}"
+    if why is not None:
+        os.close(descriptor)
+        raise NotReadable(f"{shown(path)}: {why}")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """What such a file holds. Raises as `open_regular` does."""
+    with open_regular(path, most_bytes) as file:
+        return file.read(most_bytes)
+
+
+def whole_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:
+    """The lines that have their newline, and the first one that is longer than ``most_bytes``, cut.
+    The last one may be without: its writer was stopped in the middle of it."""
+    while line := file.readline(most_bytes + 1):
+        if len(line) > most_bytes or line.endswith(b"\n"):
+            yield line
+        if len(line) > most_bytes or not line.endswith(b"\n"):
+            return
+
+
+def listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:
+    """The files in ``directory`` whose names end so, by name; none where it is not there. Raises
+    NotReadable if it is no directory, or they are too many or too large together."""
+    try:
+        mode = directory.lstat().st_mode
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise NotReadable(f"{shown(directory)}: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
+        what = _kind(directory) or "is a file"
+        raise NotReadable(f"{shown(directory)}: {what}; a directory is expected")
+    found, size = [], 0
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(suffix):
+                    found.append(directory / entry.name)
+                    size += entry.stat(follow_symlinks=False).st_size
+                if len(found) > MOST_FILES:
+                    raise NotReadable(f"{shown(directory)}: more than {MOST_FILES} files")
+    except OSError as error:
+        raise NotReadable(f"{shown(directory)}: {error.strerror}") from None
+    if size > most_bytes:
+        raise NotReadable(f"{shown(directory)}: {size} bytes, limit {most_bytes}")
+    return sorted(found)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file: a reader sees the old one or the new one, never a half. A link in its place
+    is replaced, not followed."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        file.write(content)
+    os.replace(partial, path)
+
+
+def _kind(path: Path) -> str | None:
+    """What there is, if it is no regular file."""
+    try:
+        mode = stat.S_IFMT(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return None
+    return None if mode == stat.S_IFREG else f"is {_KINDS.get(mode, 'something else')}"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
