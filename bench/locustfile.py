@@ -118,6 +118,7 @@ class Load:
         self._intended = self._invoked = 0
         self._dropped = 0
         self._dropped_ns: list[int] = []
+        self._dropped_nodes: list[str] = []
         self._lateness = Lateness()
 
     def connect(self) -> None:
@@ -278,6 +279,7 @@ class Load:
             self._dropped += 1
             if due_ns is not None:
                 self._dropped_ns.append(due_ns)
+                self._dropped_nodes.append(dropped.node)
             self._wake(dropped.id)
 
     def _follow_up(self, now_ns: int) -> None:
@@ -363,6 +365,7 @@ class Load:
             invoked=self._invoked,
             dropped=self._dropped,
             dropped_intended_ns=[ns - self._ahead_ns for ns in self._dropped_ns],
+            dropped_nodes=self._dropped_nodes,
             lateness_ms_p50=self._lateness.quantile_ms(0.5),
             lateness_ms_p99=self._lateness.quantile_ms(0.99),
         )

@@ -33,6 +33,10 @@ from bench.files import (
 from bench.history import OperationRecord, read_histories
 
 SCHEMA_VERSION = 1
+VERDICT_VERSION = 2
+"""Of what verdict.json says. 2: availability, percentiles and *back in* of what was wanted, as
+`bench.checkers.availability` defines them; before that, what was in flight when a window ended was
+left out. A verdict of an older version is judged anew."""
 VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 
@@ -99,6 +103,7 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     invoked: Count
     dropped: Count
     dropped_intended_ns: list[Stamp] = []
+    dropped_nodes: list[str] = []
     lateness_ms_p50: float | None = None
     lateness_ms_p99: float | None = None
 
@@ -168,7 +173,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     ``measured_model``: the strongest model that the history does not refute (``none``: not even
     eventual)."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = VERDICT_VERSION
     claim: Model
     verdict: VerdictValue
     measured_model: Model

@@ -11,7 +11,7 @@ import typer
 
 from bench.history import BadHistory
 from bench.printable import printable
-from bench.run_folder import Check, RunFolder, VerdictValue
+from bench.run_folder import VERDICT_VERSION, BadRunFolder, Check, RunFolder, VerdictValue
 from chaos import exit_codes
 from chaos.console import Json, print_json
 from chaos.options import Name, duration, size
@@ -91,6 +91,7 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
     from bench.checkers import check_run
 
     folder.manifest()
+    earlier = _earlier_version(folder)
     verdict = check_run(folder)
     folder.write_verdict(verdict)
     linearizability = next((c for c in verdict.checks if c.name == "linearizability"), None)
@@ -110,11 +111,27 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
         return verdict.verdict
     name = printable(str(folder.path), 200)
     print(f"{name}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
+    if earlier is not None:
+        print(
+            f"  judged anew by the present definitions (version {verdict.schema_version}); "
+            f"verdict.json was of version {earlier}"
+        )
     print(f"  measured: {verdict.measured_model}")
     for check in verdict.checks:
         print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
         _print_witness(check)
     return verdict.verdict
+
+
+def _earlier_version(folder: RunFolder) -> int | None:
+    """Of a verdict that was made under other definitions; None: there is none."""
+    try:
+        verdict = folder.verdict()
+    except BadRunFolder:
+        return None
+    if verdict is None or verdict.schema_version >= VERDICT_VERSION:
+        return None
+    return verdict.schema_version
 
 
 def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:

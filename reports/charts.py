@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.checkers.outages import SILENCE_S
 from bench.run_folder import WitnessLine
 from reports.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
 from reports.metrics import RunTables
@@ -136,75 +137,47 @@ def rate(run: RunTables) -> ChartView:
 
 
 def availability(run: RunTables) -> ChartView:
-    """ok / intended over time, per side of a partition where there is one, and when nobody was
-    served at all."""
+    """served / wanted over time, of all and per side while a cut was on, and when nobody at all
+    was served."""
+    sides = [s for s in SIDES if (run.operations["side"] == s).any()]
+    dropped = run.dropped["intended_s"]
 
     def share(width_s: float) -> pd.DataFrame:
         edges = _edges(run, width_s)
-        operations = run.operations[~run.operations["straddles"]]
-        sides = [s for s in ("majority", "minority") if (operations["side"] == s).any()]
         rows = []
-        for side in sides or ["all"]:
-            here = operations if side == "all" else operations[operations["side"] == side]
-            asked, _ = np.histogram(here["intended_s"], edges)
-            if side == "all":
-                asked = asked + np.histogram(run.dropped_s, edges)[0]
-            served = (here["outcome"] == "ok") & ~here["overdue"]
-            ok, _ = np.histogram(here.loc[served, "intended_s"], edges)
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "t_s": edges[:-1],
-                        "side": side,
-                        "availability": np.where(asked > 0, ok / np.maximum(asked, 1), np.nan),
-                    }
-                )
-            )
+        for side in ("all", *sides):
+            here = run.operations
+            lost = dropped
+            if side != "all":
+                here, lost = here[here["side"] == side], dropped[run.dropped["side"] == side]
+            asked = np.histogram(here["intended_s"], edges)[0] + np.histogram(lost, edges)[0]
+            served, _ = np.histogram(here.loc[here["served"], "intended_s"], edges)
+            shown = np.where(asked > 0, served / np.maximum(asked, 1), np.nan)
+            rows.append(pd.DataFrame({"t_s": edges[:-1], "side": side, "availability": shown}))
         return pd.concat(rows)
 
     width_s = bin_width_s(run.end_s, MOST_BINS // 2)
     data = share(width_s)
-    drawing = over_time(run, Axis(0, 1.02, "ok / wanted"))
+    drawing = over_time(run, Axis(0, 1.02, "served / wanted"))
     _steps(drawing, run, data, "side", "availability", SIDES)
-    sided = (data["side"] != "all").any()
-    straddlers = int(run.operations["straddles"].sum())
-    late = (
-        f" Left out: {straddlers} that were in flight at the end of a phase." if straddlers else ""
-    )
-    gaps = outages(run)
-    longest = max((end - begin for begin, end in gaps), default=0.0)
+    longest = max((end - begin for begin, end in run.silences), default=0.0)
     told = (
-        f" Nobody at all was served in {len(gaps)} stretch{'es' if len(gaps) != 1 else ''} of at "
-        f"least {OUTAGE_S:g} s, the longest {longest:.1f} s."
-        if gaps
+        f" Nobody at all got an answer in {len(run.silences)} "
+        f"stretch{'es' if len(run.silences) != 1 else ''} of at least {SILENCE_S:g} s, the longest "
+        f"{longest:.1f} s."
+        if run.silences
         else ""
     )
     return ChartView(
         name="availability",
-        title="Availability" + (" on each side of the cut" if sided else ""),
-        how="1 means that every operation wanted in that moment ended ok, 0 that none did"
-        + ("; majority and minority are the nodes that were asked." if sided else "."),
-        note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + late + told,
+        title="Availability" + (" on each side of the cut" if sides else ""),
+        how="1 means that every operation wanted in that moment ended ok within "
+        f"{run.summary.service_s:g} s, 0 that none did"
+        + ("; majority and minority are the nodes at which they were wanted." if sides else "."),
+        note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + told,
         chart=drawing,
         data=_wide(share(bin_width_s(run.end_s, TABLE_BINS)), "side", "availability"),
     )
-
-
-OUTAGE_S = 0.25
-"""A silence of everybody for so long is an outage, as for `recovery_s`."""
-
-
-def outages(run: RunTables) -> list[tuple[float, float]]:
-    """Stretches of the load, in seconds, in which no operation ended ok though some were wanted."""
-    done = run.operations.loc[run.operations["outcome"] == "ok", "completed_s"].dropna()
-    moments = np.concatenate([[0.0], np.sort(done[(done >= 0) & (done <= run.end_s)]), [run.end_s]])
-    gaps = np.flatnonzero(np.diff(moments) >= OUTAGE_S)
-    wanted = np.sort(run.operations["intended_s"].dropna())
-    return [
-        (float(moments[g]), float(moments[g + 1]))
-        for g in gaps
-        if np.searchsorted(wanted, moments[g + 1]) > np.searchsorted(wanted, moments[g])
-    ]
 
 
 def latency_quantiles(run: RunTables) -> ChartView:

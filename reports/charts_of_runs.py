@@ -6,9 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from bench.checkers.availability import percentile_ns
 from reports.charts import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
+from reports.compare import milliseconds
 from reports.drawing import Axis, Drawing, Style
 from reports.metrics import RunTables
+from reports.rows import share
 from reports.summary import cut
 
 PHASES = {"before": Style("green"), "during": Style("orange", 1), "after": Style("blue", 2)}
@@ -20,20 +23,24 @@ MOST_COUNTERS = 12
 
 
 def percentiles(run: RunTables) -> ChartView:
-    """The percentile curve of ok operations in each phase, on an axis of nines."""
-    ok = run.operations[run.operations["outcome"] == "ok"].dropna(subset=["latency_ms"])
+    """The percentile curve of what was wanted in each phase, on an axis of nines. It ends at the
+    share that was served."""
     rows = []
     for phase in PHASES:
-        own = ok.loc[ok["phase"] == phase, "latency_ms"].clip(lower=LEAST_MS)
+        own = run.operations[run.operations["phase"] == phase]
+        wanted = len(own) + int((run.dropped["phase"] == phase).sum())
+        served_ns = np.rint(own.loc[own["served"], "latency_ms"].to_numpy() * 1e6).astype(np.int64)
         # A share of 99.9% says something of a thousand operations, and nothing of a hundred.
-        shares = [p for p in SHARES if len(own) * (1 - p) >= 1]
-        for p, value in zip(shares, own.quantile(shares), strict=True) if len(own) else ():
-            rows.append({"phase": phase, "share": p, "latency_ms": float(value)})
+        for part in (p for p in SHARES if wanted * (1 - p) >= 1):
+            value_ns = percentile_ns(served_ns, wanted, 100 * part)
+            if value_ns is not None:
+                shown_ms = max(value_ns / 1e6, LEAST_MS)
+                rows.append({"phase": phase, "share": part, "latency_ms": shown_ms})
     data = pd.DataFrame(rows, columns=["phase", "share", "latency_ms"])
     highest = data["share"].max() if len(data) else 0.9
     low, high = (data["latency_ms"].min(), data["latency_ms"].max()) if len(data) else (1, 10)
     drawing = Drawing(
-        Axis(0, max(0.9, highest), "share of operations that took no longer", "nines"),
+        Axis(0, max(0.9, highest), "share of wanted operations that took no longer", "nines"),
         Axis(low, high, "ms, logarithmic", "log"),
     )
     for phase, style in PHASES.items():
@@ -45,8 +52,8 @@ def percentiles(run: RunTables) -> ChartView:
         title=f"Latency, to the last nines{simulated(run)}",
         how="Each step to the right leaves a tenth of the operations; a line that climbs late has "
         "few slow ones, and the faster line below is the better phase.",
-        note="Of what ended ok, by the phase in which it was wanted; as far to the right as there "
-        "are operations.",
+        note="Of all that was wanted in the phase; a line ends at the share that was served within "
+        f"{run.summary.service_s:g} s, or where there are too few operations.",
         chart=drawing,
         data=data.pivot(index="share", columns="phase", values="latency_ms").reset_index()
         if len(data)
@@ -61,7 +68,7 @@ def phases(run: RunTables) -> ChartView:
         own = run.windows[(run.windows["phase"] == phase) & (run.windows["side"] == "all")]
         if not len(own) or not own["seconds"].iloc[0]:
             continue
-        seconds, count = float(own["seconds"].iloc[0]), float(own["ok"].iloc[0])
+        seconds, count = float(own["seconds"].iloc[0]), float(own["served"].iloc[0])
         # Counts of independent arrivals vary with their root: two of it are 95%.
         spread = 2 * np.sqrt(count)
         rows.append(
@@ -71,15 +78,13 @@ def phases(run: RunTables) -> ChartView:
                 "low": max(0.0, count - spread) / seconds,
                 "high": (count + spread) / seconds,
                 "availability": own["availability"].iloc[0],
-                "p99_ms": own["latency_ms_p99"].iloc[0],
+                "p99": milliseconds(own["latency_ms_p99"].iloc[0], run.summary.service_s * 1e3),
             }
         )
-    data = pd.DataFrame(
-        rows, columns=["phase", "ok_per_s", "low", "high", "availability", "p99_ms"]
-    )
+    data = pd.DataFrame(rows, columns=["phase", "ok_per_s", "low", "high", "availability", "p99"])
     names = [f"{row['phase']} {_share(row['availability'])}" for row in rows] or ["no phase"]
     highest = data["high"].max() if len(data) else 1.0
-    drawing = Drawing(Axis(0, highest, f"ok op/s{simulated(run)}"), names, left=LONG_NAMES)
+    drawing = Drawing(Axis(0, highest, f"served op/s{simulated(run)}"), names, left=LONG_NAMES)
     for number, row in enumerate(rows):
         style = PHASES[str(row["phase"])]
         drawing.interval(number, row["low"], row["ok_per_s"], row["high"], style)
@@ -96,7 +101,7 @@ def phases(run: RunTables) -> ChartView:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None or value != value else f"({value:.3g} available)"
+    return "" if value is None or value != value else f"({share(value)} available)"
 
 
 def timeline(run: RunTables) -> ChartView:

@@ -13,7 +13,7 @@ import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,7 +34,8 @@ SIMULATED = " (simulated)"
 MOST_NAMED = 5
 """Of more experiments, a line says only how many."""
 COLUMNS = (
-    "op/s and p99: while the fault was on · back in: from the fault until all were answered again"
+    "op/s, p99, shares: of what was wanted while a fault was on · back in: from the begin of a "
+    "fault to the end of the outage that it brought (the worst of all faults)"
 )
 LEGEND = (
     "holds = the claim was not refuted · REFUTED = a counterexample is shown · "
@@ -103,9 +104,20 @@ class Cell:
                 values.append(value)
         return statistics.median(values) if values else None
 
+    def latency(self, name: str) -> str:
+        """The median of a percentile such as ``p99``, in words: ``> 2 s`` where that is longer than
+        the service time."""
+        found = [(run.latency_ms.at(name), run.latency_ms.bound_ms) for run in self.runs]
+        values = [value for value, _ in found if value is not None]
+        if not values:
+            return milliseconds(None)
+        return milliseconds(
+            statistics.median(values), min(bound for _, bound in found if bound is not None)
+        )
+
     @property
     def rate(self) -> float | None:
-        """ok operations/s while the fault was on, or of the whole load if there was none."""
+        """served operations/s while the fault was on, or of the whole load if there was none."""
         during = self.figure("throughput.during")
         return self.figure("throughput.before") if during is None else during
 
@@ -252,22 +264,29 @@ def table(summaries: Iterable[RunSummary]) -> pd.DataFrame:
     repeats; ``objectives_missed``: in words. ``to_csv`` writes it."""
     import pandas as pd
 
-    rows = []
-    for run in summaries:
-        row: dict[str, object] = {}
-        for name, value in msgspec.to_builtins(run).items():
-            if name == "plan":
-                row[name] = run.plan.digest()
-            elif name == "objectives":
-                row["objectives_missed"] = "; ".join(result.words for result in run.missed())
-            elif isinstance(value, dict):
-                row.update({f"{name}_{inner}": each for inner, each in value.items()})
-            elif isinstance(value, list):
-                row[name] = "; ".join(value)
-            else:
-                row[name] = value
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_row(run) for run in summaries])
+
+
+def _row(run: RunSummary) -> dict[str, object]:
+    values = {
+        **msgspec.to_builtins(run),
+        "plan": run.plan.digest(),
+        "objectives_missed": [result.words for result in run.missed()],
+    }
+    # Those have a table of their own, or come as what was missed.
+    return _flat(
+        {name: each for name, each in values.items() if name not in ("faults", "objectives")}
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    row: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            row |= _flat(value, f"{prefix}{name}_")
+        else:
+            row[prefix + name] = "; ".join(value) if isinstance(value, list) else value
+    return row
 
 
 # -- words and figures ----------------------------------------------------------------------------
@@ -289,10 +308,13 @@ def per_second(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def milliseconds(value: float | None) -> str:
-    """A latency: ``9 ms``, ``1.2 s``."""
-    if value is None:
+def milliseconds(value: float | None, bound_ms: float | None = None) -> str:
+    """A latency: ``9 ms``, ``1.2 s``; ``> 2 s`` for one that is infinite, which is longer than the
+    bound."""
+    if value is None or math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return "> time-out" if bound_ms is None else f"> {bound_ms / 1000:g} s"
     return f"{value / 1000:.1f} s" if value >= 1000 else f"{max(value, 1):.0f} ms"
 
 
@@ -467,7 +489,7 @@ def _block(grid: Matrix, experiment: str, notes: dict[str, str]) -> list[str]:
     cells = grid.column(experiment)
     if any(cell.has_sides for cell in cells):
         heads = ["op/s", "during: majority | minority", "back in", "verdict"]
-    elif any((_least([cell], "availability.during") or 1) < 1 for cell in cells):
+    elif (least := _least(cells, "availability.during")) is not None and least < 1:
         heads = ["op/s", "avail.", "back in", "verdict"]
     else:
         heads = ["op/s", "p99", "verdict"]
@@ -490,7 +512,7 @@ def _block(grid: Matrix, experiment: str, notes: dict[str, str]) -> list[str]:
 def _figures(cell: Cell, heads: list[str], notes: dict[str, str]) -> list[str]:
     figures = {
         "op/s": per_second(cell.rate),
-        "p99": milliseconds(cell.figure("latency_ms.p99")),
+        "p99": cell.latency("p99"),
         "avail.": ratio(cell.figure("availability.during")),
         "back in": cell.back_in,
         "verdict": cell.word,

@@ -18,7 +18,7 @@ from reports import compare
 from reports.markdown import escape
 from reports.markdown import table as markdown_table
 from reports.repeats import interval
-from reports.summary import RunSummary, cut
+from reports.summary import Latency, RunSummary, cut
 
 Kind: TypeAlias = Literal["verdict", "availability", "throughput", "latency", "recovery"]
 Direction: TypeAlias = Literal["better", "worse", "different"]
@@ -39,9 +39,9 @@ _PHASES = ("before", "during", "after")
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A figure that changed. ``old`` and ``new``: in the unit of the summary (means over repeats),
-    or words for a verdict; None: there is none (``recovery``: never back). ``runs``: of both sides.
-    ``sure``: a verdict, or repeats whose intervals do not meet; else one run stands against
-    another."""
+    or words for a verdict and for a percentile beyond the service time; None: there is none
+    (``recovery``: never back). ``runs``: of both sides. ``sure``: a verdict, or repeats whose
+    intervals do not meet; else one run stands against another."""
 
     kind: Kind
     experiment: str
@@ -176,7 +176,7 @@ def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
             for phase in _PHASES
         ),
         *(
-            ("latency", f"latency_ms.{part}", share(LATENCY_SHARE), False, compare.milliseconds)
+            ("latency", f"latency_ms.{part}", share(LATENCY_SHARE), False, _latency(new))
             for part in ("p50", "p99")
         ),
         ("recovery", "recovery_s", step(RECOVERY_STEP_S), False, compare.seconds),
@@ -186,6 +186,12 @@ def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
         for kind, name, counts, better, shown in looks
     ]
     return [change for change in found if change is not None]
+
+
+def _latency(cell: compare.Cell) -> Shown:
+    """In words; what is longer than the service time, as that."""
+    bounds = [run.latency_ms.bound_ms for run in cell.runs if run.latency_ms.bound_ms]
+    return lambda value: compare.milliseconds(value, min(bounds, default=None))
 
 
 def _rate(value: float) -> str:
@@ -232,17 +238,21 @@ def _change(
             sure = True
         direction = "better" if (second > first) == more_is_better else "worse"
     never = "never back" if kind == "recovery" else "not measured"
-    words = " -> ".join(shown(_mean(v)) if v else never for v in (before, after))
+    words = [shown(_mean(values)) if values else never for values in (before, after)]
+    told = [
+        None if not values else word if math.isinf(_mean(values)) else _mean(values)
+        for values, word in zip((before, after), words, strict=True)
+    ]
     return Change(
         kind=kind,
         experiment=new.experiment,
         protocol=new.protocol,
         figure=figure,
-        old=_mean(before) if before else None,
-        new=_mean(after) if after else None,
+        old=told[0],
+        new=told[1],
         direction=direction,
         sure=sure,
-        words=f"{figure} {words}",
+        words=f"{figure} {' -> '.join(words)}",
     )
 
 
@@ -251,7 +261,7 @@ def _values(cell: compare.Cell, name: str) -> list[float]:
     for run in cell.runs:
         value: Any = run
         for part in name.split("."):
-            value = getattr(value, part, None)
+            value = value.at(part) if isinstance(value, Latency) else getattr(value, part, None)
         if isinstance(value, int | float) and not math.isnan(value):
             found.append(float(value))
     return found
@@ -262,6 +272,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _apart(old: Sequence[float], new: Sequence[float]) -> bool:
+    if math.isinf(max(*old, *new)):
+        return max(old) < min(new) or max(new) < min(old)
     left, right = interval(old), interval(new)
     assert left is not None
     assert right is not None

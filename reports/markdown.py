@@ -64,8 +64,7 @@ def _cell(cell: compare.Cell | None) -> str:
             ]
             parts.append(f"majority {sides[0]}, minority {sides[1]}")
         parts.append(f"back in {cell.back_in}")
-    else:
-        parts.append(f"p99 {compare.milliseconds(cell.figure('latency_ms.p99'))}")
+    parts.append(f"p99 {escape(cell.latency('p99'))}")
     return "<br>".join(parts)
 
 

@@ -4,7 +4,8 @@ Times in the tables are seconds after the load began (``_s``; before that they a
 latencies are milliseconds from the *intended* send time, so that a stall counts for every operation
 that it held up. pandas is imported when a table is built: the console command starts without it.
 
-Availability, phases and sides are those of `bench.checkers.availability`: computed once.
+Availability, percentiles, outages, windows and sides are those of `bench.checkers.availability`:
+nothing of them is computed here.
 """
 
 from __future__ import annotations
@@ -19,18 +20,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from bench.checkers.availability import (
-    FINAL_PROCESS_PREFIX,
-    Windows,
-    check_availability,
-    sides,
-    windows,
-)
+from bench.checkers import check_run
+from bench.checkers.availability import FINAL_PROCESS_PREFIX, Labels, Measured, measure, wanted_ns
+from bench.checkers.windows import PHASES, SIDES
 from bench.checkers.witness import shown
 from bench.files import shown as shown_path
 from bench.history import BadHistory, OperationRecord, read_history
 from bench.run_folder import (
     SCHEMA_VERSION,
+    VERDICT_VERSION,
     BadRunFolder,
     FaultRecord,
     LoadSummary,
@@ -43,6 +41,8 @@ from reports import objectives
 from reports.plan import plan_of
 from reports.summary import (
     Availability,
+    FaultFigures,
+    Latencies,
     Latency,
     Operations,
     Phases,
@@ -61,14 +61,31 @@ WINDOW_COLUMNS = [
     "phase",
     "side",
     "seconds",
-    "ok",
-    "total",
-    "straddlers",
+    "wanted",
+    "served",
     "dropped",
     "availability",
-    "ok_per_s",
+    "within_1s",
+    "served_per_s",
     "latency_ms_p50",
     "latency_ms_p99",
+]
+FAULT_COLUMNS = [
+    "number",
+    "fault",
+    "label",
+    "nodes",
+    "planned_s",
+    "applied_s",
+    "heal_started_s",
+    "healed_s",
+    "wanted",
+    "served",
+    "availability",
+    "back_in_s",
+    "outages",
+    "longest_silence_s",
+    "error",
 ]
 
 
@@ -78,16 +95,20 @@ class RunTables:
 
     ``operations``, one row per operation of the load (final reads are left out): process, id, op,
     key, node, outcome (ok / fail / info), error, value (as text, cut if long), intended_s,
-    invoked_s, completed_s, latency_ms, phase (before / during / after / None: between them),
-    straddles (in flight when its phase was over), overdue (open for too long when its phase was
-    over: not served in it, whatever came later), side (majority / minority / None: by the
-    partition that was on, or was last, or comes first).
+    invoked_s, completed_s, latency_ms, phase (before / during / after: when it was wanted), side
+    (majority / minority of the cut that was on then / none), served (ok within the service time).
+    ``dropped``, the same of what was wanted and not sent: intended_s, phase, side.
 
-    ``faults``: number, fault, label, nodes, planned_s, applied_s, heal_started_s, healed_s, error.
+    ``faults``: number, fault, label, nodes, planned_s, applied_s, heal_started_s, healed_s, wanted,
+    served, availability, back_in_s (infinite: not within the load), outages, longest_silence_s,
+    error.
 
-    ``windows``, one row per phase and side, as `bench.checkers.availability` counts them: phase,
-    side (all / majority / minority), seconds, ok, total, straddlers, dropped, availability (0..1),
-    ok_per_s, latency_ms_p50, latency_ms_p99 (of ok operations).
+    ``windows``, one row per phase and side: phase (before / during / after / all), side (all, and
+    majority / minority / none where there was a cut), seconds, wanted, served, dropped,
+    availability and within_1s (0..1), served_per_s, latency_ms_p50, latency_ms_p99 (infinite:
+    longer than the service time).
+
+    ``silences``: from when to when nobody at all got an answer, in seconds.
 
     ``verdicts``, one row per checker: check, model, verdict, algorithm, operations, seconds,
     summary.
@@ -99,14 +120,15 @@ class RunTables:
     see `nodes.runtime.driver`); a node that was restarted counts from 0 again, which is seen.
 
     ``origin_ns``: the stamp of second 0 (the load began). ``end_s``: when the load ended, or the
-    last operation was wanted. ``dropped_s``: when the operations were wanted that were not sent.
-    ``missing``: what the folder lacks or what could not be read, in sentences.
+    last operation was wanted. ``missing``: what the folder lacks or what could not be read, in
+    sentences.
     """
 
     folder: Path
     manifest: Manifest
     verdict: Verdict | None
     operations: pd.DataFrame
+    dropped: pd.DataFrame
     faults: pd.DataFrame
     windows: pd.DataFrame
     verdicts: pd.DataFrame
@@ -115,7 +137,7 @@ class RunTables:
     counters: dict[str, int]
     origin_ns: int
     end_s: float
-    dropped_s: list[float]
+    silences: list[tuple[float, float]]
     missing: list[str]
 
     def seconds(self, stamp_ns: int) -> float:
@@ -144,7 +166,7 @@ def load(path: Path) -> RunTables:
     records = _read_load(folder, missing)
     if not records:
         missing.append("no operations: the load left no history")
-    verdict = _or_else(None, folder.verdict, missing)
+    verdict = _judged(folder, _or_else(None, folder.verdict, missing), missing)
     if verdict is None:
         missing.append("no verdict: the run was not checked; `capbench check` does it")
     faults: list[FaultRecord] = _or_else([], folder.faults, missing)
@@ -163,13 +185,11 @@ def load(path: Path) -> RunTables:
     origin_ns = _origin(manifest, records, faults)
     operations = _operations_table(records, origin_ns)
     end_s = _end(manifest, operations, origin_ns)
-    last_ns = max((_intended(record) for record in records), default=0)
-    spans = windows(manifest, faults, last_ns)
-    _place(operations, manifest, faults, spans, origin_ns)
-    measured = check_availability(manifest, records, faults, loads).details
-    table = _windows_table(operations, measured)
+    measured = measure(manifest, records, faults, loads)
+    _place(operations, measured.operations)
+    table = _windows_table(measured.details)
     elections = _elections(node_records, origin_ns)
-    summary = _summary(path, manifest, verdict, measured, table, elections, missing)
+    summary = _summary(path, manifest, verdict, measured.details, elections, missing)
     summary.fault_lateness_ms = _lateness_ms(faults)
     summary.plan = plan_of(manifest)
     asked = objectives.of_experiment(manifest.experiment)
@@ -179,7 +199,8 @@ def load(path: Path) -> RunTables:
         manifest=manifest,
         verdict=verdict,
         operations=operations,
-        faults=_faults_table(faults, origin_ns),
+        dropped=_dropped_table(loads, measured.dropped, origin_ns),
+        faults=_faults_table(faults, measured.details, origin_ns),
         windows=table,
         verdicts=_verdicts_table(verdict),
         nodes=_nodes_table(node_records, origin_ns),
@@ -187,7 +208,7 @@ def load(path: Path) -> RunTables:
         counters=_counted(node_records, origin_ns, origin_ns + int(end_s * 1e9)),
         origin_ns=origin_ns,
         end_s=end_s,
-        dropped_s=[(t - origin_ns) / 1e9 for load in loads for t in load.dropped_intended_ns],
+        silences=_silences(measured, origin_ns),
         missing=missing,
     )
 
@@ -210,6 +231,23 @@ def _or_else(default: T, read: Callable[[], T], missing: list[str]) -> T:
         return default
 
 
+def _judged(folder: RunFolder, verdict: Verdict | None, missing: list[str]) -> Verdict | None:
+    """The verdict; one of an older version is left where it is, and the run judged anew."""
+    if verdict is None or verdict.schema_version >= VERDICT_VERSION:
+        return verdict
+    old = f"verdict.json is of version {verdict.schema_version}, before the present definitions"
+    try:
+        anew = check_run(folder)
+    except (BadRunFolder, BadHistory) as error:
+        missing.append(f"{old}, and the run cannot be judged anew: {error}")
+        return verdict
+    missing.append(
+        f"{old} ({VERDICT_VERSION}): figures and verdict were computed anew for this report; "
+        "`capbench check` keeps them"
+    )
+    return anew
+
+
 def _read_load(folder: RunFolder, missing: list[str]) -> list[OperationRecord]:
     """The operations of the load; a broken file is left out from the broken line on."""
     records: list[OperationRecord] = []
@@ -227,17 +265,13 @@ def _is_final(record: OperationRecord) -> bool:
     return record.process.startswith(FINAL_PROCESS_PREFIX)
 
 
-def _intended(record: OperationRecord) -> int:
-    return record.invoked_ns if record.intended_ns is None else record.intended_ns
-
-
 def _origin(
     manifest: Manifest, records: Sequence[OperationRecord], faults: Sequence[FaultRecord]
 ) -> int:
     if manifest.load_started_ns is not None:
         return manifest.load_started_ns
     if records:
-        return min(_intended(record) for record in records)
+        return min(wanted_ns(record) for record in records)
     return min((fault.planned_ns for fault in faults), default=0)
 
 
@@ -255,7 +289,7 @@ def _operations_table(records: Sequence[OperationRecord], origin_ns: int) -> pd.
         return (np.array(values, dtype=np.int64) - origin_ns) / 1e9
 
     open_ns = -1
-    intended_s = stamps([_intended(r) for r in records])
+    intended_s = stamps([wanted_ns(r) for r in records])
     ended_ns = np.array(
         [open_ns if r.completed_ns is None else r.completed_ns for r in records], dtype=np.int64
     )
@@ -278,115 +312,100 @@ def _operations_table(records: Sequence[OperationRecord], origin_ns: int) -> pd.
     )
 
 
-def _place(
-    operations: pd.DataFrame,
-    manifest: Manifest,
-    faults: Sequence[FaultRecord],
-    spans: Windows | None,
-    origin_ns: int,
-) -> None:
-    """Add the columns ``phase``, ``straddles``, ``overdue`` and ``side``, by the intended time."""
-    import numpy as np
+def _place(operations: pd.DataFrame, labels: Labels | None) -> None:
+    """Add the columns ``phase``, ``side`` and ``served``, as the checker has them."""
     import pandas as pd
 
-    intended_s = operations["intended_s"].to_numpy()
-    completed_s = operations["completed_s"].to_numpy()
-    phase = np.full(len(operations), None, dtype=object)
-    late = np.zeros(len(operations), dtype=bool)
-    left_s = np.full(len(operations), np.nan)
-    side = np.full(len(operations), None, dtype=object)
-    if spans is not None:
-        named = [("before", spans.before), *(("during", window) for window in spans.during)]
-        for name, window in [*named, *([("after", spans.after)] if spans.after else [])]:
-            start_s, stop_s = ((t - origin_ns) / 1e9 for t in (window.start_ns, window.end_ns))
-            here = (intended_s >= start_s) & (intended_s < stop_s)
-            phase[here] = name
-            late |= here & window.changes_at_end & (completed_s > stop_s)
-            left_s[here] = stop_s - intended_s[here]
-    node = operations["node"].astype(object).to_numpy()
-    begins_s = -math.inf
-    for fault in faults:
-        groups = sides(manifest, fault)
-        if groups is None or fault.applied_ns is None:
-            continue
-        majority, minority = groups
-        here = intended_s >= begins_s
-        side[here & np.isin(node, np.array(majority or [], dtype=object))] = "majority"
-        side[here & np.isin(node, np.array(minority, dtype=object))] = "minority"
-        begins_s = (fault.applied_ns - origin_ns) / 1e9
-    operations["phase"] = pd.Categorical(phase, ["before", "during", "after"])
-    # As `bench.checkers.availability` has it: in flight at the end of the phase, or overdue.
-    straddles = np.zeros(len(operations), dtype=bool)
-    answered = (operations["outcome"] == "ok").to_numpy() & ~late
-    for name in ("before", "during", "after"):
-        for of in ("majority", "minority", None):
-            here = (phase == name) & (side == of)
-            took_s = (completed_s - intended_s)[here & answered]
-            usual_s = float(np.quantile(took_s, 0.99)) if len(took_s) else 0.0
-            straddles |= here & late & (left_s <= usual_s)
-    operations["straddles"] = straddles
-    operations["overdue"] = late & ~straddles
-    operations["side"] = pd.Categorical(side, ["majority", "minority"])
+    if labels is None:
+        nowhere = [None] * len(operations)
+        operations["phase"] = pd.Categorical(nowhere, PHASES)
+        operations["side"] = pd.Categorical(nowhere, SIDES)
+        operations["served"] = False
+        return
+    operations["phase"] = pd.Categorical.from_codes(labels.phase, pd.Index(PHASES))
+    operations["side"] = pd.Categorical.from_codes(labels.side, pd.Index(SIDES))
+    operations["served"] = labels.served
 
 
-def _windows_table(operations: pd.DataFrame, measured: dict[str, Any]) -> pd.DataFrame:
+def _dropped_table(
+    loads: Sequence[LoadSummary], labels: Labels | None, origin_ns: int
+) -> pd.DataFrame:
+    import pandas as pd
+
+    times = [(t - origin_ns) / 1e9 for load in loads for t in load.dropped_intended_ns]
+    table = pd.DataFrame({"intended_s": pd.Series(times, dtype=float)})
+    _place(table, labels)
+    return table.drop(columns="served")
+
+
+def _silences(measured: Measured, origin_ns: int) -> list[tuple[float, float]]:
+    if measured.silent is None:
+        return []
+    starts, ends = (
+        (stamps - origin_ns) / 1e9 for stamps in (measured.silent.starts, measured.silent.ends)
+    )
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _windows_table(measured: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
     for name, counts in measured["windows"].items():
-        side = name if name in ("majority", "minority") else "all"
-        phase = name if side == "all" else "during"
-        inside = operations[operations["phase"] == phase]
-        if side != "all":
-            inside = inside[inside["side"] == side]
-        done = inside.loc[inside["outcome"] == "ok", "latency_ms"].dropna()
+        is_side = name in SIDES
+        latency = Latency(**counts["latency_ms"])
+        wanted, served, seconds = counts["wanted"], counts["served"], counts["seconds"]
         rows.append(
             {
-                "phase": phase,
-                "side": side,
-                **{key: counts[key] for key in ("seconds", "ok", "total", "straddlers", "dropped")},
-                "availability": measured["availability"][name],
-                "ok_per_s": counts["ok"] / counts["seconds"] if counts["seconds"] else None,
-                "latency_ms_p50": float(done.quantile(0.5)) if len(done) else None,
-                "latency_ms_p99": float(done.quantile(0.99)) if len(done) else None,
+                "phase": "during" if is_side else name,
+                "side": name if is_side else "all",
+                "seconds": seconds,
+                "wanted": wanted,
+                "served": served,
+                "dropped": counts["dropped"],
+                "availability": served / wanted if wanted else None,
+                "within_1s": counts["served_1s"] / wanted if wanted else None,
+                "served_per_s": served / seconds if seconds else None,
+                "latency_ms_p50": latency.at("p50"),
+                "latency_ms_p99": latency.at("p99"),
             }
         )
     return pd.DataFrame(rows, columns=WINDOW_COLUMNS)
 
 
-def _faults_table(faults: Sequence[FaultRecord], origin_ns: int) -> pd.DataFrame:
+def _faults_table(
+    faults: Sequence[FaultRecord], measured: dict[str, Any], origin_ns: int
+) -> pd.DataFrame:
     import pandas as pd
 
     def seconds(stamp_ns: int | None) -> float | None:
         return None if stamp_ns is None else (stamp_ns - origin_ns) / 1e9
 
-    return pd.DataFrame(
-        [
-            {
-                "number": f.number,
-                "fault": f.fault,
-                "label": fault_label(f),
-                "nodes": " ".join(f.nodes),
-                "planned_s": seconds(f.planned_ns),
-                "applied_s": seconds(f.applied_ns),
-                "heal_started_s": seconds(f.heal_started_ns),
-                "healed_s": seconds(f.healed_ns),
-                "error": f.error,
+    figures = {each["number"]: FaultFigures(**each) for each in measured["faults"]}
+    rows: list[dict[str, Any]] = []
+    for f in faults:
+        row: dict[str, Any] = {
+            "number": f.number,
+            "fault": f.fault,
+            "label": fault_label(f),
+            "nodes": " ".join(f.nodes),
+            "planned_s": seconds(f.planned_ns),
+            "applied_s": seconds(f.applied_ns),
+            "heal_started_s": seconds(f.heal_started_ns),
+            "healed_s": seconds(f.healed_ns),
+            "error": f.error,
+        }
+        if (found := figures.get(f.number)) is not None:
+            row |= {
+                "wanted": found.wanted,
+                "served": found.served,
+                "availability": found.availability,
+                "back_in_s": math.inf if found.back_in_s is None else found.back_in_s,
+                "outages": found.outages,
+                "longest_silence_s": found.longest_silence_s,
             }
-            for f in faults
-        ],
-        columns=[
-            "number",
-            "fault",
-            "label",
-            "nodes",
-            "planned_s",
-            "applied_s",
-            "heal_started_s",
-            "healed_s",
-            "error",
-        ],
-    )
+        rows.append(row)
+    return pd.DataFrame(rows, columns=FAULT_COLUMNS)
 
 
 def _verdicts_table(verdict: Verdict | None) -> pd.DataFrame:
@@ -475,17 +494,11 @@ def _summary(
     manifest: Manifest,
     verdict: Verdict | None,
     measured: dict[str, Any],
-    table: pd.DataFrame,
     elections: int | None,
     missing: list[str],
 ) -> RunSummary:
-    phases = list(table.loc[table["side"] == "all", "phase"])
-    phase = "during" if "during" in phases else "before"
-    row = table[(table["side"] == "all") & (table["phase"] == phase)]
-    p50, p99 = (
-        None if row[name].isna().all() else float(row[name].iloc[0])
-        for name in ("latency_ms_p50", "latency_ms_p99")
-    )
+    latencies = {name: Latency(**found) for name, found in measured["latency_ms"].items()}
+    phase = "during" if "during" in measured["windows"] else "before"
     return RunSummary(
         experiment=manifest.experiment_name,
         protocol=manifest.protocol,
@@ -500,7 +513,11 @@ def _summary(
         recovery_s=measured["recovery_s"],
         operations=Operations(**measured["operations"]),
         converged=verdict.converged if verdict else None,
-        latency_ms=Latency(p50=p50, p99=p99),
+        latency_ms=latencies[phase],
+        window_latency_ms=Latencies(**latencies),
+        within_1s=Availability(**measured["within_1s"]),
+        service_s=measured["service_s"],
+        faults=[FaultFigures(**each) for each in measured["faults"]],
         elections=elections,
         simulated=manifest.simulated,
         dropped=measured["dropped"],

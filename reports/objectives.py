@@ -1,14 +1,17 @@
 """What an experiment expects of its runs: one figure of the run's summary compared with a value.
 
 before: {availability: ">= 0.999", p99: "<= 100ms"}
-during: {availability.majority: ">= 0.8"}
+during: {availability.majority: ">= 0.8", p99.majority: "<= 1s"}
 after:  {recovery: "<= 5s"}
 always: {consistency: claimed}
+
+A percentile that is longer than the service time misses every upper bound.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -48,8 +51,12 @@ _METRICS: dict[str, _Metric] = {
     "availability.majority": _Metric(("availability", "majority"), ("during",), ""),
     "availability.minority": _Metric(("availability", "minority"), ("during",), ""),
     "throughput": _Metric(("throughput", "{phase}"), _PHASES, "op/s"),
-    "p50": _Metric(("latency_ms", "p50"), ("before", "during"), "ms"),
-    "p99": _Metric(("latency_ms", "p99"), ("before", "during"), "ms"),
+    "p50": _Metric(("window_latency_ms", "{phase}", "p50"), _PHASES, "ms"),
+    "p50.majority": _Metric(("window_latency_ms", "majority", "p50"), ("during",), "ms"),
+    "p50.minority": _Metric(("window_latency_ms", "minority", "p50"), ("during",), "ms"),
+    "p99": _Metric(("window_latency_ms", "{phase}", "p99"), _PHASES, "ms"),
+    "p99.majority": _Metric(("window_latency_ms", "majority", "p99"), ("during",), "ms"),
+    "p99.minority": _Metric(("window_latency_ms", "minority", "p99"), ("during",), "ms"),
     "recovery": _Metric(("recovery_s",), ("after",), "s"),
 }
 
@@ -148,17 +155,33 @@ def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | Non
     assert objective.comparison is not None
     assert objective.value is not None
     metric = _METRICS[objective.metric]
-    found: Any = summary
-    for part in metric.path:
-        found = found.get(part.format(phase=objective.phase)) if found else None
-    if metric.path[0] == "latency_ms" and objective.phase != _latency_phase(summary):
-        found = None
+    found, bound_ms = _look_up(metric, objective.phase, summary)
     if found is None and metric.path == ("recovery_s",) and _had_fault(summary):
         return False, "never back while the run lasted"
     if found is None:
         return None, ""
     met = _COMPARE[objective.comparison](found, objective.value)
-    return met, f"{found:.4g}{' ' + metric.unit if metric.unit else ''}"
+    return met, _shown(found, metric.unit, bound_ms)
+
+
+def _shown(value: float, unit: str, bound_ms: float | None) -> str:
+    """A share is never rounded to a better one."""
+    if not unit:
+        return f"{math.floor(value * 10_000 + 1e-9) / 10_000:g}"
+    return f"> {bound_ms:g} {unit}" if math.isinf(value) else f"{value:.4g} {unit}"
+
+
+def _look_up(
+    metric: _Metric, phase: Phase, summary: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """The figure; and for a percentile that is longer than it, the service time."""
+    *outer, last = metric.path
+    found: Any = summary
+    for part in outer:
+        found = (found or {}).get(part.format(phase=phase))
+    value = (found or {}).get(last.format(phase=phase))
+    bound_ms = (found or {}).get("bound_ms") if metric.unit == "ms" else None
+    return (math.inf if value is None and bound_ms is not None else value), bound_ms
 
 
 def _judge_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
@@ -176,12 +199,6 @@ def _judge_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, s
 def _had_fault(summary: Mapping[str, Any]) -> bool:
     """Whether operations were wanted while a fault was on, and their outcomes are known."""
     return (summary.get("availability") or {}).get("during") is not None
-
-
-def _latency_phase(summary: Mapping[str, Any]) -> str:
-    """The phase that the summary's latencies are of: *during* if there is one."""
-    during = (summary.get("throughput") or {}).get("during")
-    return "before" if during is None else "during"
 
 
 def of_experiment(experiment: Mapping[str, Any]) -> tuple[Objective, ...]:

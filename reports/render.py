@@ -20,7 +20,7 @@ from markupsafe import Markup
 from bench.checkers.witness import duration
 from bench.files import NotReadable, read_regular, write_whole
 from bench.run_folder import MOST_BYTES, BadRunFolder, Check, WitnessLine
-from reports import compare, recovery, repeats
+from reports import compare, recovery, repeats, rows
 from reports.anomaly import Messages, picture, read_messages
 from reports.drawing import STYLE
 from reports.folders import SENSELESS, load_run
@@ -210,6 +210,8 @@ def _environment() -> jinja2.Environment:
         "word": lambda verdict: compare.WORDS[verdict],
         "symbol": lambda verdict: {"valid": "✔", "invalid": "✖", "unknown": "?"}[verdict],
         "plain": plain,
+        "window_rows": rows.window_rows,
+        "fault_rows": rows.fault_rows,
         "pretty_json": lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str),
     }
     environment.filters.update(filters)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from bench.checkers.witness import sentence
 from bench.printable import escaped
-from bench.run_folder import Check, Verdict, WitnessLine
+from bench.run_folder import VERDICT_VERSION, Check, Verdict, WitnessLine
 from reports.objectives import MODELS, Result
 from reports.plan import Plan
 
@@ -21,7 +23,7 @@ class Phases(msgspec.Struct, kw_only=True):
 
 
 class Availability(msgspec.Struct, kw_only=True):
-    """ok / wanted, 0..1. ``majority`` and ``minority``: the sides of a partition, during it."""
+    """served / wanted, 0..1. ``majority`` and ``minority``: the sides of a cut, while it was on."""
 
     before: float | None = None
     during: float | None = None
@@ -39,10 +41,43 @@ class Operations(msgspec.Struct, kw_only=True):
 
 
 class Latency(msgspec.Struct, kw_only=True):
-    """Quantiles of the latency of ok operations: those of the phase *during* if there is one."""
+    """Percentiles of the latency of all that was wanted. One that falls on what was not served is
+    None, and longer than ``bound_ms``, the service time; where nothing was wanted, all are None."""
 
     p50: float | None = None
     p99: float | None = None
+    bound_ms: float | None = None
+
+    def at(self, name: str) -> float | None:
+        """A percentile as a number that compares: infinite if it is longer than the bound."""
+        value: float | None = getattr(self, name)
+        return math.inf if value is None and self.bound_ms is not None else value
+
+
+class Latencies(msgspec.Struct, kw_only=True):
+    """The latencies in each window, and on the sides of a cut while it was on."""
+
+    before: Latency
+    during: Latency
+    after: Latency
+    majority: Latency
+    minority: Latency
+
+
+class FaultFigures(msgspec.Struct, kw_only=True):
+    """What one fault cost. ``begin_s``: after the load began. ``wanted``, ``served``: while it was
+    on; with overlapping faults, operations count for each. ``back_in_s``: from its begin to the end
+    of the first outage that began in it; 0 if none did, None if it did not end within the load.
+    ``outages``: how many began in it."""
+
+    number: int
+    begin_s: float
+    wanted: int
+    served: int
+    availability: float | None
+    back_in_s: float | None
+    outages: int
+    longest_silence_s: float
 
 
 class StaleReads(msgspec.Struct, kw_only=True):
@@ -66,11 +101,13 @@ class Setup(msgspec.Struct, kw_only=True):
 class RunSummary(msgspec.Struct, kw_only=True):
     """The figures of a run, as ``--json`` prints them.
 
-    ``throughput``: ok operations/s. ``recovery_s``: from the first fault applied until the majority
-    side served for a full second again; None: there was no fault, or it never did
-    (`bench.checkers.availability`).
+    ``throughput``: served operations/s. ``recovery_s``: the longest *back in* of its ``faults``;
+    None: there was no fault, or service was not back after one of them. All of these are defined in
+    `bench.checkers.availability`; ``definitions`` says in which version.
 
-    Beyond the documented core: ``latency_ms``; ``elections`` (leaders that came up after the load
+    Beyond the documented core: ``latency_ms`` (that of *during* if there is one, else of *before*);
+    ``window_latency_ms``; ``within_1s`` (served within a second / wanted); ``service_s`` (what
+    counts as served); ``elections`` (leaders that came up after the load
     began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
     workload wanted and could not send); ``stale_reads``; ``converged_s`` (after the heal, an upper
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
@@ -103,6 +140,11 @@ class RunSummary(msgspec.Struct, kw_only=True):
     setup: Setup
     missing: list[str]
     fault_lateness_ms: float | None = None
+    definitions: int = VERDICT_VERSION
+    service_s: float
+    within_1s: Availability
+    window_latency_ms: Latencies
+    faults: list[FaultFigures]
     objectives: list[Result] = []
     plan: Plan = Plan()
 

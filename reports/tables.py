@@ -45,17 +45,21 @@ class Tables:
     - value: read or written, as text, cut if long
     - intended_s, invoked_s, completed_s (NaN: never answered): when it was wanted, sent, answered
     - latency_ms: from intended_s to completed_s
-    - phase: before, during or after the faults; None: between them
-    - straddles: in flight when its phase ended; overdue: open for too long by then, so not served
-      in that phase whatever came later
-    - side: of the partition (majority / minority / None)
+    - phase: before, during or after the faults, by when it was wanted
+    - side: majority or minority of the cut that was on then, by the node at which it was wanted;
+      none: no cut was on
+    - served: whether it ended ok within the service time (the time-out), counted from intended_s
 
     ``faults``, one row per injected fault: number, fault, label (in words), nodes, planned_s,
-    applied_s, heal_started_s, healed_s (NaN: never), error.
+    applied_s, heal_started_s, healed_s (NaN: never), wanted, served, availability (while it was
+    on), back_in_s (from its begin to the end of the first outage that began in it; 0: none did;
+    inf: not within the load), outages (how many began in it), longest_silence_s, error.
 
-    ``windows``, one row per phase and side: phase, side (all / majority / minority), seconds (its
-    length), ok, total (operations wanted), straddlers, dropped (wanted and not sent), availability
-    (ok / wanted, 0..1), ok_per_s, latency_ms_p50, latency_ms_p99 (of ok operations).
+    ``windows``, one row per phase and side: phase (before / during / after / all), side (all, and
+    majority / minority / none where there was a cut), seconds (its length), wanted, served, dropped
+    (wanted and not sent), availability (served / wanted, 0..1), within_1s (the same within one
+    second), served_per_s, latency_ms_p50, latency_ms_p99 (of all that was wanted; inf: longer than
+    the service time).
 
     ``verdicts``, one row per checker, and one with check = ``claim`` for the protocol's claim:
     check, model, verdict (valid / invalid / unknown), algorithm, operations (judged), seconds (that
@@ -65,9 +69,9 @@ class Tables:
     role, term, leader, details (JSON text).
 
     ``runs``, one row per run with its figures, as `RunSummary` has them: nested ones as
-    ``throughput_before`` (ok operations/s), ``availability_during`` (0..1), ``latency_ms_p99``,
-    ``recovery_s`` and so on; ``plan``, equal for runs that are repeats of each other; and
-    ``objectives_missed``, in words.
+    ``throughput_before`` (served operations/s), ``availability_during`` (0..1), ``latency_ms_p99``
+    (NaN where ``latency_ms_bound_ms`` is not: longer than that), ``recovery_s`` and so on;
+    ``plan``, equal for runs that are repeats of each other; and ``objectives_missed``, in words.
 
     ``missing``: what the folders lack or what could not be read, in sentences that name the run.
     """

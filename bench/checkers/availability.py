@@ -1,47 +1,65 @@
-"""Availability: how many of the operations that the workload wanted ended ok, per window.
+"""How much of what the workload wanted was served, how fast, and when service was back.
 
-Measured from *intended* send times, so that a load that waits for a slow answer hides nothing
-(coordinated omission). The windows:
+This is the one place that defines and computes these figures; reports print them.
 
-    before   load start .. the first fault starts (the whole load where there is no fault)
-    during   a fault is applied .. its heal starts (the union over all faults)
-    after    the last fault is healed .. load end
+- An operation belongs to the time at which it was *wanted*: its intended time, so that a load that
+  waits for a slow answer hides nothing (coordinated omission). Where the history has no intended
+  time, which is so in closed loops, it is the time at which it was sent, and the summary says so.
+  Final reads are no part of the load.
+- It belongs to one window (`bench.checkers.windows`) and, while a cut is on, to the side of the
+  node at which it was wanted. So windows and sides add up: before + during + after = all, and
+  majority + minority + none = during. *none* is what was wanted while no cut was on, at a node that
+  the run does not have, or what was dropped for a node that is not known.
+- It was *served* if it ended ok within the service time, counted from when it was wanted. The
+  service time is the workload's own time-out. A refused CAS is an answer (ok, applied false), so it
+  was served. What failed was not served, whatever the reason: an operation that the protocol does
+  not support was wanted like any other. An experiment that asks for one does not start.
+- What the load generator dropped was wanted and not served. Of dropped operations whose time is not
+  known (``dropped_unplaced``) nothing else is counted.
+- ``availability`` = served / wanted; ``within_1s`` is the same for a service time of 1 s, where the
+  time-out is longer.
+- Percentiles are over all that was wanted, by nearest rank: p99 is the least latency that 99% of
+  the wanted operations did not exceed. What was not served took longer than the service time: where
+  the percentile falls there, it is None, and ``bound_ms`` says what it is longer than. ``bound_ms``
+  is None only where nothing was wanted.
+- *Back in*, for each fault: from the begin of the fault to the end of the first outage
+  (`bench.checkers.outages`) that began in it; 0 if none did, and open if it did not end within the
+  load. While a cut is on that leaves a majority side, only what was wanted on that side counts. An
+  outage is that of the fault that was on when it began. Operations that were under way when a fault
+  struck are hit by it, so an outage that began just before, by `SILENCE_S` at most (or the p99 of
+  *before*), is that fault's, too. Of several faults it is the one that began nearest to it.
+- *Longest silence*, for each fault: the longest of the silences, and shorter pauses, in which it
+  was on, from its begin at the earliest.
 
-- An operation belongs to the window that its intended time is in.
-- *Straddlers*: an answer that came only after the window was over is no answer of that window: a
-  cut-off side that answers after the heal was not available. But what was wanted a moment before
-  the end could not have been answered in time. So an operation that was still open at the end
-  counts as not available if it had waited for longer than 99% of those that were answered ok in the
-  window (for any time, if none was), and else as a straddler: in neither ``ok`` nor ``total``, and
-  counted. The window that ends with the load has none: nothing changes there.
-- Operations that the load generator dropped were wanted and not served: they are in ``total``.
-- Sides: of a fault with groups, the *majority* is the group that holds a majority of all nodes, the
-  *minority* everybody else; an operation is on the side of the node that it was sent to. A dropped
-  operation was sent to no node, so dropped ones are laid to the sides in the proportion of the
-  others.
-- Final reads are no part of the load.
-
-``recovery_s``: from the time the first fault was applied until the majority side (all nodes if
-there is no partition) served again: the first instant from which, for one full second, at least 99%
-of the operations that were intended there ended ok, and there was no *silence*. A silence is a time
-without any ok answer, of `SILENCE_S` at least (at low rates: of ten times the mean gap between
-intended operations); without it a protocol that lets operations wait through an election, and
-answers them all in the end, would seem undisturbed. 0.0: never disturbed; None: no fault, or never
-recovered within the load. ``longest_silence_s``: on that side, between the first fault and the last
-heal.
+``recovery_s`` of a run is the longest *back in* of its faults: None if one of them is open, or if
+there was no fault.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.checkers.columns import Bools, Int64s
+from bench.checkers.columns import Bools, Int8s, Int64s
+from bench.checkers.outages import SILENCE_S, Intervals, Outage, outages, pauses, silences
+from bench.checkers.windows import (
+    DURING,
+    MAJORITY,
+    MINORITY,
+    NEVER,
+    NO_SIDE,
+    PHASES,
+    SIDES,
+    FaultSpan,
+    Timeline,
+    timeline,
+)
 from bench.history import OperationRecord
 from bench.run_folder import Check, FaultRecord, LoadSummary, Manifest
 
@@ -49,84 +67,44 @@ FINAL_PROCESS_PREFIX = "final"
 """Processes whose name starts so did the final reads of a run: they are no part of its load."""
 
 SECOND_NS = 1_000_000_000
-RECOVERED_SHARE = 0.99
-SILENCE_S = 0.25
-_FAR = 1 << 62
+USUAL_TIMEOUT_S = 2.0
+"""The service time of a run whose manifest names none."""
+WINDOWS: Final = (*PHASES, *SIDES[1:])
+"""Those that have figures of their own."""
+_TIMEOUT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A half-open interval. ``changes_at_end``: a fault or a heal ends it, not the load."""
+class Labels:
+    """Where each operation belongs: numbers of `PHASES` and `SIDES`, and whether it was served."""
 
-    start_ns: int
-    end_ns: int
-    changes_at_end: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """When the run was healthy, disturbed, and healthy again. ``during``: disjoint, by time."""
-
-    before: Window
-    during: list[Window]
-    after: Window | None
+    phase: Int8s
+    side: Int8s
+    served: Bools
 
 
 @dataclass(frozen=True, slots=True)
-class _Load:
-    """The operations of the load, by intended time."""
+class Measured:
+    """``details``: as in `check_availability`. ``operations`` and ``dropped``: the labels of the
+    load's operations and of those that were dropped, in the order in which they were given; None
+    where the load never started. ``silent``: when nobody at all got an answer."""
 
-    intended: Int64s
-    completed: Int64s  # `_FAR` if never
-    ok: Bools
-    node: NDArray[np.str_]
-    dropped: Int64s
-
-
-def windows(manifest: Manifest, faults: Sequence[FaultRecord], last_ns: int) -> Windows | None:
-    """The windows of a run, None if its load never started. ``last_ns``: when the last operation
-    was intended, for a run that was cut short."""
-    start = manifest.load_started_ns
-    if start is None:
-        return None
-    end = manifest.load_ended_ns if manifest.load_ended_ns is not None else last_ns + 1
-    end = max(start, end)
-    struck = [f for f in faults if f.started_ns is not None or f.applied_ns is not None]
-    if not struck:
-        return Windows(Window(start, end, False), [], None)
-    first = min(f.started_ns if f.started_ns is not None else f.applied_ns or 0 for f in struck)
-    intervals = sorted(
-        (f.applied_ns, f.heal_started_ns if f.heal_started_ns is not None else end)
-        for f in struck
-        if f.applied_ns is not None
-    )
-    during: list[Window] = []
-    for applied, healing in intervals:
-        low, high = max(applied, start), min(healing, end)
-        if high <= low:
-            continue
-        if during and low <= during[-1].end_ns:
-            high = max(high, during[-1].end_ns)
-            during[-1] = Window(during[-1].start_ns, high, high < end)
-        else:
-            during.append(Window(low, high, high < end))
-    after = None
-    healed = [f.healed_ns for f in struck]
-    if all(h is not None for h in healed):
-        last_heal = max(h for h in healed if h is not None)
-        if last_heal < end:
-            after = Window(max(last_heal, start), end, False)
-    return Windows(Window(start, min(max(first, start), end), True), during, after)
+    details: dict[str, Any]
+    operations: Labels | None
+    dropped: Labels | None
+    silent: Intervals | None
 
 
-def sides(manifest: Manifest, fault: FaultRecord) -> tuple[list[str] | None, list[str]] | None:
-    """The nodes on the majority side (None if no group has a majority) and all others; None where
-    the fault is no partition."""
-    if not fault.groups or len(fault.groups) < 2:
-        return None
-    needed = len(manifest.nodes) // 2 + 1
-    majority = next((group for group in fault.groups if len(group) >= needed), None)
-    return majority, [node for node in manifest.nodes if node not in (majority or [])]
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """All that the load wanted, what was dropped included; ``answered``: when it ended ok, `NEVER`
+    if it did not. ``latency``: `NEVER` if it was not served."""
+
+    wanted: Int64s
+    answered: Int64s
+    latency: Int64s
+    labels: Labels
 
 
 def check_availability(
@@ -137,216 +115,338 @@ def check_availability(
 ) -> Check:
     """Figures in ``details``; ``verdict`` is valid where they could be measured, else unknown.
 
-    ``availability``: before, during, after, majority, minority (0..1, None where there is no such
-    window). ``throughput``: ok operations per second before, during, after. ``windows``: per
-    window ok, total, straddlers, dropped, seconds. ``recovery_s``, ``recovery_after_heal_s`` (the
-    same from the last heal, over all nodes), ``longest_silence_s``. ``operations``: ok, fail, info
-    of the load. ``dropped``, ``dropped_unplaced`` (of which no time is known).
+    ``windows``: for each window and side (before, during, after, all; majority, minority, none
+    while a cut was on): wanted, served, served_1s, dropped (of those wanted), seconds.
+    ``availability``, ``within_1s`` (0..1), ``latency_ms`` (p50, p99, bound_ms): for before, during,
+    after, majority and minority; None where there is no such window, or nothing was wanted in it.
+    ``throughput``: served operations per second before, during, after. ``service_s``; ``assumed``:
+    what of it the folder did not say. ``faults``: for each fault that was on number, begin_s (after
+    the load began), wanted, served, availability, back_in_s (None: open), outages (how many began
+    in it), longest_silence_s. ``outages``: all, with begin_s, end_s (None: open) and fault (None:
+    none). ``recovery_s``, ``longest_silence_s``. ``operations``: ok, fail, info of the load.
+    ``dropped``, ``dropped_unplaced``. ``without_intended``: operations that have no intended time.
     """
     began = time.perf_counter()
-    in_load = [r for r in records if not r.process.startswith(FINAL_PROCESS_PREFIX)]
-    load = _load(in_load, loads)
-    last = int(load.intended[-1]) if len(load.intended) else 0
-    spans = windows(manifest, faults, last)
-    outcomes = {name: sum(r.outcome == name for r in in_load) for name in ("ok", "fail", "info")}
-    dropped = sum(summary.dropped for summary in loads)
-    details: dict[str, Any] = {
-        "availability": dict.fromkeys(("before", "during", "after", "majority", "minority")),
-        "throughput": dict.fromkeys(("before", "during", "after")),
-        "windows": {},
-        "recovery_s": None,
-        "recovery_after_heal_s": None,
-        "longest_silence_s": None,
-        "operations": outcomes,
-        "dropped": dropped,
-        "dropped_unplaced": dropped - len(load.dropped),
-    }
-    measured = spans is not None and len(in_load) > 0
-    if spans is not None and measured:
-        _measure(details, manifest, faults, load, spans)
+    details = measure(manifest, records, faults, loads).details
+    count = sum(details["operations"].values())
+    measured = bool(details["windows"])
     return Check(
         name="availability",
         verdict="valid" if measured else "unknown",
         model="none",
         algorithm="intended-time windows",
-        operations=len(in_load),
+        operations=count,
         seconds=time.perf_counter() - began,
-        summary=_summary(details, bool(spans and spans.during))
-        if measured
-        else "no load to measure",
+        summary=_summary(details) if measured else "no load to measure",
         details=details,
     )
 
 
-def _load(records: Sequence[OperationRecord], loads: Sequence[LoadSummary]) -> _Load:
-    intended = np.array(
-        [r.invoked_ns if r.intended_ns is None else r.intended_ns for r in records], np.int64
-    )
-    order = np.argsort(intended, kind="stable")
-    completed = np.array(
-        [_FAR if r.completed_ns is None else r.completed_ns for r in records], np.int64
-    )
-    ok = np.array([r.outcome == "ok" for r in records], np.bool_)
-    node = np.array([r.node or "" for r in records], np.str_)
-    dropped = np.array(sorted(t for s in loads for t in s.dropped_intended_ns), np.int64)
-    return _Load(intended[order], completed[order], ok[order], node[order], dropped)
-
-
-def _measure(
-    details: dict[str, Any],
+def measure(
     manifest: Manifest,
+    records: Sequence[OperationRecord],
     faults: Sequence[FaultRecord],
-    load: _Load,
-    spans: Windows,
-) -> None:
-    everywhere = np.ones(len(load.intended), np.bool_)
-    after = [] if spans.after is None else [spans.after]
-    named = {"before": [spans.before], "during": spans.during, "after": after}
-    for name, some in named.items():
-        if some:
-            counts = _count(load, some, everywhere)
-            details["windows"][name] = counts
-            details["availability"][name] = _share(counts)
-            if counts["seconds"] > 0:
-                details["throughput"][name] = counts["ok"] / counts["seconds"]
-
-    side = everywhere
-    cut = [(fault, sides(manifest, fault)) for fault in faults if fault.applied_ns is not None]
-    for name in ("majority", "minority"):
-        total = {"ok": 0, "total": 0.0, "straddlers": 0, "dropped": 0.0, "seconds": 0.0}
-        found = False
-        for fault, groups in cut:
-            nodes = None if groups is None else groups[0] if name == "majority" else groups[1]
-            interval = windows(manifest, [fault], int(load.intended[-1]))
-            if not nodes or interval is None or not interval.during:
-                continue
-            found = True
-            for key, amount in _count(
-                load, interval.during, np.isin(load.node, np.array(nodes, np.str_))
-            ).items():
-                total[key] += amount
-        if found:
-            details["windows"][name] = total
-            details["availability"][name] = _share(total)
-    applied = [f.applied_ns for f in faults if f.applied_ns is not None]
-    if not applied:
-        return
-    first = min(applied)
-    partitions = [groups for _, groups in cut if groups is not None and groups[0]]
-    if partitions:
-        side = np.isin(load.node, np.array(partitions[0][0], np.str_))
-    end = manifest.load_ended_ns
-    end = int(load.intended[-1]) + 1 if end is None else end
-    silent_until = spans.after.start_ns if spans.after else end
-    details["recovery_s"] = _served_again_s(load, side, first, silent_until, end)
-    details["longest_silence_s"] = (
-        float(_gaps(load, side, first, silent_until)[1].max()) / SECOND_NS
-    )
-    if spans.after is not None:
-        details["recovery_after_heal_s"] = _served_again_s(load, everywhere, silent_until, end, end)
-
-
-def _gaps(load: _Load, side: Bools, from_ns: int, until_ns: int) -> tuple[Int64s, Int64s]:
-    """Where the times without an ok answer on ``side`` end, and how long they are."""
-    answers = load.completed[side & load.ok]
-    answers = np.sort(answers[(answers >= from_ns) & (answers <= until_ns)])
-    ends = np.concatenate((answers, [until_ns]))
-    return ends, np.diff(np.concatenate(([from_ns], ends)))
-
-
-def _served_again_s(
-    load: _Load, side: Bools, from_ns: int, until_ns: int, load_ended_ns: int
-) -> float | None:
-    """See ``recovery_s`` in the header; silences count between ``from_ns`` and ``until_ns``."""
-    wanted = int(((load.intended >= from_ns) & (load.intended < until_ns))[side].sum())
-    usual_ns = (until_ns - from_ns) / wanted if wanted else 0.0
-    ends, lengths = _gaps(load, side, from_ns, until_ns)
-    silent = lengths >= max(SILENCE_S * SECOND_NS, 10 * usual_ns)
-    silences = np.stack((ends[silent] - lengths[silent], ends[silent]))
-    return recovery_s(
-        load.intended[side], load.ok[side], load.dropped, from_ns, load_ended_ns, silences
-    )
-
-
-def _count(load: _Load, parts: Sequence[Window], side: Bools) -> dict[str, Any]:
-    ok = total = straddlers = 0
-    dropped = seconds = 0.0
-    for part in parts:
-        low, high = np.searchsorted(load.intended, (part.start_ns, part.end_ns)).tolist()
-        here = side[low:high]
-        late = np.zeros(high - low, np.bool_)
-        if part.changes_at_end:
-            ends = load.completed[low:high]
-            late = (ends > part.end_ns) & (ends != _FAR)
-        answered = here & load.ok[low:high] & ~late
-        took = load.completed[low:high][answered] - load.intended[low:high][answered]
-        usual_ns = float(np.quantile(took, 0.99)) if len(took) else 0.0
-        in_flight = late & (part.end_ns - load.intended[low:high] <= usual_ns)
-        ok += int(answered.sum())
-        total += int((here & ~in_flight).sum())
-        straddlers += int((here & in_flight).sum())
-        lost = np.searchsorted(load.dropped, (part.start_ns, part.end_ns))
-        share = int(here.sum()) / (high - low) if high > low else float(side.all())
-        dropped += share * float(lost[1] - lost[0])
-        seconds += (part.end_ns - part.start_ns) / SECOND_NS
-    return {
-        "ok": ok,
-        "total": total + dropped,
-        "straddlers": straddlers,
+    loads: Sequence[LoadSummary],
+) -> Measured:
+    """What `check_availability` finds, with the label of each operation."""
+    in_load = [r for r in records if not r.process.startswith(FINAL_PROCESS_PREFIX)]
+    service_s, assumed = service_time(manifest)
+    dropped = sum(summary.dropped for summary in loads)
+    placed = sum(len(summary.dropped_intended_ns) for summary in loads)
+    details: dict[str, Any] = {
+        "availability": dict.fromkeys(WINDOWS),
+        "within_1s": dict.fromkeys(WINDOWS),
+        "latency_ms": {name: _percentiles(_NOTHING, 0, service_s) for name in WINDOWS},
+        "throughput": dict.fromkeys(PHASES),
+        "windows": {},
+        "faults": [],
+        "outages": [],
+        "recovery_s": None,
+        "longest_silence_s": None,
+        "service_s": service_s,
+        "assumed": assumed,
+        "operations": {n: sum(r.outcome == n for r in in_load) for n in ("ok", "fail", "info")},
         "dropped": dropped,
-        "seconds": seconds,
+        "dropped_unplaced": dropped - placed,
+        "without_intended": sum(r.intended_ns is None for r in in_load),
     }
-
-
-def _share(counts: dict[str, Any]) -> float | None:
-    return counts["ok"] / counts["total"] if counts["total"] else None
-
-
-def recovery_s(
-    intended: Int64s,
-    ok: Bools,
-    dropped: Int64s,
-    from_ns: int,
-    load_ended_ns: int,
-    silences: Int64s,
-) -> float | None:
-    """Seconds from ``from_ns`` until the first instant from which one full second of operations
-    ended ok (99%) without a silence; None if there is no such second before the load ended.
-    ``intended`` is sorted; a second in which nothing was intended shows nothing. ``silences``:
-    their starts and ends, by time."""
-    times = np.concatenate((intended, dropped))
-    good = np.concatenate((ok, np.zeros(len(dropped), np.bool_)))
-    order = np.argsort(times, kind="stable")
-    times, good = times[order], good[order]
-    starts = np.concatenate(([from_ns], times[~good] + 1, silences[1]))
-    starts = np.unique(starts[(starts >= from_ns) & (starts + SECOND_NS <= load_ended_ns)])
-    low = np.searchsorted(times, starts)
-    high = np.searchsorted(times, starts + SECOND_NS)
-    counted = np.concatenate(([0], np.cumsum(good)))
-    wanted = high - low
-    # Silences are disjoint: one meets the second if it begins before its end and ends after its
-    # start.
-    begun = np.searchsorted(silences[0], starts + SECOND_NS)
-    over = np.searchsorted(silences[1], starts, side="right")
-    recovered = (
-        (wanted > 0) & (counted[high] - counted[low] >= RECOVERED_SHARE * wanted) & (begun == over)
+    last_ns = max((wanted_ns(record) for record in in_load), default=0)
+    spans = timeline(manifest, faults, last_ns)
+    if spans is None or not in_load:
+        return Measured(details, None, None, None)
+    asked = _label(in_load, loads, manifest, spans, round(service_s * SECOND_NS))
+    _count_windows(details, asked, len(in_load), spans)
+    _measure_faults(details, asked, spans)
+    cut = len(in_load)
+    silent = _silences(asked, np.ones(len(asked.wanted), np.bool_), spans)
+    return Measured(
+        details, _part(asked.labels, slice(cut)), _part(asked.labels, slice(cut, None)), silent
     )
-    if not recovered.any():
+
+
+def wanted_ns(record: OperationRecord) -> int:
+    """When an operation was wanted; when it was sent, if the history does not tell."""
+    return record.invoked_ns if record.intended_ns is None else record.intended_ns
+
+
+def service_time(manifest: Manifest) -> tuple[float, str | None]:
+    """The time-out of the workload in seconds, and what had to be assumed."""
+    workload = manifest.experiment.get("workload")
+    found = workload if isinstance(workload, dict) else {}
+    match = _TIMEOUT.fullmatch(str(found.get("timeout", "")))
+    if match is not None and float(match[1]) > 0:
+        return float(match[1]) * _SECONDS[match[2]], None
+    seconds = found.get("timeout_s")
+    if isinstance(seconds, int | float) and 0 < seconds < 1e9:
+        return float(seconds), None
+    return USUAL_TIMEOUT_S, f"a service time of {USUAL_TIMEOUT_S:g} s: the manifest has no time-out"
+
+
+# -- operations, windows and sides -----------------------------------------------------------------
+
+
+def _label(
+    records: Sequence[OperationRecord],
+    loads: Sequence[LoadSummary],
+    manifest: Manifest,
+    spans: Timeline,
+    service_ns: int,
+) -> _Wanted:
+    lost = [time_ns for load in loads for time_ns in load.dropped_intended_ns]
+    lost_at = [name for load in loads for name in _nodes_of_dropped(load)]
+    wanted = np.array([*map(wanted_ns, records), *lost], np.int64)
+    answered = np.full(len(wanted), NEVER, np.int64)
+    answered[: len(records)] = [
+        NEVER if r.outcome != "ok" or r.completed_ns is None else r.completed_ns for r in records
+    ]
+    latency = np.where(answered == NEVER, NEVER, answered - wanted)
+    served = latency <= service_ns
+    latency[~served] = NEVER
+    column = {name: number for number, name in enumerate(manifest.nodes)}
+    nodes = np.array(
+        [*(column.get(r.node or "", -1) for r in records), *(column.get(n, -1) for n in lost_at)],
+        np.int64,
+    )
+    segment = spans.segments(wanted)
+    labels = Labels(spans.phases[segment], spans.sides[segment, nodes], served)
+    return _Wanted(wanted, answered, latency, labels)
+
+
+def _nodes_of_dropped(load: LoadSummary) -> list[str]:
+    """Runs of before do not tell at which node a dropped operation was wanted."""
+    unknown = len(load.dropped_intended_ns) - len(load.dropped_nodes)
+    return [*load.dropped_nodes, *[""] * unknown]
+
+
+def _part(labels: Labels, part: slice) -> Labels:
+    return Labels(labels.phase[part], labels.side[part], labels.served[part])
+
+
+def _count_windows(details: dict[str, Any], asked: _Wanted, sent: int, spans: Timeline) -> None:
+    labels, service_s = asked.labels, details["service_s"]
+    quick = asked.latency <= min(SECOND_NS, round(service_s * SECOND_NS))
+    dropped = np.arange(len(asked.wanted)) >= sent
+    on_side = spans.sides[:, :-1]
+    parts = {
+        name: (labels.phase == number, spans.phases == number) for number, name in enumerate(PHASES)
+    }
+    parts["all"] = (np.ones_like(quick), np.ones_like(spans.phases, np.bool_))
+    if on_side.any():
+        parts |= {
+            SIDES[number]: (labels.side == number, (on_side == number).any(axis=1))
+            for number in (MAJORITY, MINORITY)
+        }
+        parts["none"] = (
+            (labels.phase == DURING) & (labels.side == NO_SIDE),
+            (spans.phases == DURING) & ~on_side.any(axis=1),
+        )
+    for name, (here, segments) in parts.items():
+        wanted, served = int(here.sum()), int((here & labels.served).sum())
+        seconds = spans.seconds(segments)
+        if not (wanted or seconds or name in ("before", "all")):
+            continue
+        latency = _percentiles(asked.latency[here & labels.served], wanted, service_s)
+        in_time = int((here & quick).sum())
+        details["windows"][name] = {
+            "wanted": wanted,
+            "served": served,
+            "served_1s": in_time,
+            "dropped": int((here & dropped).sum()),
+            "seconds": seconds,
+            "latency_ms": latency,
+        }
+        if name in WINDOWS:
+            details["availability"][name] = _share(served, wanted)
+            details["within_1s"][name] = _share(in_time, wanted)
+            details["latency_ms"][name] = latency
+        if name in PHASES and seconds:
+            details["throughput"][name] = served / seconds
+
+
+def _share(some: int, of: int) -> float | None:
+    return some / of if of else None
+
+
+_NOTHING: Int64s = np.zeros(0, np.int64)
+
+
+def _percentiles(served_ns: Int64s, wanted: int, service_s: float) -> dict[str, float | None]:
+    """Of ``wanted`` operations, of which those that were served took ``served_ns``."""
+    found: dict[str, float | None] = {}
+    for percent in (50, 99):
+        value = percentile_ns(served_ns, wanted, percent)
+        found[f"p{percent}"] = None if value is None else value / 1e6
+    found["bound_ms"] = service_s * 1e3 if wanted else None
+    return found
+
+
+def percentile_ns(served_ns: Int64s, wanted: int, percent: float) -> int | None:
+    """The percentile by nearest rank; None if it is longer than the service time, or if nothing was
+    wanted."""
+    rank = max(1, int(np.ceil(round(wanted * percent / 100, 6))))
+    if rank > len(served_ns):
         return None
-    return float(starts[np.argmax(recovered)] - from_ns) / SECOND_NS
+    return int(np.partition(served_ns, rank - 1)[rank - 1])
 
 
-def _summary(details: dict[str, Any], disturbed: bool) -> str:
-    share = details["availability"]
+# -- faults and outages ----------------------------------------------------------------------------
 
-    def text(name: str) -> str:
-        return "-" if share[name] is None else f"{share[name]:.3f}"
 
-    if not disturbed:
-        return f"{text('before')} of the wanted operations ended ok"
-    parts = f"before {text('before')}, during {text('during')}, after {text('after')}"
-    if share["majority"] is not None or share["minority"] is not None:
-        parts += f"; majority side {text('majority')}, minority side {text('minority')}"
-    recovery = details["recovery_s"]
-    back = "never back within the load" if recovery is None else f"back in {recovery:.1f} s"
-    return f"{parts}; {back}"
+def _silences(asked: _Wanted, seen: Bools, spans: Timeline) -> Intervals:
+    wanted = np.sort(asked.wanted[seen])
+    return silences(_pauses(asked, seen, wanted, spans), wanted, spans.start_ns, spans.end_ns)
+
+
+def _pauses(asked: _Wanted, seen: Bools, wanted: Int64s, spans: Timeline) -> Intervals:
+    answers = asked.answered[seen]
+    return pauses(wanted, np.sort(answers[answers != NEVER]), spans.end_ns)
+
+
+def _measure_faults(details: dict[str, Any], asked: _Wanted, spans: Timeline) -> None:
+    """A side without a majority cannot be served by every protocol, so it makes no outage, as long
+    as there is a side with one."""
+    has_majority = (spans.sides == MAJORITY).any(axis=1)
+    seen = ~((asked.labels.side == MINORITY) & has_majority[spans.segments(asked.wanted)])
+    order = np.flatnonzero(seen)
+    order = order[np.argsort(asked.wanted[order], kind="stable")]
+    wanted = asked.wanted[order]
+    all_pauses = _pauses(asked, seen, wanted, spans)
+    silent = silences(all_pauses, wanted, spans.start_ns, spans.end_ns)
+    found = outages(wanted, asked.labels.served[order], silent, spans.end_ns)
+    before_ms = details["latency_ms"]["before"]["p99"] or 0.0
+    under_way_ns = max(round(SILENCE_S * SECOND_NS), round(before_ms * 1e6))
+    owners = [_owner(outage, spans.faults, under_way_ns) for outage in found]
+
+    def seconds(stamp_ns: int) -> float:
+        return (stamp_ns - spans.start_ns) / SECOND_NS
+
+    for span in spans.faults:
+        own = [outage for outage, owner in zip(found, owners, strict=True) if owner is span]
+        while_on = (asked.wanted >= span.start_ns) & (asked.wanted < span.end_ns)
+        counts = int(while_on.sum()), int((while_on & asked.labels.served).sum())
+        ended_ns = own[0].end_ns if own else span.start_ns
+        details["faults"].append(
+            {
+                "number": span.record.number,
+                "begin_s": seconds(span.start_ns),
+                "wanted": counts[0],
+                "served": counts[1],
+                "availability": _share(counts[1], counts[0]),
+                "back_in_s": None if ended_ns is None else (ended_ns - span.start_ns) / SECOND_NS,
+                "outages": len(own),
+                "longest_silence_s": _longest_s(all_pauses, span),
+            }
+        )
+    details["outages"] = [
+        {
+            "begin_s": seconds(outage.start_ns),
+            "end_s": None if outage.end_ns is None else seconds(outage.end_ns),
+            "fault": None if owner is None else owner.record.number,
+        }
+        for outage, owner in zip(found, owners, strict=True)
+    ]
+    if spans.faults:
+        back = [fault["back_in_s"] for fault in details["faults"]]
+        details["recovery_s"] = None if None in back else max(back)
+        details["longest_silence_s"] = max(f["longest_silence_s"] for f in details["faults"])
+
+
+def _owner(outage: Outage, faults: Sequence[FaultSpan], under_way_ns: int) -> FaultSpan | None:
+    """The fault in which an outage began."""
+    possible = [
+        span
+        for span in faults
+        if span.start_ns <= outage.start_ns < span.end_ns
+        or (
+            outage.start_ns < span.start_ns <= outage.start_ns + under_way_ns
+            and (outage.end_ns is None or span.start_ns < outage.end_ns)
+        )
+    ]
+    return min(possible, key=lambda s: abs(s.start_ns - outage.start_ns), default=None)
+
+
+def _longest_s(found: Intervals, span: FaultSpan) -> float:
+    here = found.chosen((found.ends > span.start_ns) & (found.starts < span.end_ns))
+    lengths = here.ends - np.maximum(here.starts, span.start_ns)
+    return int(lengths.max(initial=0)) / SECOND_NS
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def _summary(details: dict[str, Any]) -> str:
+    had_fault = bool(details["faults"])
+    shares = details["availability"]
+    parts = [f"served within {details['service_s']:g} s: "]
+    if had_fault:
+        parts[0] += ", ".join(f"{name} {_floor(shares[name])}" for name in PHASES)
+    else:
+        parts[0] += _floor(shares["before"])
+    if shares["majority"] is not None or shares["minority"] is not None:
+        both = (f"{name} side {_floor(shares[name])}" for name in ("majority", "minority"))
+        parts.append(", ".join(both))
+    phase = "during" if had_fault else "before"
+    parts.append(
+        f"within 1 s{' during' * had_fault} {_floor(details['within_1s'][phase])}, "
+        f"p99{' during' * had_fault} {_latency(details['latency_ms'][phase])}"
+    )
+    if had_fault:
+        parts.append(_back_in(details))
+    if details["without_intended"]:
+        parts.append(
+            f"{details['without_intended']} operations have no intended time and count from when "
+            "they were sent"
+        )
+    if details["dropped_unplaced"]:
+        parts.append(f"{details['dropped_unplaced']} dropped at an unknown time are in no window")
+    if details["assumed"]:
+        parts.append(f"assumed: {details['assumed']}")
+    return "; ".join(parts)
+
+
+def _floor(share: float | None) -> str:
+    """Never rounded to a better one."""
+    return "-" if share is None else f"{math.floor(share * 1000 + 1e-9) / 1000:.3f}"
+
+
+def _latency(found: dict[str, float | None]) -> str:
+    if found["p99"] is not None:
+        return f"{found['p99']:.0f} ms"
+    return "-" if found["bound_ms"] is None else f"> {found['bound_ms'] / 1000:g} s"
+
+
+def _back_in(details: dict[str, Any]) -> str:
+    faults, back = details["faults"], details["recovery_s"]
+    never = sum(fault["back_in_s"] is None for fault in faults)
+    text = f"back in {back:.1f} s" if back is not None else "never back within the load"
+    if len(faults) > 1:
+        text += (
+            f" (the worst of {len(faults)} faults)"
+            if back is not None
+            else (f" after {never} of {len(faults)} faults")
+        )
+    text += f", longest silence {details['longest_silence_s']:.1f} s"
+    outside = sum(outage["fault"] is None for outage in details["outages"])
+    if outside:
+        text += f", {outside} outage{'s' * (outside > 1)} while no fault was on"
+    return text

@@ -139,9 +139,6 @@ def _ok_per_s(availability: Check) -> tuple[float, str]:
     parts = availability.details["windows"]
     before = parts.get("before")
     if before is not None and before["seconds"] >= SHORTEST_BASELINE_S:
-        return before["ok"] / before["seconds"], "before the first fault"
-    ok = sum(part["ok"] for name, part in parts.items() if name in ("before", "during", "after"))
-    seconds = sum(
-        part["seconds"] for name, part in parts.items() if name in ("before", "during", "after")
-    )
-    return (ok / seconds if seconds else 0.0), "in the whole load"
+        return before["served"] / before["seconds"], "before the first fault"
+    whole = parts["all"]
+    return (whole["served"] / whole["seconds"] if whole["seconds"] else 0.0), "in the whole load"

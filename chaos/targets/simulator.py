@@ -359,6 +359,8 @@ class _SimulatedClient:
         self._history = history
         self.dropped_ns: list[int] = []
         """The intended times of operations that were not sent."""
+        self.dropped_nodes: list[str] = []
+        """At which node each was wanted."""
         cluster.connect(name, self._on_reply)
 
     def invoke(self, planned: PlannedOperation, intended_ns: int | None = None) -> None:
@@ -376,7 +378,9 @@ class _SimulatedClient:
 
     def _drop(self, planned: PlannedOperation, intended_ns: int | None) -> None:
         assert intended_ns is not None, "final reads have no limit, and nothing behind them"
-        self.dropped_ns += [intended_ns] * (1 if planned.then is None else 2)
+        for dropped in (planned, *filter(None, [planned.then])):
+            self.dropped_ns.append(intended_ns)
+            self.dropped_nodes.append(dropped.node)
 
     def _on_reply(self, reply: Reply) -> None:
         record = self.client.on_reply(reply, self._cluster.now_ns())
@@ -494,6 +498,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
         invoked=intended - len(client.dropped_ns),
         dropped=len(client.dropped_ns),
         dropped_intended_ns=client.dropped_ns,
+        dropped_nodes=client.dropped_nodes,
         lateness_ms_p50=0.0,
         lateness_ms_p99=0.0,
     )

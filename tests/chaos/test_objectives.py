@@ -18,7 +18,13 @@ SUMMARY: dict[str, Any] = {
         "majority": 0.88,
         "minority": 0.0,
     },
-    "latency_ms": {"p50": 3.0, "p99": 120.0},
+    "window_latency_ms": {
+        "before": {"p50": 2.0, "p99": 9.0, "bound_ms": 2000.0},
+        "during": {"p50": 3.0, "p99": 120.0, "bound_ms": 2000.0},
+        "after": {"p50": None, "p99": None, "bound_ms": None},
+        "majority": {"p50": 3.0, "p99": None, "bound_ms": 2000.0},
+        "minority": {"p50": None, "p99": None, "bound_ms": 2000.0},
+    },
     "recovery_s": 1.4,
 }
 
@@ -43,8 +49,15 @@ SUMMARY: dict[str, Any] = {
         ("after", "recovery", "<= 1s", False),
         ("always", "consistency", "claimed", True),
         ("always", "consistency", "causal", True),
-        # The latencies of this summary are those of *during*: not what was asked for.
-        ("before", "p99", "<= 500ms", None),
+        ("before", "p99", "<= 9ms", True),
+        ("during", "p50.majority", "<= 3ms", True),
+        # Longer than the time-out: longer than any bound, and never as long as one.
+        ("during", "p99.majority", "<= 1s", False),
+        ("during", "p99.majority", "<= 2s", False),
+        ("during", "p50.minority", "<= 3600s", False),
+        ("during", "p50.minority", "> 1s", True),
+        # Nothing was wanted.
+        ("after", "p99", "<= 500ms", None),
     ],
 )
 def test_a_figure_is_compared(phase: Any, metric: str, text: str, met: bool | None) -> None:
@@ -84,15 +97,22 @@ def test_what_was_not_measured_is_not_met() -> None:
     ]
     nothing = {"availability": {"majority": None}, "recovery_s": None}
     assert [met for _, met, _ in evaluate(asked, nothing)] == [None, None, None]
-    healthy = {"latency_ms": {"p99": 5.0}, "throughput": {"before": 300.0, "during": None}}
+    healthy = {"window_latency_ms": {"before": {"p99": 5.0, "bound_ms": 2000.0}}}
     assert evaluate(asked[2:], healthy)[0][1] is True
+
+
+def test_what_was_not_served_is_said_to_be_longer_than_the_time_out() -> None:
+    objective = parse_objective("during", "p99.majority", "<= 1s")
+    [(_, _, words)] = evaluate([objective], SUMMARY)
+    assert words == "during p99.majority <= 1s: missed, > 2000 ms"
 
 
 @pytest.mark.parametrize(
     ("phase", "metric", "text", "said"),
     [
-        ("before", "recovery", "<= 5s", "before has: availability, throughput, p50, p99"),
+        ("before", "recovery", "<= 5s", "before has: availability, throughput, p50, p99$"),
         ("before", "availability.majority", ">= 1", "unknown metric"),
+        ("after", "p99.majority", "<= 1s", "after has: availability, throughput, p50, p99"),
         ("after", "recovery", "<= 5", "no comparison"),
         ("after", "recovery", "5s", "no comparison"),
         ("before", "availability", ">= 99%", "no comparison"),

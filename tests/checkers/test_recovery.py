@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.checkers import availability
+from bench.checkers.outages import outages, pauses, silences
 from bench.history import OperationRecord
 from bench.run_folder import FaultRecord, Manifest
 
@@ -114,22 +116,41 @@ def test_who_never_came_back_within_the_load_has_no_recovery() -> None:
     assert recovery(lambda at: None if at >= 2000 else at + 3) is None
 
 
-def during(answered_ms: Callable[[int], int | None]) -> dict[str, float]:
-    """The counts of the window *during*."""
-    counts: dict[str, float] = details(answered_ms, NODES)["windows"]["during"]
-    return counts
+def test_what_was_under_way_when_a_fault_struck_counts_as_hit_by_it() -> None:
+    """The operations of the last 30 ms before the fault are lost with those of the first second."""
+    assert recovery(lambda at: None if 1970 <= at < 3000 else at + 3) == pytest.approx(1.013)
 
 
-def test_an_answer_after_the_heal_is_no_answer_of_the_fault() -> None:
-    """Killed at 2 s, back at 9 s, every operation answered then: nobody was served meanwhile."""
-    counts = during(lambda at: max(at, 9000) + 3 if 2000 <= at < 9000 else at + 3)
-    assert (counts["ok"], counts["straddlers"]) == (0, 0)
-    assert counts["total"] == 700
+def test_an_outage_that_began_long_before_a_fault_is_not_its_own() -> None:
+    found = details(lambda at: None if 1000 <= at < 3000 else at + 3, NODES)
+    assert found["recovery_s"] == 0.0
+    (outage,) = found["outages"]
+    assert (outage["fault"], outage["begin_s"]) == (None, 1.0)
 
 
-def test_who_was_only_just_asked_at_the_end_is_left_out() -> None:
-    """Every answer takes 50 ms, the fault ends at 9 s: what was asked after 8.95 s could not end
-    in time, and says nothing against the protocol."""
-    counts = during(lambda at: at + 50)
-    assert counts["straddlers"] == 4
-    assert counts["ok"] == counts["total"] == 696
+def test_an_outage_that_begins_after_the_heal_is_said_and_not_called_a_recovery() -> None:
+    found = details(lambda at: None if 9200 <= at < 10_000 else at + 3, NODES)
+    assert found["recovery_s"] == 0.0
+    assert [outage["fault"] for outage in found["outages"]] == [None]
+
+
+def test_one_operation_of_a_hundred_is_no_outage_and_two_are() -> None:
+    lost = {10_000}  # no cut is on: 100 were wanted in that second
+    assert details(lambda at: None if at in lost else at + 3, NODES)["outages"] == []
+    lost.add(10_500)
+    found = details(lambda at: None if at in lost else at + 3, NODES)
+    assert len(found["outages"]) == 1
+
+
+def test_a_load_that_pauses_is_no_silence_and_its_outage_ends_when_it_goes_on() -> None:
+    wanted = np.arange(0, 10, 0.01)
+    wanted = wanted[(wanted < 3) | (wanted >= 6)]
+    stamps = (wanted * 1e9).astype(np.int64)
+    answers = stamps + 3 * MS
+    found = pauses(stamps, answers, 10_000 * MS)
+    assert len(silences(found, stamps, 0, 10_000 * MS).starts) == 0
+    served = ~((wanted > 2.5) & (wanted < 3))
+    silent = silences(pauses(stamps, answers[served], 10_000 * MS), stamps, 0, 10_000 * MS)
+    (outage,) = outages(stamps, served, silent, 10_000 * MS)
+    assert outage.end_ns is not None
+    assert outage.end_ns / 1e9 == pytest.approx(6, abs=0.02)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.checkers.availability import check_availability, sides, windows
+from bench.checkers.availability import check_availability, service_time
+from bench.checkers.windows import NEVER, fault_spans, sides, timeline
 from bench.history import OperationRecord
 from bench.run_folder import FaultRecord, LoadSummary, Manifest
 from nodes.effects import Outcome
@@ -38,6 +39,7 @@ def op(
     node: str = "n1",
     sent_late_s: float = 0.0,
     process: str = "c",
+    intended: bool = True,
 ) -> OperationRecord:
     at = int(intended_s * S)
     return OperationRecord(
@@ -46,7 +48,7 @@ def op(
         op="read",
         key="k",
         outcome=outcome,
-        intended_ns=at,
+        intended_ns=at if intended else None,
         invoked_ns=at + int(sent_late_s * S),
         completed_ns=None if took_s is None else at + int(took_s * S),
         node=node,
@@ -69,7 +71,7 @@ def fault(
     )
 
 
-def dropped(*at_s: float, unplaced: int = 0) -> LoadSummary:
+def dropped(*at_s: float, unplaced: int = 0, nodes: tuple[str, ...] = ()) -> LoadSummary:
     return LoadSummary(
         client="c",
         started_ns=0,
@@ -79,6 +81,7 @@ def dropped(*at_s: float, unplaced: int = 0) -> LoadSummary:
         invoked=0,
         dropped=len(at_s) + unplaced,
         dropped_intended_ns=[int(t * S) for t in at_s],
+        dropped_nodes=list(nodes),
     )
 
 
@@ -91,8 +94,13 @@ def details(
     return check_availability(manifest(**options), records, faults or [], loads or []).details
 
 
+def counts(got: dict[str, Any], name: str) -> tuple[int, int]:
+    """Served and wanted in a window or on a side."""
+    return got["windows"][name]["served"], got["windows"][name]["wanted"]
+
+
 def test_without_faults_everything_is_before() -> None:
-    got = details([op(1), op(2, outcome="info"), op(9.999, 5)])
+    got = details([op(1), op(2, outcome="info"), op(9.999, 1.5)])
     assert got["availability"] == {
         "before": 2 / 3,
         "during": None,
@@ -100,42 +108,71 @@ def test_without_faults_everything_is_before() -> None:
         "majority": None,
         "minority": None,
     }
+    assert got["within_1s"]["before"] == 1 / 3
     assert got["throughput"]["before"] == pytest.approx(0.2)
     assert (got["recovery_s"], got["operations"]) == (None, {"ok": 2, "fail": 0, "info": 1})
+    assert set(got["windows"]) == {"before", "all"}
 
 
 def test_the_intended_time_decides_where_an_operation_belongs() -> None:
     late = op(2.995, 2.0, sent_late_s=1.9)  # wanted before the fault, sent and answered during it
     got = details([late, op(1)], [fault(3, 6)])
-    assert got["windows"]["before"] == {
-        "ok": 1,
-        "total": 1,
-        "straddlers": 1,
-        "dropped": 0,
-        "seconds": 3.0,
-    }
-    assert got["windows"]["during"]["total"] == 0
+    assert counts(got, "before") == (2, 2)
+    assert counts(got, "during") == (0, 0)
 
 
-def test_an_answer_after_the_heal_is_none() -> None:
-    in_vain = [op(5, 1.5), op(5, 1.5, outcome="info"), op(5, None, outcome="info")]
-    in_flight = [op(5.995, 1.5), op(5.995, 0.1, outcome="info")]
-    counts = details([op(4), *in_vain, *in_flight], [fault(3, 6)])["windows"]["during"]
-    assert (counts["ok"], counts["total"], counts["straddlers"]) == (1, 4, 2)
+def test_without_intended_times_it_is_when_it_was_sent_and_that_is_said() -> None:
+    records = [op(2.9, 0.3, sent_late_s=0.2, intended=False), op(1)]
+    got = details(records, [fault(3, 6)])
+    assert (counts(got, "before"), counts(got, "during")) == ((1, 1), (1, 1))
+    check = check_availability(manifest(), records, [fault(3, 6)], [])
+    assert "1 operations have no intended time and count from when they were sent" in check.summary
+    assert "intended time" not in check_availability(manifest(), [op(1)], [], []).summary
 
 
-def test_where_nothing_was_answered_in_time_nobody_is_a_straddler() -> None:
-    counts = details([op(5.999, 1.5)], [fault(3, 6)])["windows"]["during"]
-    assert (counts["ok"], counts["total"], counts["straddlers"]) == (0, 1, 0)
+@pytest.mark.parametrize("took_s", [0.01, 2.0, 2.001, None])
+def test_served_is_what_ended_ok_within_its_time_out(took_s: float | None) -> None:
+    outcome: Outcome = "info" if took_s is None else "ok"
+    got = details([op(4, took_s, outcome=outcome)], [fault(3, 5)])
+    assert counts(got, "during") == (int(took_s is not None and took_s <= 2), 1)
 
 
-def test_while_a_fault_comes_or_goes_nothing_is_counted() -> None:
-    got = details([op(3.05), op(6.05), op(3.2), op(6.2)], [fault(3, 6)])
-    totals = {name: counts["total"] for name, counts in got["windows"].items()}
-    assert totals == {"before": 0, "during": 1, "after": 1}
+def test_an_operation_that_failed_was_not_served_whatever_the_reason() -> None:
+    refused, unsupported = op(1), op(1, outcome="fail")
+    refused.op, refused.applied = "cas", False
+    unsupported.error = "unsupported: gossip offers read, write, not cas"
+    assert counts(details([refused, unsupported]), "all") == (1, 2)
 
 
-def test_dropped_operations_are_not_available() -> None:
+def test_windows_and_sides_add_up() -> None:
+    cuts = [
+        fault(2, 4, groups=[["n1"], ["n2", "n3", "n4", "n5"]]),
+        fault(3, 6, number=1),
+        fault(8, None, number=2, groups=[["n1", "n2"], ["n3", "n4", "n5"]]),
+    ]
+    records = [
+        op(i / 10, node=node, outcome="ok" if i % 3 else "info")
+        for i in range(105)
+        for node in ("n1", "n3", "elsewhere")
+    ]
+    got = details(records, cuts, [dropped(1, 2, 5, 9, unplaced=3, nodes=("n1", "n1", "n2"))])
+    wanted = {name: row["wanted"] for name, row in got["windows"].items()}
+    assert wanted["all"] == 3 * 105 + 4
+    for key in ("wanted", "served", "served_1s", "dropped", "seconds"):
+        of = {name: row[key] for name, row in got["windows"].items()}
+        assert of["before"] + of["during"] + of["after"] == pytest.approx(of["all"])
+    assert wanted["majority"] + wanted["minority"] + wanted["none"] == wanted["during"]
+    # n1 was cut off twice; n3 never. The last dropped one was wanted at a node that is not told.
+    assert wanted["minority"] == 21 + 25 + 1
+    assert (got["dropped"], got["dropped_unplaced"]) == (7, 3)
+
+
+def test_what_a_fault_takes_to_come_and_go_belongs_to_it() -> None:
+    got = details([op(2.99), op(3.05), op(6.05), op(3.2), op(6.2)], [fault(3, 6)])
+    assert [counts(got, name)[1] for name in ("before", "during", "after")] == [1, 3, 1]
+
+
+def test_dropped_operations_are_wanted_and_not_served() -> None:
     got = details([op(1), op(4)], [fault(3, 6)], [dropped(1.5, 4.5, 4.6, unplaced=2)])
     assert got["availability"]["before"] == 1 / 2
     assert got["availability"]["during"] == 1 / 3
@@ -147,7 +184,8 @@ def test_final_reads_are_no_load() -> None:
     assert got["availability"]["before"] == 0
 
 
-def test_sides() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_sides_are_those_of_the_node_at_which_an_operation_was_wanted(told: bool) -> None:
     cut = fault(3, 6, groups=[["n5"], ["n1", "n2", "n3", "n4"]])
     records = [
         op(4, node="n1"),
@@ -155,9 +193,14 @@ def test_sides() -> None:
         op(4, node="n4"),
         op(8, node="n5"),
     ]
-    got = details(records, [cut], [dropped(4.5, 4.5, 4.5)])
-    assert got["availability"]["majority"] == 2 / 4  # two of the three dropped ones are laid to it
-    assert got["availability"]["minority"] == 0
+    lost = dropped(4.5, 4.5, 4.5, nodes=("n1", "n2", "n5") if told else ())
+    got = details(records, [cut], [lost])
+    assert counts(got, "majority") == ((2, 4) if told else (2, 2))
+    assert counts(got, "minority") == ((0, 2) if told else (0, 1))
+    assert counts(got, "none") == ((0, 0) if told else (0, 3)) if "none" in got["windows"] else told
+
+
+NODES = ["n1", "n2", "n3", "n4", "n5"]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +214,17 @@ def test_sides() -> None:
     ],
 )
 def test_the_majority_is_of_all_nodes(groups: list[list[str]] | None, want: object) -> None:
-    assert sides(manifest(), fault(3, 6, groups=groups)) == want
+    assert sides(NODES, [fault(3, 6, groups=groups)]) == want
+
+
+def test_of_two_cuts_at_once_the_majority_is_what_neither_separates() -> None:
+    first = fault(3, 6, groups=[["n1"], ["n2", "n3", "n4", "n5"]])
+    second = fault(4, 7, number=1, groups=[["n1", "n2", "n3", "n4"], ["n5"]])
+    assert sides(NODES, [first, second]) == (["n2", "n3", "n4"], ["n1", "n5"])
+    third = fault(4, 7, number=1, groups=[["n1", "n2", "n3"], ["n4", "n5"]])
+    assert sides(NODES, [first, third]) == (None, NODES)
+    got = details([op(t, node="n5") for t in (3.5, 5, 6.5)], [first, second])
+    assert (counts(got, "majority"), counts(got, "minority")) == ((1, 1), (2, 2))
 
 
 def test_a_partition_without_a_majority() -> None:
@@ -181,17 +234,29 @@ def test_a_partition_without_a_majority() -> None:
 
 
 def test_several_faults() -> None:
-    found = windows(manifest(), [fault(1, 3), fault(2, 4, number=1), fault(6, 7, number=2)], 0)
+    found = timeline(manifest(), [fault(1, 3), fault(2, 4, number=1), fault(6, 7, number=2)], 0)
     assert found is not None
-    assert [(w.start_ns / S, w.end_ns / S) for w in found.during] == [(1.1, 4), (6.1, 7)]
-    assert (found.before.end_ns / S, found.after.start_ns / S if found.after else 0) == (1, 7.1)
+    assert [round(edge / S, 3) for edge in found.edges] == [1, 2, 3.1, 4.1, 6, 7.1]
+    assert found.phases.tolist() == [0, 1, 1, 1, 2, 1, 2]
+    got = details([op(5), op(6.5), op(8)], [fault(1, 3), fault(6, 7, number=2)])
+    assert [counts(got, name)[1] for name in ("before", "during", "after")] == [0, 1, 2]
 
 
-def test_a_fault_that_was_never_healed() -> None:
-    found = windows(manifest(), [fault(3, None)], 0)
-    assert found is not None
-    assert [(w.start_ns / S, w.end_ns / S) for w in found.during] == [(3.1, 10)]
-    assert found.after is None
+def test_a_fault_that_was_never_healed_is_on_until_the_end() -> None:
+    got = details([op(4), op(9.9), op(10.1)], [fault(3, None)])
+    assert counts(got, "during") == (3, 3)
+    assert got["windows"]["during"]["seconds"] == 7
+    assert "after" not in got["windows"]
+
+
+def test_a_fault_that_could_not_be_applied_is_on_while_it_is_taken_back() -> None:
+    never, partly = fault(3, 4), fault(3, 4)
+    never.applied_ns = never.heal_started_ns = never.healed_ns = None
+    partly.applied_ns = None
+    assert fault_spans([never]) == []
+    (span,) = fault_spans([partly])
+    assert (span.start_ns / S, round(span.end_ns / S, 3)) == (3, 4.1)
+    assert fault_spans([fault(3, None)])[0].end_ns == NEVER
 
 
 def test_a_run_that_was_cut_short_ends_with_its_last_operation() -> None:
@@ -201,3 +266,26 @@ def test_a_run_that_was_cut_short_ends_with_its_last_operation() -> None:
 
 def test_without_load_there_is_nothing_to_measure() -> None:
     assert check_availability(manifest(), [], [], []).verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("workload", "seconds", "assumed"),
+    [
+        ({"timeout": "2s"}, 2, False),
+        ({"timeout": "500ms"}, 0.5, False),
+        ({"timeout_s": 1.5}, 1.5, False),  # of a load that has no experiment
+        ({"timeout": "0s"}, 2, True),
+        ({"timeout_s": float("nan")}, 2, True),
+        (None, 2, True),
+    ],
+)
+def test_the_service_time_is_the_time_out_of_the_workload(
+    workload: dict[str, Any] | None, seconds: float, assumed: bool
+) -> None:
+    run = manifest()
+    run.experiment = {} if workload is None else {"workload": workload}
+    found, said = service_time(run)
+    assert (found, said is not None) == (seconds, assumed)
+    summary = check_availability(run, [op(1)], [], []).summary
+    assert summary.startswith(f"served within {seconds:g} s: 1.000")
+    assert ("assumed" in summary) == assumed
