@@ -21,6 +21,7 @@ from reports.anomaly import Messages
 from reports.metrics import load
 from reports.render import write_report
 from reports.repeats import repeats
+from reports.rows import share
 from reports.summary import witness_of
 from tests import browser
 from tests.reports import synthetic
@@ -325,7 +326,7 @@ def test_a_missed_objective_is_shown_in_the_overview_and_beside_its_run(tmp_path
     summary = load(folder).summary
     text = write_report([folder], tmp_path / "report.html").read_text()
     overview, _, _ = text.partition('<div id="runs">')
-    measured = f"{summary.availability.during:.4g}"
+    measured = share(summary.availability.during)
     assert overview.count('<p class="missed">') == 2
     assert f"objective during availability &gt;= 0.999: missed, {measured}" in overview
     said = Page(text).text
