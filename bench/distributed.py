@@ -2,7 +2,9 @@
 
 The master knows which workers there are and how many users each has; once all users are there it
 tells every worker its share. So nothing of the plan is lost if there are fewer users than workers,
-or other workers than were expected. A worker that comes later gets no share, and does nothing.
+or other workers than were expected. A worker that comes later gets no share, and does nothing
+(`bench.locust_users`). A worker that is lost takes its part of the plan with it: the load goes on
+without it, and is not whole.
 
 Stamps are monotonic times of *one* host: the master's. A worker on the same host has them as they
 are (and begins at the very moment that the master chose). On another host they are translated by
@@ -21,7 +23,7 @@ import gevent
 import msgspec
 
 if TYPE_CHECKING:  # importing it patches the sockets of the whole process
-    from locust.runners import MasterRunner, WorkerRunner
+    from locust.runners import MasterRunner, WorkerNode, WorkerRunner
 
 log = logging.getLogger("capbench")
 
@@ -30,6 +32,11 @@ SHARE, DONE, FAILED = "capbench share", "capbench done", "capbench failed"
 BEGIN_IN_NS = 200_000_000
 """From the moment that the shares leave to the begin of the plan."""
 LOOK_EVERY_S = 0.2
+USERS_COME_S = 60.0
+"""How long users may take to come, from the moment that all were sent for."""
+NOTHING_SENT = (
+    "the history has no operations: the plan has none in its time, or all of them were dropped"
+)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -86,9 +93,9 @@ def shares(users: list[int], duration_s: float, begin_in_ns: int = 0) -> list[Sh
 
 
 class Master:
-    """What the master does beside Locust: it shares out the plan of each test once, and knows who
-    was lost. ``on_end`` is called when all workers that are left have done their share,
-    ``on_failure`` with what one of them cannot do."""
+    """What the master does beside Locust: it shares out the plan of each test once, and knows which
+    workers were lost. ``on_end`` is called when no worker has anything left to do, ``on_failure``
+    with the reason why the load cannot be whole."""
 
     def __init__(
         self,
@@ -98,50 +105,114 @@ class Master:
     ) -> None:
         self._runner = runner
         self._on_end = on_end
+        self._on_failure = on_failure
         assert runner.environment.parsed_options is not None
         self.options = runner.environment.parsed_options
-        self._told: list[str] = []
-        self._done: set[str] = set()
-        runner.register_message(DONE, lambda msg, **_: self._done.add(msg.node_id))
+        self._test = _Test([])
+        self._heard_s: dict[str, float] = {}
+        runner.register_message(DONE, self._on_done)
         runner.register_message(FAILED, lambda msg, **_: on_failure(str(msg.data["why"])))
+        heartbeats: Any = runner.environment.events.heartbeat_sent
+        heartbeats.add_listener(self._on_heartbeat)
 
     def begin(self) -> None:
-        """A test starts: its plan is not yet shared out."""
-        self._told, self._done = [], set()
+        """A test starts, with the workers that are there now."""
+        self._test = _Test([worker.id for worker in self._there()])
+        self._heard_s = dict.fromkeys(self._test.workers, time.monotonic())
+
+    def stop(self) -> None:
+        """The test ends, whoever wanted it to."""
+        self._test.stopped = True
+        left = self._test.busy - self._test.done.keys()
+        if left and self._runner.environment.shape_class is None:
+            log.warning("the load was stopped before its end: %d workers were at it", len(left))
 
     def share_out(self, duration_s: float) -> None:
-        """All users are there. Those that come later find the plan shared out."""
-        if self._told:
-            return
-        runner = self._runner
-        workers = [*runner.clients.ready, *runner.clients.spawning, *runner.clients.running]
-        workers.sort(key=lambda worker: runner.worker_indexes[worker.id])
-        users = [worker.user_count for worker in workers]
-        if sum(users) != runner.target_user_count:
-            log.warning(
-                "%d users of %d have part in the load", sum(users), runner.target_user_count
-            )
-        for worker, share in zip(workers, shares(users, duration_s, BEGIN_IN_NS), strict=True):
-            runner.send_message(SHARE, msgspec.to_builtins(share), worker.id)
-            self._told.append(worker.id)
-            if share.users == 0:
-                self._done.add(worker.id)
-        gevent.spawn(self._wait_for_the_end, self._told)
+        """All users were sent for. Once they are there, every worker is told its share."""
+        test = self._test
+        if not test.shared_out:
+            test.shared_out = True
+            gevent.spawn(self._conduct, test, duration_s)
 
-    def _wait_for_the_end(self, told: list[str]) -> None:
+    def _conduct(self, test: _Test, duration_s: float) -> None:
+        workers = self._with_all_users(test)
+        if workers is None:
+            return
+        users = [worker.user_count for worker in workers]
+        for worker, share in zip(workers, shares(users, duration_s, BEGIN_IN_NS), strict=True):
+            if share.users:
+                test.busy.add(worker.id)
+            self._runner.send_message(SHARE, msgspec.to_builtins(share), worker.id)
+        if self._runner.environment.shape_class is None:
+            self._wait_for_the_end(test)
+
+    def _with_all_users(self, test: _Test) -> list[WorkerNode] | None:
+        """The workers of the test in their order, once they have reported as many users as are
+        wanted. Locust itself waits for the reports for one second only, and a share that is told
+        before them is a share for too few users. None: that never comes."""
+        runner = self._runner
+        deadline_s = time.monotonic() + USERS_COME_S
+        while test is self._test and not test.stopped:
+            if lost := self.lost():
+                self._on_failure(f"{lost[0]} before the load began")
+                return None
+            workers = [worker for worker in self._there() if worker.id in test.workers]
+            there = sum(worker.user_count for worker in workers)
+            if there == runner.target_user_count:
+                return sorted(workers, key=lambda worker: runner.worker_indexes[worker.id])
+            if time.monotonic() > deadline_s:
+                self._on_failure(
+                    f"{there} of {runner.target_user_count} users came in {USERS_COME_S:.0f} s"
+                )
+                return None
+            gevent.sleep(0.02)
+        return None
+
+    def _wait_for_the_end(self, test: _Test) -> None:
         """A run time would not do: it counts from before the users are there, and the plan from
         then on."""
-        while told is self._told:
-            if self._done.union(self.lost()).issuperset(told):
+        while test is self._test and not test.stopped:
+            left = test.busy - test.done.keys()
+            if not left and not any(test.done.values()):
+                self._on_failure(NOTHING_SENT)
+                return
+            if left <= set(self._lost()):
                 self._on_end()
                 return
             gevent.sleep(LOOK_EVERY_S)
 
+    def _on_done(self, msg: Any, **_: Any) -> None:
+        self._test.done[msg.node_id] = int(msg.data["sent"])
+
+    def _on_heartbeat(self, client_id: str, **_: Any) -> None:
+        self._heard_s[client_id] = time.monotonic()
+
+    def _there(self) -> list[WorkerNode]:
+        clients = self._runner.clients
+        return [*clients.ready, *clients.spawning, *clients.running]
+
+    def _lost(self) -> list[str]:
+        there = {worker.id for worker in self._there()}
+        return [id_ for id_ in self._test.workers if id_ not in there | self._test.done.keys()]
+
     def lost(self) -> list[str]:
-        """The workers that had a share and are not there any more."""
-        there = {worker.id for worker in self._runner.clients.all}
-        there -= {worker.id for worker in self._runner.clients.missing}
-        return [worker for worker in self._told if worker not in there]
+        """The workers that are gone before they had done their share: which, and since when."""
+        return [
+            f"worker {self.options.client_name}-{self._runner.worker_indexes[id_]} was lost "
+            f"(last heard of {time.monotonic() - self._heard_s[id_]:.1f} s ago)"
+            for id_ in self._lost()
+        ]
+
+
+class _Test:
+    """One test of a master. ``busy``: the workers that have users; ``done``: those that came to the
+    end of their share, and how many operations they sent."""
+
+    def __init__(self, workers: list[str]) -> None:
+        self.workers = workers
+        self.shared_out = self.stopped = False
+        self.busy: set[str] = set()
+        self.done: dict[str, int] = {}
 
 
 def on_share(runner: WorkerRunner, start: Callable[[Share], None]) -> None:
@@ -153,9 +224,9 @@ def on_share(runner: WorkerRunner, start: Callable[[Share], None]) -> None:
     runner.register_message(SHARE, listen)
 
 
-def tell_done(runner: WorkerRunner) -> None:
-    """A worker tells its master that it has done its share."""
-    runner.send_message(DONE)
+def tell_done(runner: WorkerRunner, sent: int) -> None:
+    """A worker tells its master that it has done its share, and how many operations it sent."""
+    runner.send_message(DONE, {"sent": sent})
 
 
 def tell_failure(runner: WorkerRunner, why: str) -> None:

@@ -39,9 +39,13 @@ def add_options(parser: Any) -> None:
 
 def workload_of(options: Namespace) -> Workload:
     """The workload that the options describe. Raises BadWorkload."""
+    # `plan_s` is the run time where the load, and not Locust's timer, comes to its end.
+    run_time_s = getattr(options, "plan_s", options.run_time)
+    if run_time_s is None:
+        run_time_s = UNTIL_STOPPED_S
     fields: dict[str, Any] = {
         "mix": {"read": 50.0, "write": 50.0},
-        "duration_s": UNTIL_STOPPED_S if options.run_time is None else options.run_time,
+        "duration_s": run_time_s,
         "seed": 1,
     }
     if options.workload and Path(options.workload).suffix:
@@ -67,7 +71,7 @@ def workload_of(options: Namespace) -> Workload:
         fields["rate_per_s"] = None
     workload = make_workload(fields)
     mix = select(workload.mix, options.tags or (), options.exclude_tags or ())
-    duration_s = workload.duration_s
+    duration_s = min(workload.duration_s, run_time_s)
     if workload.shape is not None:
         duration_s = min(duration_s, parse_shape(workload.shape).duration_s)
     return msgspec.structs.replace(workload, mix=mix, duration_s=duration_s)

@@ -50,10 +50,21 @@ from locust.runners import (
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 from bench.cluster_tab import ClusterWatch, add_tab
-from bench.distributed import Master, Share, on_share, shares, tell_done, tell_failure, this_host
+from bench.distributed import (
+    NOTHING_SENT,
+    Master,
+    Share,
+    on_share,
+    shares,
+    tell_done,
+    tell_failure,
+    this_host,
+)
 from bench.history import HistoryWriter, OperationRecord
 from bench.load_options import UNTIL_STOPPED_S, add_options, workload_of
 from bench.locust_shape import UsersShape
+from bench.locust_users import SettledUsers
+from bench.losses import NOT_WHOLE
 from bench.mqtt_client import BrokerUnreachable, MqttClient
 from bench.run_folder import LoadSummary, write_json
 from bench.shapes import parse_shape
@@ -72,6 +83,7 @@ FRAME_BYTES = 1_000_000
 BATCH = 256
 FLUSH_EVERY_NS = 200_000_000
 QUICKLY_S = 0.2
+SHAPE_SLACK_S = 2.0
 TASK = "operations"
 
 
@@ -115,6 +127,7 @@ class Load:
         self._reader: gevent.Greenlet | None = None
         self._users_done = self._next_user = self._pacing = 0
         self._started_ns, self._stopped_ns = 0, sys.maxsize
+        self._ended = False
         self._intended = self._invoked = 0
         self._dropped = 0
         self._dropped_ns: list[int] = []
@@ -165,6 +178,18 @@ class Load:
             }
             write_json(self._folder / "load" / f"{self._name}.started", started)
         self._started.set()
+
+    def run_part(self, part: Callable[[Load], None]) -> None:
+        """``part`` is a user's whole life."""
+        try:
+            part(self)
+        except BaseException as error:
+            # Locust stops users (GreenletExit), and takes an exception for a failure to be counted.
+            if not self.stopping and self._environment.shape_class is None:
+                self.not_whole(f"a user ended before its part of the plan: {error!r}")
+            raise
+        finally:
+            self._user_done()
 
     def run_open(self) -> None:
         """One user's part of the plan."""
@@ -220,7 +245,7 @@ class Load:
         assert self._share is not None
         return self._share
 
-    def user_done(self) -> None:
+    def _user_done(self) -> None:
         """A user came to its end; with the last one, so does the load. Where users follow a shape,
         they come and go until its end."""
         if self._environment.shape_class is not None:
@@ -228,7 +253,7 @@ class Load:
         self._users_done += 1
         share = self._share
         if share is not None and self._users_done == share.users and not self.stopping:
-            gevent.spawn(self._end)
+            gevent.spawn(self._end).link_exception(self.broken)
 
     def finish(self, grace_s: float) -> None:
         """Ask for no more, wait for what is open at most ``grace_s``, leave everything recorded."""
@@ -239,6 +264,14 @@ class Load:
             return
         self._stopped_ns = now_ns
         self._stop.set()
+        try:
+            self._finish()
+        except OSError as error:
+            self.not_whole(f"its operations cannot be recorded: {error}")
+        finally:
+            self._finished.set()
+
+    def _finish(self) -> None:
         # Users that are behind their time come to its end first, or count what they did not come
         # to.
         while self._pacing or (self._client.open_count and time.monotonic_ns() < self._give_up_ns):
@@ -252,14 +285,26 @@ class Load:
         if self._history is not None:
             self._history.close()
         self._summarise()
-        self._finished.set()
 
     def _end(self) -> None:
+        """The plan came to its end."""
+        self._ended = True
         self.finish(self.workload.timeout_s)
         if isinstance(self.runner, WorkerRunner):
-            tell_done(self.runner)
-        else:
-            end_test(self._environment)
+            tell_done(self.runner, self._invoked)
+            return
+        if not self._invoked:
+            self.not_whole(NOTHING_SENT)
+        end_test(self._environment)
+
+    @property
+    def _stopped_early(self) -> bool:
+        if self._ended or (self._share is not None and not self._share.users):
+            return False
+        # Locust asks a shape once a second, and its time counts from before the users are there.
+        slack_s = 0.0 if self._environment.shape_class is None else SHAPE_SLACK_S
+        due_ns = self._started_ns + int((self.workload.duration_s - slack_s) * 1e9)
+        return not self._started.is_set() or self._stopped_ns < due_ns
 
     def _invoke(self, planned: PlannedOperation, now_ns: int, due_ns: int | None) -> bool:
         request = self._client.invoke(planned, now_ns, due_ns)
@@ -368,7 +413,14 @@ class Load:
             dropped_nodes=self._dropped_nodes,
             lateness_ms_p50=self._lateness.quantile_ms(0.5),
             lateness_ms_p99=self._lateness.quantile_ms(0.99),
+            stopped_early=self._stopped_early,
         )
+        if summary.stopped_early:
+            log.warning(
+                "the load was stopped before its end: after %.1f s, of %g s",
+                (summary.ended_ns - summary.started_ns) / 1e9,
+                self.workload.duration_s,
+            )
         if summary.dropped:
             log.warning(
                 "%d of %d operations were dropped: more than %d would have been open at once, or "
@@ -380,14 +432,17 @@ class Load:
         if self._folder is not None and self._reader is not None:
             write_json(self._folder / "load" / f"{self._name}.json", summary)
 
-    def broken(self, reader: gevent.Greenlet) -> None:
-        """The reader died (a full disk): nothing that comes can be recorded any more."""
-        log.error("load stops, its operations cannot be recorded: %s", reader.exception)
-        runner = self._environment.runner
-        if isinstance(runner, WorkerRunner):
-            tell_failure(runner, f"its operations cannot be recorded: {reader.exception}")
+    def broken(self, greenlet: gevent.Greenlet) -> None:
+        """What reads died (a full disk): nothing that comes can be recorded any more."""
+        self.not_whole(f"its operations cannot be recorded: {greenlet.exception}")
+        gevent.spawn(self.runner.quit)
+
+    def not_whole(self, why: str) -> None:
+        """The history has not all that was wanted: nobody may take it for the whole load."""
+        log.error("%s%s", NOT_WHOLE, why)
+        if isinstance(self.runner, WorkerRunner):
+            tell_failure(self.runner, why)
         self._environment.process_exit_code = INFRASTRUCTURE_FAILED
-        gevent.spawn(runner.quit)
 
 
 current: Load | None = None
@@ -420,11 +475,7 @@ def run(user: User, part: Callable[[Load], None]) -> None:
     """A user's whole life. It is idle afterwards: a user that stopped would be replaced by none."""
     if current is None:
         raise StopUser
-    load = current
-    try:
-        part(load)
-    finally:
-        load.user_done()
+    current.run_part(part)
     while True:
         gevent.sleep(UNTIL_STOPPED_S)
 
@@ -450,6 +501,7 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         # As Python has it, Ctrl-C would break off whatever runs just then: a record half made.
         gevent.signal_handler(signal.SIGINT, interrupted)
     if isinstance(runner, MasterRunner):
+        environment.dispatcher_class = SettledUsers
         master = Master(
             runner, lambda: end_test(environment), lambda why: stop_master(environment, why)
         )
@@ -463,8 +515,8 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         if environment.web_ui is not None:
             environment.web_ui.app.before_request(lambda: choose_users_of_page(environment))
             show_cluster(environment)
-        if master is not None and environment.parsed_options.headless:
-            end_with_the_plan(environment.parsed_options, workload.duration_s)
+        if environment.parsed_options.headless and not isinstance(runner, WorkerRunner):
+            end_with_the_plan(environment, workload.duration_s)
         if isinstance(runner, LocalRunner):
             cluster = read_cluster_file(Path(environment.parsed_options.cluster_file))
             # Locust's page asks for a host where none is set.
@@ -495,8 +547,12 @@ def show_cluster(environment: Any) -> None:
     watch.start()
 
 
-def end_with_the_plan(options: Namespace, plan_s: float) -> None:
-    """The load ends when the workers have done their shares, not some time after its start."""
+def end_with_the_plan(environment: Any, plan_s: float) -> None:
+    """The load ends when the users have done their parts, not some time after the first of them was
+    sent for: they may take longer to come. Raises BadWorkload."""
+    options = environment.parsed_options
+    if options.num_users == 0 and environment.shape_class is None:
+        raise BadWorkload("--users 0: nobody would ask for anything")
     options.plan_s = plan_s
     options.run_time = None
 
@@ -558,9 +614,8 @@ def start_load(environment: Any, **kwargs: Any) -> None:
 def start_clock(user_count: int, **kwargs: Any) -> None:
     """All users are there. Workers wait for the share that the master gives them."""
     if master is not None:
-        options = master.options
         # From its web page, each load may be of another length.
-        master.share_out(getattr(options, "plan_s", None) or workload_of(options).duration_s)
+        master.share_out(workload_of(master.options).duration_s)
     elif current is not None and isinstance(current.runner, LocalRunner):
         (share,) = shares([user_count], current.workload.duration_s)
         current.start(share)
@@ -574,9 +629,14 @@ def start_share(share: Share) -> None:
 
 def stop_load(environment: Any, **kwargs: Any) -> None:
     """The test ends: answers to what is open still count."""
-    for worker in [] if master is None else master.lost():
-        log.error("worker %s was lost: what it had open is not in the history", worker)
-        environment.process_exit_code = INFRASTRUCTURE_FAILED
+    if master is not None:
+        for lost in master.lost():
+            log.error("%s: what it did last may be missing from the history", lost)
+            environment.process_exit_code = INFRASTRUCTURE_FAILED
+        master.stop()
+        if environment.parsed_options.headless:
+            # Locust itself stops a test whose last worker is missing, and then waits for ever.
+            gevent.spawn(environment.runner.quit)
     if current is not None:
         current.finish(current.workload.timeout_s)
 
@@ -591,7 +651,7 @@ def end_test(environment: Any) -> None:
 
 def stop_master(environment: Any, why: str) -> None:
     """A worker cannot do its share."""
-    log.error("the load is not whole: %s", why)
+    log.error("%s%s", NOT_WHOLE, why)
     environment.process_exit_code = INFRASTRUCTURE_FAILED
     gevent.spawn(end_test, environment)
 

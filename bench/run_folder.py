@@ -93,7 +93,8 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     """What one client process did. ``dropped``: operations that the workload wanted and that were
     not sent, because the in-flight cap was reached, or because the read that they follow did not
     end ok; they are no operations of the history, but they count as not available.
-    ``lateness_ms_p99``: how late operations were sent, after their intended time."""
+    ``lateness_ms_p99``: how late operations were sent, after their intended time.
+    ``stopped_early``: it was told to stop before the end of its plan, and wanted no more then."""
 
     client: str
     started_ns: Stamp
@@ -106,6 +107,7 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     dropped_nodes: list[str] = []
     lateness_ms_p50: float | None = None
     lateness_ms_p99: float | None = None
+    stopped_early: bool = False
 
 
 class FaultRecord(msgspec.Struct, kw_only=True):
@@ -253,11 +255,17 @@ class RunFolder:
             for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)
         ]
 
-    def cut_short(self) -> bool:
-        """Whether a client process left a history without its summary: operations that were open
-        when it was killed are then missing from the history."""
+    def lost_clients(self) -> list[str]:
+        """The client processes that began and left no summary: they were killed, or crashed. What
+        they had open then, and wrote last, is missing from the history."""
+        began = {path.stem for path in self.histories()}
+        began |= {path.stem for path in _listed(self.load_dir, ".started", MOST_LOAD_BYTES)}
         done = {path.stem for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)}
-        return any(path.stem not in done for path in self.histories())
+        return sorted(began - done)
+
+    def cut_short(self) -> bool:
+        """Whether a client process was lost: the history has not all that was done."""
+        return bool(self.lost_clients())
 
     def faults(self) -> list[FaultRecord]:
         """The faults in order of their number, each as last recorded."""

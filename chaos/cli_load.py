@@ -79,7 +79,8 @@ def load_command(
 
     Whatever else is given goes to Locust and to our locustfile: --mix read=9,write=1, --keys 100,
     --tags read; `capbench load --web -- --help` shows all of it. Exit code 1: operations failed;
-    2: bad input; 3: the cluster cannot be reached, or a load process was lost.
+    2: bad input; 3: the cluster cannot be reached, or the load is not whole (a load process was
+    lost, or stopped by others).
     Example: capbench load --workload a --rate 500 --run-time 30s
     """
     from chaos.load import run_headless, run_page
@@ -117,7 +118,7 @@ def load_command(
         _print(loaded)
     if loaded.interrupted:
         raise typer.Exit(exit_codes.INTERRUPTED)
-    if loaded.lost:
+    if loaded.failures:
         raise typer.Exit(exit_codes.INFRASTRUCTURE)
     raise typer.Exit(loaded.exit_code)
 
@@ -128,6 +129,7 @@ def _show(text: bytes) -> None:
 
 
 def _print(loaded: object) -> None:
+    from bench.losses import NOT_WHOLE
     from chaos.load import Loaded
 
     assert isinstance(loaded, Loaded)
@@ -139,7 +141,7 @@ def _print(loaded: object) -> None:
         late = (loaded.lateness_ms_p50, loaded.lateness_ms_p99)
         print("; sent late by {:.1f} ms in the median, {:.1f} ms at p99".format(*late), end="")
     print()
-    for name in loaded.lost:
-        print(f"client process {name} was lost: what it had open is not in the history")
+    for failure in loaded.failures:
+        print(f"{NOT_WHOLE}{failure}")
     print(f"judge it:  capbench check {loaded.folder}")
     print(f"report:    capbench report {loaded.folder}")

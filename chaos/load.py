@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from bench.cluster_file import ClusterFile, read_cluster_file
+from bench.losses import LOG, NOT_WHOLE, losses
 from bench.run_folder import LoadSummary, Manifest, RunFolder
 from bench.workload import make_workload
 from chaos import exit_codes
@@ -35,6 +36,7 @@ from nodes.registry import get
 ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "bench" / "locustfile.py"
 NAME = "locust"
+ENDS = (0, 1, -signal.SIGTERM)
 LOOK_EVERY_S = 0.1
 STOP_S = 10.0
 """For Locust to record what is open, once it was told to stop."""
@@ -49,8 +51,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a load did. ``operations``: kind -> outcome -> how many, counted in the history.
     ``intended``: operations that the workload wanted; ``dropped``: those of them that were not
     sent. ``lateness_ms_p50`` and ``lateness_ms_p99``: after their intended time, of the process in
-    which it was worst (None: closed loop). ``lost``: client processes that left no summary, so that
-    what they had open is missing. ``exit_code``: Locust's."""
+    which it was worst (None: closed loop). ``lost``: client processes that left no summary.
+    ``failures``: why the load is not whole, a line each. ``exit_code``: Locust's."""
 
     folder: str
     operations: dict[str, dict[str, int]]
@@ -59,6 +61,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     lateness_ms_p50: float | None
     lateness_ms_p99: float | None
     lost: list[str]
+    failures: list[str]
     interrupted: bool
     exit_code: int
 
@@ -82,7 +85,7 @@ def run_headless(
     manifest = _manifest(cluster, command)
     folder = RunFolder.create(new_folder(folder_path) if made_up else folder_path, manifest)
     argv = [*_argv(cluster_path, folder, options), "--headless"]
-    log = folder.path / "locust.log"
+    log = folder.path / LOG
     stopped: BaseException | None = None
     with ProcessGroup() as processes:
         locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
@@ -97,7 +100,7 @@ def run_headless(
                 locust.wait(STOP_S)
             tail.more()
     _refuse_what_locust_refused(locust.returncode, log, folder)
-    loaded = _told(folder, interrupted=stopped is not None, exit_code=locust.returncode)
+    loaded = _told(folder, log, interrupted=stopped is not None, exit_code=locust.returncode)
     if isinstance(stopped, SystemExit):
         raise stopped
     return loaded
@@ -115,7 +118,7 @@ def run_page(
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise BadLoad(f"port {port} is taken; choose another with --port") from None
-    log = cluster_path.parent / "locust.log"
+    log = cluster_path.parent / LOG
     log.unlink(missing_ok=True)
     argv = [*_argv(cluster_path, None, options), "--web-host", "127.0.0.1", "--web-port", str(port)]
     with ProcessGroup() as processes:
@@ -154,6 +157,7 @@ def _answers(port: int) -> bool:
 
 
 _ERROR = re.compile(rb"(\S+: )?error: ")
+_SAID = re.compile(rb"^(\S+: )?error: |" + NOT_WHOLE.encode())
 
 
 class _Tail:
@@ -178,14 +182,16 @@ class _Tail:
             new = file.read()
         if new:
             self._shown += len(new)
-            # What was refused is said once, by `_refuse_what_locust_refused`.
-            kept = [line for line in new.splitlines(keepends=True) if not _ERROR.match(line)]
+            # What was refused is said once, by `_refuse_what_locust_refused`, and so is what is
+            # not whole, at the end.
+            kept = [line for line in new.splitlines(keepends=True) if not _SAID.search(line)]
             self._show(b"".join(kept))
 
 
 def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) -> None:
-    """Exit codes 0 and 1 (operations failed) are ends of a load; others say why in their log."""
-    if code in (0, 1, -signal.SIGTERM):
+    """Exit codes 0 and 1 (operations failed) are ends of a load. So is any other, once there is a
+    history. Else the log says why there was none."""
+    if code in ENDS:
         return
     lines = log.read_bytes().splitlines()
     said = next((line for line in reversed(lines) if _ERROR.match(line)), b"")
@@ -197,8 +203,14 @@ def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) 
         for path in (folder.history_dir, folder.load_dir, folder.nodes_dir, folder.path):
             with contextlib.suppress(OSError):
                 path.rmdir()
+    elif folder is not None and any(folder.history_dir.iterdir()):
+        return
     kind = BadLoad if code == exit_codes.INPUT else TargetFailed
-    raise kind(reason or f"Locust ended with code {code}; its log is {log}")
+    raise kind(reason or _ended_with(code, log))
+
+
+def _ended_with(code: int, log: Path) -> str:
+    return f"Locust ended with code {code}; its log is {log}"
 
 
 def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
@@ -217,10 +229,14 @@ def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
     )
 
 
-def _told(folder: RunFolder, *, interrupted: bool, exit_code: int) -> Loaded:
+def _told(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) -> Loaded:
     """What lies in the folder, written into its manifest and counted."""
     loads = folder.loads()
     workload = _workload(folder)
+    lost = folder.lost_clients()
+    failures = [] if interrupted and not lost else losses(folder)
+    if not failures and (exit_code not in ENDS or not loads):
+        failures.append(_ended_with(exit_code, log))
     manifest = msgspec.structs.replace(
         folder.manifest(),
         experiment={**folder.manifest().experiment, "workload": workload},
@@ -228,13 +244,13 @@ def _told(folder: RunFolder, *, interrupted: bool, exit_code: int) -> Loaded:
         offered_per_s=make_workload(workload).offered_per_s if workload else None,
         load_started_ns=min((load.started_ns for load in loads), default=None),
         load_ended_ns=max((load.ended_ns for load in loads), default=None),
-        complete=bool(loads) and not interrupted and not folder.cut_short(),
+        complete=not failures and not interrupted,
+        notes=[*folder.manifest().notes, *failures],
     )
     folder.write_manifest(manifest)
     counts: dict[str, Counter[str]] = {}
     for record in folder.operations():
         counts.setdefault(record.op, Counter())[record.outcome] += 1
-    done = {load.client for load in loads}
     return Loaded(
         folder=str(folder.path),
         operations={op: dict(outcomes) for op, outcomes in sorted(counts.items())},
@@ -242,7 +258,8 @@ def _told(folder: RunFolder, *, interrupted: bool, exit_code: int) -> Loaded:
         dropped=sum(load.dropped for load in loads),
         lateness_ms_p50=_worst(loads, "lateness_ms_p50"),
         lateness_ms_p99=_worst(loads, "lateness_ms_p99"),
-        lost=sorted(p.stem for p in folder.history_dir.glob("*.jsonl") if p.stem not in done),
+        lost=lost,
+        failures=failures,
         interrupted=interrupted,
         exit_code=exit_code,
     )

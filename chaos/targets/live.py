@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from bench.cluster_file import ClusterFile
+from bench.losses import LOG, losses
 from bench.run_folder import NodeRecord, write_json
 from chaos.fault import FaultContext
 from chaos.final_reads import final_reads
@@ -384,9 +385,7 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
     progress.phase("start the load")
     # Its timers: epoll rounds to 1 ms, select does not.
     env = {**os.environ, "PYTHONPATH": str(ROOT), "GEVENT_BACKEND": "select"}
-    locust = cluster.processes.spawn(
-        "locust", argv, stdout_path=folder.path / "locust.log", env=env
-    )
+    locust = cluster.processes.spawn("locust", argv, stdout_path=folder.path / LOG, env=env)
     started = folder.load_dir / f"{client}.started"
     if (
         not cluster.monitor.wait(
@@ -394,7 +393,7 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
         )
         or not started.exists()
     ):
-        return f"the load did not start; its log is {folder.path / 'locust.log'}"
+        return f"the load did not start; its log is {folder.path / LOG}"
     start_ns = int(msgspec.json.decode(started.read_bytes())["started_ns"])
     duration_s = workload.duration_s
     run.load_started(start_ns)
@@ -414,17 +413,16 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
             now_ns = time.monotonic_ns()
             progress.tick(min(duration_s, (now_ns - start_ns) / 1e9), duration_s)
             if now_ns > deadline:
-                return f"the load did not end in time; its log is {folder.path / 'locust.log'}"
+                return f"the load did not end in time; its log is {folder.path / LOG}"
             cluster.check()
             cluster.monitor.wait(lambda: locust.poll() is not None, 0.25)
     if nemesis.failed:
         return f"a fault failed: {'; '.join(nemesis.errors)}"
     # Locust exits with 1 when operations failed, which under faults is what is being measured.
-    if locust.returncode not in (0, 1):
-        return (
-            f"the load ended with code {locust.returncode}; its log: {folder.path / 'locust.log'}"
-        )
-    return None
+    failures = losses(folder)
+    if locust.returncode not in (0, 1) and not failures:
+        failures = [f"the load ended with code {locust.returncode}; its log: {folder.path / LOG}"]
+    return "; ".join(failures) or None
 
 
 def _versions(cluster: LiveCluster) -> dict[str, str]:

@@ -23,6 +23,7 @@ def test_rows_compare_and_set_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "ROUNDS", 1)
     monkeypatch.setattr("bench.measuring.SCALE", 0.1)
     monkeypatch.setattr(capacity, "USERS", 16)
+    before = set(psutil.Process().children(recursive=True))
     rows: dict[str, dict[str, Any]] = {row["name"]: row for row in with_ratios(capacity.rows())}
     name = "load: one Locust process"
     assert rows[name]["goal"] == 8000
@@ -31,7 +32,8 @@ def test_rows_compare_and_set_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert share["value"] == rows[name]["value"] > 0
     assert share["ratio"] == pytest.approx(rows[name]["value"] / base)
     assert share["goal"] == pytest.approx(0.9 * base)
-    assert not [each for each in psutil.Process().children(recursive=True) if each.is_running()]
+    after = set(psutil.Process().children(recursive=True)) - before
+    assert not [each for each in after if each.is_running()]
 
 
 def test_operations_that_fail_give_no_figure(

@@ -20,6 +20,7 @@ from bench import ycsb
 from bench.client import STILL_OPEN, TIMEOUT
 from bench.cluster_file import ClusterFile
 from bench.history import OperationRecord
+from bench.losses import losses
 from bench.run_folder import LoadSummary, RunFolder
 from bench.workload import Workload, make_workload, plan
 
@@ -93,7 +94,34 @@ def test_the_whole_plan_is_asked_and_recorded(
     started = msgspec.json.decode((tmp_path / "load" / "load.started").read_bytes())
     assert started["started_ns"] == summary.started_ns
     assert msgspec.convert(started["workload"], Workload) == workload
+    assert not summary.stopped_early
+    assert losses(RunFolder(tmp_path)) == []
     assert_agreement(run, history)
+
+
+def test_the_run_time_counts_from_when_all_users_are_there(
+    tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust
+) -> None:
+    """Locust's own would be over before the last of these is sent for."""
+    echo(cluster)
+    run = locust(cluster, "-u", "3", "-r", "1", "-t", "1s", "--rate", "100")
+    said = run.wait()
+    assert run.process.returncode == 0, said
+    started = msgspec.json.decode((tmp_path / "load" / "load.started").read_bytes())
+    workload = msgspec.convert(started["workload"], Workload)
+    assert workload.duration_s == 1
+    history, summary = recorded(tmp_path)
+    planned = [operation.id for operation in plan(workload, cluster.nodes)]
+    assert sorted(record.id for record in history) == planned
+    assert summary.intended == len(planned) > 50
+
+
+def test_a_plan_without_operations_is_no_load(
+    tmp_path: Path, cluster: ClusterFile, locust: Locust
+) -> None:
+    run = locust(cluster, "-t", "1s", "--rate", "0.01")
+    assert "the load is not whole: the history has no operations" in run.wait()
+    assert run.process.returncode == 3
 
 
 @pytest.mark.parametrize("rate", [200, None])
@@ -324,6 +352,9 @@ def test_a_load_that_is_stopped_keeps_its_history(
     assert summary.invoked == len(history) > 100
     assert summary.invoked + summary.dropped == summary.intended
     assert summary.ended_ns - summary.started_ns < 30 * SECOND
+    assert summary.stopped_early
+    (line,) = losses(RunFolder(tmp_path))
+    assert line.startswith("client process load was stopped before its end, after ")
     still_open = [record for record in history if record.completed_ns is None]
     assert len(still_open) >= len(history) // 3 > 30
     assert {(record.outcome, record.error) for record in still_open} == {("info", STILL_OPEN)}
@@ -407,6 +438,7 @@ def test_closed_loop_users_by_name(
         (("--mix", "raed=1"), "operation kinds: read, write, cas, delete"),
         (("--rate", "-1"), "rate_per_s is -1.0: use more than 0"),
         (("--workload", "none.json"), "error: none.json: not found"),
+        (("--users", "0"), "error: --users 0: nobody would ask for anything"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

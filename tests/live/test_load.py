@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from bench.cluster_file import read_cluster_file
@@ -24,16 +24,9 @@ from bench.workload import make_workload, plan
 from chaos.processes import free_ports
 from tests import browser
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
+from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 30
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +135,7 @@ def test_ctrl_c_ends_it_with_everything_recorded(place: Path) -> None:
     history = place / "cut" / "history" / "load.jsonl"
     wait_for(lambda: history.stat().st_size, "operations")
     load.send_signal(signal.SIGINT)
-    out, err = load.communicate(timeout=30)
+    out, err = load.communicate(timeout=patience(30))
     assert load.returncode == 130, err
     told = msgspec.json.decode(out)
     assert told["interrupted"] is True
@@ -152,6 +145,40 @@ def test_ctrl_c_ends_it_with_everything_recorded(place: Path) -> None:
     assert not folder.cut_short()
 
 
+@pytest.mark.parametrize(
+    ("processes", "number", "lost", "says"),
+    [
+        (2, signal.SIGKILL, 1, r"client process load-\d was lost about \d"),
+        (None, signal.SIGKILL, 1, r"client process load was lost about \d"),
+        (None, signal.SIGTERM, 0, r"client process load was stopped before its end, after \d"),
+    ],
+)
+def test_a_load_process_that_others_end_is_never_a_whole_load(
+    place: Path, processes: int | None, number: signal.Signals, lost: int, says: str
+) -> None:
+    name = f"ended-{processes}-{number.name}"
+    options = () if processes is None else ("--processes", str(processes), "-u", str(processes))
+    load = typed(place, "--run-time", "5s", *options, "--out", name, "--json")
+    folder = RunFolder(place / name)
+    wait_for(
+        lambda: (
+            len([p for p in folder.history_dir.glob("*") if p.stat().st_size]) == (processes or 1)
+        ),
+        "operations of every process",
+    )
+    (locust,) = psutil.Process(load.pid).children()[-1:]
+    victim = locust if processes is None else locust.children()[0]
+    victim.send_signal(number)
+    out, err = load.communicate(timeout=patience(60))
+    assert load.returncode == 3, err
+    told = msgspec.json.decode(out)
+    assert len(told["lost"]) == lost
+    assert re.match(says, told["failures"][0]), told
+    manifest = folder.manifest()
+    assert (manifest.complete, manifest.notes) == (False, told["failures"])
+    assert sum(n for counts in told["operations"].values() for n in counts.values()) > 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_locust_outlives_it(place: Path, number: signal.Signals) -> None:
     folder = f"gone-{number.name}"
@@ -159,7 +186,7 @@ def test_no_locust_outlives_it(place: Path, number: signal.Signals) -> None:
     wait_for((place / folder / "load" / "load-1.started").exists, "the load to start")
     assert leftovers(place / folder) or leftovers(Path("locustfile.py"))
     load.send_signal(number)
-    load.communicate(timeout=30)
+    load.communicate(timeout=patience(30))
     assert load.returncode in (-9, 143)
     wait_for(
         lambda: not [line for line in leftovers(Path(folder)) if "locustfile" in line],
@@ -204,13 +231,13 @@ def test_the_page_of_locust_loads_the_cluster_and_goes_with_ctrl_c(place: Path) 
         assert load.stdout is not None
         url = load.stdout.readline().strip().removeprefix("load: ")
         assert url == f"http://127.0.0.1:{port}/"
-        page = urllib.request.urlopen(url, timeout=10).read().decode()
+        page = urllib.request.urlopen(url, timeout=patience(10)).read().decode()
         assert "conflict_rate" in page
         started = urllib.parse.urlencode({"user_count": 1, "spawn_rate": 1}).encode()
-        assert urllib.request.urlopen(f"{url}swarm", started, timeout=10).status == 200
+        assert urllib.request.urlopen(f"{url}swarm", started, timeout=patience(10)).status == 200
 
         def requests() -> int:
-            told = urllib.request.urlopen(f"{url}stats/requests", timeout=10).read()
+            told = urllib.request.urlopen(f"{url}stats/requests", timeout=patience(10)).read()
             rows = msgspec.json.decode(told)["stats"]
             return sum(row["num_requests"] for row in rows if row["name"] in ("read", "write"))
 
@@ -227,6 +254,6 @@ def test_the_page_of_locust_loads_the_cluster_and_goes_with_ctrl_c(place: Path) 
         assert f"port {port} is taken" in busy.stderr
     finally:
         load.send_signal(signal.SIGINT)
-        load.communicate(timeout=30)
+        load.communicate(timeout=patience(30))
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(url, timeout=10)
+        urllib.request.urlopen(url, timeout=patience(10))
