@@ -27,10 +27,10 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.children import ROOT, environment, python
 from bench.figures import figures_of, hardware, is_met, table, with_ratios
 from bench.live import NoCluster
 
-ROOT = Path(__file__).resolve().parents[1]
 SUITES = ("micro", "protocol", "e2e")
 """Folders of pytest-benchmark suites."""
 
@@ -75,8 +75,8 @@ def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
     """What pytest-benchmark measured in these folders of this room (or paths), also in the file
     ``raw``. Raises CalledProcessError."""
     ids = [str(ROOT / "bench" / name) if name in SUITES else name for name in suites]
-    command = [sys.executable, "-m", "pytest", *ids, *_PYTEST, f"--benchmark-json={raw}"]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
+    command = [*python("pytest"), *ids, *_PYTEST, f"--benchmark-json={raw}"]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment(), stdout=sys.stderr)
     benchmarks: list[dict[str, Any]] = json.loads(raw.read_text())["benchmarks"]
     return benchmarks
 

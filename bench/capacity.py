@@ -11,10 +11,8 @@ such turns long, and a request cheap; one request at a time is the dearest.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from bench.children import ROOT, environment, python
 from bench.cluster_file import ClusterFile, write_cluster_file
 from bench.figures import figure
 from bench.live import live_cluster
@@ -40,7 +39,6 @@ IN_FLIGHT = 10_000
 
 SECONDS = 2.0
 ROUNDS = 5
-_ROOT = Path(__file__).resolve().parents[1]
 _TIMEOUT_S = 60.0
 
 
@@ -111,9 +109,9 @@ def _echo_cluster() -> Iterator[ClusterFile]:
             nodes=nodes,
             request_links=dict.fromkeys(nodes, broker),
         )
-        command = [sys.executable, "-m", "bench.echo_node", "--cluster", cluster.cluster]
+        command = [*python("bench.echo_node"), "--cluster", cluster.cluster]
         command += ["--port", str(broker.port), "--nodes", ",".join(nodes)]
-        with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE) as echo:
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as echo:
             try:
                 assert echo.stdout is not None
                 if echo.stdout.readline() != b"ready\n":
@@ -144,7 +142,8 @@ def drive(
         write_cluster_file(directory / "cluster.json", cluster)
         write_json(directory / "workload.json", workload)
         command = [
-            *(sys.executable, "-m", "locust", "-f", str(_ROOT / "bench" / "capacity_probe.py")),
+            *python("locust"),
+            *("-f", str(ROOT / "bench" / "capacity_probe.py")),
             *("--headless", "--only-summary", "-u", str(users), "-r", str(users)),
             *("--workload", "workload.json", "--cluster-file", "cluster.json"),
             *(("--run-folder", ".") if record else ()),
@@ -152,7 +151,7 @@ def drive(
         try:
             run = subprocess.run(
                 command,
-                env={**_environment(), "CAPBENCH_PROBE": "driven.json"},
+                env=environment(CAPBENCH_PROBE="driven.json"),
                 cwd=directory,
                 capture_output=True,
                 text=True,
@@ -175,7 +174,3 @@ def drive(
             f"{driven.failures} of {driven.operations} operations failed where there was no fault"
         )
     return driven
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(_ROOT)}

@@ -1,6 +1,6 @@
 """A cheap closed-loop load on a running cluster: how many operations a second it takes.
 
-    python -m bench.closed_loop --cluster .capbench/cluster.json --clients 128 --think-ms 1
+    python -m bench.closed_loop --cluster .capbench/demo/cluster.json --clients 128 --think-ms 1
 
 ``--clients`` logical clients each send an operation, wait for its reply, think, and send the next.
 They share one process and one `bench.mqtt_client.MqttClient`, so that the load costs few
@@ -213,7 +213,7 @@ class _Loop:
 def main() -> int:
     """Print what was measured as JSON. Exit code 2: invalid input; 3: no cluster."""
     parser = argparse.ArgumentParser(description="Closed-loop load on a running cluster.")
-    parser.add_argument("--cluster", type=Path, default=Path(".capbench/cluster.json"))
+    parser.add_argument("--cluster", type=Path, help="its file (default: the one of this folder)")
     parser.add_argument("--clients", type=int, default=128)
     parser.add_argument("--think-ms", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)

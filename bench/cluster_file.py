@@ -7,6 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from nodes.names import BadName, check_name
+
+STANDING = Path(".capbench")
+"""Where `capbench up` writes what it starts, a folder for each cluster."""
 STALE_S = 2.0
 """A node that has been silent for longer is shown as such."""
 
@@ -54,16 +58,32 @@ class BadClusterFile(ValueError):
     """The file is not there or not what it should be: names it and says what to do."""
 
 
-def read_cluster_file(path: Path) -> ClusterFile:
-    """Raises BadClusterFile."""
+def read_cluster_file(path: str | Path | None) -> ClusterFile:
+    """The file at ``path``; None, or empty: that of the one cluster of this directory. Raises
+    BadClusterFile."""
+    path = Path(path) if path else _only_one()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ClusterFile)
+        cluster = msgspec.json.decode(path.read_bytes(), type=ClusterFile)
+        check_name(cluster.cluster, "cluster")
+        return cluster
     except FileNotFoundError:
         raise BadClusterFile(
             f"{path}: not found; start a cluster with `capbench up --protocol raft --nodes 3`"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadClusterFile(f"{path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, BadName) as error:
         raise BadClusterFile(f"{path}: not a cluster file: {error}") from None
+
+
+def _only_one() -> Path:
+    found = sorted(STANDING.glob("*/cluster.json"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadClusterFile("no cluster is running here; start one with `capbench up`")
+    names = ", ".join(map(str, found))
+    raise BadClusterFile(f"there are several clusters: {names}; say which with --cluster-file")
 
 
 def write_cluster_file(path: Path, cluster: ClusterFile) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,10 +22,10 @@ from typing import Any
 import msgspec
 import psutil
 
+from bench.children import environment, python
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 
 START_TIMEOUT_S = 60.0
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 class NoCluster(RuntimeError):
@@ -86,13 +85,12 @@ def live_cluster(
     }
     with tempfile.TemporaryDirectory(prefix="capbench-bench-") as folder:
         directory = Path(folder)
-        (directory / ".capbench").mkdir()
         log = directory / "keeper.log"
         with log.open("wb") as output:
             keeper = subprocess.Popen(
-                [sys.executable, "-m", "chaos.up", msgspec.json.encode(order).decode()],
+                [*python("chaos.up"), msgspec.json.encode(order).decode()],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(_ROOT)},
+                env=environment(),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -111,14 +109,14 @@ def live_cluster(
 
 def _wait(keeper: subprocess.Popen[bytes], directory: Path, log: Path) -> ClusterFile:
     # The keeper's own file comes last: then everything is there.
-    ready, deadline = directory / ".capbench" / "bench.keeper.json", time.monotonic()
-    deadline += START_TIMEOUT_S
+    place = directory / ".capbench" / "bench"
+    ready, deadline = place / "keeper.json", time.monotonic() + START_TIMEOUT_S
     while not ready.exists():
         if keeper.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise NoCluster(lines[-1] if lines else "the cluster did not start in time")
         time.sleep(0.02)
     try:
-        return read_cluster_file(directory / ".capbench" / "cluster.json")
+        return read_cluster_file(place / "cluster.json")
     except BadClusterFile as error:
         raise NoCluster(str(error)) from None

@@ -20,7 +20,7 @@ KINDS = get_args(MixKind)
 def add_options(parser: Any) -> None:
     """The options of this load test; those that make a workload are on the web page too."""
     add = parser.add_argument
-    add("--cluster-file", default=".capbench/cluster.json", help="the running cluster")
+    add("--cluster-file", help="of the running cluster (default: of the one that capbench up left)")
     add("--workload", help="a to f of YCSB, or a .json file; the other options change it")
     add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
     add("--shape", help="ramp:0-500/30s, steps:100,200,400/10s or spike:100,1000/10s,5s,20s")

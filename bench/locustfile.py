@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -33,6 +34,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Locust puts the working folder before everything else: a bench.py or msgspec.py there would be
+# taken for ours.
+_ROOT = str(Path(__file__).resolve().parents[1])
+sys.path[:] = [_ROOT, *(place for place in sys.path if place not in ("", _ROOT, os.getcwd()))]
+
+# ruff: noqa: E402
 import gevent
 import msgspec
 from flask import request
@@ -75,6 +82,7 @@ from bench.workload import (
     plan,
 )
 from nodes.effects import Reply, Request
+from nodes.names import BadName, check_name
 
 log = logging.getLogger("capbench")
 
@@ -518,7 +526,7 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         if environment.parsed_options.headless and not isinstance(runner, WorkerRunner):
             end_with_the_plan(environment, workload.duration_s)
         if isinstance(runner, LocalRunner):
-            cluster = read_cluster_file(Path(environment.parsed_options.cluster_file))
+            cluster = read_cluster_file(environment.parsed_options.cluster_file)
             # Locust's page asks for a host where none is set.
             environment.host = f"mqtt://{cluster.broker.host}:{cluster.broker.port}"
             if environment.parsed_options.headless:
@@ -538,7 +546,7 @@ def interrupted() -> None:
 def show_cluster(environment: Any) -> None:
     """A tab of the page. A master needs no cluster file otherwise, and goes without the tab."""
     try:
-        cluster = read_cluster_file(Path(environment.parsed_options.cluster_file))
+        cluster = read_cluster_file(environment.parsed_options.cluster_file)
     except BadClusterFile as error:
         log.warning("the page has no tab of the cluster: %s", error)
         return
@@ -577,10 +585,13 @@ def make_load(environment: Any) -> Load:
     """A load that is connected to the cluster. Raises BadClusterFile, BadWorkload and
     BrokerUnreachable."""
     options, runner = environment.parsed_options, environment.runner
-    name = options.client_name
+    try:
+        name = check_name(options.client_name, "--client-name")
+    except BadName as error:
+        raise BadWorkload(str(error)) from None
     if isinstance(runner, WorkerRunner):
         name = f"{name}-{runner.worker_index}"
-    cluster = read_cluster_file(Path(options.cluster_file))
+    cluster = read_cluster_file(options.cluster_file)
     workload = workload_of(options)
     if environment.user_classes == [ClosedLoopUser]:
         workload = msgspec.structs.replace(workload, rate_per_s=None)

@@ -12,9 +12,10 @@ import importlib.util
 import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from bench.children import python
 
 
 class NoBroker(Exception):
@@ -55,7 +56,7 @@ def broker_command(directory: Path, port: int) -> BrokerCommand:
         return BrokerCommand([str(mosquitto), "-c", str(configuration)], None, 5)
     if importlib.util.find_spec("amqtt") is not None:
         note = "the embedded broker was used: what works is shown, how fast it would be is not"
-        argv = [sys.executable, "-m", "chaos.broker", "--port", str(port)]
+        argv = [*python("chaos.broker"), "--port", str(port)]
         return BrokerCommand(argv, note, 4)
     raise NoBroker(
         "no MQTT broker: install Mosquitto (Debian, Ubuntu: apt-get install mosquitto; macOS: brew "

@@ -160,8 +160,6 @@ def ask(socket_path: Path, command: Command) -> Answer:
             with connection.makefile("rb") as answer:
                 return msgspec.json.decode(answer.readline(), type=Answer)
         except (FileNotFoundError, ConnectionRefusedError):
-            raise TargetFailed(
-                "no cluster of that name is running here; start one with `capbench up`"
-            ) from None
+            raise TargetFailed("the cluster's keeper is not there any more") from None
         except (OSError, msgspec.DecodeError) as error:
             raise TargetFailed(f"the cluster's keeper did not answer: {error}") from None

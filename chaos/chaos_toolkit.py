@@ -1,6 +1,7 @@
 """Our faults as actions and probes of Chaos Toolkit (the extra ``capbench[chaostoolkit]``).
 
-They work on a cluster that stays (`capbench up`), from the folder in which it was started. In an
+They work on a cluster that stays (`capbench up`), from the folder in which it was started: on that
+of the given ``name``, or else on the one that runs. In an
 experiment, name them as ``"provider": {"type": "python", "module": "chaos.chaos_toolkit", "func":
 "inject_fault", "arguments": {...}}``; `docs/chaos-toolkit.json` can be run as it is.
 Whatever goes wrong is raised as one line, which makes the activity, and so the experiment, fail.
@@ -19,13 +20,11 @@ from typing import Any, Literal
 import msgspec
 
 from bench.client import Client
-from bench.cluster_file import read_cluster_file
 from bench.mqtt_client import MqttClient
 from bench.workload import PlannedOperation
-from chaos import by_hand
+from chaos import by_hand, clusters
 from chaos.monitor import Monitor
 from chaos.targets import TargetFailed
-from chaos.up import CLUSTER_FILE, DEFAULT_NAME, socket_path
 from nodes.effects import Reply
 
 __all__ = ["faults_on", "heal_faults", "inject_fault", "leader", "operation_outcome"]
@@ -37,9 +36,9 @@ def inject_fault(
     fault: str,
     parameters: Mapping[str, Any] | None = None,
     for_s: float | None = None,
-    name: str = DEFAULT_NAME,
+    name: str | None = None,
 ) -> dict[str, Any]:
-    """Action: begin a fault of ``capbench faults`` on the cluster ``name``.
+    """Action: begin a fault of ``capbench faults`` on the cluster.
 
     ``parameters``: the fault's own, as in a schedule. ``for_s``: seconds; None: until
     `heal_faults`. Returns the fault's record (its number, nodes, links and times in monotonic ns).
@@ -51,7 +50,7 @@ def inject_fault(
     return record
 
 
-def heal_faults(number: int | None = None, name: str = DEFAULT_NAME) -> list[dict[str, Any]]:
+def heal_faults(number: int | None = None, name: str | None = None) -> list[dict[str, Any]]:
     """Action, also as a rollback: end the fault of that number, or all. Returns their records.
 
     Raises TargetFailed if one could not be healed, ValueError if no such fault is on.
@@ -59,7 +58,7 @@ def heal_faults(number: int | None = None, name: str = DEFAULT_NAME) -> list[dic
     return _answer(name, by_hand.Heal(number))
 
 
-def faults_on(name: str = DEFAULT_NAME) -> list[str]:
+def faults_on(name: str | None = None) -> list[str]:
     """Probe: the names of the faults that are on, in the order in which they began.
 
     Raises TargetFailed if there is no such cluster.
@@ -67,33 +66,36 @@ def faults_on(name: str = DEFAULT_NAME) -> list[str]:
     return [record["fault"] for record in _answer(name, by_hand.Faults())]
 
 
-def leader(timeout_s: float = 5.0) -> str | None:
+def leader(timeout_s: float = 5.0, name: str | None = None) -> str | None:
     """Probe: the node of the running cluster that leads; None if none does within ``timeout_s``.
 
-    Raises bench.cluster_file.BadClusterFile or bench.mqtt_client.BrokerUnreachable.
+    Raises TargetFailed if there is no such cluster, or bench.mqtt_client.BrokerUnreachable.
     """
-    with Monitor(read_cluster_file(CLUSTER_FILE)) as monitor:
+    with Monitor(clusters.read(name)) as monitor:
         monitor.wait(lambda: monitor.leader() is not None, timeout_s)
         return monitor.leader()
 
 
 def operation_outcome(
-    node: str, op: Literal["read", "write"] = "write", timeout_s: float = 2.0
+    node: str,
+    op: Literal["read", "write"] = "write",
+    timeout_s: float = 2.0,
+    name: str | None = None,
 ) -> str:
     """Probe: what becomes of one operation (``read`` or ``write`` of a key of our own) at a node.
 
     Returns ``ok``, ``fail`` (certainly not applied) or ``info`` (no answer in ``timeout_s``).
     Raises ValueError for a node or an operation that the cluster does not have.
     """
-    cluster = read_cluster_file(CLUSTER_FILE)
+    cluster = clusters.read(name)
     if node not in cluster.nodes:
         raise ValueError(f"there is no node {node!r}; there are {', '.join(cluster.nodes)}")
     if op not in ("read", "write"):
         raise ValueError(f"{op!r} is no operation of this probe; use read or write")
-    name = f"{_KEY}-{uuid.uuid4().hex[:8]}"
-    client = Client(name, timeout_s=timeout_s)
+    caller = f"{_KEY}-{uuid.uuid4().hex[:8]}"
+    client = Client(caller, timeout_s=timeout_s)
     replies: list[Reply] = []
-    mqtt = MqttClient(cluster, name, replies.append)
+    mqtt = MqttClient(cluster, caller, replies.append)
     try:
         mqtt.connect()
         value = time.monotonic_ns() if op == "write" else None
@@ -115,8 +117,8 @@ def operation_outcome(
         mqtt.close()
 
 
-def _answer(name: str, command: by_hand.Command) -> list[dict[str, Any]]:
-    answer = by_hand.ask(socket_path(name), command)
+def _answer(name: str | None, command: by_hand.Command) -> list[dict[str, Any]]:
+    answer = by_hand.ask(clusters.socket_path(clusters.find(name).name), command)
     if answer.refused is not None:
         raise ValueError(answer.refused)
     if answer.failed is not None:

@@ -6,7 +6,6 @@ fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interr
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
@@ -26,9 +25,10 @@ from chaos.cli_load import app as load_app
 from chaos.cli_report import app as report_app
 from chaos.cli_run import app as run_app
 from chaos.cli_simulate import app as simulate_app
+from chaos.cli_status import app as status_app
 from chaos.cli_sweep import app as sweep_app
 from chaos.console import Json, print_json
-from chaos.options import NODES, PORT, Protocol
+from chaos.options import NODES, PORT, Cluster, NewCluster, Protocol
 from chaos.options import Name as KnownName
 
 EXIT_OBJECTIVE, EXIT_INPUT = exit_codes.OBJECTIVE, exit_codes.INPUT
@@ -48,6 +48,8 @@ def main() -> NoReturn:
     """Run the command line. Every user's mistake ends in one line and exit code 2."""
     from chaos.errors import said
 
+    # Whatever Python we start, and whatever that starts: nothing of the working folder is imported.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         if not ({"--help", "--version"} & set(sys.argv) or "_CAPBENCH_COMPLETE" in os.environ):
             from chaos.leftovers import clean_up
@@ -90,8 +92,8 @@ app.add_typer(load_app)
 # --- a cluster that stays ---
 
 app.add_typer(hand_app)
+app.add_typer(status_app)
 
-Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
 CHANGE = KnownName("change", lambda: ("add", "remove"))
 
 
@@ -99,7 +101,7 @@ CHANGE = KnownName("change", lambda: ("add", "remove"))
 def up(
     protocol: Protocol = "raft",
     nodes: Annotated[int, typer.Option(parser=NODES, help="Number of nodes.")] = 3,
-    name: Name = "demo",
+    name: NewCluster = "demo",
     broker_port: Annotated[
         int | None,
         typer.Option(parser=PORT, help="The broker's port [default: 1883 if it is free]"),
@@ -150,10 +152,22 @@ def _parameters(settings: list[str]) -> dict[str, Any]:
 
 
 @app.command()
-def down(name: Name = "demo") -> None:
-    """Stop the cluster that `capbench up` started. Example: capbench down"""
+def down(name: Cluster = None) -> None:
+    """Stop the cluster that `capbench up` started. Exit code 0 also if none runs.
+
+    Example: capbench down
+    """
+    from chaos import clusters
     from chaos import up as keeper_room
 
+    if name is None:
+        try:
+            name = clusters.find(None).name
+        except clusters.NotRunning as none:
+            print(none)
+            for dead in clusters.known():
+                keeper_room.clear(dead)
+            return
     if keeper_room.stop(name):
         print(f"cluster {name}: stopped")
     else:
@@ -163,11 +177,12 @@ def down(name: Name = "demo") -> None:
 @app.command("transfer-leadership")
 def transfer_leadership(
     node: Annotated[str, typer.Argument(help="The node that shall lead.")],
+    name: Cluster = None,
 ) -> None:
     """Make a node of the running cluster its leader. Example: capbench transfer-leadership n2"""
     from chaos import administration
 
-    _administer(lambda m, cluster: administration.transfer_leadership(m, cluster, node))
+    _administer(name, lambda m, cluster: administration.transfer_leadership(m, cluster, node))
 
 
 @app.command()
@@ -177,81 +192,26 @@ def members(
         typer.Argument(parser=CHANGE, autocompletion=CHANGE.complete, help="add or remove"),
     ],
     node: Annotated[str, typer.Argument(help="A node that the cluster was started with.")],
+    name: Cluster = None,
 ) -> None:
     """Add or remove a member of the running cluster. Example: capbench members remove n3"""
     from chaos import administration
 
     kind: Any = change
-    _administer(lambda m, cluster: administration.change_members(m, cluster, kind, node))
+    _administer(name, lambda m, cluster: administration.change_members(m, cluster, kind, node))
 
 
-def _administer(what: Any) -> None:
-    from bench.cluster_file import read_cluster_file
+def _administer(name: str | None, what: Any) -> None:
     from chaos.administration import NotDone
+    from chaos.clusters import read
     from chaos.monitor import Monitor
-    from chaos.up import CLUSTER_FILE
 
-    cluster = read_cluster_file(CLUSTER_FILE)
+    cluster = read(name)
     try:
         with Monitor(cluster) as monitor:
             print(what(monitor, cluster))
     except NotDone as error:
         _stop(str(error), EXIT_OBJECTIVE)
-
-
-@app.command()
-def status(json: Json = False) -> None:
-    """What every node of the running cluster says of itself. Example: capbench status"""
-    from rich.console import Console
-    from rich.table import Table
-
-    from bench.cluster_file import read_cluster_file
-    from bench.run_folder import FaultRecord
-    from chaos import by_hand
-    from chaos.fault_words import described
-    from chaos.monitor import Monitor
-    from chaos.targets import TargetFailed
-    from chaos.up import CLUSTER_FILE, socket_path
-
-    cluster = read_cluster_file(CLUSTER_FILE)
-    with Monitor(cluster) as monitor:
-        monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), 2.0)
-        statuses = monitor.statuses()
-    faults: list[FaultRecord] = []
-    with contextlib.suppress(TargetFailed):  # its keeper was killed
-        faults = by_hand.ask(socket_path(cluster.cluster), by_hand.Faults()).faults
-    if json:
-        print_json(
-            {
-                "cluster": cluster.cluster,
-                "protocol": cluster.protocol,
-                "nodes": {
-                    node: msgspec.to_builtins(statuses[node]) if node in statuses else None
-                    for node in cluster.nodes
-                },
-                "faults": faults,
-            }
-        )
-        return
-    columns: list[str] = []
-    for record in statuses.values():
-        columns += [name for name in record.probe if name not in columns]
-    shown = Table(title=f"{cluster.cluster}: {cluster.protocol}", title_justify="left", box=None)
-    for column in ("node", *columns, "frames dropped", "refused"):
-        shown.add_column(column, no_wrap=True)
-    for node in cluster.nodes:
-        if node not in statuses:
-            shown.add_row(node, "silent")
-            continue
-        probe, counters = statuses[node].probe, statuses[node].counters
-        refused = sum(count for name, count in counters.items() if name.startswith("bad_"))
-        cells = ["-" if probe.get(column) is None else str(probe[column]) for column in columns]
-        shown.add_row(node, *cells, str(counters.get("frames_dropped", 0)), str(refused))
-    console = Console()
-    # Into a file or a pipe, whole: nobody can make that wider.
-    (console if console.is_terminal else Console(width=400)).print(shown)
-    for fault in faults:
-        print(f"fault {described(fault)}")
 
 
 if __name__ == "__main__":

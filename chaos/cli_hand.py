@@ -10,14 +10,12 @@ from bench.printable import quoted
 from bench.quantities import Bounds
 from chaos import exit_codes
 from chaos.console import Json, print_json
-from chaos.options import FAULT, count, duration
+from chaos.options import FAULT, Cluster, count, duration
 
 app = typer.Typer()
 
 AT_MOST_S = 3600.0
 """Of a fault by hand, as in `chaos.by_hand`, which takes a while to import."""
-
-Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
 
 
 @app.command()
@@ -40,7 +38,7 @@ def inject(
             help="How long: 10s [default: until `capbench heal`, an hour at most]",
         ),
     ] = None,
-    name: Name = "demo",
+    name: Cluster = None,
     json: Json = False,
 ) -> None:
     """Begin a fault on the running cluster.
@@ -49,12 +47,12 @@ def inject(
     Example: capbench inject partition groups=leader-alone --for 10s
     """
     from chaos import by_hand
+    from chaos.clusters import find, socket_path
     from chaos.experiment import parse_fault
-    from chaos.up import socket_path
 
     fields = {"fault": fault, **_fields(parameters or [])}
     parse_fault(fields, source=f"inject {fault}")
-    answer = by_hand.ask(socket_path(name), by_hand.Inject(fields, for_))
+    answer = by_hand.ask(socket_path(find(name).name), by_hand.Inject(fields, for_))
     _show(answer, "", json=json)
 
 
@@ -64,7 +62,7 @@ def heal(
         int | None,
         typer.Argument(parser=count(0), help="The number that `inject` gave [default: all]"),
     ] = None,
-    name: Name = "demo",
+    name: Cluster = None,
     json: Json = False,
 ) -> None:
     """End the faults that are on, or one of them.
@@ -72,9 +70,9 @@ def heal(
     Exit code 2: no such fault is on; 3: it could not be healed. Example: capbench heal
     """
     from chaos import by_hand
-    from chaos.up import socket_path
+    from chaos.clusters import find, socket_path
 
-    answer = by_hand.ask(socket_path(name), by_hand.Heal(number))
+    answer = by_hand.ask(socket_path(find(name).name), by_hand.Heal(number))
     _show(answer, "no fault is on", json=json)
 
 

@@ -12,7 +12,7 @@ from bench.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
 from chaos import exit_codes
 from chaos.console import Json, print_json
 from chaos.folders import stamp
-from chaos.options import PORT, count, duration, number
+from chaos.options import PORT, Cluster, count, duration, number
 
 app = typer.Typer()
 
@@ -67,8 +67,10 @@ def load_command(
         bool, typer.Option("--web", help="Locust's web page instead; Ctrl-C ends it.")
     ] = False,
     port: Annotated[int, typer.Option(parser=PORT, help="Of the web page.")] = DEFAULT_PORT,
-    cluster_file: Annotated[Path, typer.Option(help="The running cluster.")] = Path(".capbench")
-    / "cluster.json",
+    name: Cluster = None,
+    cluster_file: Annotated[
+        Path | None, typer.Option(help="Of a cluster that `capbench up` did not start.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the history [default: results/load/TIME]"),
@@ -83,8 +85,13 @@ def load_command(
     lost, or stopped by others).
     Example: capbench load --workload a --rate 500 --run-time 30s
     """
+    from chaos.clusters import cluster_path, find
     from chaos.load import run_headless, run_page
     from chaos.processes import signals_as_exit
+
+    if name is not None and cluster_file is not None:
+        raise typer.BadParameter("--name and --cluster-file exclude each other")
+    cluster_file = cluster_file or cluster_path(find(name).name)
 
     options = ["--users", str(users), "--spawn-rate", str(max(users, 1))]
     if workload is not None:

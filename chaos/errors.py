@@ -25,11 +25,13 @@ def said(error: Exception) -> tuple[str, int | None]:
     from bench.quantities import BadQuantity
     from bench.run_folder import BadRunFolder
     from chaos.cli_check import BadOption
+    from chaos.clusters import WhichCluster
     from chaos.experiment import InvalidExperiment
     from chaos.load import BadLoad
     from chaos.monitor import BrokerSilent
     from chaos.simulate import WorkersFailed
     from chaos.targets import StoppedAtOnce, TargetFailed, Unsupported
+    from nodes.names import BadName
     from nodes.registry import InvalidConfiguration
 
     if isinstance(
@@ -43,6 +45,8 @@ def said(error: Exception) -> tuple[str, int | None]:
         | BadRunFolder
         | BadHistory
         | BadClusterFile
+        | BadName
+        | WhichCluster
         | FileExistsError,
     ):
         return str(error), exit_codes.INPUT

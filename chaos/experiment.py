@@ -38,7 +38,7 @@ from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
 from chaos.options import MAX_NODES
 from nodes import registry
-from nodes.names import did_you_mean
+from nodes.names import BadName, check_name, did_you_mean
 from reports.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent / "experiments"
@@ -246,7 +246,12 @@ def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
 def validate(
     document: Any, *, source: str, name: str, overrides: Mapping[str, Any] | None = None
 ) -> Experiment:
-    """An experiment from data. ``source`` begins each line of InvalidExperiment."""
+    """An experiment from data. ``name``: its own, and that of the folder of its results. ``source``
+    begins each line of InvalidExperiment."""
+    try:
+        check_name(name, f"{source}: the experiment's name, that of its file")
+    except BadName as error:
+        raise InvalidExperiment(str(error)) from None
     changed = {field: value for field, value in (overrides or {}).items() if value is not None}
     if not isinstance(document, Mapping):
         raise InvalidExperiment(f"{source}:1: an experiment is a mapping that begins with `title:`")

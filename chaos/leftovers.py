@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -22,6 +21,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from nodes import own_folder
+
 HELD_BY = "CAPBENCH_HELD_BY"
 """The environment variable by which a process of a cluster knows its holder."""
 _GONE_S = 5.0
@@ -29,8 +30,9 @@ _GONE_S = 5.0
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds a cluster. ``started``: which process that is, since pids are used again.
-    ``data``: folders to remove when it is gone. ``recorded``: where its results are, if any.
-    ``installation``: the containers that it took, by compose's name of the project."""
+    ``data``: folders to remove when it is gone, if they carry our mark (`nodes.own_folder`).
+    ``recorded``: where its results are, if any. ``installation``: the containers that it took, by
+    compose's name of the project."""
 
     pid: int
     started: str
@@ -119,9 +121,7 @@ def started(pid: int) -> str | None:
 
 def _clean(holder: Holder) -> str:
     ended = _end(holder.token)
-    removed = [path for path in holder.data if Path(path).exists()]
-    for path in removed:
-        shutil.rmtree(path, ignore_errors=True)
+    removed = [path for path in holder.data if own_folder.remove(Path(path))]
     done = []
     if ended:
         done.append(f"ended {', '.join(ended)}")

@@ -13,7 +13,7 @@ import re
 import signal
 import socket
 import subprocess
-import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,18 +22,19 @@ from typing import Any
 
 import msgspec
 
+from bench.children import ROOT, environment, python
 from bench.cluster_file import ClusterFile, read_cluster_file
 from bench.losses import LOG, NOT_WHOLE, losses
 from bench.run_folder import LoadSummary, Manifest, RunFolder
 from bench.workload import make_workload
 from chaos import exit_codes
+from chaos.clusters import last_line
 from chaos.folders import new_folder
 from chaos.processes import ProcessGroup
 from chaos.runner import describe_machine
 from chaos.targets import TargetFailed
 from nodes.registry import get
 
-ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "bench" / "locustfile.py"
 NAME = "locust"
 ENDS = (0, 1, -signal.SIGTERM)
@@ -118,16 +119,15 @@ def run_page(
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise BadLoad(f"port {port} is taken; choose another with --port") from None
-    log = cluster_path.parent / LOG
-    log.unlink(missing_ok=True)
     argv = [*_argv(cluster_path, None, options), "--web-host", "127.0.0.1", "--web-port", str(port)]
-    with ProcessGroup() as processes:
+    with tempfile.TemporaryDirectory(prefix="capbench-load-") as place, ProcessGroup() as processes:
+        log = Path(place) / LOG
         locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
         try:
             deadline = time.monotonic() + PAGE_STARTS_S
             while not _answers(port) and locust.poll() is None:
                 if time.monotonic() > deadline:
-                    raise TargetFailed(f"Locust's page did not come up; its log is {log}")
+                    raise TargetFailed(f"Locust's page did not come up; {_last_words(log)}")
                 time.sleep(LOOK_EVERY_S)
             if locust.poll() is None:
                 on_up(f"http://127.0.0.1:{port}/")
@@ -135,11 +135,11 @@ def run_page(
         except KeyboardInterrupt:
             processes.terminate(STOP_S)
             return
-    _refuse_what_locust_refused(locust.returncode, log, None)
+        _refuse_what_locust_refused(locust.returncode, log, None)
 
 
 def _argv(cluster_path: Path, folder: RunFolder | None, options: Sequence[str]) -> list[str]:
-    argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)]
+    argv = [*python("locust"), "-f", str(LOCUSTFILE)]
     argv += ["--cluster-file", str(cluster_path), "--key-prefix", f"{time.time_ns():x}-"]
     if folder is not None:
         argv += ["--run-folder", str(folder.path)]
@@ -148,7 +148,7 @@ def _argv(cluster_path: Path, folder: RunFolder | None, options: Sequence[str]) 
 
 def _environment() -> dict[str, str]:
     # Its timers: epoll rounds to 1 ms, select does not.
-    return {"GEVENT_BACKEND": "select", **os.environ, "PYTHONPATH": str(ROOT)}
+    return environment(GEVENT_BACKEND=os.environ.get("GEVENT_BACKEND", "select"))
 
 
 def _answers(port: int) -> bool:
@@ -210,7 +210,11 @@ def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) 
 
 
 def _ended_with(code: int, log: Path) -> str:
-    return f"Locust ended with code {code}; its log is {log}"
+    return f"Locust ended with code {code}; {_last_words(log)}"
+
+
+def _last_words(log: Path) -> str:
+    return f"its log {log} ends: {last_line(log) or '(empty)'}"
 
 
 def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:

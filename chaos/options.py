@@ -23,7 +23,7 @@ from bench.quantities import (
     read_duration,
     read_number,
 )
-from nodes.names import did_you_mean
+from nodes.names import BadName, check_name, did_you_mean
 
 DETECTOR_SWEEP = "detector-sweep"
 MAX_NODES = 15
@@ -190,6 +190,37 @@ Target = Annotated[
         help="local: processes on this machine; sim: simulated, in virtual time; compose: the "
         "containers of `docker compose up`; attached: a cluster found by addresses only.",
         envvar="CAPBENCH_TARGET",
+    ),
+]
+
+
+def _new_name(value: str) -> str:
+    try:
+        return check_name(value)
+    except BadName as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _clusters(incomplete: str) -> list[str]:
+    from chaos.clusters import known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
+_new_name.__name__ = "name"
+NewCluster = Annotated[
+    str,
+    typer.Option(
+        "--name", parser=_new_name, help="Its name, for the other commands and in topics."
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        parser=_new_name,
+        autocompletion=_clusters,
+        help="Name of the cluster [default: the one that runs]",
     ),
 ]
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
+from bench.children import environment
 from chaos.leftovers import HELD_BY
 
 _GUARD = """
@@ -80,7 +81,8 @@ class ProcessGroup:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a child. Its output, errors included, is appended to ``stdout_path``.
+        """Start a child. Its output, errors included, is appended to ``stdout_path``. ``env``: all
+        of its environment; None: that of `bench.children`.
 
         A name can be used again once its child has ended. Raises ProcessError.
         """
@@ -97,7 +99,7 @@ class ProcessGroup:
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
-                        env={**(os.environ if env is None else env), HELD_BY: self.token},
+                        env={**(environment() if env is None else env), HELD_BY: self.token},
                         cwd=cwd,
                         process_group=self._guard.pid,
                     )

@@ -1,55 +1,43 @@
 """A cluster that stays: `capbench up` and `capbench down`.
 
-``up`` starts a keeper, a process of its own that holds the cluster; ``down`` asks it to stop. What
-a cluster is and where lies in ``.capbench/<name>.json`` of the working directory, and what clients
-need in ``.capbench/cluster.json``.
+``up`` starts a keeper, a process of its own that holds the cluster; ``down`` asks it to stop. Where
+everything lies: `chaos.clusters`. Whoever holds a cluster's folder has a lock on its mark, which
+the system drops when that process ends, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import psutil
 
+from bench.children import environment, python
 from bench.cluster_file import write_cluster_file
+from bench.run_folder import write_json
+from chaos import clusters
 from chaos.by_hand import ByHand
+from chaos.clusters import Keeper
 from chaos.leftovers import started
 from chaos.processes import signals_as_exit
 from chaos.targets import TargetFailed
 from chaos.targets.local import LocalCluster
-from nodes import registry
+from nodes import own_folder, registry
 
-DIRECTORY = Path(".capbench")
-CLUSTER_FILE = DIRECTORY / "cluster.json"
-DEFAULT_NAME = "demo"
 DEFAULT_BROKER_PORT = 1883
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-
-
-class Keeper(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that holds a cluster. ``started``: which process that is, see
-    `chaos.leftovers.started`."""
-
-    name: str
-    pid: int
-    started: str
-    protocol: str
-    nodes: int
-    broker: str
-    directory: str
 
 
 def default_port() -> int | None:
@@ -63,89 +51,121 @@ def default_port() -> int | None:
     return DEFAULT_BROKER_PORT
 
 
-def state_path(name: str) -> Path:
-    """Where the keeper of a cluster is written down."""
-    return DIRECTORY / f"{name}.keeper.json"
-
-
-def socket_path(name: str) -> Path:
-    """Where the keeper of a cluster takes faults by hand."""
-    return DIRECTORY / f"{name}.socket"
-
-
-def running(name: str) -> Keeper | None:
-    """The keeper of that name, if it lives. What a dead one left is removed."""
-    path = state_path(name)
+@contextlib.contextmanager
+def _nobody_else() -> Iterator[None]:
+    """Within it, no other command claims or clears a cluster of this directory."""
+    clusters.DIRECTORY.mkdir(exist_ok=True)
+    directory = os.open(clusters.DIRECTORY, os.O_RDONLY)
     try:
-        keeper = msgspec.json.decode(path.read_bytes(), type=Keeper)
-    except (FileNotFoundError, msgspec.DecodeError):
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """The lock on a folder of ours; None: somebody holds it."""
+    mark = (path / own_folder.MARK).open("ab")
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        mark.close()
         return None
-    if started(keeper.pid) == keeper.started:
-        return keeper
-    for left in (path, CLUSTER_FILE, socket_path(name)):
-        left.unlink(missing_ok=True)
-    shutil.rmtree(keeper.directory, ignore_errors=True)
-    return None
+    return mark
+
+
+def claim(name: str) -> IO[bytes]:
+    """Make the cluster's folder, empty, and lock it: until this file is closed here and in every
+    child that was given it. Raises TargetFailed, nodes.names.BadName and
+    nodes.own_folder.NotOurs."""
+    path = clusters.folder(name)
+    with _nobody_else():
+        own_folder.make(path)
+        lock = _lock(path)
+        if lock is None:
+            raise TargetFailed(
+                f"cluster {name} is running already, or just starting; stop it with "
+                f"`capbench down --name {name}`"
+            )
+        own_folder.empty(path)
+    return lock
+
+
+def clear(name: str) -> bool:
+    """Remove what a keeper that is gone left. False: there is nothing, or the keeper lives."""
+    path = clusters.folder(name)
+    if not own_folder.is_ours(path):
+        return False
+    with _nobody_else():
+        lock = _lock(path)
+        if lock is None:
+            return False
+        with lock:
+            return own_folder.remove(path)
 
 
 def start(
     name: str, protocol: str, nodes: int, parameters: Mapping[str, Any], broker_port: int | None
 ) -> Keeper:
-    """Start a cluster and wait until it serves. Raises TargetFailed."""
-    existing = running(name)
+    """Start a cluster and wait until it serves. Raises TargetFailed, nodes.names.BadName and
+    nodes.own_folder.NotOurs."""
+    existing = clusters.running(name)
     if existing is not None:
         raise TargetFailed(
             f"cluster {name} is running already ({existing.protocol}, {existing.nodes} nodes); "
-            "stop it with `capbench down`"
+            f"stop it with `capbench down --name {name}`"
         )
-    DIRECTORY.mkdir(exist_ok=True)
-    log_path = DIRECTORY / f"{name}.log"
-    order = {
-        "name": name,
-        "protocol": protocol,
-        "nodes": nodes,
-        "parameters": dict(parameters),
-        "broker_port": broker_port,
-    }
-    with log_path.open("wb") as log:
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "chaos.up", msgspec.json.encode(order).decode()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with claim(name) as lock:
+        order = {
+            "name": name,
+            "protocol": protocol,
+            "nodes": nodes,
+            "parameters": dict(parameters),
+            "broker_port": broker_port,
+            "lock": lock.fileno(),
+        }
+        log_path = clusters.folder(name) / "keeper.log"
+        with log_path.open("wb") as log:
+            keeper = subprocess.Popen(
+                [*python("chaos.up"), msgspec.json.encode(order).decode()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
     deadline = time.monotonic() + START_TIMEOUT_S
     try:
         while keeper.poll() is None and time.monotonic() < deadline:
-            state = running(name)
+            state = clusters.running(name)
             if state is not None:
                 return state
             time.sleep(0.05)
     except BaseException:
         keeper.terminate()
         raise
+    said = clusters.last_line(log_path)
     keeper.terminate()
-    lines = log_path.read_text(errors="replace").strip().splitlines()
-    raise TargetFailed(lines[-1] if lines else f"cluster {name} did not start; see {log_path}")
+    raise TargetFailed(said or f"cluster {name} did not start; see {log_path}")
 
 
 def stop(name: str) -> bool:
-    """Stop a cluster and wait until it is gone. False: there is none. Raises TargetFailed."""
-    keeper = running(name)
-    if keeper is None:
-        return False
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(keeper.pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
-            # Its guard takes all that it started along.
-            process.kill()
-            process.wait(STOP_TIMEOUT_S)
-    running(name)
-    return True
+    """Stop a cluster and wait until it is gone. False: it did not run. What a keeper that was
+    killed left is removed. Raises TargetFailed and nodes.names.BadName."""
+    keeper = clusters.running(name)
+    if keeper is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(keeper.pid)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except psutil.TimeoutExpired:
+                # Its guard takes all that it started along.
+                process.kill()
+                process.wait(STOP_TIMEOUT_S)
+    clear(name)
+    return keeper is not None
 
 
 def start_cluster(
@@ -172,12 +192,12 @@ def keep(order: Mapping[str, Any]) -> None:
 
     ``order``: ``name``, ``protocol``, ``nodes`` (how many), ``parameters``, ``broker_port``, and
     what only benchmarks ask for: ``proxied`` and ``coalesce`` (see `LocalCluster`), ``owned``
-    (standard input is a pipe, and the cluster ends with whoever holds its other end).
+    (standard input is a pipe, and the cluster ends with whoever holds its other end). Its folder is
+    claimed (`claim`), and removed when the cluster was told to stop; what failed can be looked at.
     """
     name = order["name"]
     ids = registry.node_ids(order["nodes"])
-    directory = (DIRECTORY / name).resolve()
-    shutil.rmtree(directory, ignore_errors=True)
+    directory = clusters.folder(name).resolve()
     protocol = registry.get(order["protocol"])
     proxied = order.get("proxied", True)
     if order.get("owned"):
@@ -195,37 +215,40 @@ def keep(order: Mapping[str, Any]) -> None:
             coalesce=order.get("coalesce", True),
         )
 
-    path = state_path(name)
     try:
         with contextlib.ExitStack() as stack:
             cluster = start_cluster(cluster_at, order["broker_port"], stack)
             if proxied:
+                socket_path = clusters.socket_path(name)
                 stack.enter_context(
-                    ByHand(cluster, directory, socket_path(name), cluster.monitor.announce)
+                    ByHand(cluster, directory, socket_path, cluster.monitor.announce)
                 )
-            write_cluster_file(CLUSTER_FILE, cluster.cluster_file)
-            broker = cluster.broker
-            keeper = Keeper(
-                name=name,
-                pid=os.getpid(),
-                started=started(os.getpid()) or "",
-                protocol=protocol.name,
-                nodes=len(ids),
-                broker=f"{broker.host}:{broker.port}",
-                directory=str(directory),
-            )
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(msgspec.json.encode(keeper))
-            os.replace(partial, path)
+            write_down(cluster, directory)
             while True:
                 # A node that somebody killed stays away; without broker or proxies nothing is left.
                 time.sleep(0.2)
                 if {"broker", "toxiproxy"} & set(cluster.processes.ended()):
                     cluster.check()
-    finally:
-        path.unlink(missing_ok=True)
-        CLUSTER_FILE.unlink(missing_ok=True)
-        shutil.rmtree(directory, ignore_errors=True)
+    except SystemExit:
+        with _nobody_else():
+            own_folder.remove(directory)
+        raise
+
+
+def write_down(cluster: LocalCluster, directory: Path) -> None:
+    """Leave in a cluster's folder how to reach it, and that this process holds it."""
+    write_cluster_file(directory / "cluster.json", cluster.cluster_file)
+    keeper = Keeper(
+        name=cluster.cluster_file.cluster,
+        pid=os.getpid(),
+        started=started(os.getpid()) or "",
+        protocol=cluster.cluster_file.protocol,
+        nodes=len(cluster.nodes),
+        broker=f"{cluster.broker.host}:{cluster.broker.port}",
+        directory=str(directory.resolve()),
+    )
+    # Last, and whole: then everything is there.
+    write_json(directory / "keeper.json", keeper)
 
 
 def _end_with_owner() -> None:
@@ -238,8 +261,9 @@ def _end_with_owner() -> None:
 def main() -> int:
     """Run as ``python -m chaos.up '{"name": ...}'`` by `start`."""
     order = msgspec.json.decode(sys.argv[1], type=dict[str, Any])
+    lock = order.get("lock")
     try:
-        with signals_as_exit():
+        with signals_as_exit(), claim(order["name"]) if lock is None else os.fdopen(lock, "ab"):
             keep(order)
     except (TargetFailed, registry.InvalidConfiguration) as error:
         print(error, flush=True)

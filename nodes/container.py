@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +28,9 @@ from typing import Any
 
 import msgspec
 
-from nodes import registry
+from nodes import own_folder, registry
 from nodes.links import link_ports
+from nodes.names import BadName, check_name
 from nodes.runtime.injected import Injected
 from nodes.runtime.settings import BadSettings, Endpoint, NodeSettings
 
@@ -87,6 +87,10 @@ def settings(environment: Mapping[str, str], data: Path = DATA) -> NodeSettings:
             f"{node} is none of the nodes {', '.join(order.nodes)}, or they are more than "
             f"CAPBENCH_NODES={len(everybody)}"
         )
+    try:
+        check_name(order.cluster, "cluster")
+    except BadName as error:
+        raise BadSettings(f"{data / 'run.json'}: {error}") from None
     authority = data / "ca.pem"
     return NodeSettings(
         cluster=order.cluster,
@@ -130,24 +134,31 @@ def _read(path: Path, kind: type[Any]) -> Any:
         raise BadSettings(f"{path}: {error}") from None
 
 
-def remove_others(data_dir: Path) -> None:
-    """Remove the data of clusters that this node was part of before."""
-    if data_dir.parent.is_dir():
-        for other in data_dir.parent.iterdir():
-            if other != data_dir:
-                shutil.rmtree(other, ignore_errors=True)
+def make_room(data_dir: Path) -> None:
+    """Mark the folder of this cluster's data as ours, and remove those of clusters that this node
+    was part of before. Raises nodes.own_folder.NotOurs."""
+    if not own_folder.is_ours(data_dir) and (data_dir / "log").is_file():
+        (data_dir / own_folder.MARK).touch()  # from before there were marks
+    own_folder.make(data_dir)
+    for other in data_dir.parent.iterdir():
+        if other != data_dir:
+            own_folder.remove(other)
 
 
 def main() -> int:
     """Run the node of this container. Exit codes as those of ``python -m nodes``."""
-    from nodes.__main__ import EXIT_BAD_SETTINGS, run
+    from nodes.__main__ import EXIT_BAD_SETTINGS, EXIT_DISK, run
 
     try:
         chosen = settings(os.environ)
     except BadSettings as error:
         print(f"capbench node: {error}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
-    remove_others(Path(chosen.data_dir))
+    try:
+        make_room(Path(chosen.data_dir))
+    except OSError as error:
+        print(f"capbench node {chosen.node}: {error}", file=sys.stderr)
+        return EXIT_DISK
     return run(chosen)
 
 

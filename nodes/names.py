@@ -1,11 +1,34 @@
-"""Names that people mistype."""
+"""What may be a name, and names that people mistype.
+
+A name becomes part of a path, of a topic or of a container's name, so that none may lead elsewhere:
+up a folder, to every topic, into an option.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
+MAX_CHARACTERS = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_CHARACTERS - 1}}}")
 _SHOWN = 60
+
+
+class BadName(ValueError):
+    """One line: which name it is, and what a name may be."""
+
+
+def check_name(name: str, what: str = "") -> str:
+    """The name itself. ``what`` it is the name of begins the line of BadName."""
+    if _NAME.fullmatch(name):
+        return name
+    shown = ascii(name[:_SHOWN]) + ("..." if len(name) > _SHOWN else "")
+    raise BadName(
+        f"{what}{': ' if what else ''}{shown} is no name; a name has letters (a to z), digits, "
+        f"dots, dashes and underscores, 1 to {MAX_CHARACTERS} characters, and begins with a letter "
+        "or a digit"
+    )
 
 
 def did_you_mean(given: str, known: Iterable[str], word: str = "known:") -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from nodes.effects import Config, OperationKind, Parameters, Replica
-from nodes.names import did_you_mean
+from nodes.names import BadName, check_name, did_you_mean
 from nodes.protocols.detector import Detector
 from nodes.protocols.gossip import Gossip
 from nodes.protocols.paxos import Paxos
@@ -93,7 +93,12 @@ _LOADED: dict[Path, tuple[Protocol, ...]] = {}
 
 
 def register(protocol: Protocol) -> None:
-    """Make a protocol known by its name. Raises InvalidConfiguration for a name that is taken."""
+    """Make a protocol known by its name. Raises InvalidConfiguration for a name that is taken, or
+    is none."""
+    try:
+        check_name(protocol.name, "a protocol's name")
+    except BadName as error:
+        raise InvalidConfiguration(str(error)) from None
     if protocol.name in PROTOCOLS or protocol.name in INTERNAL:
         raise InvalidConfiguration(f"there is a protocol {protocol.name!r} already")
     PROTOCOLS[protocol.name] = protocol

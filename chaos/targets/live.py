@@ -7,10 +7,8 @@ down. Links, injections and everything that has to be known of them is here.
 
 from __future__ import annotations
 
-import os
 import platform
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from bench.children import ROOT, environment, python
 from bench.cluster_file import ClusterFile
 from bench.losses import LOG, losses
 from bench.run_folder import NodeRecord, write_json
@@ -48,8 +47,6 @@ MIN_FLIP_BYTES = 2000
 _STOPS = (FsyncError, FullDisk)
 _KILLED = (-9, 137)
 """Exit codes of a process that was killed (SIGKILL), as a parent and as a shell see it."""
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class LiveCluster(FaultContext):
@@ -374,18 +371,22 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
     workload_path = folder.path / "workload.json"
     write_json(workload_path, workload)
     argv = [
-        sys.executable,
-        "-m",
-        "locust",
+        *python("locust"),
         *("-f", str(ROOT / "bench" / "locustfile.py"), "--headless", "-u", "1"),
         *("--cluster-file", str(cluster.cluster_path)),
-        *("--workload", str(workload_path)),
-        *("--run-folder", str(folder.path), "--client-name", client),
+        *("--workload", str(workload_path.resolve())),
+        *("--run-folder", str(folder.path.resolve()), "--client-name", client),
     ]
     progress.phase("start the load")
-    # Its timers: epoll rounds to 1 ms, select does not.
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GEVENT_BACKEND": "select"}
-    locust = cluster.processes.spawn("locust", argv, stdout_path=folder.path / LOG, env=env)
+    locust = cluster.processes.spawn(
+        "locust",
+        argv,
+        stdout_path=folder.path / LOG,
+        # Its timers: epoll rounds to 1 ms, select does not.
+        env=environment(GEVENT_BACKEND="select"),
+        # Locust takes settings from its working folder: there are none in ours.
+        cwd=folder.path,
+    )
     started = folder.load_dir / f"{client}.started"
     if (
         not cluster.monitor.wait(

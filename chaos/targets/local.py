@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from bench.children import environment, python
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.run_folder import NodeRecord
 from chaos.broker import NoBroker, broker_command, find_mosquitto
@@ -27,6 +27,7 @@ from chaos.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
 from chaos.targets import Run, TargetFailed
 from chaos.targets.live import GROUP, LiveCluster, conduct_on
 from chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
+from nodes import own_folder
 from nodes.registry import Protocol, findable_name
 from nodes.runtime.settings import Endpoint, NodeSettings
 
@@ -145,7 +146,7 @@ class LocalCluster(LiveCluster):
             [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(self._api.port)],
             stdout_path=self.log_path("toxiproxy"),
             # It would write a line for every connection and every change otherwise.
-            env={**os.environ, "LOG_LEVEL": "warn"},
+            env=environment(LOG_LEVEL="warn"),
         )
 
     def _restart_toxiproxy(self) -> None:
@@ -171,7 +172,7 @@ class LocalCluster(LiveCluster):
     def discard_data(self) -> None:
         """Remove what the nodes stored, once the cluster is stopped."""
         for node in self.nodes:
-            shutil.rmtree(self._directory / node, ignore_errors=True)
+            own_folder.remove(self._directory / node)
 
     def log_path(self, name: str) -> Path:
         """Where a process writes its log."""
@@ -212,11 +213,11 @@ class LocalCluster(LiveCluster):
             injected={str(number): each for number, each in self._injected[node].items()},
         )
         path = self._directory / node / "settings.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder.make(path.parent)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
         self.processes.spawn(
             node,
-            [sys.executable, "-m", "nodes", "--settings", path],
+            [*python("nodes"), "--settings", path],
             stdout_path=self.log_path(node),
         )
 

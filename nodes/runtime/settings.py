@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from nodes.names import BadName, check_name
 from nodes.runtime.injected import Injected
 
 
@@ -62,6 +63,12 @@ def read_settings(path: Path) -> NodeSettings:
         raise BadSettings(f"{path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{path}: {error}") from None
+    try:
+        check_name(settings.cluster, f"{path}: cluster")
+        for node in settings.nodes:
+            check_name(node, f"{path}: node")
+    except BadName as error:
+        raise BadSettings(str(error)) from None
     missing = set(settings.nodes) - {settings.node} - set(settings.links)
     if settings.node not in settings.nodes or missing:
         raise BadSettings(

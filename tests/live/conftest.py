@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 import pytest
+
+from chaos import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,5 +55,42 @@ def leftovers(directory: Path) -> list[str]:
 def workspace(tmp_path: Path) -> Iterator[Path]:
     """A directory to work in, in which nothing is left running."""
     yield tmp_path
-    capbench("down", cwd=tmp_path)
+    for keeper in (tmp_path / ".capbench").glob("*/keeper.json"):
+        capbench("down", "--name", keeper.parent.name, cwd=tmp_path)
     assert leftovers(tmp_path) == []
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20) -> None:
+    """Until the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+
+
+class Typed:
+    """``capbench ...`` in this process, since each start of Python takes a second or two."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["capbench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = self._capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    def json(self, *arguments: str) -> Any:
+        code, out, err = self(*arguments, "--json")
+        assert code == 0, err
+        return msgspec.json.decode(out)
+
+
+@pytest.fixture
+def typed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Typed:
+    monkeypatch.chdir(workspace)
+    return Typed(monkeypatch, capsys)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,7 @@ import psutil
 import pytest
 
 from bench.run_folder import RunFolder
-from chaos import cli
-from tests.live.conftest import capbench, leftovers
+from tests.live.conftest import Typed, capbench, leftovers, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -27,48 +23,13 @@ def up(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-class Typed:
-    """``capbench ...`` in this process, since each start of Python takes a second or two."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, standard output, standard error."""
-        self._capsys.readouterr()
-        self._monkeypatch.setattr(sys, "argv", ["capbench", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = self._capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    def json(self, *arguments: str) -> Any:
-        code, out, err = self(*arguments, "--json")
-        assert code == 0, err
-        return msgspec.json.decode(out)
-
-
-@pytest.fixture
-def typed(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Typed:
-    monkeypatch.chdir(workspace)
-    return Typed(monkeypatch, capsys)
-
-
 def probe(typed: Typed, node: str) -> dict[str, Any]:
     record = typed.json("status")["nodes"][node]
     return {} if record is None else record["probe"]
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-
-
 def keeper(workspace: Path) -> int:
-    (path,) = (workspace / ".capbench").glob("*.keeper.json")
+    (path,) = (workspace / ".capbench").glob("*/keeper.json")
     return int(msgspec.json.decode(path.read_bytes())["pid"])
 
 
@@ -123,7 +84,7 @@ def test_a_fault_by_hand_bites_and_its_end_restores(workspace: Path, typed: Type
     assert typed.json("status")["faults"] == []
 
     # Nor does garbage on the socket end the keeper.
-    path = workspace / ".capbench" / "demo.socket"
+    path = workspace / ".capbench" / "demo" / "socket"
     assert path.stat().st_mode & 0o077 == 0
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.live
 def up(workspace: Path, protocol: str = "raft", nodes: int = 3) -> ClusterFile:
     done = capbench("up", "--protocol", protocol, "--nodes", str(nodes), cwd=workspace)
     assert done.returncode == 0, done.stderr
-    return read_cluster_file(workspace / ".capbench" / "cluster.json")
+    return read_cluster_file(workspace / ".capbench" / "demo" / "cluster.json")
 
 
 def status(workspace: Path) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def test_up_twice_is_refused_and_down_stops_everything(workspace: Path) -> None:
     assert capbench("down", cwd=workspace).returncode == 0
     assert leftovers(workspace) == []
     gone = capbench("status", cwd=workspace)
-    assert gone.returncode == 2
+    assert gone.returncode == 3
     assert "capbench up" in gone.stderr
 
 

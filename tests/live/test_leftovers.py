@@ -16,6 +16,7 @@ import pytest
 from bench.run_folder import RunFolder
 from chaos import leftovers as leftovers_module
 from chaos.leftovers import HELD_BY, clean_up, directory, held
+from nodes import own_folder
 from tests.live.conftest import ROOT, capbench, leftovers
 
 pytestmark = pytest.mark.live
@@ -145,9 +146,10 @@ def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    data = tmp_path / "n1"
-    data.mkdir()
-    with held("a-token", [data], None):
+    data, theirs = tmp_path / "n1", tmp_path / "theirs"
+    own_folder.make(data)
+    theirs.mkdir()
+    with held("a-token", [data, theirs], None):
         (note,) = directory().glob("*.json")
         assert clean_up() == []
         assert data.exists()
@@ -156,6 +158,7 @@ def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
         (line,) = clean_up()
         assert line == "a cluster was killed: removed the data of 1 nodes"
         assert not data.exists()
+        assert theirs.exists(), "what we did not make is never removed"
 
 
 def test_a_process_that_ended_and_was_not_waited_for_holds_nothing() -> None:

@@ -81,7 +81,8 @@ def test_what_it_tells_is_what_locust_and_the_history_tell(place: Path) -> None:
 
     manifest = folder.manifest()
     workload = make_workload(manifest.experiment["workload"])
-    items = list(plan(workload, read_cluster_file(place / ".capbench" / "cluster.json").nodes))
+    nodes = read_cluster_file(place / ".capbench" / "demo" / "cluster.json").nodes
+    items = list(plan(workload, nodes))
     wanted = sum(1 if item.then is None else 2 for item in items)
     assert told["intended"] == wanted == len(history) + told["dropped"]
     assert (manifest.complete, manifest.protocol, manifest.offered_per_s) == (True, "raft", 200)
@@ -109,7 +110,7 @@ def test_a_shape_in_several_processes_ends_the_load(place: Path) -> None:
     manifest = RunFolder(place / "shape").manifest()
     assert (manifest.complete, manifest.offered_per_s) == (True, 200)
     workload = make_workload(manifest.experiment["workload"])
-    nodes = read_cluster_file(place / ".capbench" / "cluster.json").nodes
+    nodes = read_cluster_file(place / ".capbench" / "demo" / "cluster.json").nodes
     assert told["intended"] == len(list(plan(workload, nodes)))
 
 
@@ -208,7 +209,7 @@ def test_what_cannot_be_is_said_in_one_line(
     place: Path, arguments: list[str], code: int, says: str
 ) -> None:
     (port,) = free_ports(1)
-    cluster = read_cluster_file(place / ".capbench" / "cluster.json")
+    cluster = read_cluster_file(place / ".capbench" / "demo" / "cluster.json")
     nowhere = msgspec.structs.replace(
         cluster, broker=msgspec.structs.replace(cluster.broker, port=port)
     )

@@ -12,11 +12,11 @@ import msgspec
 import psutil
 import pytest
 
-from bench.cluster_file import write_cluster_file
 from bench.mqtt_client import MqttClient
 from bench.run_folder import NodeRecord
 from chaos.targets.local import LocalCluster
-from nodes import registry
+from chaos.up import write_down
+from nodes import own_folder, registry
 from nodes.codec import MAX_FRAME_BYTES
 from nodes.effects import Operation, Reply, Request
 from tests.live.conftest import capbench
@@ -113,7 +113,9 @@ def cluster(
 @pytest.fixture
 def desk(cluster: LocalCluster, tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Type a ``capbench`` command where this cluster runs: (exit code, what it says)."""
-    write_cluster_file(tmp_path / ".capbench" / "cluster.json", cluster.cluster_file)
+    folder = tmp_path / ".capbench" / cluster.cluster_file.cluster
+    own_folder.make(folder)
+    write_down(cluster, folder)
 
     def type_in(*arguments: str) -> tuple[int, str]:
         done = capbench(*arguments, cwd=tmp_path)

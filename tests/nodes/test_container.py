@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.container import GROUP, Login, RunOrder, remove_others, settings
+from nodes.container import GROUP, Login, RunOrder, make_room, settings
 from nodes.links import FIRST_PORT, link_names, link_ports
 from nodes.runtime.settings import BadSettings, Endpoint
 
@@ -84,14 +84,26 @@ def test_a_login_that_is_not_there_or_broken_is_said(data: Path, left: bytes | N
         settings({"CAPBENCH_NODE": "n2"}, data)
 
 
-def test_data_of_other_clusters_goes(tmp_path: Path) -> None:
+def test_data_of_other_clusters_goes_and_nobody_elses(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
     for cluster in ("demo", "run-1"):
-        (tmp_path / cluster).mkdir()
+        make_room(tmp_path / cluster)
         (tmp_path / cluster / "log").write_bytes(b"x")
-    remove_others(tmp_path / "run-1")
-    assert [path.name for path in tmp_path.iterdir()] == ["run-1"]
+    assert {path.name for path in tmp_path.iterdir()} == {"run-1", "photos"}
     assert (tmp_path / "run-1" / "log").read_bytes() == b"x"
-    remove_others(tmp_path / "nowhere" / "at-all")
+    # Data from before there were marks are marked when their node starts.
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "log").write_bytes(b"x")
+    for cluster in ("old", "run-2"):
+        make_room(tmp_path / cluster)
+    assert {path.name for path in tmp_path.iterdir()} == {"run-2", "photos"}
+
+
+def test_an_order_for_a_name_that_leads_elsewhere_is_refused(data: Path) -> None:
+    order = RunOrder(cluster="..", protocol="raft", nodes=["n1", "n2"])
+    (data / "run.json").write_bytes(msgspec.json.encode(order))
+    with pytest.raises(BadSettings, match=r"run\.json: cluster: '\.\.' is no name"):
+        settings({"CAPBENCH_NODE": "n2"}, data)
 
 
 def test_every_link_has_a_name_and_a_port_of_its_own() -> None:
