@@ -7,6 +7,7 @@ by Locust, from one of its *extended tables*.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from typing import Any
@@ -17,11 +18,11 @@ from paho.mqtt import client as paho
 
 from bench.cluster_file import STALE_S, ClusterFile, FaultOn
 from bench.mqtt_client import paho_client
+from bench.node_status import MAX_BYTES, parse_status
 from bench.run_folder import NodeRecord
 from nodes.topics import Topics
 
 TAB = "cluster"
-MAX_BYTES = 1_000_000
 _COLUMNS = (("name", "Node or fault"), ("state", "State"), ("details", "Details"))
 
 
@@ -58,16 +59,13 @@ class ClusterWatch:
 
     def hear(self, topic: str, payload: bytes | bytearray) -> None:
         """Take in a message. What is none of ours is left alone."""
-        if len(payload) > MAX_BYTES:
+        if topic == self._topics.faults:
+            if len(payload) <= MAX_BYTES:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    self._faults = msgspec.json.decode(payload, type=list[FaultOn])
             return
-        try:
-            if topic == self._topics.faults:
-                self._faults = msgspec.json.decode(payload, type=list[FaultOn])
-                return
-            told = msgspec.json.decode(payload, type=NodeRecord)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        if told.kind == "status" and told.node in self._cluster.nodes:
+        told = parse_status(self._topics, topic, payload, self._cluster.nodes)
+        if isinstance(told, NodeRecord) and told.kind == "status":
             self._heard[told.node] = (time.monotonic(), told)
 
     def rows(self) -> list[dict[str, str]]:

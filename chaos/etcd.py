@@ -9,13 +9,13 @@ built by Go. Defaults of etcd throughout, fsync included.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -220,7 +220,10 @@ def _wait(group: ProcessGroup, clients: dict[str, str], folder: Path) -> None:
 def _healthy(client: str) -> bool:
     try:
         with urllib.request.urlopen(f"{client}/health", timeout=2) as answer:
-            health = msgspec.json.decode(answer.read(1000))
-    except (OSError, urllib.error.URLError, msgspec.DecodeError):
+            return msgspec.json.decode(answer.read(1000), type=_Health).health == "true"
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
         return False
-    return isinstance(health, dict) and health.get("health") == "true"
+
+
+class _Health(msgspec.Struct, frozen=True):
+    health: str

@@ -16,6 +16,7 @@ import paho.mqtt.client as paho
 
 from bench.cluster_file import STALE_S, ClusterFile
 from bench.mqtt_client import paho_client
+from bench.node_status import Digest, parse_status
 from bench.run_folder import FaultRecord, NodeRecord
 from chaos.fault_words import fault_on
 from nodes.codec import part_digest
@@ -41,7 +42,7 @@ class Monitor:
     """Listens to all nodes of a cluster. Use as a context manager.
 
     ``record``: called with every event and, at most once a second and node, with a status; from the
-    MQTT thread.
+    MQTT thread. ``refused``: how many messages were none that a node of the cluster gives.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Monitor:
         self._cluster = cluster
         self._topics = Topics(cluster.cluster)
         self._record = record
+        self.refused = 0
         self._changed = threading.Condition()
         self._latest: dict[str, NodeRecord] = {}
         self._recorded_ns: dict[str, int] = {}
@@ -89,29 +91,32 @@ class Monitor:
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         try:
-            told = msgspec.json.decode(message.payload, type=dict[str, Any])
-            node, kind, now = str(told["node"]), told["kind"], int(told["t_ns"])
-            record = msgspec.convert(told, NodeRecord) if kind in ("status", "event") else None
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-            return
-        if node not in self._cluster.nodes:
-            return
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        told = parse_status(self._topics, topic, message.payload, self._cluster.nodes)
         with self._changed:
-            if kind == "digest":
-                self._digests[node] = (now, dict(told.get("details", {}).get("digests", {})))
-            elif record is not None:
-                if kind == "status":
-                    self._latest[node] = record
-                    if now - self._recorded_ns.get(node, 0) >= _EVERY_NS:
-                        self._recorded_ns[node] = now
-                        self._tell(record)
-                else:
-                    if record.name in ("injected", "withdrawn"):
-                        self._injected[node, str(record.details.get("number"))] = record.name
-                    if record.name == "refuse":
-                        self._refusal = record
-                    self._tell(record)
+            if told is None:
+                self.refused += 1
+            elif isinstance(told, Digest):
+                self._digests[told.node] = (told.t_ns, told.details.digests)
+            else:
+                self._heard(told)
             self._changed.notify_all()
+
+    def _heard(self, record: NodeRecord) -> None:
+        node, now = record.node, record.t_ns
+        if record.kind == "status":
+            self._latest[node] = record
+            if now - self._recorded_ns.get(node, 0) >= _EVERY_NS:
+                self._recorded_ns[node] = now
+                self._tell(record)
+            return
+        if record.name in ("injected", "withdrawn"):
+            self._injected[node, str(record.details.get("number"))] = record.name
+        if record.name == "refuse":
+            self._refusal = record
+        self._tell(record)
 
     def _tell(self, record: NodeRecord) -> None:
         if self._record is not None:

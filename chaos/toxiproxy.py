@@ -15,17 +15,20 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 import requests
 from toxiproxy.api import validate_response
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from bench.cluster_file import Address
 
 Stream: TypeAlias = Literal["upstream", "downstream"]
 ROOT = Path(__file__).resolve().parent.parent
+MAX_ANSWER_BYTES = 16 << 20
+T = TypeVar("T")
 
 
 class ToxiproxyError(RuntimeError):
@@ -85,6 +88,10 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     toxics: list[Toxic] = []
 
 
+class _Version(msgspec.Struct, frozen=True):
+    version: str
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A change that was asked of the server, and when (`time.monotonic_ns()`). ``status``: the HTTP
     status of the answer; None: no answer came."""
@@ -118,11 +125,11 @@ class Toxiproxy:
 
     def version(self) -> str:
         """The server's version. Raises ToxiproxyError."""
-        return str(self._call("GET", "/version").json()["version"])
+        return self._read("/version", _Version).version
 
     def proxies(self) -> dict[str, Proxy]:
         """All proxies with their toxics. Raises ToxiproxyError."""
-        return msgspec.convert(self._call("GET", "/proxies").json(), dict[str, Proxy])
+        return self._read("/proxies", dict[str, Proxy])
 
     def is_up(self) -> bool:
         """Whether a server answers."""
@@ -197,20 +204,52 @@ class Toxiproxy:
 
     # --- the wire
 
+    def _read(self, path: str, kind: type[T]) -> T:
+        answer = self._call("GET", path)
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ToxiproxyError(
+                f"GET {path}: {self._base} gives no answer of Toxiproxy: {error}"
+            ) from None
+
+    def _bounded(self, response: requests.Response, deadline: float) -> None:
+        """Take in the body, unless it is too long or comes too slowly."""
+        body = bytearray()
+        try:
+            while piece := response.raw.read1(1 << 16, decode_content=True):
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ToxiproxyError(f"{self._base}: an answer over {MAX_ANSWER_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise requests.Timeout
+        except ReadTimeoutError:
+            raise requests.Timeout from None
+        except HTTPError as error:
+            raise requests.ConnectionError(error) from None
+        response._content = bytes(body)  # As `requests` does where it reads without bounds.
+
     def _call(self, method: str, path: str, body: Any = None) -> requests.Response:
         with self._lock:
             started_ns = time.monotonic_ns()
             status: int | None = None
             try:
                 response = self._session.request(
-                    method, self._base + path, json=body, timeout=self.timeout_s
+                    method,
+                    self._base + path,
+                    json=body,
+                    timeout=self.timeout_s,
+                    stream=True,
+                    allow_redirects=False,
                 )
                 status = response.status_code
+                with response:
+                    self._bounded(response, time.monotonic() + self.timeout_s)
             except requests.Timeout:
                 raise ToxiproxyWedged(
                     f"{method} {path}: no answer in {self.timeout_s} s from {self._base}"
                 ) from None
-            except requests.ConnectionError:
+            except requests.RequestException:
                 raise ToxiproxyDown(
                     f"{method} {path}: no Toxiproxy answers at {self._base}"
                 ) from None
@@ -226,11 +265,12 @@ class Toxiproxy:
                             status=status,
                         )
                     )
-        refusal = f"{method} {path}: {status} {response.text.strip()}"
+        said = response.content[:1000].decode(errors="replace").strip()
+        refusal = f"{method} {path}: {status} {said}"
         try:
             validate_response(response)
         except (ProxyExists, NotFound, InvalidToxic) as error:
             raise ToxiproxyError(refusal) from error
-        if response.status_code >= 400:
+        if response.status_code >= 300:
             raise ToxiproxyError(refusal)
         return response
