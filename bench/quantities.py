@@ -40,8 +40,7 @@ class Bounds(NamedTuple):
 
     def hold(self, number: float) -> bool:
         """Whether the number lies within. An infinity or what is no number never does."""
-        if not math.isfinite(number):
-            return False
+        # A comparison with what is no number is False.
         return self.least <= number <= self.most and not (self.excluded and number == self.least)
 
     def told(self, unit: str = "") -> str:

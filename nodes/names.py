@@ -13,6 +13,7 @@ from collections.abc import Iterable
 MAX_CHARACTERS = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_CHARACTERS - 1}}}")
 _SHOWN = 60
+_LISTED = 40
 
 
 class BadName(ValueError):
@@ -33,9 +34,11 @@ def check_name(name: str, what: str = "") -> str:
 
 def did_you_mean(given: str, known: Iterable[str], word: str = "known:") -> str:
     """The given name, quoted, the one of the ``known`` that is like it, if any, and after ``word``
-    all of them."""
+    all of them, unless there are too many to read."""
     names = list(known)
     quoted = repr(given[:_SHOWN]) + ("..." if len(given) > _SHOWN else "")
     close = difflib.get_close_matches(given[:_SHOWN].lower(), names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
+    if close and len(names) > _LISTED:
+        return f"{quoted}; {hint.strip()}"
     return f"{quoted}; {hint}{word} {', '.join(names) or 'none'}"
