@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from bench.files import NotReadable, read_named
 from nodes.names import BadName, check_name
 
 STANDING = Path(".capbench")
 """Where `capbench up` writes what it starts, a folder for each cluster."""
+MAX_BYTES = 1 << 20
 STALE_S = 2.0
 """A node that has been silent for longer is shown as such."""
 
@@ -63,15 +65,15 @@ def read_cluster_file(path: str | Path | None) -> ClusterFile:
     BadClusterFile."""
     path = Path(path) if path else _only_one()
     try:
-        cluster = msgspec.json.decode(path.read_bytes(), type=ClusterFile)
+        cluster = msgspec.json.decode(read_named(path, MAX_BYTES), type=ClusterFile)
         check_name(cluster.cluster, "cluster")
         return cluster
     except FileNotFoundError:
         raise BadClusterFile(
             f"{path}: not found; start a cluster with `capbench up --protocol raft --nodes 3`"
         ) from None
-    except OSError as error:
-        raise BadClusterFile(f"{path}: {error.strerror}") from None
+    except NotReadable as error:
+        raise BadClusterFile(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, BadName) as error:
         raise BadClusterFile(f"{path}: not a cluster file: {error}") from None
 

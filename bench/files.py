@@ -1,4 +1,4 @@
-"""The one place where files of a run folder are read and replaced.
+"""The one place where files of a run folder, and small ones of others, are read and replaced.
 
 A run folder may come from anybody. What is read of it is a regular file, of a bounded size, and
 lies in it: a link leads nowhere, a pipe is not waited for, a device is not read. What is written
@@ -62,6 +62,11 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """What such a file holds. Raises as `open_regular` does."""
     with open_regular(path, most_bytes) as file:
         return file.read(most_bytes)
+
+
+def read_named(path: Path, most_bytes: int) -> bytes:
+    """The same of a file that somebody named: a link is followed there."""
+    return read_regular(path.resolve(), most_bytes)
 
 
 def whole_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:

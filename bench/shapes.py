@@ -16,18 +16,25 @@ intended time of each operation is known before the load begins, as without a sh
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-MAX_LEVEL = 1e6
-MAX_DURATION_S = 1e7
+from bench.printable import quoted
+from bench.quantities import (
+    ABOVE_ZERO_S,
+    MAX_DURATION_S,
+    MAX_RATE_PER_S,
+    BadQuantity,
+    Bounds,
+    read_duration,
+    read_number,
+)
+
+MAX_LEVEL = MAX_RATE_PER_S
 MAX_PARTS = 1000
 HOW = "use ramp:0-500/30s, steps:100,200,400/10s or spike:100,1000/10s,5s,20s"
-_UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 
 
 class BadShape(ValueError):
@@ -82,8 +89,10 @@ def parse_shape(text: str) -> Shape:
     levels, _, times = rest.partition("/")
     try:
         parts = _PARSERS[kind](levels, times)
+    except BadQuantity as error:
+        raise BadShape(f"shape {quoted(text)}: {error}; {HOW}") from None
     except (KeyError, ValueError):
-        raise BadShape(f"no shape {text!r}: {HOW}") from None
+        raise BadShape(f"no shape {quoted(text)}: {HOW}") from None
     if len(parts) > MAX_PARTS:
         raise BadShape(f"shape {text[:40]!r}... has {len(parts)} parts: at most {MAX_PARTS:,}")
     if any(not 0 < part.duration_s <= MAX_DURATION_S for part in parts):
@@ -118,13 +127,9 @@ _PARSERS = {"ramp": _ramp, "steps": _steps, "spike": _spike}
 
 
 def _level(text: str) -> float:
-    if not re.fullmatch(r"\s*\d+(\.\d+)?\s*", text):
-        raise ValueError
-    return float(text)
+    return read_number(text.strip(), Bounds(0, MAX_LEVEL))
 
 
 def _seconds(text: str) -> float:
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
-        raise ValueError
-    return float(found[1]) * _UNITS_S[found[2]]
+    text = text.strip()
+    return read_duration(f"{text}s" if text[-1:].isdecimal() else text, ABOVE_ZERO_S)

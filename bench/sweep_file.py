@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from bench.files import write_whole
+from bench.files import NotReadable, read_named, write_whole
 
+MAX_BYTES = 64 << 20
 DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied", "coalesced")
 """What is varied, one at a time from the base point. ``proxied``: a Toxiproxy on every link.
 ``coalesced``: what waits for one destination leaves as one PUBLISH."""
@@ -108,7 +109,9 @@ class BadSweep(ValueError):
 def read_sweep(path: Path) -> Sweep:
     """Raises BadSweep, OSError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Sweep)
+        return msgspec.json.decode(read_named(path, MAX_BYTES), type=Sweep)
+    except NotReadable as error:
+        raise BadSweep(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadSweep(f"{path}: not a sweep: {error}") from None
 

@@ -39,6 +39,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from bench.files import NotReadable, read_named
+from bench.quantities import MAX_COUNT, MAX_DURATION_S, MAX_RATE_PER_S
 from bench.shapes import parse_shape
 from nodes.effects import OperationKind
 
@@ -48,6 +50,7 @@ Distribution: TypeAlias = Literal["uniform", "zipfian", "latest", "hotspot"]
 ZIPFIAN_THETA = 0.99
 HOT_KEYS = 0.2
 HOT_OPERATIONS = 0.8
+MAX_BYTES = 1 << 20
 MAX_KEYS = 1_000_000
 MAX_VALUE_BYTES = 1024 * 1024
 MIN_VALUE_BYTES = 12
@@ -91,7 +94,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         rate = self.rate_per_s
         require(
-            rate is None or 0 < rate <= 1e6,
+            rate is None or 0 < rate <= MAX_RATE_PER_S,
             f"rate_per_s is {rate}: use more than 0, at most 1,000,000, or null (closed loop)",
         )
         if self.shape is not None:
@@ -121,9 +124,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             f"timeout_s is {self.timeout_s}: use more than 0, at most 3600",
         )
         require(
-            0 < self.duration_s <= 1e7,
-            f"duration_s is {self.duration_s}: use more than 0, at most 10,000,000",
+            0 < self.duration_s <= MAX_DURATION_S,
+            f"duration_s is {self.duration_s}: use more than 0, at most {MAX_DURATION_S:,.0f}",
         )
+        require(0 <= self.seed <= MAX_COUNT, f"seed is {self.seed}: use 0 to {MAX_COUNT:,}")
 
     @property
     def offered_per_s(self) -> float | None:
@@ -287,10 +291,12 @@ def make_workload(fields: dict[str, Any]) -> Workload:
 def read_workload(path: Path) -> Workload:
     """The workload of a JSON file. Raises BadWorkload that names the file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Workload)
+        return msgspec.json.decode(read_named(path, MAX_BYTES), type=Workload)
     except FileNotFoundError:
         raise BadWorkload(f"{path}: not found") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+    except NotReadable as error:
+        raise BadWorkload(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadWorkload(f"{path}: {error}{_choices(error)}") from None
 
 

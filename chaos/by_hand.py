@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bench.quantities import BadQuantity, Bounds, read_number
 from bench.run_folder import FaultRecord, RunFolder
 from chaos.experiment import InvalidExperiment, validate_fault
 from chaos.fault import FaultContext
@@ -28,6 +29,7 @@ from chaos.targets import TargetFailed
 
 AT_MOST_S = 3600.0
 """What is not healed by hand ends after this time, or with the cluster."""
+FOR_S = Bounds(0, AT_MOST_S, excluded=True)
 ANSWER_TIMEOUT_S = 60.0
 _LINE_BYTES = 100_000
 _SEED = 0
@@ -125,12 +127,14 @@ class ByHand:
         try:
             command: Command = msgspec.json.decode(line, type=Command)
             return self._do(command)
-        except (msgspec.DecodeError, InvalidExperiment, NoSuchFault) as error:
+        except (msgspec.DecodeError, InvalidExperiment, NoSuchFault, BadQuantity) as error:
             return Answer(refused=str(error))
 
     def _do(self, command: Command) -> Answer:
         match command:
             case Inject(fields, for_s):
+                if for_s is not None:
+                    for_s = read_number(for_s, FOR_S)
                 fault = validate_fault(fields, self._nodes, source="inject")
                 record = self._nemesis.inject(fault, AT_MOST_S if for_s is None else for_s)
                 faults = [record]

@@ -21,11 +21,14 @@ import msgspec
 
 from bench.client import Client
 from bench.mqtt_client import MqttClient
+from bench.quantities import MAX_COUNT, BadQuantity, Bounds, read_number
 from bench.workload import PlannedOperation
 from chaos import by_hand, clusters
+from chaos.experiment import parse_fault
 from chaos.monitor import Monitor
 from chaos.targets import TargetFailed
 from nodes.effects import Reply
+from nodes.names import did_you_mean
 
 __all__ = ["faults_on", "heal_faults", "inject_fault", "leader", "operation_outcome"]
 
@@ -46,6 +49,9 @@ def inject_fault(
     none.
     """
     fields = {"fault": fault, **(parameters or {})}
+    parse_fault(fields, source=f"inject {fault}")
+    if for_s is not None:
+        for_s = _number("for_s", for_s, by_hand.FOR_S)
     (record,) = _answer(name, by_hand.Inject(fields, for_s))
     return record
 
@@ -55,6 +61,8 @@ def heal_faults(number: int | None = None, name: str | None = None) -> list[dict
 
     Raises TargetFailed if one could not be healed, ValueError if no such fault is on.
     """
+    if number is not None:
+        number = int(_number("number", number, Bounds(0, MAX_COUNT)))
     return _answer(name, by_hand.Heal(number))
 
 
@@ -71,6 +79,7 @@ def leader(timeout_s: float = 5.0, name: str | None = None) -> str | None:
 
     Raises TargetFailed if there is no such cluster, or bench.mqtt_client.BrokerUnreachable.
     """
+    timeout_s = _number("timeout_s", timeout_s, Bounds(0, by_hand.AT_MOST_S))
     with Monitor(clusters.read(name)) as monitor:
         monitor.wait(lambda: monitor.leader() is not None, timeout_s)
         return monitor.leader()
@@ -87,11 +96,12 @@ def operation_outcome(
     Returns ``ok``, ``fail`` (certainly not applied) or ``info`` (no answer in ``timeout_s``).
     Raises ValueError for a node or an operation that the cluster does not have.
     """
+    timeout_s = _number("timeout_s", timeout_s, by_hand.FOR_S)
+    if op not in ("read", "write"):
+        raise ValueError(f"unknown operation {did_you_mean(op, ('read', 'write'), 'use')}")
     cluster = clusters.read(name)
     if node not in cluster.nodes:
-        raise ValueError(f"there is no node {node!r}; there are {', '.join(cluster.nodes)}")
-    if op not in ("read", "write"):
-        raise ValueError(f"{op!r} is no operation of this probe; use read or write")
+        raise ValueError(f"unknown node {did_you_mean(node, cluster.nodes, 'there are')}")
     caller = f"{_KEY}-{uuid.uuid4().hex[:8]}"
     client = Client(caller, timeout_s=timeout_s)
     replies: list[Reply] = []
@@ -115,6 +125,13 @@ def operation_outcome(
                     return record.outcome
     finally:
         mqtt.close()
+
+
+def _number(argument: str, value: Any, bounds: Bounds) -> float:
+    try:
+        return read_number(value, bounds)
+    except BadQuantity as error:
+        raise ValueError(f"{argument}: {error}") from None
 
 
 def _answer(name: str | None, command: by_hand.Command) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import typer
 
-from bench.printable import escaped
+from bench.printable import printable
 from chaos import exit_codes
 from chaos.cli_bugs import app as bugs_app
 from chaos.cli_catalogue import app as catalogue_app
@@ -33,6 +33,8 @@ from chaos.options import Name as KnownName
 
 EXIT_OBJECTIVE, EXIT_INPUT = exit_codes.OBJECTIVE, exit_codes.INPUT
 EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED = exit_codes.INFRASTRUCTURE, exit_codes.INTERRUPTED
+LINE = 1500
+"""Characters of an error: the names that there are fit, megabytes of somebody's do not."""
 
 app = typer.Typer(
     name="capbench",
@@ -72,7 +74,7 @@ def main() -> NoReturn:
 
 def _stop(message: str, code: int) -> NoReturn:
     for line in message.splitlines():
-        print(f"capbench: {escaped(line)}", file=sys.stderr)
+        print(f"capbench: {printable(line, LINE)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -78,19 +78,18 @@ def heal(
 
 def _fields(parameters: list[str]) -> dict[str, Any]:
     """``field=value``, the values as YAML has them."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from chaos.yaml_reader import BadYaml, read_yaml
 
     fields: dict[str, Any] = {}
     for parameter in parameters:
         field, equals, text = parameter.partition("=")
         if not (field and equals):
             raise typer.BadParameter(f"{quoted(parameter)} is no parameter; use field=value")
-        if field in ("fault", "at", "for"):
-            raise typer.BadParameter(f"{quoted(field)} is no parameter of a fault")
+        if field == "fault" or field in fields:
+            raise typer.BadParameter(f"{quoted(field)} is given twice")
         try:
-            fields[field] = YAML(typ="safe").load(text)
-        except YAMLError:
+            fields[field] = read_yaml(text, "safe")
+        except BadYaml:
             raise typer.BadParameter(f"{quoted(parameter)}: the value is no YAML") from None
     return fields
 

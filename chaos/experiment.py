@@ -25,11 +25,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bench import ycsb
+from bench.files import NotReadable, read_named
 from bench.printable import quoted
 from bench.quantities import MAX_COUNT, format_duration, format_rate, read_duration, read_rate
 from bench.workload import Distribution, MixKind, Workload
@@ -37,6 +36,7 @@ from chaos.fault import Fault
 from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
 from chaos.options import MAX_NODES
+from chaos.yaml_reader import MAX_BYTES, BadYaml, read_yaml
 from nodes import registry
 from nodes.names import BadName, check_name, did_you_mean
 from reports.objectives import BadObjective, Objective, parse_objective
@@ -225,21 +225,16 @@ def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
     path = _find(name_or_path)
     shown = path.name if path.parent == CATALOGUE else str(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        document = YAML(typ="rt").load(text)
-        _plain(document)  # a node that contains itself ends here
+        document = read_yaml(read_named(path, MAX_BYTES).decode())
     except OSError as error:
         raise InvalidExperiment(f"{shown}: {error.strerror}") from None
+    except NotReadable as error:
+        raise InvalidExperiment(str(error)) from None
     except UnicodeDecodeError:
         raise InvalidExperiment(f"{shown}: is no UTF-8 text") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        problem = " ".join((error.problem or error.context or "not YAML").split())
-        raise InvalidExperiment(f"{shown}:{line}: {problem.split(' To suppress')[0]}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidExperiment(f"{shown}: is no YAML: {reason}") from None
+    except BadYaml as error:
+        where = shown if error.line is None else f"{shown}:{error.line}"
+        raise InvalidExperiment(f"{where}: {error}") from None
     return validate(document, source=shown, name=path.stem, overrides=overrides)
 
 
@@ -286,6 +281,8 @@ def validate_fault(fields: Mapping[str, Any], nodes: Sequence[str], *, source: s
 
 def parse_fault(fields: Mapping[str, Any], *, source: str) -> Fault:
     """The same where the nodes are not known yet."""
+    times = [name for name in ("at", "for", "every") if name in fields]
+    _refuse(((name, "is no parameter of a fault, but of a schedule") for name in times), source)
     try:
         return ScheduleEntry.model_validate({"at": "0s", **fields}).fault
     except ValidationError as error:

@@ -85,7 +85,7 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
     if metric not in known:
         raise BadObjective(f"unknown metric {metric!r}; {phase} has: {', '.join(known)}")
     unit = _METRICS[metric].unit
-    match = re.fullmatch(r"(>=|<=|>|<)\s*(\d+(?:\.\d+)?)\s*(ms|s|/s|)", text.strip())
+    match = re.fullmatch(r"(>=|<=|>|<)\s*(\d{1,30}(?:\.\d{1,30})?)\s*(ms|s|/s|)", text.strip())
     units = {"": ("",), "op/s": ("/s", ""), "s": ("s", "ms"), "ms": ("s", "ms")}[unit]
     if match is None or match[3] not in units:
         example = {"": '">= 0.999"', "op/s": '">= 250/s"'}.get(unit, '"<= 100ms"')
