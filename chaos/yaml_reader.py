@@ -64,7 +64,10 @@ def _refuse_too_much(events: Iterable[Any]) -> None:
             count += sizes.get(event.anchor, 1)
         elif isinstance(event, NodeEvent):
             count += 1
-            sizes[event.anchor or ""] = 1
+            if event.anchor in sizes:
+                raise BadYaml(f"the anchor &{event.anchor} is given twice", line)
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
             if isinstance(event, CollectionStartEvent):
                 open_.append((event.anchor, count - 1))
                 if len(open_) > MAX_DEPTH:
