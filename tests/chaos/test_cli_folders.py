@@ -1,4 +1,4 @@
-"""Where results go: a name that the tool made up is nobody else's, one that somebody gave is kept."""
+"""Where results go: a name that the tool made up is nobody else's; one that was given is kept."""
 
 from __future__ import annotations
 
