@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cluster_file import BadClusterFile, read_cluster_file
-from bench.sweep_file import read_sweep
+from bench.sweep_file import BadSweep, read_sweep
 from bench.workload import BadWorkload, read_workload
 from chaos.experiment import CATALOGUE, InvalidExperiment, load
 from chaos.yaml_reader import MAX_BYTES, MAX_DEPTH, MAX_VALUES, BadYaml, read_yaml
@@ -64,7 +64,7 @@ READERS: list[tuple[Callable[[Path], object], type[Exception]]] = [
     (load, InvalidExperiment),
     (read_workload, BadWorkload),
     (read_cluster_file, BadClusterFile),
-    (read_sweep, OSError),
+    (read_sweep, BadSweep),
 ]
 
 
@@ -80,11 +80,11 @@ def test_what_is_no_file_of_a_size_is_not_read(
     zero = tmp_path / "zero.yaml"
     zero.symlink_to("/dev/zero")
     for path, says in [
-        (pipe, "is no regular file"),
-        (zero, "is no regular file"),
-        (folder, "is no regular file"),
-        (large, "is larger than the "),
+        (pipe, "is a pipe; a regular file is expected"),
+        (zero, "is a device; a regular file is expected"),
+        (folder, "is a directory; a regular file is expected"),
+        (large, "1099511627776 bytes, limit "),
     ]:
         with pytest.raises(error, match=says) as refused:
             read(path)
-        assert str(path) in str(refused.value)
+        assert str(path.resolve()) in str(refused.value)
