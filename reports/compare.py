@@ -34,8 +34,9 @@ SIMULATED = " (simulated)"
 MOST_NAMED = 5
 """Of more experiments, a line says only how many."""
 COLUMNS = (
-    "op/s, p99, shares: of what was wanted while a fault was on · back in: from the begin of a "
-    "fault to the end of the outage that it brought (the worst of all faults)"
+    "op/s, p99, shares: of what was wanted while a fault was on; it is served if it ends ok before "
+    "its time-out, also after the heal · back in: from the begin of a fault to the end of the "
+    "outage that it brought (the worst of all faults)"
 )
 LEGEND = (
     "holds = the claim was not refuted · REFUTED = a counterexample is shown · "

@@ -35,9 +35,11 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     """The runs of one protocol in one experiment, all of one plan. ``row`` and ``column``: where
-    they stand in the table of a report. ``throughput`` and ``availability``: by phase
-    and side, as in `RunSummary`; what no run has is left out. ``recovery_s``: over the runs that
-    recovered; ``never_back``: how many had a fault and did not. ``verdicts``: how many of each."""
+    they stand in the table of a report. ``throughput`` and ``availability``: by phase and side, as
+    in `RunSummary`; what no run has is left out. ``recovery_s``: over the runs that recovered;
+    ``never_back``: how many had a fault and did not. ``latency_ms_p99``: over the runs in which it
+    was not longer than the service time; ``over_time_out``: in how many it was. ``verdicts``: how
+    many of each."""
 
     experiment: str
     protocol: str
@@ -52,6 +54,8 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     availability: dict[str, Interval]
     recovery_s: Interval | None
     never_back: int
+    latency_ms_p99: Interval | None
+    over_time_out: int
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -91,6 +95,7 @@ def _of(cell: compare.Cell) -> Repeats:
         return {name: one for name, one in found.items() if one is not None}
 
     back = [run.recovery_s for run in runs]
+    p99 = [run.latency_ms.at("p99") for run in runs]
     verdicts: dict[str, int] = {}
     for run in runs:
         verdicts[run.verdict] = verdicts.get(run.verdict, 0) + 1
@@ -112,6 +117,8 @@ def _of(cell: compare.Cell) -> Repeats:
         never_back=sum(
             run.recovery_s is None and run.availability.during is not None for run in runs
         ),
+        latency_ms_p99=_present(value for value in p99 if value != math.inf),
+        over_time_out=p99.count(math.inf),
     )
 
 
@@ -127,6 +134,8 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
     ]
     if one.recovery_s is not None:
         found.append(("back in, s", one.recovery_s, 1, False))
+    if one.latency_ms_p99 is not None:
+        found.append(("p99, ms", one.latency_ms_p99, 0, False))
     told = []
     for name, each, digits, floor in found:
         middle, mean = (_number(value, digits, floor=floor) for value in (each.median, each.mean))
@@ -135,6 +144,8 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
             low, high = (_number(value, digits, floor=floor) for value in (each.low, each.high))
             between = f"{low} to {high}"
         told.append((name, each.runs, middle, mean, between))
+    if one.over_time_out:
+        told.append(("p99", one.over_time_out, "> time-out", "–", "–"))
     return told
 
 
@@ -152,6 +163,8 @@ def lines(summaries: Iterable[RunSummary]) -> list[str]:
             parts.append(f"back in {_shown(one.recovery_s, 1)} s")
         if one.never_back:
             parts.append(f"not back in {one.never_back} of {one.runs}")
+        if one.over_time_out:
+            parts.append(f"p99 longer than the time-out in {one.over_time_out} of {one.runs}")
         simulated = compare.SIMULATED if one.simulated else ""
         column = one.column.removesuffix(compare.SIMULATED)
         told.append(f"{column} {one.row}{simulated}, {one.runs} runs: " + ", ".join(parts))

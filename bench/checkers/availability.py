@@ -12,8 +12,9 @@ This is the one place that defines and computes these figures; reports print the
   the run does not have, or what was dropped for a node that is not known.
 - It was *served* if it ended ok within the service time, counted from when it was wanted. The
   service time is the workload's own time-out. A refused CAS is an answer (ok, applied false), so it
-  was served. What failed was not served, whatever the reason: an operation that the protocol does
-  not support was wanted like any other. An experiment that asks for one does not start.
+  was served. What failed was not served, whatever the reason: also an operation that the protocol
+  does not support was wanted. A workload that asks for such operations finds the protocol less
+  available, which is what its clients find.
 - What the load generator dropped was wanted and not served. Of dropped operations whose time is not
   known (``dropped_unplaced``) nothing else is counted.
 - ``availability`` = served / wanted; ``within_1s`` is the same for a service time of 1 s, where the
@@ -194,10 +195,8 @@ def service_time(manifest: Manifest) -> tuple[float, str | None]:
     workload = manifest.experiment.get("workload")
     found = workload if isinstance(workload, dict) else {}
     match = _TIMEOUT.fullmatch(str(found.get("timeout", "")))
-    if match is not None and float(match[1]) > 0:
-        return float(match[1]) * _SECONDS[match[2]], None
-    seconds = found.get("timeout_s")
-    if isinstance(seconds, int | float) and 0 < seconds < 1e9:
+    seconds = found.get("timeout_s") if match is None else float(match[1]) * _SECONDS[match[2]]
+    if isinstance(seconds, int | float) and 0 < seconds < 1e6:
         return float(seconds), None
     return USUAL_TIMEOUT_S, f"a service time of {USUAL_TIMEOUT_S:g} s: the manifest has no time-out"
 
@@ -234,8 +233,8 @@ def _label(
 
 def _nodes_of_dropped(load: LoadSummary) -> list[str]:
     """Runs of before do not tell at which node a dropped operation was wanted."""
-    unknown = len(load.dropped_intended_ns) - len(load.dropped_nodes)
-    return [*load.dropped_nodes, *[""] * unknown]
+    count = len(load.dropped_intended_ns)
+    return [*load.dropped_nodes, *[""] * count][:count]
 
 
 def _part(labels: Labels, part: slice) -> Labels:

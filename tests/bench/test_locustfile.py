@@ -299,6 +299,7 @@ def test_what_is_too_much_is_dropped_and_counted(
     assert summary.intended == len(planned)
     assert summary.invoked == len(history)
     assert summary.dropped == len(summary.dropped_intended_ns) == len(planned) - len(history) > 200
+    assert len(summary.dropped_nodes) == summary.dropped
     asked = {record.id for record in history}
     assert sorted(summary.dropped_intended_ns) == [
         summary.started_ns + (operation.intended_ns or 0)

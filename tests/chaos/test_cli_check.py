@@ -72,6 +72,26 @@ def test_a_run_folder_keeps_the_bound(tmp_path: Path, monkeypatch: pytest.Monkey
     assert folder.manifest().clock_error_ns == 5_000_000
 
 
+def test_a_run_of_before_is_judged_anew_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = synthetic.leader_partition(tmp_path / "run", "raft")
+    told = msgspec.json.decode(folder.verdict_path.read_bytes())
+    folder.verdict_path.write_bytes(
+        msgspec.json.encode({**told, "schema_version": 1, "checks": []})
+    )
+    assert check(monkeypatch, folder.path) == 0
+    text = capsys.readouterr().out
+    said = "judged anew by the present definitions (version 2); verdict.json was of version 1"
+    assert said in text
+    assert "availability: valid (1200 operations): served within 2 s: before 1.000" in text
+    kept = folder.verdict()
+    assert kept is not None
+    assert (kept.schema_version, len(kept.checks)) == (2, len(told["checks"]))
+    assert check(monkeypatch, folder.path) == 0
+    assert "judged anew" not in capsys.readouterr().out
+
+
 def test_what_the_keys_held_at_first_can_be_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -503,6 +503,8 @@ def test_operations_over_the_cap_are_dropped_and_counted(tmp_path: Path) -> None
     _, folder = simulated(tmp_path / "run", wanted)
     (summary,) = [load for load in folder.loads() if load.client == CLIENT]
     assert summary.dropped == len(summary.dropped_intended_ns) > 100
+    assert len(summary.dropped_nodes) == summary.dropped
+    assert len(set(summary.dropped_nodes)) > 1
     assert summary.intended == summary.invoked + summary.dropped
     assert summary.intended == len(list(plan(wanted.workload(), wanted.node_ids())))
 

@@ -52,7 +52,7 @@ MUTANTS = {
     ),
     "dropped operations are on no side": (
         "return [*load.dropped_nodes, *[",
-        "return [*[] * unknown, *[",
+        "return [*[",
     ),
     "dropped operations do not count as dropped": (
         "dropped = np.arange(len(asked.wanted)) >= sent",

@@ -275,6 +275,7 @@ def test_without_load_there_is_nothing_to_measure() -> None:
         ({"timeout": "500ms"}, 0.5, False),
         ({"timeout_s": 1.5}, 1.5, False),  # of a load that has no experiment
         ({"timeout": "0s"}, 2, True),
+        ({"timeout": "9" * 400 + "m"}, 2, True),
         ({"timeout_s": float("nan")}, 2, True),
         (None, 2, True),
     ],

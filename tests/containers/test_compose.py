@@ -90,7 +90,9 @@ def test_the_leader_is_cut_off_on_containers_too(
     assert done.returncode == 0, done.stderr
     (summary,) = msgspec.json.decode(done.stdout)["runs"]
     assert (summary["verdict"], summary["measured_model"]) == ("valid", "linearizable")
-    assert summary["availability"]["minority"] == 0
+    # What was wanted in the last 2 s of 8 could wait for the heal, and still be served in time.
+    assert summary["availability"]["minority"] < 0.3
+    assert summary["window_latency_ms"]["minority"]["p50"] is None
     assert summary["availability"]["majority"] > 0.5
     folder = RunFolder(tmp_path / summary["folder"])
     manifest = folder.manifest()

@@ -76,6 +76,24 @@ def test_verdicts_come_first_then_availability_throughput_latency(measured: Run)
     assert [change.direction for change in back.changes][:2] == ["better", "better"]
 
 
+def test_a_percentile_beyond_the_time_out_is_worse_than_any_number(measured: Run) -> None:
+    def p99(value: float | None) -> Run:
+        def change(summary: RunSummary) -> None:
+            summary.latency_ms.p99 = value
+
+        return changed(measured, change)
+
+    late, quick = p99(None), p99(120.0)
+    assert measured[0].latency_ms.p99 is None, "a fifth was cut off"
+    assert diff([late], [late]).changes == []
+    (worse,) = diff([quick], [late]).changes
+    assert (worse.direction, worse.old, worse.new) == ("worse", 120.0, "> 2 s")
+    assert worse.words == "latency p99 120 ms -> > 2 s"
+    (better,) = diff([late, late], [quick, quick]).changes
+    assert (better.direction, better.sure) == ("better", True)
+    assert diff([late, quick], [quick, quick]).changes == [], "chance can do that"
+
+
 def test_small_steps_are_not_told_and_unsure_ones_are_marked(measured: Run) -> None:
     summary, _ = measured
     assert summary.throughput.during is not None

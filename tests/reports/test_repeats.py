@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
 
-from reports.repeats import interval, lines, repeats
+from reports import compare
+from reports.repeats import interval, lines, repeats, rows
 from reports.summary import RunSummary
 from tests.reports.test_compare import pick
 
@@ -66,3 +69,22 @@ def test_runs_of_one_experiment_and_protocol_are_repeats(summaries: list[RunSumm
     assert "availability 0.999 [0.999 to 0.999]" in lines([nearly, nearly])[0]
     simulated = msgspec.structs.replace(run, simulated=True)
     assert "raft (simulated), 2 runs" in lines([simulated, simulated])[0]
+
+
+def test_a_percentile_beyond_the_time_out_is_no_number_to_average(
+    summaries: list[RunSummary],
+) -> None:
+    run = pick(summaries, "raft", "leader-partition")
+    quick = msgspec.structs.replace(
+        run, latency_ms=msgspec.structs.replace(run.latency_ms, p99=100.0)
+    )
+    assert run.latency_ms.at("p99") == math.inf
+    (one,) = repeats([quick, run, run])
+    assert one.latency_ms_p99 is not None
+    assert (one.latency_ms_p99.mean, one.latency_ms_p99.runs, one.over_time_out) == (100, 1, 2)
+    assert "p99 longer than the time-out in 2 of 3" in lines([quick, run, run])[0]
+    assert rows(one)[-2:] == [("p99, ms", 1, "100", "100", "–"), ("p99", 2, "> time-out", "–", "–")]
+    cells = [
+        compare.matrix(runs).cells.values() for runs in ([quick, run, run], [quick, quick, run])
+    ]
+    assert [cell.latency("p99") for (cell,) in cells] == ["> 2 s", "100 ms"]
