@@ -20,6 +20,7 @@ from bench.cluster_file import STALE_S, ClusterFile, FaultOn
 from bench.mqtt_client import paho_client
 from bench.node_status import MAX_BYTES, parse_status
 from bench.run_folder import NodeRecord
+from bench.same_site import LOOPBACK, more_names, refusal
 from nodes.topics import Topics
 
 TAB = "cluster"
@@ -97,6 +98,16 @@ class ClusterWatch:
 
 def _row(name: str, state: str, details: str) -> dict[str, str]:
     return dict(zip((key for key, _ in _COLUMNS), (name, state, details), strict=True))
+
+
+def guard(web_ui: Any) -> None:
+    """Let the page answer to itself only: a page of another site must start no load here."""
+    names = [*LOOPBACK, *more_names()]
+
+    @web_ui.app.before_request  # type: ignore[untyped-decorator]
+    def refuse_others() -> Response | None:
+        refused = refusal(request.method, request.headers, names)
+        return None if refused is None else Response(f"Refused: {refused}.\n", status=403)
 
 
 def add_tab(web_ui: Any, watch: ClusterWatch) -> None:

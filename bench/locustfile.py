@@ -56,7 +56,7 @@ from locust.runners import (
 
 from bench.client import Client, Lateness
 from bench.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
-from bench.cluster_tab import ClusterWatch, add_tab
+from bench.cluster_tab import ClusterWatch, add_tab, guard
 from bench.distributed import (
     NOTHING_SENT,
     Master,
@@ -521,6 +521,7 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         # Tags choose operations, see `workload_of`; the users' only task is always wanted.
         environment.tags, environment.exclude_tags = {TASK}, set()
         if environment.web_ui is not None:
+            guard(environment.web_ui)
             environment.web_ui.app.before_request(lambda: choose_users_of_page(environment))
             show_cluster(environment)
         if environment.parsed_options.headless and not isinstance(runner, WorkerRunner):

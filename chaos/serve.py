@@ -23,6 +23,7 @@ import jinja2
 
 from bench.files import shown
 from bench.run_folder import BadRunFolder, RunFolder
+from bench.same_site import refusal
 from chaos.targets import TargetFailed
 from reports.folders import find_runs, run_name
 from reports.render import TEMPLATES, write_report
@@ -109,9 +110,9 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if not self._asked_here():
-                said = f"This server answers to {HOST} and localhost only."
-                self._send(HTTPStatus.FORBIDDEN, self._message(said))
+            refused = refusal(self.command, self.headers)
+            if refused is not None:
+                self._send(HTTPStatus.FORBIDDEN, self._message(f"Refused: {refused}."))
                 return
             address = urllib.parse.urlsplit(self.path)
             query = urllib.parse.parse_qs(address.query)
@@ -126,12 +127,6 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
                 self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
             except (BrokenPipeError, ConnectionResetError):
                 pass  # Whoever asked has gone.
-
-        def _asked_here(self) -> bool:
-            """A page of another site can have its own name lead to this address, and then read the
-            answers (DNS rebinding): its requests carry that name."""
-            name = self.headers.get("Host", "").rsplit(":", 1)[0]
-            return name in (HOST, "localhost")
 
         def _list(self, query: Mapping[str, list[str]]) -> str:
             everything = rows(root)

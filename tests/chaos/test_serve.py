@@ -128,6 +128,17 @@ def test_a_name_that_another_site_made_lead_here_is_refused(
     assert ("leader-partition" in page) is (status == 200)
 
 
+def test_a_page_of_another_origin_is_refused(get: Get) -> None:
+    port = urllib.parse.urlsplit(get("address")[1]).port
+    for origin, status in (("http://evil.example", 403), (f"http://127.0.0.1:{port}", 200)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/", headers={"Origin": origin})
+        answer = connection.getresponse()
+        page = answer.read().decode()
+        connection.close()
+        assert (answer.status, "leader-partition" in page) == (status, status == 200)
+
+
 def test_a_browser_shows_the_list_and_what_was_filtered(get: Get, tmp_path: Path) -> None:
     port = urllib.parse.urlsplit(get("address")[1]).port
     url = f"http://127.0.0.1:{port}/?protocol=gossip&text=partition"
