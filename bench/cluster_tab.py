@@ -39,8 +39,11 @@ class ClusterWatch:
         self._client = paho_client(cluster, f"page-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
-        self._client.on_message = lambda client, data, message: self.hear(
-            message.topic, message.payload
+        self._client.on_message = lambda client, data, message: (
+            # Nodes retain nothing, the faults that are on are.
+            None
+            if message.retain and message.topic != self._topics.faults
+            else self.hear(message.topic, message.payload)
         )
         self._client.reconnect_delay_set(1, 2)
 

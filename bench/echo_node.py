@@ -15,10 +15,10 @@ from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nodes.codec import replies_codec, requests_codec
 from nodes.effects import Reply, Request
+from nodes.subscription import NOTHING_RETAINED
 from nodes.topics import Topics
 
 
@@ -71,6 +71,8 @@ def main() -> None:
     nodes = options.nodes.split(",")
 
     def on_message(client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
+        if message.retain:
+            return
         replies = [
             reply for r in decode(bytes(message.payload)) if (reply := behave(r)) is not None
         ]
@@ -86,7 +88,7 @@ def main() -> None:
     client.on_message = on_message
     client.on_subscribe = on_subscribe
     client.connect("127.0.0.1", options.port)
-    client.subscribe([(topics.request(node), SubscribeOptions(qos=0)) for node in nodes])
+    client.subscribe([(topics.request(node), NOTHING_RETAINED) for node in nodes])
     client.loop_forever()
 
 

@@ -29,6 +29,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from bench.cluster_file import Address, ClusterFile
 from nodes.codec import BadFrame, replies_codec, requests_codec
 from nodes.effects import Reply, Request
+from nodes.subscription import NOTHING_RETAINED
 from nodes.tls import broker_tls
 from nodes.topics import Topics
 
@@ -233,7 +234,7 @@ class MqttClient:
         self._subscribed = False
         self._replies._connected(reason)
         if self._replies.up:
-            client.subscribe(self._reply_topic, qos=0)
+            client.subscribe(self._reply_topic, options=NOTHING_RETAINED)
 
     def _replies_subscribed(
         self, client: paho.Client, data: Any, mid: int, reasons: list[ReasonCode], properties: Any
@@ -245,6 +246,8 @@ class MqttClient:
 
     def _received(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
         self._replies.received += 1
+        if message.retain:
+            return  # From before: MQTT 3.1.1 cannot ask for none.
         try:
             replies = self._decode(bytes(message.payload))
         except BadFrame:

@@ -21,6 +21,7 @@ from bench.run_folder import FaultRecord, NodeRecord
 from chaos.fault_words import fault_on
 from nodes.codec import part_digest
 from nodes.runtime.injected import Injected
+from nodes.subscription import NOTHING_RETAINED
 from nodes.topics import Topics
 
 CONFIRM_S = 10.0
@@ -85,11 +86,13 @@ class Monitor:
         self._client.loop_stop()
 
     def _on_connect(self, client: paho.Client, *_: Any) -> None:
-        client.subscribe(self._topics.status("+"), qos=0)
+        client.subscribe(self._topics.status("+"), options=NOTHING_RETAINED)
         if self._announced is not None:  # A broker that was killed has forgotten it.
             client.publish(self._topics.faults, self._announced, qos=0, retain=True)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        if message.retain:
+            return  # Nodes retain nothing: whoever did is none.
         try:
             topic = message.topic
         except UnicodeDecodeError:

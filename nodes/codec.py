@@ -1,8 +1,10 @@
 """Messages to bytes and back. What comes off the wire is not trusted.
 
-A frame is ``version (1 byte) | CRC-32 of the body (4 bytes, big endian) | body``, the body a
-msgpack list of messages. All messages that wait for one destination travel in one frame. The
-version byte is never the first byte of JSON text, so that a request topic can carry either.
+A frame is ``version (1 byte) | CRC-32 of what follows (4 bytes, big endian) | kind (1 byte) |
+body``, the body a msgpack list. ``kind`` says what is in it: protocol messages, requests or
+replies. So none is ever taken for another, on whatever topic it comes. All messages that wait for
+one destination travel in one frame. The version byte is never the first byte of JSON text, so that
+a request topic can carry either.
 """
 
 from __future__ import annotations
@@ -10,26 +12,32 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar, Union
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, Union
 
 import msgspec
 
+from nodes.bounds import MAX_INTEGER
 from nodes.disk import Append, Compact, Put, Truncate, Write
 from nodes.effects import Operation, Reply, Request
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_KEY_CHARACTERS = 512
 MAX_VALUE_BYTES = 1024 * 1024
 """Of a value as UTF-8: so a request, and an entry that holds it, fits into a frame."""
-_HEADER = 5
+MAX_JSON_DEPTH = 32
+"""Of lists and objects in each other, in a JSON request."""
+_HEADER = 6
+
+Kind: TypeAlias = Literal["message", "request", "reply"]
+_KINDS: dict[Kind, int] = {"message": ord("m"), "request": ord("q"), "reply": ord("r")}
 
 T = TypeVar("T")
 
 
 class BadFrame(ValueError):
     """Bytes that are not a frame of ours. ``kind`` is one of too-large, truncated, version,
-    checksum, malformed: what to count it under."""
+    checksum, kind, malformed: what to count it under."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -37,12 +45,14 @@ class BadFrame(ValueError):
 
 
 class Codec(Generic[T]):
-    """Frames of messages of the given types (tagged structs, or one plain type).
+    """Frames of one ``kind``, of messages of the given types (tagged structs, or one plain type).
 
     `decode` raises BadFrame and nothing else, whatever the bytes.
     """
 
-    def __init__(self, types: Sequence[type[Any]]) -> None:
+    def __init__(self, types: Sequence[type[Any]], kind: Kind = "message") -> None:
+        self._kind = _KINDS[kind]
+        self._crc_of_kind = zlib.crc32(bytes([self._kind]))
         self._encode = msgspec.msgpack.Encoder().encode
         union = Union[tuple(types)]  # type: ignore[valid-type]  # noqa: UP007
         self._decode = msgspec.msgpack.Decoder(list[union]).decode  # type: ignore[valid-type]
@@ -50,7 +60,8 @@ class Codec(Generic[T]):
     def encode(self, messages: Sequence[T]) -> bytes:
         """One frame. The caller keeps frames below MAX_FRAME_BYTES."""
         body = self._encode(messages)
-        return b"%c%b%b" % (WIRE_VERSION, zlib.crc32(body).to_bytes(4, "big"), body)
+        checksum = zlib.crc32(body, self._crc_of_kind).to_bytes(4, "big")
+        return b"%c%b%c%b" % (WIRE_VERSION, checksum, self._kind, body)
 
     def decode(self, frame: bytes) -> list[T]:
         """The messages of a frame, all or none."""
@@ -60,11 +71,13 @@ class Codec(Generic[T]):
             raise BadFrame("truncated", f"{len(frame)} bytes, a frame has at least {_HEADER}")
         if frame[0] != WIRE_VERSION:
             raise BadFrame("version", f"wire version {frame[0]}, this node speaks {WIRE_VERSION}")
-        body = memoryview(frame)[_HEADER:]
-        if zlib.crc32(body) != int.from_bytes(frame[1:_HEADER], "big"):
+        checked = memoryview(frame)[_HEADER - 1 :]
+        if zlib.crc32(checked) != int.from_bytes(frame[1 : _HEADER - 1], "big"):
             raise BadFrame("checksum", "the checksum does not match")
+        if frame[_HEADER - 1] != self._kind:
+            raise BadFrame("kind", f"kind {frame[_HEADER - 1]}, not {self._kind}")
         try:
-            return self._decode(body)
+            return self._decode(checked[1:])
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise BadFrame("malformed", str(error)) from None
 
@@ -76,12 +89,12 @@ def is_frame(payload: bytes) -> bool:
 
 def requests_codec() -> Codec[Request]:
     """Frames that clients send."""
-    return Codec([Request])
+    return Codec([Request], "request")
 
 
 def replies_codec() -> Codec[Reply]:
     """Frames that nodes answer with."""
-    return Codec([Reply])
+    return Codec([Reply], "reply")
 
 
 class JsonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,7 +123,11 @@ def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
     try:
         raw = _json_request.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if str(error).startswith("Integer value out of range"):
+            raise ValueError(f"not a request: {_TOO_LARGE}") from None
         raise ValueError(f"not a request: {error}") from None
+    for name in ("sequence", "value", "expected", "context"):
+        _check_numbers(name, getattr(raw, name), MAX_JSON_DEPTH)
     if raw.op not in ("read", "write", "cas", "delete"):
         raise ValueError(f"unknown operation {raw.op[:40]!r}: use read, write, cas or delete")
     if (raw.client is None) != (raw.sequence is None):
@@ -128,6 +145,21 @@ def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
     )
     check_request(request)
     return request
+
+
+_TOO_LARGE = "an integer of more than 64 bits (integers are -2^63 to 2^63-1)"
+
+
+def _check_numbers(name: str, value: Any, depth: int) -> None:
+    """Raises ValueError where a number in ``value`` has no place in a message."""
+    if type(value) is int:
+        if not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+            raise ValueError(f"not a request: {name} has {_TOO_LARGE}")
+    elif isinstance(value, list | dict):
+        if depth == 0:
+            raise ValueError(f"not a request: {name} is nested more than {MAX_JSON_DEPTH} deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_numbers(name, item, depth - 1)
 
 
 def check_request(request: Request) -> None:

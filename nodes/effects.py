@@ -18,6 +18,12 @@ The driver's duties:
    replaced timer never fires.
 4. *Datagrams.* Messages may be lost, duplicated, delayed and reordered. Nothing else is promised.
 5. *A crash* loses whatever was not durable. The replica is built anew from what the disk kept.
+6. *Nonsense.* A message that its type does not allow, or that comes from no member, never reaches
+   the replica. One that cannot be true is dropped by it (`nodes.bounds.BadMessage`,
+   `Out.refused`), and is counted. If a step over messages or requests raises anything else, what
+   it left half-done is thrown away: the replica is built anew from its disk, as after a crash.
+   Only a broken invariant (AssertionError) and a failed disk end the node. The simulator takes all
+   of these for alarms.
 
 Time and randomness are handed in (`Env`), so that a run is a pure function of its inputs.
 """
@@ -26,16 +32,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from nodes.bounds import BadMessage, Finite, Integer, Natural
 from nodes.disk import Disk
 
-Value: TypeAlias = bool | int | float | str | None
-"""What a key holds: a JSON scalar, so that values are immutable and hashable."""
+Value: TypeAlias = bool | Integer | Finite | str | None
+"""What a key holds: a JSON scalar, so that values are immutable and hashable. Integers have 64
+bits, floats are finite."""
 
-Version: TypeAlias = int | str | list[int | str] | dict[str, int] | None
+Version: TypeAlias = (
+    Integer
+    | str
+    | Annotated[list[Integer | str], msgspec.Meta(max_length=16)]
+    | Annotated[dict[str, Integer], msgspec.Meta(max_length=1024)]
+    | None
+)
 """What a replica says about the age of a value: an index (Raft), a slot (Paxos), a
 ``[counter, node, sequence]`` (quorum register), a vector clock (gossip)."""
 
@@ -44,7 +58,7 @@ Outcome: TypeAlias = Literal["ok", "fail", "info"]
 """``fail``: certainly not applied, now or later. ``info``: nobody knows."""
 
 
-class Operation(msgspec.Struct, frozen=True, array_like=True):
+class Operation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a client asks for. ``expected`` is for ``cas``; ``context`` is the version that an
     earlier read returned, for protocols that keep siblings."""
 
@@ -55,7 +69,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True):
     context: Version = None
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A client's operation, named (client, sequence) so that it is applied at most once.
 
     ``acked``: the client has the results of all its sequences below this one and will never send
@@ -63,12 +77,12 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     """
 
     client: str
-    sequence: int
+    sequence: Natural
     operation: Operation
-    acked: int = 0
+    acked: Natural = 0
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The answer to a `Request`.
 
     ``value``: what a read saw (a list where a key has siblings). ``applied``: False for a CAS that
@@ -76,7 +90,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     """
 
     client: str
-    sequence: int
+    sequence: Natural
     outcome: Outcome
     value: Value | list[Value] = None
     version: Version = None
@@ -170,7 +184,7 @@ class Config(msgspec.Struct, frozen=True, dict=True):
 class Out:
     """The effects of a step, in the order they were made. The driver empties it after each step."""
 
-    __slots__ = ("_disk", "marks", "replies", "sends", "timers")
+    __slots__ = ("_disk", "marks", "refused", "replies", "sends", "timers")
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -178,6 +192,8 @@ class Out:
         self.replies: list[tuple[int, Reply]] = []
         self.timers: list[tuple[str, float | None]] = []
         self.marks: list[tuple[str, dict[str, Any]]] = []
+        self.refused: list[str] = []
+        """Messages that could not be true, and why: the driver counts them."""
 
     def send(self, dst: str, msg: Any, *, early: bool = False) -> None:
         """Send ``msg`` to node ``dst``, once every write made so far is durable. ``early``: at
@@ -264,8 +280,12 @@ class Replica:
         for item in inputs:
             kind = type(item)
             if kind is Message:
-                if item.src in self._members:  # type: ignore[union-attr]
-                    self._bound[type(item.msg)](item.src, item.msg)  # type: ignore[union-attr]
+                src, msg = item.src, item.msg  # type: ignore[union-attr]
+                if src in self._members:
+                    try:
+                        self._bound[type(msg)](src, msg)
+                    except BadMessage as error:
+                        self.out.refused.append(f"{type(msg).__name__} from {src}: {error}")
             elif kind is Timer:
                 self.on_timer(item.name)  # type: ignore[union-attr]
             elif kind is Durable:

@@ -30,6 +30,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from nodes.bounds import Count, WireStruct
 from nodes.effects import Config, Env, Out
 
 _NS = 1_000_000_000
@@ -320,12 +321,12 @@ def phi(silent_s: float, mean_s: float, deviation_s: float) -> float:
 # --- the part of a replica ---
 
 
-class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Heartbeat(WireStruct, frozen=True):
     """I am alive. ``sequence`` counts from 1 since the start of the process that drew
     ``incarnation``."""
 
-    incarnation: int
-    sequence: int
+    incarnation: Count
+    sequence: Count
 
 
 SEND = "heartbeat send"

@@ -15,8 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-import msgspec
-
+from nodes.bounds import WireStruct
 from nodes.effects import Out, Outcome, Reply, Request
 
 MAX_REFUSED = 10_000
@@ -30,13 +29,13 @@ Asked = tuple[Request, str]
 """A request and the node where its client waits."""
 
 
-class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Forward(WireStruct, frozen=True):
     """Requests that clients handed to the sender. Only a leader takes them."""
 
     requests: tuple[Request, ...]
 
 
-class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Forwarded(WireStruct, frozen=True):
     """Answers to requests of a `Forward`."""
 
     replies: tuple[Reply, ...]

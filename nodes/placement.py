@@ -32,11 +32,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from nodes.bounds import BadMessage, Count, WireStruct, check_leap
 from nodes.disk import Disk
 from nodes.effects import Config, Env, Invariant, InvariantBroken, Out
 from nodes.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 
-Member: TypeAlias = tuple[str, int]
+Member: TypeAlias = tuple[str, Count]
 """A node, and the number of the placement by which it joined."""
 
 _RESEND_S = 0.3
@@ -51,11 +52,11 @@ def range_of(key: str, ranges: int) -> int:
 # --- records and messages ---
 
 
-class Placement(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Placement(WireStruct, frozen=True):
     """The members of a range, and those of the placement before (from which a new one copies)."""
 
-    range: int
-    number: int
+    range: Count
+    number: Count
     members: tuple[Member, ...]
     previous: tuple[Member, ...]
 
@@ -88,42 +89,42 @@ def first_placement(key_range: int, nodes: Sequence[str], factor: int) -> Placem
     return Placement(key_range, 1, row, row)
 
 
-class Vote(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Vote(WireStruct, frozen=True):
     """What an acceptor has on disk of a range: its promise, and its vote for placement
     ``number``."""
 
     promised: Ballot
-    number: int = 0
+    number: Count = 0
     ballot: Ballot = NO_BALLOT
     placement: Placement | None = None
 
 
-class PreparePlacement(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class PreparePlacement(WireStruct, frozen=True):
     """Phase 1a, for the placement after ``base``."""
 
     ballot: Ballot
     base: Placement
 
 
-class PromisePlacement(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class PromisePlacement(WireStruct, frozen=True):
     """Phase 1b. ``vote``: what the sender has voted for in ``voted``, if it has."""
 
     ballot: Ballot
-    range: int
-    number: int
+    range: Count
+    number: Count
     voted: Ballot = NO_BALLOT
     vote: Placement | None = None
 
 
-class RefusePlacement(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class RefusePlacement(WireStruct, frozen=True):
     """A higher ballot is promised."""
 
     ballot: Ballot
-    range: int
+    range: Count
     promised: Ballot
 
 
-class AcceptPlacement(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class AcceptPlacement(WireStruct, frozen=True):
     """Phase 2a: vote for ``placement``, the one after ``base``."""
 
     ballot: Ballot
@@ -131,26 +132,26 @@ class AcceptPlacement(msgspec.Struct, frozen=True, array_like=True, tag=True):
     placement: Placement
 
 
-class AcceptedPlacement(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class AcceptedPlacement(WireStruct, frozen=True):
     """Phase 2b."""
 
     ballot: Ballot
-    range: int
-    number: int
+    range: Count
+    number: Count
 
 
-class Placed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Placed(WireStruct, frozen=True):
     """``placement`` is chosen."""
 
     placement: Placement
 
 
-class PlacementNumbers(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class PlacementNumbers(WireStruct, frozen=True):
     """The number of each range's placement that the sender knows, and by which number its newest
     member joined that is known to be ready."""
 
-    numbers: tuple[int, ...]
-    complete: tuple[int, ...]
+    numbers: tuple[Count, ...]
+    complete: tuple[Count, ...]
 
 
 MESSAGES: tuple[type[msgspec.Struct], ...] = (
@@ -204,6 +205,8 @@ class Placements:
     ) -> None:
         self.id = config.node
         self.ranges = ranges
+        self._factor = factor
+        self._nodes = frozenset(config.nodes)
         self._peers = config.peers
         self._majority = config.majority
         self._env = env
@@ -274,6 +277,54 @@ class Placements:
         """Whether a proposal of this node for the range is open."""
         return number in self._proposals
 
+    # --- what a peer says ---
+
+    def check_number(self, key_range: int, number: int) -> None:
+        """Raises BadMessage where there is no such range, or it cannot have had so many
+        placements."""
+        if key_range >= self.ranges:
+            raise BadMessage(f"range {key_range} of {self.ranges}")
+        check_leap("placement", number, self.current[key_range].number)
+
+    def check(self, placement: Placement) -> None:
+        """Raises BadMessage for a placement that nobody can have proposed, or another one than is
+        known by its number."""
+        number = placement.number
+        self.check_number(placement.range, number)
+        current = self.current[placement.range]
+        if placement == current:
+            return
+        if number == current.number or (number == current.number + 1) != (
+            placement.previous == current.members
+        ):
+            raise BadMessage(f"{placement}, and {current} is known")
+        for row in (placement.members, placement.previous):
+            nodes = {node for node, _ in row}
+            if len(nodes) != self._factor or len(row) != self._factor or not nodes <= self._nodes:
+                raise BadMessage(f"{placement}: {self._factor} nodes hold a range")
+        if any(not 0 < joined <= number for _, joined in placement.members):
+            raise BadMessage(f"{placement}: a member of the future")
+        if number > current.number and 0 < placement.joined(self.id) < self.ready[placement.range]:
+            raise BadMessage(f"{placement}: {self.id} has joined since")
+
+    def _check_follows(self, placement: Placement, base: Placement) -> None:
+        """Raises BadMessage unless one member of ``base`` is replaced in ``placement``."""
+        gone = set(base.members) - set(placement.members)
+        if (
+            (placement.range, placement.number) != (base.range, base.number + 1)
+            or placement.previous != base.members
+            or len(placement.members) != self._factor
+            or len(set(placement.nodes)) != self._factor
+            or not set(placement.nodes) <= self._nodes
+            or len(gone) != 1
+        ):
+            raise BadMessage(f"{placement} does not follow {base}")
+
+    def _check_ballot(self, src: str, key_range: int, ballot: Ballot) -> None:
+        if ballot.node != src:
+            raise BadMessage(f"ballot {ballot} is not its own")
+        check_leap("ballot", ballot.round, self._acceptors[key_range].promised.round)
+
     # --- learning ---
 
     def learn(self, placement: Placement) -> bool:
@@ -297,6 +348,7 @@ class Placements:
 
     def on_placed(self, src: str, msg: Placed) -> None:
         """Learn it."""
+        self.check(msg.placement)
         self.learn(msg.placement)
 
     def numbers(self) -> PlacementNumbers:
@@ -310,6 +362,8 @@ class Placements:
         if len(msg.numbers) != self.ranges or len(msg.complete) != self.ranges:
             self._out.mark("placement_of_other_size", src=src)
             return
+        for number, (known, complete) in enumerate(zip(msg.numbers, msg.complete, strict=True)):
+            self.check_number(number, max(known, complete))
         behind = False
         for placement, theirs in zip(self.current, msg.numbers, strict=True):
             if theirs < placement.number:
@@ -333,6 +387,8 @@ class Placements:
 
     def on_prepare_placement(self, src: str, msg: PreparePlacement) -> None:
         """Promise, and tell the vote; or refuse."""
+        self.check(msg.base)
+        self._check_ballot(src, msg.base.range, msg.ballot)
         base = self._current_for(src, msg.base)
         if base is None:
             return
@@ -347,6 +403,9 @@ class Placements:
 
     def on_accept_placement(self, src: str, msg: AcceptPlacement) -> None:
         """Vote, or refuse."""
+        self.check(msg.base)
+        self._check_ballot(src, msg.base.range, msg.ballot)
+        self._check_follows(msg.placement, msg.base)
         base = self._current_for(src, msg.base)
         if base is None:
             return
@@ -413,6 +472,9 @@ class Placements:
         if proposal is None or msg.number != proposal.own.number:
             return
         if msg.vote is not None:
+            self._check_follows(msg.vote, proposal.base)
+            if msg.voted > msg.ballot:
+                raise BadMessage(f"a vote of ballot {msg.voted} before {msg.ballot}")
             proposal.proposer.report([(msg.number, msg.voted, msg.vote)])
         if not proposal.proposer.on_promise(src) or proposal.value is not None:
             return
@@ -452,6 +514,8 @@ class Placements:
         """Another proposer is ahead: give it time, then try again."""
         proposal = self._open(msg.range, msg.ballot)
         if proposal is not None:
+            promised = self._acceptors[msg.range].promised
+            check_leap("ballot", msg.promised.round, promised.round)
             self._refuse(proposal, msg.promised)
 
     def _refuse(self, proposal: _Proposal, promised: Ballot) -> None:

@@ -41,6 +41,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 
+from nodes.bounds import BadMessage, Count, WireStruct
 from nodes.disk import Disk
 from nodes.effects import Config, Env, Out, Parameters, Replica, Value, Version
 from nodes.failure_detector import Heartbeat, HeartbeatParameters, Heartbeats
@@ -198,29 +199,29 @@ def register_recovery_strategy(failure_type: str, strategy: Strategy) -> Strateg
 # --- messages ---
 
 
-class CopyRange(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class CopyRange(WireStruct, frozen=True):
     """Send me the keys behind ``after`` of the range of ``placement``, by which I join."""
 
     placement: Placement
     after: str
 
 
-class RangePage(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class RangePage(WireStruct, frozen=True):
     """The keys after ``after``, each as `PlacedReplica.export_keys` packed it. ``last``: the last
     one of them; None: there are no more."""
 
-    range: int
-    number: int
+    range: Count
+    number: Count
     after: str
     last: str | None
     contents: tuple[bytes, ...]
 
 
-class RangeReady(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class RangeReady(WireStruct, frozen=True):
     """The member that joined ``range`` by placement number ``joined`` serves now."""
 
-    range: int
-    joined: int
+    range: Count
+    joined: Count
 
 
 MESSAGES: tuple[type[msgspec.Struct], ...] = (
@@ -439,6 +440,7 @@ class Recovery:
     def on_copy_range(self, src: str, msg: CopyRange) -> None:
         """Send a page, and from now on answer nobody who goes by an older placement. Only who was
         ready under the placement before has all there is to copy."""
+        self.placements.check(msg.placement)
         self.placements.learn(msg.placement)
         number = msg.placement.range
         current = self.placements.current[number]
@@ -460,6 +462,8 @@ class Recovery:
             or copy.after.get(src, "") != msg.after
         ):
             return
+        if msg.last is not None and msg.last <= msg.after:
+            raise BadMessage(f"a page from {msg.after!r} that ends with {msg.last!r}")
         self._host.import_keys(msg.contents)
         copy.bytes += sum(map(len, msg.contents))
         copy.keys += len(msg.contents)
@@ -493,6 +497,7 @@ class Recovery:
 
     def on_range_ready(self, src: str, msg: RangeReady) -> None:
         """Its next placement may be proposed."""
+        self.placements.check_number(msg.range, msg.joined)
         self.placements.note_complete(msg.range, msg.joined)
 
     # --- views ---

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
-import msgspec
-
+from nodes.bounds import Natural, WireStruct
 from nodes.disk import Disk
 from nodes.effects import Version
 
@@ -21,13 +20,13 @@ MAX_RESULTS = 1024
 _PREFIX = "r/"
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Result(WireStruct, frozen=True, gc=False):
     """What became of a client's write of ``key``. It is on disk under ``r/<client>/<sequence>``.
     ``version`` None: it ended ``fail``, so a late copy must not take effect."""
 
     client: str
-    sequence: int
-    acked: int
+    sequence: Natural
+    acked: Natural
     key: str
     version: Version
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from nodes.bounds import Count
+
 V = TypeVar("V")
 
 
@@ -21,7 +23,7 @@ class Ballot(NamedTuple):
     """Ballots are ordered by round, then by node, and belong to that node alone: no two proposers
     share one."""
 
-    round: int
+    round: Count
     node: str
 
     def __str__(self) -> str:

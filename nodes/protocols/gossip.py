@@ -64,10 +64,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from nodes.bounds import MAX_LEAP, BadMessage, Count, Natural, WireStruct, check_leap
 from nodes.disk import Disk
 from nodes.effects import (
     Config,
@@ -90,6 +91,9 @@ from nodes.vector_clock import Clock, covers, dominates, increment, merge
 
 CHARACTERS_PER_MESSAGE = 250_000
 _LOGICAL_BITS = 16
+MAX_CLOCK_LEAP = 1 << 36 + _LOGICAL_BITS
+"""Two years: how far a stamp may be ahead of the wall clock, and of all stamps that are known. No
+clock is so wrong; and a node that went along would soon be at the end of what a stamp can be."""
 _FORWARD_AGAIN_S = 0.3
 
 
@@ -126,69 +130,69 @@ class GossipParameters(PlacementParameters, frozen=True, forbid_unknown_fields=T
 # --- records ---
 
 
-class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Sibling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """One version of a key. Its dot is (``node``, ``counter``), its name over the whole cluster;
     under lww ``counter`` is the hybrid logical clock and ``past`` is empty. ``client`` and
     ``sequence`` name the request that wrote it."""
 
     node: str
-    counter: int
-    past: dict[str, int]
+    counter: Count
+    past: dict[str, Count]
     value: Value
     deleted: bool
     client: str
-    sequence: int
+    sequence: Natural
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Record(WireStruct, frozen=True, gc=False):
     """All that a node knows of a key: siblings of which none supersedes another, ordered by dot."""
 
-    siblings: tuple[Sibling, ...]
+    siblings: Annotated[tuple[Sibling, ...], msgspec.Meta(min_length=1)]
 
 
 # --- messages ---
 
 
-class Rumour(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Rumour(WireStruct, frozen=True):
     """Hot keys."""
 
     records: dict[str, Record]
 
 
-class Digest(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Digest(WireStruct, frozen=True):
     """Anti-entropy, 1: a hash of each bucket of the sender's keys."""
 
-    hashes: tuple[int, ...]
+    hashes: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
 
 
-class Difference(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Difference(WireStruct, frozen=True):
     """Anti-entropy, 2: the clocks of all the sender's keys in ``buckets``, which differ.
     ``differing``: how many buckets differ in all (large differences take several messages)."""
 
-    differing: int
-    buckets: tuple[int, ...]
-    clocks: dict[str, dict[str, int]]
+    differing: Count
+    buckets: tuple[Count, ...]
+    clocks: dict[str, dict[str, Count]]
 
 
-class Pull(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Pull(WireStruct, frozen=True):
     """Anti-entropy, 3: the sender lacks something of these keys."""
 
     keys: tuple[str, ...]
 
 
-class Push(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Push(WireStruct, frozen=True):
     """Anti-entropy, 3 and 4: what the receiver lacks. It does not become a rumour."""
 
     records: dict[str, Record]
 
 
-class Forward(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Forward(WireStruct, frozen=True):
     """A request for a key that the sender does not hold."""
 
     request: Request
 
 
-class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Forwarded(WireStruct, frozen=True):
     """The answer to a `Forward`."""
 
     reply: Reply
@@ -232,6 +236,20 @@ class KeepSiblings:
         return tuple([by_dot[dot] for dot in sorted(by_dot)])
 
     @staticmethod
+    def problem(siblings: Sequence[Sibling]) -> str | None:
+        """Why no replica can hold these, if so."""
+        for number, s in enumerate(siblings):
+            if s.past.get(s.node, 0) >= s.counter:
+                return f"{s} is in its own past"
+            if number:
+                before = siblings[number - 1]
+                if (before.node, before.counter) >= (s.node, s.counter):
+                    return "the siblings are not in the order of their dots"
+        if len(siblings) > 1 and any(_is_seen(s, siblings) for s in siblings):
+            return "a sibling supersedes another one"
+        return None
+
+    @staticmethod
     def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
         """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
         for s in wanted:
@@ -272,6 +290,11 @@ class LastWriteWins:
         """The winner."""
         winner = max((*ours, *theirs), key=lambda s: (s.counter, s.node))
         return tuple(ours) if ours and winner is ours[0] else (winner,)
+
+    @staticmethod
+    def problem(siblings: Sequence[Sibling]) -> str | None:
+        """Why no replica can hold these, if so."""
+        return None if len(siblings) == 1 and not siblings[0].past else "more than one version"
 
     @classmethod
     def missing(cls, present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
@@ -596,7 +619,9 @@ class Gossip(PlacedReplica):
     def _new_sibling(self, request: Request, clock: Clock) -> Sibling:
         operation = request.operation
         if self.policy is LastWriteWins:
-            self._stamp = max(self._stamp, _stamp_of_context(operation))
+            told = _stamp_of_context(operation)
+            self._check_stamp(told)
+            self._stamp = max(self._stamp, told)
             self._stamp = max(self._stamp + 1, int(self.env.wall() * 1000) << _LOGICAL_BITS)
             past: dict[str, int] = {}
             counter = self._stamp
@@ -618,7 +643,8 @@ class Gossip(PlacedReplica):
         if context is None:
             return dict(clock)
         if not isinstance(context, dict) or not all(
-            node in self._members and counter >= 0 for node, counter in context.items()
+            node in self._members and 0 <= counter <= clock.get(node, 0) + MAX_LEAP
+            for node, counter in context.items()
         ):
             raise ValueError("the context is not a version that a read of this cluster returned")
         if context.get(self.id, 0) > clock.get(self.id, 0):
@@ -709,11 +735,20 @@ class Gossip(PlacedReplica):
 
     def import_keys(self, contents: Sequence[bytes]) -> None:
         """Merge, and remember the requests."""
-        for content in contents:
-            key, record, results = _decode_key(content)
+        for key, record, results in [self._decoded(content) for content in contents]:
             self._absorb({key: record})
             for result in results:
                 self._sessions.adopt(result)
+
+    def _decoded(self, content: bytes) -> tuple[str, Record, list[Result]]:
+        """What another replica exported. Raises BadMessage."""
+        try:
+            key, record, results = _decode_key(content)
+            for result in results:
+                self._written_clock(result)
+        except (ValueError, RecursionError) as error:
+            raise BadMessage(f"not what is known of a key: {error}") from None
+        return key, record, results
 
     def on_placement(self, key_range: int) -> None:
         """The new members may lack what the old ones had."""
@@ -744,12 +779,14 @@ class Gossip(PlacedReplica):
         record = self.records.get(result.key)
         if record is None:
             return False
+        return not self.policy.lacks(self._clock(result.key), self._written_clock(result))
+
+    def _written_clock(self, result: Result) -> Clock:
+        """What a key's clock has to cover where the write has taken effect. Raises ValueError."""
         if isinstance(result.version, dict):
-            written: Clock = result.version
-        else:
-            stamp, node = _parse_stamp(result.version)
-            written = {node: stamp}
-        return not self.policy.lacks(self._clock(result.key), written)
+            return result.version
+        stamp, node = _parse_stamp(result.version)
+        return {node: stamp}
 
     def _store(self, key: str, record: Record) -> None:
         self._index(key, record)
@@ -774,16 +811,47 @@ class Gossip(PlacedReplica):
 
     def _absorb(self, records: Mapping[str, Record]) -> list[str]:
         """Merge what another node told. Returns the keys of which it was news."""
-        news = []
+        news = {}
         for key, theirs in records.items():
             ours = self.records.get(key)
             before = ours.siblings if ours is not None else ()
             merged = self.policy.merge(before, theirs.siblings)
             if merged is not before and merged != before:
-                assert self.policy.missing(merged, (*before, *theirs.siblings)) is None
-                self._store(key, Record(merged))
-                news.append(key)
-        return news
+                self._check_news(key, theirs.siblings, merged)
+                assert self.policy.missing(merged, before) is None
+                news[key] = merged
+        for key, merged in news.items():
+            self._store(key, Record(merged))
+        return list(news)
+
+    def _check_news(
+        self, key: str, theirs: tuple[Sibling, ...], merged: tuple[Sibling, ...]
+    ) -> None:
+        """Raises BadMessage for versions that nobody can hold."""
+        problem = self.policy.problem(theirs)
+        if problem is not None:
+            raise BadMessage(f"key {key!r}: {problem}")
+        clock = self._clock(key)
+        for s in theirs:
+            self._check_counter(clock, s.node, s.counter)
+            for node, counter in s.past.items():
+                self._check_counter(clock, node, counter)
+        if self.policy.missing(merged, theirs) is not None:
+            raise BadMessage(f"key {key!r}: a dot has two versions")
+
+    def _check_counter(self, clock: Clock, node: str, counter: int) -> None:
+        """Raises BadMessage where ``node`` cannot have got so far."""
+        if node not in self._members:
+            raise BadMessage(f"{node!r} is no node of this cluster")
+        if self.policy is LastWriteWins:
+            self._check_stamp(counter)
+        else:
+            check_leap("counter", counter, clock.get(node, 0))
+
+    def _check_stamp(self, stamp: int) -> None:
+        known = max(self._stamp, int(self.env.wall() * 1000) << _LOGICAL_BITS)
+        if stamp - known > MAX_CLOCK_LEAP:
+            raise BadMessage(f"stamp {stamp} is years ahead of {known}")
 
     # --- rumours ---
 
@@ -881,6 +949,9 @@ class Gossip(PlacedReplica):
 
     def on_difference(self, src: str, msg: Difference) -> None:
         """Push what the peer lacks, pull what this node lacks."""
+        count = self.parameters.buckets
+        if msg.differing > count or not all(bucket < count for bucket in msg.buckets):
+            raise BadMessage(f"more than the {count} buckets that there are")
         self._note_agreement(src, msg.differing)
         push: list[str] = []
         for bucket in msg.buckets:

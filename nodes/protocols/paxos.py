@@ -42,10 +42,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from nodes.bounds import MAX_COUNT, BadMessage, Count, Natural, WireStruct, check_leap
 from nodes.disk import Disk
 from nodes.effects import (
     Config,
@@ -68,6 +69,9 @@ Role: TypeAlias = Literal["follower", "proposer", "leader"]
 WINDOW_BATCHES = 16
 """Batches that may be on their way to a node without an acknowledgement."""
 
+MAX_OPEN_SLOTS = 1 << 19
+"""Proposed and not yet chosen. What lies between votes becomes no-ops (*Simple*, section 3): a node
+that believed in any slot would drown in them."""
 
 PAUSE_PHASES = 4
 """Of the time of phase 1, for each node: a ballot takes two phases, and all nodes may contend. A
@@ -137,97 +141,97 @@ Command: TypeAlias = Request | None
 # --- on disk ---
 
 
-class Promised(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Promised(WireStruct, frozen=True, gc=False):
     """Table key ``promised``: no vote in a ballot below this one, ever."""
 
     ballot: Ballot
 
 
-class Votes(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Votes(WireStruct, frozen=True):
     """Journal record: votes in the slots from ``first`` on, of a node that knew all slots up to
     ``commit`` to be chosen. A later record overrules an earlier one."""
 
     ballot: Ballot
-    first: int
-    commit: int
+    first: Count
+    commit: Count
     values: tuple[Command, ...]
 
 
-class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Snapshot(WireStruct, frozen=True):
     """The state machine after ``slot`` (see `nodes.replicated_map`)."""
 
-    slot: int
-    data: dict[str, tuple[Value, int]]
-    sessions: tuple[tuple[str, int, int, tuple[Reply, ...]], ...]
+    slot: Count
+    data: dict[str, tuple[Value, Count]]
+    sessions: tuple[tuple[str, Count, Natural, tuple[Reply, ...]], ...]
 
 
 # --- messages ---
 
 
-class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Survey(WireStruct, frozen=True, gc=False):
     """Does anybody hear a leader? ``number`` names the survey."""
 
-    number: int
+    number: Count
 
 
-class SurveyReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class SurveyReply(WireStruct, frozen=True, gc=False):
     """``silent``: no leader is heard here. ``promised``: what a new ballot must be above."""
 
-    number: int
+    number: Count
     silent: bool
     promised: Ballot
 
 
-class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Prepare(WireStruct, frozen=True, gc=False):
     """Phase 1a, for all slots from ``first`` on."""
 
     ballot: Ballot
-    first: int
+    first: Count
 
 
-class Promise(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Promise(WireStruct, frozen=True):
     """Phase 1b: one of ``parts`` that together hold all votes (slot, ballot, value) of the sender
     from ``first`` on, which is higher than asked for if it has compacted more than that. ``upto``:
     what it knows to be chosen."""
 
     ballot: Ballot
-    first: int
-    upto: int
-    part: int
-    parts: int
-    votes: tuple[tuple[int, Ballot, Command], ...]
+    first: Count
+    upto: Count
+    part: Count
+    parts: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+    votes: tuple[tuple[Count, Ballot, Command], ...]
 
 
-class Accept(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Accept(WireStruct, frozen=True):
     """Phase 2a, for the slots from ``first`` on; without values, a heartbeat that comes before
     ``first``. ``commit``: all slots up to it are chosen. ``round``: the leader's last round of
     confirmations."""
 
     ballot: Ballot
-    round: int
-    first: int
-    commit: int
+    round: Count
+    first: Count
+    commit: Count
     values: tuple[Command, ...] = ()
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Accepted(WireStruct, frozen=True, gc=False):
     """Phase 2b, for all slots up to ``upto``: the sender voted there in this ballot, or knows what
     is chosen. ``missing``: the Accept came behind a gap."""
 
     ballot: Ballot
-    round: int
-    upto: int
+    round: Count
+    upto: Count
     missing: bool
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Refused(WireStruct, frozen=True, gc=False):
     """A Prepare or Accept of ``ballot`` came too late: a higher one is ``promised``."""
 
     ballot: Ballot
     promised: Ballot
 
 
-class CatchUp(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class CatchUp(WireStruct, frozen=True):
     """What was chosen up to the snapshot's slot, true in every ballot."""
 
     snapshot: Snapshot
@@ -554,6 +558,13 @@ class Paxos(Replica):
         self._ballot_began_s = self._phase_1_s = 0.0
 
         self._requests = Requests(self.id, self.out, self.parameters)
+        # More than what a leader keeps under way, what a node holds since its last snapshot, and
+        # what a leader without a majority proposes until it gives up.
+        self._max_ahead = MAX_OPEN_SLOTS + 2 * (
+            WINDOW_BATCHES * self.parameters.batch_entries
+            + self.parameters.snapshot_entries
+            + self.parameters.snapshot_tail
+        )
 
         self._heard_at_s = env.now()
         self._election_timeout_s = 0.0
@@ -622,7 +633,19 @@ class Paxos(Replica):
             self._own_upto = max(self._own_upto, upto)
             self._acknowledged = True
 
+    def _check_ballot(self, src: str, ballot: Ballot) -> None:
+        """Raises BadMessage where ``src`` cannot have begun ``ballot``."""
+        if ballot.node != src:
+            raise BadMessage(f"ballot {ballot} is not its own")
+        check_leap("ballot", ballot.round, self.promised.round)
+
+    def _check_slots(self, last: int) -> None:
+        """Raises BadMessage where a slot is so far ahead that nobody can have voted there."""
+        if last > max(self.upto, self.commit) + self._max_ahead:
+            raise BadMessage(f"slot {last}, and {self.upto} is the last that is known here")
+
     def on_prepare(self, src: str, m: Prepare) -> None:
+        self._check_ballot(src, m.ballot)
         if m.ballot < self.promised:
             self._refuse(src, m.ballot)
             return
@@ -655,9 +678,12 @@ class Paxos(Replica):
 
     def on_accept(self, src: str, m: Accept) -> None:
         ballot = m.ballot
+        self._check_ballot(src, ballot)
         if ballot < self.promised:
             self._refuse(src, ballot)
             return
+        if m.values:
+            self._check_slots(m.first + len(m.values))
         if ballot > self.promised:
             if self.role != "follower":
                 self._preempted()
@@ -680,6 +706,7 @@ class Paxos(Replica):
         snapshot = m.snapshot
         if snapshot.slot <= self.commit or self.role == "leader":
             return
+        check_leap("slot", snapshot.slot, self.commit)
         self._restore(snapshot)
         self._compact(snapshot)
         self._votes_position = self.disk.position
@@ -766,6 +793,7 @@ class Paxos(Replica):
         self.out.send(src, SurveyReply(m.number, silent, self._highest))
 
     def on_survey_reply(self, src: str, m: SurveyReply) -> None:
+        check_leap("ballot", m.promised.round, self._highest.round)
         self._highest = max(self._highest, m.promised)
         if self._silent is not None and m.number == self._survey and m.silent:
             self._silent.add(src)
@@ -802,6 +830,7 @@ class Paxos(Replica):
         # Votes before ``first`` are chosen and compacted there. Their snapshot comes, or another
         # Prepare brings it.
         if self.role == "proposer" and m.first <= self.commit + 1:
+            self._check_promise(m)
             proposer.report(m.votes)
             # Another Prepare may have asked from another slot on, and have cut the parts elsewhere.
             parts = self._parts.setdefault((src, m.first, m.parts), set())
@@ -809,6 +838,15 @@ class Paxos(Replica):
             if len(parts) == m.parts:
                 self._progress[src] = Progress(m.upto + 1)
                 proposer.on_promise(src)
+
+    def _check_promise(self, m: Promise) -> None:
+        """Raises BadMessage for votes that nobody can have cast before promising this ballot."""
+        if m.part >= m.parts:
+            raise BadMessage(f"part {m.part} of {m.parts}")
+        for slot, ballot, _ in m.votes:
+            if ballot > m.ballot or slot < m.first:
+                raise BadMessage(f"a vote in slot {slot} of ballot {ballot}")
+            self._check_slots(slot)
 
     def _try_to_lead(self) -> None:
         """Phase 1 is over when a majority has promised, this node among them: durably."""
@@ -860,6 +898,7 @@ class Paxos(Replica):
         return self.role == "leader" and self.commit >= self._recovered
 
     def on_refused(self, src: str, m: Refused) -> None:
+        check_leap("ballot", m.promised.round, self._highest.round)
         self._highest = max(self._highest, m.promised)
         if self.role != "follower" and m.ballot == self.ballot:
             self._preempted()
@@ -926,7 +965,8 @@ class Paxos(Replica):
         progress = self._progress.get(src)
         if self.role != "leader" or m.ballot != self.ballot or progress is None:
             return
-        assert m.upto < self._next_slot, f"{src} has slot {m.upto}, which was never proposed"
+        if m.upto >= self._next_slot or m.round > self._round:
+            raise BadMessage(f"slot {m.upto} and round {m.round} are still to come")
         progress.active = True
         if m.round > progress.round:
             progress.round = m.round

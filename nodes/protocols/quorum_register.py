@@ -61,10 +61,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from nodes.bounds import BadMessage, Count, Natural, WireStruct, check_leap
 from nodes.disk import Disk
 from nodes.effects import (
     Config,
@@ -84,7 +85,7 @@ from nodes.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
 from nodes.sessions import Result, Sessions
 
-Tag: TypeAlias = tuple[int, str, int]
+Tag: TypeAlias = tuple[Count, str, Count]
 """A version: counter, node, sequence of that node."""
 
 NOTHING: Tag = (0, "", 0)
@@ -144,77 +145,77 @@ class QuorumParameters(PlacementParameters, frozen=True, forbid_unknown_fields=T
 # --- records ---
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class Record(WireStruct, frozen=True, gc=False):
     """What a replica holds of a key. ``client`` and ``sequence`` name the request that wrote it."""
 
     version: Tag
     value: Value
     deleted: bool
     client: str
-    sequence: int
+    sequence: Natural
 
 
 # --- messages ---
 
 
-class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Prepare(WireStruct, frozen=True):
     """Which version do you have of ``key``? A read wants the record too; a write wants to know
     whether its request (``client``, ``sequence``) has a version already. ``number`` names the
     operation, ``placement`` the number of the placement that the sender goes by."""
 
-    number: int
+    number: Count
     key: str
     client: str | None = None
-    sequence: int = 0
-    placement: int = 0
+    sequence: Natural = 0
+    placement: Count = 0
 
 
-class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Prepared(WireStruct, frozen=True):
     """The answer. ``record``: for a read, None if the key was never written. ``known``: for a
     write, the version that its request has."""
 
-    number: int
+    number: Count
     version: Tag
     record: Record | None = None
     known: Tag | None = None
 
 
-class Commit(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Commit(WireStruct, frozen=True):
     """Hold ``record``, unless you have a newer one. ``acked``: as in `Request`."""
 
-    number: int
+    number: Count
     key: str
     record: Record
-    acked: int = 0
-    placement: int = 0
+    acked: Natural = 0
+    placement: Count = 0
 
 
-class Committed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Committed(WireStruct, frozen=True):
     """That record, or a newer one, is durable here."""
 
-    number: int
+    number: Count
 
 
-class Digest(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Digest(WireStruct, frozen=True):
     """Anti-entropy, 1: a hash of each bucket of the sender's keys."""
 
-    hashes: tuple[int, ...]
+    hashes: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
 
 
-class Difference(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Difference(WireStruct, frozen=True):
     """Anti-entropy, 2: the versions of all the sender's keys in ``buckets``, which differ."""
 
-    buckets: tuple[int, ...]
+    buckets: tuple[Count, ...]
     versions: dict[str, Tag]
 
 
-class Pull(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Pull(WireStruct, frozen=True):
     """Anti-entropy, 3: the sender has older versions of these keys."""
 
     keys: tuple[str, ...]
 
 
-class Push(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Push(WireStruct, frozen=True):
     """Anti-entropy, 3 and 4: what the receiver lacks."""
 
     records: dict[str, Record]
@@ -515,6 +516,10 @@ class QuorumRegister(PlacedReplica):
             # A question: it says nothing that this node could forget.
             self.out.send(node, msg, early=True)
 
+    def _check_counter(self, key: str, version: Tag) -> None:
+        """Raises BadMessage where no replica can have come so far."""
+        check_leap("version", version[0], self.version_of(key)[0])
+
     def _note_answer(self, operation: _Operation) -> None:
         if self.recovery is not None:
             self.recovery.note_answer(operation.key, operation.placement)
@@ -524,6 +529,13 @@ class QuorumRegister(PlacedReplica):
         operation = self._operations.get(msg.number)
         if operation is None or operation.record is not None or src not in operation.replicas:
             return
+        self._check_counter(operation.key, msg.version)
+        if operation.is_read:
+            held = NOTHING if msg.record is None else msg.record.version
+            if held != msg.version:
+                raise BadMessage(f"version {msg.version}, and {held} with it")
+        elif msg.known is not None:
+            self._check_counter(operation.key, msg.known)
         operation.answers[src] = msg
         self._end_prepare(msg.number, operation)
 
@@ -676,6 +688,7 @@ class QuorumRegister(PlacedReplica):
 
     def on_commit(self, src: str, msg: Commit) -> None:
         """Hold it, and say so once it is durable."""
+        self._check_counter(msg.key, msg.record.version)
         if self._admits(src, msg.key, msg.placement):
             self._hold(msg.key, msg.record, msg.acked)
             self.out.send(src, Committed(msg.number), early=self._is_synced(msg.key))
@@ -758,12 +771,20 @@ class QuorumRegister(PlacedReplica):
 
     def import_keys(self, contents: Sequence[bytes]) -> None:
         """Hold what is newer, and remember the requests."""
-        for content in contents:
-            key, record, results = _decode_key(content)
+        for key, record, results in [self._decoded(content) for content in contents]:
             self._hold(key, record)
             for result in results:
                 self._sessions.adopt(result)
             self._unsynced[key] = self.disk.position
+
+    def _decoded(self, content: bytes) -> tuple[str, Record, list[Result]]:
+        """What another replica exported. Raises BadMessage."""
+        try:
+            key, record, results = _decode_key(content)
+        except (ValueError, RecursionError) as error:
+            raise BadMessage(f"not what is known of a key: {error}") from None
+        self._check_counter(key, record.version)
+        return key, record, results
 
     def _exchanges(self, peer: str, bucket: int) -> bool:
         """Whether this node and ``peer`` both have to hold the keys of ``bucket``."""
@@ -798,6 +819,8 @@ class QuorumRegister(PlacedReplica):
 
     def on_difference(self, src: str, msg: Difference) -> None:
         """Push what is newer here, pull what is newer there."""
+        if not all(bucket < self.parameters.buckets for bucket in msg.buckets):
+            raise BadMessage(f"more than the {self.parameters.buckets} buckets that there are")
         push = [
             key
             for bucket in msg.buckets
@@ -815,6 +838,8 @@ class QuorumRegister(PlacedReplica):
 
     def on_push(self, src: str, msg: Push) -> None:
         """Repaired."""
+        for key, record in msg.records.items():
+            self._check_counter(key, record.version)
         for key, record in msg.records.items():
             self._hold(key, record)
 

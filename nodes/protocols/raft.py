@@ -67,10 +67,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping
 from math import isfinite
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from nodes.bounds import BadMessage, Count, Natural, WireStruct, check_leap
 from nodes.disk import Disk
 from nodes.effects import (
     Config,
@@ -160,129 +161,129 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
 # --- on disk ---
 
 
-class HardState(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class HardState(WireStruct, frozen=True, gc=False):
     """Table key ``hard_state``. One record, so that a crash cannot tear term and vote apart."""
 
-    term: int
+    term: Count
     vote: str | None
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Entry(WireStruct, frozen=True):
     """A log entry: a request, a new set of members, or (neither) the no-op of a new leader."""
 
-    term: int
+    term: Count
     request: Request | None = None
     members: tuple[str, ...] | None = None
 
 
-class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Snapshot(WireStruct, frozen=True):
     """The state machine after entry ``index``, which was of ``term``.
 
     ``data``: key -> (value, index of its last write). ``sessions``: client, index of its last
     request, acked, remembered answers; longest silent first.
     """
 
-    index: int
-    term: int
+    index: Count
+    term: Count
     members: tuple[str, ...]
-    data: dict[str, tuple[Value, int]]
-    sessions: tuple[tuple[str, int, int, tuple[Reply, ...]], ...]
+    data: dict[str, tuple[Value, Count]]
+    sessions: tuple[tuple[str, Count, Natural, tuple[Reply, ...]], ...]
 
 
 # --- messages ---
 
 
-class PreVote(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class PreVote(WireStruct, frozen=True, gc=False):
     """Would you vote for me? (dissertation 9.6.) ``term``: the one that the election would have."""
 
-    term: int
-    last_index: int
-    last_term: int
+    term: Count
+    last_index: Count
+    last_term: Count
 
 
-class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class PreVoteReply(WireStruct, frozen=True, gc=False):
     """``term``: of the PreVote if granted, else the voter's own."""
 
-    term: int
+    term: Count
     granted: bool
 
 
-class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class RequestVote(WireStruct, frozen=True, gc=False):
     """Paper, figure 2."""
 
-    term: int
-    last_index: int
-    last_term: int
+    term: Count
+    last_index: Count
+    last_term: Count
 
 
-class RequestVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class RequestVoteReply(WireStruct, frozen=True, gc=False):
     """Paper, figure 2."""
 
-    term: int
+    term: Count
     granted: bool
 
 
-class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class AppendEntries(WireStruct, frozen=True):
     """Paper, figure 2. ``round``: the leader's last round of confirmations when it sent this."""
 
-    term: int
-    round: int
-    prev_index: int
-    prev_term: int
-    commit: int
+    term: Count
+    round: Count
+    prev_index: Count
+    prev_term: Count
+    commit: Count
     entries: tuple[Entry, ...] = ()
 
 
-class AppendEntriesReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class AppendEntriesReply(WireStruct, frozen=True, gc=False):
     """``success``: the log agrees with the leader's up to ``index``. Else there is no entry with
     the leader's term at ``index``; ``conflict_term`` is the term of the one there (0: the log is
     shorter) and ``conflict_index`` the first index of that term, or where the log ends (paper,
     5.3). Also answers an `InstallSnapshot` when the whole snapshot is durable."""
 
-    term: int
-    round: int
+    term: Count
+    round: Count
     success: bool
-    index: int
-    conflict_term: int = 0
-    conflict_index: int = 0
+    index: Count
+    conflict_term: Count = 0
+    conflict_index: Count = 0
 
 
-class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class InstallSnapshot(WireStruct, frozen=True, gc=False):
     """Paper, figure 13: the bytes from ``offset`` on of the encoded snapshot up to entry ``index``;
     ``done`` with the last ones. Without data: a heartbeat, which asks how far the chunks came."""
 
-    term: int
-    round: int
-    index: int
-    offset: int
-    data: bytes
+    term: Count
+    round: Count
+    index: Count
+    offset: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_CHUNK_BYTES)]
     done: bool
 
 
-class InstallSnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class InstallSnapshotReply(WireStruct, frozen=True, gc=False):
     """To an `InstallSnapshot` (``index`` and ``offset`` are its own) while bytes are missing:
     those before ``received`` are here."""
 
-    term: int
-    round: int
-    index: int
-    offset: int
-    received: int
+    term: Count
+    round: Count
+    index: Count
+    offset: Count
+    received: Count
 
 
-class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class TimeoutNow(WireStruct, frozen=True, gc=False):
     """Stand for election at once (dissertation 3.10), if still in ``term``."""
 
-    term: int
+    term: Count
 
 
-class TransferLeadership(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class TransferLeadership(WireStruct, frozen=True, gc=False):
     """Administration, addressed to any node: make ``target`` the leader."""
 
     target: str
 
 
-class ChangeMembership(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+class ChangeMembership(WireStruct, frozen=True, gc=False):
     """Administration, addressed to any node: add or remove one of the configured nodes as a member
     (dissertation 4.1, single-server changes). It is refused, with a mark, while another is under
     way."""
@@ -548,6 +549,9 @@ class VotesAreDurable(Invariant):
                 )
 
 
+_decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+
+
 def stable_term(disk: Disk, index: int) -> int:
     """Term of the entry at ``index`` of a disk that nobody runs on."""
     if index == disk.snapshot_index:
@@ -809,6 +813,11 @@ class Raft(Replica):
         self._election_timeout_s = self.env.rng.uniform(low, high)
         self.out.set_timer("election", self._election_timeout_s)
 
+    def _check_leads(self, src: str, term: int) -> None:
+        """Raises BadMessage where ``src`` cannot lead ``term``: another one does."""
+        if term == self.term and self.leader is not None and self.leader != src:
+            raise BadMessage(f"{self.leader} leads term {term}")
+
     def _heard(self, leader: str) -> None:
         """A message of the present term's leader came."""
         assert self.role != "leader", f"{leader} leads term {self.term} as well"
@@ -823,6 +832,7 @@ class Raft(Replica):
 
     def become_follower(self, term: int, leader: str | None = None) -> None:
         """Of a newer term, or of the present one."""
+        check_leap("term", term, self.term)
         if self.role == "leader":
             self.out.cancel_timer("heartbeat")
             self.out.cancel_timer("quorum")
@@ -1010,6 +1020,8 @@ class Raft(Replica):
         if m.term > self.term:
             self.become_follower(m.term)
         elif m.term == self.term and m.granted and self.role == "candidate":
+            if not self.hard_state_is_durable:
+                raise BadMessage("a vote that was not asked for yet")
             self._votes.add(src)
             if self._has_won():
                 self.become_leader()
@@ -1024,11 +1036,14 @@ class Raft(Replica):
         if m.term < self.term:
             self._refuse(src, m)
             return
+        self._check_leads(src, m.term)
+        prev, entries = m.prev_index, m.entries
+        if entries:
+            self._check_entries(m)
         if m.term > self.term:
             self.become_follower(m.term, src)
         self._heard(src)
         disk = self.disk
-        prev, entries = m.prev_index, m.entries
         if prev > disk.last_index:
             self._refuse(src, m, 0, disk.last_index + 1)
             return
@@ -1060,6 +1075,22 @@ class Raft(Replica):
         else:
             self._ack = (src, m.round, match)
 
+    def _check_entries(self, m: AppendEntries) -> None:
+        """Raises BadMessage for entries that no leader of that term has."""
+        term = m.prev_term
+        for entry in m.entries:
+            if entry.term < term:
+                raise BadMessage(f"terms fall from {term} to {entry.term}")
+            term = entry.term
+            if entry.members is not None:
+                self._check_members(entry.members)
+        if term > m.term:
+            raise BadMessage(f"an entry of term {term}, from a leader of term {m.term}")
+
+    def _check_members(self, members: tuple[str, ...]) -> None:
+        if not members or len(set(members)) < len(members) or not set(members) <= self._members:
+            raise BadMessage(f"members {members}, of the nodes {self.config.nodes}")
+
     def _new_entries(self, prev: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """What the log does not hold yet. A conflicting suffix of the log goes; entries that agree
         stay, for the message may be an old one (paper, 5.3)."""
@@ -1068,6 +1099,8 @@ class Raft(Replica):
             if index > self.disk.last_index:
                 return entries[offset:]
             if self.term_at(index) != entry.term:
+                if index <= self.commit:
+                    raise BadMessage(f"entry {index} is committed, in another term")
                 self._truncate(index)
                 return entries[offset:]
         return ()
@@ -1087,6 +1120,8 @@ class Raft(Replica):
         if m.term < self.term:
             self.out.send(src, AppendEntriesReply(self.term, m.round, False, 0))
             return
+        self._check_leads(src, m.term)
+        check_leap("index", m.index, self.disk.last_index)
         if m.term > self.term:
             self.become_follower(m.term, src)
         self._heard(src)
@@ -1118,9 +1153,18 @@ class Raft(Replica):
         incoming.data += m.data
         if m.done:
             self._incoming = None
-            snapshot = msgspec.msgpack.decode(incoming.data, type=Snapshot)
-            assert snapshot.index == m.index
-            self._install(snapshot)
+            self._install(self._decoded_snapshot(incoming.data, m))
+
+    def _decoded_snapshot(self, data: bytearray, m: InstallSnapshot) -> Snapshot:
+        """Raises BadMessage."""
+        try:
+            snapshot = _decode_snapshot(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise BadMessage(f"no snapshot: {error}") from None
+        if snapshot.index != m.index or snapshot.term > m.term:
+            raise BadMessage(f"a snapshot of entry {snapshot.index} of term {snapshot.term}")
+        self._check_members(snapshot.members)
+        return snapshot
 
     def _install(self, snapshot: Snapshot) -> None:
         disk = self.disk
@@ -1154,6 +1198,8 @@ class Raft(Replica):
         progress = self._progress.get(src)
         if m.term < self.term or progress is None:
             return None
+        if m.round > self._round:
+            raise BadMessage(f"round {m.round} is still to come")
         progress.active = True
         if m.round > progress.round:
             progress.round = m.round
@@ -1161,13 +1207,18 @@ class Raft(Replica):
         return progress
 
     def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
+        if m.term == self.term and not m.success and m.conflict_index == 0:
+            # It refuses an older term. Its round and index are of a time when this node led another
+            # term, perhaps before a crash.
+            return
         progress = self._heard_from(src, m)
         if progress is None:
             return
+        if m.index > self.disk.last_index:
+            raise BadMessage(f"entry {m.index} is still to come")
         if not m.success:
             self._on_refusal(progress, m)
             return
-        assert m.index <= self.disk.last_index
         if m.index > progress.match:
             progress.match = m.index
             self._acknowledged = True
@@ -1252,7 +1303,8 @@ class Raft(Replica):
         self._more_to_send = True
         if outgoing is None or outgoing.index != m.index:
             return
-        assert m.received < len(outgoing.data), "the last chunk is acknowledged by its entries"
+        if m.received >= len(outgoing.data):
+            raise BadMessage("the last chunk is acknowledged by its entries")
         if m.received > outgoing.offset:
             outgoing.offset = m.received
             outgoing.sent = outgoing.missing = False

@@ -15,7 +15,7 @@ import operator
 import time
 from collections import deque
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from nodes.disk import Disk
 from nodes.effects import Durable, Input, Message, Reply, Request, Timer
 from nodes.runtime.durable_log import DurableLog
 from nodes.runtime.injected import Injected, Injector, LiveEnv
-from nodes.runtime.mqtt import Connection, Incoming, is_topic, response_properties
+from nodes.runtime.mqtt import Connection, Incoming, response_properties
 from nodes.runtime.settings import NodeSettings
 from nodes.tls import broker_tls
 from nodes.topics import Topics
@@ -76,7 +76,9 @@ class Driver:
         self.settings = settings
         self.topics = Topics(settings.cluster)
         self.protocol = registry.get(settings.protocol)
-        config = self.protocol.configure(settings.node, tuple(settings.nodes), settings.parameters)
+        self._config = config = self.protocol.configure(
+            settings.node, tuple(settings.nodes), settings.parameters
+        )
         replica_type = self.protocol.replica
         self.log = DurableLog(Path(settings.data_dir), WriteCodec(replica_type.RECORDS))
         self.disk = Disk.replay(self.log.open())
@@ -100,7 +102,7 @@ class Driver:
         """The messages that were encoded last, and their frame."""
         self._askers: dict[tuple[str, int], Asker] = {}
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
-        self._committing = False
+        self._commit_under_way: Future[None] | None = None
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._logged_kinds: set[str] = set()
         # What could not be told yet: at the start, or without a broker.
@@ -175,6 +177,7 @@ class Driver:
         tasks = [self._loop.create_task(coroutine) for coroutine in self._coroutines()]
         try:
             self._mark("started", {"protocol": self.protocol.name, "log": self.disk.last_index})
+            self._take_writes()
             self._collect()
             done, _ = await asyncio.wait(
                 [*tasks, self._stopped], return_when=asyncio.FIRST_COMPLETED
@@ -238,14 +241,58 @@ class Driver:
             while self._fired:
                 name = next(iter(self._fired))
                 del self._fired[name]
-                self.replica.step([Timer(name)])
-                self._collect()
+                self._step([Timer(name)])
             for batch in [inputs] if self.settings.coalesce else [[each] for each in inputs]:
                 if batch:
-                    self.replica.step(batch)
-                    self._collect()
+                    self._step(batch)
         except BaseException as error:
             self._fail(error)
+
+    def _step(self, batch: list[Input]) -> None:
+        """Let the replica take a batch, and carry out what follows from it. A batch from outside
+        that it cannot take is dropped (duty 6 of `nodes.effects`)."""
+        try:
+            self.replica.step(batch)
+            self._take_writes()
+        except Exception as error:
+            outside = any(isinstance(item, Message | Request) for item in batch)
+            if isinstance(error, AssertionError) or not outside:
+                raise
+            self._rebuild(error, len(batch))
+        self._collect()
+
+    def _take_writes(self) -> None:
+        writes = self.disk.take()
+        if writes:
+            self.log.append(writes)
+
+    def _rebuild(self, error: Exception, dropped: int) -> None:
+        """The replica has left a step half-way: throw away what it did in it, and build it anew
+        from the disk, as after a crash. Clients that wait are told that nobody knows."""
+        log.error("step abandoned", inputs=dropped, exc_info=error)
+        self._add("bad_steps")
+        self._add("inputs_dropped", dropped)
+        try:
+            if self._commit_under_way is not None:
+                self._commit_under_way.result()  # Waits; the loop has nothing better to do.
+            self._injector.commit(self.log.commit, self.log.take())
+        except OSError as failed:
+            raise DiskFailed(f"{self.settings.data_dir}: {failed}") from None
+        self.log.close()
+        self.disk = Disk.replay(self.log.open())
+        self.durable = self.disk.position
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        self._fired.clear()
+        self._gated.clear()
+        askers, self._askers = self._askers, {}
+        for (client, sequence), asker in askers.items():
+            reply = Reply(client, sequence, "info", error="the node had to start its replica again")
+            self._send_reply(asker, reply)
+        self.replica = self.protocol.replica(self._config, self.env, self.disk)
+        self._take_writes()
+        self._mark("rebuilt", {"error": f"{type(error).__name__}: {error}"[:200]})
 
     def _on_incoming(self, incoming: Incoming) -> None:
         topic = incoming.topic
@@ -270,12 +317,15 @@ class Driver:
     def _on_request(self, incoming: Incoming) -> None:
         topic = incoming.response_topic
         asker_path = incoming.topic[len(self._request_topic) + 1 :]
-        if topic is None and asker_path.count("/") == 1:
+        if asker_path.count("/") == 1:
+            # The topic says who asks, and the broker who may use it: nobody else gets the answer.
             topic = self.topics.reply(*asker_path.split("/"))
-        if not is_topic(topic):
+        if topic is None:
             self._count("request_without_response_topic", "a request says where to reply (MQTT 5)")
             return
-        assert topic is not None
+        if not self.topics.is_reply(topic, self._reply_links):
+            self._count("bad_response_topic", f"{topic[:80]!r} is no topic for replies")
+            return
         if is_frame(incoming.payload):
             try:
                 requests = self._requests.decode(incoming.payload)
@@ -368,9 +418,6 @@ class Driver:
     def _collect(self) -> None:
         """Carry out what the last step left in the replica's `out`."""
         out = self.replica.out
-        writes = self.disk.take()
-        if writes:
-            self.log.append(writes)
         for name, delay_s in out.timers:
             self._fired.pop(name, None)
             handle = self._timers.pop(name, None)
@@ -392,11 +439,14 @@ class Driver:
                 self._gated.append((position, None, reply))
         for name, details in out.marks:
             self._mark(name, details)
+        for why in out.refused:
+            self._count("bad_messages", why)
+        out.refused.clear()
         out.timers.clear()
         out.sends.clear()
         out.replies.clear()
         out.marks.clear()
-        if self.log.pending and not self._committing:
+        if self.log.pending and self._commit_under_way is None:
             self._commit()
         self._flush()
 
@@ -406,21 +456,26 @@ class Driver:
         self._schedule_turn()
 
     def _commit(self) -> None:
-        self._committing = True
         self.log.maybe_rewrite(self.disk)
-        position = self.disk.position
-        future = self._loop.run_in_executor(
-            self._sync_thread, self._injector.commit, self.log.commit, self.log.take()
+        position, disk = self.disk.position, self.disk
+        commit = self._commit_under_way = self._sync_thread.submit(
+            self._injector.commit, self.log.commit, self.log.take()
         )
-        future.add_done_callback(lambda done: self._on_committed(position, done))
+        future = asyncio.wrap_future(commit, loop=self._loop)
+        future.add_done_callback(lambda done: self._on_committed(disk, position, done))
 
-    def _on_committed(self, position: int, done: asyncio.Future[None]) -> None:
-        self._committing = False
+    def _on_committed(self, disk: Disk, position: int, done: asyncio.Future[None]) -> None:
+        self._commit_under_way = None
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
             self._fail(DiskFailed(f"{self.settings.data_dir}: {error}"))
+            return
+        if disk is not self.disk:
+            # Of the time before `_rebuild`, which has read it back.
+            if self.log.pending:
+                self._commit()
             return
         self.durable = position
         gated = self._gated
@@ -441,6 +496,8 @@ class Driver:
     def _send(self, dst: str, message: Any) -> None:
         if dst == self.settings.node:
             self.feed(Message(dst, message))
+        elif dst not in self._links:
+            self._count("sent_to_nobody", f"{type(message).__name__} for {dst!r}")
         else:
             self._outbox.setdefault(dst, []).append(message)
 
@@ -503,8 +560,14 @@ class Driver:
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
     ) -> None:
         """One frame, or as few halves of it as the receiver takes."""
-        frame = self._encode(codec, messages)
-        if len(frame) <= MAX_FRAME_BYTES:
+        try:
+            frame = self._encode(codec, messages)
+        except (OverflowError, TypeError, ValueError) as error:
+            if len(messages) == 1:
+                self._count("not_to_be_encoded", f"{type(messages[0]).__name__}: {error}")
+                return
+            frame = b""
+        if frame and len(frame) <= MAX_FRAME_BYTES:
             if self._injector.of_messages and codec is self._messages:
                 frame = self._injector.frame(topic.rsplit("/", 1)[1], frame)
             if connection.publish(topic, frame):
@@ -570,6 +633,7 @@ class Driver:
             "link_connects": sum(link.connects for link in connections),
             "links_down": sum(not link.up.is_set() for link in connections),
             "frames_dropped": sum(link.dropped for link in connections),
+            "bad_retained": sum(each.retained for each in (self._control, *connections)),
             "log_bytes_written": self.log.written_bytes,
             "log_commits": self.log.commits,
             "log_commit_us": self.log.commit_ns // 1000,

@@ -12,17 +12,25 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from nodes.bounds import Integer
+
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+DelayMs: TypeAlias = Annotated[int, Meta(ge=0, le=3_600_000)]
+MIN_RATE, MAX_RATE = 0.05, 20.0
+"""Of the clocks, however many errors are on: time goes on, and timers fire."""
 
 
 class _OfMessages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """``share`` of what is sent to the nodes ``dst``, drawn by ``seed``."""
 
-    share: float
+    share: Share
     dst: list[str]
-    seed: int
+    seed: Integer
 
 
 class MessageLoss(_OfMessages, frozen=True, kw_only=True):
@@ -36,7 +44,7 @@ class Duplication(_OfMessages, frozen=True, kw_only=True):
 class Reordering(_OfMessages, frozen=True, kw_only=True):
     """Messages are held back for ``delay_ms``; what comes after them overtakes them."""
 
-    delay_ms: int
+    delay_ms: DelayMs
 
 
 class Corruption(_OfMessages, frozen=True, kw_only=True):
@@ -45,17 +53,18 @@ class Corruption(_OfMessages, frozen=True, kw_only=True):
 
 class ClockError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """The wall clock is ``offset_s`` wrong; both clocks run ``drift`` seconds a second too fast;
-    the monotonic clock has jumped ``jump_s`` forwards."""
+    the monotonic clock has jumped ``jump_s`` forwards. Of years, not of centuries: what a replica
+    stamps with its wall clock has to stay in reach of the others."""
 
-    offset_s: float = 0.0
-    drift: float = 0.0
-    jump_s: float = 0.0
+    offset_s: Annotated[float, Meta(ge=-3e7, le=3e7)] = 0.0
+    drift: Annotated[float, Meta(ge=-0.9, le=10)] = 0.0
+    jump_s: Annotated[float, Meta(ge=0, le=1e8)] = 0.0
 
 
 class SlowFsync(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """Each group commit takes ``delay_ms`` longer."""
 
-    delay_ms: int
+    delay_ms: DelayMs
 
 
 class FsyncError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
@@ -128,7 +137,7 @@ class LiveEnv:
         """These are on now, no others: the wall clock is right again without any."""
         self._drifted_s = self._drift_s() if any(error.drift for error in errors) else 0.0
         self._shown_s, self._since_s = self.now() + jump_s, time.monotonic()
-        self.rate = 1 + sum(error.drift for error in errors)
+        self.rate = min(MAX_RATE, max(MIN_RATE, 1 + sum(error.drift for error in errors)))
         self._offset_s = sum(error.offset_s for error in errors)
 
 

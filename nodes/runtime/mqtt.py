@@ -24,6 +24,8 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from nodes.subscription import NOTHING_RETAINED
+
 log = structlog.get_logger()
 
 RECONNECT_S = 0.02
@@ -61,7 +63,8 @@ class Connection:
 
     ``name`` starts the client id. ``topics`` are subscribed at every connect; their messages go to
     ``on_message``, which must not block. ``keepalive_s`` 0: never give up a silent connection, for
-    links whose silence is the experiment. `connects` and `dropped` count.
+    links whose silence is the experiment. `connects`, `dropped` and `retained` (messages that the
+    broker had kept, which are never taken) count.
 
     ``qos``: what is published with QoS 1 is kept until the broker has confirmed it, also over a
     lost connection, and is sent again on the next one.
@@ -85,6 +88,7 @@ class Connection:
         self.up = asyncio.Event()
         self.connects = 0
         self.dropped = 0
+        self.retained = 0
         self.qos = 0
         self._unconfirmed: list[tuple[str, bytes]] = []
         """What was published with QoS 1 and waits for the next connection."""
@@ -98,7 +102,7 @@ class Connection:
         self._tls_context = tls_context
         self._version = aiomqtt.ProtocolVersion(mqtt_version)
         self._paho: paho.Client | None = None
-        self._queue_type = _sink(on_message) if on_message else None
+        self._queue_type = _sink(on_message, self._count_retained) if on_message else None
         self._last_error = ""
 
     async def run(self) -> None:
@@ -112,6 +116,9 @@ class Connection:
                 if _is_cancelled():
                     raise  # Not the session only.
             await asyncio.sleep(RECONNECT_S)
+
+    def _count_retained(self) -> None:
+        self.retained += 1
 
     def block(self) -> None:
         """Disconnect, and stay so until `unblock`."""
@@ -142,7 +149,7 @@ class Connection:
         try:
             async with client:
                 for topic in self._topics:
-                    await client.subscribe(topic, qos=0)
+                    await client.subscribe(topic, options=NOTHING_RETAINED)
                 # Nobody awaits our publishes, so paho need not call back for each.
                 client._client.on_publish = None
                 self._paho = client._client
@@ -223,11 +230,17 @@ def _discard(client: paho.Client) -> None:
         client._sock_close()
 
 
-def _sink(on_message: Callable[[Incoming], None]) -> type[asyncio.Queue[aiomqtt.Message]]:
-    """A queue class for aiomqtt that stores nothing: each message goes to ``on_message``."""
+def _sink(
+    on_message: Callable[[Incoming], None], on_retained: Callable[[], None]
+) -> type[asyncio.Queue[aiomqtt.Message]]:
+    """A queue class for aiomqtt that stores nothing: each message goes to ``on_message``, but for
+    those that the broker had retained."""
 
     class Sink(asyncio.Queue[aiomqtt.Message]):
         def put_nowait(self, item: aiomqtt.Message) -> None:
+            if item.retain:
+                on_retained()
+                return
             try:
                 on_message(Incoming(item))
             except Exception:
@@ -235,8 +248,3 @@ def _sink(on_message: Callable[[Incoming], None]) -> type[asyncio.Queue[aiomqtt.
                 log.exception("message handler failed", topic=item.topic.value)
 
     return Sink
-
-
-def is_topic(value: Any) -> bool:
-    """Whether a response topic that came over the wire can be published to."""
-    return isinstance(value, str) and 0 < len(value) <= 1024 and not set("+#\0") & set(value)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from nodes.bounds import BadMessage
 from nodes.disk import Append, Disk, Put, Write
 from nodes.effects import Config, Durable, Input, Message, Replica, Reply, Request, Send, Timer
 from nodes.simulator.clock import Clock
@@ -315,6 +316,9 @@ class Host:
                     self._timeline.say(f"{self.id} <- {item!r}")
             replica.step(inputs)
         out = replica.out
+        if out.refused:
+            # Nobody lies here: whatever a replica cannot believe, another one really sent.
+            raise BadMessage(out.refused[0])
         if out.timers:
             for name, delay_s in out.timers:
                 if delay_s is None:

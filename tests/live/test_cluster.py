@@ -110,9 +110,9 @@ def test_malformed_payloads_are_counted_and_the_cluster_goes_on(workspace: Path)
     noise = random.Random(11)
     frame = Codec(Raft.MESSAGES).encode([])
     payloads = [noise.randbytes(noise.randrange(200)) for _ in range(40)]
-    payloads += [b"\1" + noise.randbytes(noise.randrange(200)) for _ in range(30)]
+    payloads += [b"\2" + noise.randbytes(noise.randrange(200)) for _ in range(30)]
     payloads += [frame[:length] for length in range(len(frame))]
-    payloads += [bytes([version]) + frame[1:] for version in range(2, 20)]
+    payloads += [bytes([version]) + frame[1:] for version in range(3, 20)]
     payloads += [b"x" * 10_000_000]
     payloads += [Codec([int]).encode([1])] * (100 - len(payloads) % 100)
     assert len(payloads) >= 100

@@ -94,6 +94,8 @@ class Cluster:
         self.cut: set[tuple[str, str]] = set()
         """Directed links on which everything is lost."""
         self.lost = 0
+        self.lies = False
+        """Whether somebody sends what cannot be true."""
         self.replies: list[tuple[str, Reply]] = []
         self.marks: list[tuple[str, str, dict[str, Any]]] = []
         """(node, name, details), in the order in which they were made."""
@@ -120,6 +122,7 @@ class Cluster:
     def _effects(self, id: str) -> None:
         node = self.nodes[id]
         out = node.replica.out
+        assert self.lies or not out.refused, f"nobody lies here: {out.refused}"
         writes = node.replica.disk.take()
         node.unsynced.extend(self._writes.decode(self._writes.encode(writes)))
         for invariant in self.invariants:
@@ -133,7 +136,7 @@ class Cluster:
         for position, reply in out.replies:
             self._gate(id, position, reply)
         self.marks.extend((id, name, details) for name, details in out.marks)
-        for effects in (out.timers, out.sends, out.replies, out.marks):
+        for effects in (out.timers, out.sends, out.replies, out.marks, out.refused):
             effects.clear()
         if self.autosync and node.unsynced:
             self.sync(id)

@@ -299,6 +299,7 @@ def test_a_new_leader_reads_only_after_it_learnt_what_was_chosen_before() -> Non
     c.network.clear()
     c.ask("n2", "read", "x", client="reader")
     ballot = c["n2"].ballot
+    c.lies = True  # No round has begun.
     c.step("n2", Message("n3", Accepted(ballot, 1, 0, False)))
     c.step("n2", Message("n3", Accepted(ballot, 2, 0, False)))
     assert [r for _, r in c.replies if r.client == "reader"] == []
