@@ -817,15 +817,21 @@ class Gossip(PlacedReplica):
             before = ours.siblings if ours is not None else ()
             merged = self.policy.merge(before, theirs.siblings)
             if merged is not before and merged != before:
-                self._check_news(key, theirs.siblings, merged)
-                assert self.policy.missing(merged, before) is None
+                self._check_news(key, before, theirs.siblings, merged)
+                # Also what only a superseded version has seen may go: the past is what a client
+                # gave as the context of its write, whatever that was.
+                assert self.policy.missing((*merged, *theirs.siblings), before) is None
                 news[key] = merged
         for key, merged in news.items():
             self._store(key, Record(merged))
         return list(news)
 
     def _check_news(
-        self, key: str, theirs: tuple[Sibling, ...], merged: tuple[Sibling, ...]
+        self,
+        key: str,
+        before: tuple[Sibling, ...],
+        theirs: tuple[Sibling, ...],
+        merged: tuple[Sibling, ...],
     ) -> None:
         """Raises BadMessage for versions that nobody can hold."""
         problem = self.policy.problem(theirs)
@@ -836,7 +842,7 @@ class Gossip(PlacedReplica):
             self._check_counter(clock, s.node, s.counter)
             for node, counter in s.past.items():
                 self._check_counter(clock, node, counter)
-        if self.policy.missing(merged, theirs) is not None:
+        if self.policy.missing((*merged, *before), theirs) is not None:
             raise BadMessage(f"key {key!r}: a dot has two versions")
 
     def _check_counter(self, clock: Clock, node: str, counter: int) -> None:
