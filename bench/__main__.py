@@ -29,6 +29,7 @@ from rich.console import Console
 
 from bench.children import ROOT, environment, python
 from bench.figures import figures_of, hardware, is_met, table, with_ratios
+from bench.files import write_whole
 from bench.live import NoCluster
 
 SUITES = ("micro", "protocol", "e2e")
@@ -90,7 +91,7 @@ def rows_of(part: str) -> Callable[[], list[dict[str, Any]]] | None:
 
 
 def _write(path: Path, data: object) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n")
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def main(arguments: list[str] | None = None) -> int:

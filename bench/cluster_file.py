@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.files import NotReadable, read_named
+from bench.files import NotReadable, naming, read_named
 from nodes.names import BadName, check_name
 
 STANDING = Path(".capbench")
@@ -92,4 +92,5 @@ def write_cluster_file(path: Path, cluster: ClusterFile) -> None:
     """Write the file, readable by its owner only, since it may hold a password."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(cluster), indent=2) + b"\n")
+    with naming(path):
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(cluster), indent=2) + b"\n")

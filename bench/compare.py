@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.__main__ import SUITES, run_suites
+from bench.files import write_whole
 
 SAVED = Path("results/bench/saved.json")
 PERCENT = 20.0
@@ -95,7 +96,7 @@ def measure(suites: list[str], keep: Path | None = None) -> dict[str, Any]:
         text = raw.read_text()
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
-        keep.write_text(text)
+        write_whole(keep, text.encode())
     return dict(json.loads(text))
 
 

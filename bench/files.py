@@ -8,8 +8,10 @@ replaces a file and never goes through a link.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -107,12 +109,35 @@ def listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:
     return sorted(found)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it, an OSError names the file. That of a write does not by itself, so that nobody
+    would know which disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def no_space(path: Path) -> str:
+    """Words to end an error line with, where a full disk may be why a log says nothing; empty if
+    there is space."""
+    try:
+        free = shutil.disk_usage(path).free
+    except OSError:
+        return ""
+    return "" if free else f" (no space is left on the device of {shown(path)})"
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file: a reader sees the old one or the new one, never a half. A link in its place
     is replaced, not followed."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with naming(path), open(os.open(partial, flags, 0o666), "wb") as file:
         file.write(content)
     os.replace(partial, path)
 

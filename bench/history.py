@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from bench.files import NotReadable, open_regular, shown, whole_lines
+from bench.files import NotReadable, naming, open_regular, shown, whole_lines
 from nodes.effects import OperationKind, Outcome, Value, Version
 
 
@@ -60,6 +60,7 @@ class HistoryWriter:
 
     def __init__(self, path: Path, *, flush_every_s: float = 0.2) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._file: BinaryIO = path.open("ab", buffering=1 << 20)
         self._encode = msgspec.json.Encoder().encode
         self._flush_every_ns = int(flush_every_s * 1e9)
@@ -67,21 +68,28 @@ class HistoryWriter:
         self.count = 0
 
     def append(self, record: OperationRecord) -> None:
-        """Add one completed (or abandoned) operation."""
-        self._file.write(self._encode(record) + b"\n")
+        """Add one completed (or abandoned) operation. Raises OSError."""
+        line = self._encode(record) + b"\n"
+        try:
+            self._file.write(line)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
         self.count += 1
         now = time.monotonic_ns()
         if now - self._flushed_ns > self._flush_every_ns:
             self._flushed_ns = now
-            self._file.flush()
+            self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the system."""
-        self._file.flush()
+        """Hand everything to the system. Raises OSError."""
+        with naming(self._path):
+            self._file.flush()
 
     def close(self) -> None:
-        """Flush and close."""
-        self._file.close()
+        """Flush and close. Raises OSError."""
+        with naming(self._path):
+            self._file.close()
 
     def __enter__(self) -> HistoryWriter:
         return self

@@ -24,6 +24,7 @@ import msgspec
 from bench.files import (
     NotReadable,
     listed,
+    naming,
     open_regular,
     read_regular,
     shown,
@@ -300,7 +301,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, value: Any) -> None:
     """Append ``value`` as one JSON line."""
-    with path.open("ab") as file:
+    with naming(path), path.open("ab") as file:
         file.write(msgspec.json.encode(value) + b"\n")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.children import python
+from bench.files import naming
 
 
 class NoBroker(Exception):
@@ -43,16 +44,17 @@ def broker_command(directory: Path, port: int) -> BrokerCommand:
     mosquitto = find_mosquitto()
     if mosquitto is not None:
         configuration = directory / "mosquitto.conf"
-        configuration.write_text(
-            f"listener {port} 127.0.0.1\n"
-            "allow_anonymous true\n"
-            "persistence false\n"
-            # Without it small frames wait for the acknowledgement of the one before.
-            "set_tcp_nodelay true\n"
-            "log_dest stderr\n"
-            "log_type error\nlog_type warning\nlog_type notice\n"
-            "connection_messages false\n"
-        )
+        with naming(configuration):
+            configuration.write_text(
+                f"listener {port} 127.0.0.1\n"
+                "allow_anonymous true\n"
+                "persistence false\n"
+                # Without it small frames wait for the acknowledgement of the one before.
+                "set_tcp_nodelay true\n"
+                "log_dest stderr\n"
+                "log_type error\nlog_type warning\nlog_type notice\n"
+                "connection_messages false\n"
+            )
         return BrokerCommand([str(mosquitto), "-c", str(configuration)], None, 5)
     if importlib.util.find_spec("amqtt") is not None:
         note = "the embedded broker was used: what works is shown, how fast it would be is not"

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bench.files import write_whole
 from chaos import exit_codes
 from chaos.cli_check import BadOption
 from chaos.cli_simulate import say
@@ -99,7 +100,7 @@ def sweep_command(
     except BadSweep as error:
         raise BadOption(f"--out {error}") from None
     page = write_files(folder, sweep)
-    (folder / "tables.md").write_text(tables(sweep), encoding="utf-8")
+    write_whole(folder / "tables.md", tables(sweep).encode())
     missing = [row for row in sweep.rows if row.missing is not None]
     if json:
         print_json(sweep)

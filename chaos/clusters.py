@@ -126,7 +126,8 @@ def last_line(log: Path) -> str:
 
 def _why_not(name: str) -> str:
     if name in known():
-        why = last_line(folder(name) / "keeper.log") or "its keeper was killed"
+        silent = "its keeper was killed" if keeper_path(name).exists() else "it did not start"
+        why = last_line(folder(name) / "keeper.log") or silent
         return f"cluster {name} is not running: {why}; {HOW_TO_START}"
     names = ", ".join(keeper.name for keeper in all_running())
     others = f"running are: {names}" if names else HOW_TO_START

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.files import write_whole
 from chaos.progress import Bar, Lines
 from nodes import registry
 from nodes.failure_detector import CountingParameters, PhiParameters
@@ -156,7 +157,7 @@ def run_sweep(
         rows=[row for rows_of_run in rows for row in rows_of_run],
     )
     data = out / "sweep.json"
-    data.write_bytes(msgspec.json.format(msgspec.json.encode(sweep), indent=1))
+    write_whole(data, msgspec.json.format(msgspec.json.encode(sweep), indent=1))
     progress.phase("draw")
     return write_page(data, out / "report.html")
 

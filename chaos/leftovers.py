@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from bench.files import naming
 from nodes import own_folder
 
 HELD_BY = "CAPBENCH_HELD_BY"
@@ -71,7 +72,8 @@ def held(
     )
     note = directory() / f"{token}.json"
     partial = note.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(holder))
+    with naming(note):
+        partial.write_bytes(msgspec.json.encode(holder))
     os.replace(partial, note)
     try:
         yield

@@ -24,6 +24,7 @@ import msgspec
 
 from bench.children import ROOT, environment, python
 from bench.cluster_file import ClusterFile, read_cluster_file
+from bench.files import no_space
 from bench.losses import LOG, NOT_WHOLE, losses
 from bench.run_folder import LoadSummary, Manifest, RunFolder
 from bench.workload import make_workload
@@ -214,7 +215,9 @@ def _ended_with(code: int, log: Path) -> str:
 
 
 def _last_words(log: Path) -> str:
-    return f"its log {log} ends: {last_line(log) or '(empty)'}"
+    if not (said := last_line(log)):
+        return f"its log {log} is empty{no_space(log.parent)}"
+    return f"its log {log} ends: {said}"
 
 
 def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:

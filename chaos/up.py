@@ -25,10 +25,12 @@ import psutil
 
 from bench.children import environment, python
 from bench.cluster_file import write_cluster_file
+from bench.files import no_space
 from bench.run_folder import write_json
 from chaos import clusters
 from chaos.by_hand import ByHand
 from chaos.clusters import Keeper
+from chaos.exit_codes import INFRASTRUCTURE
 from chaos.leftovers import started
 from chaos.processes import signals_as_exit
 from chaos.targets import TargetFailed
@@ -147,7 +149,8 @@ def start(
         raise
     said = clusters.last_line(log_path)
     keeper.terminate()
-    raise TargetFailed(said or f"cluster {name} did not start; see {log_path}")
+    full = no_space(clusters.DIRECTORY)
+    raise TargetFailed(said or f"cluster {name} did not start; its log {log_path} is empty{full}")
 
 
 def stop(name: str) -> bool:
@@ -267,7 +270,10 @@ def main() -> int:
             keep(order)
     except (TargetFailed, registry.InvalidConfiguration) as error:
         print(error, flush=True)
-        return 3
+        return INFRASTRUCTURE
+    except OSError as error:
+        print(f"{error.filename or order['name']}: {error.strerror or error}", flush=True)
+        return INFRASTRUCTURE
     except SystemExit:
         return 0
     return 0

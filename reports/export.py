@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.files import write_whole
 from reports.metrics import RunTables
 from reports.tables import combine
 
@@ -41,8 +42,8 @@ def write_charts(runs: Sequence[tuple[str, RunTables]], folder: Path) -> list[Pa
     for name, run in runs:
         for view in charts(run):
             path = folder / f"{file_name(name)}-{file_name(view.name)}.png"
-            path.write_bytes(view.png())
-            path.with_suffix(".svg").write_text(view.svg(), encoding="utf-8")
+            write_whole(path, view.png())
+            write_whole(path.with_suffix(".svg"), view.svg().encode())
             written += [path, path.with_suffix(".svg")]
     return written
 

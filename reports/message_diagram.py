@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from xml.etree import ElementTree as ET
 
+from bench.files import write_whole
 from nodes.simulator.story import Arrow, Happening, Story
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Diagram:
 def write_diagram(path: Path, diagram: Diagram) -> None:
     """Write the page, and the folder that it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(diagram), encoding="utf-8")
+    write_whole(path, page(diagram).encode())
 
 
 def page(diagram: Diagram) -> str:

@@ -20,6 +20,7 @@ import msgspec
 
 from bench.children import ROOT, environment, python
 from bench.cluster_file import ClusterFile
+from bench.files import no_space
 from bench.losses import LOG, losses
 from bench.run_folder import NodeRecord, write_json
 from chaos.fault import FaultContext
@@ -77,7 +78,8 @@ class LiveCluster(FaultContext):
         self.clients = (GROUP,)
         self.rng = random.Random(f"live-{seed}")
         self.notes: list[str] = []
-        self._record = record
+        self._recorder = record
+        self._unrecorded: OSError | None = None
         self._data_lock = threading.Lock()
         self._down: set[str] = set()
         self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
@@ -157,8 +159,8 @@ class LiveCluster(FaultContext):
                 )
 
     def check(self) -> None:
-        """Raise TargetFailed if a node or the broker has ended that nobody stopped. Toxiproxy is
-        replaced if it has ended or answers no more."""
+        """Raise TargetFailed if a node or the broker has ended that nobody stopped, or if something
+        could not be recorded. Toxiproxy is replaced if it has ended or answers no more."""
         try:
             if "toxiproxy" in self.ended() or time.monotonic() > self._look_at:
                 self._look_at = time.monotonic() + LOOK_AT_TOXIPROXY_S
@@ -172,7 +174,10 @@ class LiveCluster(FaultContext):
                     self.monitor.forget(name)
                     self._tell(name, "exited")
             elif name in (*self.nodes, "broker"):
-                raise TargetFailed(f"{name} ended with code {code}; {self.last_words(name)}")
+                disk = " (its disk failed)" if name in self.nodes and code == EXIT_DISK else ""
+                raise TargetFailed(f"{name} ended with code {code}{disk}; {self.last_words(name)}")
+        if (full := self._unrecorded) is not None:
+            raise TargetFailed(f"{full.filename}: {full.strerror}")
 
     # --- what the nemesis does ---
 
@@ -331,9 +336,17 @@ class LiveCluster(FaultContext):
             self._tell_injected(node)
 
     def _tell(self, node: str, name: str) -> None:
-        if self._record is not None:
-            now = time.monotonic_ns()
-            self._record(NodeRecord(t_ns=now, node=node, kind="event", name=name))
+        self._record(NodeRecord(t_ns=time.monotonic_ns(), node=node, kind="event", name=name))
+
+    def _record(self, line: NodeRecord) -> None:
+        """From whichever thread: what cannot be recorded is no reason to hear no more, or to leave
+        a fault on; `check` tells of it."""
+        if self._recorder is None or self._unrecorded is not None:
+            return
+        try:
+            self._recorder(line)
+        except OSError as error:
+            self._unrecorded = error
 
 
 Cluster = TypeVar("Cluster", bound=LiveCluster)
@@ -423,7 +436,7 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
     failures = losses(folder)
     if locust.returncode not in (0, 1) and not failures:
         failures = [f"the load ended with code {locust.returncode}; its log: {folder.path / LOG}"]
-    return "; ".join(failures) or None
+    return f"{'; '.join(failures)}{no_space(folder.path)}" if failures else None
 
 
 def _versions(cluster: LiveCluster) -> dict[str, str]:

@@ -18,6 +18,7 @@ import msgspec
 
 from bench.children import environment, python
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
+from bench.files import naming, no_space
 from bench.run_folder import NodeRecord
 from chaos.broker import NoBroker, broker_command, find_mosquitto
 from chaos.leftovers import held
@@ -214,7 +215,8 @@ class LocalCluster(LiveCluster):
         )
         path = self._directory / node / "settings.json"
         own_folder.make(path.parent)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
+        with naming(path):
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
         self.processes.spawn(
             node,
             [*python("nodes"), "--settings", path],
@@ -241,7 +243,9 @@ class LocalCluster(LiveCluster):
         """See `LiveCluster`."""
         path = self.log_path(name)
         lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-        return f"its log {path} ends: {lines[-1][:300] if lines else '(empty)'}"
+        if not lines:
+            return f"its log {path} is empty{no_space(self._directory)}"
+        return f"its log {path} ends: {lines[-1][:300]}"
 
     def versions(self) -> dict[str, str]:
         """See `LiveCluster`."""
@@ -275,7 +279,9 @@ class LocalCluster(LiveCluster):
         return (self.data_path(node) / "log").read_bytes()
 
     def _write_log(self, node: str, log: bytes) -> None:
-        (self.data_path(node) / "log").write_bytes(log)
+        path = self.data_path(node) / "log"
+        with naming(path):
+            path.write_bytes(log)
 
 
 def _endpoint(address: Address) -> Endpoint:

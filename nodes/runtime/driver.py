@@ -470,7 +470,8 @@ class Driver:
             return
         error = done.exception()
         if error is not None:
-            self._fail(DiskFailed(f"{self.settings.data_dir}: {error}"))
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            self._fail(DiskFailed(f"{self.settings.data_dir}/log: {reason}"))
             return
         if disk is not self.disk:
             # Of the time before `_rebuild`, which has read it back.

@@ -97,7 +97,7 @@ def test_a_full_disk_for_the_run_folder_is_one_line(tmp_path: Path) -> None:
     code, lines = run(tmp_path, "sim", rate=1000, file_bytes=20_000)
     assert code == 3
     assert len(lines) == 1
-    assert "File too large" in lines[0]
+    assert re.search(r"/history/\S+\.jsonl: File too large$", lines[0]), lines
     [manifest] = (tmp_path / "out").glob("*/manifest.json")
     assert RunFolder(manifest.parent).operations(), "what was recorded is kept"
 
@@ -133,7 +133,10 @@ def test_a_node_that_dies_at_start_is_one_line_with_its_last_words(tmp_path: Pat
     [
         ({"rate": 0.01}, "the history has no operations"),
         # Who meets the limit first tells of it: the runner, or the load that cannot record.
-        ({"rate": 2000, "file_bytes": 60_000}, "File too large|the load did not end in time"),
+        (
+            {"rate": 2000, "file_bytes": 60_000},
+            r"/\S+: File too large|File too large: '\S+'|the load did not end in time",
+        ),
     ],
 )
 def test_the_local_target_says_it_in_one_line_too(
