@@ -31,8 +31,16 @@ class InvalidConfiguration(ValueError):
     right."""
 
 
+Needs: TypeAlias = Literal["any node", "majority", "first node", "all nodes"]
+"""Which nodes must be up and reach each other, so that each node that is up completes operations:
+any one; any majority of those that hold a key; the first of the cluster (a fixed primary), whoever
+else is there; all."""
+
+
 class Protocol(msgspec.Struct, frozen=True):
-    """A registered protocol. ``parameters``: what it sets differently from its class's defaults."""
+    """A registered protocol. ``parameters``: what it sets differently from its class's defaults.
+    ``needs``: what it asks of a cluster; the simulator and the conformance suite hold it to
+    that."""
 
     name: str
     replica: type[Replica]
@@ -40,6 +48,17 @@ class Protocol(msgspec.Struct, frozen=True):
     operations: tuple[OperationKind, ...]
     summary: str
     parameters: Mapping[str, Any] = {}
+    needs: Needs = "majority"
+
+    def core_size(self, nodes: int, copies: int | None = None) -> int:
+        """The fewest nodes with which it must serve. ``copies``: how many nodes hold each key, if
+        not all of them."""
+        if self.needs in ("any node", "first node") or not self.operations:
+            return 1
+        if self.needs == "all nodes":
+            return nodes
+        copies = copies or nodes
+        return nodes - copies + copies // 2 + 1
 
     def configure(
         self, node: str, nodes: tuple[str, ...], parameters: Mapping[str, Any] | None = None
@@ -85,6 +104,7 @@ INTERNAL: dict[str, Protocol] = {
         replica=Detector,
         claim="eventual",
         operations=(),
+        needs="any node",
         summary="no data: heartbeats only, to measure failure detectors",
     )
 }
@@ -167,6 +187,7 @@ __all__ = [
     "PROTOCOLS",
     "InvalidConfiguration",
     "Model",
+    "Needs",
     "Parameters",
     "Protocol",
     "findable_name",
@@ -201,6 +222,7 @@ register(
         replica=Gossip,
         claim="eventual",
         operations=("read", "write", "delete"),
+        needs="any node",
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
     )
 )
@@ -210,6 +232,7 @@ register(
         replica=Gossip,
         claim="eventual",
         operations=("read", "write", "delete"),
+        needs="any node",
         summary="gossip, but of concurrent writes the one with the latest hybrid clock wins",
         parameters={"conflict": "lww"},
     )

@@ -5,10 +5,10 @@ The run has three phases.
 
 1. *Faults.* Clients work while the tape plays. After every step the protocol's invariants are
    checked.
-2. *Core.* Everything is healed, but only a core of the fewest nodes that must be enough stays up (a
-   majority; any one node, if the protocol serves alone). Each of its nodes must complete an
-   operation. Where keys are placed on few nodes, and some of the core still copy theirs, all nodes
-   are up first, until the core is ready.
+2. *Core.* Everything is healed, but only a core of the fewest nodes that must be enough stays up:
+   what the protocol `needs` (nodes/registry.py). Each of its nodes must complete an operation.
+   Where keys are placed on few nodes, and some of the core still copy theirs, all nodes are up
+   first, until the core is ready.
 3. *Whole.* The others come back. Every node must complete a read of every key, and replicas of an
    eventual protocol must come to hold equal states, with nothing lost that was acknowledged.
 
@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from nodes.effects import Invariant, InvariantBroken, Operation, Version
-from nodes.registry import PROTOCOLS, Protocol, get
+from nodes.registry import Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
@@ -409,13 +409,14 @@ class _Run:
 
     def _choose_core(self) -> list[str]:
         nodes = self.cluster.nodes
-        copies = self._parameter("replication_factor") or len(nodes)
-        needed = len(nodes) - copies + copies // 2 + 1
-        if _serves_alone(self.protocol) or not self.protocol.operations:
-            needed = 1
+        needed = self.protocol.core_size(len(nodes), self._parameter("replication_factor"))
         draw = self.cluster.rng("core").random
         rest = list(nodes)
         core: list[str] = []
+        if self.protocol.needs == "first node":
+            # Alone, or with another one, which must be served as well.
+            core.append(rest.pop(0))
+            needed = min(len(nodes), 1 + (draw() < 0.5))
         while len(core) < needed:
             core.append(rest.pop(int(draw() * len(rest))))
         return sorted(core, key=nodes.index)
@@ -559,7 +560,7 @@ class _Run:
             final = state.get(record.key)
             if final is None and record.key in deleted:
                 continue
-            if final is None or _is_older(final[1], record.version):
+            if final is None or is_older(final[1], record.version):
                 self._alarm(
                     "acknowledged",
                     f"{record.process} {record.op} {record.key}={record.value!r} ended ok with"
@@ -568,16 +569,8 @@ class _Run:
                 return
 
 
-def _serves_alone(protocol: Protocol) -> bool:
-    """Whether one node must be enough: an eventual protocol that is no relaxed form of one that
-    works by majorities."""
-    return protocol.claim == "eventual" and not any(
-        issubclass(protocol.replica, other.replica) and other.claim == "linearizable"
-        for other in PROTOCOLS.values()
-    )
-
-
-def _is_older(final: Version, acknowledged: Version) -> bool:
+def is_older(final: Version, acknowledged: Version) -> bool:
+    """Whether what ``final`` stands for lacks the write of the version ``acknowledged``."""
     if isinstance(final, dict) and isinstance(acknowledged, dict):
         return any(final.get(node, 0) < counter for node, counter in acknowledged.items())
     return final < acknowledged  # type: ignore[operator]

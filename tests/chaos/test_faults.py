@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import random
-import re
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -238,27 +233,3 @@ def test_the_vocabulary_is_complete() -> None:
         assert summary.endswith(".")
         assert "\n" not in summary
         assert len(summary) <= 90
-
-
-def test_the_guide_shows_the_code_of_stall() -> None:
-    """docs/ADDING_A_FAULT.md: without types and docstrings of methods, to be short."""
-    guide = (Path(__file__).parents[2] / "docs" / "ADDING_A_FAULT.md").read_text()
-    block = re.search(r"^    class Stall.*?(?=^\S)", guide, flags=re.MULTILINE | re.DOTALL)
-    assert block is not None
-    shown = ast.parse(textwrap.dedent(block[0])).body[0]
-    real = ast.parse(inspect.getsource(FAULTS["stall"])).body[0]
-    assert isinstance(shown, ast.ClassDef)
-    assert isinstance(real, ast.ClassDef)
-    assert _methods(shown) == _methods(real) != {}
-    first_lines = [(ast.get_docstring(each) or "").splitlines()[0] for each in (shown, real)]
-    assert first_lines[0] == first_lines[1]
-
-
-def _methods(of: ast.ClassDef) -> dict[str, tuple[list[str], list[str]]]:
-    """Method -> its arguments and its statements."""
-    found = {}
-    for node in of.body:
-        if isinstance(node, ast.FunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            found[node.name] = ([each.arg for each in node.args.args], [ast.dump(s) for s in body])
-    return found

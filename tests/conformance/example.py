@@ -1,4 +1,4 @@
-"""The protocol of example_protocol.py, loaded as a user's file is."""
+"""The protocols of the guide, loaded as a user's file is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from nodes.registry import PROTOCOLS, load_file
 
 EXAMPLE_FILE = Path(__file__).with_name("example_protocol.py")
+PRIMARY_FILE = Path(__file__).with_name("example_primary.py")
 
 (EXAMPLE,) = load_file(EXAMPLE_FILE)
-# Other tests count the registered protocols: this one is handed around by hand.
-del PROTOCOLS[EXAMPLE.name]
+(PRIMARY,) = load_file(PRIMARY_FILE)
+# Other tests count the registered protocols: these are handed around by hand.
+del PROTOCOLS[EXAMPLE.name], PROTOCOLS[PRIMARY.name]

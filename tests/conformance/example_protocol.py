@@ -10,7 +10,6 @@ Claim: eventual.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, ClassVar, TypeAlias
 
 import msgspec
@@ -56,10 +55,8 @@ class NewestParameters(Parameters, frozen=True, kw_only=True):
     repair_interval_s: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.repair_interval_s) and self.repair_interval_s > 0):
-            raise ValueError(
-                f"repair_interval_s is a positive number of seconds, not {self.repair_interval_s}"
-            )
+        if self.repair_interval_s <= 0:
+            raise ValueError(f"repair_interval_s is {self.repair_interval_s}: use more than 0")
 
 
 # [guide: invariant]
@@ -184,6 +181,7 @@ register(
         replica=Newest,
         claim="eventual",
         operations=("read", "write"),
+        needs="any node",
         summary="every node answers on its own; the newest version of a key replaces older ones",
     )
 )

@@ -1,5 +1,5 @@
-"""Every check of `checks.py` on every registered protocol, and on the example of one that a user
-adds. With ``CAPBENCH_PROTOCOL=path/to/my.py`` it is yours instead of the example."""
+"""Every check of `checks.py` on every registered protocol, and on the examples of one that a
+user adds. With ``CAPBENCH_PROTOCOL=path/to/my.py`` it is yours instead of the examples."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from nodes.registry import PROTOCOLS, Protocol, load_file
 from tests.conformance.checks import CHECKS
-from tests.conformance.example import EXAMPLE
+from tests.conformance.example import EXAMPLE, PRIMARY
 
 OWN = os.environ.get("CAPBENCH_PROTOCOL")
-EVERY = [*PROTOCOLS.values(), *(load_file(OWN) if OWN else [EXAMPLE])]
+EVERY = [*PROTOCOLS.values(), *(load_file(OWN) if OWN else [EXAMPLE, PRIMARY])]
 
 
 @pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.example import EXAMPLE_FILE
+from tests.conformance.example import EXAMPLE_FILE, PRIMARY_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "ADDING_A_PROTOCOL.md").read_text()
@@ -28,6 +28,10 @@ def lines(text: str) -> list[str]:
 def test_the_blocks_of_the_guide_make_up_the_example() -> None:
     assert len(blocks("python")) == 9
     assert lines("\n".join(blocks("python"))) == lines(EXAMPLE_FILE.read_text())
+
+
+def test_the_fixed_primary_of_the_guide_is_the_one_that_is_tested() -> None:
+    assert blocks("python file=primary.py") == [PRIMARY_FILE.read_text()]
 
 
 @pytest.mark.parametrize("number", [0, 1])

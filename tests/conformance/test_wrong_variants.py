@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from nodes.effects import Parameters, Reply, Request
-from nodes.registry import Protocol
+from nodes.registry import PROTOCOLS, Protocol
+from nodes.simulator.simulate import simulate
 from tests.conformance import checks
-from tests.conformance.example import EXAMPLE
+from tests.conformance.example import EXAMPLE, PRIMARY
 
 example: Any = sys.modules[EXAMPLE.replica.__module__]
 Newest: Any = EXAMPLE.replica
+PrimaryBackup: Any = PRIMARY.replica
 
 
 class ReplyBeforeDurable(Newest):
@@ -157,6 +159,97 @@ def test_a_mistake_is_seen(variant: Any, check: Callable[[Protocol], None]) -> N
     with pytest.raises((AssertionError, ValueError)) as caught:
         check(protocol)
     print(f"{variant.__name__}: {caught.value}")
+
+
+class BackupsAnswerReads(PrimaryBackup):
+    """A backup answers reads from its copy."""
+
+    def on_request(self, request: Request) -> None:
+        if request.operation.op == "read":
+            self.out.reply(self._serve(request))
+        else:
+            super().on_request(request)
+
+
+class CountsFromItsStart(PrimaryBackup):
+    """Takes versions from a counter in memory."""
+
+    count = 0
+
+    def _append(self, request: Request) -> Reply:
+        self.appended.append(self.disk.append(request))
+        self.count += 1
+        reply: Reply = self._map.apply(request, self.count)
+        return reply
+
+
+class ServesWithAll(PrimaryBackup):
+    """Takes writes only while every backup tells what it has."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.heard: dict[str, float] = {}
+
+    def on_have(self, src: str, msg: Any) -> None:
+        super().on_have(src, msg)
+        self.heard[src] = self.env.now()
+
+    def on_request(self, request: Request) -> None:
+        now = self.env.now()
+        silent = [p for p in self.config.peers if now - self.heard.get(p, -1.0) > 1.0]
+        if not (self.is_primary and silent):
+            super().on_request(request)
+
+
+@pytest.mark.parametrize(
+    ("variant", "check"),
+    [
+        (BackupsAnswerReads, checks.histories_keep_the_claim),
+        (CountsFromItsStart, checks.versions_grow_over_crashes),
+    ],
+    ids=lambda it: it.__name__,
+)
+def test_a_mistake_of_a_primary_is_seen(variant: Any, check: Callable[[Protocol], None]) -> None:
+    protocol = msgspec.structs.replace(PRIMARY, name=variant.__name__, replica=variant)
+    with pytest.raises(AssertionError):
+        check(protocol)
+
+
+def test_versions_that_do_not_grow_are_seen() -> None:
+    """Here the nodes agree on them, so that nothing else sees it."""
+
+    class Same(Newest):
+        def _write(self, request: Request) -> None:
+            super()._write(request)
+            position, reply = self.out.replies.pop()
+            reply = msgspec.structs.replace(reply, version=[1, "n1"])
+            self.out.replies.append((position, reply))
+
+    with pytest.raises(AssertionError, match="then a crash of"):
+        checks.versions_grow_over_crashes(msgspec.structs.replace(EXAMPLE, replica=Same))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "needs"),
+    [
+        (PRIMARY, "majority"),
+        (PRIMARY, "any node"),
+        (msgspec.structs.replace(PRIMARY, replica=ServesWithAll), "first node"),
+        (PROTOCOLS["quorum"], "first node"),
+        (PROTOCOLS["quorum"], "any node"),
+    ],
+    ids=lambda it: getattr(it, "name", it),
+)
+def test_a_need_that_is_not_declared_is_seen(protocol: Protocol, needs: Any) -> None:
+    with pytest.raises(AssertionError, match="liveness: with n"):
+        checks.histories_keep_the_claim(msgspec.structs.replace(protocol, needs=needs))
+
+
+def test_a_protocol_may_need_all_nodes() -> None:
+    protocol = msgspec.structs.replace(PRIMARY, replica=ServesWithAll, needs="all nodes")
+    checks.a_cluster_of_any_size_serves(protocol)
+    for seed in range(1, 21):
+        assert simulate(protocol, seed, duration_s=0.7).alarms == []
 
 
 def test_a_claim_that_is_too_strong_is_seen() -> None:

@@ -67,7 +67,7 @@ class Probe(Replica):
         return [text for _, text in self.got]
 
 
-PROBE = Protocol("probe", Probe, "eventual", ("write",), "does what it is told")
+PROBE = Protocol("probe", Probe, "eventual", ("write",), "does what it is told", needs="any node")
 STEADY = Quality(latency_s=0.001, jitter_s=0.0)
 
 

@@ -158,7 +158,8 @@ class Toy(Replica):
 
 
 def protocol(replica: type[Replica] = Toy, claim: Any = "linearizable") -> Protocol:
-    return Protocol(replica.__name__.lower(), replica, claim, ("read", "write"), "toy")
+    needs = "any node" if claim == "eventual" else "majority"
+    return Protocol(replica.__name__.lower(), replica, claim, ("read", "write"), "toy", needs=needs)
 
 
 def write(client: str, value: Any, key: str = "x", sequence: int = 0) -> Request:
