@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,7 @@ _MODULES = {
     "toxiproxy-python": "toxiproxy",
     "vl-convert-python": "vl_convert",
 }
-# In a process of its own: Locust patches the process that imports it, so it also goes first.
+# In a process of its own: whatever an import does, it does not do it to us.
 _IMPORT_EACH = """
 import importlib, sys
 for module in sys.argv[1:]:
@@ -64,35 +65,44 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a few seconds, changes nothing and raises nothing."""
-    return [
-        _python(),
-        *_libraries(),
-        _broker(),
-        _toxiproxy(),
-        _ports(),
-        _results(),
-        _clock(),
-        _cores(),
-        _program(
-            "mosquitto_rr",
-            ["--help"],
-            loses="no MQTT client for trying a request by hand, and its test is skipped",
-            remedy="apt-get install mosquitto-clients",
-        ),
-        _program(
-            "chromium",
-            ["--version"],
-            loses="reports are not tested as a person sees them",
-            remedy="apt-get install chromium",
-        ),
-        _program(
-            "docker",
-            ["version", "--format", "{{.Server.Version}}"],
-            loses="no runs in containers",
-            remedy="install Docker and start its daemon",
-        ),
+    """Look at everything; takes a second or two, changes nothing and raises nothing."""
+    looks: list[Callable[[], Sequence[Finding]]] = [
+        lambda: [_python()],
+        _libraries,
+        lambda: [_broker()],
+        lambda: [_toxiproxy()],
+        lambda: [_ports()],
+        lambda: [_results()],
+        lambda: [_clock()],
+        lambda: [_cores()],
+        lambda: [
+            _program(
+                "mosquitto_rr",
+                ["--help"],
+                loses="no MQTT client for trying a request by hand, and its test is skipped",
+                remedy="apt-get install mosquitto-clients",
+            )
+        ],
+        lambda: [
+            _program(
+                "chromium",
+                ["--version"],
+                loses="reports are not tested as a person sees them",
+                remedy="apt-get install chromium",
+            )
+        ],
+        lambda: [
+            _program(
+                "docker",
+                ["version", "--format", "{{.Server.Version}}"],
+                loses="no runs in containers",
+                remedy="install Docker and start its daemon",
+            )
+        ],
     ]
+    # Nearly all of it is waiting for other programs: for all of them at once.
+    with ThreadPoolExecutor(len(looks)) as pool:
+        return [finding for found in pool.map(lambda look: look(), looks) for finding in found]
 
 
 def is_ready(findings: Sequence[Finding]) -> bool:
@@ -183,12 +193,19 @@ def _library(name: str, failure: str, pinned: Sequence[str]) -> Finding:
 def _import_failures(modules: Sequence[str]) -> dict[str, str]:
     """Module -> why it cannot be imported, empty where it can."""
     failures = dict.fromkeys(modules, "the import did not end")
-    ordered = sorted(modules, key=lambda module: module != "locust")
-    for line in _said([sys.executable, "-I", "-c", _IMPORT_EACH, *ordered], timeout_s=60):
-        module, _, failure = line.partition("\t")
-        if module in failures:
-            failures[module] = failure
+    # Locust takes as long as all others, and patches the process that it is in.
+    parts = [[each for each in modules if (each == "locust") == alone] for alone in (True, False)]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for said in pool.map(_imported, parts):
+            for line in said:
+                module, _, failure = line.partition("\t")
+                if module in failures:
+                    failures[module] = failure
     return failures
+
+
+def _imported(modules: Sequence[str]) -> list[str]:
+    return _said([sys.executable, "-I", "-c", _IMPORT_EACH, *modules], timeout_s=60)
 
 
 def _pins() -> dict[str, list[str]]:
