@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from types import FrameType, TracebackType
 from typing import IO
 
 from bench.children import environment
+from chaos import locks
 from chaos.leftovers import HELD_BY
 
 _GUARD = """
@@ -250,14 +250,12 @@ class _PortBlock:
         directory = Path(tempfile.gettempdir()) / f"capbench-ports-{os.getuid()}"
         directory.mkdir(mode=0o700, exist_ok=True)
         for first in range(FIRST_PORT, LAST_PORT - BLOCK + 2, BLOCK):
-            lock_file = (directory / str(first)).open("ab")
-            try:
-                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock_file.close()
+            path = directory / str(first)
+            lock_file = locks.take(path)
+            if lock_file is None:
                 continue
             self._lock_file = lock_file
-            atexit.register(lock_file.close)
+            atexit.register(locks.give_back, path, lock_file)
             self._ports = list(range(first, first + BLOCK))
             return
         raise NoFreePorts(f"every block of ports is locked; see {directory}")
