@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import typer
 
+from bench.run_folder import RunFolder
 from chaos.cli import app
 from tests.live.conftest import ROOT
 
@@ -46,7 +47,11 @@ ELSEWHERE = {
 }
 INSTEAD = {
     "capbench simulate --protocol raft --seeds 100": "--seeds 100 -> --seeds 3",
-    "capbench load --workload a --rate 200 --run-time 20s": "20s -> 4s",
+    # Its output is not waited for, as a terminal would not.
+    "capbench load --workload a --rate 200 --run-time 40s &": "40s -> 8s >load.log 2>&1",
+    "capbench compare my-experiment.yaml halves -p raft -p gossip": (
+        "halves -> halves --target sim --nodes 3"
+    ),
     "capbench compare": "compare -> compare --target sim -o results/compare/one",
     "capbench compare --repeat 5": "--repeat 5 -> --repeat 2 --target sim --protocol raft",
     "capbench compare --json": "--json -> --json --target sim --protocol raft",
@@ -155,13 +160,12 @@ def test_every_other_command_does_what_the_page_says(shell: Shell) -> None:
             assert shown in _comparable(done.stdout), f"{told}\nThe README shows {shown!r}."
         typed.add(command)
     assert len(typed) > 20
+    (load,) = shell.folder.glob("results/load/*/manifest.json")
+    assert RunFolder(load.parent).operations(), (shell.folder / "load.log").read_text()
 
 
 def _prepared(shell: Shell, command: str, port: str) -> str:
     """The command as it is typed: with the folders and the port of this machine."""
-    if command in INSTEAD:
-        old, new = INSTEAD[command].split(" -> ")
-        return command.replace(old, new)
     if command.startswith("mosquitto_rr"):
         return command.replace("mosquitto_rr", f"mosquitto_rr -p {port} -W 10")
     if command.startswith("capbench check results/"):
@@ -171,8 +175,13 @@ def _prepared(shell: Shell, command: str, port: str) -> str:
         one = shell.folder / "results" / "compare" / "one"
         for name in ("before", "after"):
             (shell.folder / "results" / name).symlink_to(one)
+    if "my-experiment.yaml" in command:
+        shutil.copy(ROOT / "chaos/experiments/healthy.yaml", shell.folder / "my-experiment.yaml")
     if command == "capbench check history.jsonl":
         (shell.folder / "history.jsonl").write_text(HISTORY)
+    if command in INSTEAD:
+        old, new = INSTEAD[command].split(" -> ")
+        return command.replace(old, new)
     return command
 
 
