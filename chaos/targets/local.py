@@ -38,7 +38,8 @@ class LocalCluster(LiveCluster):
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
     what the nodes tell (from another thread). ``broker_port``: None picks a free one. ``recorded``:
-    the run folder, if there is one, for whoever has to clean up after us. ``proxied``: without,
+    the run folder, if there is one, for whoever has to clean up after us; what the nodes stored is
+    removed at the end of a run, unless it may tell why the run failed. ``proxied``: without,
     there is no Toxiproxy, everybody connects to the broker itself, and no link can be cut: for
     benchmarks alone. ``coalesce``: see `nodes.runtime.settings.NodeSettings`.
     """
@@ -93,8 +94,9 @@ class LocalCluster(LiveCluster):
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def __exit__(self, *error: object) -> None:
+        failed = isinstance(error[1], TargetFailed)
+        self._stop(discard=self._recorded is not None and not failed)
 
     def _start_all(self) -> None:
         links = Links.count(len(self.nodes), 1) if self._proxied else 0
@@ -160,7 +162,7 @@ class LocalCluster(LiveCluster):
         self._start_toxiproxy()
         self._wait_for("toxiproxy", self._api)
 
-    def _stop(self) -> None:
+    def _stop(self, *, discard: bool = False) -> None:
         monitor: Monitor | None = getattr(self, "monitor", None)
         if monitor is not None:
             monitor.__exit__()
@@ -168,12 +170,11 @@ class LocalCluster(LiveCluster):
         if toxiproxy is not None:
             toxiproxy.close()
         self.processes.close()
+        if discard:
+            for node in self.nodes:
+                own_folder.remove(self._directory / node)
+        # Last: until then whoever finds the note cleans up in our place.
         self._held.close()
-
-    def discard_data(self) -> None:
-        """Remove what the nodes stored, once the cluster is stopped."""
-        for node in self.nodes:
-            own_folder.remove(self._directory / node)
 
     def log_path(self, name: str) -> Path:
         """Where a process writes its log."""
@@ -321,6 +322,5 @@ def conduct(run: Run) -> str | None:
             recorded=folder.path,
         )
 
-    failure, cluster = conduct_on(run, make)
-    cluster.discard_data()
+    failure, _ = conduct_on(run, make)
     return failure

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -138,4 +139,77 @@ def test_what_sigkill_leaves_of_all_that_is_ended_and_said(
     assert f"the run {path.relative_to(tmp_path)} was killed" in said
     assert leftovers(tmp_path) == []
     assert len(RunFolder(path).operations()) > 20, "what was recorded is kept"
+    assert capbench("list", cwd=tmp_path).stderr == ""
+
+
+SHORT = """\
+title: Short
+shows: what is left of it
+protocols: [gossip]
+nodes: 1
+workload:
+  arrival: {open_loop: 100/s}
+  mix: {read: 50, write: 50}
+duration: 1s
+schedule:
+  - {at: 100ms, for: 500ms, fault: pause, nodes: [n1]}
+"""
+PHASES = {
+    "boot": "start 1 nodes",
+    "start": "start the load",
+    "load": "load for",
+    "reads": "read every key",
+    "check": "check",
+    "report": "report: draw",
+}
+
+
+def test_sigkill_in_any_phase_leaves_nothing_after_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("CAPBENCH_NOTES", str(notes))
+    (tmp_path / "short.yaml").write_text(SHORT)
+    runners = {
+        phase: subprocess.Popen(
+            [sys.executable, "-m", "chaos.cli", "run", "short.yaml", "--out", phase],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for phase in PHASES
+    }
+
+    def kill_in(phase: str) -> str:
+        """What it had said when it was killed."""
+        runner = runners[phase]
+        assert runner.stderr is not None
+        with runner:
+            said = []
+            for line in runner.stderr:
+                said.append(line)
+                if PHASES[phase] in line.partition(": ")[2] or PHASES[phase] in line[:12]:
+                    runner.kill()
+                    break
+            runner.wait()
+            assert runner.returncode == -signal.SIGKILL, said
+        return said[-1]
+
+    with ThreadPoolExecutor(len(PHASES)) as threads:
+        list(threads.map(kill_in, PHASES))
+    done = capbench("list", cwd=tmp_path)
+    assert done.returncode == 0
+    told = done.stderr
+    for phase in ("start", "load", "reads"):
+        assert f"the run {phase}/" in told, told
+    for phase in ("check", "report"):
+        assert f"the run {phase}/" not in told, "its cluster was stopped before"
+    assert list(notes.iterdir()) == []
+    wait_for(lambda: leftovers(tmp_path) == [], "everything to end")
+    assert list(tmp_path.glob("*/*/cluster/n1")) == [], "the data of the nodes"
+    for phase in ("load", "reads", "check", "report"):
+        (folder,) = (path for path in (tmp_path / phase).iterdir() if path.is_dir())
+        assert RunFolder(folder).operations() or phase == "load", "what was recorded is kept"
     assert capbench("list", cwd=tmp_path).stderr == ""
