@@ -29,7 +29,7 @@ from math import expm1, log1p
 
 import msgspec
 
-from bench.history import OperationRecord
+from bench.history import ABSENT, OperationRecord
 from bench.workload import PlannedOperation
 from nodes.effects import Operation, Outcome, Reply, Request, Value
 
@@ -187,9 +187,9 @@ class Client:
             completed_ns=now_ns,
             intended_ns=ended.intended_ns,
             value=value,
-            expected=ended.expected,
+            expected=ended.expected if op == "cas" else ABSENT,
             applied=reply.applied,
-            seen=reply.seen,
+            seen=reply.seen if reply.applied is False else ABSENT,
             node=planned.node,
             version=reply.version,
             error=reply.error,

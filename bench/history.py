@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from bench.files import NotReadable, naming, open_regular, shown, whole_lines
 from nodes.effects import OperationKind, Outcome, Value, Version
+
+ABSENT: Final[Any] = msgspec.UNSET
+"""What a field holds that the record does not have: unknown, where None is the value null."""
 
 
 class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -25,8 +28,12 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     after one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload
     wanted it sent; ``invoked_ns``: when it was sent; ``completed_ns``: when its outcome was known
     (None: never); all `time.monotonic_ns()` of one host. ``value``: written, or read (a list where
-    a read saw siblings). ``applied``: for a CAS that ended ok; False: refused, ``seen`` is the
-    value it found. ``node``: the node that was asked. ``version``: as the replica returned it.
+    a read saw siblings). ``expected``: of a CAS. ``applied``: for a CAS that ended ok; False:
+    refused, ``seen`` is the value it found, or `ABSENT` if nobody told. ``node``: the node that was
+    asked. ``version``: as the replica returned it.
+
+    None is a value here: the key was missing. A ``value``, ``expected`` or ``seen`` that is not
+    given is `ABSENT`.
     """
 
     process: str
@@ -37,10 +44,10 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     invoked_ns: int
     completed_ns: int | None = None
     intended_ns: int | None = None
-    value: Value | list[Value] = None
-    expected: Value = None
+    value: Value | list[Value] = ABSENT
+    expected: Value = ABSENT
     applied: bool | None = None
-    seen: Value = None
+    seen: Value | msgspec.UnsetType = ABSENT
     node: str | None = None
     version: Version = None
     error: str | None = None
@@ -69,7 +76,7 @@ class HistoryWriter:
 
     def append(self, record: OperationRecord) -> None:
         """Add one completed (or abandoned) operation. Raises OSError."""
-        line = self._encode(record) + b"\n"
+        line = self._encode(_in_format(record)) + b"\n"
         try:
             self._file.write(line)
         except OSError as error:
@@ -103,10 +110,28 @@ class HistoryWriter:
         self.close()
 
 
-def read_history(path: Path) -> Iterator[OperationRecord]:
-    """The records of one file, in file order.
+def _in_format(record: OperationRecord) -> OperationRecord:
+    """``record`` without the fields that mean nothing for its operation: readers refuse them."""
+    if record.op == "cas" and record.outcome == "ok" and record.applied is False:
+        return record
+    is_cas = record.op == "cas"
+    has_applied = record.applied is not None and not (is_cas and record.outcome == "ok")
+    has_expected = record.expected is not ABSENT and not is_cas
+    if not has_applied and not has_expected and record.seen is ABSENT:
+        return record
+    return msgspec.structs.replace(
+        record,
+        expected=record.expected if is_cas else ABSENT,
+        applied=None if has_applied else record.applied,
+        seen=ABSENT,
+    )
 
-    A last line without its newline is a record that was cut off by a crash: it is left out.
+
+def read_history(path: Path) -> Iterator[OperationRecord]:
+    """The records of one file of a run folder, in file order.
+
+    Such a file was written by capbench: where a line has no value, the value is null. A last line
+    without its newline is a record that was cut off by a crash: it is left out.
     Raises BadHistory for any other line that does not fit.
     """
     decode = msgspec.json.Decoder(OperationRecord).decode
@@ -124,6 +149,10 @@ def read_history(path: Path) -> Iterator[OperationRecord]:
                 raise BadHistory(f"{path}:{number}: {error}") from None
             if record.completed_ns is not None and record.completed_ns < record.invoked_ns:
                 raise BadHistory(f"{path}:{number}: completed_ns is before invoked_ns")
+            if record.value is ABSENT:
+                record.value = None
+            if record.expected is ABSENT and record.op == "cas":
+                record.expected = None
             yield record
 
 

@@ -1,44 +1,49 @@
 """Is the history causally consistent?
 
 Causal order is what the processes knew: program order, and a write before the operations that saw
-it, closed transitively. With unique written values the history is causally consistent iff none of
-these patterns is in it (Bouajjani, Enea, Guerraoui, Hamza, "On Verifying Causal Consistency", POPL
-2017, theorem 5.1: "CC"):
+it, closed transitively (Ahamad, Neiger, Burns, Kohli, Hutto, "Causal Memory", Distributed Computing
+9(1), 1995). Of the variants that Bouajjani, Enea, Guerraoui and Hamza tell apart ("On Verifying
+Causal Consistency", POPL 2017) this is the weakest, CC: each operation can be explained by an order
+of what is causally before it. Ahamad's causal memory (CM) also wants one order for all answers of a
+process, and causal convergence (CCv) one for all processes: neither is decided here. With unique
+written values a history is CC iff none of these patterns is in it (theorem 5.1):
 
 - a value that nobody wrote was read;
 - causal order has a cycle;
 - a read saw write w1, although another write w2 on the key is causally after w1 and before the read
   (or saw the initial value, although a write on the key is causally before the read).
 
+A CAS that was applied is a read of what it expected and a write, one that was refused a read. That
+nothing came between the two is not asked: concurrent CAS of one value do not contradict CC.
+
 Causal order is computed from the operations alone, as one vector clock per operation with an entry
 per process: O(operations x processes). No clock of a replica is trusted. Of siblings it is enough
 that one is not outdated. Final reads are left out: no process made them. Reads of which the
-outcome is unknown say nothing; writes of which it is unknown count once they were seen, as they
-are.
+outcome is unknown say nothing. A write of which it is unknown counts once it was seen: it is after
+what its process did before, but what the process does next does not rest on it.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bench.checkers import witness as words
-from bench.checkers.columns import NULL, Columns, Int32s
-from bench.checkers.reads_from import ReadsFrom, lanes, reads_from
+from bench.checkers.columns import INFO, NULL, OK, Columns, Int32s
+from bench.checkers.reads_from import (
+    Impossible,
+    ReadsFrom,
+    evidence,
+    impossible,
+    program_order,
+    reads_from,
+)
+from bench.checkers.sequential import CUT_SHORT, NOTHING_OK
 from bench.run_folder import Check, VerdictValue
 
 _NOT_YET = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A pattern: the rows that show it, and what it is."""
-
-    rows: list[int]
-    what: str
 
 
 class _TooMuch(Exception):
@@ -46,31 +51,41 @@ class _TooMuch(Exception):
 
 
 def check_causal(
-    c: Columns, initial: int = NULL, *, memory_bytes: int = 1 << 30, budget_s: float = 30.0
+    c: Columns,
+    initial: int = NULL,
+    *,
+    history_is_cut: bool = False,
+    memory_bytes: int = 1 << 30,
+    budget_s: float = 30.0,
 ) -> Check:
     """The verdict; *unknown* where keys had to be left out or the clocks do not fit in the
-    memory."""
+    memory. ``history_is_cut``: operations may be missing, so *valid* is not to be had.
+
+    Details: ``impossible``: what refutes it refutes every model."""
     began = time.perf_counter()
-    seen = reads_from(c, initial)
-    verdict: VerdictValue = "valid"
-    found: _Found | None = None
-    if len(seen.unknown):
-        found = _Found([int(seen.unknown[0])], "a value was read that nobody wrote")
-    else:
+    seen = reads_from(c, initial, history_is_cut=history_is_cut)
+    never = impossible(c, seen, initial, history_is_cut=history_is_cut)
+    verdict: VerdictValue = "unknown"
+    found, undecided = never, ""
+    if found is None:
         try:
             found = _Closure(c, seen, memory_bytes).run(time.monotonic() + budget_s)
         except _TooMuch as too_much:
-            verdict, summary = "unknown", str(too_much)
-    witness = words.lines([c.record(row) for row in found.rows]) if found else []
+            undecided = str(too_much)
+    witness = []
     if found is not None:
+        witness = words.lines([c.record(row) for row in evidence(c, seen, found.rows)])
         verdict, summary = "invalid", f"{found.what}: {words.sentence(witness)}"
-    elif verdict == "valid":
-        summary = "no operation contradicts what its process knew"
-        if len(c) == 0:
-            verdict, summary = "unknown", "there are no operations"
-        elif seen.keys_left_out:
-            verdict = "unknown"
-            summary = f"{seen.keys_left_out} keys left out, their values are not unique"
+    elif undecided:
+        summary = undecided
+    elif not (c.outcome == OK).any():
+        summary = NOTHING_OK if len(c) else "there are no operations"
+    elif history_is_cut:
+        summary = CUT_SHORT
+    elif seen.keys_left_out:
+        summary = f"{seen.keys_left_out} keys left out, their values are not unique"
+    else:
+        verdict, summary = "valid", "no operation contradicts what its process knew"
     return Check(
         name="causal",
         verdict=verdict,
@@ -80,14 +95,17 @@ def check_causal(
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=witness,
-        details={"keys_left_out": seen.keys_left_out},
+        details={"keys_left_out": seen.keys_left_out, "impossible": never is not None},
     )
 
 
 class _Closure:
-    """Goes through the processes side by side; a process waits where it saw a write to come.
+    """Goes through the lanes side by side; a lane waits where it saw a write to come.
 
-    ``clock[p][q]``: how many writes of q are causally before what p does next.
+    A *lane* is a process. A write of unknown outcome after which its process went on has one of its
+    own, which begins with what the process knew then.
+
+    ``clock[p][q]``: how many writes of lane q are causally before what lane p does next.
     ``overtaken[w][q]``: the number of the first write of q on the key of w that is causally after
     w: a reader whose clock has reached it must not see w any more.
     """
@@ -100,14 +118,13 @@ class _Closure:
         observes[seen.rows] = True
         takes_part = (is_write | observes) & ~seen.is_final
         rows = np.flatnonzero(takes_part)
-        lane = lanes(c, rows)
-        order = np.lexsort((c.completed[rows], c.invoked[rows], lane))
-        rows = rows[order]
-        processes, self.process = np.unique(lane[order], return_inverse=True)
-        self.width = len(processes)
-        self.rows: list[int] = rows.tolist()
-        self.place = np.full(len(c), -1, np.int64)
-        self.place[rows] = np.arange(len(rows))
+        rows = rows[program_order(c, rows)]
+        # Rows, or ~lane: there that lane begins.
+        self.lanes: list[list[int]] = []
+        self.parent: dict[int, int] = {}
+        self.lane_of: dict[int, int] = {}
+        self._make_lanes(rows.tolist(), c.process[rows].tolist(), c.outcome[rows].tolist())
+        self.width = len(self.lanes)
         writes = int(is_write[rows].sum())
         if (2 * writes + len(c.keys) * self.width) * self.width * 4 > memory_bytes:
             raise _TooMuch(
@@ -118,33 +135,52 @@ class _Closure:
         for row, write in zip(seen.rows.tolist(), seen.write.tolist(), strict=True):
             if takes_part[row]:
                 self.saw.setdefault(row, []).append(write)
-        self.first = np.searchsorted(self.process, np.arange(self.width)).tolist()
-        self.last = np.searchsorted(self.process, np.arange(self.width), "right").tolist()
         self.clock = np.zeros((self.width, self.width), np.int32)
         self.clock_of: dict[int, Int32s] = {}
         self.number_of: dict[int, int] = {}
         self.overtaken: dict[int, Int32s] = {}
         self.by_number: dict[tuple[int, int], int] = {}
-        # Per key and process: its writes there, and how far each process has marked them overtaken.
+        # Per key and lane: its writes there, and how far each lane has marked them overtaken.
         self.on_key: dict[int, list[list[int]]] = {}
         self.marked: dict[int, Any] = {}
         self.from_start: dict[int, Int32s] = {}
 
-    def run(self, deadline: float) -> _Found | None:
+    def _make_lanes(self, rows: list[int], process: list[int], outcome: list[int]) -> None:
+        alone: list[tuple[int, int, int]] = []  # lane of the process, place there, row
+        for place, row in enumerate(rows):
+            if place == 0 or process[place] != process[place - 1]:
+                self.lanes.append([])
+            here = len(self.lanes) - 1
+            goes_on = place + 1 < len(rows) and process[place + 1] == process[place]
+            if outcome[place] == INFO and goes_on:
+                alone.append((here, len(self.lanes[here]), row))
+            else:
+                self.lane_of[row] = here
+            self.lanes[here].append(row)
+        for here, place, row in alone:
+            lane = len(self.lanes)
+            self.lanes[here][place] = ~lane
+            self.lanes.append([row])
+            self.lane_of[row], self.parent[lane] = lane, here
+
+    def run(self, deadline: float) -> Impossible | None:
         """A pattern, None if there is none. Raises _TooMuch after ``deadline`` (monotonic
         seconds)."""
         waiting: dict[int, list[int]] = {}
-        todo = list(range(self.width))
-        at = list(self.first)
+        todo = [lane for lane in range(self.width) if lane not in self.parent]
+        at = [0] * self.width
         while todo:
             p = todo.pop()
-            while at[p] < self.last[p]:
-                row = self.rows[at[p]]
-                missing = next(
-                    (w for w in self.saw.get(row, ()) if w >= 0 and w not in self.clock_of), None
-                )
+            while at[p] < len(self.lanes[p]):
+                row = self.lanes[p][at[p]]
+                if row < 0:
+                    self.clock[~row] = self.clock[p]
+                    todo.append(~row)
+                    at[p] += 1
+                    continue
+                missing = self._missing(row)
                 if missing is not None:
-                    assert self.place[missing] >= 0, "a final read wrote"
+                    assert missing in self.lane_of, "a final read wrote"
                     waiting.setdefault(missing, []).append(p)
                     break
                 if row in self.saw:
@@ -157,12 +193,16 @@ class _Closure:
                         raise _TooMuch("undecided: out of time")
                     todo.extend(waiting.pop(row, ()))
                 at[p] += 1
-        stuck = [p for p in range(self.width) if at[p] < self.last[p]]
+        stuck = [p for p in range(self.width) if at[p] < len(self.lanes[p])]
         if stuck:
-            return self._cycle(stuck, at)
+            return self._cycle(stuck[0], at)
         return None
 
-    def _read(self, p: int, row: int) -> _Found | None:
+    def _missing(self, row: int) -> int | None:
+        """A write that ``row`` saw and that is to come."""
+        return next((w for w in self.saw.get(row, ()) if w >= 0 and w not in self.clock_of), None)
+
+    def _read(self, p: int, row: int) -> Impossible | None:
         key = int(self.c.key[row])
         clock = self.clock[p]
         writes = self.saw[row]
@@ -180,7 +220,7 @@ class _Closure:
             q = int(beyond[0])
             newer = self.by_number[q, int(limit[q])]
         rows = [*(w for w in writes if w >= 0), newer, row]
-        return _Found(rows, "a read saw a value that its process knew to be overwritten")
+        return Impossible(rows, "a read saw a value that its process knew to be overwritten")
 
     def _write(self, p: int, row: int) -> None:
         key = int(self.c.key[row])
@@ -217,17 +257,22 @@ class _Closure:
                 found.append(write)
         return found
 
-    def _cycle(self, stuck: list[int], at: list[int]) -> _Found:
+    def _cycle(self, p: int, at: list[int]) -> Impossible:
         """Follow who waits for whom until somebody comes again."""
         rows: list[int] = []
-        seen: dict[int, int] = {}
-        p = stuck[0]
-        while p not in seen:
-            seen[p] = len(rows)
-            row = self.rows[at[p]]
-            write = next(w for w in self.saw[row] if w >= 0 and w not in self.clock_of)
-            rows.extend((row, write))
-            p = int(self.process[self.place[write]])
-        return _Found(
-            list(dict.fromkeys(rows[seen[p] :])), "operations are causally before themselves"
+        visited: dict[int, int] = {}
+        while p not in visited:
+            visited[p] = len(rows)
+            row = self.lanes[p][at[p]]
+            missing = self._missing(row)
+            parent = self.parent.get(p)
+            if parent is not None and ~p in self.lanes[parent][at[parent] :]:
+                rows.append(row)  # it has not begun
+                p = parent
+                continue
+            assert missing is not None, "a lane that waits for nothing"
+            rows.extend((row, missing))
+            p = self.lane_of[missing]
+        return Impossible(
+            list(dict.fromkeys(rows[visited[p] :])), "operations are causally before themselves"
         )

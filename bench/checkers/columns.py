@@ -7,14 +7,15 @@ integers. Two JSON values are the same value iff they are equal and both or neit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.history import OperationRecord
+from bench.history import ABSENT, OperationRecord
 from nodes.effects import OperationKind, Outcome, Value
 
 Int64s: TypeAlias = NDArray[np.int64]
@@ -79,14 +80,56 @@ class Numbering:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How the times of `Columns` follow from those of the history: these less ``origin_ns``; or,
+    where they are too far apart for that, their places in ``instants``."""
+
+    origin_ns: int = 0
+    instants: Int64s | None = None
+
+    def of_history(self, time: int) -> int:
+        """A time as it stands in the history."""
+        return self.origin_ns + time if self.instants is None else int(self.instants[time])
+
+
+SPAN_LIMIT: Final = 1 << 61
+"""Times that are less far apart are kept to the nanosecond; a century is 2^61.5."""
+
+
+def shifted(invoked: Int64s, completed: Int64s, endless: Bools) -> tuple[Int64s, Int64s, Times]:
+    """Times of any 64 bits such that sums and differences of them fit into 64 bits, too. The order
+    is kept, and so are differences, unless they exceed `SPAN_LIMIT`. ``endless``: where there is no
+    ``completed``; there it becomes `NEVER`."""
+    if len(invoked) == 0:
+        return invoked, completed, Times()
+    ended = completed[~endless] if endless.any() else completed
+    low = min(int(invoked.min()), int(ended.min(initial=NEVER)))
+    high = max(int(invoked.max()), int(ended.max(initial=low)))
+    times = Times()
+    if high - low >= SPAN_LIMIT:
+        instants = np.unique(np.concatenate((invoked, ended)))
+        times = Times(0, instants)
+        invoked, completed = (
+            np.searchsorted(instants, invoked),
+            np.searchsorted(instants, completed),
+        )
+    elif low <= -SPAN_LIMIT or high >= SPAN_LIMIT:
+        times = Times(low)
+        invoked = invoked - low
+        completed = np.where(endless, 0, completed) - np.where(endless, 0, low)
+    completed[endless] = NEVER
+    return invoked, completed, times
+
+
 @dataclass(slots=True)
 class Columns:
     """The operations of a history, one row each, in the order they were given.
 
-    ``invoked`` and ``completed`` in nanoseconds; ``completed`` is `NEVER` for an operation that
-    ended `INFO`, since it may still take effect later. ``value``, ``expected`` and ``seen`` are
-    indices into ``values``. ``applied`` is False only for a CAS that ended `OK`, refused.
-    ``records``: the rows as they were given, where the caller kept them.
+    ``invoked`` and ``completed`` are times as `Times` has them; ``completed`` is `NEVER` for an
+    operation that ended `INFO`, since it may still take effect later. ``value``, ``expected`` and
+    ``seen`` are indices into ``values``. ``applied`` is False only for a CAS that ended `OK`,
+    refused. ``records``: the rows as they were given, where the caller kept them.
     """
 
     process: Int32s
@@ -107,20 +150,26 @@ class Columns:
     values: list[Value]
     siblings: dict[int, list[int]] = field(default_factory=dict)
     records: Sequence[OperationRecord] | None = None
+    times: Times = field(default_factory=Times)
+    touches: bool | None = None
+    """Whether operations of one process touch in time, None if nobody has looked yet."""
+    has_final_reads: bool = False
+    """Whether reads of processes called ``final...`` are the runner's, at the end of a run."""
 
     def __len__(self) -> int:
         return len(self.op)
 
     @classmethod
     def from_records(cls, records: Sequence[OperationRecord]) -> Columns:
-        """Columns of ``records``, row i is record i."""
+        """Columns of ``records``, row i is record i. Raises OverflowError for a time or an id that
+        is no integer of 64 bits."""
         numbering = Numbering()
         code = numbering.code
         siblings: dict[int, list[int]] = {}
         values: list[int] = []
         for row, record in enumerate(records):
             value = record.value
-            if record.op == "delete":
+            if record.op == "delete" or value is ABSENT:
                 values.append(NULL)
             elif isinstance(value, list):
                 if len(value) > 1:
@@ -130,16 +179,18 @@ class Columns:
                     values.append(code(value[0]) if value else NULL)
             else:
                 values.append(code(value))
-        seen = [
-            NOT_TOLD
-            if r.seen is None
-            else code(r.seen)  # an absent and a null `seen` look the same
-            for r in records
-        ]
-        expected = [code(r.expected) for r in records]
+        seen = [_code_of_seen(r, code) for r in records]
+        expected = [NULL if r.expected is ABSENT else code(r.expected) for r in records]
         processes, process = _number(r.process for r in records)
         keys, key = _number(r.key for r in records)
         nodes, node = _number(r.node or "" for r in records)
+        invoked, completed, times = shifted(
+            np.array([r.invoked_ns for r in records], np.int64),
+            np.array(
+                [NEVER if r.completed_ns is None else r.completed_ns for r in records], np.int64
+            ),
+            np.array([r.completed_ns is None or r.outcome == "info" for r in records], np.bool_),
+        )
         return cls(
             process=process,
             id=np.array([r.id for r in records], np.int64),
@@ -154,20 +205,15 @@ class Columns:
                 np.bool_,
             ),
             node=node,
-            invoked=np.array([r.invoked_ns for r in records], np.int64),
-            completed=np.array(
-                [
-                    NEVER if r.completed_ns is None or r.outcome == "info" else r.completed_ns
-                    for r in records
-                ],
-                np.int64,
-            ),
+            invoked=invoked,
+            completed=completed,
             processes=processes,
             keys=keys,
             nodes=nodes,
             values=numbering.values,
             siblings=siblings,
             records=records,
+            times=times,
         )
 
     def take(self, rows: Int64s) -> Columns:
@@ -196,6 +242,8 @@ class Columns:
                 if old in self.siblings
             },
             records=None if records is None else [records[row] for row in rows.tolist()],
+            times=self.times,
+            has_final_reads=self.has_final_reads,
         )
 
     def code_of(self, value: Value) -> int:
@@ -227,12 +275,12 @@ class Columns:
             op=op,
             key=self.keys[self.key[row]],
             outcome=OUTCOMES[self.outcome[row]],
-            invoked_ns=int(self.invoked[row]),
-            completed_ns=None if completed == NEVER else completed,
+            invoked_ns=self.times.of_history(int(self.invoked[row])),
+            completed_ns=None if completed == NEVER else self.times.of_history(completed),
             value=value,
-            expected=self.values[self.expected[row]] if op == "cas" else None,
+            expected=self.values[self.expected[row]] if op == "cas" else ABSENT,
             applied=bool(self.applied[row]) if is_ok_cas else None,
-            seen=self.values[seen] if seen >= 0 else None,
+            seen=self.values[seen] if seen >= 0 else ABSENT,
             node=self.nodes[self.node[row]] or None,
         )
 
@@ -246,6 +294,13 @@ class Columns:
         finite = self.completed != NEVER
         copy.completed[finite] += clock_error_ns - clock_error_ns // 2
         return copy
+
+
+def _code_of_seen(record: OperationRecord, code: Callable[[Value], int]) -> int:
+    is_refused = record.op == "cas" and record.outcome == "ok" and record.applied is False
+    if not is_refused or isinstance(record.seen, msgspec.UnsetType):
+        return NOT_TOLD
+    return code(record.seen)
 
 
 def _number(names: Iterable[str]) -> tuple[list[str], Int32s]:

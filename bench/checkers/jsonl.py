@@ -1,12 +1,16 @@
 """Histories of other tools: strict JSONL, read straight into columns (docs/HISTORY_FORMAT.md).
 
-Strict, because a history that is read wrongly gives a wrong verdict: an unknown field, a missing
-time or a process with two operations open at once is an error that names the line.
+Strict, because a history that is read wrongly gives a wrong verdict: a field that is unknown,
+missing, given twice or meaningless for its operation, or a process with two operations open at once
+is an error that names file, line and field.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -14,21 +18,27 @@ import msgspec
 import numpy as np
 
 from bench.checkers.columns import (
+    CAS,
     DELETE,
+    INFO,
     KIND_CODES,
     NEVER,
     NOT_TOLD,
     NULL,
+    OK,
     OUTCOME_CODES,
     SIBLINGS,
     Bools,
     Columns,
+    Int8s,
     Int32s,
     Int64s,
     Numbering,
+    shifted,
 )
 from bench.checkers.jsonl_lines import Integers, Lines, Names, read_lines
-from bench.history import MAX_LINE_BYTES, BadHistory
+from bench.checkers.well_formed import Given, misfit_together
+from bench.history import ABSENT, MAX_LINE_BYTES, BadHistory
 from nodes.effects import OperationKind, Outcome, Value, Version
 
 _BLOCK_BYTES: Final = 1 << 21
@@ -42,8 +52,25 @@ _TRIES: Final = 8
 
 _NEWLINE: Final = ord("\n")
 
-Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**60), le=2**60)]
-Identity = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+_COLON: Final = ord(":")
+
+STANDARD_INPUT: Final = Path("-")
+
+_OTHER_FORMATS: Final = {
+    b"\xef\xbb\xbf": "begins with a byte order mark: save it as UTF-8 without one",
+    b"\xff\xfe": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"\xfe\xff": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"{\0": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16LE -t UTF-8)",
+    b"\0{": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16BE -t UTF-8)",
+    b"\x1f\x8b": "is compressed with gzip: unpack it first (gunzip)",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it first (unzstd)",
+    b"\xfd7zXZ": "is compressed with xz: unpack it first (unxz)",
+    b"BZh": "is compressed with bzip2: unpack it first (bunzip2)",
+    b"PK\x03\x04": "is a zip archive: unpack it first (unzip)",
+}
+"""How files begin that are no JSON lines, and what to do about it."""
+
+Integer64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class PlainLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -54,14 +81,14 @@ class PlainLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=Fal
     The order is that in which capbench writes them, which the decoder expects."""
 
     process: str | int
-    id: Identity | None = None
+    id: Integer64 | None = None
     op: OperationKind
     key: str | int
     outcome: Outcome
-    invoked_ns: Nanoseconds
-    completed_ns: Nanoseconds | None = None
+    invoked_ns: Integer64
+    completed_ns: Integer64 | None = None
     intended_ns: int | None = None
-    value: Value | list[Value] = None
+    value: Value | list[Value] | msgspec.UnsetType = msgspec.UNSET
     node: str | None = None
     version: Version = None
     error: str | None = None
@@ -70,34 +97,50 @@ class PlainLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=Fal
 class Line(PlainLine, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One line."""
 
-    expected: Value = None
+    expected: Value | msgspec.UnsetType = msgspec.UNSET
     applied: bool | None = None
     seen: Value | msgspec.UnsetType = msgspec.UNSET
 
 
 def read_columns(path: Path) -> Columns:
-    """The operations of one file, row i is line i + 1.
+    """The operations of one file, row i is line i + 1; ``-`` is standard input.
 
-    Raises BadHistory with the line number and the reason; OSError where the file cannot be read.
+    Raises BadHistory, which names the file, the line and the reason.
     """
     reader = _Reader(path)
-    for block in _blocks(path):
-        reader.take(block)
-    c = reader.columns()
-    _check(path, c)
-    return c
+    try:
+        for block in _blocks(path):
+            reader.take(block)
+    except OSError as error:
+        raise BadHistory(f"{file_name(path)}: cannot be read: {error.strerror or error}") from None
+    return reader.columns()
+
+
+def file_name(path: Path) -> str:
+    """What a message calls the file."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """The file in pieces of whole lines; of a line that is too long, enough to see that it is. The
     last line may lack its newline."""
-    with path.open("rb") as file:
+    is_first = True
+    with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
         while chunk := file.read(_BLOCK_BYTES):
+            if is_first:
+                _refuse_other_formats(path, chunk)
+            is_first = False
             yield chunk if chunk.endswith(b"\n") else chunk + file.readline(MAX_LINE_BYTES + 1)
 
 
+def _refuse_other_formats(path: Path, beginning: bytes) -> None:
+    for magic, what in _OTHER_FORMATS.items():
+        if beginning.startswith(magic):
+            raise BadHistory(f"{file_name(path)}: the file {what}")
+
+
 def _refuse(path: Path, line: int, reason: str) -> NoReturn:
-    raise BadHistory(f"{path}:{line}: {reason}")
+    raise BadHistory(f"{file_name(path)}:{line}: {reason}")
 
 
 class _Reader:
@@ -135,25 +178,27 @@ class _Reader:
         n = len(lines)
         op = [line.op for line in lines]
         op_codes = bytes(map(KIND_CODES.__getitem__, op))
-        value = [line.value for line in lines]
+        value: list[Any] = [line.value for line in lines]
         kinds = set(map(type, value))
+        given = self._given(lines, np.frombuffer(op_codes, np.int8), value, kinds)
+        self._refuse_misfits(given)
+        self._refuse_fields_given_twice(block, lines, given)
+        if msgspec.UnsetType in kinds:
+            value = [None if v is ABSENT else v for v in value]
+            kinds = set(map(type, value))
         if list in kinds:
             value = self._without_lists(op, value)
             kinds = set(map(type, value))
-        elif DELETE in op_codes:
-            value = [None if name == "delete" else v for name, v in zip(op, value, strict=True)]
-            kinds = set(map(type, value))
+        completed = [line.completed_ns for line in lines]
         node = [line.node for line in lines]
         self.parts.append(
             (
                 _numbered(self.processes, [line.process for line in lines]),
                 np.frombuffer(op_codes, np.int8),
                 _numbered(self.keys, [line.key for line in lines]),
-                np.frombuffer(
-                    bytes(map(OUTCOME_CODES.__getitem__, [line.outcome for line in lines])), np.int8
-                ),
+                given.outcome,
                 np.fromiter([line.invoked_ns for line in lines], np.int64, n),
-                _times([line.completed_ns for line in lines]),
+                *_times(completed),
                 self._ids([line.id for line in lines]),
                 self.values.take(value, kinds, None, NULL),
                 *self._of_cas(lines),
@@ -164,8 +209,19 @@ class _Reader:
 
     def _take_columns(self, lines: Lines) -> None:
         n = len(lines.op)
-        lines.value.there &= lines.op != DELETE
-        seen = np.where(lines.was_told, NULL, NOT_TOLD).astype(np.int32)
+        self._refuse_misfits(
+            Given(
+                op=lines.op,
+                outcome=lines.outcome,
+                value=lines.value.has_field,
+                is_null=~lines.value.there,
+                expected=lines.expected.has_field,
+                applied=lines.has_applied,
+                refused=lines.refused,
+                seen=lines.seen.has_field,
+            )
+        )
+        seen = np.where(lines.seen.has_field, NULL, NOT_TOLD).astype(np.int32)
         self.parts.append(
             (
                 lines.process,
@@ -174,15 +230,64 @@ class _Reader:
                 lines.outcome,
                 lines.invoked,
                 np.where(lines.completed.there, lines.completed.numbers, NEVER),
+                ~lines.completed.there,
                 lines.id,
                 self.values.take_integers(lines.value, np.full(n, NULL, np.int32)),
                 self.values.take_integers(lines.expected, np.full(n, NULL, np.int32)),
-                lines.applied,
+                ~lines.refused,
                 self.values.take_integers(lines.seen, seen),
                 np.zeros(n, np.int32) if lines.node is None else lines.node,
             )
         )
         self.count += n
+
+    def _given(self, lines: list[Any], op: Int8s, value: list[Any], kinds: set[type]) -> Given:
+        n = len(lines)
+        none, every = np.zeros(n, np.bool_), np.ones(n, np.bool_)
+        outcome = bytes(map(OUTCOME_CODES.__getitem__, [line.outcome for line in lines]))
+        expected = applied = refused = seen = none
+        if not self.is_plain:
+            expected = np.array([line.expected is not ABSENT for line in lines], np.bool_)
+            applied = np.array([line.applied is not None for line in lines], np.bool_)
+            refused = np.array([line.applied is False for line in lines], np.bool_)
+            seen = np.array([line.seen is not ABSENT for line in lines], np.bool_)
+        return Given(
+            op=op,
+            outcome=np.frombuffer(outcome, np.int8),
+            value=np.array([v is not ABSENT for v in value], np.bool_)
+            if msgspec.UnsetType in kinds
+            else every,
+            is_null=np.array([v is None for v in value], np.bool_)
+            if (op == DELETE).any()
+            else none,
+            expected=expected,
+            applied=applied,
+            refused=refused,
+            seen=seen,
+        )
+
+    def _refuse_misfits(self, given: Given) -> None:
+        misfit = given.misfit()
+        if misfit is not None:
+            _refuse(self.path, self.count + misfit.row + 1, misfit.reason)
+
+    def _refuse_fields_given_twice(self, block: bytes, lines: list[Any], given: Given) -> None:
+        """The decoder takes the last one. A field needs a colon: a line that has as many colons as
+        fields has none twice. The others are looked at one by one."""
+        codes = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(codes == _NEWLINE)
+        ends = np.append(ends, len(block))[: len(lines)]
+        upto = np.searchsorted(np.flatnonzero(codes == _COLON), ends)
+        colons = np.diff(upto, prepend=0)
+        fields = 5 + given.value.astype(np.int64) + given.expected + given.applied + given.seen
+        for name in ("id", "completed_ns", "intended_ns", "node", "version", "error"):
+            if f'"{name}"'.encode() in block:
+                fields += np.array([getattr(line, name) is not None for line in lines], np.bool_)
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        for row in np.flatnonzero(colons != fields).tolist():
+            twice = _given_twice(block[starts[row] : ends[row]])
+            if twice is not None:
+                _refuse(self.path, self.count + row + 1, f"field `{twice}` is given twice")
 
     def _decoded(self, block: bytes) -> list[PlainLine]:
         """The lines of a block, of type Line unless ``is_plain``."""
@@ -212,7 +317,7 @@ class _Reader:
         n = len(lines)
         if self.is_plain:
             return np.full(n, NULL, np.int32), np.ones(n, np.bool_), np.full(n, NOT_TOLD, np.int32)
-        expected = [line.expected for line in lines]
+        expected = [None if line.expected is ABSENT else line.expected for line in lines]
         seen = [line.seen for line in lines]
         return (
             self.values.take(expected, set(map(type, expected)), None, NULL),
@@ -236,7 +341,7 @@ class _Reader:
                     ]
                 plain.append(some[0] if len(some) == 1 else None)
             else:
-                plain.append(None if name == "delete" else some)
+                plain.append(some)
         return plain
 
     def _ids(self, ids: list[int | None]) -> Int64s:
@@ -262,17 +367,17 @@ class _Reader:
         raise AssertionError("every line of a bad block is good")
 
     def columns(self) -> Columns:
-        """All that was taken."""
+        """All that was taken. Raises BadHistory for what no single line can show."""
         if not self.parts:
             return Columns.from_records([])
         self.values.resolve()
         columns = list(zip(*self.parts, strict=True))
         self.parts.clear()
         joined = [np.concatenate(columns.pop(0)) for _ in range(len(columns))]
-        process, op, key, outcome, invoked, completed, ids, value, expected = joined[:9]
-        applied, seen, node = joined[9:]
+        process, op, key, outcome, invoked, completed, endless, ids, value, expected = joined[:10]
+        applied, seen, node = joined[10:]
         value[list(self.siblings)] = SIBLINGS
-        return Columns(
+        c = Columns(
             process=process,
             id=ids,
             op=op,
@@ -285,12 +390,41 @@ class _Reader:
             node=node,
             invoked=invoked,
             completed=completed,
-            processes=[str(name) for name in self.processes],
-            keys=[str(name) for name in self.keys],
+            processes=self._names_once(self.processes, process, "process"),
+            keys=self._names_once(self.keys, key, "key"),
             nodes=[name or "" for name in self.nodes],
             values=self.values.numbering.values,
             siblings=self.siblings,
         )
+        misfit = misfit_together(c, endless)
+        if misfit is not None:
+            _refuse(self.path, misfit.row + 1, misfit.reason)
+        endless |= outcome == INFO
+        c.invoked, c.completed, c.times = shifted(invoked, completed, endless)
+        c.applied |= (op != CAS) | (outcome != OK)
+        return c
+
+    def _names_once(self, known: dict[Any, int], column: Int32s, what: str) -> list[str]:
+        """Names as text. The number 1 and the text "1" in one history: nobody knows whether they
+        are meant to be the same."""
+        names = [str(name) for name in known]
+        if len(set(names)) < len(names):
+            name = next(name for place, name in enumerate(names) if name in names[:place])
+            row = int(np.argmax(column == max(known.get(name, 0), known.get(int(name), 0))))
+            _refuse(
+                self.path, row + 1, f"{what} {name} is both a number and a text: use one of them"
+            )
+        return names
+
+
+def _given_twice(line: bytes) -> str | None:
+    names: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        names[:] = [name for name, _ in pairs]  # the outermost object ends last
+
+    json.loads(line, object_pairs_hook=note)
+    return next((name for place, name in enumerate(names) if name in names[:place]), None)
 
 
 def _numbered(known: dict[Any, int], names: list[Any]) -> Int32s:
@@ -396,51 +530,10 @@ def _integers(numbers: list[int | None]) -> Int64s | None:
         return None
 
 
-def _times(completed: list[int | None]) -> Int64s:
+def _times(completed: list[int | None]) -> tuple[Int64s, Bools]:
+    """A column of times, `NEVER` where there is none, and where that is."""
     some = _integers(completed)
-    if some is None:
-        some = np.array([NEVER if t is None else t for t in completed], np.int64)
-    return some
-
-
-def _check(path: Path, c: Columns) -> None:
-    """What no single line can show. ``completed`` still has the end that the client saw;
-    afterwards an operation of unknown outcome never ended."""
-    if len(c) == 0:
-        return
-    if not (c.id[1:] > c.id[:-1]).all():
-        order = np.argsort(c.id, kind="stable")
-        twice = np.flatnonzero(c.id[order][1:] == c.id[order][:-1])
-        if len(twice):
-            row = int(order[twice + 1].min())
-            _refuse(path, row + 1, f"id {int(c.id[row])} was there before")
-    early = np.flatnonzero(c.completed < c.invoked)
-    if len(early):
-        _refuse(path, int(early[0]) + 1, "completed_ns is before invoked_ns")
-    info = OUTCOME_CODES["info"]
-    endless = np.flatnonzero((c.completed == NEVER) & (c.outcome != info))
-    if len(endless):
-        _refuse(path, int(endless[0]) + 1, "completed_ns may be null only where outcome is info")
-
-    order = np.argsort(c.invoked, kind="stable")
-    process = c.process[order]
-    if len(c.processes) < 1 << 15:
-        process = process.astype(np.int16)  # for these NumPy has a radix sort
-    order = order[np.argsort(process, kind="stable")]
-    if len(_open_twice(c, order)):
-        order = np.lexsort((c.completed, c.invoked, c.process))  # operations that take no time
-        both = _open_twice(c, order)
-        if len(both):
-            later = int(both.min())
-            name = c.processes[c.process[later]]
-            _refuse(path, later + 1, f"process {name!r} has another operation open at this time")
-    c.completed[c.outcome == info] = NEVER
-    c.applied |= (c.op != KIND_CODES["cas"]) | (c.outcome != OUTCOME_CODES["ok"])
-
-
-def _open_twice(c: Columns, order: Int64s) -> Int64s:
-    """Rows that begin while the row before them, of the same process, is open."""
-    process = c.process[order]
-    still_open = c.completed[order[:-1]] > c.invoked[order[1:]]
-    found: Int64s = order[1:][(process[1:] == process[:-1]) & still_open]
-    return found
+    if some is not None:
+        return some, np.zeros(len(some), np.bool_)
+    some = np.array([NEVER if t is None else t for t in completed], np.int64)
+    return some, np.array([t is None for t in completed], np.bool_)

@@ -4,7 +4,7 @@ Most lines of a history have one layout: the fields of `bench.history.OperationR
 order, no spaces, short names, integers. NumPy goes through such a block field by field, all lines
 at once, eight bytes in a word. Every byte of the block is looked at: the text between the values
 has to be the layout's, names are ASCII without escapes, numbers are integers as JSON has them, of
-at most 18 digits. A block with one line that is different in anything is left to the general
+64 bits. A block with one line that is different in anything is left to the general
 reader, which knows what else is allowed, and what is wrong with it.
 """
 
@@ -34,6 +34,7 @@ _ONE, _SEVEN = np.uint64(1), np.uint64(7)
 _ONES, _HIGH, _QUOTES, _ZEROS = _every(1), _every(0x80), _every(ord('"')), _every(ord("0"))
 _BEYOND_NINE = _every(0x80 - 10)
 _PAIRS, _FOURS = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
+_MOST = np.uint64((1 << 63) - 1)
 _TENS = np.array([10**n for n in range(9)], np.uint64)
 
 
@@ -130,6 +131,8 @@ class Integers:
 
     numbers: Int64s
     there: Bools
+    has_field: Bools
+    """Where the field is there, be it null."""
 
 
 @dataclass(slots=True)
@@ -145,10 +148,9 @@ class Lines:
     completed: Integers
     value: Integers
     expected: Integers
-    applied: Bools
+    refused: Bools
+    has_applied: Bools
     seen: Integers
-    was_told: Bools
-    """Whether there is a ``seen``, be it null."""
     node: Int32s | None
 
 
@@ -182,12 +184,12 @@ class _Block:
         key = keys.codes(*self._name(_KEY))
         outcome = self._one_of(_OUTCOME, _OUTCOME_WORDS)
         invoked = self._integer(_INVOKED)
-        completed, _ = self._perhaps_integer(_COMPLETED)
+        completed = self._perhaps_integer(_COMPLETED)
         self._perhaps_integer(_INTENDED)
-        value, _ = self._perhaps_integer(_VALUE)
-        expected, _ = self._perhaps_integer(_EXPECTED)
-        applied = self._perhaps_truth(_APPLIED)
-        seen, was_told = self._perhaps_integer(_SEEN)
+        value = self._perhaps_integer(_VALUE)
+        expected = self._perhaps_integer(_EXPECTED)
+        refused, has_applied = self._perhaps_truth(_APPLIED)
+        seen = self._perhaps_integer(_SEEN)
         node = self._perhaps_name(_NODE, nodes)
         self._perhaps_integer(_VERSION)
         if not _END.found(self._words(self.at, _END, 0)).all():
@@ -202,9 +204,9 @@ class _Block:
             completed=completed,
             value=value,
             expected=expected,
-            applied=applied,
+            refused=refused,
+            has_applied=has_applied,
             seen=seen,
-            was_told=was_told,
             node=node,
         )
 
@@ -256,8 +258,8 @@ class _Block:
         self.at += length
         return numbers
 
-    def _perhaps_integer(self, text: _Text) -> tuple[Integers, Bools]:
-        """A field that may be missing or null, and which lines have it."""
+    def _perhaps_integer(self, text: _Text) -> Integers:
+        """A field that may be missing or null."""
         numbers, there = np.zeros(self.count, np.int64), np.zeros(self.count, np.bool_)
         has_field = np.zeros(self.count, np.bool_)
         rows, words = self._optional(text, 3)
@@ -271,20 +273,20 @@ class _Block:
                     raise _OtherLayout
                 length[is_null] = 4
             self.at[rows] += length
-        return Integers(numbers, there), has_field
+        return Integers(numbers, there, has_field)
 
-    def _perhaps_truth(self, text: _Text) -> Bools:
-        """A field that is true if it is missing."""
-        truths = np.ones(self.count, np.bool_)
+    def _perhaps_truth(self, text: _Text) -> tuple[Bools, Bools]:
+        """Which lines have a field as false, and which have it."""
+        is_there, untrue = np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
         rows, words = self._optional(text, 1)
         if len(words):
             is_true = (words[:, 0] & _FOUR_BYTES) == _TRUE
             is_false = (words[:, 0] & _FIVE_BYTES) == _FALSE
             if not (is_true | is_false).all():
                 raise _OtherLayout
-            truths[rows] = is_true
+            is_there[rows], untrue[rows] = True, is_false
             self.at[rows] += np.where(is_true, 4, 5)
-        return truths
+        return untrue, is_there
 
     def _perhaps_name(self, text: _Text, names: Names) -> Int32s | None:
         rows, words = self._optional(text, 2)
@@ -349,7 +351,7 @@ def _integers(words: Words) -> tuple[Int64s, Int64s]:
         numbers[long] = numbers[long] * _TENS[digits] + more
         length[long] += digits
     leading_zero = (words[:, 0] & np.uint64(0xFF)) == np.uint64(ord("0"))
-    if (length > 18).any() or (leading_zero & (length > 1)).any():
+    if (length > 19).any() or (numbers > _MOST).any() or (leading_zero & (length > 1)).any():
         raise _OtherLayout
     return numbers.view(np.int64), length
 

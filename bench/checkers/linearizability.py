@@ -9,18 +9,27 @@ Which algorithm decides, key by key (`auto`):
 
 A read that returned several siblings is no read of a register: a history that holds one, and no
 other contradiction, is *invalid* with that read as its witness.
+
+Ties, and what the clock error leaves open, count as concurrent. But a process knows the order of
+its own operations. Where two of one process touch, or are no further apart than the clock error,
+*valid* takes more: that the history is linearizable with that order too; or else, for a clock
+error, that program order alone does not refute it.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.checkers import witness as words
-from bench.checkers.columns import CAS, DELETE, NULL, Columns
+from bench.checkers.causal import check_causal
+from bench.checkers.columns import CAS, NEVER, NULL, OK, READ, Columns
+from bench.checkers.reads_from import program_order
 from bench.checkers.search import Budget, search, smaller, steps
-from bench.checkers.zones import check_zones
+from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
+from bench.checkers.zones import Finding, check_zones
 from bench.run_folder import Check, VerdictValue
 from nodes.effects import Value
 
@@ -34,6 +43,7 @@ _WHY = {
     "overlap": "the operations cannot be put in one order",
     "inside": "the operations cannot be put in one order",
     "search": "the operations cannot be put in one order",
+    "program-order": "the operations of one process cannot be in its order",
     "siblings": "a read returned several values at once, a register has one",
 }
 
@@ -58,34 +68,33 @@ def check_linearizable(
     ``keys_undecided``, ``values_of_unknown_origin``.
     """
     began = time.perf_counter()
-    widened = c.widened(clock_error_ns)
     initial_code = NULL if initial is None else c.code_of(initial)
-    finding = check_zones(widened, initial=initial_code, writes_missing=history_is_cut)
-    kind: str | None = finding.kind
-    rows = finding.witness
-    if history_is_cut and kind is not None and _rests_on_null(c, rows):
-        kind, rows = None, []
-    undecided, spent = len(finding.left_out), ""
-    if kind is None and finding.left_out and not history_is_cut:
-        kind, rows, undecided, spent = _search_keys(
-            widened, finding.left_out, initial_code, Budget(budget_s, memory_bytes)
-        )
-    if kind is None and c.siblings:
-        kind, rows = "siblings", [min(c.siblings, key=lambda row: int(c.completed[row]))]
-    witness = words.lines([c.record(row) for row in rows])
+    budget = Budget(budget_s, memory_bytes)
+    widened = c.widened(clock_error_ns)
+    found = _decide(widened, initial_code, budget, history_is_cut)
+    by_program_order: Check | None = None
+    if found.is_valid and (clock_error_ns or _touches(c)):
+        ordered = _decide(in_program_order(c), initial_code, budget, history_is_cut)
+        if not ordered.is_valid:
+            by_program_order = _refuted_without_time(widened, initial_code)
+            if by_program_order is None and clock_error_ns == 0:
+                found.undecided = _TOUCH
+    finding, kind = found.finding, found.kind
+    witness = words.lines([c.record(row) for row in found.rows])
 
     verdict: VerdictValue = "valid"
     summary = f"{len(c)} operations on {len(c.keys)} keys can be put in one order"
     if kind is not None:
         verdict, summary = "invalid", f"{_WHY[kind]}: {words.sentence(witness)}"
-    elif len(c) == 0:
-        verdict, summary = "unknown", "there are no operations"
+    elif by_program_order is not None:
+        verdict, kind, witness = "invalid", "program-order", by_program_order.witness
+        summary = by_program_order.summary
+    elif not (c.outcome == OK).any():
+        verdict, summary = "unknown", NOTHING_OK if len(c) else "there are no operations"
     elif history_is_cut:
-        verdict = "unknown"
-        summary = "the history was cut short, operations are missing from it"
-    elif undecided:
-        verdict = "unknown"
-        summary = f"{undecided} of {len(c.keys)} keys are undecided: the search ran out of {spent}"
+        verdict, summary = "unknown", CUT_SHORT
+    elif found.undecided:
+        verdict, summary = "unknown", found.undecided
     searched = len(finding.left_out)
     return Check(
         name="linearizability",
@@ -105,10 +114,106 @@ def check_linearizable(
             "why": _why(c, searched),
             "keys": len(c.keys),
             "keys_searched": searched,
-            "keys_undecided": undecided,
+            "keys_undecided": found.keys_undecided,
             "values_of_unknown_origin": len(finding.unexplained),
         },
     )
+
+
+_TOUCH = (
+    "operations of one process touch in time, and the order of all others then decides: give "
+    "finer times"
+)
+
+
+@dataclass(slots=True)
+class _Decision:
+    """``kind`` of the contradiction and its ``rows``, None if there is none; ``undecided``: why
+    nobody knows."""
+
+    finding: Finding
+    kind: str | None
+    rows: list[int]
+    keys_undecided: int
+    undecided: str
+
+    @property
+    def is_valid(self) -> bool:
+        return self.kind is None and not self.undecided
+
+
+def _decide(c: Columns, initial: int, budget: Budget, history_is_cut: bool) -> _Decision:
+    """By zones and search."""
+    finding = check_zones(c, initial=initial, writes_missing=history_is_cut)
+    kind: str | None = finding.kind
+    rows = finding.witness
+    if history_is_cut and kind not in (None, "refused-match") and _rests_on_null(c, rows, initial):
+        kind, rows = None, []
+    keys_undecided, undecided = len(finding.left_out), ""
+    if kind is None and finding.left_out and not history_is_cut:
+        kind, rows, keys_undecided, spent = _search_keys(c, finding.left_out, initial, budget)
+        if keys_undecided:
+            undecided = (
+                f"{keys_undecided} of {len(c.keys)} keys are undecided: the search ran out of "
+                f"{spent}"
+            )
+    several = [row for row in c.siblings if c.outcome[row] == OK]
+    if kind is None and several:
+        kind, rows = "siblings", [min(several, key=lambda row: int(c.completed[row]))]
+    return _Decision(finding, kind, rows, keys_undecided, undecided)
+
+
+def _refuted_without_time(c: Columns, initial: int) -> Check | None:
+    """What program order alone says against the history."""
+    for check in (check_sequential(c, initial), check_causal(c, initial)):
+        if check.verdict == "invalid":
+            return check
+    return None
+
+
+def _touches(c: Columns) -> bool:
+    """Whether an operation begins at the instant at which the one before it, of its process,
+    ended."""
+    if c.touches is None:
+        order = program_order(c, np.arange(len(c)))
+        same = c.process[order[1:]] == c.process[order[:-1]]
+        c.touches = bool(
+            (
+                same
+                & (c.completed[order[:-1]] >= c.invoked[order[1:]])
+                & (c.completed[order[:-1]] != NEVER)
+            ).any()
+        )
+    return c.touches
+
+
+def in_program_order(c: Columns) -> Columns:
+    """``c``, with its instants parted so that operations of one process that touch come one after
+    the other. That orders some operations of other processes as well: what is linearizable then is
+    so without, but not the other way round."""
+    order = program_order(c, np.arange(len(c)))
+    instants = np.unique(np.concatenate((c.invoked, c.completed)))
+    invoked = np.searchsorted(instants, c.invoked)
+    completed = np.searchsorted(instants, c.completed)
+    process, begins, ends = c.process[order], invoked[order], completed[order]
+    # Per process and instant at which operations begin, these are numbered; from 1 on where the
+    # operation before them ended there.
+    places = np.arange(len(order))
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = (process[1:] != process[:-1]) | (begins[1:] != begins[:-1])
+    touches = np.zeros(len(order), np.bool_)
+    touches[1:] = (process[1:] == process[:-1]) & (ends[:-1] == begins[1:])
+    first = np.maximum.accumulate(np.where(is_first, places, 0))
+    number = places - first + touches[first]
+    span = int(number.max(initial=0)) + 1
+    parted = c.take(np.arange(len(c)))
+    parted.invoked, parted.completed = invoked * span, completed * span
+    parted.invoked[order] += number
+    takes_no_time = ends == begins
+    parted.completed[order[takes_no_time]] += number[takes_no_time]
+    parted.completed[c.completed == NEVER] = NEVER
+    parted.touches = False
+    return parted
 
 
 def _why(c: Columns, searched: int) -> str:
@@ -138,7 +243,9 @@ def _search_keys(
     return None, [], undecided, spent
 
 
-def _rests_on_null(c: Columns, rows: list[int]) -> bool:
-    """Whether a missing deletion might explain the contradiction after all."""
-    sees_null = (c.value[rows] == NULL) | ((c.op[rows] == CAS) & (c.expected[rows] == NULL))
-    return bool(sees_null.any() and (c.op == DELETE).any())
+def _rests_on_null(c: Columns, rows: list[int], initial: int) -> bool:
+    """Whether a missing deletion might explain the contradiction after all: it needs that somebody
+    saw null, or the initial value."""
+    told = np.where(c.op == CAS, np.where(c.applied, c.expected, c.seen), c.value)[rows]
+    sees = (c.op[rows] == READ) | (c.op[rows] == CAS)
+    return bool((sees & ((told == NULL) | (told == initial))).any())

@@ -1,4 +1,8 @@
-"""Which write each operation saw: the common ground of the checkers of weaker models."""
+"""Which write each operation saw: the common ground of the checkers of weaker models.
+
+An operation of unknown outcome *took effect* for certain once its value was seen, and only then is
+it in here. A CAS that took effect has read what it expected, whatever its outcome.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,21 @@ import numpy as np
 
 from bench.checkers.availability import FINAL_PROCESS_PREFIX
 from bench.checkers.clusters import unique_keys
-from bench.checkers.columns import CAS, FAIL, INFO, NEVER, NULL, OK, READ, Bools, Columns, Int64s
+from bench.checkers.columns import (
+    CAS,
+    FAIL,
+    INFO,
+    NEVER,
+    NULL,
+    OK,
+    READ,
+    Bools,
+    Columns,
+    Int64s,
+)
 
 BEFORE_ALL = np.iinfo(np.int64).min
+_NOBODY = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +35,10 @@ class ReadsFrom:
 
     A write is known by its row; the initial value of a key by ``-1``. ``rows``: the observing
     operations; ``write``: what each saw; ``unknown``: observations of a value that nobody wrote.
-    ``placed``, by row of a write: when its value was certainly in place (the earliest finish of the
-    write and of all that saw it), `NEVER` for other rows. ``keys_left_out``: keys on which values
-    are not unique, so that a read does not name its write; nothing of them is in here.
+    ``writes``: the rows that took effect for certain. ``placed``, by row of a write: when its value
+    was certainly in place (the earliest finish of the write and of all that saw it, but not before
+    it began), `NEVER` for other rows. ``keys_left_out``: keys on which values are not unique, so
+    that a read does not name its write; nothing of them is in here.
     """
 
     rows: Int64s
@@ -33,43 +50,91 @@ class ReadsFrom:
     keys_left_out: int
 
 
-def lanes(c: Columns, rows: Int64s) -> Int64s:
-    """By row of ``rows``: whose program order it is in.
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """What no model allows: ``rows`` that show it, and what it is."""
 
-    That of its process, but for a write of unknown outcome after which its process went on: it may
-    take effect after what the process did next, so it stands alone.
-    """
-    process = c.process[rows].astype(np.int64)
-    order = np.lexsort((c.completed[rows], c.invoked[rows], process))
-    is_last = np.ones(len(rows), np.bool_)
-    is_last[order[:-1]] = process[order][1:] != process[order][:-1]
-    alone = np.flatnonzero((c.outcome[rows] == INFO) & ~is_last)
-    process[alone] = len(c.processes) + np.arange(len(alone))
-    return process
+    rows: list[int]
+    what: str
 
 
-def reads_from(c: Columns, initial: int = NULL) -> ReadsFrom:
-    """Resolve every observation of ``c``: reads, and CAS, which see what they change or refuse."""
-    eligible = unique_keys(c, initial)
-    admitted = eligible[c.key] if len(c) else np.zeros(0, np.bool_)
-    ok = c.outcome == OK
-    refused = (c.op == CAS) & ok & ~c.applied
-    writes = np.flatnonzero(admitted & (c.op != READ) & (c.outcome != FAIL) & ~refused)
+def program_order(c: Columns, rows: Int64s, *, by_key: bool = False) -> Int64s:
+    """Places of ``rows`` (ascending): process by process, in the order in which it sent them. At
+    one instant, operations that take no time come before one that does; else the lines count.
+    ``by_key``: each key of a process by itself."""
+    takes_time = (c.outcome[rows] != INFO) & (c.completed[rows] > c.invoked[rows])
+    keys = (c.key[rows],) if by_key else ()
+    order: Int64s = np.lexsort((takes_time, c.invoked[rows], *keys, c.process[rows]))
+    return order
 
-    simple = np.flatnonzero(admitted & ok & (c.op == READ) & (c.value >= 0))
-    of_refused = np.flatnonzero(admitted & refused & (c.seen >= 0))
-    of_cas = np.flatnonzero(admitted & ok & (c.op == CAS) & c.applied)
-    listed = [
-        (row, code)
-        for row, codes in c.siblings.items()
-        if admitted[row] and ok[row]
-        for code in codes
-    ]
+
+def final_rows(c: Columns) -> Bools:
+    """Which rows are the final reads of a run: no process made them."""
+    if not c.has_final_reads:
+        return np.zeros(len(c), np.bool_)
+    names = np.array([name.startswith(FINAL_PROCESS_PREFIX) for name in c.processes], np.bool_)
+    return names[c.process] & (c.op == READ) if len(c) else np.zeros(0, np.bool_)
+
+
+def impossible(
+    c: Columns, seen: ReadsFrom, initial: int = NULL, *, history_is_cut: bool = False
+) -> Impossible | None:
+    """Something that is impossible in every model, on any key, also where values are not unique: a
+    CAS that was refused although it saw what it expected, or a value that nobody can have
+    written. The latter is no proof where operations are missing."""
+    refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
+    matched = np.flatnonzero(refused & (c.seen >= 0) & (c.seen == c.expected))
+    if len(matched):
+        return Impossible(
+            [int(matched[0])], "a CAS was refused although it saw the value that it expected"
+        )
+    if history_is_cut:
+        return None
+    writes = np.flatnonzero((c.op != READ) & (c.outcome != FAIL) & ~refused)
+    rows, value = _observations(c, np.ones(len(c), np.bool_))
+    width = len(c.values) + 1
+    written = c.key[writes].astype(np.int64) * width + c.value[writes]
+    wanted = c.key[rows].astype(np.int64) * width + value
+    from_nowhere = np.flatnonzero((value != initial) & ~np.isin(wanted, written))
+    nobodys = np.concatenate((rows[from_nowhere], seen.unknown))
+    if len(nobodys) == 0:
+        return None
+    return Impossible([int(nobodys.min())], "a value was read that nobody wrote")
+
+
+def _observations(c: Columns, admitted: Bools) -> tuple[Int64s, Int64s]:
+    """The operations that certainly saw a value: reads, and CAS, which see what they change or
+    refuse. A row for each of several siblings."""
+    ok = admitted & (c.outcome == OK)
+    refused = (c.op == CAS) & ~c.applied
+    simple = np.flatnonzero(ok & (c.op == READ) & (c.value >= 0))
+    of_refused = np.flatnonzero(ok & refused & (c.seen >= 0))
+    of_cas = np.flatnonzero(ok & (c.op == CAS) & c.applied)
+    listed = [(row, code) for row, codes in c.siblings.items() if ok[row] for code in codes]
     several = np.array(listed, np.int64).reshape(-1, 2)
     rows = np.concatenate((simple, of_refused, of_cas, several[:, 0]))
     value = np.concatenate(
         (c.value[simple], c.seen[of_refused], c.expected[of_cas], several[:, 1])
     ).astype(np.int64)
+    return rows, value
+
+
+def reads_from(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> ReadsFrom:
+    """Resolve every observation of ``c``.
+
+    ``history_is_cut``: operations may be missing. Then a value that nobody wrote says nothing, and
+    null, or the initial value, may be what a missing deletion left: such observations are left
+    out.
+    """
+    eligible = unique_keys(c, initial)
+    admitted = eligible[c.key] if len(c) else np.zeros(0, np.bool_)
+    refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
+    writes = np.flatnonzero(admitted & (c.op != READ) & (c.outcome != FAIL) & ~refused)
+    rows, value = _observations(c, admitted)
+    # A CAS of unknown outcome, too: if it took effect.
+    unsure = np.flatnonzero(admitted & (c.op == CAS) & (c.outcome == INFO))
+    rows = np.concatenate((rows, unsure))
+    value = np.concatenate((value, c.expected[unsure].astype(np.int64)))
 
     width = len(c.values) + 1
     pair = c.key[writes].astype(np.int64) * width + c.value[writes]
@@ -80,20 +145,60 @@ def reads_from(c: Columns, initial: int = NULL) -> ReadsFrom:
     found = np.zeros(len(rows), np.bool_)
     inside = place < len(pair)
     found[inside] = pair[place[inside]] == wanted[inside]
-    write = np.full(len(rows), -1, np.int64)
+    write = np.full(len(rows), _NOBODY, np.int64)
     write[found] = by_pair[place[found]]
-    known = found | (value == initial)
+    write[value == initial] = -1
+    if len(unsure):
+        counts = _counts(rows, write, unsure)
+        rows, write, value = rows[counts], write[counts], value[counts]
+    was_seen = np.zeros(len(c), np.bool_)
+    was_seen[write[write >= 0]] = True
+    writes = writes[(c.outcome[writes] == OK) | was_seen[writes]]
 
+    if history_is_cut:
+        says = (write != _NOBODY) & (value != initial) & (value != NULL)
+        rows, write = rows[says], write[says]
+    known, found = write != _NOBODY, write >= 0
     placed = np.full(len(c), NEVER)
     placed[writes] = c.completed[writes]
     np.minimum.at(placed, write[found], c.completed[rows[found]])
-    names = np.array([name.startswith(FINAL_PROCESS_PREFIX) for name in c.processes], np.bool_)
+    placed[writes] = np.maximum(placed[writes], c.invoked[writes])  # where a read was before it
     return ReadsFrom(
         rows=rows[known],
         write=write[known],
         unknown=rows[~known],
         writes=writes,
         placed=placed,
-        is_final=names[c.process] if len(c) else np.zeros(0, np.bool_),
+        is_final=final_rows(c),
         keys_left_out=int((~eligible).sum()),
     )
+
+
+def _counts(rows: Int64s, write: Int64s, unsure: Int64s) -> Bools:
+    """Which observations were made: all but those of a CAS of unknown outcome whose value nobody
+    saw that counts. ``unsure``: the rows of these CAS, the last of ``rows``."""
+    sure = len(rows) - len(unsure)
+    expected = dict(zip(unsure.tolist(), write[sure:].tolist(), strict=True))
+    todo = [row for row in np.unique(write[:sure]).tolist() if row in expected]
+    took_effect = set(todo)
+    while todo:
+        parent = expected[todo.pop()]
+        if parent in expected and parent not in took_effect:
+            took_effect.add(parent)
+            todo.append(parent)
+    counts = np.ones(len(rows), np.bool_)
+    counts[sure:] = [row in took_effect for row in unsure.tolist()]
+    return counts
+
+
+def evidence(c: Columns, seen: ReadsFrom, rows: list[int]) -> list[int]:
+    """``rows``, and for each operation of unknown outcome in it one that saw its value."""
+    found = set(rows)
+    todo = [row for row in rows if c.outcome[row] == INFO]
+    while todo:
+        saw = int(seen.rows[seen.write == todo.pop()][0])
+        if saw not in found:
+            found.add(saw)
+            if c.outcome[saw] == INFO:
+                todo.append(saw)
+    return sorted(found)

@@ -1,44 +1,68 @@
 """Is the history sequentially consistent, as far as one key shows?
 
+Lamport ("How to Make a Multiprocessor Computer That Correctly Executes Multiprocess Programs", IEEE
+TC C-28(9), 1979): there is one order of all operations that explains every answer and in which the
+operations of each process come in program order. Real time plays no part.
+
+- Operations that ended ``fail``, and reads that ended ``info``, are in no order.
+- A change that ended ``info`` took effect or not. If it did, it comes after what its process did
+  before; but possibly after what its process did next, too.
+- A CAS reads and writes at one point.
+
 For one register with unique written values this is decided in linear time (Cantin, Lipasti, Smith,
 "The Complexity of Verifying Memory Coherence and Consistency", IEEE TPDS 16(7), 2005, section
-4.3): the operations that belong to one write stand together, so the program order of each process
-orders the writes, and there must be no cycle. Real time plays no part.
+4.3): the operations that belong to one write stand together (a *cluster*), those of a chain of CAS
+one behind the other (a *block*). So the program order of each process orders the blocks, and there
+must be no cycle.
 
 A history with several keys is refuted by any one key. That none does is not enough for *valid*:
-then the answer is *unknown*. So it is where a key has CAS, or values that are not unique.
+then the answer is *unknown*. So it is where a key has values that are not unique.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.checkers import witness as words
-from bench.checkers.columns import CAS, INFO, NULL, OK, Columns
-from bench.checkers.reads_from import ReadsFrom, lanes, reads_from
+from bench.checkers.arrays import walk_chains
+from bench.checkers.columns import CAS, INFO, NULL, OK, Columns, Int64s
+from bench.checkers.reads_from import (
+    Impossible,
+    ReadsFrom,
+    evidence,
+    impossible,
+    program_order,
+    reads_from,
+)
 from bench.run_folder import Check, VerdictValue
 
+CUT_SHORT = "the history was cut short, operations are missing from it"
+NOTHING_OK = "no operation was answered ok"
 
-def check_sequential(c: Columns, initial: int = NULL) -> Check:
-    """The verdict on all keys. Final reads are left out: no process made them."""
+
+def check_sequential(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> Check:
+    """The verdict on all keys. Final reads are left out: no process made them. ``history_is_cut``:
+    operations may be missing, so *valid* is not to be had.
+
+    Details: ``impossible``: what refutes it refutes every model."""
     began = time.perf_counter()
-    seen = reads_from(c, initial)
-    rows, summary = _contradiction(c, initial, seen)
-    for row in list(rows):  # a write of unknown outcome has been, because it was seen
-        if c.outcome[row] == INFO:
-            rows.append(int(seen.rows[seen.write == row][0]))
-    rows = sorted(set(rows))
-    witness = words.lines([c.record(row) for row in rows])
-    has_cas = bool(((c.op == CAS) & (c.outcome == OK)).any())
+    seen = reads_from(c, initial, history_is_cut=history_is_cut)
+    never = impossible(c, seen, initial, history_is_cut=history_is_cut)
+    found = never or _contradiction(c, seen)
+    witness = []
     verdict: VerdictValue = "unknown"
-    if rows:
-        verdict, summary = "invalid", f"{summary}: {words.sentence(witness)}"
-    elif len(c) == 0:
-        summary = "there are no operations"
-    elif seen.keys_left_out or has_cas:
-        summary = "values that are not unique, or CAS, are not decided"
+    if found is not None:
+        witness = words.lines([c.record(row) for row in evidence(c, seen, found.rows)])
+        verdict, summary = "invalid", f"{found.what}: {words.sentence(witness)}"
+    elif not (c.outcome == OK).any():
+        summary = NOTHING_OK if len(c) else "there are no operations"
+    elif history_is_cut:
+        summary = CUT_SHORT
+    elif seen.keys_left_out:
+        summary = f"{seen.keys_left_out} keys left out, their values are not unique"
     elif len(c.keys) > 1:
         summary = f"none of {len(c.keys)} keys refutes it; several keys together are not decided"
     else:
@@ -52,93 +76,165 @@ def check_sequential(c: Columns, initial: int = NULL) -> Check:
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=witness,
-        details={"keys_left_out": seen.keys_left_out},
+        details={"keys_left_out": seen.keys_left_out, "impossible": never is not None},
     )
 
 
-def _contradiction(c: Columns, initial: int, seen: ReadsFrom) -> tuple[list[int], str]:
-    if len(seen.unknown):
-        return [int(seen.unknown[0])], "a value was read that nobody wrote"
-    if c.siblings:
-        return [min(c.siblings)], "a read returned several values at once, a register has one"
-    has_cas = np.zeros(len(c.keys), np.bool_)
-    has_cas[c.key[c.op == CAS]] = True
+@dataclass(slots=True)
+class _Blocks:
+    """The blocks of clusters: by cluster its block (known by its first cluster) and its place
+    there. ``chained``: the clusters of the blocks that have several, which begin with ``heads`` at
+    ``begin``."""
 
-    n_keys = len(c.keys)
-    cluster = np.full(len(c), -1, np.int64)  # the initial value of a key is its number, then writes
-    read = seen.write >= 0
-    cluster[seen.rows[read]] = seen.write[read] + n_keys
-    cluster[seen.rows[~read]] = c.key[seen.rows[~read]]
-    was_seen = np.zeros(len(c), np.bool_)
-    was_seen[seen.write[read]] = True
-    sure = seen.writes[(c.outcome[seen.writes] != INFO) | was_seen[seen.writes]]
-    cluster[sure] = sure + n_keys
-    rows = np.flatnonzero((cluster >= 0) & ~seen.is_final & ~has_cas[c.key])
-    lane = lanes(c, rows)
-    order = np.lexsort((c.completed[rows], c.invoked[rows], c.key[rows], lane))
-    rows, lane = rows[order], lane[order]
+    of: Int64s
+    place: Int64s
+    chained: Int64s
+    heads: Int64s
+    begin: Int64s
 
-    same = (lane[1:] == lane[:-1]) & (c.key[rows][1:] == c.key[rows][:-1])
-    before, after = rows[:-1][same], rows[1:][same]
-    own = np.flatnonzero((cluster[before] == cluster[after]) & (after == cluster[after] - n_keys))
+
+class _Clusters:
+    """Clusters by number: first the initial values, by key, then the writes, by row."""
+
+    def __init__(self, c: Columns, seen: ReadsFrom) -> None:
+        self.c = c
+        self.n_keys = len(c.keys)
+        size = len(c) + self.n_keys
+        saw = np.where(seen.write >= 0, seen.write + self.n_keys, c.key[seen.rows])
+        self.of = np.full(len(c), -1, np.int64)
+        self.of[seen.rows] = saw
+        self.of[seen.writes] = seen.writes + self.n_keys
+        is_cas = c.op[seen.rows] == CAS
+        is_cas &= self.of[seen.rows] == seen.rows + self.n_keys
+        self.children, self.parents = seen.rows[is_cas] + self.n_keys, saw[is_cas]
+        self.size = size
+
+    def writer(self, cluster: int) -> list[int]:
+        """The row of the write of a cluster; none for an initial value."""
+        return [cluster - self.n_keys] if cluster >= self.n_keys else []
+
+    def blocks(self) -> _Blocks | Impossible:
+        """Weld what CAS put together, or say why that cannot be."""
+        child = np.full(self.size, -1, np.int64)
+        child[self.parents] = self.children
+        twice = np.flatnonzero(child[self.parents] != self.children)
+        if len(twice):
+            parent = int(self.parents[twice[0]])
+            both = (parent, int(self.children[twice[0]]), int(child[parent]))
+            rows = [row for cluster in both for row in self.writer(cluster)]
+            return Impossible(rows, "two CAS changed the same value")
+        has_parent = np.zeros(self.size, np.bool_)
+        has_parent[self.children] = True
+        block, place = np.arange(self.size), np.zeros(self.size, np.int64)
+        heads = np.flatnonzero((child >= 0) & ~has_parent)
+        order, first = walk_chains(child, heads)
+        lengths = np.diff(np.append(first, len(order)))
+        block[order] = np.repeat(heads, lengths)
+        place[order] = np.arange(len(order)) - np.repeat(first, lengths)
+        has_parent[order] = False
+        astray = np.flatnonzero(has_parent)
+        if len(astray):
+            cycle = [int(astray[0])]
+            while (following := int(child[cycle[-1]])) != cycle[0]:
+                cycle.append(following)
+            rows = [row for cluster in cycle for row in self.writer(cluster)]
+            return Impossible(rows, "CAS operations depend on each other in a circle")
+        return _Blocks(block, place, order, heads, first)
+
+    def between(self, blocks: _Blocks, a: int, b: int) -> list[int]:
+        """The writes of one block from cluster ``a`` to cluster ``b``, whichever comes first."""
+        low, high = sorted((int(blocks.place[a]), int(blocks.place[b])))
+        if low == high:
+            return self.writer(a)
+        begin = int(blocks.begin[np.searchsorted(blocks.heads, blocks.of[a])])
+        chain = blocks.chained[begin + low : begin + high + 1].tolist()
+        return [row for cluster in chain for row in self.writer(cluster)]
+
+
+def _steps(c: Columns, rows: Int64s) -> tuple[Int64s, Int64s]:
+    """Per process and key the pairs of rows that follow each other. What ended ``info`` follows,
+    but nothing follows it."""
+    rows = rows[program_order(c, rows, by_key=True)]
+    places = np.arange(len(rows))
+    certain = np.where(c.outcome[rows] != INFO, places, -1)
+    last = np.concatenate(([-1], np.maximum.accumulate(certain)[:-1])) if len(rows) else certain
+    same = last >= 0
+    same &= (c.process[rows] == c.process[rows[last]]) & (c.key[rows] == c.key[rows[last]])
+    return rows[last[same]], rows[same]
+
+
+def _contradiction(c: Columns, seen: ReadsFrom) -> Impossible | None:
+    several = [row for row in c.siblings if c.outcome[row] == OK]
+    if several:
+        return Impossible(
+            [min(several)], "a read returned several values at once, a register has one"
+        )
+    clusters = _Clusters(c, seen)
+    blocks = clusters.blocks()
+    if isinstance(blocks, Impossible):
+        return blocks
+    before, after = _steps(c, np.flatnonzero((clusters.of >= 0) & ~seen.is_final))
+    source, target = clusters.of[before], clusters.of[after]
+
+    own = np.flatnonzero((source == target) & (after == target - clusters.n_keys))
     if len(own):
-        return [
-            int(before[own[0]]),
-            int(after[own[0]]),
-        ], "a process read a value before it wrote it"
-    back = np.flatnonzero((cluster[after] < n_keys) & (cluster[before] >= n_keys))
+        rows = [int(before[own[0]]), int(after[own[0]])]
+        return Impossible(rows, "a process read a value before it wrote it")
+    inside = blocks.of[source] == blocks.of[target]
+    back = np.flatnonzero(inside & (blocks.place[source] > blocks.place[target]))
     if len(back):
         i = int(back[0])
-        write = int(cluster[before[i]]) - n_keys
-        return (
-            sorted({write, int(before[i]), int(after[i])}),
-            "a process saw the initial value after a written one",
+        rows = clusters.between(blocks, int(source[i]), int(target[i]))
+        return Impossible(
+            sorted({*rows, int(before[i]), int(after[i])}),
+            "a process saw a value after a CAS had changed it",
         )
-    moves = cluster[before] != cluster[after]
-    return _cycle(
-        cluster[before[moves]].tolist(),
-        cluster[after[moves]].tolist(),
-        before[moves].tolist(),
-        after[moves].tolist(),
-        n_keys,
-    )
+    back = np.flatnonzero(~inside & (blocks.of[target] < clusters.n_keys))
+    if len(back):
+        i = int(back[0])
+        rows = [*clusters.writer(int(source[i])), int(before[i]), int(after[i])]
+        rows += clusters.between(blocks, int(blocks.of[target[i]]), int(target[i]))
+        return Impossible(sorted(set(rows)), "a process saw the initial value after a written one")
+    return _cycle(clusters, blocks, before[~inside], after[~inside])
 
 
 def _cycle(
-    sources: list[int], targets: list[int], before: list[int], after: list[int], n_keys: int
-) -> tuple[list[int], str]:
+    clusters: _Clusters, blocks: _Blocks, before: Int64s, after: Int64s
+) -> Impossible | None:
     """Take away what nothing precedes until nothing is left, or a cycle."""
+    source, target = clusters.of[before].tolist(), clusters.of[after].tolist()
+    sources, targets = blocks.of[source].tolist(), blocks.of[target].tolist()
     edges: dict[int, list[int]] = {}
     incoming: dict[int, int] = {}
-    for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
-        edges.setdefault(source, []).append(number)
-        incoming[target] = incoming.get(target, 0) + 1
-    todo = [cluster for cluster in edges if cluster not in incoming]
+    for number, (begin, end) in enumerate(zip(sources, targets, strict=True)):
+        edges.setdefault(begin, []).append(number)
+        incoming[end] = incoming.get(end, 0) + 1
+    todo = [block for block in edges if block not in incoming]
     while todo:
         for number in edges.pop(todo.pop(), ()):
-            target = targets[number]
-            incoming[target] -= 1
-            if incoming[target] == 0:
-                del incoming[target]
-                todo.append(target)
-    left = {target for target in incoming if target in edges}
+            end = targets[number]
+            incoming[end] -= 1
+            if incoming[end] == 0:
+                del incoming[end]
+                todo.append(end)
+    left = [end for end in incoming if end in edges]
     if not left:
-        return [], ""
+        return None
     into = {
         targets[number]: number
-        for source in edges
-        for number in edges[source]
+        for begin in edges
+        for number in edges[begin]
         if targets[number] in incoming
     }
-    cluster = next(iter(left))
+    block = left[0]
     path: list[int] = []
     visited: dict[int, int] = {}
-    while cluster not in visited:
-        visited[cluster] = len(path)
-        path.append(into[cluster])
-        cluster = sources[into[cluster]]
-    rows = {row for number in path[visited[cluster] :] for row in (before[number], after[number])}
-    rows |= {
-        sources[number] - n_keys for number in path[visited[cluster] :] if sources[number] >= n_keys
-    }
-    return sorted(rows), "processes saw writes in different orders"
+    while block not in visited:
+        visited[block] = len(path)
+        path.append(into[block])
+        block = sources[into[block]]
+    path = path[visited[block] :]
+    rows = {row for number in path for row in (int(before[number]), int(after[number]))}
+    for number, earlier in zip(path, path[1:] + path[:1], strict=True):
+        rows.update(clusters.between(blocks, source[number], target[earlier]))
+    return Impossible(sorted(rows), "processes saw writes in different orders")

@@ -3,7 +3,7 @@ Data", PDIS 1994), per key. A session is a process.
 
 Versions are never ordered by the time of their acknowledgement, but only where real time leaves no
 doubt: value v is *older* than value u iff v was certainly in place (the earliest finish of its
-write and its reads) before the write of u began.
+write and its reads, but not before the write began) before the write of u began.
 
 - *Read your writes*: a read does not see an older value than one that the session wrote before.
 - *Monotonic reads*: nor an older one than the session read before.
@@ -29,6 +29,7 @@ import numpy as np
 from bench.checkers import witness as words
 from bench.checkers.columns import NEVER, NULL, OK, Columns, Int64s
 from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, reads_from
+from bench.checkers.sequential import CUT_SHORT
 from bench.run_folder import Check, VerdictValue
 
 GUARANTEES = ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads")
@@ -44,14 +45,15 @@ class _Reads:
     newest: Int64s
 
 
-def check_sessions(c: Columns, initial: int = NULL) -> Check:
-    """The verdict on the four guarantees together.
+def check_sessions(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> Check:
+    """The verdict on the four guarantees together. ``history_is_cut``: operations may be missing,
+    so *valid* is not to be had.
 
     Details, per guarantee: ``violations`` (reads), None if it could not be checked; of the first
     two ``same_node``, those in which both operations went to one node. ``keys_left_out``.
     """
     began = time.perf_counter()
-    seen = reads_from(c, initial)
+    seen = reads_from(c, initial, history_is_cut=history_is_cut)
     reads = _reads(c, seen)
     details: dict[str, Any] = {name: {"violations": None} for name in GUARANTEES}
     witness_rows: list[int] = []
@@ -91,7 +93,9 @@ def check_sessions(c: Columns, initial: int = NULL) -> Check:
             for name, count in broken.items()
             if count
         )
-    elif len(reads.rows) == 0 or seen.keys_left_out or not has_nodes:
+    elif history_is_cut:
+        verdict, summary = "unknown", CUT_SHORT
+    elif len(reads.rows) == 0 or seen.keys_left_out or len(seen.unknown) or not has_nodes:
         verdict = "unknown"
         unchecked = [name.replace("_", " ") for name in GUARANTEES if broken[name] is None]
         summary = "no violation found" + (
@@ -99,6 +103,8 @@ def check_sessions(c: Columns, initial: int = NULL) -> Check:
         )
         if seen.keys_left_out:
             summary += f"; {seen.keys_left_out} keys left out, their values are not unique"
+        if len(seen.unknown):
+            summary += f"; {len(seen.unknown)} reads of values that nobody wrote"
         if len(reads.rows) == 0:
             summary = "there are no reads"
     else:
@@ -222,7 +228,7 @@ def _writes_follow_reads(c: Columns, seen: ReadsFrom) -> tuple[int, list[int]]:
 
     For each pair (session, value that it read first at t) the writes of the session on that key
     after t depend on the value. Per node: once it has shown one of them, it must not show the
-    value again.
+    value again. A write does not follow itself.
     """
     rows, write = _node_reads(c, seen)
     own = ~seen.is_final[rows]
@@ -250,6 +256,10 @@ def _writes_follow_reads(c: Columns, seen: ReadsFrom) -> tuple[int, list[int]]:
     if len(reading) == 0:
         return 0, []
 
+    # Where a process read a value and wrote it afterwards, the write does not follow itself.
+    own_value = np.flatnonzero(
+        (session[value] == session[reading]) & (c.invoked[value] > c.completed[reading])
+    )
     count = 0
     example: list[int] = []
     for node in range(len(c.nodes)):
@@ -258,13 +268,17 @@ def _writes_follow_reads(c: Columns, seen: ReadsFrom) -> tuple[int, list[int]]:
         np.minimum.at(shown, write[here], c.completed[rows[here]])
         last_asked = np.full(len(c), BEFORE_ALL)
         np.maximum.at(last_asked, write[here], c.invoked[rows[here]])
-        earliest = _suffix_min(shown[written], number[:n])
-        bad = np.flatnonzero(earliest[place] < last_asked[value])
+        earliest = _suffix_min(shown[written], number[:n])[place]
+        for i in own_value.tolist():
+            others = written[place[i] : last_of_group[number[place[i]]] + 1]
+            earliest[i] = shown[others[others != value[i]]].min(initial=NEVER)
+        bad = np.flatnonzero(earliest < last_asked[value])
         count += len(bad)
         if len(bad) and not example:
             i = int(bad[0])
             group_end = int(last_of_group[number[int(place[i])]])
             run = written[int(place[i]) : group_end + 1]
+            run = run[run != value[i]]
             follower = int(run[np.argmin(shown[run])])
             of_follower = rows[here & (write == follower)]
             of_value = rows[here & (write == value[i])]

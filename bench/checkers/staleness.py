@@ -1,7 +1,8 @@
 """How stale were the reads?
 
 A read of value u is *stale* iff some acknowledged write x on the key began after u was certainly in
-place (the earliest finish of u's write and reads) and ended before the read began. Two figures:
+place (the earliest finish of u's write and reads, but not before the write began) and ended before
+the read began. Two figures:
 
 - ``age``: for how long, when the read began, such a write had been acknowledged (the longest over
   all of them): the t of t-visibility.
@@ -21,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.checkers.availability import FINAL_PROCESS_PREFIX
 from bench.checkers.columns import CAS, FAIL, NEVER, NULL, OK, READ, Columns, Int64s
+from bench.checkers.reads_from import final_rows
+from bench.checkers.sequential import CUT_SHORT
 from bench.checkers.witness import deed, duration
 from bench.run_folder import Check
 
@@ -45,16 +47,22 @@ class StaleReads:
     undecided: int
 
 
-def stale_reads(c: Columns, initial: int = NULL) -> StaleReads:
-    """The stale reads of ``c``. ``initial``: code of the value that keys hold at first."""
+def stale_reads(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> StaleReads:
+    """The stale reads of ``c``. ``initial``: code of the value that keys hold at first.
+    ``history_is_cut``: operations may be missing, and null, or the initial value, may be what a
+    missing deletion left: such reads stay undecided."""
     n_values = len(c.values)
-    final = np.array([name.startswith(FINAL_PROCESS_PREFIX) for name in c.processes], np.bool_)
+    final = final_rows(c)
     refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
     told = np.where(refused, c.seen, c.value).astype(np.int64)
     observes = (c.outcome == OK) & ((c.op == READ) | refused) & (told >= 0)
     writes = (c.op != READ) & (c.outcome != FAIL) & ~refused
     pair = c.key.astype(np.int64) * n_values + told
 
+    if initial < 0 and not writes.any():
+        none = np.zeros(0, np.int64)
+        several = [row for row in c.siblings if not final[row] and c.outcome[row] == OK]
+        return StaleReads(none, none, none, none, 0, int((observes & ~final).sum()) + len(several))
     written, times = np.unique(pair[writes], return_counts=True)
     at_first = np.arange(len(c.keys), dtype=np.int64) * n_values + initial
     known = np.union1d(written, at_first) if initial >= 0 else written
@@ -63,13 +71,18 @@ def stale_reads(c: Columns, initial: int = NULL) -> StaleReads:
     where = np.searchsorted(known, pair[touched])
     exists = (where < len(known)) & (known[np.minimum(where, len(known) - 1)] == pair[touched])
     np.minimum.at(placed, where[exists], c.completed[touched][exists])
+    began = np.full(len(known), BEFORE_ALL)
+    np.maximum.at(began, np.searchsorted(known, pair[writes]), c.invoked[writes])
+    placed = np.maximum(placed, began)
     if initial >= 0:
         placed[np.searchsorted(known, at_first)] = BEFORE_ALL
     repeated = np.isin(known, written[times > 1])
     if initial >= 0:
         repeated |= np.isin(known, np.intersect1d(written, at_first))
+    if history_is_cut:
+        repeated |= np.isin(known % n_values, (NULL, initial))
 
-    reads = np.flatnonzero(observes & ~final[c.process])
+    reads = np.flatnonzero(observes & ~final)
     place = np.searchsorted(known, pair[reads])
     found = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == pair[reads])
     decided = found.copy()
@@ -78,7 +91,7 @@ def stale_reads(c: Columns, initial: int = NULL) -> StaleReads:
     reads, since = reads[decided], placed[place[decided]]
     rows, sinces = [reads], [since]
     for row, codes in c.siblings.items():
-        if final[c.process[row]]:
+        if final[row] or c.outcome[row] != OK:
             continue
         pairs = np.array([int(c.key[row]) * n_values + code for code in codes], np.int64)
         spot = np.searchsorted(known, pairs)
@@ -150,15 +163,16 @@ def _first_to_end(writes: Int64s, ends: Int64s, earliest: Int64s, first: Int64s)
     return writes[np.minimum.accumulate(holds[::-1])[::-1][first]]
 
 
-def check_staleness(c: Columns, *, initial: int = NULL) -> Check:
-    """A measurement: ``verdict`` is valid where there were reads, else unknown.
+def check_staleness(c: Columns, *, initial: int = NULL, history_is_cut: bool = False) -> Check:
+    """A measurement: ``verdict`` is valid where there were reads, else unknown; so it is where
+    operations may be missing (``history_is_cut``), and then the stale reads are at least these.
 
     Details: ``reads``, ``stale``, ``share``, ``undecided``; ``age_s`` and ``k`` of the stale reads
     as p50, p90, p99 and max; ``t_visibility``: share of all reads that were at least t seconds
     behind, for several t; ``worst``: the oldest one in words.
     """
     began = time.perf_counter()
-    found = stale_reads(c, initial)
+    found = stale_reads(c, initial, history_is_cut=history_is_cut)
     age_s = found.age_ns / 1e9
     details: dict[str, Any] = {
         "reads": found.reads,
@@ -183,16 +197,19 @@ def check_staleness(c: Columns, *, initial: int = NULL) -> Check:
             f"{write.process} {deed(write)}, then {duration(int(found.age_ns[worst]))} later "
             f"{read.process} {deed(read)}"
         )
+        at_least = "at least " if history_is_cut else ""
         summary = (
-            f"{len(found.rows)} of {found.reads} reads were stale "
+            f"{at_least}{len(found.rows)} of {found.reads} reads were stale "
             f"(median {details['age_s']['p50']:.3g} s, worst {details['age_s']['max']:.3g} s): "
             f"{details['worst']}"
         )
     elif not found.reads:
         summary = "there are no reads"
+    elif history_is_cut:
+        summary = f"{CUT_SHORT}; no stale one among {found.reads} reads"
     return Check(
         name="staleness",
-        verdict="valid" if found.reads else "unknown",
+        verdict="valid" if found.reads and not history_is_cut else "unknown",
         model="none",
         algorithm="suffix minimum per key",
         operations=len(c),

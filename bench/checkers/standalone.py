@@ -8,10 +8,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from bench.checkers.columns import CAS, NULL, Columns
-from bench.checkers.jsonl import read_columns
+from bench.checkers.columns import CAS, NULL
+from bench.checkers.jsonl import file_name, read_columns
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.verdict import strongest, weaker_models
+from bench.checkers.well_formed import columns_of
 from bench.history import BadHistory, OperationRecord
 from bench.run_folder import Check
 from nodes.effects import Value
@@ -29,23 +30,27 @@ def check_history(
 ) -> Check:
     """Whether a history is linearizable, and if not, which model it does not refute.
 
-    ``path_or_records``: a JSONL file (docs/HISTORY_FORMAT.md), or records. ``model``: ``register``
-    (reads, writes, deletes), ``cas-register`` (with CAS), or ``auto``: what the history needs.
+    ``path_or_records``: a JSONL file (docs/HISTORY_FORMAT.md), ``-`` for standard input, or
+    records, which are held to the same rules. ``model``: ``register`` (reads, writes, deletes),
+    ``cas-register`` (with CAS), or ``auto``: what the history needs.
     ``initial``: what every key holds at first. ``clock_error_ns``: a bound on how far the clocks of
     the clients' hosts are apart; what is no further apart counts as concurrent.
 
     The result is that of `check_linearizable`; its ``model`` is the register's, and ``details`` has
     ``strongest``: linearizable, sequential, causal, none or unknown.
-    Raises BadHistory for a file that does not fit, and for CAS where the model is ``register``.
+    Raises BadHistory for a file that cannot be read, for what does not fit, and for CAS where the
+    model is ``register``.
     """
     if isinstance(path_or_records, str | Path):
+        name = file_name(Path(path_or_records)) + ":"
         c = read_columns(Path(path_or_records))
     else:
-        c = Columns.from_records(list(path_or_records))
+        name = "record "
+        c = columns_of(list(path_or_records))
     cas = np.flatnonzero(c.op == CAS)
     if model == "register" and len(cas):
         raise BadHistory(
-            f"line {int(cas[0]) + 1} is a cas, and a register has none; use the model cas-register"
+            f"{name}{int(cas[0]) + 1}: a cas, and a register has none; use the model cas-register"
         )
     check = check_linearizable(
         c,

@@ -9,7 +9,7 @@ from bench.checkers.causal import check_causal
 from bench.checkers.columns import NULL, Columns
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
-from bench.checkers.sequential import check_sequential
+from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
 from bench.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
@@ -34,12 +34,13 @@ def check_run(folder: RunFolder) -> Verdict:
     gone = folder.gone()
     cut = folder.cut_short()
     columns = Columns.from_records(records)
+    columns.has_final_reads = True
 
     linearizable = check_linearizable(
         columns, history_is_cut=cut, clock_error_ns=manifest.clock_error_ns
     )
     widened = columns.widened(manifest.clock_error_ns)
-    stale = stale_reads(widened, NULL)
+    stale = stale_reads(widened, NULL, history_is_cut=cut)
     healed = [fault.healed_ns for fault in faults if fault.healed_ns is not None]
     convergence = check_convergence(
         records,
@@ -50,9 +51,13 @@ def check_run(folder: RunFolder) -> Verdict:
         clock_error_ns=manifest.clock_error_ns,
     )
     availability = check_availability(manifest, records, faults, folder.loads())
-    weaker = weaker_models(widened) if linearizable.verdict != "valid" else []
-    sessions = check_sessions(widened)
-    checks = [linearizable, *weaker, sessions, check_staleness(widened), convergence, availability]
+    if cut:
+        availability.verdict = "unknown"
+        availability.summary = f"{CUT_SHORT}: {availability.summary}"
+    weaker = weaker_models(widened, history_is_cut=cut) if linearizable.verdict != "valid" else []
+    sessions = check_sessions(widened, history_is_cut=cut)
+    staleness = check_staleness(widened, history_is_cut=cut)
+    checks = [linearizable, *weaker, sessions, staleness, convergence, availability]
 
     measured = strongest(linearizable, weaker, convergence)
     verdict, reason = _compare(manifest.claim, linearizable, weaker, convergence)
@@ -70,9 +75,19 @@ def check_run(folder: RunFolder) -> Verdict:
     )
 
 
-def weaker_models(c: Columns, initial: int = NULL) -> list[Check]:
+def weaker_models(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> list[Check]:
     """The verdicts on the models below linearizable, strongest first."""
-    return [check_sequential(c, initial), check_causal(c, initial)]
+    return [
+        check_sequential(c, initial, history_is_cut=history_is_cut),
+        check_causal(c, initial, history_is_cut=history_is_cut),
+    ]
+
+
+def _is_impossible(linearizable: Check, weaker: Sequence[Check]) -> bool:
+    """Whether what was found refutes every model: no replica may ever answer so."""
+    return linearizable.details["kind"] in ("never-written", "refused-match") or any(
+        check.details["impossible"] for check in weaker
+    )
 
 
 def strongest(linearizable: Check, weaker: Sequence[Check], convergence: Check | None) -> Model:
@@ -83,7 +98,7 @@ def strongest(linearizable: Check, weaker: Sequence[Check], convergence: Check |
     """
     if linearizable.verdict == "valid":
         return "linearizable"
-    if linearizable.details["kind"] == "never-written":
+    if _is_impossible(linearizable, weaker):
         return "none"
     if convergence is not None and convergence.verdict == "invalid":
         return "none"
@@ -103,7 +118,7 @@ def _compare(
     if claim == "linearizable":
         return linearizable.verdict, linearizable.summary
     if claim == "eventual":
-        if linearizable.details["kind"] == "never-written":
+        if _is_impossible(linearizable, weaker):
             return "invalid", linearizable.summary
         return convergence.verdict, convergence.summary
     if claim == "none":
@@ -121,7 +136,7 @@ def _doubt(manifest: Manifest, availability: Check, *, cut: bool, operations: in
     if operations == 0:
         return "there are no operations"
     if cut:
-        return "the history was cut short, operations are missing from it"
+        return CUT_SHORT
     if availability.verdict == "unknown":
         return "the load was not there: no operation was invoked"
     offered = manifest.offered_per_s

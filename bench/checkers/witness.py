@@ -60,7 +60,7 @@ def deed(record: OperationRecord) -> str:
         return f"deleted {key}{at} ({outcome})"
     change = f"{key} from {shown(record.expected)} to {shown(record.value)}{at}"
     if record.outcome == "ok" and record.applied is False:
-        saw = "" if record.seen is None else f": it was {shown(record.seen)}"
+        saw = "" if isinstance(record.seen, msgspec.UnsetType) else f": it was {shown(record.seen)}"
         return f"was refused to change {change}{saw}"
     return f"changed {change} ({outcome})"
 

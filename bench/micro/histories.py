@@ -6,7 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.checkers.columns import CAS, INFO, KINDS, NEVER, NOT_TOLD, OUTCOMES, READ, WRITE, Columns
+from bench.checkers.columns import (
+    CAS,
+    INFO,
+    KINDS,
+    NEVER,
+    NOT_TOLD,
+    OK,
+    OUTCOMES,
+    READ,
+    WRITE,
+    Columns,
+)
 
 REFUSED = 0.1
 """Share of the CAS operations that expect a wrong value."""
@@ -78,13 +89,15 @@ def write_jsonl(c: Columns, path: Path) -> None:
                 file.write(
                     f'{{"process":"c{process}","id":{number},"op":"{KINDS[op]}","key":"k{key}",'
                     f'"outcome":"{OUTCOMES[outcome]}","invoked_ns":{invoked},"completed_ns":{end},'
-                    f'"value":{value or "null"}{_of_cas(op, more)},"node":"n{node}"}}\n'
+                    f'"value":{value or "null"}{_of_cas(op, outcome, more)},"node":"n{node}"}}\n'
                 )
 
 
-def _of_cas(op: int, more: list[int]) -> str:
+def _of_cas(op: int, outcome: int, more: list[int]) -> str:
     if op != CAS:
         return ""
     expected, applied, seen = more
+    if outcome != OK:
+        return f',"expected":{expected or "null"}'
     told = f',"seen":{seen or "null"}' if seen != NOT_TOLD else ""
     return f',"expected":{expected or "null"},"applied":{str(bool(applied)).lower()}{told}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from bench.history import OperationRecord
+from bench.history import ABSENT, OperationRecord
 from nodes.effects import Outcome, Value
 
 
@@ -60,7 +60,7 @@ def _one_key(
         takes_effect = outcome == "ok" or (outcome == "info" and rng.random() < 0.5)
         value: Value = None
         expected: Value = None
-        seen: Value = None
+        seen: Value = ABSENT
         applied: bool | None = None
         if kind == "read":
             value = state
@@ -84,7 +84,7 @@ def _one_key(
             if rng.random() < spoil / 4:
                 applied = not applied
             if not applied:
-                seen = state if unique or rng.random() < 0.7 else None
+                seen = state if unique or rng.random() < 0.7 else ABSENT
                 if rng.random() < spoil / 4:
                     seen = rng.choice(written)
             elif takes_effect:
@@ -104,7 +104,7 @@ def _one_key(
                 value=value,
                 expected=expected,
                 applied=applied if outcome == "ok" else None,
-                seen=seen if outcome == "ok" else None,
+                seen=seen if outcome == "ok" else ABSENT,
             )
         )
     return records

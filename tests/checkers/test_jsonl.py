@@ -11,7 +11,7 @@ import pytest
 from bench.checkers import check_history
 from bench.checkers.columns import NEVER, NOT_TOLD, Columns
 from bench.checkers.jsonl import Line, read_columns
-from bench.history import MAX_LINE_BYTES, BadHistory, OperationRecord
+from bench.history import ABSENT, MAX_LINE_BYTES, BadHistory, OperationRecord
 
 WRITE = {
     "process": "c1",
@@ -140,7 +140,9 @@ def test_columns_are_those_of_the_records(tmp_path: Path) -> None:
             invoked_ns=2,
             completed_ns=3,
         ),
-        OperationRecord(process="c", id=4, op="delete", key="y", outcome="info", invoked_ns=2),
+        OperationRecord(
+            process="c", id=4, op="delete", key="y", value=None, outcome="info", invoked_ns=2
+        ),
         OperationRecord(
             process="d",
             id=5,
@@ -180,7 +182,12 @@ def test_a_late_cas_changes_nothing_for_the_lines_before_it(tmp_path: Path) -> N
     ]
     for i in range(20_000, 25_000, 9):
         records[i] = msgspec.structs.replace(
-            records[i], op="cas", value=-i, expected=i, applied=i % 2 == 0, seen=i if i % 2 else 7
+            records[i],
+            op="cas",
+            value=-i,
+            expected=i,
+            applied=i % 2 == 0,
+            seen=i if i % 2 else ABSENT,
         )
     path = tmp_path / "h.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
@@ -229,7 +236,7 @@ def test_a_register_has_no_cas(tmp_path: Path) -> None:
     path = write(
         tmp_path / "h.jsonl", WRITE, {**WRITE, "op": "cas", "process": "c2", "expected": 1}
     )
-    with pytest.raises(BadHistory, match="line 2 is a cas"):
+    with pytest.raises(BadHistory, match=r"h\.jsonl:2: a cas"):
         check_history(path, model="register")
     assert check_history(path).model == "cas-register"
 

@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from bench.checkers import arrays, clusters, zones
-from bench.checkers.bruteforce import is_linearizable
 from bench.checkers.clusters import unique_keys
 from bench.checkers.columns import Columns
 from bench.history import OperationRecord
+from tests.checkers.brute_force import is_linearizable
 from tests.checkers.generator import tiny_history
 
 PATIENCE = 20_000

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bench.checkers import search as searching
-from bench.checkers.bruteforce import is_linearizable
 from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.search import Budget, search, smaller, steps
 from bench.history import OperationRecord
+from tests.checkers.brute_force import is_linearizable
 from tests.checkers.generator import tiny_history
 from tests.checkers.test_mutants import compiled
 from tests.checkers.test_zones import HISTORIES, op

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from itertools import count
 
 import pytest
 
-from bench.checkers.bruteforce import is_linearizable
 from bench.checkers.clusters import unique_keys
 from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.zones import check_zones, shrink
-from bench.history import OperationRecord
+from bench.history import ABSENT, OperationRecord
 from nodes.effects import OperationKind, Outcome, Value
+from tests.checkers.brute_force import is_linearizable
 from tests.checkers.generator import tiny_history
 
 HISTORIES = int(os.environ.get("CHECKER_HISTORIES", "8000"))
 """How many tiny histories are compared with brute force; 100,000 for a full proof."""
+
+
+_PROCESSES = count()
 
 
 def op(
@@ -29,16 +33,16 @@ def op(
     outcome: Outcome = "ok",
     expected: Value = None,
     applied: bool | None = None,
-    seen: Value = None,
+    seen: Value = ABSENT,
     key: str = "k",
 ) -> OperationRecord:
-    """One operation; ``interval`` is drawn: ``"  [--]"`` is from 2 to 5; no ``]``: it never
-    ended."""
+    """One operation of a process of its own; ``interval`` is drawn: ``"  [--]"`` is from 2 to 5; no
+    ``]``: it never ended."""
     assert interval.strip(" -[]") == ""
     start = interval.index("[")
     end = interval.find("]")
     return OperationRecord(
-        process="c",
+        process=f"c{next(_PROCESSES)}",
         id=0,
         op=kind,
         key=key,
