@@ -27,9 +27,10 @@ demo: setup ## Compare the protocols under faults; prints the table and where th
 test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust and containers.
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -rs
 
-nightly: setup ## 10,000 simulated seeds of every protocol; goes on where it stopped (SEEDS JOBS MINUTES).
+nightly: setup ## 10,000 simulated seeds of every protocol (SEEDS JOBS MINUTES); checkers by brute force.
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
+	@CHECKER_TINY_HISTORIES=27000 $(BIN)/pytest -q -n 0 tests/checkers/test_brute_force.py
 
 bench: setup ## Measure live protocols, simulator, checkers, parts; writes results/bench/latest.json.
 	@$(BIN)/python -m bench

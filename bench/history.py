@@ -21,6 +21,10 @@ ABSENT: Final[Any] = msgspec.UNSET
 """What a field holds that the record does not have: unknown, where None is the value null."""
 
 
+STANDARD_INPUT: Final = Path("-")
+"""Read as a history, this is standard input."""
+
+
 class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One operation of a history.
 

@@ -4,6 +4,7 @@
     history/*.jsonl   operations, one file per client process (`bench.history`); final reads are in
                       history/final.jsonl
     load/*.json       one `LoadSummary` per client process; missing where the process was cut short
+    load/*.started    one per client process, from when its load begins
     faults.jsonl      one `FaultRecord` per injected fault
     nodes/<id>.jsonl  one `NodeRecord` a line: status, and events such as elections
     verdict.json      one `Verdict`
@@ -264,9 +265,21 @@ class RunFolder:
         done = {path.stem for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)}
         return sorted(began - done)
 
+    def clients_cut_short(self) -> list[str]:
+        """The client processes of which operations are missing: those that were lost, and those
+        whose history has less than their summary counts, or breaks off in a line."""
+        cut = set(self.lost_clients())
+        histories = {path.stem: path for path in self.histories()}
+        for summary in self.loads():
+            path = histories.get(summary.client)
+            lines, is_whole = (0, True) if path is None else _lines(path)
+            if lines < summary.invoked or not is_whole:
+                cut.add(summary.client)
+        return sorted(cut)
+
     def cut_short(self) -> bool:
-        """Whether a client process was lost: the history has not all that was done."""
-        return bool(self.lost_clients())
+        """Whether the history has not all that was done."""
+        return bool(self.clients_cut_short())
 
     def faults(self) -> list[FaultRecord]:
         """The faults in order of their number, each as last recorded."""
@@ -303,6 +316,18 @@ def append_line(path: Path, value: Any) -> None:
     """Append ``value`` as one JSON line."""
     with naming(path), path.open("ab") as file:
         file.write(msgspec.json.encode(value) + b"\n")
+
+
+def _lines(path: Path) -> tuple[int, bool]:
+    """How many lines a file has, and whether the last one is whole."""
+    count, last = 0, b"\n"
+    try:
+        with open_regular(path, MOST_HISTORY_BYTES) as file:
+            while chunk := file.read(1 << 20):
+                count, last = count + chunk.count(b"\n"), chunk[-1:]
+    except NotReadable as error:
+        raise BadRunFolder(str(error)) from None
+    return count, last == b"\n"
 
 
 def _listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_module
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from bench.history import BadHistory
+from bench.files import shown
+from bench.history import STANDARD_INPUT, BadHistory
 from bench.printable import printable
 from bench.run_folder import VERDICT_VERSION, BadRunFolder, Check, RunFolder, VerdictValue
 from chaos import exit_codes
@@ -33,7 +34,10 @@ class BadOption(ValueError):
 
 @app.command("check")
 def check_command(
-    path: Annotated[Path, typer.Argument(help="A run folder, or a history (HISTORY.jsonl).")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A run folder, or a history (HISTORY.jsonl); - for standard input."),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -67,10 +71,8 @@ def check_command(
     """
     from bench.checkers.standalone import check_history
 
-    if not path.exists():
-        raise BadHistory(f"{path}: there is no such file or run folder")
     error_ns = None if clock_error is None else round(clock_error * 1e9)
-    if path.is_dir():
+    if _is_folder(path):
         if (model, initial) != ("auto", None):
             raise BadOption("--model and --initial are for histories; a run folder knows its own")
         folder = RunFolder(path)
@@ -84,6 +86,17 @@ def check_command(
         check = check_history(path, register, first, budget, memory, error_ns or 0)
         verdict = _show_history(path, check, json)
     raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _is_folder(path: Path) -> bool:
+    if path == STANDARD_INPUT:
+        return False
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise BadHistory(f"{shown(path)}: there is no such file or run folder") from None
+    except OSError as error:
+        raise BadHistory(f"{shown(path)}: {error.strerror}") from None
 
 
 def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
@@ -147,7 +160,8 @@ def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
         }
         print_json(body)
         return check.verdict
-    print(f"{printable(str(path), 200)}: {check.verdict}: {check.summary}")
+    name = "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
+    print(f"{name}: {check.verdict}: {check.summary}")
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
     print(f"  strongest model that it does not refute: {check.details['strongest']}")
     _print_witness(check)
@@ -163,10 +177,11 @@ def _print_witness(check: Check) -> None:
 
 def _initial(text: str) -> Value:
     try:
-        value = json_module.loads(text)
-    except json_module.JSONDecodeError:
-        raise BadOption(f"--initial: {text!r} is no JSON; write 0, null or '\"text\"'") from None
-    if isinstance(value, list | dict):
-        raise BadOption("--initial: a value is null, a bool, number or string")
-    scalar: Value = value
-    return scalar
+        value: Value = msgspec.json.decode(text, type=Value)
+    except msgspec.ValidationError as error:
+        why = printable(str(error), 80)
+        raise BadOption(f"--initial: a value is null, a bool, number or string ({why})") from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        short = printable(text, 40)
+        raise BadOption(f"--initial: {short!r} is no JSON; write 0, null or '\"text\"'") from None
+    return value

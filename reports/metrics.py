@@ -536,9 +536,13 @@ def _summary(
 
 
 def _stale_reads(verdict: Verdict | None) -> StaleReads | None:
-    """From the staleness checker, if it ran and there were reads."""
+    """From the staleness checker, if it ran, there were reads, and none can be missing."""
     for check in verdict.checks if verdict else []:
-        if check.name == "staleness" and check.details.get("share") is not None:
+        if (
+            check.name == "staleness"
+            and check.verdict == "valid"
+            and check.details.get("share") is not None
+        ):
             age_s = check.details.get("age_s") or {}
             return StaleReads(
                 fraction=check.details["share"],

@@ -212,11 +212,11 @@ def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
 def counterexample(verdict: Verdict | None) -> str | None:
     """In one sentence: why the claim is refuted, or if it is not, why the history is not
     linearizable: the stalest read if there is one, which tells more than the smallest witness, else
-    the witness. None if there is neither."""
+    the witness. None if there is neither, or if nobody knows."""
     if verdict is None:
         return None
     if verdict.verdict != "invalid":
-        if verdict.measured_model == "linearizable":
+        if not any(c.model == "linearizable" and c.verdict == "invalid" for c in verdict.checks):
             return None
         for check in verdict.checks:
             if check.name == "staleness" and check.details.get("worst"):

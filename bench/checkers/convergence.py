@@ -47,6 +47,7 @@ def check_convergence(
     healed_ns: int | None = None,
     last_stale_ns: int | None = None,
     history_is_cut: bool = False,
+    final_reads_are_cut: bool = False,
     initial: Value = None,
     clock_error_ns: int = 0,
 ) -> Check:
@@ -54,7 +55,8 @@ def check_convergence(
 
     ``healed_ns``: when the last fault was healed; ``last_stale_ns``: when the last stale read
     began. ``history_is_cut``: operations may be missing, so a value of unknown origin is no
-    contradiction.
+    contradiction, and null may be what a missing deletion left. ``final_reads_are_cut``: so may
+    final reads, and the last answer of a node need not be here: nothing is a contradiction.
 
     Details: ``converged`` (None: there are no final reads, or a node did not answer), ``keys``,
     ``diverged_keys``, ``unanswered`` (pairs of node and key), ``unread_keys`` (written, yet not
@@ -82,7 +84,7 @@ def check_convergence(
     witness: list[OperationRecord] = []
     for key, told in sorted(by_key.items()):
         on_key = writes.get(key, [])
-        source = _sources(on_key, told.values(), initial, clock_error_ns)
+        source = _sources(on_key, told.values(), initial, clock_error_ns, history_is_cut)
         phantoms.extend(source.phantoms)
         gone = _missing(on_key, source)
         missing += len(gone)
@@ -123,6 +125,8 @@ def check_convergence(
         verdict = "invalid"
         summary += f"; {len(phantoms)} final values were never written"
         witness = witness or phantoms[:1]
+    if verdict == "invalid" and final_reads_are_cut:
+        verdict, summary, witness = "unknown", "final reads are missing", []
     if verdict == "valid" and history_is_cut:
         verdict, summary = "unknown", f"{summary}; the history was cut short"
     lines = words.lines(witness)
@@ -214,6 +218,7 @@ def _sources(
     finals: Iterable[OperationRecord],
     initial: Value,
     clock_error_ns: int,
+    history_is_cut: bool,
 ) -> _Sources:
     by_value: dict[Any, list[OperationRecord]] = defaultdict(list)
     for write in writes:
@@ -225,6 +230,8 @@ def _sources(
             if name in source.survivors:
                 continue
             source.survivors.add(name)
+            if history_is_cut and name in (None, value_key(initial)):
+                source.anything = True
             if name in by_value:
                 source.writes.extend(by_value[name])
             elif name != value_key(initial):

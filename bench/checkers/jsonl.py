@@ -38,7 +38,8 @@ from bench.checkers.columns import (
 )
 from bench.checkers.jsonl_lines import Integers, Lines, Names, read_lines
 from bench.checkers.well_formed import Given, misfit_together
-from bench.history import ABSENT, MAX_LINE_BYTES, BadHistory
+from bench.files import shown
+from bench.history import ABSENT, MAX_LINE_BYTES, STANDARD_INPUT, BadHistory
 from nodes.effects import OperationKind, Outcome, Value, Version
 
 _BLOCK_BYTES: Final = 1 << 21
@@ -53,8 +54,6 @@ _TRIES: Final = 8
 _NEWLINE: Final = ord("\n")
 
 _COLON: Final = ord(":")
-
-STANDARD_INPUT: Final = Path("-")
 
 _OTHER_FORMATS: Final = {
     b"\xef\xbb\xbf": "begins with a byte order mark: save it as UTF-8 without one",
@@ -118,7 +117,7 @@ def read_columns(path: Path) -> Columns:
 
 def file_name(path: Path) -> str:
     """What a message calls the file."""
-    return "standard input" if path == STANDARD_INPUT else str(path)
+    return "standard input" if path == STANDARD_INPUT else shown(path)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.checkers.availability import check_availability
+from bench.checkers.availability import FINAL_PROCESS_PREFIX, check_availability
 from bench.checkers.causal import check_causal
 from bench.checkers.columns import NULL, Columns
 from bench.checkers.convergence import check_convergence
@@ -32,7 +32,8 @@ def check_run(folder: RunFolder) -> Verdict:
     records = folder.operations()
     faults = folder.faults()
     gone = folder.gone()
-    cut = folder.cut_short()
+    clients_cut = folder.clients_cut_short()
+    cut = bool(clients_cut)
     columns = Columns.from_records(records)
     columns.has_final_reads = True
 
@@ -48,6 +49,7 @@ def check_run(folder: RunFolder) -> Verdict:
         healed_ns=max(healed, default=None),
         last_stale_ns=int(columns.invoked[stale.rows].max()) if len(stale.rows) else None,
         history_is_cut=cut,
+        final_reads_are_cut=any(name.startswith(FINAL_PROCESS_PREFIX) for name in clients_cut),
         clock_error_ns=manifest.clock_error_ns,
     )
     availability = check_availability(manifest, records, faults, folder.loads())
@@ -65,6 +67,8 @@ def check_run(folder: RunFolder) -> Verdict:
         doubt = _doubt(manifest, availability, cut=cut, operations=len(columns))
         if doubt is not None:
             verdict, reason = "unknown", doubt
+    if verdict == "unknown" and cut and CUT_SHORT not in reason:
+        reason = f"{CUT_SHORT}; {reason}"
     return Verdict(
         claim=manifest.claim,
         verdict=verdict,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import sys
 from pathlib import Path
 
@@ -127,6 +129,13 @@ def test_a_search_over_its_budget_is_unknown(
         (["--model", "queue"], "unknown model 'queue'; use"),
         (["--initial", "[1]"], "--initial: a value is null, a bool, number or string"),
         (["--initial", "{"], "--initial: '{' is no JSON"),
+        (["--initial", "NaN"], "--initial: 'NaN' is no JSON"),
+        (["--initial", "Infinity"], "--initial: 'Infinity' is no JSON"),
+        (["--initial", "9" * 400], "--initial: a value is null, a bool, number or string (Integer"),
+        (
+            ["--initial", "9" * 9000],
+            "--initial: a value is null, a bool, number or string (Integer",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -151,3 +160,75 @@ def test_a_bad_line_is_named(
     assert check(monkeypatch, path) == 2
     assert "history.jsonl:2:" in capsys.readouterr().err
     assert check(monkeypatch, tmp_path / "absent.jsonl") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'\xef\xbb\xbf{"process":1}\n', "begins with a byte order mark"),
+        ('{"process":1}\n'.encode("utf-16"), "is UTF-16"),
+        ('{"process":1}\n'.encode("utf-16-le"), "is UTF-16"),
+        ('{"process":1}\n'.encode("utf-16-be"), "is UTF-16"),
+        (gzip.compress(b'{"process":1}\n'), "is compressed with gzip"),
+        (b'{"value":%s}\n' % (b"9" * 400), "Integer value out of range"),
+        (b'{"process":1,"value":NaN}\n', "JSON is malformed"),
+        (b"\0\1\2\n", "JSON is malformed"),
+    ],
+)
+def test_what_is_no_history_is_one_line_with_the_files_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    says: str,
+) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(content)
+    assert check(monkeypatch, path) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert f"{path}:" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "", "/proc/self/mem", "h.jsonl/x", "x" * 5000])
+def test_a_file_that_cannot_be_read_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "h.jsonl").write_text("")
+    assert check(monkeypatch, tmp_path / name) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / name) in error
+    assert error.count("\n") == 1
+
+
+def test_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = msgspec.json.encode({**WRITE, "invoked_ns": 0, "completed_ns": 90}) + b"\n"
+    stale = msgspec.json.encode({**READ, "value": None, "invoked_ns": 91, "completed_ns": 92})
+
+    def typed(content: bytes) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return check(monkeypatch, "-")
+
+    assert typed(good) == 0
+    assert "standard input: valid" in capsys.readouterr().out
+    assert typed(good + stale) == 4
+    assert typed(b"") == 5
+    assert typed(good + b"{}\n") == 2
+    assert "standard input:2: Object missing required field" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("outcome", ["fail", "info"])
+def test_nothing_that_ended_ok_is_unknown(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: str,
+) -> None:
+    path = history(tmp_path, {**WRITE, "outcome": outcome, "invoked_ns": 0, "completed_ns": 90})
+    assert check(monkeypatch, path) == 5
+    told = capsys.readouterr().out
+    assert "unknown: no operation was answered ok" in told
+    assert "strongest model that it does not refute: unknown" in told
