@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,9 @@ from nodes.effects import OperationKind, Outcome, Value, Version
 ABSENT: Final[Any] = msgspec.UNSET
 """What a field holds that the record does not have: unknown, where None is the value null."""
 
+
+Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""What a run folder may have for a time or an id: the difference of two of them has 64 bits."""
 
 STANDARD_INPUT: Final = Path("-")
 """Read as a history, this is standard input."""
@@ -41,13 +44,13 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     process: str
-    id: int
+    id: Stamp
     op: OperationKind
     key: str
     outcome: Outcome
-    invoked_ns: int
-    completed_ns: int | None = None
-    intended_ns: int | None = None
+    invoked_ns: Stamp
+    completed_ns: Stamp | None = None
+    intended_ns: Stamp | None = None
     value: Value | list[Value] = ABSENT
     expected: Value = ABSENT
     applied: bool | None = None

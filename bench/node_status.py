@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from bench.run_folder import NodeRecord, Stamp
+from bench.history import Stamp
+from bench.run_folder import NodeRecord
 from nodes.topics import Topics
 
 MAX_BYTES = 1_000_000

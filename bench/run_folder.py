@@ -32,7 +32,7 @@ from bench.files import (
     whole_lines,
     write_whole,
 )
-from bench.history import OperationRecord, read_histories
+from bench.history import OperationRecord, Stamp, read_histories
 
 SCHEMA_VERSION = 1
 VERDICT_VERSION = 2
@@ -42,8 +42,6 @@ left out. A verdict of an older version is judged anew."""
 VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 
-Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
-"""Nanoseconds; the difference of two of them has 64 bits."""
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 T = TypeVar("T")
