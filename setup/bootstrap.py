@@ -41,6 +41,10 @@ OLDEST_GO = (1, 23)
 MORE_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/usr/local/go/bin")
 
 
+MARK = ".made-by-capbench"
+"""In what set-up made, as in `nodes.own_folder`: nothing else is removed."""
+
+
 class CannotSetUp(Exception):
     """Set-up needs a person; the message says what to do."""
 
@@ -116,6 +120,8 @@ def environment(root: Path, machine: Machine) -> None:
     if usable and (venv / "bin" / "capbench").exists() and read(stamp) == wanted:
         say("environment", ".venv is up to date")
         return
+    if stamp.exists():
+        (venv / MARK).touch()
     stamp.unlink(missing_ok=True)
     uv = machine.find("uv") or shutil.which(venv / "bin" / "uv")
     if not usable:
@@ -152,8 +158,18 @@ def is_usable(python: Path) -> bool:
 
 
 def create(venv: Path, uv: str | None, machine: Machine) -> None:
-    if venv.exists():
+    if venv.is_symlink() or venv.exists():
+        if venv.is_symlink() or not (venv / MARK).exists():
+            raise CannotSetUp(
+                f"{venv} cannot be used, and set-up did not make it: move it away, or remove it "
+                "with `make clean`"
+            )
         shutil.rmtree(venv)
+    make_environment(venv, uv, machine)
+    (venv / MARK).touch()
+
+
+def make_environment(venv: Path, uv: str | None, machine: Machine) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if uv is not None:
         made = run(uv, "venv", "--python", sys.executable, venv)

@@ -69,6 +69,17 @@ def test_makes_a_broken_environment_anew(project: SmallProject, machine: Machine
     assert capbench_says(project) == "small runs"
 
 
+def test_an_environment_that_set_up_did_not_make_is_not_removed(
+    project: SmallProject, machine: Machine
+) -> None:
+    mine = project.root / ".venv" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(CannotSetUp, match=r"set-up did not make it: move it away"):
+        environment(project.root, machine)
+    assert mine.exists()
+
+
 def test_pip_does_it_where_uv_is_not_to_be_had(
     project: SmallProject, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
