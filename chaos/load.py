@@ -85,9 +85,13 @@ def run_headless(
     """
     cluster = read_cluster_file(cluster_path)
     manifest = _manifest(cluster, command)
-    folder = RunFolder.create(new_folder(folder_path) if made_up else folder_path, manifest)
+    folder_path = new_folder(folder_path) if made_up else folder_path
+    log = folder_path / LOG
+    if log.exists():  # It would be taken for ours.
+        raise FileExistsError(f"{log} is there already; name another folder")
+    was_there = folder_path.exists()
+    folder = RunFolder.create(folder_path, manifest)
     argv = [*_argv(cluster_path, folder, options), "--headless"]
-    log = folder.path / LOG
     stopped: BaseException | None = None
     with ProcessGroup() as processes:
         locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
@@ -101,7 +105,11 @@ def run_headless(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 locust.wait(STOP_S)
             tail.more()
-    _refuse_what_locust_refused(locust.returncode, log, folder)
+    try:
+        _refuse_what_locust_refused(locust.returncode, log, folder)
+    except BadLoad:
+        _take_back(folder, log, was_there=was_there)
+        raise
     loaded = _told(folder, log, interrupted=stopped is not None, exit_code=locust.returncode)
     if isinstance(stopped, SystemExit):
         raise stopped
@@ -197,17 +205,20 @@ def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) 
     lines = log.read_bytes().splitlines()
     said = next((line for line in reversed(lines) if _ERROR.match(line)), b"")
     reason = _ERROR.sub(b"", said).decode(errors="replace")
-    if folder is not None and code == exit_codes.INPUT:
-        # Nothing ran: the same folder can be given again.
-        for path in (folder.manifest_path, log):
-            path.unlink()
-        for path in (folder.history_dir, folder.load_dir, folder.nodes_dir, folder.path):
-            with contextlib.suppress(OSError):
-                path.rmdir()
-    elif folder is not None and any(folder.history_dir.iterdir()):
-        return
-    kind = BadLoad if code == exit_codes.INPUT else TargetFailed
-    raise kind(reason or _ended_with(code, log))
+    if code == exit_codes.INPUT:
+        raise BadLoad(reason or _ended_with(code, log))
+    if folder is None or not any(folder.history_dir.iterdir()):
+        raise TargetFailed(reason or _ended_with(code, log))
+
+
+def _take_back(folder: RunFolder, log: Path, *, was_there: bool) -> None:
+    """Nothing ran: the same folder can be given again. Only what we made in it goes."""
+    for path in (folder.manifest_path, log):
+        path.unlink()
+    made = [folder.history_dir, folder.load_dir, folder.nodes_dir]
+    for path in made if was_there else [*made, folder.path]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _ended_with(code: int, log: Path) -> str:

@@ -225,6 +225,18 @@ def test_what_cannot_be_is_said_in_one_line(
         assert not (place / "bad").exists()
 
 
+def test_what_lay_in_the_folder_before_stays(place: Path) -> None:
+    mine = place / "kept"
+    mine.mkdir()
+    done = capbench("load", "--workload", "e", "-o", "kept", cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert list(mine.iterdir()) == []
+    (mine / "locust.log").write_text("mine")
+    done = capbench("load", "--workload", "e", "-o", "kept", cwd=place)
+    assert (done.returncode, "locust.log is there already" in done.stderr) == (2, True), done.stderr
+    assert [path.read_text() for path in mine.iterdir()] == ["mine"]
+
+
 def test_the_page_of_locust_loads_the_cluster_and_goes_with_ctrl_c(place: Path) -> None:
     (port,) = free_ports(1)
     load = typed(place, "--web", "--port", str(port), "--rate", "100", "--", "--json-file", "page")
