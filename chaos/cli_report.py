@@ -234,14 +234,14 @@ def _runs_body(summaries: Sequence[Any], page: Path | None) -> dict[str, Any]:
 
 def print_screen(summaries: Sequence[Any], page: Path, missed: Sequence[str]) -> None:
     """The first screen for the terminal, what was missed, and where the page lies."""
-    from reports.compare import first_screen
+    from reports.compare import first_screen, wrap
     from reports.repeats import lines
 
     print(first_screen(summaries))
     if told := lines(summaries):
         print(" means of the repeats, with 95% intervals (bootstrap):")
     for line in told:
-        print(f"  {line}")
+        print("\n".join(wrap("  ", line)))
     for text in missed:
         print(f" objective missed: {text}")
     print(f"\n report: {page}")

@@ -10,7 +10,7 @@ import io
 import os
 import socket
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -24,6 +24,8 @@ PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 OWNER = 1000
 """The user id that files get in a container: that of our image's user."""
 TIMEOUT_S = 30
+MOST_BYTES = 256 << 20
+"""Of a file that is read out of a container."""
 INSIDE = "inside"
 """The network that all parts share."""
 
@@ -192,12 +194,16 @@ class Engine:
         with self._as_one_line(f"reading {path} of {name}"):
             try:
                 chunks, _ = self._get(name).get_archive(path)
-                packed = io.BytesIO(b"".join(chunks))
+                packed = _bounded(chunks)
             except docker.errors.NotFound:
                 return None
+        try:
             with tarfile.open(fileobj=packed) as archive:
-                member = archive.extractfile(archive.getmembers()[0])
-                return None if member is None else member.read()
+                first = archive.next()
+                member = archive.extractfile(first) if first and first.isreg() else None
+                return None if member is None else member.read(MOST_BYTES)
+        except tarfile.TarError as error:
+            raise EngineFailed(f"{path} of {name}: {error}") from None
 
     def write(self, name: str, path: str, content: bytes) -> None:
         """Replace a file of a part, running or not."""
@@ -232,3 +238,14 @@ class Engine:
 
     def _is_connected(self, name: str) -> bool:
         return self._network_name() in self._get(name).attrs["NetworkSettings"]["Networks"]
+
+
+def _bounded(chunks: Iterable[bytes]) -> io.BytesIO:
+    """A part may have been taken over, and what it holds is then anything."""
+    packed = io.BytesIO()
+    for chunk in chunks:
+        packed.write(chunk)
+        if packed.tell() > MOST_BYTES:
+            raise EngineFailed(f"a file of over {MOST_BYTES} bytes")
+    packed.seek(0)
+    return packed

@@ -468,15 +468,15 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
     lines.append("")
     pad = max(map(len, grid.protocols))
     for name in grid.protocols:
-        lines += _wrap(f" {name.ljust(pad)}  ", plain_line(grid.row(name)))
+        lines += wrap(f" {name.ljust(pad)}  ", plain_line(grid.row(name)))
     lines.append("")
     for note, mark in notes.items():
-        lines += _wrap(f" {mark} ", note)
+        lines += wrap(f" {mark} ", note)
     for text in grid.plans:
-        lines += _wrap(" no repeats of each other: ", text)
+        lines += wrap(" no repeats of each other: ", text)
     if any(cell.has_fault for cell in grid.cells.values()):
-        lines += _wrap(" ", COLUMNS)
-    lines += _wrap(" ", LEGEND)
+        lines += wrap(" ", COLUMNS)
+    lines += wrap(" ", LEGEND)
     return "\n".join(lines) + "\n"
 
 
@@ -547,7 +547,8 @@ def _fit(left: list[list[str]], blocks: list[list[str]]) -> list[list[list[str]]
     return groups
 
 
-def _wrap(prefix: str, text: str) -> list[str]:
+def wrap(prefix: str, text: str) -> list[str]:
+    """The lines of a text after a prefix, at most `WIDTH` wide."""
     return textwrap.wrap(
         text,
         WIDTH,

@@ -78,8 +78,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSection:
-    """A run on the page. ``title``: of its column, without *simulated*. ``figures``: None if they
-    were left out. ``why``: the heading of ``witness``, that of ``explained``. ``messages``: those
+    """A run on the page. ``title``: unlike all others, no *simulated* in it. ``figures``: None where
+    they were left out. ``why``: heading of ``witness``, that of ``explained``. ``messages``: those
     around it, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
 
     anchor: str
@@ -246,7 +246,7 @@ def _section(
     events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
     return RunSection(
         anchor=f"run-{number}",
-        title=cell.experiment.removesuffix(compare.SIMULATED),
+        title=_title(run, cell),
         tables=run,
         summary=run.summary,
         cell=cell,
@@ -260,6 +260,12 @@ def _section(
         events=[{str(k): v for k, v in event.items()} for event in events[:most_events]],
         events_total=len(events),
     )
+
+
+def _title(run: RunTables, cell: compare.Cell) -> str:
+    name = cell.experiment.removesuffix(compare.SIMULATED)
+    number = [id(each) for each in cell.runs].index(id(run.summary)) + 1
+    return f"{name}, run {number}" if len(cell.runs) > 1 else name
 
 
 def _losses(run: RunTables) -> list[list[Any]]:

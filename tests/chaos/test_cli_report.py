@@ -156,6 +156,18 @@ def test_files_of_one_name_with_different_plans_are_two_cells(
     assert msgspec.json.decode(capsys.readouterr().out)["repeats"] == []
 
 
+def test_repeats_on_the_terminal_are_as_wide_as_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2):
+        synthetic.leader_partition(tmp_path / "runs" / f"{seed}", "raft", seed=seed)
+    assert typed("report", "runs") == 0
+    said = printed()
+    assert "leader-partition raft, 2 runs: " in said
+    assert max(map(len, said.splitlines())) <= 120
+
+
 def test_the_terminal_names_the_objectives_that_were_missed(place: Path, printed: Printed) -> None:
     folder = RunFolder(place / "old/runs/healthy-raft")
     manifest = folder.manifest()

@@ -362,6 +362,8 @@ def test_the_table_of_repeats_has_median_and_interval_of_each_figure(tmp_path: P
     assert f"ok op/s during {figures}" in said
     for figure in ("availability majority 3 1.000", "availability minority 3 0.000", "back in, s"):
         assert figure in said
+    titles = re.findall(r"<h2 id=.run-.*?>(.*?)</h2>", page)
+    assert titles == [f"raft · leader-partition, run {number}" for number in (1, 2, 3)]
     alone = write_report(made[:1], tmp_path / "alone.html").read_text()
     assert "Repeats" not in alone
 
