@@ -78,7 +78,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSection:
-    """A run on the page. ``title``: unlike all others, no *simulated* in it. ``figures``: None where
+    """A run on the page. ``title``: unlike all others, without *simulated*. ``figures``: None where
     they were left out. ``why``: heading of ``witness``, that of ``explained``. ``messages``: those
     around it, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
 
