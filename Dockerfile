@@ -22,7 +22,8 @@ COPY --from=build /opt/capbench /opt/capbench
 RUN printf 'capbench:x:1000:1000::/results:/usr/sbin/nologin\n' >> /etc/passwd \
  && printf 'capbench:x:1000:\n' >> /etc/group \
  && mkdir -p /data /clients /runner /results && chown 1000:1000 /data /clients /runner /results
-ENV PATH=/opt/capbench/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# With a safe path, nothing of the working folder is imported, which here is somebody's folder of results.
+ENV PATH=/opt/capbench/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 USER 1000:1000
 WORKDIR /results
 CMD ["python", "-m", "nodes.container"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.run_folder import RunFolder
+from tests.live.conftest import ROOT
 
 pytestmark = pytest.mark.live
 
@@ -29,10 +31,16 @@ duration: 1s
 """
 
 
-def test_what_lies_in_the_working_folder_is_not_taken_for_ours(workspace: Path) -> None:
-    told = workspace / "told"
+def lay_decoys(folder: Path) -> Path:
+    """Who is imported writes its name into the file that is returned."""
+    told = folder / "told"
     for name in ("nodes", "bench", "reports", "chaos", "locust", "msgspec"):
-        (workspace / f"{name}.py").write_text(DECOY.format(told=str(told)))
+        (folder / f"{name}.py").write_text(DECOY.format(told=str(told)))
+    return told
+
+
+def test_what_lies_in_the_working_folder_is_not_taken_for_ours(workspace: Path) -> None:
+    told = lay_decoys(workspace)
     # Nor are Locust's settings, by a run.
     (workspace / "locust.conf").write_text("tags = nonsense\n")
     (workspace / "short.yaml").write_text(EXPERIMENT)
@@ -64,3 +72,27 @@ def test_what_lies_in_the_working_folder_is_not_taken_for_ours(workspace: Path) 
         assert not told.exists(), (name, told.read_text())
     for name in ("load", next((workspace / "run").glob("*/")).relative_to(workspace)):
         assert RunFolder(workspace / name).operations(), name
+
+
+def test_nor_is_it_by_what_runs_in_containers(tmp_path: Path) -> None:
+    """The image's own environment and command, without the image."""
+    told = lay_decoys(tmp_path)
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    environment = dict(
+        setting.split("=", 1)
+        for setting in [line for line in lines if line.startswith("ENV ")][-1].split()[1:]
+        if setting.startswith("PYTHON")
+    )
+    command = json.loads(lines[-1].removeprefix("CMD "))
+    assert command[0] == "python"
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert not told.exists(), told.read_text()
+    assert (done.returncode, "CAPBENCH_NODE is ''" in done.stderr) == (2, True), done.stderr
