@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import patience
+
 _AXE = """
 <script>%s</script>
 <script>
@@ -39,7 +41,9 @@ def dom(url: str, folder: Path, *options: str) -> str:
         *("--disable-sync", f"--user-data-dir={folder / 'profile'}"),
         *(*options, "--dump-dom", url),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=patience(120), check=True
+    ).stdout
 
 
 def probe(page: str, script: str, folder: Path, *options: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,11 @@ from typing import Any
 import pytest
 
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
+from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).parents[2]
 NODES = ["n1", "n2", "n3"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
-    """The first true value of ``condition``."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.01)
-    return value
 
 
 def free_port() -> int:
@@ -162,7 +153,7 @@ class Locust:
 
     def wait(self) -> str:
         """What it said, once it came to its end."""
-        return self.process.communicate(timeout=60)[1]
+        return self.process.communicate(timeout=patience(60))[1]
 
     def wait_started(self) -> int:
         """When the load started."""

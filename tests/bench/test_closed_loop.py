@@ -15,13 +15,16 @@ import pytest
 from bench.closed_loop import ClosedLoop, Measured, drive
 from bench.cluster_file import ClusterFile, write_cluster_file
 from tests.bench.conftest import ENVIRONMENT
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
 
 def run(*options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench.closed_loop", *map(str, options)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(60)
+    )
 
 
 def test_each_client_has_one_operation_open_and_thinks(

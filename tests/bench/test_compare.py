@@ -12,6 +12,7 @@ import pytest
 
 from bench import compare
 from tests.bench.test_micro import environment
+from tests.waiting import patience
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -75,7 +76,7 @@ def typed(suite: Path, *arguments: str, **variables: str) -> subprocess.Complete
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
     )
 
 

@@ -17,7 +17,7 @@ from bench.history import OperationRecord
 from bench.load_options import select
 from bench.run_folder import LoadSummary, RunFolder
 from bench.workload import BadWorkload, make_workload, plan
-from tests.bench.conftest import wait_for
+from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -147,7 +147,7 @@ def test_the_web_page_asks_for_other_users_and_a_shape(
 
     def page() -> str:
         try:
-            with urllib.request.urlopen(base, timeout=5) as answer:
+            with urllib.request.urlopen(base, timeout=patience(5)) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""
@@ -158,7 +158,7 @@ def test_the_web_page_asks_for_other_users_and_a_shape(
     assert f'"host": "mqtt://127.0.0.1:{cluster.broker.port}"' in text
     form = {"user_count": 1, "spawn_rate": 1, "rate": 0, "shape": "steps:2,3/1s"}
     data = urllib.parse.urlencode(form).encode()
-    urllib.request.urlopen(f"{base}/swarm", data=data, timeout=5).close()
+    urllib.request.urlopen(f"{base}/swarm", data=data, timeout=patience(5)).close()
     wait_for((tmp_path / "load" / "load.json").exists, "the end of the shape")
     history, summary = recorded(tmp_path)
     assert summary.offered_per_s is None

@@ -23,6 +23,7 @@ from bench.history import OperationRecord
 from bench.losses import losses
 from bench.run_folder import LoadSummary, RunFolder
 from bench.workload import Workload, make_workload, plan
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
@@ -487,23 +488,23 @@ def test_the_web_page_starts_and_stops_a_load(
 
     def page() -> str:
         try:
-            with urllib.request.urlopen(base, timeout=5) as answer:
+            with urllib.request.urlopen(base, timeout=patience(5)) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience(20)
     while not (text := page()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert "in_flight" in text
     assert "run_folder" not in text
     form = b"user_count=1&spawn_rate=1&rate=50&mix=write%3D1&keys="
-    urllib.request.urlopen(f"{base}/swarm", data=form, timeout=5).close()
+    urllib.request.urlopen(f"{base}/swarm", data=form, timeout=patience(5)).close()
     started_ns = run.wait_started()
     while time.monotonic_ns() < started_ns + SECOND:
         time.sleep(0.01)
-    urllib.request.urlopen(f"{base}/stop", data=b"", timeout=5).close()
+    urllib.request.urlopen(f"{base}/stop", data=b"", timeout=patience(5)).close()
     history, summary = recorded(tmp_path)
     assert summary.offered_per_s == 50
     assert {record.op for record in history} == {"write"}

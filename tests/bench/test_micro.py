@@ -15,6 +15,7 @@ from bench.checkers import check_history
 from bench.checkers.linearizability import check_linearizable
 from bench.figures import figures_of, is_met, table, with_ratios
 from bench.micro.histories import linearizable_history, write_jsonl
+from tests.waiting import patience
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def test_all_suites_write_the_documented_files(tmp_path: Path) -> None:
         env=environment(CAPBENCH_BENCH_SCALE="0.001"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads((tmp_path / "latest.json").read_text())
@@ -73,7 +74,7 @@ def test_a_failed_benchmark_leaves_no_figures(tmp_path: Path) -> None:
         env=environment(PYTEST_ADDOPTS="--collect-nothing-like-this"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
     )
     assert done.returncode == 1
     assert "no figures were written" in done.stderr

@@ -21,6 +21,7 @@ from bench.mqtt_client import BrokerUnreachable, MqttClient
 from nodes.codec import requests_codec
 from nodes.effects import Operation, Reply, Request
 from nodes.topics import Topics
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
@@ -110,7 +111,7 @@ def requests(*sequences: int) -> list[Request]:
 
 
 def poll_until(client: MqttClient, condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience(20)
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         client.poll(0.02)

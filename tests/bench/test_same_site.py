@@ -16,7 +16,7 @@ import pytest
 
 from bench.same_site import LOOPBACK, NAMES_VARIABLE, refusal
 from chaos.processes import free_ports
-from tests.chaos.conftest import wait_until
+from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "127.0.0.1:8089"
@@ -91,7 +91,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with (folder / "log").open("wb") as log:
         locust = subprocess.Popen(argv, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        wait_until(lambda: locust.poll() is not None or ask(port, "GET", "/") == 200, "the page")
+        wait_for(lambda: locust.poll() is not None or ask(port, "GET", "/") == 200, "the page")
         assert locust.poll() is None, (folder / "log").read_text()
         yield port
     finally:
@@ -100,7 +100,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def ask(port: int, method: str, path: str, **headers: str) -> int | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience(30))
     form = urllib.parse.urlencode({"user_count": 0, "spawn_rate": 1}) if method == "POST" else None
     kind = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
     with contextlib.closing(connection), contextlib.suppress(OSError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,16 +18,10 @@ from chaos.broker import broker_command
 from chaos.links import Links
 from chaos.processes import ProcessGroup, free_ports
 from chaos.toxiproxy import Toxiproxy, find_toxiproxy
+from tests.waiting import patience, wait_for
 
 NODES = ("n1", "n2", "n3")
 TIMEOUT_S = 20.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {TIMEOUT_S} s for: {what}"
-        time.sleep(0.005)
 
 
 def listens(address: Address) -> bool:
@@ -61,7 +54,7 @@ class Inbox:
 
     def wait_for(self, payload: str) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: payload in self.arrived, TIMEOUT_S), (
+            assert self._changed.wait_for(lambda: payload in self.arrived, patience(TIMEOUT_S)), (
                 f"{payload!r} did not arrive; {self.arrived} did"
             )
 
@@ -104,7 +97,7 @@ class Network:
         command = broker_command(directory, broker_port).argv
         processes.spawn("broker", command, stdout_path=directory / "broker.log")
         self.start_toxiproxy()
-        wait_until(lambda: listens(self.broker), "the broker")
+        wait_for(lambda: listens(self.broker), "the broker")
         self.toxiproxy = Toxiproxy(Address("127.0.0.1", self.api_port))
         cleanup.callback(self.toxiproxy.close)
         self.links = Links(self.toxiproxy, self.broker, NODES, ["g1"], self.link_ports)
@@ -116,7 +109,7 @@ class Network:
             "toxiproxy", argv, stdout_path=self._directory / "toxiproxy.log"
         )
         api = Address("127.0.0.1", self.api_port)
-        wait_until(lambda: listens(api), "Toxiproxy")
+        wait_for(lambda: listens(api), "Toxiproxy")
 
     def inbox(self, node: str) -> Inbox:
         inbox = Inbox(self.broker, f"to/{node}")
@@ -137,4 +130,4 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 @pytest.fixture(name="wait_until")
 def wait_until_fixture() -> Callable[[Callable[[], bool], str], None]:
-    return wait_until
+    return wait_for

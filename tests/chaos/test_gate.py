@@ -12,6 +12,7 @@ from chaos import gate as gate_module
 from chaos.gate import SLICE, Gate, begin, go_on
 from chaos.simulate import Workers, local_workers, sweep
 from tests.chaos.test_simulate import BUG, capbench, start
+from tests.waiting import patience
 
 TWO = ("heartbeat", "quorum")
 
@@ -106,7 +107,7 @@ def test_a_signal_ends_it_and_what_was_run_is_kept(tmp_path: Path, number: signa
         while not record.exists():
             assert process.poll() is None
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=patience(60))
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "interrupted" in err

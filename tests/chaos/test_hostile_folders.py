@@ -24,6 +24,7 @@ from reports.render import write_report
 from tests.bench.test_files import directory, huge, link_nowhere, link_out, link_to_zeros, pipe
 from tests.chaos.test_cli_compare import typed
 from tests.reports.test_explained import stale_and_lost
+from tests.waiting import patience
 
 SECRET = "nobody is to see this"
 FILES = (
@@ -185,7 +186,9 @@ def get(hostile: Path) -> Iterator[Get]:
         thread.start()
 
         def ask(path: str) -> tuple[int, str]:
-            connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+            connection = http.client.HTTPConnection(
+                *server.server_address[:2], timeout=patience(60)
+            )
             connection.request("GET", path)
             answer = connection.getresponse()
             text = answer.read().decode()

@@ -18,7 +18,8 @@ from chaos.broker import broker_command
 from chaos.monitor import Monitor
 from chaos.processes import ProcessGroup, free_ports
 from nodes.topics import Topics
-from tests.chaos.conftest import TIMEOUT_S, listens, wait_until
+from tests.chaos.conftest import TIMEOUT_S, listens
+from tests.waiting import wait_for
 
 TOPICS = Topics("demo")
 
@@ -66,7 +67,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with ProcessGroup() as processes:
         command = broker_command(directory, port).argv
         processes.spawn("broker", command, stdout_path=directory / "broker.log")
-        wait_until(lambda: listens(address), "the broker")
+        wait_for(lambda: listens(address), "the broker")
         yield address
 
 

@@ -20,6 +20,7 @@ from chaos.link_faults import Flapping
 from chaos.links import LinkFaults, LinkState
 from chaos.nemesis import Nemesis, PlannedFault
 from chaos.process_faults import BrokerRestart, Pause, RollingRestart
+from tests.waiting import patience
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 LINKS = tuple((src, dst) for src in NODES for dst in NODES if src != dst)
@@ -366,7 +367,7 @@ def test_faults_by_hand_begin_and_end_when_they_are_told_to(folder: RunFolder) -
         pause = nemesis.inject(Pause(nodes=("n1",)), 60)
         assert (pause.error, cluster.done) == (None, ["pause n1"])
         short = nemesis.inject(Crash(nodes=("n2",)), 0.05)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience(10)
         while [each.number for each in nemesis.on] != [pause.number]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -388,7 +389,7 @@ def test_a_fault_by_hand_goes_on_doing_its_steps(folder: RunFolder) -> None:
     with Nemesis([], cluster, folder, seed=1, by_hand=True) as nemesis:
         nemesis.start(time.monotonic_ns())
         flapping = nemesis.inject(Flapping(period_ms=200), 60)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience(10)
         while len(cluster.done) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.01)

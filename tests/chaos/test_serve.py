@@ -23,6 +23,7 @@ from chaos.targets import TargetFailed
 from tests import browser
 from tests.chaos.test_simulate import ROOT
 from tests.reports import synthetic
+from tests.waiting import patience
 
 EVIL = "<script>alert(1)</script>"
 Get = Callable[[str], tuple[int, str]]
@@ -53,7 +54,9 @@ def get(results: Path) -> Iterator[Get]:
             if path == "address":
                 return 0, f"http://127.0.0.1:{port}"
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+                with urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}{path}", timeout=patience(30)
+                ) as answer:
                     return answer.status, answer.read().decode()
             except urllib.error.HTTPError as error:
                 with error:
@@ -118,7 +121,7 @@ def test_a_name_that_another_site_made_lead_here_is_refused(
         port = server.server_address[1]
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience(30))
         connection.request("GET", "/", headers={"Host": f"{host}:{port}" if host else ""})
         answer = connection.getresponse()
         page = answer.read().decode()
@@ -131,7 +134,7 @@ def test_a_name_that_another_site_made_lead_here_is_refused(
 def test_a_page_of_another_origin_is_refused(get: Get) -> None:
     port = urllib.parse.urlsplit(get("address")[1]).port
     for origin, status in (("http://evil.example", 403), (f"http://127.0.0.1:{port}", 200)):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience(30))
         connection.request("GET", "/", headers={"Origin": origin})
         answer = connection.getresponse()
         page = answer.read().decode()
@@ -190,9 +193,9 @@ def test_the_command_serves_until_it_is_told_to_stop(results: Path, number: sign
     with server:
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/" in server.stdout.readline()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=patience(30)) as answer:
             assert b"5 of 5 runs" in answer.read()
         server.send_signal(number)
-        said, errors = server.communicate(timeout=20)
+        said, errors = server.communicate(timeout=patience(20))
     assert (server.returncode, said.strip()) == (0, "stopped"), errors
     assert "Traceback" not in errors

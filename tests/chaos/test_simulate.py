@@ -33,6 +33,7 @@ from chaos.simulate import (
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.load import OperationRecord
 from nodes.simulator.simulate import simulate
+from tests.waiting import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 BUG = "raft-vote-not-persisted"
@@ -52,7 +53,7 @@ def start(*arguments: str, cwd: Path, hash_seed: int = 0) -> subprocess.Popen[st
 def capbench(*arguments: str, cwd: Path, hash_seed: int = 0) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of ``capbench ...``."""
     with start(*arguments, cwd=cwd, hash_seed=hash_seed) as process:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=patience(200))
     return process.returncode, out, err
 
 
@@ -249,14 +250,14 @@ def test_an_interrupted_sweep_keeps_and_prints_what_it_found(
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 2
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=patience(60))
     assert process.returncode == 130
     assert "interrupted" in err
     assert "Traceback" not in err
     data = msgspec.json.decode(out)
     assert 0 < data["seeds"] < 100000
     assert data["alarms"]
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    gone, alive = psutil.wait_procs(workers, timeout=patience(10))
     assert alive == []
     assert gone != []
 
@@ -270,8 +271,8 @@ def test_workers_go_when_the_sweep_is_killed(tmp_path: Path) -> None:
             assert process.poll() is None
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        process.communicate(timeout=60)
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
+        process.communicate(timeout=patience(60))
+    assert psutil.wait_procs(workers, timeout=patience(10))[1] == []
 
 
 def test_a_worker_that_dies_ends_the_sweep_and_what_was_found_is_kept() -> None:

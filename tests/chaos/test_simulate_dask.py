@@ -14,6 +14,7 @@ import pytest
 
 from chaos.simulate import dask_workers, find_protocol, run_seed, sweep
 from tests.chaos.test_simulate import BUG, ROOT, capbench
+from tests.waiting import patience
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def test_the_same_seed_by_seed(tmp_path: Path) -> None:
             time.sleep(0.05)
         address = msgspec.json.decode(file.read_bytes())["address"]
         with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=patience(60))
         with dask_workers(address) as workers:
             assert workers.count == 2
             found = sweep(BUG, range(1, 9), workers)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import msgspec
 import psutil
 import pytest
 
+from bench.run_folder import NodeRecord
 from chaos import cli
+from chaos.targets.local import LocalCluster
+from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +32,7 @@ def capbench(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=patience(timeout_s),
         check=False,
     )
 
@@ -60,11 +63,16 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
     assert leftovers(tmp_path) == []
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20) -> None:
-    """Until the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+def next_statuses(cluster: LocalCluster) -> dict[str, NodeRecord]:
+    """The next status of each node that tells one: what was done until now is in it."""
+    since_ns, nodes = time.monotonic_ns(), set(cluster.monitor.statuses())
+
+    def newer() -> dict[str, NodeRecord]:
+        told = cluster.monitor.statuses()
+        return {node: status for node, status in told.items() if status.t_ns > since_ns}
+
+    wait_for(lambda: newer().keys() >= nodes, f"a status of {nodes}")
+    return newer()
 
 
 class Typed:

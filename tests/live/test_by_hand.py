@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from bench.run_folder import RunFolder
-from tests.live.conftest import Typed, capbench, leftovers, wait_for
+from tests.live.conftest import Typed, capbench, leftovers
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.live
 

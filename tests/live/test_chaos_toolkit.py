@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tests.live.conftest import ROOT, capbench
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 EXAMPLE = ROOT / "docs" / "chaos-toolkit.json"
@@ -33,7 +34,7 @@ def chaos_run(experiment: Path, cwd: Path) -> tuple[int, dict[str, Any]]:
         env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(cwd)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
         check=False,
     )
     assert journal.exists(), done.stderr

@@ -10,8 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from nodes.codec import Codec
 from nodes.protocols.raft import Raft
 from nodes.topics import Topics
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
+from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -46,13 +45,6 @@ def status(workspace: Path) -> dict[str, Any]:
     assert code == 0
     nodes: dict[str, Any] = told["nodes"]
     return nodes
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 def ask(cluster: ClusterFile, node: str, body: str) -> dict[str, Any]:
@@ -151,7 +143,7 @@ def test_locust_runs_on_its_own_against_a_cluster(workspace: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -204,7 +196,7 @@ def test_a_run_that_is_interrupted_heals_and_keeps_what_it_has(
     folders = workspace / "out"
     wait_for(lambda: any(folders.glob("*/faults.jsonl")), "the fault to be applied", 40)
     runner.send_signal(number)
-    _, errors = runner.communicate(timeout=40)
+    _, errors = runner.communicate(timeout=patience(40))
     assert leftovers(workspace) == []
     assert "Traceback" not in errors
     assert runner.returncode == (130 if number == signal.SIGINT else 143)

@@ -15,6 +15,7 @@ import pytest
 
 from bench.run_folder import RunFolder
 from tests.live.conftest import ROOT, leftovers
+from tests.waiting import patience
 
 EXPERIMENT = """\
 title: Short
@@ -68,7 +69,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=patience(100),
         preexec_fn=limit,
     )
     assert "Traceback" not in done.stderr, done.stderr

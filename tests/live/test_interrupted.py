@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from bench.run_folder import RunFolder
 from tests.live.conftest import ROOT, capbench, leftovers
+from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -44,13 +45,6 @@ schedule:
   - {at: 2s, for: 50s, fault: broker-pause}
 """
 FAULTS = EXPERIMENT.count("fault:")
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -82,10 +76,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.
 def ended(runner: subprocess.Popen[str], workspace: Path) -> tuple[str, RunFolder]:
     """What it said on standard error, and its folder. Nothing of it is left."""
     family = psutil.Process(runner.pid).children(recursive=True)
-    _, errors = runner.communicate(timeout=60)
+    _, errors = runner.communicate(timeout=patience(60))
     assert "Traceback" not in errors, errors
     assert runner.returncode == 130
-    psutil.wait_procs(family, timeout=10)
+    psutil.wait_procs(family, timeout=patience(10))
     assert leftovers(workspace) == []
     (path,) = (workspace / "out").iterdir()
     assert capbench("list", cwd=workspace).stderr == "", "there is nothing to clean up"
@@ -132,7 +126,7 @@ def test_what_sigkill_leaves_of_all_that_is_ended_and_said(
     family = psutil.Process(run.pid).children(recursive=True)
     run.kill()
     run.wait()
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=patience(20))
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     said = capbench("list", cwd=tmp_path).stderr
     (path,) = (tmp_path / "out").iterdir()

@@ -18,6 +18,7 @@ from chaos import leftovers as leftovers_module
 from chaos.leftovers import HELD_BY, clean_up, directory, held
 from nodes import own_folder
 from tests.live.conftest import ROOT, capbench, leftovers
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
@@ -50,7 +51,7 @@ def start(workspace: Path) -> tuple[subprocess.Popen[bytes], RunFolder]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(60)
     while True:
         assert time.monotonic() < deadline, "the faults did not begin"
         assert runner.poll() is None
@@ -118,7 +119,7 @@ def test_a_killed_runner_alone_takes_everything_along_and_is_told(
     family = children(runner)
     os.kill(runner.pid, signal.SIGKILL)
     runner.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patience(10)
     while any(lives(child) for child in family):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -163,7 +164,7 @@ def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
 
 def test_a_process_that_ended_and_was_not_waited_for_holds_nothing() -> None:
     with subprocess.Popen(["true"]) as child:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience(10)
         while lives(psutil.Process(child.pid)):
             assert time.monotonic() < deadline
         assert leftovers_module.started(child.pid) is None

@@ -15,6 +15,7 @@ import pytest
 
 from chaos.etcd import NoEtcd, Programs, etcd_cluster, programs, summary
 from tests.live.conftest import ROOT
+from tests.waiting import patience
 
 # The first time etcd is got, and its client built.
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -82,7 +83,7 @@ def test_what_is_no_result_is_not_read_as_one(said: str, complaint: str) -> None
 
 def test_both_are_measured_in_one_run(found: Programs, tmp_path: Path) -> None:
     process = typed(tmp_path)
-    printed, said = process.communicate(timeout=240)
+    printed, said = process.communicate(timeout=patience(240))
     assert process.returncode == 0, said
     figures = {each["name"]: each for each in json.loads((tmp_path / "peers.json").read_text())}
     assert len(figures) == 3 * 3 * 2
@@ -115,13 +116,13 @@ def test_three_nodes_replicate_and_nothing_is_left(found: Programs) -> None:
 
 def test_a_killed_run_leaves_nothing(found: Programs, tmp_path: Path) -> None:
     process = typed(tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(60)
     while len(running := etcds(process.pid)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    _, left = psutil.wait_procs(running, timeout=10)
+    _, left = psutil.wait_procs(running, timeout=patience(10))
     assert left == []
 
 
@@ -135,7 +136,7 @@ def test_without_etcd_it_says_so(tmp_path: Path) -> None:
         )
         (tools / name).chmod(0o755)
     process = typed(tmp_path, PATH=f"{tools}:{os.environ['PATH']}")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=patience(60))
     assert process.returncode == 3, said
     assert said.splitlines()[-1] == (
         "peers: etcd did not start: etcd Version: 0.0.0; no figures were written"

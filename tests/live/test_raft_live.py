@@ -19,7 +19,8 @@ from chaos.up import write_down
 from nodes import own_folder, registry
 from nodes.codec import MAX_FRAME_BYTES
 from nodes.effects import Operation, Reply, Request
-from tests.live.conftest import capbench
+from tests.live.conftest import capbench, next_statuses
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
@@ -65,7 +66,7 @@ class Client:
 
     def wait(self, most_open: int = 0, timeout_s: float = 30) -> None:
         """Until at most so many requests are open."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience(timeout_s)
         while len(self._open) > most_open:
             assert time.monotonic() < deadline, f"{len(self._open)} requests without a reply"
             self._client.poll(0.05)
@@ -131,7 +132,7 @@ def probe(cluster: LocalCluster, node: str) -> dict[str, Any]:
 
 
 def wait_for(cluster: LocalCluster, condition: Callable[[], bool], what: str) -> None:
-    assert cluster.monitor.wait(condition, 30), f"waited in vain for {what}"
+    assert cluster.monitor.wait(condition, patience(30)), f"waited in vain for {what}"
 
 
 def disk_bytes(cluster: LocalCluster, node: str) -> int:
@@ -188,9 +189,9 @@ def test_a_node_that_was_away_for_long_catches_up_by_snapshot_and_disks_stay_bou
     assert len(client.replies) >= ENTRIES
     print(f"\n{len(client.replies)} writes in {took_s:.1f} s")
 
-    time.sleep(0.5)  # Until the next status.
+    statuses = next_statuses(cluster)
     for node in staying:
-        written = cluster.monitor.statuses()[node].counters["log_bytes_written"]
+        written = statuses[node].counters["log_bytes_written"]
         print(
             f"{node}: wrote {written >> 20} MiB, disk at most {most[node] >> 20} MiB (a log is "
             f"rewritten at {REWRITE_BYTES >> 20} MiB at the latest), resident MiB: "

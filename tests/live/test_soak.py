@@ -17,6 +17,7 @@ from chaos.progress import Lines
 from chaos.soak import run_soak
 from reports.soak import growth, verdict
 from tests.live.conftest import capbench, leftovers
+from tests.waiting import patience
 
 LOAD = ClosedLoop(clients=8, seconds=0.1, warm_up_s=0.0)
 
@@ -55,7 +56,7 @@ def test_a_process_that_ends_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if len(stretches) == 2:
             process: psutil.Process = live.processes["n2"]  # type: ignore[attr-defined]
             process.kill()
-            psutil.wait_procs([process], timeout=10)
+            psutil.wait_procs([process], timeout=patience(10))
 
     stretch = soaking._stretch
     monkeypatch.setattr(soaking, "_stretch", kill_after_two)

@@ -14,7 +14,8 @@ from bench.run_folder import RunFolder
 from chaos import clusters
 from chaos import up as keeper_room
 from chaos.targets import TargetFailed
-from tests.live.conftest import Typed, capbench, leftovers, wait_for
+from tests.live.conftest import Typed, capbench, leftovers
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.live
 

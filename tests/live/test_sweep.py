@@ -18,6 +18,7 @@ from chaos.cli import main
 from chaos.progress import Lines
 from chaos.sweep import PROTOCOLS, VALUES, measure, points_of, run_sweep
 from tests.live.conftest import ROOT, capbench
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
@@ -111,7 +112,7 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -
             break
     started = psutil.Process(sweep.pid).children(recursive=True)
     sweep.send_signal(signal.SIGINT)
-    stdout, stderr = sweep.communicate(timeout=60)
+    stdout, stderr = sweep.communicate(timeout=patience(60))
     assert sweep.returncode == 130
     assert "2 of 3 points are missing" in stderr
     assert stdout.count("missing: not measured") == 2
@@ -119,7 +120,7 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -
     assert [row.missing is None for row in rows] == [True, False, False]
     assert [row.point.nodes for row in rows] == [3, 5, 7]
     assert "points are missing" in (out / "report.html").read_text()
-    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert psutil.wait_procs(started, timeout=patience(20))[1] == []
 
 
 def test_a_point_without_a_cluster_is_missing_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

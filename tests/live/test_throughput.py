@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from bench.figures import with_ratios
 from bench.live import NoCluster, live_cluster
 from chaos.targets.local import LocalCluster
 from nodes import registry
-from tests.live.conftest import ROOT, leftovers
+from tests.live.conftest import ROOT, leftovers, next_statuses
+from tests.waiting import patience
 
 pytestmark = pytest.mark.live
 
@@ -36,8 +36,7 @@ def test_without_coalescing_each_message_is_a_publish(tmp_path: Path, coalesce: 
         measured = drive(cluster.cluster_file, load)
         assert measured.ok > 0
         assert (measured.failed, measured.unanswered) == (0, 0)
-        time.sleep(0.5)  # The next status of each node has all of it.
-        counters = [status.counters for status in cluster.monitor.statuses().values()]
+        counters = [status.counters for status in next_statuses(cluster).values()]
         cluster.check()
     messages = sum(each["messages_sent"] for each in counters)
     frames = sum(each["frames_sent"] for each in counters)
@@ -113,7 +112,7 @@ def test_the_cluster_ends_with_whoever_holds_it() -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     holder.stdout.close()
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=patience(20))
     assert not alive
 
 
