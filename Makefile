@@ -23,9 +23,10 @@ demo: setup ## Compare the protocols under faults; prints the table and where th
 	@$(BIN)/capbench compare --preset quick
 
 # A worker that is lost (a test that hangs ends its worker) ends the run, named; else pytest-xdist would
-# wait for its tests for ever.
-test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust and containers.
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -rs
+# wait for its tests for ever. Half of the suite waits for clusters, which take about half a core: three workers
+# keep two cores busy.
+test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust, containers (WORKERS).
+	@$(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -rs
 
 nightly: setup ## 10,000 simulated seeds of every protocol (SEEDS JOBS MINUTES); checkers by brute force.
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \

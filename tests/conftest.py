@@ -1,6 +1,9 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and the order of its files."""
 
 from __future__ import annotations
+
+from itertools import chain, zip_longest
+from pathlib import Path
 
 import pytest
 
@@ -9,4 +12,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--rewrite-transcripts``: write down what happens now; then review the difference."""
     parser.addoption(
         "--rewrite-transcripts", action="store_true", help="write tests/transcripts/**/*.txt anew"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Among several workers, files that mostly wait (for containers, clusters, Locust) take turns
+    with those that compute, and those with the most to wait for begin."""
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def waits(tests: list[pytest.Item]) -> int:
+        live = sum(test.get_closest_marker("live") is not None for test in tests)
+        return live + 1000 * ("containers" in tests[0].path.parts)
+
+    waiting = sorted((tests for tests in files.values() if waits(tests)), key=waits, reverse=True)
+    computing = [tests for tests in files.values() if not waits(tests)]
+    items[:] = chain.from_iterable(
+        chain.from_iterable(zip_longest(waiting, computing, fillvalue=[]))
     )
