@@ -6,6 +6,7 @@ fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interr
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -50,6 +51,10 @@ def main() -> NoReturn:
     """Run the command line. Every user's mistake ends in one line and exit code 2."""
     from chaos.errors import said
 
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of another alphabet, or a name that is no UTF-8, is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Whatever Python we start, and whatever that starts: nothing of the working folder is imported.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

@@ -70,7 +70,8 @@ def gate_command(
                 gate, record, names, seeds, workers, minutes=minutes, on_progress=on_progress
             )
     except (BadGate, OSError) as error:
-        raise InvalidConfiguration(f"--record {record}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidConfiguration(f"--record {record}: {reason}") from None
     lines = gate.of(names)
     if json:
         print_json(lines)

@@ -12,7 +12,7 @@ from bench.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
 from chaos import exit_codes
 from chaos.console import Json, print_json
 from chaos.folders import stamp
-from chaos.options import PORT, Cluster, count, duration, number
+from chaos.options import PORT, Cluster, count, duration, folder, number
 
 app = typer.Typer()
 
@@ -73,7 +73,12 @@ def load_command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for the history [default: results/load/TIME]"),
+        typer.Option(
+            "--out",
+            "-o",
+            parser=folder,
+            help="Folder for the history [default: results/load/TIME]",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -15,7 +15,7 @@ from chaos.cli_check import BadOption
 from chaos.cli_simulate import say
 from chaos.console import Json, print_json
 from chaos.folders import new_folder, stamp
-from chaos.options import NODES, PROTOCOL, Name, Protocol, count, distinct, number
+from chaos.options import NODES, PROTOCOL, Name, Out, Protocol, count, distinct, folder, number
 
 app = typer.Typer()
 
@@ -60,6 +60,7 @@ def sweep_command(
         typer.Option(
             "--out",
             "-o",
+            parser=folder,
             help="Folder for the results. What is measured there already is not measured again.",
         ),
     ] = None,
@@ -83,14 +84,14 @@ def sweep_command(
     for name in names:
         registry.get(name)
     chosen = dimension or list(DIMENSIONS)
-    folder = new_folder(Path("results") / "sweep" / stamp()) if out is None else out
+    place = new_folder(Path("results") / "sweep" / stamp()) if out is None else out
     measured_s = seconds
     if measured_s is None:
         measured_s = 1.0 if quick else 4.0
     try:
         with signals_as_exit(), make_progress() as progress:
             sweep, interrupted = run_sweep(
-                folder,
+                place,
                 points_of(names, chosen, quick),
                 seconds=measured_s,
                 warm_up_s=min(1.0, measured_s),
@@ -99,8 +100,8 @@ def sweep_command(
             )
     except BadSweep as error:
         raise BadOption(f"--out {error}") from None
-    page = write_files(folder, sweep)
-    write_whole(folder / "tables.md", tables(sweep).encode())
+    page = write_files(place, sweep)
+    write_whole(place / "tables.md", tables(sweep).encode())
     missing = [row for row in sweep.rows if row.missing is not None]
     if json:
         print_json(sweep)
@@ -108,7 +109,7 @@ def sweep_command(
         print(first_screen(sweep))
         print(f" {page}")
     if missing:
-        say(f"{len(missing)} of {len(sweep.rows)} points are missing; again with --out {folder}")
+        say(f"{len(missing)} of {len(sweep.rows)} points are missing; again with --out {place}")
     if interrupted:
         raise typer.Exit(exit_codes.INTERRUPTED)
     if missing:
@@ -132,7 +133,7 @@ def soak_command(
         float,
         typer.Option(parser=number(0.1, 3600), help="Seconds of load between two figures."),
     ] = 5.0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")] = None,
+    out: Out = None,
     json: Json = False,
 ) -> None:
     """Load a live cluster with millions of operations: memory and disk must stay bounded.
@@ -148,13 +149,14 @@ def soak_command(
     from reports.soak import first_screen, verdict, write_files
 
     registry.get(protocol)
-    folder = out
-    if folder is None:
-        folder = new_folder(Path("results") / "soak" / f"{stamp()}-{registry.get(protocol).name}")
+    place = out
+    if place is None:
+        name = registry.get(protocol).name
+        place = new_folder(Path("results") / "soak" / f"{stamp()}-{name}")
     load = ClosedLoop(clients=clients, seconds=stretch_s, warm_up_s=0.0, value_bytes=value_bytes)
     with signals_as_exit(), make_progress() as progress:
         soak, interrupted = run_soak(
-            folder,
+            place,
             protocol,
             load,
             operations=operations,
@@ -162,7 +164,7 @@ def soak_command(
             command=["capbench", *sys.argv[1:]],
             progress=progress,
         )
-    page = write_files(folder, soak)
+    page = write_files(place, soak)
     if json:
         print_json(soak)
     else:

@@ -49,7 +49,8 @@ def said(error: Exception) -> tuple[str, int | None]:
         | WhichCluster
         | FileExistsError,
     ):
-        return str(error), exit_codes.INPUT
+        there = isinstance(error, FileExistsError) and error.filename
+        return f"{there}: is there already" if there else str(error), exit_codes.INPUT
     if isinstance(
         error, TargetFailed | NoCluster | BrokerSilent | BrokerUnreachable | WorkersFailed
     ):

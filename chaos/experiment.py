@@ -35,7 +35,7 @@ from bench.workload import Distribution, MixKind, Workload
 from chaos.fault import Fault
 from chaos.faults import FAULTS, AnyFault
 from chaos.nemesis import PlannedFault
-from chaos.options import MAX_NODES
+from chaos.options import MAX_NODES, is_path
 from chaos.yaml_reader import MAX_BYTES, BadYaml, read_yaml
 from nodes import registry
 from nodes.names import BadName, check_name, did_you_mean
@@ -312,7 +312,7 @@ def names() -> list[str]:
 
 def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if isinstance(name_or_path, Path) or is_path(name_or_path):
         return path
     if str(name_or_path) not in names():
         hint = did_you_mean(str(name_or_path), names())

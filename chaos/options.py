@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from bench.printable import quoted
 from bench.quantities import (
     ABOVE_ZERO_S,
     MAX_COUNT,
@@ -253,4 +254,21 @@ Minutes = Annotated[
 Jobs = Annotated[
     int | None, typer.Option(parser=count(1, 1024), help="Processes. [default: one per core]")
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
+
+
+def folder(value: str | Path) -> Path:
+    """A folder that is there or can be made. Raises typer.BadParameter."""
+    if not str(value):
+        raise typer.BadParameter("'' is no folder")
+    path = Path(value)
+    for each in (path, *path.parents):
+        if each.exists():
+            if not each.is_dir():
+                raise typer.BadParameter(f"{quoted(str(each))} is no folder")
+            break
+    return path
+
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", parser=folder, help="Folder for the results.")
+]

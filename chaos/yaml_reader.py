@@ -48,7 +48,10 @@ def read_yaml(text: str, kind: Literal["rt", "safe"] = "rt") -> Any:
     except BadYaml:
         raise
     except (YAMLError, ValueError, RecursionError) as error:
-        raise BadYaml(f"is no YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).replace(
+            ' in "<unicode string>", position', " at character"
+        )
+        raise BadYaml(f"is no YAML: {reason}") from None
 
 
 def _refuse_too_much(events: Iterable[Any]) -> None:

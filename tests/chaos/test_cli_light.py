@@ -45,6 +45,20 @@ def test_a_command_imports_what_it_needs(
     assert len(done.stdout.splitlines()) > 20
 
 
+def test_a_terminal_of_another_alphabet_is_served(tmp_path: Path) -> None:
+    (tmp_path / "ключ.jsonl").write_text("nonsense")
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos.cli", "check", "ключ.jsonl"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert r"\u043a\u043b\u044e\u0447.jsonl:1: " in done.stderr
+
+
 def test_the_list_names_whatever_a_run_takes(tmp_path: Path) -> None:
     listed = json.loads(capbench("list", "--json", cwd=tmp_path).stdout)
     assert {each["name"] for each in listed["protocols"]} == set(PROTOCOLS)

@@ -135,6 +135,11 @@ def test_a_name_that_is_mistyped_is_answered_with_the_one_that_was_meant(
             "inject wan: nodes: unknown field",
         ),
         (("up", "--set", "hartbeat_s=1"), "parameter 'hartbeat_s'; did you mean heartbeat_s?"),
+        (("run", "healthy", "--out", __file__), "run: --out: "),
+        (("run", "healthy", "--out", f"{__file__}/below"), "is no folder"),
+        (("soak", "--out", ""), "soak: --out: '' is no folder"),
+        (("run", "./"), "is a directory; a regular file is expected"),
+        (("gate", "--record", "/", "-p", "raft", "--seeds", "1"), "--record /: Is a directory"),
         (("inject", "latency", "latency_ms=\x1b[2J"), "the value is no YAML"),
     ],
 )
