@@ -3,6 +3,7 @@ kept."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 
-from bench.run_folder import RunFolder
+from bench.run_folder import NodeRecord, RunFolder
+from chaos.processes import ProcessGroup
+from chaos.targets import TargetFailed
+from chaos.targets.local import LocalCluster
+from nodes import registry
 from tests.live.conftest import ROOT, leftovers
 from tests.waiting import patience
 
@@ -147,3 +152,21 @@ def test_the_local_target_says_it_in_one_line_too(
     assert (code, len(lines)) == (3, 1), lines
     assert re.search(says, lines[0]), lines
     assert leftovers(tmp_path) == []
+
+
+def test_what_is_not_recorded_of_the_nodes_ends_a_run_and_nothing_before(tmp_path: Path) -> None:
+    told = []
+
+    def full(record: NodeRecord) -> None:
+        told.append(record)
+        raise OSError(errno.ENOSPC, "No space left on device", "run/nodes/n1.jsonl")
+
+    gossip = registry.get("gossip")
+    cluster = LocalCluster(gossip, ("n1",), tmp_path, cluster="x", record=full, proxied=False)
+    with ProcessGroup() as cluster.processes:
+        cluster.check()
+        for _ in range(2):
+            cluster._tell("n1", "resumed")
+        with pytest.raises(TargetFailed, match=r"^run/nodes/n1\.jsonl: No space left on device$"):
+            cluster.check()
+    assert len(told) == 1, "one line is enough"
