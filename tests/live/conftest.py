@@ -27,7 +27,7 @@ def capbench(
 ) -> subprocess.CompletedProcess[str]:
     """Type ``capbench ...`` in the directory ``cwd``."""
     return subprocess.run(
-        [sys.executable, "-m", "chaos.cli", *map(str, arguments)],
+        [sys.executable, "-P", "-m", "chaos.cli", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
