@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from chaos.targets import TargetFailed
+from nodes.names import check_name
 
 PART = "io.capbench.part"
 """The label of the containers that an experiment may touch: ``node``, ``broker``, ``toxiproxy``."""
@@ -55,7 +56,9 @@ class Engine:
         with self._as_one_line("the container engine does not answer"):
             self._client = docker.from_env(timeout=TIMEOUT_S)
             self._client.ping()
-        self.project = project or os.environ.get("CAPBENCH_PROJECT") or self._find_project()
+        named = project or os.environ.get("CAPBENCH_PROJECT")
+        # It becomes the name of a lock's file.
+        self.project = check_name(named, "CAPBENCH_PROJECT") if named else self._find_project()
         if "toxiproxy" not in self.services():
             raise EngineFailed(
                 f"no installation {self.project} is up; start it with `docker compose up -d`"

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from bench.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
+from chaos.engine import Engine
 from chaos.experiment import InvalidExperiment, load
 from nodes import own_folder, registry
 from nodes.names import MAX_CHARACTERS, BadName, check_name
@@ -69,6 +70,20 @@ def test_every_place_that_takes_a_name_refuses_what_is_none(tmp_path: Path) -> N
         (tmp_path / "settings.json").write_bytes(msgspec.json.encode(settings))
         with pytest.raises(BadSettings, match="is no name"):
             read_settings(tmp_path / "settings.json")
+
+
+def test_nor_does_the_name_of_an_installation_lead_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Nobody:
+        def __init__(self, **_: object) -> None: ...
+
+        def ping(self) -> None: ...
+
+    monkeypatch.setattr("docker.from_env", Nobody)
+    monkeypatch.setenv("CAPBENCH_PROJECT", "../../elsewhere")
+    with pytest.raises(BadName, match="CAPBENCH_PROJECT: '../../elsewhere' is no name"):
+        Engine()
 
 
 def test_only_what_we_made_is_removed(tmp_path: Path) -> None:
