@@ -444,6 +444,9 @@ def _back_in(details: dict[str, Any]) -> str:
             if back is not None
             else (f" after {never} of {len(faults)} faults")
         )
+    more = max(fault["outages"] for fault in faults)
+    if more > 1:
+        text += f", {more} outages in {'a' if len(faults) > 1 else 'the'} fault"
     text += f", longest silence {details['longest_silence_s']:.1f} s"
     outside = sum(outage["fault"] is None for outage in details["outages"])
     if outside:

@@ -212,6 +212,16 @@ def test_a_run_without_its_load_proves_nothing(tmp_path: Path) -> None:
     assert enough.verdict().verdict == "valid"
 
 
+def test_what_was_wanted_and_not_served_is_no_load(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", claim="linearizable")
+    run.fill()
+    for record in [record for record in run.records if record.op == "read"][:70]:
+        record.outcome = "fail"
+    got = run.verdict()
+    assert got.verdict == "unknown"
+    assert "the load was not there: 65 of 100" in got.reason
+
+
 def test_a_small_load_does_not_excuse_a_contradiction(tmp_path: Path) -> None:
     run = Run(tmp_path / "r", claim="linearizable")
     stale(run)

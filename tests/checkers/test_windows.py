@@ -211,6 +211,7 @@ NODES = ["n1", "n2", "n3", "n4", "n5"]
         ([["n1", "n2"], ["n3", "n4", "n5"]], (["n3", "n4", "n5"], ["n1", "n2"])),
         ([["n1", "n2"], ["n3", "n4"], ["n5"]], (None, ["n1", "n2", "n3", "n4", "n5"])),
         ([["n1", "n2", "n3"], ["n4"]], (["n1", "n2", "n3"], ["n4", "n5"])),
+        ([["n1"], ["n2"]], (None, ["n1", "n2", "n3", "n4", "n5"])),
     ],
 )
 def test_the_majority_is_of_all_nodes(groups: list[list[str]] | None, want: object) -> None:
