@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import msgspec
 
@@ -35,6 +35,25 @@ def add_options(parser: Any) -> None:
     add("--workload-seed", type=int, help="another seed, another plan (default: 1)")
     add("--run-folder", metavar="DIR", help="record the history there", include_in_web_ui=False)
     add("--client-name", default="load", help="of this client process", include_in_web_ui=False)
+
+
+class _Parser(ArgumentParser):
+    """Takes our options as Locust's parser does; what is wrong is a BadWorkload."""
+
+    def add_argument(self, *names: Any, include_in_web_ui: bool = True, **kinds: Any) -> Any:
+        return super().add_argument(*names, **kinds)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadWorkload(message)
+
+
+def refuse_early(arguments: Sequence[str]) -> None:
+    """Raise BadWorkload for options that `workload_of` would refuse: Locust takes seconds until it
+    comes to that. What is Locust's own is left to it."""
+    parser = _Parser(add_help=False)
+    add_options(parser)
+    options, _ = parser.parse_known_args(arguments)
+    workload_of(Namespace(**vars(options), run_time=None, tags=None, exclude_tags=None))
 
 
 def workload_of(options: Namespace) -> Workload:

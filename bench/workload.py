@@ -43,6 +43,7 @@ from bench.files import NotReadable, read_named
 from bench.quantities import MAX_COUNT, MAX_DURATION_S, MAX_RATE_PER_S
 from bench.shapes import parse_shape
 from nodes.effects import OperationKind
+from nodes.names import did_you_mean
 
 MixKind: TypeAlias = Literal["read", "write", "cas", "delete", "rmw"]
 Distribution: TypeAlias = Literal["uniform", "zipfian", "latest", "hotspot"]
@@ -302,10 +303,13 @@ def read_workload(path: Path) -> Workload:
 
 def _choices(error: Exception) -> str:
     """What would be right, where a name is not one of ours."""
-    if "enum" not in str(error):
+    found = re.search(r"Invalid enum value '(.*?)'", str(error))
+    if found is None:
         return ""
+    known = (*get_args(MixKind), *get_args(Distribution))
+    hint = did_you_mean(found[1], known).partition("; ")[2].partition("known: ")[0]
     return (
-        f"; operation kinds: {', '.join(get_args(MixKind))};"
+        f"; {hint}operation kinds: {', '.join(get_args(MixKind))};"
         f" distributions: {', '.join(get_args(Distribution))}"
     )
 

@@ -90,14 +90,14 @@ def load_command(
     lost, or stopped by others).
     Example: capbench load --workload a --rate 500 --run-time 30s
     """
+    from bench.load_options import refuse_early
+    from bench.workload import BadWorkload
     from chaos.clusters import cluster_path, find
-    from chaos.load import run_headless, run_page
+    from chaos.load import BadLoad, run_headless, run_page
     from chaos.processes import signals_as_exit
 
     if name is not None and cluster_file is not None:
         raise typer.BadParameter("--name and --cluster-file exclude each other")
-    cluster_file = cluster_file or cluster_path(find(name).name)
-
     options = ["--users", str(users), "--spawn-rate", str(max(users, 1))]
     if workload is not None:
         options += ["--workload", workload]
@@ -112,6 +112,11 @@ def load_command(
     if run_time is not None:
         options += ["--run-time", f"{run_time:.0f}s"]
     options += [extra for extra in context.args if extra != "--"]
+    try:
+        refuse_early(options)
+    except BadWorkload as error:
+        raise BadLoad(str(error)) from None
+    cluster_file = cluster_file or cluster_path(find(name).name)
     with signals_as_exit():
         if web:
             run_page(cluster_file, port, options, on_up=lambda url: print(f"load: {url}"))
