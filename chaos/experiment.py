@@ -225,7 +225,8 @@ def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
     path = _find(name_or_path)
     shown = path.name if path.parent == CATALOGUE else str(path)
     try:
-        document = read_yaml(read_named(path, MAX_BYTES).decode())
+        ours = path.parent == CATALOGUE
+        document = read_yaml(read_named(path, MAX_BYTES).decode(), ours=ours)
     except OSError as error:
         raise InvalidExperiment(f"{shown}: {error.strerror}") from None
     except NotReadable as error:
