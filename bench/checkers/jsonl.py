@@ -181,15 +181,21 @@ class _Reader:
         kinds = set(map(type, value))
         given = self._given(lines, np.frombuffer(op_codes, np.int8), value, kinds)
         self._refuse_misfits(given)
-        self._refuse_fields_given_twice(block, lines, given)
+        completed = [line.completed_ns for line in lines]
+        node = [line.node for line in lines]
+        ids = [line.id for line in lines]
+        rare = [
+            [getattr(line, name) for line in lines]
+            for name in ("intended_ns", "version", "error")
+            if f'"{name}"'.encode() in block
+        ]
+        self._refuse_fields_given_twice(block, given, [completed, node, ids, *rare])
         if msgspec.UnsetType in kinds:
             value = [None if v is ABSENT else v for v in value]
             kinds = set(map(type, value))
         if list in kinds:
             value = self._without_lists(op, value)
             kinds = set(map(type, value))
-        completed = [line.completed_ns for line in lines]
-        node = [line.node for line in lines]
         self.parts.append(
             (
                 _numbered(self.processes, [line.process for line in lines]),
@@ -198,7 +204,7 @@ class _Reader:
                 given.outcome,
                 np.fromiter([line.invoked_ns for line in lines], np.int64, n),
                 *_times(completed),
-                self._ids([line.id for line in lines]),
+                self._ids(ids),
                 self.values.take(value, kinds, None, NULL),
                 *self._of_cas(lines),
                 _numbered(self.nodes, node) if any(node) else np.zeros(n, np.int32),
@@ -270,18 +276,22 @@ class _Reader:
         if misfit is not None:
             _refuse(self.path, self.count + misfit.row + 1, misfit.reason)
 
-    def _refuse_fields_given_twice(self, block: bytes, lines: list[Any], given: Given) -> None:
+    def _refuse_fields_given_twice(
+        self, block: bytes, given: Given, others: list[list[Any]]
+    ) -> None:
         """The decoder takes the last one. A field needs a colon: a line that has as many colons as
         fields has none twice. The others are looked at one by one."""
         codes = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero(codes == _NEWLINE)
-        ends = np.append(ends, len(block))[: len(lines)]
+        ends = np.append(ends, len(block))[: len(given.op)]
         upto = np.searchsorted(np.flatnonzero(codes == _COLON), ends)
         colons = np.diff(upto, prepend=0)
         fields = 5 + given.value.astype(np.int64) + given.expected + given.applied + given.seen
-        for name in ("id", "completed_ns", "intended_ns", "node", "version", "error"):
-            if f'"{name}"'.encode() in block:
-                fields += np.array([getattr(line, name) is not None for line in lines], np.bool_)
+        for column in others:
+            if None in column:
+                fields += np.array([field is not None for field in column], np.bool_)
+            else:
+                fields += 1
         starts = np.concatenate(([0], ends[:-1] + 1))
         for row in np.flatnonzero(colons != fields).tolist():
             twice = _given_twice(block[starts[row] : ends[row]])
