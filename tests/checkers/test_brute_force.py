@@ -145,7 +145,7 @@ def test_sessions_and_staleness_are_as_defined() -> None:
         ages = {records[row].id: age for row, age in zip(stale.rows, stale.age_ns, strict=True)}
         assert ages == by_definition.stale_ages(records, initial), h
         counts["stale"] += bool(ages)
-    assert min(counts[name] for name in (*GUARANTEES, "stale")) >= HISTORIES // 500, counts
+    assert min(counts[name] for name in (*GUARANTEES, "stale")) > 0, counts
 
 
 def test_the_oracle_needs_to_try_the_least_causal_orders_only() -> None:
