@@ -106,7 +106,7 @@ def rules(nodes: Sequence[str]) -> str:
     for node in nodes:
         parts += [
             f"user {node}",
-            f"topic write capbench/+/net/{node}/#",
+            f"topic write capbench/+/net/{node}/+",
             f"topic read capbench/+/net/+/{node}",
             f"topic read capbench/+/req/{node}/#",
             f"topic read capbench/+/ctl/{node}",

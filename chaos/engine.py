@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from chaos.targets import TargetFailed
@@ -22,13 +22,18 @@ from nodes.names import check_name
 PART = "io.capbench.part"
 """The label of the containers that an experiment may touch: ``node``, ``broker``, ``toxiproxy``."""
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+FOLDER = "com.docker.compose.project.working_dir"
+ROOT = Path(__file__).resolve().parent.parent
 OWNER = 1000
 """The user id that files get in a container: that of our image's user."""
 TIMEOUT_S = 30
 MOST_BYTES = 256 << 20
 """Of a file that is read out of a container."""
-INSIDE = "inside"
-"""The network that all parts share."""
+NODES, CLIENTS, CONTROL = "nodes", "clients", "control"
+"""The networks: of nodes; of load and the runner; of the runner and Toxiproxy's API. The broker and
+the proxies of links are on both of the first."""
+TOXIPROXY_API = "toxiproxy-api"
+"""Toxiproxy's name on the network ``control``, the only one on which its API listens."""
 
 
 class EngineFailed(TargetFailed):
@@ -44,8 +49,8 @@ class Engine:
     """The containers of one installation. Every method raises EngineFailed."""
 
     def __init__(self, project: str | None = None) -> None:
-        """``project``: compose's name of it; None: the one that is there, or that
-        CAPBENCH_PROJECT names."""
+        """``project``: compose's name of it; None: the one that CAPBENCH_PROJECT names, else the
+        one that was started in this folder, one above it, or the folder of capbench itself."""
         try:
             import docker
         except ImportError:
@@ -70,13 +75,20 @@ class Engine:
                 own = self._client.containers.get(socket.gethostname())
                 return str(own.labels[PROJECT])
             found = self._client.containers.list(all=True, filters={"label": PART})
-        projects = sorted({each.labels.get(PROJECT, "") for each in found} - {""})
-        if len(projects) == 1:
-            return str(projects[0])
-        if not projects:
-            raise EngineFailed("no installation is up; start one with `docker compose up -d`")
+        folders = {str(each.labels[PROJECT]): str(each.labels.get(FOLDER, "")) for each in found}
+        for place in (Path.cwd(), *Path.cwd().parents, ROOT):
+            ours = sorted(name for name, folder in folders.items() if folder == str(place))
+            if len(ours) == 1:
+                return ours[0]
+            if ours:
+                raise EngineFailed(
+                    f"several installations of {place} are up: {', '.join(ours)}; say which with "
+                    "CAPBENCH_PROJECT"
+                )
+        others = ", ".join(f"{name} of {folder}" for name, folder in sorted(folders.items()))
         raise EngineFailed(
-            f"several installations are up: {', '.join(projects)}; say which with CAPBENCH_PROJECT"
+            "no installation of this checkout is up; start one with `docker compose up -d`"
+            + (f", or name another with CAPBENCH_PROJECT: {others}" if others else "")
         )
 
     @contextmanager
@@ -118,18 +130,30 @@ class Engine:
         return f"{attrs['Config']['Image']} ({attrs['Image'].removeprefix('sha256:')[:12]})"
 
     def address(self, name: str) -> str:
-        """Where a part is reached on the shared network, from this process."""
+        """Where the broker, or Toxiproxy with its API, is reached from this process."""
+        control = name == "toxiproxy"
         if is_inside():
-            return name
-        for network, settings in self._get(name).attrs["NetworkSettings"]["Networks"].items():
-            if network == self._network_name() and settings["IPAddress"]:
-                return str(settings["IPAddress"])
-        raise EngineFailed(f"{name} has no address on the network {self._network_name()}")
+            return TOXIPROXY_API if control else name
+        network = self._network_name(CONTROL if control else CLIENTS)
+        settings = self._get(name).attrs["NetworkSettings"]["Networks"].get(network)
+        if settings is None or not settings["IPAddress"]:
+            raise EngineFailed(f"{name} has no address on the network {network}")
+        return str(settings["IPAddress"])
 
     def published(self, name: str, port: int) -> tuple[str, int] | None:
         """Where a part's port is published on this machine."""
         ports = self._get(name).attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")
         return (ports[0]["HostIp"], int(ports[0]["HostPort"])) if ports else None
+
+    def runs(self, container: str) -> bool:
+        """Whether the container with this id, of whatever project, has not ended."""
+        import docker
+
+        with self._as_one_line(f"looking for the container {container}"):
+            try:
+                return bool(self._client.containers.get(container).attrs["State"]["Running"])
+            except docker.errors.NotFound:
+                return False
 
     def last_line(self, name: str) -> str:
         """The last line of a part's log."""
@@ -169,16 +193,16 @@ class Engine:
         return True
 
     def disconnect(self, name: str) -> None:
-        """Take it off the shared network. Nothing happens if it is off."""
-        if self._is_connected(name):
+        """Take a node off its network. Nothing happens if it is off."""
+        if self.is_connected(name):
             with self._as_one_line(f"disconnecting {name}"):
-                self._client.networks.get(self._network_name()).disconnect(self._get(name))
+                self._client.networks.get(self._network_name(NODES)).disconnect(self._get(name))
 
     def connect(self, name: str) -> None:
-        """Put it on the shared network again. Nothing happens if it is on."""
-        if not self._is_connected(name):
+        """Put a node on its network again. Nothing happens if it is on."""
+        if not self.is_connected(name):
             with self._as_one_line(f"connecting {name}"):
-                network = self._client.networks.get(self._network_name())
+                network = self._client.networks.get(self._network_name(NODES))
                 network.connect(self._get(name), aliases=[name])
 
     def all_of(self, names: Sequence[str], do: Callable[[str], object]) -> None:
@@ -236,11 +260,12 @@ class Engine:
             raise EngineFailed(f"the installation {self.project} has no {name}")
         return found[0]
 
-    def _network_name(self) -> str:
-        return f"{self.project}_{INSIDE}"
+    def _network_name(self, network: str) -> str:
+        return f"{self.project}_{network}"
 
-    def _is_connected(self, name: str) -> bool:
-        return self._network_name() in self._get(name).attrs["NetworkSettings"]["Networks"]
+    def is_connected(self, name: str) -> bool:
+        """Whether a node is on its network."""
+        return self._network_name(NODES) in self._get(name).attrs["NetworkSettings"]["Networks"]
 
 
 def _bounded(chunks: Iterable[bytes]) -> io.BytesIO:

@@ -99,6 +99,12 @@ def clean_up() -> list[str]:
             continue
         told.append(_clean(holder))
         claimed.unlink()
+    if os.environ.get("CAPBENCH_INSIDE") == "1":
+        # A run in another container, whose notes went with it.
+        from chaos.installation import restore_abandoned
+
+        if line := restore_abandoned():
+            told.append(line)
     return told
 
 
@@ -130,9 +136,9 @@ def _clean(holder: Holder) -> str:
     if removed:
         done.append(f"removed the data of {len(removed)} nodes")
     if holder.installation is not None:
-        from chaos.targets.compose import restore_after
+        from chaos.installation import restore_after
 
-        done.append(restore_after(holder.installation))
+        done.append(restore_after(holder.installation, holder.recorded))
     what = "a cluster" if holder.recorded is None else f"the run {holder.recorded}"
     kept = "" if holder.recorded is None else "; what it had recorded is kept"
     return f"{what} was killed: {' and '.join(done) or 'nothing of it was left'}{kept}"

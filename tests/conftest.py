@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
+
+OF_THE_USER = ("CLUSTER_FILE", "INSIDE", "PROJECT", "RESULTS", "RUNNER_LOGIN", "TARGET", "TLS")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,3 +36,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chain.from_iterable(
         chain.from_iterable(zip_longest(waiting, computing, fillvalue=[]))
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_elses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a neighbour's killed run left is no business of these tests, nor is what the user's
+    shell has set."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OF_THE_USER:
+            patch.delenv(f"CAPBENCH_{name}", raising=False)
+        notes = tmp_path_factory.mktemp("notes") / "notes"
+        patch.setenv("CAPBENCH_NOTES", str(notes))
+        yield

@@ -7,7 +7,8 @@ theirs, and their data must be empty: a checker has to know every write.
 
 ``CAPBENCH_CLUSTER_FILE`` (default ``/clients/cluster.json``) says where everything is, and
 ``CAPBENCH_RUNNER_LOGIN`` (``/runner/login.json``) who the nemesis is at the broker: both come from
-the set-up (`chaos.containers_setup`).
+the set-up (`chaos.containers_setup`). ``CAPBENCH_TOXIPROXY_API`` (``toxiproxy-api:8474``) is where
+Toxiproxy takes commands, which is nobody's business but the runner's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 
 from bench.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
 from bench.run_folder import NodeRecord
+from chaos import engine
 from chaos.links import Links
 from chaos.monitor import BrokerSilent, Monitor
 from chaos.processes import ProcessGroup
@@ -31,7 +33,7 @@ from chaos.toxiproxy import Toxiproxy, ToxiproxyError
 from nodes.container import Login
 from nodes.links import link_names, link_ports
 
-TOXIPROXY_PORT = 8474
+TOXIPROXY_API = f"{engine.TOXIPROXY_API}:8474"
 ANSWER_TIMEOUT_S = 10.0
 
 
@@ -83,10 +85,13 @@ class AttachedCluster(LiveCluster):
 
     def _attach(self) -> None:
         host = next(iter(self.cluster_file.request_links.values())).host
-        self.toxiproxy = Toxiproxy(Address(host, TOXIPROXY_PORT))
+        api = _api()
+        self.toxiproxy = Toxiproxy(api)
         self._stack.callback(self.toxiproxy.close)
         if not self.toxiproxy.is_up():
-            raise TargetFailed(f"Toxiproxy does not answer at {host}:{TOXIPROXY_PORT}")
+            raise TargetFailed(
+                f"Toxiproxy does not answer at {api.host}:{api.port}; see CAPBENCH_TOXIPROXY_API"
+            )
         ports = link_ports(self.nodes, (GROUP,))
         self.links = Links(
             self.toxiproxy,
@@ -131,6 +136,13 @@ class AttachedCluster(LiveCluster):
 def _quietly(do: Callable[[], object]) -> None:
     with contextlib.suppress(ToxiproxyError):
         do()
+
+
+def _api() -> Address:
+    host, _, port = os.environ.get("CAPBENCH_TOXIPROXY_API", TOXIPROXY_API).rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65_536):
+        raise TargetFailed("CAPBENCH_TOXIPROXY_API: use host:port")
+    return Address(host, int(port))
 
 
 def _login(path: Path) -> Login:

@@ -12,12 +12,9 @@ frozen), a network taken away. Links are Toxiproxy's, as everywhere.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,8 @@ import msgspec
 
 from bench.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.run_folder import NodeRecord
-from chaos.engine import Engine, EngineFailed, is_inside
+from chaos.engine import Engine, is_inside
+from chaos.installation import RUN_FILE, taken
 from chaos.leftovers import held
 from chaos.links import Links
 from chaos.monitor import BrokerSilent, Monitor
@@ -39,7 +37,8 @@ from nodes.registry import Protocol
 
 BROKER_PORT = 1883
 TOXIPROXY_PORT = 8474
-RUN_FILE = "/data/run.json"
+UP_S = 10.0
+"""How long Toxiproxy may take to answer once it was started."""
 
 
 class ComposeCluster(LiveCluster):
@@ -99,7 +98,6 @@ class ComposeCluster(LiveCluster):
         self._engine = engine = Engine()
         self._stack.callback(engine.close)
         self.logs = f"docker compose -p {engine.project} logs"
-        self._stack.enter_context(_alone(engine.project))
         everybody = engine.nodes()
         if not set(self.nodes) <= set(everybody):
             raise TargetFailed(
@@ -109,7 +107,8 @@ class ComposeCluster(LiveCluster):
         self.processes = ProcessGroup()
         note = held(self.processes.token, [], self._recorded, installation=engine.project)
         self._stack.enter_context(note)
-        self._stack.callback(restore, engine)
+        if put_right := self._stack.enter_context(taken(engine, self._recorded)):
+            self.notes.append(put_right)
         self._stack.callback(self.processes.close)
         self._directory.mkdir(parents=True, exist_ok=True)
 
@@ -117,10 +116,10 @@ class ComposeCluster(LiveCluster):
         proxy_host = engine.address("toxiproxy")
         self.toxiproxy = Toxiproxy(Address(proxy_host, TOXIPROXY_PORT))
         self._stack.callback(self.toxiproxy.close)
-        if not self.toxiproxy.is_up():
+        if not self._toxiproxy_is_up():
             raise TargetFailed(
-                f"Toxiproxy does not answer at {proxy_host}:{TOXIPROXY_PORT}. It is on the "
-                "installation's own network only, which this machine may not reach; then run this "
+                f"Toxiproxy does not answer at {proxy_host}:{TOXIPROXY_PORT}. Its API is on a "
+                "network of the runner's only, which this machine may not reach; then run this "
                 "in a container: docker compose run --rm capbench run ..."
             )
         self.links = Links(
@@ -267,63 +266,20 @@ class ComposeCluster(LiveCluster):
         )
         self._engine.kill("toxiproxy")
         self._engine.start("toxiproxy")
-        deadline = time.monotonic() + 10
+        if not self._toxiproxy_is_up():
+            raise TargetFailed(f"Toxiproxy did not come up in {UP_S:.0f} s; {self.logs}")
+
+    def _toxiproxy_is_up(self) -> bool:
+        deadline = time.monotonic() + UP_S
         while not self.toxiproxy.is_up():
             if time.monotonic() > deadline:
-                raise TargetFailed(f"Toxiproxy did not come up in 10 s; {self.logs}")
+                return False
             time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def _alone(project: str) -> Any:
-    """One run at a time on an installation."""
-    path = Path(tempfile.gettempdir()) / f"capbench-installation-{os.getuid()}-{project}.lock"
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TargetFailed(f"another run is using the installation {project}") from None
-        yield
-
-
-def restore(engine: Engine) -> None:
-    """Every container is what it was before any run: on its network, running, and a node of the
-    cluster ``demo`` with an empty log. What cannot be done is left, and said by the next run."""
-    nodes = engine.nodes()
-    for name in ("broker", "toxiproxy"):
-        _quietly(partial(engine.unpause, name))
-        _quietly(partial(engine.start, name))
-
-    def back(node: str) -> None:
-        _quietly(partial(engine.unpause, node))
-        _quietly(partial(engine.connect, node))
-        engine.kill(node)
-        engine.write(node, RUN_FILE, b"null")
-        engine.start(node)
-
-    _quietly(lambda: engine.all_of(nodes, back))
-
-
-def restore_after(project: str) -> str:
-    """Clean up after a run that was killed. Returns what was done, for the user."""
-    try:
-        engine = Engine(project)
-    except EngineFailed as error:
-        return f"its containers were not restored ({error})"
-    try:
-        restore(engine)
-        # Proxies of an earlier run have their toxics on them; a new server reads its file again.
-        engine.kill("toxiproxy")
-        engine.start("toxiproxy")
-    except EngineFailed as error:
-        return f"its containers were not restored ({error})"
-    finally:
-        engine.close()
-    return f"restored the containers of {project}"
+        return True
 
 
 def _quietly(do: Callable[[], object]) -> None:
-    with contextlib.suppress(EngineFailed, ToxiproxyError):
+    with contextlib.suppress(ToxiproxyError):
         do()
 
 

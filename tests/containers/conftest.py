@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from chaos.processes import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"capbench-test-{os.getpid()}"
+# An image for each checkout: neighbours build theirs on the same engine, and layers are kept.
+TAG = f"test-{zlib.crc32(str(ROOT).encode()):08x}"
 NODES = ["n1", "n2", "n3", "n4", "n5"]
 
 
@@ -28,17 +33,24 @@ def compose_command() -> list[str]:
 
 
 class Installation:
-    """What `docker compose up` starts, under a project name and with ports of its own."""
+    """What `docker compose up` starts, with a project name, an image, ports and results of its
+    own: nothing of the checkout's, and nothing of a neighbour's."""
 
-    def __init__(self, notes: Path) -> None:
+    image = f"capbench:{TAG}"
+
+    def __init__(self, folder: Path) -> None:
         self.broker_port, self.locust_port = free_ports(2)
+        self.results = folder / "results"
+        self.results.mkdir()
         self.environment = {
             **os.environ,
             "CAPBENCH_BROKER_PORT": str(self.broker_port),
             "CAPBENCH_LOCUST_PORT": str(self.locust_port),
             "CAPBENCH_PROJECT": PROJECT,
+            "CAPBENCH_RESULTS": str(self.results),
+            "CAPBENCH_TAG": TAG,
             # No other test's command shall clean up what a killed run of ours left.
-            "CAPBENCH_NOTES": str(notes),
+            "CAPBENCH_NOTES": str(folder / "notes"),
             "PYTHONPATH": str(ROOT),
         }
         self.engine = docker.from_env()
@@ -77,14 +89,29 @@ class Installation:
 
     def setup_file(self, path: str) -> bytes:
         """A file of the volumes, as the set-up sees them."""
-        import io
-        import tarfile
+        return self.read("setup", f"/volumes/{path}")
 
-        chunks, _ = self.containers()["setup"].get_archive(f"/volumes/{path}")
+    def read(self, service: str, path: str) -> bytes:
+        """A file of a container, running or not."""
+        chunks, _ = self.containers()[service].get_archive(path)
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
             file = archive.extractfile(archive.getmembers()[0])
             assert file is not None
             return file.read()
+
+    def write(self, service: str, path: str, content: bytes) -> None:
+        """Replace a file of a container, running or not, by one of our image's user."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo(Path(path).name)
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o600, 1000, 1000
+            archive.addfile(entry, io.BytesIO(content))
+        self.containers()[service].put_archive(str(Path(path).parent), packed.getvalue())
+
+    def address(self, service: str, network: str) -> str:
+        """Of a container on one of the installation's networks."""
+        networks = self.containers()[service].attrs["NetworkSettings"]["Networks"]
+        return str(networks[f"{PROJECT}_{network}"]["IPAddress"])
 
     def login(self, volume: str) -> Mapping[str, str]:
         login: Mapping[str, str] = msgspec.json.decode(self.setup_file(f"{volume}/login.json"))
@@ -114,7 +141,7 @@ def engine() -> None:
 @pytest.fixture(scope="module")
 def installation(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Up and healthy; gone afterwards, with all that it had."""
-    installation = Installation(tmp_path_factory.mktemp("notes") / "notes")
+    installation = Installation(tmp_path_factory.mktemp("installation"))
     installation.compose("build")
     try:
         installation.compose("up", "-d")

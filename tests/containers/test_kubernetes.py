@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
+from nodes.links import link_ports
 from nodes.registry import node_ids
 from tests.containers.conftest import NODES, ROOT
 
@@ -56,7 +57,7 @@ def test_names_and_images_are_those_of_the_compose_file() -> None:
     services = {each["metadata"]["name"] for each in RESOURCES if each["kind"] == "Service"}
     assert {"broker", "toxiproxy", "locust"} <= services & set(COMPOSE["services"])
     images = {c["image"] for _, pod in pods() for c in pod["containers"]}
-    in_compose = {each["image"].removesuffix(":local") for each in COMPOSE["services"].values()}
+    in_compose = {each["image"].partition(":$")[0] for each in COMPOSE["services"].values()}
     assert images == in_compose
     (nodes,) = (each for each in RESOURCES if each["kind"] == "StatefulSet")
     assert nodes["spec"]["replicas"] == len(NODES)
@@ -121,3 +122,56 @@ def test_kustomize_puts_it_together(tmp_path: Path) -> None:
         "capbench"
     }
     assert sum(each["kind"] == "Secret" for each in built) == len(KUSTOMIZATION["secretGenerator"])
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a selector of a policy takes a pod with these labels."""
+    for each in selector.get("matchExpressions", []):
+        assert each["operator"] == "In"
+        if labels.get(each["key"]) not in each["values"]:
+            return False
+    wanted = selector.get("matchLabels", {})
+    return {name: labels.get(name) for name in wanted} == wanted
+
+
+def may_connect(source: dict[str, str], target: dict[str, str], port: int) -> bool:
+    """What the network policies say, as Kubernetes documents them: what a policy selects is closed,
+    but for what some policy opens."""
+    policies = [each["spec"] for each in RESOURCES if each["kind"] == "NetworkPolicy"]
+    closing = [p for p in policies if "Ingress" in p["policyTypes"]]
+    of_target = [p for p in closing if selects(p["podSelector"], target)]
+    rules = [rule for p in of_target for rule in p.get("ingress", [])]
+    return not of_target or any(
+        any(selects(peer["podSelector"], source) for peer in rule["from"])
+        and any(p["port"] <= port <= p.get("endPort", p["port"]) for p in rule["ports"])
+        for rule in rules
+    )
+
+
+def test_who_reaches_whom_is_as_in_the_compose_file() -> None:
+    labels = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
+        for each in RESOURCES
+        if "template" in each.get("spec", {})
+    }
+    ports = link_ports(node_ids(len(NODES)), ("load",)).values()
+    links = {("toxiproxy", port) for port in (min(ports), max(ports))}
+    asked = {
+        *(("broker", 1883), *links, ("toxiproxy", 8474), ("toxiproxy", max(ports) + 1)),
+        *(("locust-master", 8089), ("locust-master", 5557), ("node", 80), ("runner", 80)),
+    }
+
+    def reached(source: str) -> set[tuple[str, int]]:
+        return {each for each in asked if may_connect(labels[source], labels[each[0]], each[1])}
+
+    usual = {("broker", 1883), *links}
+    assert {source: reached(source) for source in labels} == {
+        "node": usual,
+        "locust-worker": {*usual, ("locust-master", 5557)},
+        "locust-master": usual,
+        "runner": {*usual, ("toxiproxy", 8474)},
+        "toxiproxy": {("broker", 1883)},
+        "broker": set(),
+    }
+    outside = {"app": "of-somebody-else"}
+    assert not any(may_connect(outside, labels[name], port) for name, port in asked)

@@ -130,6 +130,7 @@ def test_a_killed_runner_alone_takes_everything_along_and_is_told(
 def test_notes_that_somebody_else_could_have_written_are_not_obeyed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CAPBENCH_NOTES")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     place = directory()
     place.chmod(0o777)
@@ -146,6 +147,7 @@ def test_notes_that_somebody_else_could_have_written_are_not_obeyed(
 def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CAPBENCH_NOTES")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     data, theirs = tmp_path / "n1", tmp_path / "theirs"
     own_folder.make(data)

@@ -30,7 +30,7 @@ COMMAND = re.compile(
 )
 
 ELSEWHERE = {
-    "make demo": ("Makefile", "compare --preset quick"),  # which is typed below, simulated
+    "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
     "docker compose up -d": ("tests/containers/conftest.py", '"up", "-d"'),
     "capbench run leader-partition --target compose --protocol raft": (

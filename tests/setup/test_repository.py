@@ -190,3 +190,10 @@ def test_ci_is_a_bash_script_that_stops_at_the_first_failure() -> None:
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert "set -euo pipefail" in script.read_text()
+
+
+def test_ci_types_the_commands_of_the_readme_in_its_order() -> None:
+    typed = re.findall(r"^make ([a-z]+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    shown = re.findall(r"^    make ([a-z]+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert shown == ["demo", "test"]
+    assert [each for each in typed if each in shown] == shown
