@@ -175,3 +175,5 @@ def test_who_reaches_whom_is_as_in_the_compose_file() -> None:
     }
     outside = {"app": "of-somebody-else"}
     assert not any(may_connect(outside, labels[name], port) for name, port in asked)
+    services = [each for each in RESOURCES if each["kind"] == "Service"]
+    assert {each["spec"].get("type", "ClusterIP") for each in services} == {"ClusterIP"}
