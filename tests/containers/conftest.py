@@ -77,7 +77,7 @@ class Installation:
         )
         return {each.labels["com.docker.compose.service"]: each for each in found}
 
-    def wait_healthy(self, timeout_s: float = 90) -> None:
+    def wait_healthy(self, timeout_s: float = 240) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             states = {name: each.attrs["State"] for name, each in self.containers().items()}

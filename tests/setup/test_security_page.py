@@ -1,4 +1,4 @@
-"""docs/SECURITY.md: every row of its tables of roles, ports and promises names a test that tries it."""
+"""docs/SECURITY.md: every row of its tables names a test that tries it."""
 
 from __future__ import annotations
 
