@@ -114,7 +114,7 @@ def rules(nodes: Sequence[str]) -> str:
             f"topic read capbench/+/req/{node}/#",
             f"topic read capbench/+/ctl/{node}",
             f"topic write capbench/+/status/{node}",
-            "topic write capbench/+/rep/#",
+            f"topic write capbench/+/rep/{GROUP}/+",
             "",
         ]
     parts += [

@@ -16,6 +16,8 @@ import paho.mqtt.client as paho
 import pytest
 import requests
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from bench.run_folder import RunFolder
 from chaos.engine import Engine, EngineFailed
@@ -429,6 +431,13 @@ class Visitor:
         while not done:
             time.sleep(0.01)
 
+    def ask(self, node: str, reply: str) -> None:
+        """Ask a node of the cluster ``demo`` for a key; it is to answer at ``reply``."""
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = reply
+        topic = f"capbench/demo/req/{node}"
+        self._client.publish(topic, b'{"op":"read","key":"k"}', qos=1, properties=properties)
+
     def publish(self, topic: str) -> str:
         """What the broker said to it."""
         said: list[str] = []
@@ -477,6 +486,7 @@ def test_everybody_speaks_for_themselves_only(installation: Installation) -> Non
             "n1 as n2": n1.publish("capbench/visit/net/n2/n3"),
             "n1 commands": n1.publish("capbench/visit/ctl/n2"),
             "n1 asks": n1.publish("capbench/visit/req/n2"),
+            "n1 replies to another group": n1.publish("capbench/visit/rep/other/c"),
             "n1 below its link": n1.publish("capbench/visit/net/n1/n3/more"),
             "n1 below its status": n1.publish("capbench/visit/status/n1/more"),
             "n1 in no cluster": n1.publish("capbench/net/n1/n3"),
@@ -536,6 +546,26 @@ def test_nobody_reads_what_is_not_for_them(installation: Installation) -> None:
     finally:
         for each in roles.values():
             each.close()
+
+
+def test_load_cannot_make_a_node_speak_where_only_nodes_may(installation: Installation) -> None:
+    """The broker would let it pass: the node may publish there."""
+    client, n3 = (Visitor.of(installation, v) for v in ("clients", "n3"))
+    try:
+        n3.subscribe("capbench/visit/#")
+        client.subscribe("capbench/demo/rep/load/visit")
+        client.ask("n1", "capbench/visit/net/n1/n3")
+        client.ask("n1", "capbench/demo/rep/load/visit")
+        deadline = time.monotonic() + 30
+        while not client.received:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (answer,) = client.received
+        assert msgspec.json.decode(answer[1])["outcome"] in ("ok", "fail")
+        assert n3.received == []
+    finally:
+        client.close()
+        n3.close()
 
 
 def test_ports_are_published_on_loopback_only_and_every_container_has_its_limits(
