@@ -9,7 +9,6 @@ there, or the next run, gives the containers back first.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from chaos import locks
 from chaos.engine import Engine, EngineFailed, is_inside
 from chaos.leftovers import started
 from chaos.targets import TargetFailed
@@ -195,12 +195,13 @@ def _forget(recorded: str | None) -> None:
 def _alone(project: str) -> Iterator[None]:
     """One run of this machine at a time on an installation."""
     path = Path(tempfile.gettempdir()) / f"capbench-installation-{os.getuid()}-{project}.lock"
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TargetFailed(f"another run is using the installation {project}") from None
+    lock = locks.take(path)
+    if lock is None:
+        raise TargetFailed(f"another run is using the installation {project}")
+    try:
         yield
+    finally:
+        locks.give_back(path, lock)
 
 
 def _quietly(do: Callable[[], object]) -> None:
