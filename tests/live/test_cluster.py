@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from nodes.codec import Codec
 from nodes.protocols.raft import Raft
 from nodes.topics import Topics
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
+from tests.protocols import fuzz
 from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
@@ -81,6 +84,8 @@ def test_mosquitto_rr_is_a_client(workspace: Path) -> None:
         ('{"op":"write","key":', "not a request"),
         ('{"op":"explode","key":"k"}', "unknown operation"),
         ("hello", "not a request"),
+        (f'{{"op":"write","key":"k","value":1{"0" * 30}}}', "an integer of more than 64 bits"),
+        ('{"op":"write","key":"k","value":2,"context":{"n9":18446744073709551616}}', "64 bits"),
     ]:
         answer = ask(cluster, "n1", bad)
         assert answer["outcome"] == "fail"
@@ -130,6 +135,96 @@ def test_malformed_payloads_are_counted_and_the_cluster_goes_on(workspace: Path)
     log = (workspace / ".capbench" / "demo" / "n1.log").read_text()
     assert log.count('"refused"') == len(kinds), "each kind is logged once"
     assert ask(cluster, "n1", '{"op":"write","key":"after","value":1}')["outcome"] == "ok"
+
+
+class OnTheBroker:
+    """A `fuzz.Target`: whoever may publish at the broker of a cluster. ``frames``: those that the
+    nodes send each other."""
+
+    def __init__(self, cluster: ClusterFile) -> None:
+        self.frames: deque[tuple[str, str, bytes]] = deque(maxlen=200)
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self.client.on_message = self._on_message
+        self.client.max_queued_messages_set(0)
+        self.client.connect(cluster.broker.host, cluster.broker.port)
+        self.client.loop_start()
+        self.client.subscribe(Topics(cluster.cluster).link("+", "+"))
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        _, _, _, src, dst = message.topic.split("/")
+        self.frames.append((src, dst, bytes(message.payload)))
+
+    def deliver(self, dst: str, letter: fuzz.Letter) -> None:
+        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        if letter.response_topic and not set("+#") & set(letter.response_topic):
+            properties.ResponseTopic = letter.response_topic
+        self.client.publish(letter.topic, letter.payload, qos=1, properties=properties)
+
+    def publish(self, topic: str, body: str, reply_to: str, *, retain: bool = False) -> None:
+        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        properties.ResponseTopic = reply_to
+        told = self.client.publish(topic, body, 1, retain, properties)
+        told.wait_for_publish(10)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_whoever_may_publish_ends_no_node(workspace: Path) -> None:
+    """What is retained, what asks for its answer where nodes speak, and a thousand absurd frames."""
+    cluster = up(workspace)
+    topics, outside = Topics(cluster.cluster), OnTheBroker(cluster)
+
+    def counted(node: str, name: str) -> int:
+        return int(status(workspace)[node]["counters"].get(name, 0))
+
+    # A request is applied when it is published, and not again when the node comes back.
+    retained = '{"op":"write","key":"k","value":"RETAINED"}'
+    outside.publish(topics.request("n2"), retained, "reply/x", retain=True)
+    wait_for(lambda: ask(cluster, "n1", READ)["value"] == "RETAINED", "the request itself")
+    assert ask(cluster, "n1", '{"op":"write","key":"k","value":2}')["outcome"] == "ok"
+    connects = counted("n2", "link_connects")
+    done = capbench("inject", "broker-disconnect", "nodes=[n2]", "--for", "300ms", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: counted("n2", "link_connects") > connects, "n2 to connect again")
+    wait_for(lambda: counted("n2", "links_down") == 0, "all of its links")
+    assert ask(cluster, "n2", READ)["value"] == 2
+    outside.publish(topics.request("n2"), "", "reply/x", retain=True)
+
+    # No node speaks to another one on behalf of a client.
+    outside.frames.clear()
+    spoken = '{"op":"read","key":"k","client":"TimeoutNow","sequence":1}'
+    for src, dst in (("n1", "n2"), ("n1", "n3"), ("n2", "n3")):
+        outside.publish(topics.request(src), spoken, topics.link(src, dst))
+    wait_for(lambda: counted("n1", "bad_response_topic") == 2, "the requests to be refused")
+    assert not any(
+        b"TimeoutNow" in frame or b'"outcome"' in frame for _, _, frame in outside.frames
+    )
+
+    fuzzer = fuzz.Fuzzer(outside, Raft.MESSAGES, 5, topics)
+    fuzzer.administers = False
+    for number in range(1500):
+        fuzzer.send()
+        if number % 100 == 0:
+            time.sleep(0.02)
+    wait_for(lambda: counted("n3", "bad_frame_malformed") > 50, "the frames to arrive")
+    wait_for(lambda: serves(cluster), "the cluster to serve", timeout_s=60)
+    outside.close()
+    nodes = status(workspace)
+    assert [node for node, record in nodes.items() if record is None] == []
+
+
+READ = '{"op":"read","key":"k"}'
+
+
+def serves(cluster: ClusterFile) -> bool:
+    """Whether each node takes a write now, and tells it."""
+    write = '{"op":"write","key":"k","value":7}'
+    return all(
+        ask(cluster, node, write).get("outcome") == "ok" and ask(cluster, node, READ)["value"] == 7
+        for node in cluster.nodes
+    )
 
 
 def test_locust_runs_on_its_own_against_a_cluster(workspace: Path) -> None:

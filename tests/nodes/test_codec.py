@@ -15,6 +15,7 @@ from nodes.codec import (
     MAX_VALUE_BYTES,
     BadFrame,
     Codec,
+    Kind,
     decode_json_request,
     encode_json_reply,
     is_frame,
@@ -33,6 +34,7 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 CODEC: Codec[Any] = Codec([Ping, Pong])
+KINDS: tuple[Kind, ...] = ("message", "request", "reply")
 messages = st.builds(Ping, st.integers(-(2**63), 2**63 - 1)) | st.builds(
     Pong, st.text(), st.lists(st.integers(0, 9)).map(tuple)
 )
@@ -109,12 +111,62 @@ def test_a_json_request_is_named_by_the_node_or_by_itself() -> None:
         ('{"op":"write","key":"k","value":"%s"}' % ("é" * (MAX_VALUE_BYTES // 2 + 1)), "at most"),
         (b"[" * 100_000, "not a request"),
         (b'\xff\xfe{"op"', "not a request"),
+        (b'{"op":"write","key":"k","value":9223372036854775808}', "value .*integer .*64 bits"),
+        (b'{"op":"write","key":"k","value":-9223372036854775809}', "value .*integer .*64 bits"),
+        (b'{"op":"write","key":"k","value":1%s}' % (b"0" * 400), "integer .*64 bits"),
+        (b'{"op":"write","key":"k","value":1%s}' % (b"0" * 9999), "integer .*64 bits"),
+        (b'{"op":"write","key":"k","value":[[{"a":1%s}]]}' % (b"0" * 30), "integer .*64 bits"),
+        (b'{"op":"cas","key":"k","value":1,"expected":1%s}' % (b"0" * 30), "expected .*64 bits"),
+        (b'{"op":"delete","key":"k","value":1%s}' % (b"0" * 30), "value .*integer .*64 bits"),
+        (b'{"op":"write","key":"k","context":{"n9":1%s}}' % (b"0" * 30), "context .*64 bits"),
+        (b'{"op":"write","key":"k","context":[1%s]}' % (b"0" * 30), "context .*64 bits"),
+        (b'{"op":"read","key":"k","client":"me","sequence":1%s}' % (b"0" * 30), "sequence .*64 b"),
+        (b'{"op":"write","key":"k","value":%s}' % (b"[" * 99 + b"]" * 99), "nested more than"),
+        (b'{"op":"write","key":"k","value":1e999}', "not a request"),
+        (b'{"op":"write","key":"k","value":NaN}', "not a request"),
+        (b'{"op":"write","key":"k","value":-Infinity}', "not a request"),
     ],
 )
 def test_a_bad_json_request_gets_one_line(payload: bytes | str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         decode_json_request(payload if isinstance(payload, bytes) else payload.encode(), "n1", 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 1.7976931348623157e308, 5e-324, True])
+def test_the_largest_values_are_taken(value: Any) -> None:
+    payload = msgspec.json.encode({"op": "write", "key": "k", "value": value})
+    request = decode_json_request(payload, "n1", 1)
+    assert request.operation.value == value
+    assert requests_codec().decode(requests_codec().encode([request])) == [request]
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64 - 1, float("inf"), float("-inf"), float("nan")])
+def test_a_frame_carries_no_larger_ones(value: Any) -> None:
+    for operation in (Operation("write", "k", value), Operation("cas", "k", 1, value)):
+        with pytest.raises(BadFrame, match="malformed"):
+            requests_codec().decode(requests_codec().encode([Request("c", 1, operation)]))
+
+
+@pytest.mark.parametrize("sequence", [-1, 2**63, 2**64 - 1])
+def test_a_frame_carries_no_other_sequences(sequence: int) -> None:
+    for request in (
+        Request("c", sequence, Operation("read", "k")),
+        Request("c", 1, Operation("read", "k"), sequence),
+    ):
+        with pytest.raises(BadFrame, match="malformed"):
+            requests_codec().decode(requests_codec().encode([request]))
+
+
+def test_a_frame_of_one_kind_is_none_of_another() -> None:
+    codecs = {kind: Codec([int], kind) for kind in KINDS}
+    for kind, codec in codecs.items():
+        for other, decoder in codecs.items():
+            if other == kind:
+                assert decoder.decode(codec.encode([7])) == [7]
+            else:
+                with pytest.raises(BadFrame, match="kind"):
+                    decoder.decode(codec.encode([7]))
 
 
 def test_random_json_like_bytes_never_crash_the_parser() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from nodes.codec import BadFrame, Codec
@@ -17,6 +19,7 @@ from nodes.runtime.injected import (
     Duplication,
     FsyncError,
     FullDisk,
+    Injected,
     Injector,
     LiveEnv,
     MessageLoss,
@@ -95,6 +98,29 @@ def test_a_clock_jumps_drifts_and_never_goes_back() -> None:
     assert env.rate == 1.0
     assert env.now() >= shown
     assert abs(env.wall() - wall) < 50
+
+
+@pytest.mark.parametrize("drift", [-1, -0.91, 1e308, math.inf, math.nan])
+def test_no_clock_is_told_to_stand_still(drift: float) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"type": "ClockError", "drift": drift}, Injected)
+
+
+@pytest.mark.parametrize("field", ["offset_s", "jump_s"])
+@pytest.mark.parametrize("value", [1e300, -1e300, math.inf, math.nan])
+def test_no_clock_is_centuries_wrong(field: str, value: float) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"type": "ClockError", field: value}, Injected)
+
+
+def test_however_many_clock_errors_are_on_time_goes_on() -> None:
+    env = LiveEnv()
+    env.set_errors([ClockError(drift=-0.5)] * 4)
+    assert env.rate > 0
+    before = env.now()
+    assert env.now() >= before
+    env.set_errors([ClockError(drift=10)] * 1000)
+    assert env.rate < 100
 
 
 def test_a_disk_fails_before_or_after_it_was_written() -> None:

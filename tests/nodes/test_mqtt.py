@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from nodes.runtime.mqtt import Connection
+from nodes.runtime.mqtt import Connection, Incoming
 
 CONNACK = bytes([0x20, 3, 0, 0, 0])
 TIMEOUT_S = 30.0
@@ -92,3 +92,48 @@ def test_a_small_message_is_on_its_way_before_the_loop_turns() -> None:
             server.close()
 
     assert asyncio.run(sent()) == 0
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_what_the_broker_has_kept_is_not_taken(version: int) -> None:
+    """Version 5 asks for nothing that is retained; what is marked so is dropped in any case."""
+
+    async def subscribed() -> tuple[int, list[bytes], int]:
+        options: list[int] = []
+        taken: list[bytes] = []
+        properties = b"\0" if version == 5 else b""
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _packet(reader)
+            writer.write(CONNACK if version == 5 else bytes([0x20, 2, 0, 0]))
+            _, body = await _packet(reader)
+            options.append(body[-1])
+            writer.write(bytes([0x90, 3 + len(properties)]) + body[:2] + properties + b"\0")
+            for first, text in ((0x31, b"old"), (0x30, b"new")):
+                message = b"\0\1t" + properties + text
+                writer.write(bytes([first, len(message)]) + message)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        arrived = asyncio.Event()
+
+        def take(incoming: Incoming) -> None:
+            taken.append(incoming.payload)
+            if incoming.payload == b"new":
+                arrived.set()
+
+        port = server.sockets[0].getsockname()[1]
+        connection = Connection(
+            *("127.0.0.1", port, "test"), topics=["t"], on_message=take, mqtt_version=version
+        )
+        task = asyncio.create_task(connection.run())
+        try:
+            await asyncio.wait_for(arrived.wait(), TIMEOUT_S)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.close()
+        return options[0], taken, connection.retained
+
+    assert asyncio.run(subscribed()) == (0x20 if version == 5 else 0, [b"new"], 1)

@@ -24,22 +24,26 @@ import traceback
 import uuid
 import zlib
 from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psutil
 import structlog
 
 from nodes import registry
-from nodes.codec import WIRE_VERSION, replies_codec, requests_codec
-from nodes.effects import Operation, Reply, Request
+from nodes.codec import WIRE_VERSION, is_frame, replies_codec, requests_codec
+from nodes.effects import Message, Operation, Reply, Request
+from nodes.protocols.raft import ChangeMembership, Raft
 from nodes.runtime.driver import Driver
 from nodes.runtime.settings import Endpoint, NodeSettings
-from nodes.topics import Topics
+from nodes.topics import FREE_REPLIES, Topics
 
 NODES = ("n1", "n2", "n3")
 TOPICS = Topics("fuzz")
+FAST = {"heartbeat_s": 0.03, "election_timeout_min_s": 0.15, "election_timeout_max_s": 0.3}
+"""Parameters of the protocols that have a leader: for tests that have no time."""
 EDGES = (0, 1, 2, 3, 7, 255, 2**16, 2**31, 2**32, 2**40, 2**53, 2**62, 2**63 - 1)
 BEYOND = (-1, -(2**63), 2**62 + 1, 2**63, 2**64 - 1)
 TEXTS = ("", "k", "k1", "k2", "a", "z" * 600, "é\0", "n9", *NODES)
@@ -182,6 +186,9 @@ class Cluster:
         self.frames: deque[tuple[str, str, bytes]] = deque(maxlen=200)
         """(src, dst, frame): real ones, the last that were sent."""
         self.replies: list[Reply] = []
+        self.json_replies: list[dict[str, Any]] = []
+        self.published: deque[str] = deque(maxlen=50)
+        """The topics of the last messages."""
         self.told: Counter[str] = Counter()
         self.drivers = {node: self._driver(protocol, node, directory, parameters) for node in NODES}
         for driver in self.drivers.values():
@@ -213,16 +220,25 @@ class Cluster:
 
     def carry(self, topic: str, payload: bytes) -> None:
         """What a broker does."""
+        self.published.append(topic)
+        if topic.startswith(f"{FREE_REPLIES}/"):
+            self._take_reply(payload)
+            return
         _, _, kind, *rest = topic.split("/")
         if kind == "net":
             self.frames.append((rest[0], rest[1], payload))
             asyncio.get_running_loop().call_soon(self.deliver, rest[1], Letter(topic, payload))
         elif kind == "rep":
-            if not payload.startswith(b"{"):
-                self.replies += replies_codec().decode(payload)
+            self._take_reply(payload)
         else:
             assert kind == "status", f"a node publishes on {topic}"
             self.told[json.loads(payload).get("name", "status")] += 1
+
+    def _take_reply(self, payload: bytes) -> None:
+        if is_frame(payload):
+            self.replies += replies_codec().decode(payload)
+        else:
+            self.json_replies = [*self.json_replies[-50:], json.loads(payload)]
 
     def deliver(self, dst: str, letter: Letter) -> None:
         """To a node, if it runs."""
@@ -265,11 +281,38 @@ class Cluster:
     async def check_that_it_serves(self, wait_s: float = SETTLE_S) -> None:
         """Through each node a write is seen by a read. Raises AssertionError."""
         client = uuid.uuid4().hex  # Nobody else's, whatever a fuzzer has made up.
-        for number, node in enumerate(NODES):
-            write, read = Operation("write", f"after {node}", 7), Operation("read", f"after {node}")
-            await self.ask(client, node, 2 * number, write, wait_s)
-            reply = await self.ask(client, node, 2 * number + 1, read, wait_s)
-            assert reply.value == 7, f"{node} answers {reply}"
+        sequence, deadline = 0, time.monotonic() + wait_s
+        for node in NODES:
+            key = f"after {node}"
+            await self.ask(client, node, sequence, Operation("write", key, 7), wait_s)
+            while True:
+                sequence += 1
+                read = Operation("read", key)
+                reply = await self.ask(client, node, sequence, read, wait_s)
+                if reply.value == 7:
+                    break
+                # An eventual protocol may take its time, also for what came through this node.
+                assert time.monotonic() < deadline, f"{node} answers {reply}"
+            sequence += 1
+
+    async def restore_members(self, wait_s: float = SETTLE_S) -> None:
+        """Take back what nonsense has done by way of administration, as an administrator would: a
+        node that was removed from a Raft cluster is asked for again."""
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline:
+            leading = [d for d in self.drivers.values() if d.replica.probe()["role"] == "leader"]
+            absent = [
+                (leader, node)
+                for leader in leading
+                for node in NODES
+                if node not in getattr(leader.replica, "members", NODES)
+            ]
+            if not absent and (leading or not isinstance(self.drivers["n1"].replica, Raft)):
+                return
+            for leader, node in absent:
+                name = leader.settings.node
+                leader.feed(Message(name, ChangeMembership("add", node)))
+            await asyncio.sleep(0.3)
 
     async def close(self) -> None:
         for driver in self.drivers.values():
@@ -288,10 +331,21 @@ class Cluster:
             driver.log.close()
 
 
+class Target(Protocol):
+    """What a `Fuzzer` can be let loose on."""
+
+    @property
+    def frames(self) -> Sequence[tuple[str, str, bytes]]: ...
+    def deliver(self, dst: str, letter: Letter) -> None: ...
+
+
 class Fuzzer:
     """Sends nonsense to a cluster, as a node, a stranger or a client."""
 
-    def __init__(self, cluster: Cluster, kinds: Any, seed: int) -> None:
+    def __init__(self, cluster: Target, kinds: Any, seed: int, topics: Topics = TOPICS) -> None:
+        self._topics = topics
+        self.administers = True
+        """Whether it also asks a leader to remove members, which is a thing that may be asked."""
         self.rng = random.Random(seed)
         self.make = Maker(self.rng)
         self._cluster = cluster
@@ -311,12 +365,14 @@ class Fuzzer:
         src = rng.choice([node for node in NODES if node != dst])
         src = "n9" if rng.random() < 0.02 else src
         body = self._made_up() if dice < 0.6 or not self._cluster.frames else self._from_real()
-        self._cluster.deliver(dst, Letter(TOPICS.link(src, dst), framed(body)))
+        self._cluster.deliver(dst, Letter(self._topics.link(src, dst), framed(body)))
 
     def _made_up(self) -> bytes:
+        types = self._types
+        if not self.administers:
+            types = [info for info in types if info.cls is not ChangeMembership]
         count = self.rng.choice((1, 1, 1, 2, 5))
-        messages = [self.make.value(self.rng.choice(self._types)) for _ in range(count)]
-        return self._encode(messages)
+        return self._encode([self.make.value(self.rng.choice(types)) for _ in range(count)])
 
     def _from_real(self) -> bytes:
         rng = self.rng
@@ -336,7 +392,9 @@ class Fuzzer:
     def _send_request(self, node: str) -> None:
         operation = self.make.value(self._operation)
         request = self.make.value(self._request)
-        topic = self.rng.choice((TOPICS.reply("load", "c"), TOPICS.link("n1", "n2"), "reply/#", ""))
+        topic = self.rng.choice(
+            (self._topics.reply("load", "c"), self._topics.link("n1", "n2"), "reply/#", "")
+        )
         if self.rng.random() < 0.5:
             body = framed(self._encode([request]), b"q")
         else:
@@ -345,7 +403,7 @@ class Fuzzer:
             if self.rng.random() < 0.1:
                 fields[2] = 10 ** self.rng.choice((18, 19, 20, 400, 4000))
             body = json.dumps(dict(zip(names, fields, strict=False)), default=str).encode()
-        self._cluster.deliver(node, Letter(TOPICS.request(node), body, topic))
+        self._cluster.deliver(node, Letter(self._topics.request(node), body, topic))
 
 
 def _nobody_is_lost(cluster: Cluster, where: str) -> None:
@@ -386,6 +444,7 @@ async def run(
             _nobody_is_lost(cluster, f"{protocol}, seed {seed}")
             began = time.monotonic()
             if serves:
+                await cluster.restore_members()
                 await cluster.check_that_it_serves()
             counters = cluster.counters()
             return {
