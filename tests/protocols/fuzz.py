@@ -385,7 +385,10 @@ class Fuzzer:
             noisy = bytearray(body)
             noisy[rng.randrange(len(noisy))] ^= 1 << rng.randrange(8)
             return bytes(noisy)
-        messages = self._decode(body)
+        try:
+            messages = self._decode(body)
+        except ValueError:
+            return body  # It was one of ours.
         self.make.learn(messages)
         return self._encode([self.make.changed(message) for message in messages])
 
