@@ -172,7 +172,7 @@ class OnTheBroker:
 
 
 def test_whoever_may_publish_ends_no_node(workspace: Path) -> None:
-    """What is retained, what asks for its answer where nodes speak, and a thousand absurd frames."""
+    """What is retained, what asks for its answer where nodes speak, and 1,500 absurd frames."""
     cluster = up(workspace)
     topics, outside = Topics(cluster.cluster), OnTheBroker(cluster)
 
