@@ -91,6 +91,8 @@ from nodes.vector_clock import Clock, covers, dominates, increment, merge
 
 CHARACTERS_PER_MESSAGE = 250_000
 _LOGICAL_BITS = 16
+MAX_SIBLINGS = 100
+"""Of a key, by writes through one node. Who writes with the context of a fresh read adds none."""
 MAX_CLOCK_LEAP = 1 << 36 + _LOGICAL_BITS
 """Two years: how far a stamp may be ahead of the wall clock, and of all stamps that are known. No
 clock is so wrong; and a node that went along would soon be at the end of what a stamp can be."""
@@ -606,6 +608,11 @@ class Gossip(PlacedReplica):
             self._reply(request, "fail", error=str(error))
             return
         merged = self.policy.merge(siblings, (new,))
+        if len(merged) > max(MAX_SIBLINGS, len(siblings)):
+            self._reply(
+                request, "fail", error="too many siblings: read, and write with its version"
+            )
+            return
         assert new in merged, f"{new} does not supersede {siblings}"
         clock = self.policy.clock(merged)
         version = self.policy.version(clock)
@@ -834,6 +841,9 @@ class Gossip(PlacedReplica):
         merged: tuple[Sibling, ...],
     ) -> None:
         """Raises BadMessage for versions that nobody can hold."""
+        # All nodes may have come to as many while they did not hear of each other.
+        if max(len(theirs), len(merged)) > MAX_SIBLINGS * len(self._members):
+            raise BadMessage(f"key {key!r}: {len(merged)} siblings")
         problem = self.policy.problem(theirs)
         if problem is not None:
             raise BadMessage(f"key {key!r}: {problem}")

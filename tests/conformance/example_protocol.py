@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
-import msgspec
-
+from nodes.bounds import Count, WireStruct
 from nodes.disk import Disk
 from nodes.effects import (
     Config,
@@ -31,18 +30,18 @@ from nodes.registry import Protocol, register
 from nodes.sessions import Result, Sessions
 
 # [guide: messages]
-Tag: TypeAlias = tuple[int, str]
+Tag: TypeAlias = tuple[Count, str]
 """A version: counter, node. Compared in this order, so no two writes are equal."""
 
 
-class Cell(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Cell(WireStruct, frozen=True):
     """What a replica holds of a key, on disk and in messages."""
 
     version: Tag
     value: Value
 
 
-class Tell(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Tell(WireStruct, frozen=True):
     """Hold these, unless you have newer ones."""
 
     cells: dict[str, Cell]
