@@ -49,7 +49,7 @@ def inject_fault(
     none.
     """
     fields = {"fault": fault, **(parameters or {})}
-    parse_fault(fields, source=f"inject {fault}")
+    parse_fault(fields, source="inject")
     if for_s is not None:
         for_s = _number("for_s", for_s, by_hand.FOR_S)
     (record,) = _answer(name, by_hand.Inject(fields, for_s))

@@ -51,7 +51,7 @@ def inject(
     from chaos.experiment import parse_fault
 
     fields = {"fault": fault, **_fields(parameters or [])}
-    parse_fault(fields, source=f"inject {fault}")
+    parse_fault(fields, source="inject")
     answer = by_hand.ask(socket_path(find(name).name), by_hand.Inject(fields, for_))
     _show(answer, "", json=json)
 
