@@ -89,6 +89,9 @@ LIES: dict[str, Sequence[Any]] = {
         rumour(sibling(2), sibling(1)),
         rumour(sibling(1, past={"n2": 1})),
         rumour(sibling(1, past={"n3": 4}), sibling(4, "n3")),
+        # What supersedes has not seen all that the superseded one had.
+        rumour(sibling(1, "n1"), sibling(9, "n3", past={"n2": 5})),
+        rumour(sibling(5, "n2", past={"n1": 1})),
         rumour(sibling(MAX_COUNT)),
         rumour(sibling(1, "n9")),
         gossip.Pull(("nothing",) * 100),
