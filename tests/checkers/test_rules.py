@@ -20,7 +20,16 @@ from bench.history import BadHistory, OperationRecord
 ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).parent / "cases"
 SCHEMA = Draft202012Validator(json.loads((ROOT / "docs" / "history.schema.json").read_text()))
-MISSING: Any = object()
+
+
+class _Missing:
+    """A field that is not there; its name is the same in every process of the test run."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
 WRITE = {
     "process": "a",
     "id": 1,
