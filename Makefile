@@ -44,7 +44,7 @@ bench-compare: setup ## Fails if a benchmark is more than 20% slower than in tha
 	@$(BIN)/python -m bench.compare $(SUITES)
 
 bench-peers: setup ## Our raft beside three nodes of etcd, in one run; gets etcd the first time.
-	@$(BIN)/python -m chaos.peers
+	@$(BIN)/python -m bench.measure.peers
 
 check: setup ## Lint, format, types and import rules; changes nothing.
 	$(BIN)/ruff check

@@ -4,7 +4,7 @@
 
 Into ``results/bench`` (or the folder given):
 
-- ``latest.json``: the list of figures (`bench.figures`), all of one run.
+- ``latest.json``: the list of figures (`bench.measure.figures`), all of one run.
 - ``hardware.json``: the machine that it ran on. Absolute figures hold for it alone.
 - ``suites.json``: everything that pytest-benchmark measured.
 
@@ -27,10 +27,11 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.children import ROOT, environment, python
-from bench.figures import figures_of, hardware, is_met, table, with_ratios
-from bench.files import write_whole
-from bench.live import NoCluster
+from bench.measure.figures import figures_of, hardware, is_met, table, with_ratios
+from bench.measure.live import NoCluster
+from bench.record.children import environment, python
+from bench.record.files import write_whole
+from bench.record.paths import ROOT
 
 SUITES = ("micro", "protocol", "e2e")
 """Folders of pytest-benchmark suites."""
@@ -75,7 +76,7 @@ def run(folder: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
 def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
     """What pytest-benchmark measured in these folders of this room (or paths), also in the file
     ``raw``. Raises CalledProcessError."""
-    ids = [str(ROOT / "bench" / name) if name in SUITES else name for name in suites]
+    ids = [str(ROOT / "bench" / "suites" / name) if name in SUITES else name for name in suites]
     command = [*python("pytest"), *ids, *_PYTEST, f"--benchmark-json={raw}"]
     subprocess.run(command, check=True, cwd=ROOT, env=environment(), stdout=sys.stderr)
     benchmarks: list[dict[str, Any]] = json.loads(raw.read_text())["benchmarks"]
@@ -84,9 +85,9 @@ def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
 
 def rows_of(part: str) -> Callable[[], list[dict[str, Any]]] | None:
     """The function that measures a part, or None if there is no such module."""
-    if importlib.util.find_spec(f"bench.{part}") is None:
+    if importlib.util.find_spec(f"bench.measure.{part}") is None:
         return None
-    rows: Callable[[], list[dict[str, Any]]] = importlib.import_module(f"bench.{part}").rows
+    rows: Callable[[], list[dict[str, Any]]] = importlib.import_module(f"bench.measure.{part}").rows
     return rows
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.__main__ import SUITES, run_suites
-from bench.files import write_whole
+from bench.record.files import write_whole
 
 SAVED = Path("results/bench/saved.json")
 PERCENT = 20.0

@@ -19,16 +19,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from bench.client import Client
-from bench.mqtt_client import MqttClient
-from bench.quantities import MAX_COUNT, BadQuantity, Bounds, read_number
-from bench.workload import PlannedOperation
-from chaos import by_hand, clusters
-from chaos.experiment import parse_fault
-from chaos.monitor import Monitor
-from chaos.targets import TargetFailed
-from nodes.effects import Reply
-from nodes.names import did_you_mean
+from bench.load.client import Client
+from bench.load.mqtt_client import MqttClient
+from bench.load.workload import PlannedOperation
+from bench.record.quantities import MAX_COUNT, BadQuantity, Bounds, read_number
+from chaos.clusters import by_name as clusters
+from chaos.clusters.monitor import Monitor
+from chaos.experiments.experiment import parse_fault
+from chaos.targets import TargetFailed, by_hand
+from nodes.contract.names import did_you_mean
+from nodes.contract.replica import Reply
 
 __all__ = ["faults_on", "heal_faults", "inject_fault", "leader", "operation_outcome"]
 
@@ -77,7 +77,7 @@ def faults_on(name: str | None = None) -> list[str]:
 def leader(timeout_s: float = 5.0, name: str | None = None) -> str | None:
     """Probe: the node of the running cluster that leads; None if none does within ``timeout_s``.
 
-    Raises TargetFailed if there is no such cluster, or bench.mqtt_client.BrokerUnreachable.
+    Raises TargetFailed if there is no such cluster, or bench.load.mqtt_client.BrokerUnreachable.
     """
     timeout_s = _number("timeout_s", timeout_s, Bounds(0, by_hand.AT_MOST_S))
     with Monitor(clusters.read(name)) as monitor:

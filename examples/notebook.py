@@ -2,7 +2,8 @@
 # # From a comparison to your own questions
 #
 # Open this file in an editor that knows `# %%` cells (or convert it: `jupytext --to ipynb`), or run
-# it: `python examples/notebook.py results/compare/...`. `reports.tables` documents every column.
+# it: `python examples/notebook.py results/compare/...`. `reports.data.tables` documents every
+# column.
 
 # %%
 from __future__ import annotations

@@ -9,7 +9,8 @@
 | CAPBENCH_PROTOCOL | the protocol | raft |
 | CAPBENCH_PARAMETERS | the protocol's parameters, JSON | {} |
 | CAPBENCH_BROKER | ``host:port`` of the broker | broker:1883 |
-| CAPBENCH_TOXIPROXY | host of Toxiproxy; each link has its fixed port (`nodes.links`) | toxiproxy |
+| CAPBENCH_TOXIPROXY | host of Toxiproxy; each link has its fixed port (`nodes.wire.links`) |
+toxiproxy |
 
 Its volume ``/data`` holds the password that the set-up left (``login.json``), the authority of the
 broker's certificate if TLS is on (``ca.pem``), and the log. Whoever runs an experiment on the
@@ -28,11 +29,12 @@ from typing import Any
 
 import msgspec
 
-from nodes import own_folder, registry
-from nodes.links import link_ports
-from nodes.names import BadName, check_name
+from nodes import registry
+from nodes.contract.names import BadName, check_name
+from nodes.runtime import own_folder
 from nodes.runtime.injected import Injected
 from nodes.runtime.settings import BadSettings, Endpoint, NodeSettings
+from nodes.wire.links import link_ports
 
 DATA = Path("/data")
 READY_FILE = "/tmp/ready"
@@ -136,7 +138,7 @@ def _read(path: Path, kind: type[Any]) -> Any:
 
 def make_room(data_dir: Path) -> None:
     """Mark the folder of this cluster's data as ours, and remove those of clusters that this node
-    was part of before. Raises nodes.own_folder.NotOurs."""
+    was part of before. Raises nodes.runtime.own_folder.NotOurs."""
     if not own_folder.is_ours(data_dir) and (data_dir / "log").is_file():
         (data_dir / own_folder.MARK).touch()  # from before there were marks
     own_folder.make(data_dir)

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from nodes.effects import Config, OperationKind, Parameters, Replica
-from nodes.names import BadName, check_name, did_you_mean
+from nodes.contract.names import BadName, check_name, did_you_mean
+from nodes.contract.replica import Config, OperationKind, Parameters, Replica
 from nodes.protocols.detector import Detector
 from nodes.protocols.gossip import Gossip
 from nodes.protocols.paxos import Paxos

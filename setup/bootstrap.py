@@ -42,7 +42,7 @@ MORE_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/usr/local/go/bin")
 
 
 MARK = ".made-by-capbench"
-"""In what set-up made, as in `nodes.own_folder`: nothing else is removed."""
+"""In what set-up made, as in `nodes.runtime.own_folder`: nothing else is removed."""
 
 
 class CannotSetUp(Exception):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import FaultRecord, LoadSummary, Manifest, RunFolder, write_json
-from nodes.effects import Outcome
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import FaultRecord, LoadSummary, Manifest, RunFolder, write_json
+from nodes.contract.replica import Outcome
 
 T0 = 7_000_000_000_000
 """The clock when the load begins (ns)."""

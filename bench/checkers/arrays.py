@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.checkers.columns import Int64s
+from bench.record.columns import Int64s
 
 
 def count_below(numbers: Int64s, limits: Int64s) -> Int64s:

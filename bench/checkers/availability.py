@@ -47,7 +47,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.checkers.columns import Bools, Int8s, Int64s
 from bench.checkers.outages import SILENCE_S, Intervals, Outage, outages, pauses, silences
 from bench.checkers.windows import (
     DURING,
@@ -61,8 +60,9 @@ from bench.checkers.windows import (
     Timeline,
     timeline,
 )
-from bench.history import OperationRecord
-from bench.run_folder import Check, FaultRecord, LoadSummary, Manifest
+from bench.record.columns import Bools, Int8s, Int64s
+from bench.record.history import OperationRecord
+from bench.record.run_folder import Check, FaultRecord, LoadSummary, Manifest
 
 FINAL_PROCESS_PREFIX = "final"
 """Processes whose name starts so did the final reads of a run: they are no part of its load."""

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from bench.checkers import witness as words
-from bench.checkers.columns import INFO, NULL, OK, Columns, Int32s
 from bench.checkers.reads_from import (
     Impossible,
     ReadsFrom,
@@ -41,7 +40,8 @@ from bench.checkers.reads_from import (
     reads_from,
 )
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK
-from bench.run_folder import Check, VerdictValue
+from bench.record.columns import INFO, NULL, OK, Columns, Int32s
+from bench.record.run_folder import Check, VerdictValue
 
 _NOT_YET = np.iinfo(np.int32).max
 

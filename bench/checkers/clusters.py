@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.checkers.columns import (
+from bench.record.columns import (
     CAS,
     FAIL,
     INFO,

@@ -32,10 +32,10 @@ import msgspec
 
 from bench.checkers import witness as words
 from bench.checkers.availability import FINAL_PROCESS_PREFIX
-from bench.checkers.columns import value_key
-from bench.history import OperationRecord
-from bench.run_folder import Check, VerdictValue
-from nodes.effects import Value, Version
+from bench.record.columns import value_key
+from bench.record.history import OperationRecord
+from bench.record.run_folder import Check, VerdictValue
+from nodes.contract.replica import Value, Version
 
 Survivors: TypeAlias = list[Value]
 

@@ -25,13 +25,13 @@ import numpy as np
 
 from bench.checkers import witness as words
 from bench.checkers.causal import check_causal
-from bench.checkers.columns import CAS, NEVER, NULL, OK, READ, Columns
 from bench.checkers.reads_from import program_order
 from bench.checkers.search import Budget, search, smaller, steps
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
 from bench.checkers.zones import Finding, check_zones
-from bench.run_folder import Check, VerdictValue
-from nodes.effects import Value
+from bench.record.columns import CAS, NEVER, NULL, OK, READ, Columns
+from bench.record.run_folder import Check, VerdictValue
+from nodes.contract.replica import Value
 
 _WHY = {
     "never-written": "a value was seen that no operation can have written",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.checkers.columns import Bools, Int64s
+from bench.record.columns import Bools, Int64s
 
 SECOND_NS = 1_000_000_000
 GOOD_PERCENT = 99

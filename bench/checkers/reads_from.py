@@ -12,18 +12,7 @@ import numpy as np
 
 from bench.checkers.availability import FINAL_PROCESS_PREFIX
 from bench.checkers.clusters import unique_keys
-from bench.checkers.columns import (
-    CAS,
-    FAIL,
-    INFO,
-    NEVER,
-    NULL,
-    OK,
-    READ,
-    Bools,
-    Columns,
-    Int64s,
-)
+from bench.record.columns import CAS, FAIL, INFO, NEVER, NULL, OK, READ, Bools, Columns, Int64s
 
 BEFORE_ALL = np.iinfo(np.int64).min
 _NOBODY = -2

@@ -28,7 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from bench.checkers.columns import CAS, DELETE, FAIL, INFO, NEVER, NULL, OK, READ, Columns, Int64s
+from bench.record.columns import CAS, DELETE, FAIL, INFO, NEVER, NULL, OK, READ, Columns, Int64s
 
 BYTES_PER_CONFIGURATION: Final = 200
 """A rough size of a configuration in a Python set, on the safe side."""

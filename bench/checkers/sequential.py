@@ -28,7 +28,6 @@ import numpy as np
 
 from bench.checkers import witness as words
 from bench.checkers.arrays import walk_chains
-from bench.checkers.columns import CAS, INFO, NULL, OK, Columns, Int64s
 from bench.checkers.reads_from import (
     Impossible,
     ReadsFrom,
@@ -37,7 +36,8 @@ from bench.checkers.reads_from import (
     program_order,
     reads_from,
 )
-from bench.run_folder import Check, VerdictValue
+from bench.record.columns import CAS, INFO, NULL, OK, Columns, Int64s
+from bench.record.run_folder import Check, VerdictValue
 
 CUT_SHORT = "the history was cut short, operations are missing from it"
 NOTHING_OK = "no operation was answered ok"

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from bench.checkers import witness as words
-from bench.checkers.columns import NEVER, NULL, OK, Columns, Int64s
 from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, reads_from
 from bench.checkers.sequential import CUT_SHORT
-from bench.run_folder import Check, VerdictValue
+from bench.record.columns import NEVER, NULL, OK, Columns, Int64s
+from bench.record.run_folder import Check, VerdictValue
 
 GUARANTEES = ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads")
 

@@ -8,14 +8,14 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from bench.checkers.columns import CAS, NULL
-from bench.checkers.jsonl import file_name, read_columns
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.verdict import strongest, weaker_models
-from bench.checkers.well_formed import columns_of
-from bench.history import BadHistory, OperationRecord
-from bench.run_folder import Check
-from nodes.effects import Value
+from bench.record.columns import CAS, NULL
+from bench.record.history import BadHistory, OperationRecord
+from bench.record.jsonl import file_name, read_columns
+from bench.record.run_folder import Check
+from bench.record.well_formed import columns_of
+from nodes.contract.replica import Value
 
 RegisterModel: TypeAlias = Literal["auto", "register", "cas-register"]
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from bench.checkers.availability import FINAL_PROCESS_PREFIX, check_availability
 from bench.checkers.causal import check_causal
-from bench.checkers.columns import NULL, Columns
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
-from bench.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
+from bench.record.columns import NULL, Columns
+from bench.record.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
 
 LOAD_FLOOR = 0.7
 """The share of the offered load that must have ended ok before the first fault for a *valid* to

@@ -23,8 +23,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.checkers.columns import Bools, Int8s, Int64s
-from bench.run_folder import FaultRecord, Manifest
+from bench.record.columns import Bools, Int8s, Int64s
+from bench.record.run_folder import FaultRecord, Manifest
 
 PHASES: Final = ("before", "during", "after")
 SIDES: Final = ("none", "majority", "minority")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.history import OperationRecord
-from bench.printable import columns, printable
-from bench.run_folder import WitnessLine
-from nodes.effects import Value
+from bench.record.history import OperationRecord
+from bench.record.printable import columns, printable
+from bench.record.run_folder import WitnessLine
+from nodes.contract.replica import Value
 
 MOST = 48
 """Characters of a value that are shown."""

@@ -34,7 +34,7 @@ import numpy as np
 
 from bench.checkers.arrays import count_below, walk_chains
 from bench.checkers.clusters import Clusters, Writes, build, keys_of_unique_values, write_rows
-from bench.checkers.columns import FAIL, INFO, NULL, READ, Columns, Int32s, Int64s
+from bench.record.columns import FAIL, INFO, NULL, READ, Columns, Int32s, Int64s
 
 Kind: TypeAlias = Literal[
     "never-written",

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bench.run_folder import RunFolder
-from bench.workload import Workload
-from chaos.experiment import Experiment
-from chaos.fault import TargetName
+from bench.load.workload import Workload
+from bench.record.run_folder import RunFolder
+from chaos.experiments.experiment import Experiment
+from chaos.faults.base import TargetName
 from nodes.registry import Protocol as ReplicationProtocol
 
 CONVERGENCE_TIMEOUT_S = 15.0

@@ -1,10 +1,10 @@
 """The simulated target: the same experiments under virtual time, in this process.
 
-The replicas, the workload, the clients' rules (`bench.client`), the faults and their choices, the
-run folder and all that reads it are those of the local target. The broker, the proxies, the disks
-and the clocks are simulated (`nodes.simulator`), so a run takes less time than it tells of, a seed
-gives the same history byte for byte, and no rate says anything about real hardware. All stamps are
-virtual nanoseconds since the start of the cluster.
+The replicas, the workload, the clients' rules (`bench.load.client`), the faults and their choices,
+the run folder and all that reads it are those of the local target. The broker, the proxies, the
+disks and the clocks are simulated (`nodes.simulator`), so a run takes less time than it tells of, a
+seed gives the same history byte for byte, and no rate says anything about real hardware. All stamps
+are virtual nanoseconds since the start of the cluster.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from bench.client import Client
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import LoadSummary, NodeRecord, write_json
-from bench.workload import PlannedOperation, plan
-from chaos import final_reads
-from chaos.fault import FaultContext
-from chaos.links import LinkFaults
-from chaos.nemesis import FaultPlayer
-from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
-from nodes.effects import Reply, Request
-from nodes.links import Link
+from bench.load.client import Client
+from bench.load.workload import PlannedOperation, plan
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import LoadSummary, NodeRecord, write_json
+from chaos.clusters.links import LinkFaults
+from chaos.faults.base import FaultContext
+from chaos.faults.nemesis import FaultPlayer
+from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed, final_reads
+from nodes.contract.replica import Reply, Request
 from nodes.runtime.injected import (
     ClockError,
     CrashAt,
@@ -45,6 +43,7 @@ from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing, Trap
 from nodes.simulator.network import Quality
 from nodes.simulator.story import Story
+from nodes.wire.links import Link
 
 GROUP = "load"
 """The one client group, as at the local target."""
@@ -90,8 +89,8 @@ class SimulatedLinks(LinkFaults):
 
 
 class SimulatedCluster(FaultContext):
-    """A cluster under virtual time: the `chaos.faults.FaultContext` of its run, the way from
-    clients to nodes and back, and what the nodes tell."""
+    """A cluster under virtual time: the `chaos.faults.catalogue.FaultContext` of its run, the way
+    from clients to nodes and back, and what the nodes tell."""
 
     links: SimulatedLinks
 
@@ -507,7 +506,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
 
 
 def _final_reads(run: Run, cluster: SimulatedCluster) -> None:
-    """As `chaos.final_reads`, under virtual time."""
+    """As `chaos.targets.final_reads`, under virtual time."""
     start_ns = cluster.now_ns()
     reads = final_reads.planned_reads(run.left, run.keys)
     path = run.folder.history_dir / f"{final_reads.NAME}.jsonl"

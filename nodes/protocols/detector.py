@@ -1,8 +1,9 @@
 """Nothing but heartbeats: every node watches all others, with several detectors side by side.
 
 This is how detectors are measured: all of them judge the same arrivals, so that a difference
-between two is theirs alone (`chaos.detector_sweep`). It is also the smallest example of a protocol
-that embeds `nodes.failure_detector.Heartbeats`. It holds no data, and every request fails.
+between two is theirs alone (`chaos.seeds.detector_sweep`). It is also the smallest example of a
+protocol that embeds `nodes.parts.failure_detector.Heartbeats`. It holds no data, and every request
+fails.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -23,7 +24,7 @@ from nodes.effects import (
     Value,
     Version,
 )
-from nodes.failure_detector import (
+from nodes.parts.failure_detector import (
     CountingDetector,
     CountingParameters,
     FailureDetector,

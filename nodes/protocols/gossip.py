@@ -40,9 +40,9 @@ written.
 At most once
 ------------
 A node remembers the results of its writes by (client, sequence), durably, until the client has
-acknowledged them (`nodes.sessions`). A retry at *another* node is recognised there while the first
-version, which carries the request's name, is among the siblings. If the other node has not heard
-of it yet, it makes a second version; as long as both are present they read as one. So a retry
+acknowledged them (`nodes.parts.sessions`). A retry at *another* node is recognised there while the
+first version, which carries the request's name, is among the siblings. If the other node has not
+heard of it yet, it makes a second version; as long as both are present they read as one. So a retry
 elsewhere is never two siblings, but where the first was superseded before the second attempt was
 made in ignorance of it, the second stays (as a sibling; under lww it wins over what is older). A
 client that cannot accept that retries at its node.
@@ -50,12 +50,12 @@ client that cannot accept that retries at its node.
 Fewer replicas than nodes
 -------------------------
 With a ``replication_factor`` below the number of nodes, a key is held by the members of its range's
-placement (`nodes.placement`, `nodes.recovery`). A node that is none of them forwards the request to
-one, always the same while it is not suspected, and passes the answer on. A write goes to one member
-only, so that it is not made twice: if that one does not answer, nobody knows (``info``). Rumours
-and anti-entropy stay among the members. There are no quorums to protect here, so a member that was
-replaced by mistake serves until it learns of it; what it took in meanwhile it then hands over to
-the members by anti-entropy.
+placement (`nodes.parts.placement`, `nodes.parts.recovery`). A node that is none of them forwards
+the request to one, always the same while it is not suspected, and passes the answer on. A write
+goes to one member only, so that it is not made twice: if that one does not answer, nobody knows
+(``info``). Rumours and anti-entropy stay among the members. There are no quorums to protect here,
+so a member that was replaced by mistake serves until it learns of it; what it took in meanwhile it
+then hands over to the members by anti-entropy.
 
 Claim: eventual; read-your-writes for a client that stays on its node.
 """
@@ -68,9 +68,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from nodes.bounds import MAX_LEAP, BadMessage, Count, Natural, WireStruct, check_leap
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.bounds import MAX_LEAP, BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -82,12 +82,12 @@ from nodes.effects import (
     Value,
     Version,
 )
-from nodes.key_digest import KeyDigest
-from nodes.placement import INVARIANTS as PLACEMENT_INVARIANTS
-from nodes.recovery import RECORDS as RECOVERY_RECORDS
-from nodes.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
-from nodes.sessions import Result, Sessions
-from nodes.vector_clock import Clock, covers, dominates, increment, merge
+from nodes.parts.key_digest import KeyDigest
+from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
+from nodes.parts.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
+from nodes.parts.sessions import Result, Sessions
+from nodes.parts.vector_clock import Clock, covers, dominates, increment, merge
 
 CHARACTERS_PER_MESSAGE = 250_000
 _LOGICAL_BITS = 16
@@ -103,7 +103,7 @@ class GossipParameters(PlacementParameters, frozen=True, forbid_unknown_fields=T
     """``conflict``: what becomes of concurrent writes. ``fanout``: peers told in a round.
     ``rounds``: how often a node repeats a rumour. ``buckets``: parts of the key space in a
     digest. ``forward_timeout_s``: how long to wait for a member that a request was forwarded to.
-    See also `nodes.recovery.PlacementParameters`."""
+    See also `nodes.parts.recovery.PlacementParameters`."""
 
     conflict: Literal["siblings", "lww"] = "siblings"
     gossip_interval_s: float = 0.1

@@ -1,4 +1,5 @@
-"""Paxos: a log of instances of single-decree Paxos (`nodes.synod`), led by the owner of a ballot.
+"""Paxos: a log of instances of single-decree Paxos (`nodes.parts.synod`), led by the owner of a
+ballot.
 
 Sources: L. Lamport, "The Part-Time Parliament" (1998), "Paxos Made Simple" (2001), here *Simple*;
 R. van Renesse and D. Altinbuken, "Paxos Made Moderately Complex" (ACM Computing Surveys, 2015),
@@ -16,7 +17,7 @@ in that ballot for all slots up to there knows what was chosen in them. So a nod
 brought up by Accepts: the leader sends it what was chosen, under its own ballot, which is what
 every higher ballot must propose anyway. Votes may come in any order; an acknowledgement is
 cumulative (``upto``) and says if something before is missing. What a leader has compacted away
-travels as a snapshot, in one message (which must fit `nodes.codec.MAX_FRAME_BYTES`).
+travels as a snapshot, in one message (which must fit `nodes.wire.codec.MAX_FRAME_BYTES`).
 
 *Durability.* Votes are journalled in the disk's log, one record per message; a new promise is a
 write of its own. What a node sends waits for its writes, except for the leader's Accepts: its own
@@ -33,8 +34,8 @@ too, goes through both phases of a new ballot, which preempts whoever is in the 
 Random pauses that grow with each preemption make it live.
 
 *Requests* are kept where they arrived and are handed to the leader until an answer is known
-(`nodes.forwarding`). The state machine applies each (client, sequence) once
-(`nodes.replicated_map`), so handing on twice is safe.
+(`nodes.parts.forwarding`). The state machine applies each (client, sequence) once
+(`nodes.parts.replicated_map`), so handing on twice is safe.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from nodes.bounds import MAX_COUNT, BadMessage, Count, Natural, WireStruct, check_leap
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.bounds import MAX_COUNT, BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -60,9 +61,9 @@ from nodes.effects import (
     Value,
     Version,
 )
-from nodes.forwarding import Forward, Forwarded, Requests, batches, request_bytes
-from nodes.replicated_map import ReplicatedMap
-from nodes.synod import NO_BALLOT, Acceptor, Ballot, Proposer
+from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
+from nodes.parts.replicated_map import ReplicatedMap
+from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
@@ -158,7 +159,7 @@ class Votes(WireStruct, frozen=True):
 
 
 class Snapshot(WireStruct, frozen=True):
-    """The state machine after ``slot`` (see `nodes.replicated_map`)."""
+    """The state machine after ``slot`` (see `nodes.parts.replicated_map`)."""
 
     slot: Count
     data: dict[str, tuple[Value, Count]]

@@ -47,12 +47,12 @@ speaks of the attempt that it answers. A client that needs more retries at its n
 Fewer replicas than nodes
 -------------------------
 With a ``replication_factor`` below the number of nodes, a key is held by the members of its range's
-placement (`nodes.placement`), and quorums are those of the members. Each `Prepare` and `Commit`
-carries the number of the placement that the coordinator goes by. A replica refuses older ones and
-tells the newer placement; the coordinator then begins its phase again, with the new members. A
-write keeps the version that it has chosen: it was higher than all that was acknowledged when the
-write began, and that is all it has to be. A read begins from the start. `nodes.recovery` replaces
-lost nodes.
+placement (`nodes.parts.placement`), and quorums are those of the members. Each `Prepare` and
+`Commit` carries the number of the placement that the coordinator goes by. A replica refuses older
+ones and tells the newer placement; the coordinator then begins its phase again, with the new
+members. A write keeps the version that it has chosen: it was higher than all that was acknowledged
+when the write began, and that is all it has to be. A read begins from the start.
+`nodes.parts.recovery` replaces lost nodes.
 
 Claim: linearizable; with ``weak``: eventual.
 """
@@ -65,9 +65,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from nodes.bounds import BadMessage, Count, Natural, WireStruct, check_leap
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.bounds import BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -78,12 +78,12 @@ from nodes.effects import (
     Value,
     Version,
 )
-from nodes.key_digest import KeyDigest
-from nodes.placement import INVARIANTS as PLACEMENT_INVARIANTS
-from nodes.quorum import Quorums
-from nodes.recovery import RECORDS as RECOVERY_RECORDS
-from nodes.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
-from nodes.sessions import Result, Sessions
+from nodes.parts.key_digest import KeyDigest
+from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.parts.quorum import Quorums
+from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
+from nodes.parts.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
+from nodes.parts.sessions import Result, Sessions
 
 Tag: TypeAlias = tuple[Count, str, Count]
 """A version: counter, node, sequence of that node."""
@@ -100,7 +100,7 @@ _NO_QUORUM = "no quorum answered in time"
 class QuorumParameters(PlacementParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``read_quorum``, ``write_quorum``: how many replicas, 0 for a majority. ``weak``: they need
     not meet, and the register is not atomic then. ``buckets``: parts of the key space in a
-    digest. See also `nodes.recovery.PlacementParameters`."""
+    digest. See also `nodes.parts.recovery.PlacementParameters`."""
 
     read_quorum: int = 0
     write_quorum: int = 0
@@ -300,7 +300,8 @@ class AnswersAreDurable(Invariant):
         for key in replica.changed:
             self._keys[replica.records[key].version] = key
         if replica.recovery is not None or replica.disk.stable is None:
-            # Placements change between the write and the answer; `nodes.placement` watches those.
+            # Placements change between the write and the answer; `nodes.parts.placement` watches
+            # those.
             return
         for position, reply in replica.out.replies:
             match reply.version:

@@ -26,8 +26,8 @@ that it still leads, and answers from the applied state (ReadIndex, dissertation
 a step share a round, and rounds overlap.
 
 *Requests* are kept where they arrived and are handed to the leader until an answer is known
-(`nodes.forwarding`). The state machine applies each (client, sequence) once
-(`nodes.replicated_map`), so handing on twice is safe.
+(`nodes.parts.forwarding`). The state machine applies each (client, sequence) once
+(`nodes.parts.replicated_map`), so handing on twice is safe.
 
 *Losses.* A heartbeat is an `AppendEntries` behind all that was sent. Where something is missing it
 is refused, and the refusal says where to go on. No other retransmission exists, except for
@@ -71,9 +71,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.bounds import BadMessage, Count, Natural, WireStruct, check_leap
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.bounds import BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -85,8 +85,8 @@ from nodes.effects import (
     Value,
     Version,
 )
-from nodes.forwarding import Forward, Forwarded, Requests, batches, request_bytes
-from nodes.replicated_map import ReplicatedMap
+from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
+from nodes.parts.replicated_map import ReplicatedMap
 
 Role = Literal["follower", "candidate", "leader"]
 

@@ -5,7 +5,7 @@ join the next group commit, and all messages to one destination leave as one PUB
 client reads one packet a turn, a step waits for the next turn as long as the last turn brought
 something, at most `_MAX_DEFER` times: under load batches grow, at low load nothing waits.
 
-The duties of a driver are listed in `nodes.effects`.
+The duties of a driver are listed in `nodes.contract.replica`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ import msgspec
 import structlog
 
 from nodes import registry
-from nodes.codec import (
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Durable, Input, Message, Reply, Request, Timer
+from nodes.runtime.durable_log import DurableLog
+from nodes.runtime.injected import Injected, Injector, LiveEnv
+from nodes.runtime.mqtt import Connection, Incoming, response_properties
+from nodes.runtime.settings import NodeSettings
+from nodes.wire.codec import (
     MAX_FRAME_BYTES,
     BadFrame,
     Codec,
@@ -36,14 +42,8 @@ from nodes.codec import (
     replies_codec,
     requests_codec,
 )
-from nodes.disk import Disk
-from nodes.effects import Durable, Input, Message, Reply, Request, Timer
-from nodes.runtime.durable_log import DurableLog
-from nodes.runtime.injected import Injected, Injector, LiveEnv
-from nodes.runtime.mqtt import Connection, Incoming, response_properties
-from nodes.runtime.settings import NodeSettings
-from nodes.tls import broker_tls
-from nodes.topics import Topics
+from nodes.wire.tls import broker_tls
+from nodes.wire.topics import Topics
 
 log = structlog.get_logger()
 
@@ -250,7 +250,7 @@ class Driver:
 
     def _step(self, batch: list[Input]) -> None:
         """Let the replica take a batch, and carry out what follows from it. A batch from outside
-        that it cannot take is dropped (duty 6 of `nodes.effects`)."""
+        that it cannot take is dropped (duty 6 of `nodes.contract.replica`)."""
         try:
             self.replica.step(batch)
             self._take_writes()

@@ -22,8 +22,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nodes.codec import BadFrame, WriteCodec
-from nodes.disk import Disk, Write
+from nodes.contract.disk import Disk, Write
+from nodes.wire.codec import BadFrame, WriteCodec
 
 MAGIC = b"capbench log 1\r\n"
 _HEAD = struct.Struct(">IIQ")

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from nodes.bounds import Integer
+from nodes.contract.bounds import Integer
 
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 DelayMs: TypeAlias = Annotated[int, Meta(ge=0, le=3_600_000)]

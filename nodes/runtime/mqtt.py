@@ -24,7 +24,7 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from nodes.subscription import NOTHING_RETAINED
+from nodes.wire.subscription import NOTHING_RETAINED
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from nodes.names import BadName, check_name
+from nodes.contract.names import BadName, check_name
 from nodes.runtime.injected import Injected
 
 

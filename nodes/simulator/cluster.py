@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from nodes.codec import Codec, WriteCodec
-from nodes.disk import Disk, Write
-from nodes.effects import Config, Message, Replica, Reply, Request
+from nodes.contract.disk import Disk, Write
+from nodes.contract.replica import Config, Message, Replica, Reply, Request
 from nodes.registry import Protocol, node_ids
 from nodes.simulator.clock import Clock
 from nodes.simulator.host import Host, Timing
 from nodes.simulator.network import Link, LinkId, Quality, TracedLink
 from nodes.simulator.timeline import Timeline
+from nodes.wire.codec import Codec, WriteCodec
 
 Observer: TypeAlias = Callable[[str, Any], None]
 

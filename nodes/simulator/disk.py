@@ -1,16 +1,16 @@
 """What one simulated node's disk keeps.
 
-The replica writes to a `nodes.disk.Disk` in memory. Here is its companion: the writes that wait for
-an fsync, in order, and a second `Disk` on which every synced write was replayed. A crash rebuilds
-the replica's disk from that one. A torn crash keeps some of the unsynced writes too, but always the
-first ones: a log file never has a later record without the earlier ones.
+The replica writes to a `nodes.contract.disk.Disk` in memory. Here is its companion: the writes that
+wait for an fsync, in order, and a second `Disk` on which every synced write was replayed. A crash
+rebuilds the replica's disk from that one. A torn crash keeps some of the unsynced writes too, but
+always the first ones: a log file never has a later record without the earlier ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from nodes.disk import Disk, Put, Write
+from nodes.contract.disk import Disk, Put, Write
 
 
 class StableStorage:

@@ -1,5 +1,5 @@
-"""One simulated node: it does a driver's duties (see `nodes.effects`) for a replica, and its
-faults.
+"""One simulated node: it does a driver's duties (see `nodes.contract.replica`) for a replica, and
+its faults.
 
 Theory of operation
 -------------------
@@ -24,9 +24,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from nodes.bounds import BadMessage
-from nodes.disk import Append, Disk, Put, Write
-from nodes.effects import Config, Durable, Input, Message, Replica, Reply, Request, Send, Timer
+from nodes.contract.bounds import BadMessage
+from nodes.contract.disk import Append, Disk, Put, Write
+from nodes.contract.replica import (
+    Config,
+    Durable,
+    Input,
+    Message,
+    Replica,
+    Reply,
+    Request,
+    Send,
+    Timer,
+)
 from nodes.simulator.clock import Clock
 from nodes.simulator.disk import StableStorage
 from nodes.simulator.timeline import Timeline

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from nodes.effects import Replica
+from nodes.contract.replica import Replica
 
 Knobs: TypeAlias = Sequence[Sequence[Mapping[str, Any]]]
 

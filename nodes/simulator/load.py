@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from nodes.effects import Operation, OperationKind, Outcome, Reply, Request, Value, Version
+from nodes.contract.replica import Operation, OperationKind, Outcome, Reply, Request, Value, Version
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.story import Arrow
 
@@ -24,8 +24,8 @@ Retry = Literal["never", "same", "other"]
 
 class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One operation of the history. The fields and their meaning are those of
-    ``bench.history.OperationRecord``, with virtual nanoseconds; `msgspec.convert` makes one of the
-    other (``from_attributes=True``)."""
+    ``bench.record.history.OperationRecord``, with virtual nanoseconds; `msgspec.convert` makes one
+    of the other (``from_attributes=True``)."""
 
     process: str
     id: int

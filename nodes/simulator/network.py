@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from nodes.effects import Message
+from nodes.contract.replica import Message
 from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
 

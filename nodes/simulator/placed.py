@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nodes.placement import Placement, Placements
-from nodes.recovery import PlacedReplica
+from nodes.parts.placement import Placement, Placements
+from nodes.parts.recovery import PlacedReplica
 from nodes.simulator.cluster import Cluster
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from nodes.effects import Invariant, InvariantBroken, Operation, Version
+from nodes.contract.replica import Invariant, InvariantBroken, Operation, Version
 from nodes.registry import Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis

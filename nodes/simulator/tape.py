@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from nodes.effects import Replica
+from nodes.contract.replica import Replica
 from nodes.simulator.faults import KINDS, Fault
 from nodes.simulator.knobs import moments_of
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bench.cluster_file import Address, ClusterFile, write_cluster_file
+from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def echo() -> Iterator[Callable[..., None]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(cluster: ClusterFile, *options: str) -> None:
-        command = [sys.executable, "-m", "bench.echo_node"]
+        command = [sys.executable, "-m", "bench.measure.echo_node"]
         command += ["--port", str(cluster.broker.port), "--cluster", cluster.cluster]
         command += ["--nodes", ",".join(cluster.nodes), *options]
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
@@ -139,7 +139,13 @@ class Locust:
             write_cluster_file(path, cluster)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py")),
+                *(
+                    sys.executable,
+                    "-m",
+                    "locust",
+                    "-f",
+                    str(ROOT / "bench" / "load" / "locustfile.py"),
+                ),
                 *("--headless", "--only-summary", "--exit-code-on-error", "0"),
                 *("--cluster-file", str(path), "--run-folder", str(folder)),
                 *("--json-file", str(folder / "stats"), *options),

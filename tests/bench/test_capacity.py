@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import capacity
-from bench.cluster_file import ClusterFile
-from bench.figures import with_ratios
+from bench.measure import capacity
+from bench.measure.figures import with_ratios
+from bench.record.cluster_file import ClusterFile
 
 pytestmark = pytest.mark.live
 
@@ -21,7 +21,7 @@ Echo = Callable[..., None]
 def test_rows_compare_and_set_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "SCALE", 0.1)
     monkeypatch.setattr(capacity, "ROUNDS", 1)
-    monkeypatch.setattr("bench.measuring.SCALE", 0.1)
+    monkeypatch.setattr("bench.measure.measuring.SCALE", 0.1)
     monkeypatch.setattr(capacity, "USERS", 16)
     before = set(psutil.Process().children(recursive=True))
     rows: dict[str, dict[str, Any]] = {row["name"]: row for row in with_ratios(capacity.rows())}

@@ -10,8 +10,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.ceiling import NoMessages, messages_per_s
-from bench.cluster_file import Address
+from bench.measure.ceiling import NoMessages, messages_per_s
+from bench.record.cluster_file import Address
 from tests.bench.conftest import Broker
 
 pytestmark = pytest.mark.live

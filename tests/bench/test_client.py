@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.client import NOT_SENT, STILL_OPEN, TIMEOUT, Client, Lateness
-from bench.history import OperationRecord
-from bench.workload import PlannedOperation
-from nodes.effects import Operation, OperationKind, Outcome, Reply, Request, Value, Version
+from bench.load.client import NOT_SENT, STILL_OPEN, TIMEOUT, Client, Lateness
+from bench.load.workload import PlannedOperation
+from bench.record.history import OperationRecord
+from nodes.contract.replica import Operation, OperationKind, Outcome, Reply, Request, Value, Version
 
 SECOND = 1_000_000_000
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.closed_loop import ClosedLoop, Measured, drive
-from bench.cluster_file import ClusterFile, write_cluster_file
+from bench.measure.closed_loop import ClosedLoop, Measured, drive
+from bench.record.cluster_file import ClusterFile, write_cluster_file
 from tests.bench.conftest import ENVIRONMENT
 from tests.waiting import patience
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 
 
 def run(*options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.closed_loop", *map(str, options)]
+    command = [sys.executable, "-m", "bench.measure.closed_loop", *map(str, options)]
     return subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(60)
     )
@@ -45,7 +45,7 @@ def test_each_client_has_one_operation_open_and_thinks(
 def test_what_is_lost_or_refused_is_counted_and_does_not_count_as_ok(
     cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.closed_loop.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("bench.measure.closed_loop.TIMEOUT_S", 0.1)
     echo(cluster, "--lose", "10", "--fail", "7")
     measured = drive(cluster, ClosedLoop(clients=8, seconds=1.0, warm_up_s=0.1))
     asked = measured.ok + measured.failed + measured.unanswered
@@ -57,7 +57,7 @@ def test_what_is_lost_or_refused_is_counted_and_does_not_count_as_ok(
 def test_values_have_the_size_that_was_asked_for(
     cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import closed_loop
+    from bench.measure import closed_loop
 
     seen: list[Any] = []
     publish = closed_loop.MqttClient.publish
@@ -128,7 +128,7 @@ def test_no_cluster_is_said_in_one_line(
 def test_what_a_dead_cluster_leaves_open_is_unanswered(
     cluster: ClusterFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.closed_loop.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("bench.measure.closed_loop.TIMEOUT_S", 0.5)
     measured = drive(cluster, ClosedLoop(clients=7, seconds=0.2, warm_up_s=0.05))
     assert (measured.ok, measured.failed, measured.unanswered) == (0, 0, 7)
 
@@ -136,7 +136,7 @@ def test_what_a_dead_cluster_leaves_open_is_unanswered(
 def test_one_per_publish_sends_each_request_alone(
     cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import closed_loop
+    from bench.measure import closed_loop
 
     sizes: list[int] = []
     publish = closed_loop.MqttClient.publish

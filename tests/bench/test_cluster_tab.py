@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench import cluster_tab
-from bench.cluster_file import Address, ClusterFile, FaultOn
-from bench.cluster_tab import ClusterWatch
-from nodes.topics import Topics
+from bench.load import cluster_tab
+from bench.load.cluster_tab import ClusterWatch
+from bench.record.cluster_file import Address, ClusterFile, FaultOn
+from nodes.wire.topics import Topics
 
 TOPICS = Topics("demo")
 

@@ -64,7 +64,7 @@ def suite(tmp_path: Path) -> Path:
     folder = tmp_path / "suite"
     folder.mkdir()
     (folder / "bench_it.py").write_text(SUITE)
-    (folder / "conftest.py").write_text("from bench.conftest import aio_benchmark\n")
+    (folder / "conftest.py").write_text("from bench.suites.conftest import aio_benchmark\n")
     return folder
 
 

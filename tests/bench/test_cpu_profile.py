@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import cpu_profile
+from bench.measure import cpu_profile
 
 LOOP = "main (/x/nodes/__main__.py);_turn (/x/nodes/runtime/driver.py:245)"
 
@@ -12,7 +12,7 @@ LOOP = "main (/x/nodes/__main__.py);_turn (/x/nodes/runtime/driver.py:245)"
 def test_a_sample_counts_for_the_innermost_frame_that_belongs_to_a_part() -> None:
     lines = [
         f"{LOOP};step (/x/nodes/protocols/raft.py:300);sorted (builtin) 30",
-        f"{LOOP};encode (/x/nodes/codec.py:52) 20",
+        f"{LOOP};encode (/x/nodes/wire/codec.py:52) 20",
         f"{LOOP};publish (/x/nodes/runtime/mqtt.py:170);publish (/y/paho/mqtt/client.py:1700) 25",
         f"{LOOP};publish (/y/paho/mqtt/client.py:1700);Client._sock_send (/y/paho/client.py:1) 15",
         "run (/z/threading.py);commit (/x/nodes/runtime/durable_log.py:130) 5",

@@ -14,17 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.cluster_file import ClusterFile, write_cluster_file
-from bench.distributed import Share, shares
-from bench.history import OperationRecord
-from bench.losses import losses
-from bench.run_folder import RunFolder
-from bench.workload import Workload, make_workload, plan
+from bench.load.distributed import Share, shares
+from bench.load.workload import Workload, make_workload, plan
+from bench.record.cluster_file import ClusterFile, write_cluster_file
+from bench.record.history import OperationRecord
+from bench.record.losses import losses
+from bench.record.run_folder import RunFolder
 from tests.bench.conftest import ENVIRONMENT, ROOT, free_port
 from tests.waiting import patience, wait_for
 
 Echo = Callable[..., None]
-LOCUST = (sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py"))
+LOCUST = (sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "load" / "locustfile.py"))
 
 
 class Farm:

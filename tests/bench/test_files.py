@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.files import NotReadable, listed, open_regular, read_regular, whole_lines, write_whole
+from bench.record.files import (
+    NotReadable,
+    listed,
+    open_regular,
+    read_regular,
+    whole_lines,
+    write_whole,
+)
 
 
 def directory(path: Path) -> None:

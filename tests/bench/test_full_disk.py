@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster_file import Address, ClusterFile, write_cluster_file
-from bench.files import naming, write_whole
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import FaultRecord, NodeRecord, RunFolder
-from chaos.broker import broker_command
+from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
+from bench.record.files import naming, write_whole
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import FaultRecord, NodeRecord, RunFolder
+from chaos.clusters.broker import broker_command
 
 AT = Address("127.0.0.1", 1)
 RECORD = OperationRecord(

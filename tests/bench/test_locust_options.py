@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bench.cluster_file import ClusterFile
-from bench.history import OperationRecord
-from bench.load_options import select
-from bench.run_folder import LoadSummary, RunFolder
-from bench.workload import BadWorkload, make_workload, plan
+from bench.load.options import select
+from bench.load.workload import BadWorkload, make_workload, plan
+from bench.record.cluster_file import ClusterFile
+from bench.record.history import OperationRecord
+from bench.record.run_folder import LoadSummary, RunFolder
 from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live

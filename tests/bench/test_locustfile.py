@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench import ycsb
-from bench.client import STILL_OPEN, TIMEOUT
-from bench.cluster_file import ClusterFile
-from bench.history import OperationRecord
-from bench.losses import losses
-from bench.run_folder import LoadSummary, RunFolder
-from bench.workload import Workload, make_workload, plan
+from bench.load import ycsb
+from bench.load.client import STILL_OPEN, TIMEOUT
+from bench.load.workload import Workload, make_workload, plan
+from bench.record.cluster_file import ClusterFile
+from bench.record.history import OperationRecord
+from bench.record.losses import losses
+from bench.record.run_folder import LoadSummary, RunFolder
 from tests.waiting import patience
 
 pytestmark = pytest.mark.live

@@ -13,8 +13,8 @@ import pytest
 
 from bench.checkers import check_history
 from bench.checkers.linearizability import check_linearizable
-from bench.figures import figures_of, is_met, table, with_ratios
-from bench.micro.histories import linearizable_history, write_jsonl
+from bench.measure.figures import figures_of, is_met, table, with_ratios
+from bench.suites.micro.histories import linearizable_history, write_jsonl
 from tests.waiting import patience
 
 ROOT = Path(__file__).parents[2]

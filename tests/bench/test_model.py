@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from bench import model
-from bench.model import Costs, NotCalibrated, Observed, Shape, calibrate, predict, shape
+from reports.sweeps import model
+from reports.sweeps.model import Costs, NotCalibrated, Observed, Shape, calibrate, predict, shape
 
 
 def test_messages_of_an_operation() -> None:

@@ -16,11 +16,11 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.cluster_file import Address, ClusterFile
-from bench.mqtt_client import BrokerUnreachable, MqttClient
-from nodes.codec import requests_codec
-from nodes.effects import Operation, Reply, Request
-from nodes.topics import Topics
+from bench.load.mqtt_client import BrokerUnreachable, MqttClient
+from bench.record.cluster_file import Address, ClusterFile
+from nodes.contract.replica import Operation, Reply, Request
+from nodes.wire.codec import requests_codec
+from nodes.wire.topics import Topics
 from tests.waiting import patience
 
 pytestmark = pytest.mark.live

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.same_site import LOOPBACK, NAMES_VARIABLE, refusal
-from chaos.processes import free_ports
+from bench.load.same_site import LOOPBACK, NAMES_VARIABLE, refusal
+from chaos.clusters.processes import free_ports
 from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "request_links": {"n1": here},
     }
     (folder / "cluster.json").write_bytes(msgspec.json.encode(cluster))
-    argv = [sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py")]
+    argv = [sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "load" / "locustfile.py")]
     argv += ["--cluster-file", str(folder / "cluster.json")]
     argv += ["--web-host", "127.0.0.1", "--web-port", str(port)]
     environment = {**os.environ, NAMES_VARIABLE: "bench.example"}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.shapes import BadShape, Part, Shape, parse_shape
-from bench.workload import BadWorkload, Workload, make_workload, plan
+from bench.load.shapes import BadShape, Part, Shape, parse_shape
+from bench.load.workload import BadWorkload, Workload, make_workload, plan
 
 levels = st.just(0.0) | st.floats(0.01, 1000)
 parts = st.lists(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.micro.empty_events import empty_events
-from bench.micro.simulator_profile import PARTS, PROTOCOLS, profile
+from bench.suites.micro.empty_events import empty_events
+from bench.suites.micro.simulator_profile import PARTS, PROTOCOLS, profile
 from tests.waiting import patience
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_empty_events_are_about_as_many_as_asked_for() -> None:
 
 
 def test_the_command_prints_a_column_for_each_protocol() -> None:
-    command = [sys.executable, "-m", "bench.micro.simulator_profile", "0"]
+    command = [sys.executable, "-m", "bench.suites.micro.simulator_profile", "0"]
     env = {**os.environ, "CAPBENCH_BENCH_SCALE": "0.02"}
     done = subprocess.run(
         command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=patience(120)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import ycsb
-from bench.workload import (
+from bench.load import ycsb
+from bench.load.workload import (
     BadWorkload,
     PlannedOperation,
     Workload,
@@ -47,7 +47,7 @@ def shares(operations: list[PlannedOperation]) -> dict[str, float]:
 
 DIGEST = """
 import hashlib, msgspec
-from bench.workload import make_workload, plan
+from bench.load.workload import make_workload, plan
 fields = msgspec.json.decode({fields!r})
 plan = list(plan(make_workload(fields), ("n1", "n2", "n3")))
 print(hashlib.sha256(msgspec.json.encode(plan)).hexdigest())

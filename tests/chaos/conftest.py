@@ -13,11 +13,11 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.cluster_file import Address
-from chaos.broker import broker_command
-from chaos.links import Links
-from chaos.processes import ProcessGroup, free_ports
-from chaos.toxiproxy import Toxiproxy, find_toxiproxy
+from bench.record.cluster_file import Address
+from chaos.clusters.broker import broker_command
+from chaos.clusters.links import Links
+from chaos.clusters.processes import ProcessGroup, free_ports
+from chaos.clusters.toxiproxy import Toxiproxy, find_toxiproxy
 from tests.waiting import patience, wait_for
 
 NODES = ("n1", "n2", "n3")

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from bench.run_folder import RunFolder
-from chaos.cli_catalogue import experiment_schema
-from chaos.experiment import CATALOGUE
-from chaos.faults import FAULTS
+from bench.record.run_folder import RunFolder
+from chaos.commands.catalogue import experiment_schema
+from chaos.experiments.experiment import CATALOGUE
+from chaos.faults.catalogue import FAULTS
 from tests.live.conftest import capbench
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chaos.cli import main
+from chaos.commands.main import main
 from tests.reports import synthetic
 
 WRITE = {"process": 1, "op": "write", "key": "x", "value": 7, "outcome": "ok"}

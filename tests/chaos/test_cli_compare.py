@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.run_folder import RunFolder
-from chaos import cli, cli_run
-from chaos.experiment import catalogue
+from bench.record.run_folder import RunFolder
+from chaos.commands import main as cli
+from chaos.commands import run as cli_run
+from chaos.experiments.experiment import catalogue
 from nodes import registry
 
 SHORT = """
@@ -101,7 +102,7 @@ def test_a_protocol_without_a_parameter_of_the_experiment_is_told_and_left_out(
 
 
 def test_a_run_tells_how_late_its_faults_began(workspace: Path) -> None:
-    from reports.metrics import summarise
+    from reports.data.metrics import summarise
 
     assert typed("run", "short.yaml", "--target", "sim", "--protocol", "raft", "-o", "out") == 0
     (folder,) = (RunFolder(path) for path in (workspace / "out").iterdir())

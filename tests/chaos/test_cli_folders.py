@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.run_folder import RunFolder
-from chaos import cli, cli_run
-from chaos.folders import new_file, new_folder
+from bench.record.run_folder import RunFolder
+from chaos.commands import main as cli
+from chaos.commands import run as cli_run
+from chaos.targets.folders import new_file, new_folder
 
 SHORT = """
 title: Short

@@ -11,7 +11,7 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
-from chaos.cli import app
+from chaos.commands.main import app
 from tests.chaos.test_simulate import ROOT
 
 GROUP = typer.main.get_command(app)
@@ -57,7 +57,7 @@ def test_a_shell_completes_commands(shell: str) -> None:
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         "_TYPER_COMPLETE_WORD_TO_COMPLETE": "comp",
     }
-    command = "import sys; sys.argv = ['capbench']; from chaos.cli import main; main()"
+    command = "import sys; sys.argv = ['capbench']; from chaos.commands.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", command],
         env=environment,

@@ -10,13 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from chaos.detector_sweep import NAME, NODES
-from chaos.experiment import names
-from chaos.faults import FAULTS
+from chaos.experiments.experiment import names
+from chaos.faults.catalogue import FAULTS
+from chaos.seeds.detector_sweep import NAME, NODES
 from nodes.registry import PROTOCOLS
 from tests.live.conftest import ROOT, capbench
 
-LATER = ("numpy", "pandas", "jinja2", "paho", "locust", "requests", "bench.checkers", "chaos.links")
+LATER = (
+    "numpy",
+    "pandas",
+    "jinja2",
+    "paho",
+    "locust",
+    "requests",
+    "bench.checkers",
+    "chaos.clusters.links",
+)
 OF_EXPERIMENTS = ("pydantic", "ruamel.yaml", "nodes.registry")
 
 
@@ -48,7 +57,7 @@ def test_a_command_imports_what_it_needs(
 def test_a_terminal_of_another_alphabet_is_served(tmp_path: Path) -> None:
     (tmp_path / "ключ.jsonl").write_text("nonsense")
     done = subprocess.run(
-        [sys.executable, "-m", "chaos.cli", "check", "ключ.jsonl"],
+        [sys.executable, "-m", "chaos.commands.main", "check", "ключ.jsonl"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
@@ -89,7 +98,7 @@ def test_the_list_names_whatever_a_run_takes(tmp_path: Path) -> None:
 def test_a_shell_completes_names(typed: str, begun: str, wanted: str, other: str) -> None:
     """As the script that ``--show-completion`` prints for bash asks for it."""
     words = f"capbench {typed} {begun}"
-    code = "import sys; sys.argv = ['capbench']; from chaos.cli import main; main()"
+    code = "import sys; sys.argv = ['capbench']; from chaos.commands.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={

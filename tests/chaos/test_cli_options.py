@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import typer
 
-from chaos import cli
-from chaos.errors import said
-from chaos.options import Name, Quantity
+from chaos.commands import main as cli
+from chaos.commands.failures import said
+from chaos.commands.options import Name, Quantity
 
 GROUP: Any = typer.main.get_command(cli.app)
 WRONG = ("0", "-1", "nan", "inf", "-inf", "1e308", "9" * 400, "", " ", "x", "0s", "-1s", "infs")
@@ -80,7 +80,9 @@ def test_no_option_takes_any_number_or_any_name() -> None:
             or kind == "<class 'bool'>"
             or "Path" in kind
             or parameter.name in TEXT | {"form", "experiment"}
-        ), f"{command} {parameter.name}: use a parser of chaos.options instead of a plain {kind}"
+        ), (
+            f"{command} {parameter.name}: use a parser of chaos.commands.options instead of a plain {kind}"
+        )
     assert len(QUANTITIES) > 25
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
-from bench.run_folder import RunFolder
+from bench.record.run_folder import RunFolder
 from tests.chaos.test_cli_compare import typed
 from tests.reports import synthetic
 

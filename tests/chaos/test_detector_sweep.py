@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chaos.cli import main
-from chaos.detector_sweep import (
+from chaos.commands.main import main
+from chaos.progress import Lines
+from chaos.seeds.detector_sweep import (
     NODES,
     Job,
     Network,
@@ -21,10 +22,9 @@ from chaos.detector_sweep import (
     run_sweep,
     trade_offs,
 )
-from chaos.progress import Lines
-from nodes.failure_detector import CountingParameters, PhiParameters
+from nodes.parts.failure_detector import CountingParameters, PhiParameters
 from nodes.simulator.network import Quality
-from reports.detector_sweep import (
+from reports.sweeps.detector_sweep import (
     FACTORS,
     DetectorRow,
     Sweep,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chaos import experiment as experiments
-from chaos.experiment import Experiment, InvalidExperiment, load, validate
-from chaos.faults import Partition
+from chaos.experiments import experiment as experiments
+from chaos.experiments.experiment import Experiment, InvalidExperiment, load, validate
+from chaos.faults.catalogue import Partition
 
 GOOD = """\
 title: The leader is cut off

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chaos import fault
+from chaos.faults import base as fault
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "ADDING_A_FAULT.md").read_text()
@@ -43,7 +43,7 @@ def test_the_guide_makes_a_fault(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     for command in (
         pytest.replace(".venv/bin/pytest", f"{sys.executable} -m pytest -q"),
-        capbench.replace("capbench", f"{sys.executable} -m chaos.cli"),
+        capbench.replace("capbench", f"{sys.executable} -m chaos.commands.main"),
     ):
         done = subprocess.run(
             ["/bin/sh", "-c", command],

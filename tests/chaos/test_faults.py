@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from chaos.fault import Fault, Resolved
-from chaos.faults import FAULTS, SHAPES, AnyFault, Crash, Latency, Partition
-from chaos.links import LinkFaults
+from chaos.clusters.links import LinkFaults
+from chaos.faults.base import Fault, Resolved
+from chaos.faults.catalogue import FAULTS, SHAPES, AnyFault, Crash, Latency, Partition
 
 
 class Cluster(LinkFaults):

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chaos import gate as gate_module
-from chaos.gate import SLICE, Gate, begin, go_on
-from chaos.simulate import Workers, local_workers, sweep
+from chaos.seeds import gate as gate_module
+from chaos.seeds.gate import SLICE, Gate, begin, go_on
+from chaos.seeds.simulate import Workers, local_workers, sweep
 from tests.chaos.test_simulate import BUG, capbench, start
 from tests.waiting import patience
 

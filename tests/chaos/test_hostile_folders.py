@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.run_folder import BadRunFolder, RunFolder
-from chaos.serve import make_server, rows
+from bench.record.run_folder import BadRunFolder, RunFolder
+from chaos.commands.serve import make_server, rows
 from reports import load as load_tables
-from reports.folders import find_runs, load_run
-from reports.render import write_report
+from reports.data.folders import find_runs, load_run
+from reports.formats.render import write_report
 from tests.bench.test_files import directory, huge, link_nowhere, link_out, link_to_zeros, pipe
 from tests.chaos.test_cli_compare import typed
 from tests.reports.test_explained import stale_and_lost

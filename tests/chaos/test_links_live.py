@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.cluster_file import Address
-from chaos.links import SETTLE_S, LinkState, UnknownLink
-from chaos.toxiproxy import (
+from bench.record.cluster_file import Address
+from chaos.clusters.links import SETTLE_S, LinkState, UnknownLink
+from chaos.clusters.toxiproxy import (
     Proxy,
     Toxiproxy,
     ToxiproxyDown,

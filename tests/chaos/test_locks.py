@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from chaos import locks
+from chaos.clusters import locks
 
 
 def test_one_at_a_time_though_the_file_comes_and_goes(
@@ -37,7 +37,7 @@ def test_one_at_a_time_though_the_file_comes_and_goes(
 
 
 def test_a_command_leaves_no_lock_of_its_ports(tmp_path: Path) -> None:
-    code = "from chaos.processes import free_ports; print(free_ports(3))"
+    code = "from chaos.clusters.processes import free_ports; print(free_ports(3))"
     root = Path(__file__).resolve().parents[2]
     for _ in range(2):
         subprocess.run(

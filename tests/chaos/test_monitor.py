@@ -12,12 +12,12 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.cluster_file import Address, ClusterFile
-from bench.run_folder import NodeRecord
-from chaos.broker import broker_command
-from chaos.monitor import Monitor
-from chaos.processes import ProcessGroup, free_ports
-from nodes.topics import Topics
+from bench.record.cluster_file import Address, ClusterFile
+from bench.record.run_folder import NodeRecord
+from chaos.clusters.broker import broker_command
+from chaos.clusters.monitor import Monitor
+from chaos.clusters.processes import ProcessGroup, free_ports
+from nodes.wire.topics import Topics
 from tests.chaos.conftest import TIMEOUT_S, listens
 from tests.waiting import wait_for
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from bench.run_folder import FaultRecord, RunFolder
-from chaos.fault import Fault
-from chaos.faults import Crash, Latency, Partition
-from chaos.link_faults import Flapping
-from chaos.links import LinkFaults, LinkState
-from chaos.nemesis import Nemesis, PlannedFault
-from chaos.process_faults import BrokerRestart, Pause, RollingRestart
+from bench.record.run_folder import FaultRecord, RunFolder
+from chaos.clusters.links import LinkFaults, LinkState
+from chaos.faults.base import Fault
+from chaos.faults.catalogue import Crash, Latency, Partition
+from chaos.faults.links import Flapping
+from chaos.faults.nemesis import Nemesis, PlannedFault
+from chaos.faults.processes import BrokerRestart, Pause, RollingRestart
 from tests.waiting import patience
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
@@ -311,13 +311,13 @@ def test_an_exception_heals_the_real_links(network: Any, folder: RunFolder) -> N
 
 RUNNER = """
 import pathlib, sys, time
-from bench.cluster_file import Address
-from bench.run_folder import RunFolder
-from chaos.faults import Partition
-from chaos.links import Links
-from chaos.nemesis import Nemesis, PlannedFault
-from chaos.processes import signals_as_exit
-from chaos.toxiproxy import Toxiproxy
+from bench.record.cluster_file import Address
+from bench.record.run_folder import RunFolder
+from chaos.faults.catalogue import Partition
+from chaos.clusters.links import Links
+from chaos.faults.nemesis import Nemesis, PlannedFault
+from chaos.clusters.processes import signals_as_exit
+from chaos.clusters.toxiproxy import Toxiproxy
 
 api, broker, folder, *ports = sys.argv[1:]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.run_folder import RunFolder
-from chaos import experiment as experiments
-from chaos.experiment import Experiment, InvalidExperiment
-from chaos.runner import RunResult, run_experiment
+from bench.record.run_folder import RunFolder
+from chaos.experiments import experiment as experiments
+from chaos.experiments.experiment import Experiment, InvalidExperiment
+from chaos.targets.runner import RunResult, run_experiment
 from nodes.registry import get
-from reports.metrics import RunTables, load
-from reports.recovery import losses
-from reports.render import write_report
+from reports.data.metrics import RunTables, load
+from reports.data.recovery import losses
+from reports.formats.render import write_report
 
 
 class Silent:

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from bench.shapes import BadShape, parse_shape
-from bench.workload import BadWorkload, make_workload
+from bench.load.shapes import BadShape, parse_shape
+from bench.load.workload import BadWorkload, make_workload
 from chaos import chaos_toolkit
-from chaos.experiment import Experiment, InvalidExperiment, validate
-from chaos.faults import FAULTS
-from chaos.yaml_reader import read_yaml
+from chaos.experiments.experiment import Experiment, InvalidExperiment, validate
+from chaos.experiments.yaml_reader import read_yaml
+from chaos.faults.catalogue import FAULTS
 from nodes import registry
 
 NUMBERS = ("0", "-1", ".nan", ".inf", "-.inf", "1e308", "9" * 400, '""')

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reports.objectives import BadObjective, evaluate, parse_objective
+from reports.data.objectives import BadObjective, evaluate, parse_objective
 
 SUMMARY: dict[str, Any] = {
     "claim": "linearizable",

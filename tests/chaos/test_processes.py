@@ -11,7 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from chaos.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports, signals_as_exit
+from chaos.clusters.processes import (
+    NoFreePorts,
+    ProcessError,
+    ProcessGroup,
+    free_ports,
+    signals_as_exit,
+)
 
 WaitUntil = Callable[[Callable[[], bool], str], None]
 SLEEP = ["sleep", "300"]
@@ -33,7 +39,7 @@ def is_gone(pid: int) -> bool:
 def test_nobody_outlives_a_killed_parent(tmp_path: Path, wait_until: WaitUntil) -> None:
     script = f"""
 import pathlib, time
-from chaos.processes import ProcessGroup
+from chaos.clusters.processes import ProcessGroup
 group = ProcessGroup()
 log = pathlib.Path({str(tmp_path)!r}) / "log"
 children = [group.spawn(f"sleep{{i}}", {SLEEP!r}, stdout_path=log) for i in range(3)]
@@ -149,7 +155,7 @@ def test_ports_are_free_low_and_not_given_twice() -> None:
 
 def test_two_runs_side_by_side_get_different_ports() -> None:
     script = (
-        "import sys; from chaos.processes import free_ports;"
+        "import sys; from chaos.clusters.processes import free_ports;"
         " print(*free_ports(300), flush=True); sys.stdin.read()"
     )
     ours = set(free_ports(300))

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.run_folder import BadRunFolder
-from chaos.processes import free_ports
-from chaos.serve import make_server
+from bench.record.run_folder import BadRunFolder
+from chaos.clusters.processes import free_ports
+from chaos.commands.serve import make_server
 from chaos.targets import TargetFailed
 from tests import browser
 from tests.chaos.test_simulate import ROOT
@@ -186,7 +186,15 @@ def test_a_folder_without_runs_and_a_port_that_is_taken_are_said(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_told_to_stop(results: Path, number: signal.Signals) -> None:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "chaos.cli", "serve", str(results), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "chaos.commands.main",
+        "serve",
+        str(results),
+        "--port",
+        str(port),
+    ]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

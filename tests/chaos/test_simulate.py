@@ -18,10 +18,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from chaos.bugs import BugOutcome, BugSweep, hunt, sweep_bugs
-from chaos.cli import app
-from chaos.cli_bugs import table
-from chaos.simulate import (
+from chaos.commands.bugs import table
+from chaos.commands.main import app
+from chaos.seeds.bugs import BugOutcome, BugSweep, hunt, sweep_bugs
+from chaos.seeds.simulate import (
     Sweep,
     Workers,
     find_protocol,
@@ -41,7 +41,7 @@ BUG = "raft-vote-not-persisted"
 
 def start(*arguments: str, cwd: Path, hash_seed: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "chaos.cli", *arguments],
+        [sys.executable, "-m", "chaos.commands.main", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(hash_seed)},
         stdout=subprocess.PIPE,
@@ -309,7 +309,7 @@ def test_every_planted_bug_has_a_row_caught_or_missed(
 ) -> None:
     bugs = [bug for bug in all_bugs() if bug.name in (BUG, rarely.bug)]
     assert len(bugs) == 2
-    monkeypatch.setattr("chaos.bugs.all_bugs", lambda: iter(bugs))
+    monkeypatch.setattr("chaos.seeds.bugs.all_bugs", lambda: iter(bugs))
     with local_workers(1) as workers:
         assert [row.caught for row in sweep_bugs(1, workers).bugs] == [
             hunt(bug.name, 1).caught for bug in bugs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.simulate import dask_workers, find_protocol, run_seed, sweep
+from chaos.seeds.simulate import dask_workers, find_protocol, run_seed, sweep
 from tests.chaos.test_simulate import BUG, ROOT, capbench
 from tests.waiting import patience
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from nodes.simulator.faults import Fault
 from nodes.simulator.simulate import simulate
 from nodes.simulator.story import Arrow, Moment, Story
-from reports.message_diagram import MOST_ARROWS, Diagram, page
+from reports.charts.message_diagram import MOST_ARROWS, Diagram, page
 from tests.chaos.test_simulate import BUG, capbench
 
 NODES = ["n1", "n2", "n3"]
@@ -67,7 +67,7 @@ def test_shrinking_prints_a_short_story_and_writes_its_diagram(tmp_path: Path) -
 
 
 def _bug() -> object:
-    from chaos.simulate import find_protocol
+    from chaos.seeds.simulate import find_protocol
 
     return find_protocol(BUG)
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.history import OperationRecord
-from bench.run_folder import RunFolder
-from bench.workload import plan
-from chaos.experiment import Experiment, load, validate
-from chaos.fault import Fault, Resolved
-from chaos.node_faults import (
+from bench.load.workload import plan
+from bench.record.history import OperationRecord
+from bench.record.run_folder import RunFolder
+from chaos.experiments.experiment import Experiment, load, validate
+from chaos.faults.base import Fault, Resolved
+from chaos.faults.nodes import (
     BrokerDisconnect,
     Clock,
     CrashPointFault,
@@ -26,16 +26,16 @@ from chaos.node_faults import (
     Reorder,
     SlowDisk,
 )
-from chaos.runner import RunResult, run_experiment
 from chaos.targets import Run, Unsupported, refuse_unsupported
+from chaos.targets.runner import RunResult, run_experiment
 from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
 from nodes import registry
-from nodes.effects import Operation, Reply, Request
+from nodes.contract.replica import Operation, Reply, Request
 from nodes.protocols.raft import Raft
-from reports.anomaly import read_messages
-from reports.metrics import summarise
-from reports.render import write_report
-from reports.summary import witness_of
+from reports.charts.anomaly import read_messages
+from reports.data.metrics import summarise
+from reports.data.summary import witness_of
+from reports.formats.render import write_report
 from tests.chaos.test_simulate import capbench
 
 EXPERIMENT: dict[str, Any] = {

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.cluster_file import Address
-from chaos import toxiproxy as client
-from chaos.toxiproxy import Toxic, Toxiproxy, ToxiproxyError, ToxiproxyWedged
+from bench.record.cluster_file import Address
+from chaos.clusters import toxiproxy as client
+from chaos.clusters.toxiproxy import Toxic, Toxiproxy, ToxiproxyError, ToxiproxyWedged
 
 JSON = "application/json"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cluster_file import BadClusterFile, read_cluster_file
-from bench.sweep_file import BadSweep, read_sweep
-from bench.workload import BadWorkload, read_workload
-from chaos.experiment import CATALOGUE, InvalidExperiment, load
-from chaos.yaml_reader import MAX_BYTES, MAX_DEPTH, MAX_VALUES, BadYaml, read_yaml
+from bench.load.workload import BadWorkload, read_workload
+from bench.record.cluster_file import BadClusterFile, read_cluster_file
+from bench.record.sweep_file import BadSweep, read_sweep
+from chaos.experiments.experiment import CATALOGUE, InvalidExperiment, load
+from chaos.experiments.yaml_reader import MAX_BYTES, MAX_DEPTH, MAX_VALUES, BadYaml, read_yaml
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 12)

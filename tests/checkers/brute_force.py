@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations, permutations, product
 
-from bench.checkers.columns import value_key
-from bench.history import ABSENT, OperationRecord
-from nodes.effects import Value
+from bench.record.columns import value_key
+from bench.record.history import ABSENT, OperationRecord
+from nodes.contract.replica import Value
 
 Records = Sequence[OperationRecord]
 Order = set[tuple[int, int]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from bench.history import ABSENT, OperationRecord
-from nodes.effects import Outcome, Value
+from bench.record.history import ABSENT, OperationRecord
+from nodes.contract.replica import Outcome, Value
 
 
 def tiny_history(

@@ -15,13 +15,13 @@ from functools import cache
 
 from bench.checkers import check_history
 from bench.checkers.causal import check_causal
-from bench.checkers.columns import Columns
 from bench.checkers.sequential import check_sequential
 from bench.checkers.sessions import GUARANTEES, check_sessions
 from bench.checkers.staleness import stale_reads
-from bench.checkers.well_formed import columns_of
-from bench.history import BadHistory, OperationRecord
-from nodes.effects import Value
+from bench.record.columns import Columns
+from bench.record.history import BadHistory, OperationRecord
+from bench.record.well_formed import columns_of
+from nodes.contract.replica import Value
 from tests.checkers import brute_force as by_definition
 from tests.checkers.tiny import tiny_processes
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bench.checkers.convergence import check_convergence
-from bench.history import OperationRecord
-from nodes.effects import OperationKind, Outcome, Value, Version
+from bench.record.history import OperationRecord
+from nodes.contract.replica import OperationKind, Outcome, Value, Version
 
 NODES = ["n1", "n2"]
 S = 1_000_000_000

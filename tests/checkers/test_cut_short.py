@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from bench.checkers import check_run
-from bench.history import OperationRecord
-from bench.run_folder import RunFolder, Verdict
-from chaos.cli import main
+from bench.record.history import OperationRecord
+from bench.record.run_folder import RunFolder, Verdict
+from chaos.commands.main import main
 from tests.checkers.test_verdict import Run
 
 ACCUSATIONS = re.compile(r"not linearizable|refuted|invalid|REFUTED|stale answers|nobody wrote")

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from bench.checkers import check_history
-from bench.checkers.columns import NEVER, NOT_TOLD, Columns
-from bench.checkers.jsonl import Line, read_columns
-from bench.history import ABSENT, MAX_LINE_BYTES, BadHistory, OperationRecord
+from bench.record.columns import NEVER, NOT_TOLD, Columns
+from bench.record.history import ABSENT, MAX_LINE_BYTES, BadHistory, OperationRecord
+from bench.record.jsonl import Line, read_columns
 
 WRITE = {
     "process": "c1",

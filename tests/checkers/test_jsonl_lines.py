@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.checkers import jsonl
-from bench.checkers.columns import Columns, Int32s
-from bench.checkers.jsonl import read_columns
-from bench.checkers.jsonl_lines import Names, read_lines
-from bench.history import ABSENT, BadHistory, OperationRecord
-from bench.micro.histories import linearizable_history, write_jsonl
-from nodes.effects import OperationKind, Outcome
+from bench.record import jsonl
+from bench.record.columns import Columns, Int32s
+from bench.record.history import ABSENT, BadHistory, OperationRecord
+from bench.record.jsonl import read_columns
+from bench.record.jsonl_lines import Names, read_lines
+from bench.suites.micro.histories import linearizable_history, write_jsonl
+from nodes.contract.replica import OperationKind, Outcome
 
 
 def is_read_quickly(block: bytes) -> bool:

@@ -17,8 +17,8 @@ import pytest
 
 from bench.checkers import arrays, clusters, zones
 from bench.checkers.clusters import unique_keys
-from bench.checkers.columns import Columns
-from bench.history import OperationRecord
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
 from tests.checkers.brute_force import is_linearizable
 from tests.checkers.generator import tiny_history
 

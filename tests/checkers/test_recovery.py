@@ -11,8 +11,8 @@ import pytest
 
 from bench.checkers import availability
 from bench.checkers.outages import outages, pauses, silences
-from bench.history import OperationRecord
-from bench.run_folder import FaultRecord, Manifest
+from bench.record.history import OperationRecord
+from bench.record.run_folder import FaultRecord, Manifest
 
 MS = 1_000_000
 NODES = ["n1", "n2", "n3"]

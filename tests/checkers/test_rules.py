@@ -12,10 +12,11 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from bench.checkers import check_history, jsonl
-from bench.checkers.columns import NEVER
-from bench.checkers.jsonl import read_columns
-from bench.history import BadHistory, OperationRecord
+from bench.checkers import check_history
+from bench.record import jsonl
+from bench.record.columns import NEVER
+from bench.record.history import BadHistory, OperationRecord
+from bench.record.jsonl import read_columns
 
 ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).parent / "cases"

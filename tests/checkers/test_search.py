@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bench.checkers import search as searching
-from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.search import Budget, search, smaller, steps
-from bench.history import OperationRecord
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
 from tests.checkers.brute_force import is_linearizable
 from tests.checkers.generator import tiny_history
 from tests.checkers.test_mutants import compiled

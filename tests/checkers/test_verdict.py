@@ -8,9 +8,9 @@ import pytest
 
 from bench.checkers import check_run
 from bench.checkers.witness import shown
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import LoadSummary, Manifest, Model, RunFolder, Verdict, write_json
-from nodes.effects import OperationKind, Value
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import LoadSummary, Manifest, Model, RunFolder, Verdict, write_json
+from nodes.contract.replica import OperationKind, Value
 
 S = 1_000_000_000
 NODES = ["n1", "n2", "n3"]

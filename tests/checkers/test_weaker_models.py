@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bench.checkers.causal import check_causal
-from bench.checkers.columns import NEVER, Columns
 from bench.checkers.sequential import check_sequential
 from bench.checkers.sessions import GUARANTEES, check_sessions
 from bench.checkers.staleness import stale_reads
 from bench.checkers.zones import check_zones
-from bench.history import OperationRecord
-from bench.micro.histories import linearizable_history
+from bench.record.columns import NEVER, Columns
+from bench.record.history import OperationRecord
+from bench.suites.micro.histories import linearizable_history
 from tests.checkers import brute_force as by_definition
 
 HISTORIES = 3000

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from bench.checkers import causal, reads_from, sequential, staleness
-from bench.checkers.columns import Columns
-from bench.history import OperationRecord
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
 from tests.checkers import brute_force as by_definition
 from tests.checkers.test_brute_force import Judged, judged
 from tests.checkers.test_mutants import compiled, mutant_name

@@ -8,9 +8,9 @@ import pytest
 
 from bench.checkers.availability import check_availability, service_time
 from bench.checkers.windows import NEVER, fault_spans, sides, timeline
-from bench.history import OperationRecord
-from bench.run_folder import FaultRecord, LoadSummary, Manifest
-from nodes.effects import Outcome
+from bench.record.history import OperationRecord
+from bench.record.run_folder import FaultRecord, LoadSummary, Manifest
+from nodes.contract.replica import Outcome
 
 S = 1_000_000_000
 

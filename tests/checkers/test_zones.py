@@ -10,11 +10,11 @@ from itertools import count
 import pytest
 
 from bench.checkers.clusters import unique_keys
-from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.zones import check_zones, shrink
-from bench.history import ABSENT, OperationRecord
-from nodes.effects import OperationKind, Outcome, Value
+from bench.record.columns import Columns
+from bench.record.history import ABSENT, OperationRecord
+from nodes.contract.replica import OperationKind, Outcome, Value
 from tests.checkers.brute_force import is_linearizable
 from tests.checkers.generator import tiny_history
 

@@ -1,7 +1,7 @@
 """What every protocol must do, each check a function that raises AssertionError.
 
-They know nothing of any protocol but what nodes/effects.py and nodes/registry.py say, so a new one
-is covered as soon as it is registered.
+They know nothing of any protocol but what nodes/contract/replica.py and nodes/registry.py say, so a
+new one is covered as soon as it is registered.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
-from bench.history import OperationRecord
-from nodes.codec import Codec, WriteCodec
-from nodes.disk import Append, Compact, Put
-from nodes.effects import Message, Operation, OperationKind, Replica, Reply, Request, Value
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
+from nodes.contract.disk import Append, Compact, Put
+from nodes.contract.replica import Message, Operation, OperationKind, Replica, Reply, Request, Value
 from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing
@@ -27,6 +26,7 @@ from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE
 from nodes.simulator.load import Habits, Manners
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, is_older, simulate
+from nodes.wire.codec import Codec, WriteCodec
 from tests.conformance import scenario
 
 SEEDS = int(os.environ.get("CAPBENCH_SEEDS", "100"))

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -26,8 +26,8 @@ from nodes.effects import (
     Value,
     Version,
 )
+from nodes.parts.replicated_map import ReplicatedMap
 from nodes.registry import Protocol, register
-from nodes.replicated_map import ReplicatedMap
 
 AT_ONCE = 100
 """Entries in one message, at most."""

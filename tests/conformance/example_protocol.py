@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
-from nodes.bounds import Count, WireStruct
-from nodes.disk import Disk
-from nodes.effects import (
+from nodes.contract.bounds import Count, WireStruct
+from nodes.contract.disk import Disk
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,
@@ -26,8 +26,8 @@ from nodes.effects import (
     Value,
     Version,
 )
+from nodes.parts.sessions import Result, Sessions
 from nodes.registry import Protocol, register
-from nodes.sessions import Result, Sessions
 
 # [guide: messages]
 Tag: TypeAlias = tuple[Count, str]
@@ -131,7 +131,7 @@ class Newest(Replica):
             return
         counter = max((cell.version[0] for cell in self.cells.values()), default=0) + 1
         cell = Cell((counter, self.id), request.operation.value)
-        # First the result, then the effect, then the forgetting: see nodes.sessions.
+        # First the result, then the effect, then the forgetting: see nodes.parts.sessions.
         version: Version = list(cell.version)
         self._sessions.remember(Result(client, sequence, request.acked, key, version))
         self._hold(key, cell)

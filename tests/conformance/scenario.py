@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bench.checkers.columns import Columns
 from bench.checkers.convergence import check_convergence, covers
 from bench.checkers.linearizability import check_linearizable
-from bench.history import OperationRecord
-from nodes.effects import Operation
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
+from nodes.contract.replica import Operation
 from nodes.registry import Protocol
 from nodes.simulator import load
 from nodes.simulator.cluster import Cluster

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.effects import Parameters, Reply, Request
+from nodes.contract.replica import Parameters, Reply, Request
 from nodes.registry import PROTOCOLS, Protocol
 from nodes.simulator.simulate import simulate
 from tests.conformance import checks

@@ -17,7 +17,7 @@ import docker
 import msgspec
 import pytest
 
-from chaos.processes import free_ports
+from chaos.clusters.processes import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"capbench-test-{os.getpid()}"

@@ -19,8 +19,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bench.run_folder import RunFolder
-from chaos.engine import Engine, EngineFailed
+from bench.record.run_folder import RunFolder
+from chaos.clusters.engine import Engine, EngineFailed
 from tests.containers.attacks import REACH, RIGHTS, STEAL, beside, within
 from tests.containers.conftest import NODES, PROJECT, ROOT, Installation
 
@@ -97,7 +97,7 @@ def capbench(
     installation: Installation, *arguments: str | Path, cwd: Path
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chaos.cli", *map(str, arguments)],
+        [sys.executable, "-m", "chaos.commands.main", *map(str, arguments)],
         cwd=cwd,
         env=installation.environment,
         capture_output=True,
@@ -187,7 +187,7 @@ def start(installation: Installation, cwd: Path, text: str) -> subprocess.Popen[
     """A run of the experiment ``text``."""
     (cwd / "it.yaml").write_text(text)
     return subprocess.Popen(
-        [sys.executable, "-m", "chaos.cli", "run", "it.yaml", "--target", "compose"],
+        [sys.executable, "-m", "chaos.commands.main", "run", "it.yaml", "--target", "compose"],
         cwd=cwd,
         env=installation.environment,
         stdout=subprocess.DEVNULL,
@@ -352,7 +352,7 @@ def test_another_project_is_never_touched(
             "com.docker.compose.service": "toxiproxy",
         },
     )
-    monkeypatch.setattr("chaos.engine.ROOT", tmp_path / "capbench")
+    monkeypatch.setattr("chaos.clusters.engine.ROOT", tmp_path / "capbench")
     monkeypatch.chdir(tmp_path)
     try:
         with pytest.raises(EngineFailed, match="no installation of this checkout is up") as refused:

@@ -14,8 +14,8 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from nodes.links import link_ports
 from nodes.registry import node_ids
+from nodes.wire.links import link_ports
 from tests.containers.conftest import NODES, ROOT
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
@@ -66,7 +66,9 @@ def test_names_and_images_are_those_of_the_compose_file() -> None:
 def test_every_secret_that_is_mounted_is_made_of_what_the_set_up_writes(tmp_path: Path) -> None:
     volumes = tmp_path / "volumes"
     done = subprocess.run(
-        [sys.executable, "-m", "chaos.containers_setup", "--at", volumes], cwd=ROOT, check=False
+        [sys.executable, "-m", "chaos.clusters.containers_setup", "--at", volumes],
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 0
     made = {each["name"] for each in KUSTOMIZATION["secretGenerator"]}
@@ -109,7 +111,9 @@ def test_kustomize_puts_it_together(tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS, tmp_path / "kubernetes", ignore=shutil.ignore_patterns("volumes"))
     volumes = tmp_path / "kubernetes" / "volumes"
     subprocess.run(
-        [sys.executable, "-m", "chaos.containers_setup", "--at", volumes], cwd=ROOT, check=True
+        [sys.executable, "-m", "chaos.clusters.containers_setup", "--at", volumes],
+        cwd=ROOT,
+        check=True,
     )
     done = subprocess.run(
         [kubectl, "kustomize", tmp_path / "kubernetes"], capture_output=True, text=True, check=False

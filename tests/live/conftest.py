@@ -14,9 +14,9 @@ import msgspec
 import psutil
 import pytest
 
-from bench.run_folder import NodeRecord
-from chaos import cli
-from chaos.targets.local import LocalCluster
+from bench.record.run_folder import NodeRecord
+from chaos.clusters.local import LocalCluster
+from chaos.commands import main as cli
 from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ def capbench(
 ) -> subprocess.CompletedProcess[str]:
     """Type ``capbench ...`` in the directory ``cwd``."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "chaos.cli", *map(str, arguments)],
+        [sys.executable, "-P", "-m", "chaos.commands.main", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -12,7 +12,7 @@ import msgspec
 import psutil
 import pytest
 
-from bench.run_folder import RunFolder
+from bench.record.run_folder import RunFolder
 from tests.live.conftest import Typed, capbench, leftovers
 from tests.waiting import wait_for
 

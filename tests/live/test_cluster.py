@@ -21,15 +21,15 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.cluster_file import ClusterFile, read_cluster_file
-from bench.run_folder import RunFolder
-from chaos import up as keeper_room
+from bench.record.cluster_file import ClusterFile, read_cluster_file
+from bench.record.run_folder import RunFolder
+from chaos.clusters.local import LocalCluster
 from chaos.targets import TargetFailed
-from chaos.targets.local import LocalCluster
+from chaos.targets import up as keeper_room
 from nodes import registry
-from nodes.codec import Codec
 from nodes.protocols.raft import Raft
-from nodes.topics import Topics
+from nodes.wire.codec import Codec
+from nodes.wire.topics import Topics
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
 from tests.protocols import fuzz
 from tests.waiting import patience, wait_for
@@ -231,7 +231,7 @@ def test_locust_runs_on_its_own_against_a_cluster(workspace: Path) -> None:
     up(workspace, "gossip")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py")),
+            *(sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "load" / "locustfile.py")),
             *("--headless", "-u", "1", "-t", "4s", "--rate", "100", "--run-folder", "out"),
         ],
         cwd=workspace,
@@ -306,7 +306,7 @@ def test_a_run_that_is_interrupted_heals_and_keeps_what_it_has(
 def start_run(workspace: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "chaos.cli", "run", "leader-partition"),
+            *(sys.executable, "-m", "chaos.commands.main", "run", "leader-partition"),
             *("--protocol", "raft", "--nodes", "3", "--out", str(workspace / "out")),
         ],
         cwd=workspace,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.run_folder import RunFolder
+from bench.record.run_folder import RunFolder
 from tests.live.conftest import ROOT
 
 pytestmark = pytest.mark.live

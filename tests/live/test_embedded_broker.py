@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.run_folder import RunFolder
-from chaos import broker
-from chaos.final_reads import final_reads
-from chaos.targets.local import LocalCluster
+from bench.record.run_folder import RunFolder
+from chaos.clusters import broker
+from chaos.clusters.local import LocalCluster
+from chaos.targets.final_reads import final_reads
 from nodes import registry
 
 pytestmark = pytest.mark.live

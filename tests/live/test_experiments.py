@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.run_folder import RunFolder
+from bench.record.run_folder import RunFolder
 from tests.live.conftest import leftovers, run_json
 
 pytestmark = pytest.mark.live

@@ -18,11 +18,13 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.cluster_file import Address
-from bench.run_folder import NodeRecord
-from chaos.fault import Fault, Resolved
-from chaos.faults import Crash, Latency, Partition
-from chaos.link_faults import (
+from bench.record.cluster_file import Address
+from bench.record.run_folder import NodeRecord
+from chaos.clusters.links import LinkState
+from chaos.clusters.local import GROUP, LocalCluster
+from chaos.faults.base import Fault, Resolved
+from chaos.faults.catalogue import Crash, Latency, Partition
+from chaos.faults.links import (
     Bandwidth,
     Disconnect,
     Flapping,
@@ -34,8 +36,7 @@ from chaos.link_faults import (
     Stall,
     Wan,
 )
-from chaos.links import LinkState
-from chaos.node_faults import (
+from chaos.faults.nodes import (
     AtLeastOnce,
     BitFlip,
     BrokerDisconnect,
@@ -50,14 +51,13 @@ from chaos.node_faults import (
     SlowDisk,
     TornWrite,
 )
-from chaos.process_faults import BrokerPause, BrokerRestart, Pause, RollingRestart
-from chaos.targets.local import GROUP, LocalCluster
+from chaos.faults.processes import BrokerPause, BrokerRestart, Pause, RollingRestart
 from nodes import registry
-from nodes.codec import Codec, replies_codec, requests_codec
-from nodes.effects import Operation, Request
+from nodes.contract.replica import Operation, Request
 from nodes.protocols.gossip import Gossip
 from nodes.runtime.mqtt import Connection
-from nodes.topics import Topics
+from nodes.wire.codec import Codec, replies_codec, requests_codec
+from nodes.wire.topics import Topics
 from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live

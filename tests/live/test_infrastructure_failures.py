@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from bench.run_folder import NodeRecord, RunFolder
-from chaos.processes import ProcessGroup
+from bench.record.run_folder import NodeRecord, RunFolder
+from chaos.clusters.local import LocalCluster
+from chaos.clusters.processes import ProcessGroup
 from chaos.targets import TargetFailed
-from chaos.targets.local import LocalCluster
 from nodes import registry
 from tests.live.conftest import ROOT, leftovers
 from tests.waiting import patience
@@ -61,7 +61,7 @@ def run(
         if file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
-    command = [sys.executable, "-m", "chaos.cli", "run", "short.yaml", "--out", "out"]
+    command = [sys.executable, "-m", "chaos.commands.main", "run", "short.yaml", "--out", "out"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     if python_path is not None:
         env["PYTHONPATH"] += f"{os.pathsep}{python_path}"

@@ -15,7 +15,7 @@ import msgspec
 import psutil
 import pytest
 
-from bench.run_folder import RunFolder
+from bench.record.run_folder import RunFolder
 from tests.live.conftest import ROOT, capbench, leftovers
 from tests.waiting import patience, wait_for
 
@@ -53,7 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.
     monkeypatch.setenv("CAPBENCH_NOTES", str(tmp_path / "notes"))
     (tmp_path / "all.yaml").write_text(EXPERIMENT)
     runner = subprocess.Popen(
-        [sys.executable, "-m", "chaos.cli", "run", "all.yaml", "--out", "out"],
+        [sys.executable, "-m", "chaos.commands.main", "run", "all.yaml", "--out", "out"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -166,7 +166,7 @@ def test_sigkill_in_any_phase_leaves_nothing_after_the_next_command(
     (tmp_path / "short.yaml").write_text(SHORT)
     runners = {
         phase: subprocess.Popen(
-            [sys.executable, "-m", "chaos.cli", "run", "short.yaml", "--out", phase],
+            [sys.executable, "-m", "chaos.commands.main", "run", "short.yaml", "--out", phase],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,

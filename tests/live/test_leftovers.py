@@ -13,10 +13,10 @@ import msgspec
 import psutil
 import pytest
 
-from bench.run_folder import RunFolder
-from chaos import leftovers as leftovers_module
-from chaos.leftovers import HELD_BY, clean_up, directory, held
-from nodes import own_folder
+from bench.record.run_folder import RunFolder
+from chaos.clusters import leftovers as leftovers_module
+from chaos.clusters.leftovers import HELD_BY, clean_up, directory, held
+from nodes.runtime import own_folder
 from tests.live.conftest import ROOT, capbench, leftovers
 from tests.waiting import patience
 
@@ -45,7 +45,7 @@ def start(workspace: Path) -> tuple[subprocess.Popen[bytes], RunFolder]:
     """A run, as soon as its faults are on."""
     (workspace / "cut.yaml").write_text(EXPERIMENT)
     runner = subprocess.Popen(
-        [sys.executable, "-m", "chaos.cli", "run", "cut.yaml"],
+        [sys.executable, "-m", "chaos.commands.main", "run", "cut.yaml"],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,

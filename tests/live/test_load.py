@@ -18,10 +18,10 @@ import msgspec
 import psutil
 import pytest
 
-from bench.cluster_file import read_cluster_file
-from bench.run_folder import RunFolder
-from bench.workload import make_workload, plan
-from chaos.processes import free_ports
+from bench.load.workload import make_workload, plan
+from bench.record.cluster_file import read_cluster_file
+from bench.record.run_folder import RunFolder
+from chaos.clusters.processes import free_ports
 from tests import browser
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
 from tests.waiting import patience, wait_for
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def typed(place: Path, *arguments: str) -> subprocess.Popen[str]:
     """``capbench load ...``, with the signals that a shell's foreground process has."""
     return subprocess.Popen(
-        [sys.executable, "-m", "chaos.cli", "load", *arguments],
+        [sys.executable, "-m", "chaos.commands.main", "load", *arguments],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from chaos.targets.local import LocalCluster
+from chaos.clusters.local import LocalCluster
 from nodes import registry
 from tests.live.conftest import ROOT
 
@@ -35,7 +35,7 @@ def test_the_simulator_opens_no_port(tmp_path: Path) -> None:
         "def refuse(*_):\n"
         "    raise SystemExit('it wants to talk to somebody')\n"
         "socket.socket.listen = socket.socket.connect = refuse\n"
-        "from chaos.cli import main\n"
+        "from chaos.commands.main import main\n"
         "sys.argv = ['capbench', 'run', 'healthy', '-p', 'gossip', '--target', 'sim', '--json']\n"
         "main()\n"
     )

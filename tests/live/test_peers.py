@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from chaos.etcd import NoEtcd, Programs, etcd_cluster, programs, summary
+from bench.measure.etcd import NoEtcd, Programs, etcd_cluster, programs, summary
 from tests.live.conftest import ROOT
 from tests.waiting import patience
 
@@ -45,7 +45,7 @@ def found() -> Programs:
 
 def typed(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "chaos.peers", str(folder)],
+        [sys.executable, "-m", "bench.measure.peers", str(folder)],
         cwd=ROOT,
         env={**os.environ, "CAPBENCH_BENCH_SCALE": "0.05", **environment},
         stdout=subprocess.PIPE,

@@ -12,13 +12,14 @@ import msgspec
 import psutil
 import pytest
 
-from bench.mqtt_client import MqttClient
-from bench.run_folder import NodeRecord
-from chaos.targets.local import LocalCluster
-from chaos.up import write_down
-from nodes import own_folder, registry
-from nodes.codec import MAX_FRAME_BYTES
-from nodes.effects import Operation, Reply, Request
+from bench.load.mqtt_client import MqttClient
+from bench.record.run_folder import NodeRecord
+from chaos.clusters.local import LocalCluster
+from chaos.targets.up import write_down
+from nodes import registry
+from nodes.contract.replica import Operation, Reply, Request
+from nodes.runtime import own_folder
+from nodes.wire.codec import MAX_FRAME_BYTES
 from tests.live.conftest import capbench, next_statuses
 from tests.waiting import patience
 

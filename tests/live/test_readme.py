@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import typer
 
-from bench.run_folder import RunFolder
-from chaos.cli import app
+from bench.record.run_folder import RunFolder
+from chaos.commands.main import app
 from tests.live.conftest import ROOT
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]

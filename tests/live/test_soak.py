@@ -10,12 +10,12 @@ import msgspec
 import psutil
 import pytest
 
-from bench.closed_loop import ClosedLoop
-from bench.soak_file import Sample, Soak
-from chaos import soak as soaking
+from bench.measure import soak as soaking
+from bench.measure.closed_loop import ClosedLoop
+from bench.measure.soak import run_soak
+from bench.record.soak_file import Sample, Soak
 from chaos.progress import Lines
-from chaos.soak import run_soak
-from reports.soak import growth, verdict
+from reports.sweeps.soak import growth, verdict
 from tests.live.conftest import capbench, leftovers
 from tests.waiting import patience
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.cluster_file import read_cluster_file
-from bench.run_folder import RunFolder
-from chaos import clusters
-from chaos import up as keeper_room
+from bench.record.cluster_file import read_cluster_file
+from bench.record.run_folder import RunFolder
+from chaos.clusters import by_name as clusters
 from chaos.targets import TargetFailed
+from chaos.targets import up as keeper_room
 from tests.live.conftest import Typed, capbench, leftovers
 from tests.waiting import wait_for
 

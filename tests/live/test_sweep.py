@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.sweep_file import DIMENSIONS, BadSweep, Point, Sweep, read_sweep
-from chaos.cli import main
+from bench.measure.sweep import PROTOCOLS, VALUES, measure, points_of, run_sweep
+from bench.record.sweep_file import DIMENSIONS, BadSweep, Point, Sweep, read_sweep
+from chaos.commands.main import main
 from chaos.progress import Lines
-from chaos.sweep import PROTOCOLS, VALUES, measure, points_of, run_sweep
 from tests.live.conftest import ROOT, capbench
 from tests.waiting import patience
 
@@ -97,7 +97,7 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -
     out = tmp_path / "out"
     sweep = subprocess.Popen(
         [
-            *f"{sys.executable} -m chaos.cli sweep -p gossip -d nodes --seconds 0.4 --out".split(),
+            *f"{sys.executable} -m chaos.commands.main sweep -p gossip -d nodes --seconds 0.4 --out".split(),
             out,
         ],
         cwd=tmp_path,
@@ -125,7 +125,7 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -
 
 def test_a_point_without_a_cluster_is_missing_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("bench.live.START_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("bench.measure.live.START_TIMEOUT_S", 0.0)
     row = measure(Point(protocol="raft"), 0.2, 0.1)
     assert row.missing is not None
     assert "did not start" in row.missing

@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import throughput
-from bench.closed_loop import ClosedLoop, drive
-from bench.figures import with_ratios
-from bench.live import NoCluster, live_cluster
-from chaos.targets.local import LocalCluster
+from bench.measure import throughput
+from bench.measure.closed_loop import ClosedLoop, drive
+from bench.measure.figures import with_ratios
+from bench.measure.live import NoCluster, live_cluster
+from chaos.clusters.local import LocalCluster
 from nodes import registry
 from tests.live.conftest import ROOT, leftovers, next_statuses
 from tests.waiting import patience
@@ -71,7 +71,7 @@ def test_rows_compare_and_set_goals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cluster_that_does_not_answer_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "SCALE", 0.01)
-    monkeypatch.setattr("bench.closed_loop.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("bench.measure.closed_loop.TIMEOUT_S", 0.5)
     with live_cluster("raft") as live:
         for name, process in live.processes.items():
             if name in ("n1", "n2"):
@@ -93,7 +93,7 @@ def test_a_cluster_that_cannot_be_says_why() -> None:
 
 def test_the_cluster_ends_with_whoever_holds_it() -> None:
     program = (
-        "import time; from bench.live import live_cluster\n"
+        "import time; from bench.measure.live import live_cluster\n"
         "with live_cluster('gossip') as live:\n"
         "    print(*(p.pid for p in live.processes.values()), flush=True)\n"
         "    time.sleep(60)"

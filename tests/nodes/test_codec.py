@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.codec import (
+from nodes.contract.replica import Operation, Reply, Request
+from nodes.wire.codec import (
     MAX_FRAME_BYTES,
     MAX_VALUE_BYTES,
     BadFrame,
@@ -21,7 +22,6 @@ from nodes.codec import (
     is_frame,
     requests_codec,
 )
-from nodes.effects import Operation, Reply, Request
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):

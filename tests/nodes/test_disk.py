@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.disk import Append, Compact, Disk, Put, Truncate
+from nodes.contract.disk import Append, Compact, Disk, Put, Truncate
 
 
 def test_a_log_counts_from_one_and_goes_on_behind_its_snapshot() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from nodes.codec import Codec, WriteCodec, encode_json_reply, replies_codec, requests_codec
-from nodes.disk import Disk
-from nodes.effects import Message, Operation, Reply, Request
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Message, Operation, Reply, Request
 from nodes.protocols.raft import AppendEntries, Entry, Raft, RequestVote, TimeoutNow
 from nodes.registry import PROTOCOLS
 from nodes.runtime.durable_log import DurableLog
+from nodes.wire.codec import Codec, WriteCodec, encode_json_reply, replies_codec, requests_codec
 from tests.protocols.fuzz import FAST, TOPICS, Cluster, Letter
 
 BIG = "1" + "0" * 30

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.codec import WriteCodec
-from nodes.disk import Append, Compact, Disk, Put, Truncate, Write
+from nodes.contract.disk import Append, Compact, Disk, Put, Truncate, Write
 from nodes.runtime import durable_log
 from nodes.runtime.durable_log import MAGIC, CorruptLog, DurableLog
+from nodes.wire.codec import WriteCodec
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, tag=True):

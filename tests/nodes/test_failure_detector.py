@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes import registry
-from nodes.codec import Codec
-from nodes.disk import Disk
-from nodes.effects import Config, Message, Operation, Parameters, Replica, Request, Timer
-from nodes.failure_detector import (
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Config, Message, Operation, Parameters, Replica, Request, Timer
+from nodes.parts.failure_detector import (
     CHECK,
     SEND,
     CountingDetector,
@@ -36,6 +35,7 @@ from nodes.failure_detector import (
 from nodes.protocols.detector import Detector
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.network import Quality
+from nodes.wire.codec import Codec
 
 NODES = ("n2", "n3")
 Make = Callable[[float], FailureDetector]

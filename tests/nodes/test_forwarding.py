@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from nodes.disk import Disk
-from nodes.effects import Operation, Out, Request
-from nodes.forwarding import MAX_REFUSED, Forward, Requests, batches
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Operation, Out, Request
+from nodes.parts.forwarding import MAX_REFUSED, Forward, Requests, batches
 
 
 class Limits(msgspec.Struct, frozen=True):

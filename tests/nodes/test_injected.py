@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.codec import BadFrame, Codec
-from nodes.effects import Request
+from nodes.contract.replica import Request
 from nodes.runtime.injected import (
     ClockError,
     Corruption,
@@ -25,6 +24,7 @@ from nodes.runtime.injected import (
     MessageLoss,
     Reordering,
 )
+from nodes.wire.codec import BadFrame, Codec
 
 
 class Node:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from nodes import key_digest
-from nodes.key_digest import KeyDigest
+from nodes.parts import key_digest
+from nodes.parts.key_digest import KeyDigest
 
 
 def _digest(versions: dict[str, int]) -> KeyDigest:

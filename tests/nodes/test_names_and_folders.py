@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
-from chaos.engine import Engine
-from chaos.experiment import InvalidExperiment, load
-from nodes import own_folder, registry
-from nodes.names import MAX_CHARACTERS, BadName, check_name
+from bench.record.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
+from chaos.clusters.engine import Engine
+from chaos.experiments.experiment import InvalidExperiment, load
+from nodes import registry
+from nodes.contract.names import MAX_CHARACTERS, BadName, check_name
+from nodes.runtime import own_folder
 from nodes.runtime.settings import BadSettings, Endpoint, NodeSettings, read_settings
 
 BAD = [

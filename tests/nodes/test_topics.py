@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.topics import Topics
+from nodes.wire.topics import Topics
 
 TOPICS = Topics("demo")
 

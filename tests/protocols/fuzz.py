@@ -33,12 +33,12 @@ import psutil
 import structlog
 
 from nodes import registry
-from nodes.codec import WIRE_VERSION, is_frame, replies_codec, requests_codec
-from nodes.effects import Message, Operation, Reply, Request
+from nodes.contract.replica import Message, Operation, Reply, Request
 from nodes.protocols.raft import ChangeMembership, Raft
 from nodes.runtime.driver import Driver
 from nodes.runtime.settings import Endpoint, NodeSettings
-from nodes.topics import FREE_REPLIES, Topics
+from nodes.wire.codec import WIRE_VERSION, is_frame, replies_codec, requests_codec
+from nodes.wire.topics import FREE_REPLIES, Topics
 
 NODES = ("n1", "n2", "n3")
 TOPICS = Topics("fuzz")

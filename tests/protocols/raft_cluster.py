@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nodes.disk import Append, Put
-from nodes.effects import Message, Operation, Reply, Request, Value
+from nodes.contract.disk import Append, Put
+from nodes.contract.replica import Message, Operation, Reply, Request, Value
 from nodes.protocols.raft import (
     AppendEntries,
     AppendEntriesReply,

@@ -1,10 +1,10 @@
 """A cluster of replicas without I/O, driven by hand: every delivery, loss, sync and crash is a
 call.
 
-It does a driver's duties (`nodes.effects`): sends and replies wait for their writes, timers are
-one-shot, a crash loses what was not synced. Messages and writes go through the real codecs, so
-that a replica shares no object with another one or with its own past. Invariants are observed
-after every step.
+It does a driver's duties (`nodes.contract.replica`): sends and replies wait for their writes,
+timers are one-shot, a crash loses what was not synced. Messages and writes go through the real
+codecs, so that a replica shares no object with another one or with its own past. Invariants are
+observed after every step.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nodes.codec import Codec, WriteCodec
-from nodes.disk import Disk, Write
-from nodes.effects import (
+from nodes.contract.disk import Disk, Write
+from nodes.contract.replica import (
     Config,
     Durable,
     Input,
@@ -29,6 +28,7 @@ from nodes.effects import (
     Value,
     Version,
 )
+from nodes.wire.codec import Codec, WriteCodec
 
 
 class ManualEnv:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nodes import key_digest, registry, sessions
-from nodes.effects import Message, Operation, Reply, Request
+from nodes import registry
+from nodes.contract.replica import Message, Operation, Reply, Request
+from nodes.parts import key_digest, sessions
 from nodes.protocols.gossip import (
     Difference,
     Digest,

@@ -10,15 +10,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.bounds import MAX_COUNT, BadMessage, check_leap
-from nodes.codec import BadFrame, Codec
-from nodes.effects import Message, Operation, Request
-from nodes.failure_detector import Heartbeat
-from nodes.placement import AcceptPlacement, Placed, Placement, PlacementNumbers, PreparePlacement
+from nodes.contract.bounds import MAX_COUNT, BadMessage, check_leap
+from nodes.contract.replica import Message, Operation, Request
+from nodes.parts.failure_detector import Heartbeat
+from nodes.parts.placement import (
+    AcceptPlacement,
+    Placed,
+    Placement,
+    PlacementNumbers,
+    PreparePlacement,
+)
+from nodes.parts.recovery import CopyRange, RangePage, RangeReady
+from nodes.parts.synod import Ballot
 from nodes.protocols import gossip, paxos, quorum_register, raft
-from nodes.recovery import CopyRange, RangePage, RangeReady
 from nodes.registry import INTERNAL, PROTOCOLS
-from nodes.synod import Ballot
+from nodes.wire.codec import BadFrame, Codec
 from tests.protocols import fuzz
 
 TOP = 2**64 - 1

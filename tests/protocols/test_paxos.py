@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from nodes.disk import Put
-from nodes.effects import InvariantBroken, Message, Operation, Request
+from nodes.contract.disk import Put
+from nodes.contract.replica import InvariantBroken, Message, Operation, Request
+from nodes.parts.synod import Acceptor, Ballot, Proposer
 from nodes.protocols.paxos import (
     Accept,
     Accepted,
@@ -23,7 +24,6 @@ from nodes.protocols.paxos import (
     Refused,
     SurveyReply,
 )
-from nodes.synod import Acceptor, Ballot, Proposer
 from tests.protocols.sans_io import Cluster
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.quorum import Quorums, majority
+from nodes.parts.quorum import Quorums, majority
 
 
 @given(st.integers(1, 8))

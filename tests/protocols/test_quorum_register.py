@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nodes import registry
-from nodes.effects import Message, Operation, Reply, Request
+from nodes.contract.replica import Message, Operation, Reply, Request
 from nodes.protocols.quorum_register import (
     Commit,
     Committed,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from nodes import registry
-from nodes.effects import Message, Operation, Request
+from nodes.contract.replica import Message, Operation, Request
 from nodes.protocols.raft import (
     AppendEntries,
     AppendEntriesReply,

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 
 from nodes import registry
-from nodes.codec import WriteCodec
-from nodes.disk import Disk
-from nodes.effects import Durable, Operation, Request, Timer
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Durable, Operation, Request, Timer
 from nodes.protocols.raft import Raft
 from nodes.runtime.durable_log import DurableLog
+from nodes.wire.codec import WriteCodec
 
 ENTRIES = int(os.environ.get("CAPBENCH_LONG_RUN_ENTRIES", "200000"))
 BATCH, CLIENTS, KEYS, VALUE_CHARACTERS = 1_000, 20, 2_000, 400

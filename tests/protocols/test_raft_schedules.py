@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nodes.effects import Message, Operation, OperationKind, Reply, Request, Value
+from nodes.contract.replica import Message, Operation, OperationKind, Reply, Request, Value
 from nodes.protocols.raft import ChangeMembership, TransferLeadership
 from tests.protocols.raft_cluster import RaftCluster
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.effects import Message
+from nodes.contract.replica import Message
 from nodes.protocols.raft import (
     AppendEntries,
     AppendEntriesReply,

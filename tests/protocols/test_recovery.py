@@ -8,18 +8,12 @@ from typing import Any
 
 import pytest
 
-from nodes import recovery, registry
-from nodes.effects import Message
-from nodes.failure_detector import CountingParameters, HeartbeatParameters
-from nodes.placement import AcceptPlacement, Placed, Placement, Placements, range_of
-from nodes.protocols.quorum_register import (
-    Commit,
-    Prepare,
-    Prepared,
-    QuorumParameters,
-    QuorumRegister,
-)
-from nodes.recovery import (
+from nodes import registry
+from nodes.contract.replica import Message
+from nodes.parts import recovery
+from nodes.parts.failure_detector import CountingParameters, HeartbeatParameters
+from nodes.parts.placement import AcceptPlacement, Placed, Placement, Placements, range_of
+from nodes.parts.recovery import (
     NODE_LOST,
     CopyRange,
     Move,
@@ -30,7 +24,14 @@ from nodes.recovery import (
     rebalance,
     register_recovery_strategy,
 )
-from nodes.synod import Proposer
+from nodes.parts.synod import Proposer
+from nodes.protocols.quorum_register import (
+    Commit,
+    Prepare,
+    Prepared,
+    QuorumParameters,
+    QuorumRegister,
+)
 from tests.protocols.sans_io import Cluster
 from tests.protocols.test_quorum_register import Clients, linearizable
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.vector_clock import compare, covers, dominates, increment, merge
+from nodes.parts.vector_clock import compare, covers, dominates, increment, merge
 
 NODES = ("n1", "n2", "n3")
 clocks = st.dictionaries(st.sampled_from(NODES), st.integers(0, 4))

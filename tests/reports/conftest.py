@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.metrics import load
-from reports.summary import RunSummary
+from reports.data.metrics import load
+from reports.data.summary import RunSummary
 from tests.reports import synthetic
 
 

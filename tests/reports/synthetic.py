@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkers.verdict import check_run
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import (
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import (
     FaultRecord,
     LoadSummary,
     Manifest,

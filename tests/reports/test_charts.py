@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from bench.run_folder import NodeRecord
-from reports.charts import ChartView, bin_width_s, charts, role_spans
-from reports.charts_of_runs import SHARES
-from reports.drawing import COLOURS
-from reports.metrics import RunTables, load
+from bench.record.run_folder import NodeRecord
+from reports.charts.charts import ChartView, bin_width_s, charts, role_spans
+from reports.charts.charts_of_runs import SHARES
+from reports.charts.drawing import COLOURS
+from reports.data.metrics import RunTables, load
 from tests.reports import synthetic
 
 
@@ -209,7 +209,7 @@ def _changed(path: Path, change: Callable[[object], None]) -> Path:
     """A raft partition whose operations went through ``change``."""
     import msgspec
 
-    from bench.history import read_history
+    from bench.record.history import read_history
 
     folder = synthetic.leader_partition(path / "run", "raft")
     history = folder.history_dir / "load.jsonl"

@@ -8,8 +8,8 @@ import msgspec
 import pandas as pd
 import pytest
 
-from reports import compare
-from reports.summary import RunSummary
+from reports.data import compare
+from reports.data.summary import RunSummary
 
 
 def pick(summaries: list[RunSummary], protocol: str, experiment: str) -> RunSummary:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.run_folder import Manifest
-from reports import diff as differences
-from reports.diff import Diff, diff
-from reports.metrics import load
-from reports.summary import RunSummary
+from bench.record.run_folder import Manifest
+from reports.data.metrics import load
+from reports.data.summary import RunSummary
+from reports.formats import diff as differences
+from reports.formats.diff import Diff, diff
 from tests.reports import synthetic
 
 Run = tuple[RunSummary, Manifest]

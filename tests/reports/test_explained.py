@@ -9,17 +9,17 @@ import pytest
 
 from bench.checkers import check_run
 from bench.checkers.witness import sentence
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import Check, RunFolder, Verdict, WitnessLine, write_json
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import Check, RunFolder, Verdict, WitnessLine, write_json
 from nodes.simulator.story import Arrow, Story
-from reports.anomaly import Messages
-from reports.compare import first_screen
-from reports.judged import judge
-from reports.junit import junit
-from reports.markdown import markdown
-from reports.metrics import load
-from reports.render import write_report
-from reports.summary import counterexample, explained_check, explanation, witness_of
+from reports.charts.anomaly import Messages
+from reports.data.compare import first_screen
+from reports.data.judged import judge
+from reports.data.metrics import load
+from reports.data.summary import counterexample, explained_check, explanation, witness_of
+from reports.formats.junit import junit
+from reports.formats.markdown import markdown
+from reports.formats.render import write_report
 from tests.reports import synthetic
 from tests.reports.synthetic import ns
 

@@ -11,10 +11,10 @@ import pytest
 
 from bench.checkers.standalone import check_history
 from bench.checkers.witness import timeline
-from bench.printable import columns, escaped, printable
-from reports.junit import _text
-from reports.markdown import escape
-from reports.summary import cut
+from bench.record.printable import columns, escaped, printable
+from reports.data.summary import cut
+from reports.formats.junit import _text
+from reports.formats.markdown import escape
 
 HOSTILE = "k\x00\x1b[31m\x1b]0;title\x07\r\n\t\x7f\x9b31m\u202e\u2066\u200b\ud800\ufffe"
 

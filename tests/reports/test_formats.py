@@ -9,12 +9,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.run_folder import RunFolder, Verdict
-from reports.export import file_name, write_charts, write_csv
-from reports.judged import Judged, judge
-from reports.junit import junit
-from reports.markdown import escape, markdown
-from reports.metrics import RunTables, load
+from bench.record.run_folder import RunFolder, Verdict
+from reports.data.judged import Judged, judge
+from reports.data.metrics import RunTables, load
+from reports.formats.export import file_name, write_charts, write_csv
+from reports.formats.junit import junit
+from reports.formats.markdown import escape, markdown
 from tests.reports import synthetic
 
 EVIL = "</td><script>alert(1)</script>|`x`](y)*_\x00\x1b\ud800&\"'"

@@ -17,14 +17,14 @@ import msgspec
 import pytest
 
 from bench.checkers.verdict import check_run
-from reports import compare
-from reports.export import write_csv
-from reports.judged import judge
-from reports.junit import junit
-from reports.markdown import markdown
-from reports.metrics import RunTables, load
-from reports.render import write_report
-from reports.rows import fault_rows, window_rows
+from reports.data import compare
+from reports.data.judged import judge
+from reports.data.metrics import RunTables, load
+from reports.data.rows import fault_rows, window_rows
+from reports.formats.export import write_csv
+from reports.formats.junit import junit
+from reports.formats.markdown import markdown
+from reports.formats.render import write_report
 from tests.known import ALL, Known
 
 SHOWN = {

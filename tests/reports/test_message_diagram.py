@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from nodes.simulator.story import Arrow, Moment, Story
-from reports.message_diagram import Diagram, page
+from reports.charts.message_diagram import Diagram, page
 
 NODES = ["n1", "n2", "n3"]
 

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.run_folder import BadRunFolder, RunFolder
-from reports.metrics import load, summarise
+from bench.record.run_folder import BadRunFolder, RunFolder
+from reports.data.metrics import load, summarise
 from tests.reports import synthetic
 
 CORE = {
@@ -249,7 +249,7 @@ def test_node_roles_come_from_events_and_status(runs: dict[str, Path]) -> None:
 
 def test_the_command_line_starts_without_pandas_and_the_drawing_of_pngs() -> None:
     code = (
-        "import sys, reports.metrics, reports.compare, reports.render;"
+        "import sys, reports.data.metrics, reports.data.compare, reports.formats.render;"
         "print([m for m in ('pandas', 'vl_convert') if m in sys.modules])"
     )
     done = subprocess.run(

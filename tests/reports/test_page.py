@@ -13,16 +13,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.history import HistoryWriter, OperationRecord
-from bench.run_folder import BadRunFolder, RunFolder, write_json
+from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.run_folder import BadRunFolder, RunFolder, write_json
 from nodes.simulator.story import Arrow, Moment, Story
-from reports import render
-from reports.anomaly import Messages
-from reports.metrics import load
-from reports.render import write_report
-from reports.repeats import repeats
-from reports.rows import share
-from reports.summary import witness_of
+from reports.charts.anomaly import Messages
+from reports.data.metrics import load
+from reports.data.repeats import repeats
+from reports.data.rows import share
+from reports.data.summary import witness_of
+from reports.formats import render
+from reports.formats.render import write_report
 from tests import browser
 from tests.reports import synthetic
 

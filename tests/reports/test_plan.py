@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.run_folder import Manifest
-from reports import compare
-from reports.diff import diff
-from reports.metrics import load
-from reports.plan import plan_of
-from reports.repeats import repeats
-from reports.summary import RunSummary
+from bench.record.run_folder import Manifest
+from reports.data import compare
+from reports.data.metrics import load
+from reports.data.plan import plan_of
+from reports.data.repeats import repeats
+from reports.data.summary import RunSummary
+from reports.formats.diff import diff
 from tests.reports import synthetic
 
 WORKLOAD = {"arrival": {"open_loop": "60/s"}, "seed": 3}

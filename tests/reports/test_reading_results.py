@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.checkers.verdict import check_run
-from reports.charts import charts
-from reports.metrics import RunTables, load
-from reports.rows import share
+from reports.charts.charts import charts
+from reports.data.metrics import RunTables, load
+from reports.data.rows import share
 from tests.known import PARTITION
 
 DOCS = Path(__file__).parents[2] / "docs"

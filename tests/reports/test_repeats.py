@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from reports import compare
-from reports.repeats import interval, lines, repeats, rows
-from reports.summary import RunSummary
+from reports.data import compare
+from reports.data.repeats import interval, lines, repeats, rows
+from reports.data.summary import RunSummary
 from tests.reports.test_compare import pick
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.sweep_file import Calibration, Point, Sweep, SweepRow
-from reports.sweep import first_screen, of_dimension, table, write_files
-from reports.sweep_tables import tables
+from bench.record.sweep_file import Calibration, Point, Sweep, SweepRow
+from reports.sweeps.sweep import first_screen, of_dimension, table, write_files
+from reports.sweeps.sweep_tables import tables
 
 FRAME_US, OPERATION_US, BYTE_US = 50.0, 10.0, 0.001
 

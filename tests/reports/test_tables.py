@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import reports
-from bench.run_folder import BadRunFolder, RunFolder
-from reports import tables
-from reports.folders import find_runs, run_name
+from bench.record.run_folder import BadRunFolder, RunFolder
+from reports.data import tables
+from reports.data.folders import find_runs, run_name
 from tests.reports import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]

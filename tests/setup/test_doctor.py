@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from chaos import doctor
-from chaos.doctor import Finding, examine, is_ready, table
+from chaos.commands import doctor
+from chaos.commands.doctor import Finding, examine, is_ready, table
 
 Program = Callable[[str, str], Path]
 

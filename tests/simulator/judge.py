@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
-from bench.history import OperationRecord
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
 from nodes.simulator.simulate import Alarm, SimulationResult
 
 

@@ -1,4 +1,4 @@
-"""The duties of a driver, as nodes/effects.py lists them, one by one on small clusters."""
+"""The duties of a driver, as nodes/contract/replica.py lists them, one by one on small clusters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.effects import Config, Durable, Parameters, Replica, Reply, Request
+from nodes.contract.replica import Config, Durable, Parameters, Replica, Reply, Request
 from nodes.registry import Protocol
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing, Trap

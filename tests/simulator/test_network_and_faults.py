@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nodes.effects import Operation, Reply
+from nodes.contract.replica import Operation, Reply
 from nodes.registry import get
 from nodes.simulator import network
 from nodes.simulator.cluster import Cluster

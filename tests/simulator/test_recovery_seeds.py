@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.checkers.columns import Columns
 from bench.checkers.linearizability import check_linearizable
-from bench.history import OperationRecord
-from nodes.recovery import PlacedReplica
+from bench.record.columns import Columns
+from bench.record.history import OperationRecord
+from nodes.parts.recovery import PlacedReplica
 from nodes.registry import get
 from nodes.simulator.bugs.recovery import PARAMETERS as EAGER
 from nodes.simulator.cluster import Cluster

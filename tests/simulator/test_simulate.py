@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.effects import Reply
+from nodes.contract.replica import Reply
 from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
 from nodes.simulator.knobs import KNOBS

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from nodes.effects import (
+from nodes.contract.replica import (
     Config,
     Env,
     Invariant,

@@ -37,7 +37,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nodes.effects import Operation, Replica, Reply, Request, Value
+from nodes.contract.replica import Operation, Replica, Reply, Request, Value
 from nodes.protocols.raft import Raft
 from nodes.registry import get, node_ids
 from tests.protocols.raft_cluster import RaftCluster

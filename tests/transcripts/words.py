@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from nodes.effects import Operation, Reply, Request, Version
-from nodes.placement import Placement
+from nodes.contract.replica import Operation, Reply, Request, Version
+from nodes.parts.placement import Placement
+from nodes.parts.recovery import PlacedReplica
+from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols import detector, gossip, paxos, quorum_register, raft
-from nodes.recovery import PlacedReplica
-from nodes.synod import NO_BALLOT, Ballot
 from tests.protocols.raft_cluster import as_text
 
 _COUNT_BITS = 32

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from nodes.effects import Replica
+from nodes.contract.replica import Replica
 from nodes.registry import Model, Protocol, get
 
 _FILES = ("quorum", "gossip", "detection", "recovery", "paxos", "raft")

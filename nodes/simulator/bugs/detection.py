@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.failure_detector import CountingDetector, Heartbeat
+from nodes.parts.failure_detector import CountingDetector, Heartbeat
 from nodes.protocols.detector import Detector
 from nodes.simulator.bugs import Bug
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from nodes.effects import Operation, Request
+from nodes.contract.replica import Operation, Request
 from nodes.protocols.gossip import Gossip, KeepSiblings, Record, Rumour, Sibling
 from nodes.simulator.bugs import Bug
 

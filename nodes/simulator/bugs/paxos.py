@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from nodes.forwarding import TIMER
+from nodes.parts.forwarding import TIMER
+from nodes.parts.synod import Ballot, Proposer
 from nodes.protocols.paxos import Accept, Accepted, Command, Paxos, Prepare, Promise, Votes
 from nodes.simulator.bugs import Bug
-from nodes.synod import Ballot, Proposer
 
 
 def _early(replica: Paxos, kind: type) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from nodes.effects import Message
-from nodes.forwarding import TIMER
+from nodes.contract.replica import Message
+from nodes.parts.forwarding import TIMER
 from nodes.protocols.raft import (
     AppendEntries,
     AppendEntriesReply,

@@ -1,0 +1,230 @@
+"""Three nodes of etcd on loopback, and etcd's own benchmark client: what `bench.measure.peers` sets
+beside our protocols.
+
+Both are taken from PATH (``etcd``, ``etcd-benchmark``), or from ``.cache``: the server is unpacked
+there from Debian's package, without installing it, since that would start a service; the client is
+built by Go. Defaults of etcd throughout, fsync included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.record.paths import ROOT
+from chaos.clusters.processes import ProcessGroup, free_ports
+
+CACHE = ROOT / ".cache"
+CLIENT_MODULE = "go.etcd.io/etcd/v3/tools/benchmark"
+CLIENT_VERSION = "v3.5.21"
+START_TIMEOUT_S = 30.0
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/go/bin"))
+
+
+class NoEtcd(RuntimeError):
+    """Etcd cannot be had or did not start: one line that says why."""
+
+
+class Puts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the benchmark client measured: puts per second, and latency in ms (its steps are those
+    of its output: 0.1 ms)."""
+
+    ok_per_s: float
+    latency_ms_p50: float
+    latency_ms_p99: float
+
+
+class Programs(msgspec.Struct, frozen=True, kw_only=True):
+    """Where etcd and its benchmark client are, and which version the server is."""
+
+    server: Path
+    client: Path
+    version: str
+
+
+def programs(cache: Path = CACHE) -> Programs:
+    """Both, got first where they are missing. Raises NoEtcd."""
+    cache.mkdir(exist_ok=True)
+    server = _on_path("etcd") or cache / "etcd" / "usr" / "bin" / "etcd"
+    if not server.exists():
+        _unpack_server(cache)
+    client = _on_path("etcd-benchmark") or cache / "etcd-benchmark"
+    if not client.exists():
+        _build_client(client)
+    said = _run("etcd", [str(server), "--version"], cache)
+    version = re.search(r"etcd Version: (\S+)", said)
+    if version is None:
+        raise NoEtcd(f"{server} --version does not say a version: {said[:80]!r}")
+    return Programs(server=server, client=client, version=version[1])
+
+
+def _on_path(program: str) -> Path | None:
+    found = shutil.which(program, path=_PATH)
+    return Path(found) if found else None
+
+
+def _unpack_server(cache: Path) -> None:
+    if _on_path("apt-get") is None or _on_path("dpkg") is None:
+        raise NoEtcd(
+            "no etcd on PATH, and without apt-get and dpkg its package cannot be unpacked; "
+            "put etcd on PATH"
+        )
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        _run("apt-get", ["apt-get", "-qq", "download", "etcd-server"], Path(folder))
+        packages = list(Path(folder).glob("etcd-server_*.deb"))
+        if not packages:
+            raise NoEtcd("apt-get download etcd-server left no package")
+        _run("dpkg", ["dpkg", "-x", str(packages[0]), f"{folder}/etcd"], Path(folder))
+        shutil.rmtree(cache / "etcd", ignore_errors=True)
+        os.replace(f"{folder}/etcd", cache / "etcd")
+
+
+def _build_client(target: Path) -> None:
+    go = _on_path("go")
+    if go is None:
+        raise NoEtcd(
+            f"no etcd-benchmark on PATH, and no Go to build {CLIENT_MODULE}@{CLIENT_VERSION}"
+        )
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        folder = Path(name)
+        # `go install` refuses a module that replaces others, as etcd's does.
+        (folder / "go.mod").write_text("module client\n\ngo 1.23\n")
+        _run("go get", [go, "get", f"{CLIENT_MODULE}@{CLIENT_VERSION}"], folder)
+        _run("go build", [go, "build", "-o", folder / "client", CLIENT_MODULE], folder)
+        os.replace(folder / "client", target)
+
+
+def _run(what: str, command: list[str | Path], cwd: Path, timeout_s: float = 900) -> str:
+    """Standard output. Raises NoEtcd with the last line of what was said."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoEtcd(f"{what}: {error}") from None
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise NoEtcd(f"{what} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+class Etcd:
+    """A running cluster. ``endpoints``: where each node takes requests."""
+
+    def __init__(self, client: Path, endpoints: list[str], folder: Path) -> None:
+        self.endpoints = endpoints
+        self._client = client
+        self._folder = folder
+
+    def put(
+        self,
+        *,
+        clients: int,
+        total: int,
+        value_bytes: int = 32,
+        keys: int = 1000,
+        endpoints: Sequence[str] | None = None,
+    ) -> Puts:
+        """``total`` puts by ``clients`` clients in a closed loop, each with a connection of its
+        own, to ``endpoints`` (None: all nodes) in turn. Raises NoEtcd."""
+        command: list[str | Path] = [
+            self._client,
+            "put",
+            f"--endpoints={','.join(endpoints or self.endpoints)}",
+            f"--conns={clients}",
+            f"--clients={clients}",
+            f"--total={total}",
+            f"--val-size={value_bytes}",
+            f"--key-space-size={keys}",
+        ]
+        return summary(_run("etcd's benchmark client", command, self._folder))
+
+
+def summary(said: str) -> Puts:
+    """The figures in what the client prints. Raises NoEtcd if they are not there, or if a put
+    failed."""
+    if errors := re.search(r"Error distribution:\s*(.*)", said):
+        raise NoEtcd(f"puts failed: {errors[1]}")
+    found = {}
+    for name, pattern in (
+        ("rate", r"Requests/sec:\s+([\d.]+)"),
+        ("p50", r"\b50% in ([\d.]+) secs"),
+        ("p99", r"\b99% in ([\d.]+) secs"),
+    ):
+        match = re.search(pattern, said)
+        if match is None:
+            raise NoEtcd(f"etcd's benchmark client did not print its {name}")
+        found[name] = float(match[1])
+    return Puts(
+        ok_per_s=found["rate"],
+        latency_ms_p50=found["p50"] * 1000,
+        latency_ms_p99=found["p99"] * 1000,
+    )
+
+
+@contextlib.contextmanager
+def etcd_cluster(found: Programs, nodes: int = 3) -> Iterator[Etcd]:
+    """A new cluster that serves, gone at the end, and also if this process dies. Raises NoEtcd,
+    ProcessError."""
+    ports = free_ports(2 * nodes)
+    names = [f"e{number}" for number in range(1, nodes + 1)]
+    clients = [f"http://127.0.0.1:{port}" for port in ports[:nodes]]
+    peers = [f"http://127.0.0.1:{port}" for port in ports[nodes:]]
+    members = ",".join(f"{name}={peer}" for name, peer in zip(names, peers, strict=True))
+    with tempfile.TemporaryDirectory(prefix="capbench-etcd-") as name, ProcessGroup() as group:
+        folder = Path(name)
+        for node, client, peer in zip(names, clients, peers, strict=True):
+            group.spawn(
+                node,
+                [
+                    found.server,
+                    *("--name", node, "--data-dir", folder / node),
+                    *("--listen-client-urls", client, "--advertise-client-urls", client),
+                    *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+                    *("--initial-cluster", members, "--initial-cluster-state", "new"),
+                ],
+                stdout_path=folder / f"{node}.log",
+            )
+        _wait(group, dict(zip(names, clients, strict=True)), folder)
+        yield Etcd(found.client, [client.removeprefix("http://") for client in clients], folder)
+
+
+def _wait(group: ProcessGroup, clients: dict[str, str], folder: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    for node, client in clients.items():
+        while not _healthy(client):
+            if not group.running(node) or time.monotonic() > deadline:
+                lines = (folder / f"{node}.log").read_text(errors="replace").strip().splitlines()
+                raise NoEtcd(f"etcd did not start: {lines[-1][:200] if lines else 'no output'}")
+            time.sleep(0.1)
+
+
+def _healthy(client: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{client}/health", timeout=2) as answer:
+            return msgspec.json.decode(answer.read(1000), type=_Health).health == "true"
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+class _Health(msgspec.Struct, frozen=True):
+    health: str

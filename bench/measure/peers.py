@@ -1,0 +1,180 @@
+"""`make bench-peers`: three nodes of our raft beside three of etcd, on one machine in one run.
+
+    python -m bench.measure.peers [FOLDER]
+
+Both are driven in turn by closed loops of 1, 16 and 128 clients that do not think, writing 32 bytes
+to 1,000 keys at all nodes (one client: at one node a round, in turn), fsync on: etcd by its own
+benchmark client, raft by `bench.measure.closed_loop`. Both clusters run all the while, so that
+neither has a machine that the other one had not; the median of the rounds is told. Into
+``results/bench`` (or the folder given): ``peers.json``, a list of figures as in
+`bench.measure.figures`, and ``peers-hardware.json``, the machine and the versions.
+
+Exit code 0 also if goals are missed; 3: a cluster could not be started, or lost operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.measure.closed_loop import ClosedLoop, drive
+from bench.measure.etcd import Etcd, NoEtcd, Puts, etcd_cluster, programs
+from bench.measure.figures import figure, hardware, is_met, table, with_ratios
+from bench.measure.live import Live, NoCluster, live_cluster
+from bench.measure.measuring import SCALE
+from bench.record.run_folder import write_json
+from chaos.clusters.processes import NoFreePorts, ProcessError, signals_as_exit
+from chaos.errors import INFRASTRUCTURE, INTERRUPTED
+
+PROTOCOL = "raft"
+GOALS = {1: 0.7, 16: 1.0, 128: 1.0}
+"""Clients -> operations a second, in parts of etcd's."""
+ROUNDS = 5
+SECONDS = 4.0
+"""About so long is each measurement."""
+VALUE_BYTES = 32
+
+
+class LostOperations(RuntimeError):
+    """Operations failed, or were not answered, without any fault."""
+
+
+def rows(etcd: Etcd, live: Live) -> list[dict[str, Any]]:
+    """The figures, without their ratios. Raises NoEtcd, LostOperations, OSError."""
+    figures = []
+    for clients, goal in GOALS.items():
+        theirs, ours = [], []
+        total = _total(etcd, clients)
+        for number in range(ROUNDS):
+            _say(f"{clients} in flight, round {number + 1} of {ROUNDS}")
+            asked = _asked(clients, number, etcd.endpoints)
+            put = etcd.put(clients=clients, total=total, value_bytes=VALUE_BYTES, endpoints=asked)
+            theirs.append(put)
+            ours.append(_ours(live, clients, _asked(clients, number, live.cluster.nodes)))
+        figures += _figures(clients, goal, theirs, ours)
+    return figures
+
+
+def _asked(clients: int, number: int, nodes: Sequence[str]) -> Sequence[str]:
+    """One client asks one node: another one in each round, or its rate would depend on whether that
+    node happens to lead. The median is then that of a follower."""
+    return nodes if clients > 1 else [nodes[number % len(nodes)]]
+
+
+def _figures(
+    clients: int, goal: float, theirs: Sequence[Puts], ours: Sequence[Puts]
+) -> list[dict[str, Any]]:
+    figures = []
+    for name, unit in (
+        ("ok_per_s", "operations/s"),
+        ("latency_ms_p50", "ms"),
+        ("latency_ms_p99", "ms"),
+    ):
+        what = "" if name == "ok_per_s" else f", {name[-3:]}"
+        base = f"peers: etcd, {clients} in flight{what}"
+        other = statistics.median(getattr(each, name) for each in theirs)
+        value = statistics.median(getattr(each, name) for each in ours)
+        figures.append(figure(base, other, unit))
+        figures.append(
+            figure(
+                f"peers: {PROTOCOL}, {clients} in flight{what}",
+                value,
+                unit,
+                compared_with=base,
+                goal=None if what else goal * other,
+            )
+        )
+    return figures
+
+
+def _total(etcd: Etcd, clients: int) -> int:
+    """How many puts etcd does in about `SECONDS`: its client counts puts, not time. Warms it up,
+    too."""
+    # The client tells no p99 of fewer than a hundred.
+    least = max(200, 50 * clients)
+    first = etcd.put(clients=clients, total=least, value_bytes=VALUE_BYTES)
+    return max(least, round(first.ok_per_s * SECONDS * SCALE))
+
+
+def _ours(live: Live, clients: int, nodes: Sequence[str]) -> Puts:
+    measured = drive(
+        live.cluster,
+        ClosedLoop(
+            clients=clients,
+            think_s=0.0,
+            seconds=max(0.3, SECONDS * SCALE),
+            warm_up_s=0.3,
+            value_bytes=VALUE_BYTES,
+            nodes=tuple(nodes),
+        ),
+    )
+    if not measured.ok or measured.failed or measured.unanswered:
+        raise LostOperations(
+            f"{PROTOCOL}: {measured.failed} operations failed and {measured.unanswered} were not"
+            f" answered, without any fault: {measured.error}"
+        )
+    assert measured.latency_ms_p50 is not None
+    assert measured.latency_ms_p99 is not None
+    return Puts(
+        ok_per_s=measured.ok_per_s,
+        latency_ms_p50=measured.latency_ms_p50,
+        latency_ms_p99=measured.latency_ms_p99,
+    )
+
+
+def _say(what: str) -> None:
+    print(f"peers: {what}", file=sys.stderr, flush=True)
+
+
+def run(folder: Path) -> list[dict[str, Any]]:
+    """Measure, and write the files. Raises NoEtcd, NoCluster, ProcessError, NoFreePorts,
+    LostOperations, OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _say("looking for etcd and its benchmark client (got and built the first time)")
+    found = programs()
+    with etcd_cluster(found) as etcd, live_cluster(PROTOCOL) as live:
+        figures = with_ratios(rows(etcd, live))
+    machine = {**hardware(), "etcd": found.version}
+    for name, data in (("peers-hardware.json", machine), ("peers.json", figures)):
+        write_json(folder / name, data)
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.measure.peers", description="Our raft beside etcd."
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("results/bench"))
+    folder: Path = parser.parse_args(arguments).folder
+    try:
+        with signals_as_exit():
+            figures = run(folder)
+    except (
+        NoEtcd,
+        NoCluster,
+        ProcessError,
+        NoFreePorts,
+        LostOperations,
+        OSError,
+    ) as error:
+        print(f"peers: {error}; no figures were written", file=sys.stderr)
+        return INFRASTRUCTURE
+    except KeyboardInterrupt:
+        print("peers: interrupted; no figures were written", file=sys.stderr)
+        return INTERRUPTED
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table(figures))
+    missed = sum(is_met(each) is False for each in figures)
+    console.print(f"{missed} of {len(GOALS)} goals missed · {folder / 'peers.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

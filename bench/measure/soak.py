@@ -1,0 +1,146 @@
+"""``capbench soak``: millions of operations on one cluster, and what memory and disk make of it.
+
+A closed loop at the highest rate, in stretches, so that the load itself keeps no latencies for
+long. A thread looks at every process and every data directory all the while; a stretch's figure is
+the most that it saw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from bench.measure.closed_loop import ClosedLoop, drive
+from bench.measure.figures import hardware
+from bench.measure.live import Live, live_cluster
+from bench.record.soak_file import Sample, Soak, write_soak
+from chaos.progress import Bar, Lines
+
+LOOK_EVERY_S = 0.25
+STRETCH_S = 5.0
+
+
+def run_soak(
+    folder: Path,
+    protocol: str,
+    load: ClosedLoop,
+    *,
+    operations: int,
+    nodes: int,
+    command: list[str],
+    progress: Lines | Bar,
+) -> tuple[Soak, bool]:
+    """Load a new cluster, in stretches of ``load.seconds``, until so many operations ended ok, and
+    write ``soak.json`` in ``folder`` after each. Returns it, and whether it was interrupted. It
+    ends early, and says so, when a process ends or nothing is answered any more. Raises NoCluster,
+    BrokerUnreachable, FileExistsError."""
+    folder.mkdir(parents=True)
+    path = folder / "soak.json"
+    soak = Soak(
+        capbench=importlib.metadata.version("capbench"),
+        command=command,
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        hardware=hardware(),
+        protocol=protocol,
+        nodes=nodes,
+        clients=load.clients,
+        value_bytes=load.value_bytes,
+        keys=load.keys,
+        wanted=operations,
+    )
+    progress.run(f"soak {protocol}")
+    progress.phase(f"start {nodes} nodes and a broker")
+    interrupted = False
+    try:
+        with live_cluster(protocol, nodes=nodes) as live:
+            started = time.monotonic()
+            while soak.operations < operations and soak.stopped is None:
+                _stretch(soak, live, load, started)
+                write_soak(path, soak)
+                progress.tick(soak.operations, operations, "operations")
+    except (KeyboardInterrupt, SystemExit):
+        interrupted, soak.stopped = True, "interrupted"
+    except psutil.NoSuchProcess as error:
+        soak.stopped = f"process {error.pid} ended during the load"
+    write_soak(path, soak)
+    return soak, interrupted
+
+
+def _stretch(soak: Soak, live: Live, load: ClosedLoop, started: float) -> None:
+    with _looking(live) as most:
+        measured = drive(live.cluster, load)
+    soak.failed += measured.failed
+    soak.unanswered += measured.unanswered
+    soak.error = soak.error or measured.error
+    if not measured.answered:
+        soak.stopped = f"nothing was answered any more ({measured.error or 'nothing was said'})"
+        return
+    soak.samples.append(
+        Sample(
+            t_s=time.monotonic() - started,
+            operations=soak.operations + measured.answered,
+            ok_per_s=measured.ok_per_s,
+            rss_bytes=most.rss_bytes,
+            disk_bytes=most.disk_bytes,
+        )
+    )
+
+
+class _Most:
+    """The most that was seen of each process and each directory."""
+
+    def __init__(self, live: Live) -> None:
+        self.rss_bytes: dict[str, int] = {}
+        self.disk_bytes: dict[str, int] = {}
+        self._processes = {**live.processes, "load": psutil.Process()}
+        self._directories = live.data_directories()
+        self.failure: psutil.NoSuchProcess | None = None
+
+    def look(self) -> None:
+        """Look once more. Raises psutil.NoSuchProcess."""
+        for name, process in self._processes.items():
+            rss = process.memory_info().rss
+            self.rss_bytes[name] = max(rss, self.rss_bytes.get(name, 0))
+        for node, directory in self._directories.items():
+            self.disk_bytes[node] = max(size_of(directory), self.disk_bytes.get(node, 0))
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of the files in a directory. One that goes away meanwhile counts nothing."""
+    total = 0
+    for entry in os.scandir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            total += entry.stat().st_size
+    return total
+
+
+@contextlib.contextmanager
+def _looking(live: Live) -> Iterator[_Most]:
+    """Look again and again in a thread for as long. Raises psutil.NoSuchProcess at its end."""
+    most, done = _Most(live), threading.Event()
+    most.look()
+
+    def look() -> None:
+        try:
+            while not done.wait(LOOK_EVERY_S):
+                most.look()
+        except psutil.NoSuchProcess as error:
+            most.failure = error
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        thread.join()
+    if most.failure is not None:
+        raise most.failure

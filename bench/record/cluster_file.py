@@ -1,0 +1,96 @@
+"""How load finds a running cluster, a small JSON file that the runner (or `capbench up`) writes,
+and what the runner tells it over the broker of the faults that are on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from bench.record.files import NotReadable, naming, read_named
+from nodes.contract.names import BadName, check_name
+
+STANDING = Path(".capbench")
+"""Where `capbench up` writes what it starts, a folder for each cluster."""
+MAX_BYTES = 1 << 20
+STALE_S = 2.0
+"""A node that has been silent for longer is shown as such."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A TCP address."""
+
+    host: str
+    port: int
+
+
+class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the nodes of a running cluster take requests.
+
+    ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node
+    -> the proxy in front of the broker through which client group ``group`` publishes requests to
+    that node, so that a fault can hit the requests of one node. ``username`` and ``password``: None
+    where the broker takes anybody (loopback only). ``tls_ca``: the certificate of the authority
+    that signed the broker's; None: no TLS. ``mqtt_version``: 5, or 4 (MQTT 3.1.1) where the
+    broker knows no more.
+    """
+
+    cluster: str
+    protocol: str
+    nodes: list[str]
+    operations: list[str]
+    broker: Address
+    group: str
+    request_links: dict[str, Address]
+    username: str | None = None
+    password: str | None = None
+    tls_ca: str | None = None
+    mqtt_version: int = 5
+
+
+class FaultOn(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault that is on. ``what``: number, name and parameters, as people read them. ``since``:
+    time of day (UTC)."""
+
+    what: str
+    since: str
+
+
+class BadClusterFile(ValueError):
+    """The file is not there or not what it should be: names it and says what to do."""
+
+
+def read_cluster_file(path: str | Path | None) -> ClusterFile:
+    """The file at ``path``; None, or empty: that of the one cluster of this directory. Raises
+    BadClusterFile."""
+    path = Path(path) if path else _only_one()
+    try:
+        cluster = msgspec.json.decode(read_named(path, MAX_BYTES), type=ClusterFile)
+        check_name(cluster.cluster, "cluster")
+        return cluster
+    except FileNotFoundError:
+        raise BadClusterFile(
+            f"{path}: not found; start a cluster with `capbench up --protocol raft --nodes 3`"
+        ) from None
+    except NotReadable as error:
+        raise BadClusterFile(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, BadName) as error:
+        raise BadClusterFile(f"{path}: not a cluster file: {error}") from None
+
+
+def _only_one() -> Path:
+    found = sorted(STANDING.glob("*/cluster.json"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadClusterFile("no cluster is running here; start one with `capbench up`")
+    names = ", ".join(map(str, found))
+    raise BadClusterFile(f"there are several clusters: {names}; say which with --cluster-file")
+
+
+def write_cluster_file(path: Path, cluster: ClusterFile) -> None:
+    """Write the file, readable by its owner only, since it may hold a password."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    with naming(path):
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(cluster), indent=2) + b"\n")

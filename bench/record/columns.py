@@ -1,0 +1,309 @@
+"""A history as columns: what the checkers compute on.
+
+Strings and values are numbered once (`keys`, `values`, ...), so that everything else is NumPy on
+integers. Two JSON values are the same value iff they are equal and both or neither are booleans
+(``true`` is not 1; 1 and 1.0 are the same number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.record.history import ABSENT, OperationRecord
+from nodes.contract.replica import OperationKind, Outcome, Value
+
+Int64s: TypeAlias = NDArray[np.int64]
+Int32s: TypeAlias = NDArray[np.int32]
+Int8s: TypeAlias = NDArray[np.int8]
+Bools: TypeAlias = NDArray[np.bool_]
+
+READ: Final = 0
+WRITE: Final = 1
+CAS: Final = 2
+DELETE: Final = 3
+KINDS: Final[tuple[OperationKind, ...]] = ("read", "write", "cas", "delete")
+KIND_CODES: Final = {name: code for code, name in enumerate(KINDS)}
+
+OK: Final = 0
+FAIL: Final = 1
+INFO: Final = 2
+OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "fail", "info")
+OUTCOME_CODES: Final = {name: code for code, name in enumerate(OUTCOMES)}
+
+NULL: Final = 0
+"""The code of the value null."""
+NOT_TOLD: Final = -1
+"""In `Columns.seen`: the reply did not say what the CAS found."""
+SIBLINGS: Final = -2
+"""In `Columns.value`: the read returned several values, they are in `Columns.siblings`."""
+NEVER: Final = np.iinfo(np.int64).max
+"""In `Columns.completed`: nobody knows when, or whether, the operation ended."""
+
+
+def value_key(value: Value) -> Value | tuple[str, bool]:
+    """What tells two values apart: ``True == 1`` in Python, but not in JSON."""
+    return ("bool", value) if value is True or value is False else value
+
+
+class Numbering:
+    """Gives each distinct value the next number; null is 0."""
+
+    def __init__(self) -> None:
+        self.values: list[Value] = [None]
+        self._codes: dict[Value | tuple[str, bool], int] = {None: NULL}
+
+    def code(self, value: Value) -> int:
+        """The number of a value, a new one if it was not seen before."""
+        key = value_key(value)
+        code = self._codes.get(key)
+        if code is None:
+            code = self._codes[key] = len(self.values)
+            self.values.append(value)
+        return code
+
+    def plain_codes(self, values: Iterable[Value]) -> list[int]:
+        """The numbers of many values, none of which is a boolean."""
+        codes = self._codes
+        found = []
+        for value in values:
+            code = codes.get(value)
+            if code is None:
+                code = codes[value] = len(self.values)
+                self.values.append(value)
+            found.append(code)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How the times of `Columns` follow from those of the history: these less ``origin_ns``; or,
+    where they are too far apart for that, their places in ``instants``."""
+
+    origin_ns: int = 0
+    instants: Int64s | None = None
+
+    def of_history(self, time: int) -> int:
+        """A time as it stands in the history."""
+        return self.origin_ns + time if self.instants is None else int(self.instants[time])
+
+
+SPAN_LIMIT: Final = 1 << 61
+"""Times that are less far apart are kept to the nanosecond; a century is 2^61.5."""
+
+
+def shifted(invoked: Int64s, completed: Int64s, endless: Bools) -> tuple[Int64s, Int64s, Times]:
+    """Times of any 64 bits such that sums and differences of them fit into 64 bits, too. The order
+    is kept, and so are differences, unless they exceed `SPAN_LIMIT`. ``endless``: where there is no
+    ``completed``; there it becomes `NEVER`."""
+    if len(invoked) == 0:
+        return invoked, completed, Times()
+    ended = completed[~endless] if endless.any() else completed
+    low = min(int(invoked.min()), int(ended.min(initial=NEVER)))
+    high = max(int(invoked.max()), int(ended.max(initial=low)))
+    times = Times()
+    if high - low >= SPAN_LIMIT:
+        instants = np.unique(np.concatenate((invoked, ended)))
+        times = Times(0, instants)
+        invoked, completed = (
+            np.searchsorted(instants, invoked),
+            np.searchsorted(instants, completed),
+        )
+    elif low <= -SPAN_LIMIT or high >= SPAN_LIMIT:
+        times = Times(low)
+        invoked = invoked - low
+        completed = np.where(endless, 0, completed) - np.where(endless, 0, low)
+    completed[endless] = NEVER
+    return invoked, completed, times
+
+
+@dataclass(slots=True)
+class Columns:
+    """The operations of a history, one row each, in the order they were given.
+
+    ``invoked`` and ``completed`` are times as `Times` has them; ``completed`` is `NEVER` for an
+    operation that ended `INFO`, since it may still take effect later. ``value``, ``expected`` and
+    ``seen`` are indices into ``values``. ``applied`` is False only for a CAS that ended `OK`,
+    refused. ``records``: the rows as they were given, where the caller kept them.
+    """
+
+    process: Int32s
+    id: Int64s
+    op: Int8s
+    outcome: Int8s
+    key: Int32s
+    value: Int32s
+    expected: Int32s
+    seen: Int32s
+    applied: Bools
+    node: Int32s
+    invoked: Int64s
+    completed: Int64s
+    processes: list[str]
+    keys: list[str]
+    nodes: list[str]
+    values: list[Value]
+    siblings: dict[int, list[int]] = field(default_factory=dict)
+    records: Sequence[OperationRecord] | None = None
+    times: Times = field(default_factory=Times)
+    touches: bool | None = None
+    """Whether operations of one process touch in time, None if nobody has looked yet."""
+    has_final_reads: bool = False
+    """Whether reads of processes called ``final...`` are the runner's, at the end of a run."""
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    @classmethod
+    def from_records(cls, records: Sequence[OperationRecord]) -> Columns:
+        """Columns of ``records``, row i is record i. Raises OverflowError for a time or an id that
+        is no integer of 64 bits."""
+        numbering = Numbering()
+        code = numbering.code
+        siblings: dict[int, list[int]] = {}
+        values: list[int] = []
+        for row, record in enumerate(records):
+            value = record.value
+            if record.op == "delete" or value is ABSENT:
+                values.append(NULL)
+            elif isinstance(value, list):
+                if len(value) > 1:
+                    siblings[row] = [code(v) for v in value]
+                    values.append(SIBLINGS)
+                else:
+                    values.append(code(value[0]) if value else NULL)
+            else:
+                values.append(code(value))
+        seen = [_code_of_seen(r, code) for r in records]
+        expected = [NULL if r.expected is ABSENT else code(r.expected) for r in records]
+        processes, process = _number(r.process for r in records)
+        keys, key = _number(r.key for r in records)
+        nodes, node = _number(r.node or "" for r in records)
+        invoked, completed, times = shifted(
+            np.array([r.invoked_ns for r in records], np.int64),
+            np.array(
+                [NEVER if r.completed_ns is None else r.completed_ns for r in records], np.int64
+            ),
+            np.array([r.completed_ns is None or r.outcome == "info" for r in records], np.bool_),
+        )
+        return cls(
+            process=process,
+            id=np.array([r.id for r in records], np.int64),
+            op=np.array([KIND_CODES[r.op] for r in records], np.int8),
+            outcome=np.array([OUTCOME_CODES[r.outcome] for r in records], np.int8),
+            key=key,
+            value=np.array(values, np.int32),
+            expected=np.array(expected, np.int32),
+            seen=np.array(seen, np.int32),
+            applied=np.array(
+                [r.applied is not False or r.op != "cas" or r.outcome != "ok" for r in records],
+                np.bool_,
+            ),
+            node=node,
+            invoked=invoked,
+            completed=completed,
+            processes=processes,
+            keys=keys,
+            nodes=nodes,
+            values=numbering.values,
+            siblings=siblings,
+            records=records,
+            times=times,
+        )
+
+    def take(self, rows: Int64s) -> Columns:
+        """The given rows only. Numbers of keys and values stay the same."""
+        records = self.records
+        return Columns(
+            process=self.process[rows],
+            id=self.id[rows],
+            op=self.op[rows],
+            outcome=self.outcome[rows],
+            key=self.key[rows],
+            value=self.value[rows],
+            expected=self.expected[rows],
+            seen=self.seen[rows],
+            applied=self.applied[rows],
+            node=self.node[rows],
+            invoked=self.invoked[rows],
+            completed=self.completed[rows],
+            processes=self.processes,
+            keys=self.keys,
+            nodes=self.nodes,
+            values=self.values,
+            siblings={
+                new: self.siblings[old]
+                for new, old in enumerate(rows.tolist())
+                if old in self.siblings
+            },
+            records=None if records is None else [records[row] for row in rows.tolist()],
+            times=self.times,
+            has_final_reads=self.has_final_reads,
+        )
+
+    def code_of(self, value: Value) -> int:
+        """The number of ``value``, -1 if it does not occur."""
+        if value is None:
+            return NULL
+        wanted = value_key(value)
+        for code, known in enumerate(self.values):
+            if value_key(known) == wanted:
+                return code
+        return -1
+
+    def record(self, row: int) -> OperationRecord:
+        """Row ``row`` as a record."""
+        if self.records is not None:
+            return self.records[row]
+        completed = int(self.completed[row])
+        op = KINDS[self.op[row]]
+        seen = int(self.seen[row])
+        is_ok_cas = op == "cas" and self.outcome[row] == OK
+        value = (
+            [self.values[code] for code in self.siblings[row]]
+            if self.value[row] == SIBLINGS
+            else self.values[self.value[row]]
+        )
+        return OperationRecord(
+            process=self.processes[self.process[row]],
+            id=int(self.id[row]),
+            op=op,
+            key=self.keys[self.key[row]],
+            outcome=OUTCOMES[self.outcome[row]],
+            invoked_ns=self.times.of_history(int(self.invoked[row])),
+            completed_ns=None if completed == NEVER else self.times.of_history(completed),
+            value=value,
+            expected=self.values[self.expected[row]] if op == "cas" else ABSENT,
+            applied=bool(self.applied[row]) if is_ok_cas else None,
+            seen=self.values[seen] if seen >= 0 else ABSENT,
+            node=self.nodes[self.node[row]] or None,
+        )
+
+    def widened(self, clock_error_ns: int) -> Columns:
+        """The same operations, each interval so much wider that two that are apart by no more than
+        the clock error count as concurrent."""
+        if clock_error_ns == 0:
+            return self
+        copy = self.take(np.arange(len(self)))
+        copy.invoked = self.invoked - clock_error_ns // 2
+        finite = self.completed != NEVER
+        copy.completed[finite] += clock_error_ns - clock_error_ns // 2
+        return copy
+
+
+def _code_of_seen(record: OperationRecord, code: Callable[[Value], int]) -> int:
+    is_refused = record.op == "cas" and record.outcome == "ok" and record.applied is False
+    if not is_refused or isinstance(record.seen, msgspec.UnsetType):
+        return NOT_TOLD
+    return code(record.seen)
+
+
+def _number(names: Iterable[str]) -> tuple[list[str], Int32s]:
+    codes: dict[str, int] = {}
+    numbered = [codes.setdefault(name, len(codes)) for name in names]
+    return list(codes), np.array(numbered, np.int32)

@@ -1,0 +1,170 @@
+"""The recorded operations of a run.
+
+One JSON object a line, appended as operations complete, one file per client process. The file
+format is small on purpose: a history from another tool converts in a dozen lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, BinaryIO, Final, TypeAlias
+
+import msgspec
+
+from bench.record.files import NotReadable, naming, open_regular, shown, whole_lines
+from nodes.contract.replica import OperationKind, Outcome, Value, Version
+
+ABSENT: Final[Any] = msgspec.UNSET
+"""What a field holds that the record does not have: unknown, where None is the value null."""
+
+
+Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""What a run folder may have for a time or an id: the difference of two of them has 64 bits."""
+
+STANDARD_INPUT: Final = Path("-")
+"""Read as a history, this is standard input."""
+
+
+class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One operation of a history.
+
+    ``process``: a logical client; it has one operation open at a time, and is never used again
+    after one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload
+    wanted it sent; ``invoked_ns``: when it was sent; ``completed_ns``: when its outcome was known
+    (None: never); all `time.monotonic_ns()` of one host. ``value``: written, or read (a list where
+    a read saw siblings). ``expected``: of a CAS. ``applied``: for a CAS that ended ok; False:
+    refused, ``seen`` is the value it found, or `ABSENT` if nobody told. ``node``: the node that was
+    asked. ``version``: as the replica returned it.
+
+    None is a value here: the key was missing. A ``value``, ``expected`` or ``seen`` that is not
+    given is `ABSENT`.
+    """
+
+    process: str
+    id: Stamp
+    op: OperationKind
+    key: str
+    outcome: Outcome
+    invoked_ns: Stamp
+    completed_ns: Stamp | None = None
+    intended_ns: Stamp | None = None
+    value: Value | list[Value] = ABSENT
+    expected: Value = ABSENT
+    applied: bool | None = None
+    seen: Value | msgspec.UnsetType = ABSENT
+    node: str | None = None
+    version: Version = None
+    error: str | None = None
+
+
+class BadHistory(ValueError):
+    """A history file that cannot be used: names file, line and reason."""
+
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 2 << 30
+
+
+class HistoryWriter:
+    """Appends records to a file; what was appended is handed to the system every ``flush_every_s``
+    seconds at the latest, if `append` or `flush` is called that often. Use as a context manager."""
+
+    def __init__(self, path: Path, *, flush_every_s: float = 0.2) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file: BinaryIO = path.open("ab", buffering=1 << 20)
+        self._encode = msgspec.json.Encoder().encode
+        self._flush_every_ns = int(flush_every_s * 1e9)
+        self._flushed_ns = time.monotonic_ns()
+        self.count = 0
+
+    def append(self, record: OperationRecord) -> None:
+        """Add one completed (or abandoned) operation. Raises OSError."""
+        line = self._encode(_in_format(record)) + b"\n"
+        try:
+            self._file.write(line)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+        self.count += 1
+        now = time.monotonic_ns()
+        if now - self._flushed_ns > self._flush_every_ns:
+            self._flushed_ns = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the system. Raises OSError."""
+        with naming(self._path):
+            self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close. Raises OSError."""
+        with naming(self._path):
+            self._file.close()
+
+    def __enter__(self) -> HistoryWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _in_format(record: OperationRecord) -> OperationRecord:
+    """``record`` without the fields that mean nothing for its operation: readers refuse them."""
+    if record.op == "cas" and record.outcome == "ok" and record.applied is False:
+        return record
+    is_cas = record.op == "cas"
+    has_applied = record.applied is not None and not (is_cas and record.outcome == "ok")
+    has_expected = record.expected is not ABSENT and not is_cas
+    if not has_applied and not has_expected and record.seen is ABSENT:
+        return record
+    return msgspec.structs.replace(
+        record,
+        expected=record.expected if is_cas else ABSENT,
+        applied=None if has_applied else record.applied,
+        seen=ABSENT,
+    )
+
+
+def read_history(path: Path) -> Iterator[OperationRecord]:
+    """The records of one file of a run folder, in file order.
+
+    Such a file was written by capbench: where a line has no value, the value is null. A last line
+    without its newline is a record that was cut off by a crash: it is left out.
+    Raises BadHistory for any other line that does not fit.
+    """
+    decode = msgspec.json.Decoder(OperationRecord).decode
+    try:
+        file = open_regular(path, MAX_BYTES)
+    except NotReadable as error:
+        raise BadHistory(str(error)) from None
+    with file:
+        for number, line in enumerate(whole_lines(file, MAX_LINE_BYTES), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise BadHistory(f"{shown(path)}:{number}: line over {MAX_LINE_BYTES} bytes")
+            try:
+                record = decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise BadHistory(f"{path}:{number}: {error}") from None
+            if record.completed_ns is not None and record.completed_ns < record.invoked_ns:
+                raise BadHistory(f"{path}:{number}: completed_ns is before invoked_ns")
+            if record.value is ABSENT:
+                record.value = None
+            if record.expected is ABSENT and record.op == "cas":
+                record.expected = None
+            yield record
+
+
+def read_histories(paths: Iterable[Path]) -> list[OperationRecord]:
+    """All records of several files, ordered by invocation."""
+    records = [record for path in sorted(paths) for record in read_history(path)]
+    records.sort(key=lambda record: (record.invoked_ns, record.id))
+    return records

@@ -1,0 +1,132 @@
+"""Quantities as people write them: the one place that reads durations, rates, sizes and numbers.
+
+A reader returns a finite number within its bounds, or raises BadQuantity: one line that says what
+would be right. Whatever is infinite, not a number or out of bounds gets no further than here. A
+number that is one already (a default, or a value from JSON) is held to the same bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from bench.record.printable import quoted
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+UNITS_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+MAX_DURATION_S = 1e7
+MAX_RATE_PER_S = 1e6
+MAX_COUNT = 2**63 - 1
+"""The largest integer that every format of ours can hold."""
+
+
+# Their length is bounded, since Python reads hundreds of digits as an infinity.
+_COUNT = re.compile(r"[+-]?\d{1,30}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?(e[+-]?\d{1,3})?", re.ASCII)
+_WITH_UNIT = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)([a-zA-Z/]+)", re.ASCII)
+
+
+class BadQuantity(ValueError):
+    """A text that is no such quantity. One line that says what would be right."""
+
+
+class Bounds(NamedTuple):
+    """``least`` to ``most``; ``least`` itself does not belong to them where it is ``excluded``."""
+
+    least: float
+    most: float
+    excluded: bool = False
+
+    def hold(self, number: float) -> bool:
+        """Whether the number lies within. An infinity or what is no number never does."""
+        # A comparison with what is no number is False.
+        return self.least <= number <= self.most and not (self.excluded and number == self.least)
+
+    def told(self, unit: str = "") -> str:
+        """``1 to 15``, ``more than 0s, at most 60s``."""
+        least, most = f"{_short(self.least)}{unit}", f"{_short(self.most)}{unit}"
+        return f"more than {least}, at most {most}" if self.excluded else f"{least} to {most}"
+
+
+ABOVE_ZERO_S = Bounds(0, MAX_DURATION_S, excluded=True)
+FROM_ZERO_S = Bounds(0, MAX_DURATION_S)
+
+
+def read_duration(value: Any, bounds: Bounds = FROM_ZERO_S) -> float:
+    """``10s``, ``200ms``, ``1.5m``, ``2h`` in seconds. Raises BadQuantity."""
+    text, unit = _split(value)
+    if unit not in UNITS_S:
+        raise BadQuantity(
+            f"{quoted(value)} is no duration; use a number with a unit: 10s, 200ms, 1m"
+        )
+    seconds = float(text) * UNITS_S[unit]
+    if not bounds.hold(seconds):
+        raise BadQuantity(f"{quoted(value)} is out of bounds: use {bounds.told('s')}")
+    return seconds
+
+
+def read_rate(value: Any) -> float:
+    """``300/s`` in operations per second, more than 0. Raises BadQuantity."""
+    text, unit = _split(value)
+    if unit != "/s" or not (math.isfinite(float(text)) and float(text) > 0):
+        raise BadQuantity(f"{quoted(value)} is no rate; use operations per second: 300/s")
+    return float(text)
+
+
+def read_bytes(value: Any) -> int:
+    """``500M``, ``4G`` in bytes, at least one. Raises BadQuantity."""
+    text, unit = _split(value)
+    if unit not in UNITS_BYTES or not Bounds(1, MAX_COUNT).hold(float(text) * UNITS_BYTES[unit]):
+        raise BadQuantity(f"{quoted(value)} is no size; use a number with a unit: 500M, 4G")
+    return int(float(text) * UNITS_BYTES[unit])
+
+
+def read_number(value: Any, bounds: Bounds) -> float:
+    """``0.5``, ``60``, ``1e3``. Raises BadQuantity."""
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = value if -(2**64) < value < 2**64 else math.inf
+    elif isinstance(value, str) and _NUMBER.fullmatch(value):
+        number = float(value)
+    if not bounds.hold(number):
+        raise BadQuantity(f"{quoted(value)}: use {bounds.told()}")
+    return float(number)
+
+
+def read_count(value: Any, bounds: Bounds) -> int:
+    """A whole number. Raises BadQuantity."""
+    number = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and _COUNT.fullmatch(value):
+        number = int(value)
+    if number is None or not bounds.least <= number <= bounds.most:
+        raise BadQuantity(f"{quoted(value)}: use {bounds.told()}")
+    return number
+
+
+def format_duration(seconds: float) -> str:
+    """The way `read_duration` reads it: ``10s``, ``0.2s`` as ``200ms``."""
+    if seconds and seconds < 1:
+        return f"{_plain(seconds * 1000)}ms"
+    return f"{_plain(seconds)}s"
+
+
+def format_rate(per_s: float) -> str:
+    """The way `read_rate` reads it."""
+    return f"{_plain(per_s)}/s"
+
+
+def _split(value: Any) -> tuple[str, str]:
+    """A number and its unit; no unit where it is no such text."""
+    found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
+    return (found[1], found[2]) if found else ("0", "")
+
+
+def _plain(number: float) -> str:
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) else f"{number:g}"

@@ -1,0 +1,60 @@
+"""``soak.json``: memory and disk of every process of a cluster under millions of operations.
+
+`bench.measure.soak` writes it, `reports.sweeps.soak` judges it and makes its table and page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.record.files import write_whole
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the load. ``operations``: that ended ok since the beginning; ``t_s``: seconds
+    since then; ``ok_per_s``: in this stretch. ``rss_bytes``: process -> the most memory that it
+    held in this stretch, the load among them; ``disk_bytes``: node -> the most that its data
+    directory held."""
+
+    t_s: float
+    operations: int
+    ok_per_s: float
+    rss_bytes: dict[str, int]
+    disk_bytes: dict[str, int]
+
+
+class Soak(msgspec.Struct, kw_only=True):
+    """``wanted``: operations. ``failed`` and ``unanswered``: operations; ``error``: what the first
+    failed one said. ``stopped``: why there are
+    fewer operations than wanted, if there are. ``hardware``: see
+    `bench.measure.figures.hardware`."""
+
+    schema: int = 1
+    capbench: str
+    command: list[str]
+    started: str
+    hardware: dict[str, Any]
+    protocol: str
+    nodes: int
+    clients: int
+    value_bytes: int
+    keys: int
+    wanted: int
+    stopped: str | None = None
+    failed: int = 0
+    unanswered: int = 0
+    error: str | None = None
+    samples: list[Sample] = []
+
+    @property
+    def operations(self) -> int:
+        """How many ended ok."""
+        return self.samples[-1].operations if self.samples else 0
+
+
+def write_soak(path: Path, soak: Soak) -> None:
+    """Write it whole or not at all."""
+    write_whole(path, msgspec.json.format(msgspec.json.encode(soak), indent=1) + b"\n")

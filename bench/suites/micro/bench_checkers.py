@@ -1,0 +1,121 @@
+"""The linearizability checker and the JSONL reader, each on one core."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.checkers import check_history
+from bench.checkers.linearizability import check_linearizable
+from bench.measure.measuring import measure, scaled
+from bench.record.jsonl import Line, read_columns
+from bench.suites.micro.histories import linearizable_history, write_jsonl
+
+OPERATIONS = scaled(1_000_000, least=1000)
+HISTORIES = {
+    "read/write/info, 100 keys": {"clients": 50, "keys": 100},
+    "read/write/info, 100 keys, 1000 clients": {"clients": 1000, "keys": 100},
+    "read/write/info, 1 key": {"clients": 50, "keys": 1},
+    "read/CAS/info, 100 keys": {"clients": 50, "keys": 100, "cas": 1.0},
+}
+PLAIN = next(iter(HISTORIES))
+
+
+@pytest.fixture(scope="module")
+def history_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "history.jsonl"
+    write_jsonl(linearizable_history(OPERATIONS, seed=1, **HISTORIES[PLAIN]), path)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.benchmark(group="checkers")
+@pytest.mark.parametrize("shape", HISTORIES)
+def bench_linearizability(benchmark: Any, shape: str) -> None:
+    c = linearizable_history(OPERATIONS, seed=1, **HISTORIES[shape])  # type: ignore[arg-type]
+
+    def run() -> None:
+        check = check_linearizable(c)
+        assert (check.verdict, check.algorithm) == ("valid", "zones")
+
+    measure(
+        benchmark,
+        f"linearizability: {shape}",
+        run,
+        operations=OPERATIONS,
+        rounds=5,
+        goal=5e6 if "CAS" in shape else 10e6,
+        compared_with=None if shape == PLAIN else f"linearizability: {PLAIN}",
+    )
+
+
+@pytest.mark.benchmark(group="checkers")
+@pytest.mark.parametrize("shape", [PLAIN, "read/CAS/info, 100 keys"])
+def bench_memory(benchmark: Any, shape: str) -> None:
+    """The peak of what is allocated during a check, beyond the columns."""
+    c = linearizable_history(OPERATIONS, seed=1, **HISTORIES[shape])  # type: ignore[arg-type]
+    peaks = []
+
+    def run() -> None:
+        tracemalloc.start()
+        check_linearizable(c)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    measure(
+        benchmark,
+        f"linearizability, memory: {shape}",
+        run,
+        operations=OPERATIONS,
+        rounds=1,
+        unit="bytes/operation",
+        goal=150,
+    )
+    benchmark.extra_info["value"] = max(peaks) / OPERATIONS
+
+
+@pytest.mark.benchmark(group="JSONL")
+def bench_decoding(benchmark: Any, history_file: Path) -> None:
+    """What the decoding alone costs, as the bound of what a reader can do."""
+    content = history_file.read_bytes()
+    decode_lines = msgspec.json.Decoder(Line).decode_lines
+    lines = content.splitlines(keepends=True)
+    blocks = [b"".join(lines[i : i + 2000]) for i in range(0, len(lines), 2000)]
+    del content, lines
+
+    def run() -> None:
+        for block in blocks:
+            decode_lines(block)
+
+    measure(benchmark, "JSONL: msgspec alone", run, operations=OPERATIONS, rounds=3)
+
+
+@pytest.mark.benchmark(group="JSONL")
+def bench_reading(benchmark: Any, history_file: Path) -> None:
+    measure(
+        benchmark,
+        "JSONL: file to columns",
+        lambda: read_columns(history_file),
+        operations=OPERATIONS,
+        rounds=3,
+        compared_with="JSONL: msgspec alone",
+    )
+
+
+@pytest.mark.benchmark(group="JSONL")
+def bench_file_to_verdict(benchmark: Any, history_file: Path) -> None:
+    def run() -> None:
+        assert check_history(history_file).verdict == "valid"
+
+    measure(
+        benchmark,
+        "JSONL: file to verdict",
+        run,
+        operations=OPERATIONS,
+        rounds=3,
+        goal=1e6,
+        compared_with="JSONL: msgspec alone",
+    )

@@ -1,0 +1,177 @@
+"""What a command that was killed left behind, and how the next one cleans it up.
+
+Whatever holds a cluster writes down, in a folder of this user, who it is and where its cluster
+lies, and takes the note back when it has stopped everything. A note whose writer is gone is of a
+command that was killed (SIGKILL, a crashed machine). Its processes are usually gone already, since
+their guard goes with it (`chaos.clusters.processes`); those that are left know their holder by a
+token in their environment, so that nobody else's process is ever touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from bench.record.files import naming
+from nodes.runtime import own_folder
+
+HELD_BY = "CAPBENCH_HELD_BY"
+"""The environment variable by which a process of a cluster knows its holder."""
+_GONE_S = 5.0
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a cluster. ``started``: which process that is, since pids are used again.
+    ``data``: folders to remove when it is gone, if they carry our mark
+    (`nodes.runtime.own_folder`). ``recorded``: where its results are, if any. ``installation``: the
+    containers that it took, by compose's name of the project."""
+
+    pid: int
+    started: str
+    token: str
+    data: list[str]
+    recorded: str | None
+    installation: str | None = None
+
+
+def directory() -> Path:
+    """The folder of the notes, this user's alone: one for all commands, or what CAPBENCH_NOTES
+    names. Raises PermissionError if somebody else made it: what a note says is done."""
+    named = os.environ.get("CAPBENCH_NOTES")
+    path = Path(named or Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            errno.EACCES, "must be a folder that only you can open; remove it", str(path)
+        )
+    return path
+
+
+@contextlib.contextmanager
+def held(
+    token: str, data: Sequence[Path], recorded: Path | None, *, installation: str | None = None
+) -> Iterator[None]:
+    """Within it, this process holds a cluster whose processes know ``token``."""
+    holder = Holder(
+        pid=os.getpid(),
+        started=started(os.getpid()) or "",
+        token=token,
+        data=[str(path) for path in data],
+        recorded=None if recorded is None else str(recorded),
+        installation=installation,
+    )
+    note = directory() / f"{token}.json"
+    partial = note.with_suffix(".partial")
+    with naming(note):
+        partial.write_bytes(msgspec.json.encode(holder))
+    os.replace(partial, note)
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def clean_up() -> list[str]:
+    """Clean up after every holder that is gone. Returns a line for each, for the user."""
+    told = []
+    for note in sorted(directory().glob("*.json")):
+        try:
+            holder = msgspec.json.decode(note.read_bytes(), type=Holder)
+        except (OSError, msgspec.DecodeError):
+            continue  # being written, or taken back
+        if _lives(holder):
+            continue
+        # Two commands may find it: the one that takes the note away cleans up.
+        claimed = note.with_suffix(f".{os.getpid()}")
+        try:
+            os.rename(note, claimed)
+        except FileNotFoundError:
+            continue
+        told.append(_clean(holder))
+        claimed.unlink()
+    if os.environ.get("CAPBENCH_INSIDE") == "1":
+        # A run in another container, whose notes went with it.
+        from chaos.clusters.installation import restore_abandoned
+
+        if line := restore_abandoned():
+            told.append(line)
+    return told
+
+
+def _lives(holder: Holder) -> bool:
+    return started(holder.pid) == holder.started
+
+
+def started(pid: int) -> str | None:
+    """What tells a process from others that had its pid; None if there is none, or one that has
+    ended and that nobody has asked for its end. On Linux the kernel counts from its own start, so
+    that no step of the wall clock makes a process another."""
+    with contextlib.suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if after_name[0] in "ZX":
+            return None
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{after_name[19]}"
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _clean(holder: Holder) -> str:
+    ended = _end(holder.token)
+    removed = [path for path in holder.data if own_folder.remove(Path(path))]
+    done = []
+    if ended:
+        done.append(f"ended {', '.join(ended)}")
+    if removed:
+        done.append(f"removed the data of {len(removed)} nodes")
+    if holder.installation is not None:
+        from chaos.clusters.installation import restore_after
+
+        done.append(restore_after(holder.installation, holder.recorded))
+    what = "a cluster" if holder.recorded is None else f"the run {holder.recorded}"
+    kept = "" if holder.recorded is None else "; what it had recorded is kept"
+    return f"{what} was killed: {' and '.join(done) or 'nothing of it was left'}{kept}"
+
+
+def _end(token: str) -> list[str]:
+    """SIGKILL to every process that has the token; the names of those that were there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(HELD_BY) == token and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    names = sorted(_name(process) for process in found)
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    deadline = time.monotonic() + _GONE_S
+    while any(process.is_running() for process in found) and time.monotonic() < deadline:
+        if all(_is_zombie(process) for process in found):
+            break
+        time.sleep(0.01)
+    return names
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return f"{process.name()} ({process.pid})"
+    except psutil.Error:
+        return str(process.pid)

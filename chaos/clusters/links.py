@@ -1,0 +1,371 @@
+"""The proxies of every directed link, and the faults that lie on them.
+
+A link is a pair (src, dst). Between nodes it is the way of protocol messages; with a client group
+as one end it is the way of that group's requests to a node, or of the node's replies to the group.
+So a request that is lost and a reply that is lost are cuts like any other:
+
+    ("n1", "n2")    proxy link_n1_n2    node n1 publishes to n2
+    ("g1", "n1")    proxy req_g1_n1     group g1 publishes its requests to n1
+    ("n1", "g1")    proxy rep_g1_n1     node n1 publishes its replies to g1
+
+Whoever publishes is a TCP client of the proxy, so data flows *upstream* on all of them, and every
+toxic is an upstream one. The connection's other direction carries only the broker's CONNACK.
+
+Faults may overlap: a link is cut as long as at least one fault cuts it, and latencies add up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from bench.record.cluster_file import Address
+from chaos.clusters.toxiproxy import (
+    Proxy,
+    Toxic,
+    Toxiproxy,
+    ToxiproxyDown,
+    ToxiproxyError,
+    ToxiproxyWedged,
+)
+from nodes.wire.links import Link, link_names
+
+SETTLE_S = 0.05
+"""How long a proxy is left alone after a heal. The heal closes connections; a change that meets one
+before the server has forgotten it waits for good for a toxic that nobody reads from, and the proxy
+is wedged (seen within 30 rounds of heal and update under load, and never with the wait)."""
+
+
+UNLIMITED = 1_000_000
+"""Kilobytes a second: more than any link carries. A limit, once made, is never deleted, only raised
+(the delete can deadlock the server)."""
+
+
+class UnknownLink(ValueError):
+    """A pair that is no link of this cluster."""
+
+
+class LinkState(msgspec.Struct, frozen=True):
+    """What lies on a link. ``rate_kb_per_s``: None is no limit, 0 a stall. ``closed``: no
+    connection is left or taken. ``reset``: connections end as soon as they carry data.
+    ``close_ms``: how much later the broker sees that a connection was closed."""
+
+    cut: bool = False
+    latency_ms: int = 0
+    rate_kb_per_s: int | None = None
+    closed: bool = False
+    reset: bool = False
+    close_ms: int = 0
+
+
+class LinkFaults:
+    """What the faults that are on now add up to, for each link. A target says how it becomes real,
+    in `apply`. Calls may come from several threads."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        self.links: tuple[Link, ...] = tuple(links)
+        self._known = frozenset(self.links)
+        self._lock = threading.RLock()
+        self._cuts: Counter[Link] = Counter()
+        self._latency_ms: Counter[Link] = Counter()
+        self._rates: dict[Link, list[int]] = {link: [] for link in self.links}
+        self._closed: Counter[Link] = Counter()
+        self._resets: Counter[Link] = Counter()
+        self._close_ms: dict[Link, list[int]] = {link: [] for link in self.links}
+
+    def cut(self, links: Iterable[Link]) -> None:
+        """One more fault cuts these links."""
+        self._more(self._cuts, links)
+
+    def heal(self, links: Iterable[Link]) -> None:
+        """One fault fewer cuts these links; those that no other fault cuts work again."""
+        self._fewer(self._cuts, links)
+
+    def add_latency(self, latency_ms: Mapping[Link, int]) -> None:
+        """Messages on these links take that much longer, one way, on top of what they take now."""
+        links = self._checked(latency_ms)
+        with self._lock:
+            self._latency_ms.update(dict(latency_ms))
+            self.apply(links)
+
+    def remove_latency(self, latency_ms: Mapping[Link, int]) -> None:
+        """Take back what `add_latency` added."""
+        links = self._checked(latency_ms)
+        with self._lock:
+            for link, added_ms in latency_ms.items():
+                self._latency_ms[link] = max(0, self._latency_ms[link] - added_ms)
+            self.apply(links)
+
+    def limit(self, links: Iterable[Link], rate_kb_per_s: int) -> None:
+        """One more fault limits these links, to kilobytes a second (0: nothing passes); the lowest
+        limit counts."""
+        self._put(self._rates, links, rate_kb_per_s)
+
+    def unlimit(self, links: Iterable[Link], rate_kb_per_s: int) -> None:
+        """Take back what `limit` did."""
+        self._take(self._rates, links, rate_kb_per_s)
+
+    def close(self, links: Iterable[Link]) -> None:
+        """One more fault keeps the connections of these links closed."""
+        self._more(self._closed, links)
+
+    def reopen(self, links: Iterable[Link]) -> None:
+        """One fault fewer does; those that no other fault closes take connections again."""
+        self._fewer(self._closed, links)
+
+    def reset(self, links: Iterable[Link]) -> None:
+        """One more fault resets the connections of these links."""
+        self._more(self._resets, links)
+
+    def unreset(self, links: Iterable[Link]) -> None:
+        """One fault fewer does."""
+        self._fewer(self._resets, links)
+
+    def close_slowly(self, links: Iterable[Link], delay_ms: int) -> None:
+        """One more fault delays the end of these links' connections; the longest delay counts."""
+        self._put(self._close_ms, links, delay_ms)
+
+    def close_quickly(self, links: Iterable[Link], delay_ms: int) -> None:
+        """Take back what `close_slowly` did."""
+        self._take(self._close_ms, links, delay_ms)
+
+    def heal_all(self) -> None:
+        """No fault is on any link, however many there were."""
+        with self._lock:
+            self._cuts.clear()
+            self._latency_ms.clear()
+            self._closed.clear()
+            self._resets.clear()
+            for values in (*self._rates.values(), *self._close_ms.values()):
+                values.clear()
+            self.apply(self.links)
+
+    def wanted(self, link: Link) -> LinkState:
+        """What should lie on the link now."""
+        return LinkState(
+            self._cuts[link] > 0,
+            self._latency_ms[link],
+            min(self._rates[link], default=None),
+            self._closed[link] > 0,
+            self._resets[link] > 0,
+            max(self._close_ms[link], default=0),
+        )
+
+    def _more(self, faults: Counter[Link], links: Iterable[Link]) -> None:
+        links = self._checked(links)
+        with self._lock:
+            faults.update(links)
+            self.apply(links)
+
+    def _fewer(self, faults: Counter[Link], links: Iterable[Link]) -> None:
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                faults[link] = max(0, faults[link] - 1)
+            self.apply(links)
+
+    def _put(self, faults: dict[Link, list[int]], links: Iterable[Link], value: int) -> None:
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                faults[link].append(value)
+            self.apply(links)
+
+    def _take(self, faults: dict[Link, list[int]], links: Iterable[Link], value: int) -> None:
+        links = self._checked(links)
+        with self._lock:
+            for link in links:
+                if value in faults[link]:
+                    faults[link].remove(value)
+            self.apply(links)
+
+    def apply(self, links: Sequence[Link]) -> None:
+        """Make these links what `wanted` says. A target overrides it. It tries all of them before
+        it raises, so that one that fails does not keep the others from healing."""
+        raise NotImplementedError
+
+    def _checked(self, links: Iterable[Link]) -> tuple[Link, ...]:
+        links = tuple(links)
+        for link in links:
+            if link not in self._known:
+                raise UnknownLink(f"there is no link from {link[0]} to {link[1]}")
+        return links
+
+
+class Links(LinkFaults):
+    """The links of a live cluster, each through a Toxiproxy proxy of its own.
+
+    ``ports``: one for each of `count` links, in order. ``upstream``: the broker as Toxiproxy
+    reaches it. ``host``: where nodes and clients reach Toxiproxy; ``listen``: the address that it
+    listens on. Faults never use
+    ``/reset``, which can deadlock the server, and disable a proxy only to close its connections,
+    which a partition does not do.
+    """
+
+    def __init__(
+        self,
+        toxiproxy: Toxiproxy,
+        upstream: Address,
+        nodes: Sequence[str],
+        groups: Sequence[str],
+        ports: Sequence[int],
+        *,
+        host: str = "127.0.0.1",
+        listen: str = "127.0.0.1",
+    ) -> None:
+        names = link_names(nodes, groups)
+        if len(ports) < len(names):
+            raise ValueError(f"{len(names)} links need as many ports, not {len(ports)}")
+        super().__init__(names)
+        self.restart_server: Callable[[], None] | None = None
+        """Replaces a server that is gone or answers no more; without it such a server is an
+        error."""
+        self._rebuilding = False
+        self._toxiproxy = toxiproxy
+        self._proxies = {
+            link: Proxy(
+                name=name, listen=f"{listen}:{port}", upstream=f"{upstream.host}:{upstream.port}"
+            )
+            for (link, name), port in zip(names.items(), ports, strict=False)
+        }
+        self._addresses = {
+            link: Address(host, port) for link, port in zip(names, ports, strict=False)
+        }
+        # What the server is known to have; a link whose last call failed is not in it.
+        self._applied: dict[Link, LinkState] = {}
+        self._healed_at: dict[str, float] = {}
+
+    @staticmethod
+    def count(nodes: int, groups: int) -> int:
+        """How many links, and so ports, that many nodes and client groups need."""
+        return nodes * (nodes - 1) + 2 * nodes * groups
+
+    def create(self) -> None:
+        """Create all proxies, each with its permanent ``latency`` toxic, and put on them what
+        faults want now: so also what rebuilds a server that was restarted. Raises
+        ToxiproxyError."""
+        with self._lock:
+            self._applied.clear()
+            self._toxiproxy.populate(self._proxies.values())
+            for proxy in self._proxies.values():
+                self._toxiproxy.add_toxic(
+                    proxy.name,
+                    Toxic(
+                        name="latency",
+                        type="latency",
+                        stream="upstream",
+                        attributes={"latency": 0, "jitter": 0},
+                    ),
+                )
+            self.apply(self.links)
+
+    def rebuild(self) -> bool:
+        """If the server is gone or wedged, replace it and put on it what faults want now. Returns
+        whether that was so. Raises ToxiproxyError."""
+        if self.restart_server is None or self._rebuilding:
+            return False
+        with self._lock:
+            if self._toxiproxy.is_up() and not self._toxiproxy.is_wedged():
+                return False
+            self._rebuilding = True
+            try:
+                self.restart_server()
+                self.create()
+            finally:
+                self._rebuilding = False
+            return True
+
+    def address(self, src: str, dst: str) -> Address:
+        """Where ``src`` connects to publish to ``dst``. Raises UnknownLink."""
+        try:
+            return self._addresses[(src, dst)]
+        except KeyError:
+            raise UnknownLink(f"there is no link from {src} to {dst}") from None
+
+    def state(self) -> dict[Link, LinkState]:
+        """What the server has on each link. Raises ToxiproxyError, also if a proxy is missing."""
+        there = self._toxiproxy.proxies()
+        state: dict[Link, LinkState] = {}
+        for link, proxy in self._proxies.items():
+            if proxy.name not in there:
+                raise ToxiproxyError(f"the proxy {proxy.name} is gone")
+            toxics = {toxic.name: toxic for toxic in there[proxy.name].toxics}
+            latency = toxics["latency"].attributes["latency"] if "latency" in toxics else 0
+            rate = toxics["rate"].attributes["rate"] if "rate" in toxics else UNLIMITED
+            state[link] = LinkState(
+                "cut" in toxics,
+                latency,
+                None if rate == UNLIMITED else rate,
+                not there[proxy.name].enabled,
+                "reset" in toxics,
+                toxics["close"].attributes["delay"] if "close" in toxics else 0,
+            )
+        return state
+
+    def apply(self, links: Sequence[Link]) -> None:
+        """Make these links what `wanted` says. Raises ToxiproxyError."""
+        failures: list[ToxiproxyError] = []
+        for link in links:
+            wanted, before = self.wanted(link), self._applied.pop(link, None)
+            try:
+                if wanted != before:
+                    self._change(self._proxies[link].name, wanted, before)
+            except ToxiproxyError as error:
+                failures.append(error)
+            else:
+                self._applied[link] = wanted
+            gone = failures and isinstance(failures[-1], ToxiproxyDown | ToxiproxyWedged)
+            if gone and self.rebuild():
+                return  # All links have what is wanted.
+        if failures:
+            first = failures[0]
+            raise type(first)(f"{len(failures)} of {len(links)} links not changed: {first}")
+
+    def _change(self, proxy: str, wanted: LinkState, before: LinkState | None) -> None:
+        settled = self._healed_at.pop(proxy, 0.0) + SETTLE_S
+        time.sleep(max(0.0, settled - time.monotonic()))
+        # The latency first, since after the heal it would have to wait.
+        if before is None or wanted.latency_ms != before.latency_ms:
+            self._toxiproxy.update_toxic(proxy, "latency", {"latency": wanted.latency_ms})
+        if wanted.rate_kb_per_s != (before.rate_kb_per_s if before else None):
+            self._limit(proxy, wanted.rate_kb_per_s)
+        if wanted.close_ms != (before.close_ms if before else 0):
+            self._set_toxic(proxy, "close", "slow_close", {"delay": wanted.close_ms})
+        if wanted.reset != (before.reset if before else False):
+            self._reset(proxy, on=wanted.reset)
+        if wanted.closed != (before.closed if before else False):
+            self._toxiproxy.enable(proxy, enabled=not wanted.closed)
+            self._healed_at[proxy] = time.monotonic()  # it closes connections too
+            if wanted.cut != (before.cut if before else None):
+                time.sleep(SETTLE_S)
+        if before is not None and wanted.cut == before.cut:
+            return
+        if wanted.cut:
+            self._toxiproxy.cut(proxy)
+        elif self._toxiproxy.heal(proxy):
+            self._healed_at[proxy] = time.monotonic()
+
+    def _limit(self, proxy: str, rate_kb_per_s: int | None) -> None:
+        rate = UNLIMITED if rate_kb_per_s is None else rate_kb_per_s
+        self._set_toxic(proxy, "rate", "bandwidth", {"rate": rate})
+
+    def _set_toxic(self, proxy: str, name: str, kind: str, attributes: dict[str, int]) -> None:
+        """Once there, a toxic is only ever updated."""
+        toxic = Toxic(name=name, type=kind, stream="upstream", attributes=attributes)
+        # What is there already is left as it is.
+        self._toxiproxy.add_toxic(proxy, toxic)
+        self._toxiproxy.update_toxic(proxy, name, attributes)
+
+    def _reset(self, proxy: str, *, on: bool) -> None:
+        if on:
+            attributes = {"timeout": 0}
+            toxic = Toxic(name="reset", type="reset_peer", stream="upstream", attributes=attributes)
+            self._toxiproxy.add_toxic(proxy, toxic)
+        else:
+            self._toxiproxy.remove_toxic(proxy, "reset")
+            self._healed_at[proxy] = time.monotonic()  # it closes connections
+            time.sleep(SETTLE_S)

@@ -1,0 +1,326 @@
+"""The local target: a broker, a Toxiproxy and n node processes on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.record.children import environment, python
+from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
+from bench.record.files import naming, no_space
+from bench.record.run_folder import NodeRecord
+from chaos.clusters.broker import NoBroker, broker_command, find_mosquitto
+from chaos.clusters.leftovers import held
+from chaos.clusters.links import Links
+from chaos.clusters.live import GROUP, LiveCluster, conduct_on
+from chaos.clusters.monitor import BrokerSilent, Monitor
+from chaos.clusters.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
+from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
+from chaos.targets import Run, TargetFailed
+from nodes.registry import Protocol, findable_name
+from nodes.runtime import own_folder
+from nodes.runtime.settings import Endpoint, NodeSettings
+
+
+class LocalCluster(LiveCluster):
+    """A cluster of processes on this machine.
+
+    ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
+    what the nodes tell (from another thread). ``broker_port``: None picks a free one. ``recorded``:
+    the run folder, if there is one, for whoever has to clean up after us; what the nodes stored is
+    removed at the end of a run, unless it may tell why the run failed. ``proxied``: without,
+    there is no Toxiproxy, everybody connects to the broker itself, and no link can be cut: for
+    benchmarks alone. ``coalesce``: see `nodes.runtime.settings.NodeSettings`.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        nodes: tuple[str, ...],
+        directory: Path,
+        *,
+        cluster: str,
+        parameters: Mapping[str, Any] | None = None,
+        record: Callable[[NodeRecord], None] | None = None,
+        broker_port: int | None = None,
+        seed: int = 0,
+        recorded: Path | None = None,
+        proxied: bool = True,
+        coalesce: bool = True,
+    ) -> None:
+        super().__init__(nodes, record=record, seed=seed)
+        self._proxied = proxied
+        self._coalesce = coalesce
+        self._protocol = protocol
+        self._parameters = dict(parameters or {})
+        self._directory = directory.resolve()
+        self.logs = str(self._directory)
+        self._cluster = cluster
+        self._broker_port = broker_port
+        self._recorded = recorded
+        self._held = contextlib.ExitStack()
+        # Refuses what cannot be before anything is started.
+        for node in nodes:
+            protocol.configure(node, nodes, self._parameters)
+
+    # --- start and stop ---
+
+    def __enter__(self) -> LocalCluster:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self.processes = ProcessGroup()
+        data = [self._directory / node for node in self.nodes]
+        self._held.enter_context(held(self.processes.token, data, self._recorded))
+        try:
+            self._start_all()
+        except (NoBroker, ToxiproxyMissing, NoFreePorts, ProcessError, BrokerSilent) as error:
+            self._stop()
+            raise TargetFailed(str(error)) from None
+        except ToxiproxyError as error:
+            self._stop()
+            raise TargetFailed(f"Toxiproxy: {error}; see {self.log_path('toxiproxy')}") from None
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        failed = isinstance(error[1], TargetFailed)
+        self._stop(discard=self._recorded is not None and not failed)
+
+    def _start_all(self) -> None:
+        links = Links.count(len(self.nodes), 1) if self._proxied else 0
+        port, api_port, *link_ports = free_ports(2 + links)
+        self.broker = Address("127.0.0.1", self._broker_port or port)
+        if self._broker_port is not None:
+            _refuse_taken_port(self._broker_port)
+        self._start_broker()
+        self._api = Address("127.0.0.1", api_port)
+        if self._proxied:
+            self._start_toxiproxy()
+        self._wait_for("broker", self.broker)
+        if self._proxied:
+            self._wait_for("toxiproxy", self._api)
+            self.toxiproxy = Toxiproxy(self._api)
+            self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
+            self.links.create()
+            self.links.restart_server = self._restart_toxiproxy
+        self.cluster_file = ClusterFile(
+            cluster=self._cluster,
+            protocol=self._protocol.name,
+            nodes=list(self.nodes),
+            operations=list(self._protocol.operations),
+            broker=self.broker,
+            group=GROUP,
+            request_links={node: self._link(GROUP, node) for node in self.nodes},
+            mqtt_version=self._mqtt_version,
+        )
+        self.cluster_path = self._directory / "cluster.json"
+        write_cluster_file(self.cluster_path, self.cluster_file)
+        self.monitor = Monitor(self.cluster_file, self._record)
+        self.monitor.__enter__()
+        for node in self.nodes:
+            self._start_node(node)
+        self.wait_ready()
+
+    def _start_broker(self) -> None:
+        broker = broker_command(self._directory, self.broker.port)
+        self._mqtt_version = broker.mqtt_version
+        if broker.note and broker.note not in self.notes:
+            self.notes.append(broker.note)
+        self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
+
+    def _link(self, src: str, dst: str) -> Address:
+        return self.links.address(src, dst) if self._proxied else self.broker
+
+    def _start_toxiproxy(self) -> None:
+        self.processes.spawn(
+            "toxiproxy",
+            [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(self._api.port)],
+            stdout_path=self.log_path("toxiproxy"),
+            # It would write a line for every connection and every change otherwise.
+            env=environment(LOG_LEVEL="warn"),
+        )
+
+    def _restart_toxiproxy(self) -> None:
+        was = "answered no more" if self.processes.running("toxiproxy") else "ended"
+        self.notes.append(
+            f"Toxiproxy {was} and was replaced: for a moment every link was down, whatever the "
+            "schedule says"
+        )
+        self.processes.kill("toxiproxy")
+        self._start_toxiproxy()
+        self._wait_for("toxiproxy", self._api)
+
+    def _stop(self, *, discard: bool = False) -> None:
+        monitor: Monitor | None = getattr(self, "monitor", None)
+        if monitor is not None:
+            monitor.__exit__()
+        toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
+        if toxiproxy is not None:
+            toxiproxy.close()
+        self.processes.close()
+        if discard:
+            for node in self.nodes:
+                own_folder.remove(self._directory / node)
+        # Last: until then whoever finds the note cleans up in our place.
+        self._held.close()
+
+    def log_path(self, name: str) -> Path:
+        """Where a process writes its log."""
+        return self._directory / f"{name}.log"
+
+    def data_path(self, node: str) -> Path:
+        """Where a node keeps its durable log."""
+        return self._directory / node / "data"
+
+    def _wait_for(self, name: str, address: Address) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection((address.host, address.port), timeout=1).close()
+                return
+            except OSError:
+                code = self.processes.ended().get(name)
+                if code is not None or time.monotonic() > deadline:
+                    why = "did not come up in 10 s" if code is None else f"ended with code {code}"
+                    raise TargetFailed(
+                        f"{name} on port {address.port} {why}; {self.last_words(name)}"
+                    ) from None
+                time.sleep(0.01)
+
+    def _spawn_node(self, node: str) -> None:
+        settings = NodeSettings(
+            cluster=self._cluster,
+            node=node,
+            nodes=list(self.nodes),
+            protocol=findable_name(self._protocol),
+            parameters=self._parameters,
+            data_dir=str(self.data_path(node)),
+            broker=_endpoint(self.broker),
+            links={peer: _endpoint(self._link(node, peer)) for peer in self.nodes if peer != node},
+            reply_links={GROUP: _endpoint(self._link(node, GROUP))},
+            mqtt_version=self._mqtt_version,
+            coalesce=self._coalesce,
+            injected={str(number): each for number, each in self._injected[node].items()},
+        )
+        path = self._directory / node / "settings.json"
+        own_folder.make(path.parent)
+        with naming(path):
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
+        self.processes.spawn(
+            node,
+            [*python("nodes"), "--settings", path],
+            stdout_path=self.log_path(node),
+        )
+
+    # --- what `LiveCluster` asks for ---
+
+    def check(self) -> None:
+        """See `LiveCluster`. Without proxies there is none to look at."""
+        if not self._proxied:
+            self._look_at = sys.maxsize
+        super().check()
+
+    def running(self, name: str) -> bool:
+        """See `LiveCluster`."""
+        return self.processes.running(name)
+
+    def ended(self) -> dict[str, int]:
+        """See `LiveCluster`."""
+        return self.processes.ended()
+
+    def last_words(self, name: str) -> str:
+        """See `LiveCluster`."""
+        path = self.log_path(name)
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        if not lines:
+            return f"its log {path} is empty{no_space(self._directory)}"
+        return f"its log {path} ends: {lines[-1][:300]}"
+
+    def versions(self) -> dict[str, str]:
+        """See `LiveCluster`."""
+        mosquitto = find_mosquitto()
+        if mosquitto is None:
+            return {"broker": f"amqtt {metadata.version('amqtt')} (embedded)"}
+        # Mosquitto prints its version as the first line of its help, and exits with 3.
+        said = subprocess.run([mosquitto, "-h"], capture_output=True, text=True, check=False)
+        return {"broker": said.stdout.splitlines()[0] if said.stdout else "mosquitto"}
+
+    def _kill(self, name: str) -> None:
+        self.processes.kill(name)
+
+    def _start(self, name: str) -> None:
+        try:
+            if name == "broker":
+                self._start_broker()
+                self._wait_for("broker", self.broker)
+            else:
+                self._spawn_node(name)
+        except ProcessError as error:
+            raise TargetFailed(str(error)) from None
+
+    def _suspend(self, name: str) -> bool:
+        return self.processes.signal(name, signal.SIGSTOP)
+
+    def _continue(self, name: str) -> bool:
+        return self.processes.signal(name, signal.SIGCONT)
+
+    def _read_log(self, node: str) -> bytes:
+        return (self.data_path(node) / "log").read_bytes()
+
+    def _write_log(self, node: str, log: bytes) -> None:
+        path = self.data_path(node) / "log"
+        with naming(path):
+            path.write_bytes(log)
+
+
+def _endpoint(address: Address) -> Endpoint:
+    return Endpoint(address.host, address.port)
+
+
+def _refuse_taken_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise TargetFailed(
+                f"port {port} on 127.0.0.1 is taken; give another one with --broker-port"
+            ) from None
+
+
+# --- a run ---
+
+
+def conduct(run: Run) -> str | None:
+    """See `chaos.targets`."""
+    folder, nodes = run.folder, run.experiment.node_ids()
+    run.progress.phase(
+        f"start {len(nodes)} nodes, a broker and {len(nodes) * (len(nodes) + 1)} links"
+    )
+
+    def make(record: Callable[[NodeRecord], None]) -> LocalCluster:
+        return LocalCluster(
+            run.protocol,
+            nodes,
+            folder.path / "cluster",
+            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
+            parameters=run.parameters,
+            record=record,
+            seed=run.seed,
+            recorded=folder.path,
+        )
+
+    failure, _ = conduct_on(run, make)
+    return failure

@@ -1,0 +1,171 @@
+"""What there is: `capbench doctor`, `list`, `faults` and `schema`."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from chaos import errors as exit_codes
+from chaos.commands.options import DETECTOR_SWEEP
+from chaos.console import Json, print_json
+
+app = typer.Typer()
+
+_DURATION = {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m)$", "examples": ["10s", "200ms"]}
+_RATE = {"type": "string", "pattern": r"^\d+(\.\d+)?/s$", "examples": ["300/s"]}
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What is here, what is missing, how to get it. Example: capbench doctor"""
+    from rich.console import Console
+
+    from chaos.commands.doctor import examine, is_ready, table
+
+    findings = examine()
+    if json:
+        print_json({"ready": is_ready(findings), "findings": findings})
+    else:
+        Console().print(table(findings))
+    if not is_ready(findings):
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+
+
+@app.command("list")
+def list_everything(json: Json = False) -> None:
+    """Protocols, faults and experiments, each with a line. Example: capbench list"""
+    from chaos.experiments.experiment import catalogue
+    from chaos.faults.catalogue import FAULTS
+    from nodes.registry import PROTOCOLS
+
+    protocols = [
+        {
+            "name": p.name,
+            "claim": p.claim,
+            "operations": list(p.operations),
+            "summary": p.summary,
+        }
+        for p in PROTOCOLS.values()
+    ]
+    faults = [
+        {"name": name, "targets": sorted(fault.TARGETS), "summary": fault.summary()}
+        for name, fault in FAULTS.items()
+    ]
+    experiments: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": experiment.title,
+            "shows": experiment.shows.strip(),
+            "protocols": list(experiment.protocols),
+            "nodes": experiment.nodes,
+            "duration_s": experiment.duration_s,
+        }
+        for name, experiment in catalogue().items()
+    ]
+    experiments.append(
+        {
+            "name": DETECTOR_SWEEP,
+            "title": "Failure detectors under latency, jitter, loss and flapping links",
+            "shows": "How fast two failure detectors notice a crash, and how often they suspect a"
+            " node that is well. A sweep of its own, in the simulator; for `run` only.",
+            "protocols": ["heartbeat"],
+            "nodes": 5,
+            "duration_s": None,
+        }
+    )
+    if json:
+        print_json({"protocols": protocols, "faults": faults, "experiments": experiments})
+        return
+    _print_list("protocols", [(p["name"], f"{p['claim']}: {p['summary']}") for p in protocols])
+    _print_list("faults", [(f["name"], f["summary"]) for f in faults])
+    _print_list(
+        "experiments",
+        [(e["name"], f"{e['title']} ({_length(e['duration_s'])})") for e in experiments],
+    )
+
+
+def _length(duration_s: float | None) -> str:
+    return "simulated" if duration_s is None else f"{duration_s:.0f} s"
+
+
+def _print_list(title: str, rows: Sequence[tuple[Any, Any]]) -> None:
+    print(title)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"  {name:<{width}}  {text}")
+
+
+@app.command()
+def faults(json: Json = False) -> None:
+    """The catalogue of faults: what each does, where, its parameters. Example: capbench faults"""
+    from chaos.faults.catalogue import FAULTS
+
+    found = [_described(name, kind) for name, kind in sorted(FAULTS.items())]
+    if json:
+        print(json_format.dumps({"faults": found}, indent=2))
+        return
+    for fault in found:
+        print(f"{fault['name']}  (on {', '.join(fault['targets'])})")
+        for line in fault["description"].splitlines():
+            print(f"  {line}".rstrip())
+        for name, text in fault["parameters"].items():
+            print(f"    {name}: {text}")
+        print()
+
+
+def _described(name: str, kind: Any) -> dict[str, Any]:
+    """A fault as its class has it. Parameters have their units in their names."""
+    paragraphs = (kind.__doc__ or "").strip().split("\n\n")
+    description = [" ".join(paragraph.split()) for paragraph in paragraphs]
+    properties = kind.model_json_schema()["properties"]
+    return {
+        "name": name,
+        "targets": sorted(kind.TARGETS),
+        "summary": kind.summary(),
+        "description": "\n".join(description),
+        "parameters": {
+            field: "required" if info.is_required() else f"default {_shown(info.default)}"
+            for field, info in kind.model_fields.items()
+            if field != "fault"
+        },
+        "schema": {field: each for field, each in properties.items() if field != "fault"},
+    }
+
+
+def _shown(default: Any) -> str:
+    return "none" if default is None else json_format.dumps(default)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of experiments, for editors. Example: capbench schema > schema.json"""
+    print(json_format.dumps(experiment_schema(), indent=2))
+
+
+def experiment_schema() -> dict[str, Any]:
+    """The JSON Schema of an experiment as YAML has it. It knows shapes and names; what depends on
+    more than one field (a fault that ends after the load) only `capbench run` finds."""
+    from chaos.experiments.experiment import Experiment
+    from chaos.faults.catalogue import FAULTS
+
+    found = Experiment.model_json_schema(by_alias=True, mode="validation")
+    definitions = found["$defs"]
+    entries = []
+    for name, kind in sorted(FAULTS.items()):
+        definition = definitions[kind.__name__]
+        definition["properties"] = {
+            "at": _DURATION,
+            "for": _DURATION,
+            **definition["properties"],
+        }
+        definition["required"] = sorted({"at", "fault", *definition.get("required", [])})
+        definition["title"] = name
+        entries.append({"$ref": f"#/$defs/{kind.__name__}"})
+    definitions["ScheduleEntry"] = {"title": "ScheduleEntry", "oneOf": entries}
+    found["properties"]["duration"] = _DURATION
+    definitions["Load"]["properties"]["timeout"] = _DURATION
+    definitions["Arrival"]["properties"]["open_loop"] = _RATE
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -1,0 +1,187 @@
+"""`capbench check`: the verdict of a run folder, or of a history that somebody else recorded."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from bench.record.files import shown
+from bench.record.history import STANDARD_INPUT, BadHistory
+from bench.record.printable import printable
+from bench.record.run_folder import VERDICT_VERSION, BadRunFolder, Check, RunFolder, VerdictValue
+from chaos import errors as exit_codes
+from chaos.commands.options import Name, duration, size
+from chaos.console import Json, print_json
+from nodes.contract.replica import Value
+
+app = typer.Typer()
+
+EXIT_CODES: dict[VerdictValue, int] = {
+    "valid": 0,
+    "invalid": exit_codes.VIOLATED,
+    "unknown": exit_codes.UNKNOWN,
+}
+MODEL = Name("model", lambda: ("register", "cas-register", "auto"))
+
+
+class BadOption(ValueError):
+    """An option that cannot be: names it and says what would be right."""
+
+
+@app.command("check")
+def check_command(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A run folder, or a history (HISTORY.jsonl); - for standard input."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            parser=MODEL,
+            autocompletion=MODEL.complete,
+            help="register, cas-register, or auto: what the history needs.",
+        ),
+    ] = "auto",
+    initial: Annotated[
+        str | None, typer.Option(help="What every key of a history holds at first, as JSON.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(parser=duration(), help="Time for a search, such as 60s.")
+    ] = 60.0,
+    memory: Annotated[int, typer.Option(parser=size(), help="Memory for a search, such as 4G.")] = 4
+    << 30,
+    clock_error: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration(),
+            help="By how much the clocks of the clients' hosts may differ, such as 5ms: what is no "
+            "further apart counts as concurrent. A run folder keeps it.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The verdict of a run folder, or of any history.
+
+    Exit code 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.jsonl
+    """
+    from bench.checkers.standalone import check_history
+
+    error_ns = None if clock_error is None else round(clock_error * 1e9)
+    if _is_folder(path):
+        if (model, initial) != ("auto", None):
+            raise BadOption("--model and --initial are for histories; a run folder knows its own")
+        folder = RunFolder(path)
+        if error_ns is not None:
+            manifest = msgspec.structs.replace(folder.manifest(), clock_error_ns=error_ns)
+            folder.write_manifest(manifest)
+        verdict = _check_folder(folder, json)
+    else:
+        register: Any = model
+        first: Value = None if initial is None else _initial(initial)
+        check = check_history(path, register, first, budget, memory, error_ns or 0)
+        verdict = _show_history(path, check, json)
+    raise typer.Exit(EXIT_CODES[verdict])
+
+
+def _is_folder(path: Path) -> bool:
+    if path == STANDARD_INPUT:
+        return False
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise BadHistory(f"{shown(path)}: there is no such file or run folder") from None
+    except OSError as error:
+        raise BadHistory(f"{shown(path)}: {error.strerror}") from None
+
+
+def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
+    """Judge a run again, and write the verdict there."""
+    from bench.checkers import check_run
+
+    folder.manifest()
+    earlier = _earlier_version(folder)
+    verdict = check_run(folder)
+    folder.write_verdict(verdict)
+    linearizability = next((c for c in verdict.checks if c.name == "linearizability"), None)
+    if json:
+        body = {
+            "verdict": verdict.verdict,
+            "model": verdict.claim,
+            "algorithm": linearizability.algorithm if linearizability else None,
+            "strongest": verdict.measured_model,
+            "operations": linearizability.operations if linearizability else 0,
+            "seconds": sum(check.seconds for check in verdict.checks),
+            "witness": linearizability.witness if linearizability else [],
+            "reason": verdict.reason,
+            "checks": verdict.checks,
+        }
+        print_json(body)
+        return verdict.verdict
+    name = printable(str(folder.path), 200)
+    print(f"{name}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
+    if earlier is not None:
+        print(
+            f"  judged anew by the present definitions (version {verdict.schema_version}); "
+            f"verdict.json was of version {earlier}"
+        )
+    print(f"  measured: {verdict.measured_model}")
+    for check in verdict.checks:
+        print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
+        _print_witness(check)
+    return verdict.verdict
+
+
+def _earlier_version(folder: RunFolder) -> int | None:
+    """Of a verdict that was made under other definitions; None: there is none."""
+    try:
+        verdict = folder.verdict()
+    except BadRunFolder:
+        return None
+    if verdict is None or verdict.schema_version >= VERDICT_VERSION:
+        return None
+    return verdict.schema_version
+
+
+def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
+    if json:
+        body = {
+            "verdict": check.verdict,
+            "model": check.model,
+            "algorithm": check.algorithm,
+            "strongest": check.details["strongest"],
+            "operations": check.operations,
+            "seconds": check.seconds,
+            "witness": check.witness,
+        }
+        print_json(body)
+        return check.verdict
+    name = "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
+    print(f"{name}: {check.verdict}: {check.summary}")
+    print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
+    print(f"  strongest model that it does not refute: {check.details['strongest']}")
+    _print_witness(check)
+    return check.verdict
+
+
+def _print_witness(check: Check) -> None:
+    from bench.checkers.witness import timeline
+
+    if check.verdict == "invalid" and check.witness:
+        print("    " + timeline(check.witness).replace("\n", "\n    "))
+
+
+def _initial(text: str) -> Value:
+    try:
+        value: Value = msgspec.json.decode(text, type=Value)
+    except msgspec.ValidationError as error:
+        why = printable(str(error), 80)
+        raise BadOption(f"--initial: a value is null, a bool, number or string ({why})") from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        short = printable(text, 40)
+        raise BadOption(f"--initial: {short!r} is no JSON; write 0, null or '\"text\"'") from None
+    return value

@@ -1,0 +1,109 @@
+"""`capbench gate`: the protocols as they are, over many seeds, without one alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chaos import errors as exit_codes
+from chaos.commands.options import SEEDS, SIMULATED, Jobs, Minutes, distinct
+from chaos.commands.simulate import how_it_ended, some_workers
+from chaos.console import Json, print_json
+
+app = typer.Typer()
+
+DEFAULT_SEEDS = 10_000
+RECORD = Path("results") / "gate.json"
+FIRST = ("raft", "paxos", "quorum", "gossip", "heartbeat")
+"""The protocols without their variants, and the failure detectors: they go first."""
+
+
+@app.command("gate")
+def gate_command(
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            "-p",
+            parser=SIMULATED,
+            autocompletion=SIMULATED.complete,
+            callback=distinct,
+            help="A protocol; again for more. [default: all]",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(parser=SEEDS, help="Seeds of each protocol.")
+    ] = DEFAULT_SEEDS,
+    minutes: Minutes = None,
+    record: Annotated[Path, typer.Option(help="Where it is written down what was run.")] = RECORD,
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """Simulate all protocols on seeds 1 to 10,000: there must be no alarm.
+
+    It goes on where it stopped, as long as the code is the same. Exit code 4: an alarm; 5: seeds
+    are left to run, or a checker has no verdict on one. Example: capbench gate --minutes 60
+    """
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.seeds.gate import BadGate, begin, go_on
+    from chaos.seeds.simulate import find_protocol
+    from nodes.registry import PROTOCOLS, InvalidConfiguration
+
+    names = protocol or [*FIRST, *(name for name in PROTOCOLS if name not in FIRST)]
+    for name in names:
+        find_protocol(name)
+    try:
+        gate, other_code = begin(record)
+        if other_code:
+            _say_other_code(record)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with signals_as_exit(), some_workers(jobs) as workers, make_progress() as progress:
+            progress.run("gate")
+
+            def on_progress(name: str, done: int) -> None:
+                progress.tick(done, seeds * len(names), f"seeds, now {name}")
+
+            stopped = go_on(
+                gate, record, names, seeds, workers, minutes=minutes, on_progress=on_progress
+            )
+    except (BadGate, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidConfiguration(f"--record {record}: {reason}") from None
+    lines = gate.of(names)
+    if json:
+        print_json(lines)
+    else:
+        _print(lines, seeds)
+    ended = how_it_ended(stopped) if stopped is not None else 0
+    if any(line.alarms for line in lines):
+        raise typer.Exit(ended or exit_codes.VIOLATED)
+    decided = all(line.seeds >= seeds and not line.undecided for line in lines)
+    raise typer.Exit(ended or (0 if decided else exit_codes.UNKNOWN))
+
+
+def _say_other_code(record: Path) -> None:
+    from chaos.commands.simulate import say
+
+    say(f"{record} is of other code and counts no more: the gate begins anew")
+
+
+def _print(lines: list[Any], seeds: int) -> None:
+    from chaos.commands.simulate import print_alarm
+
+    for line in lines:
+        for alarm in line.alarms:
+            print_alarm(line.protocol, alarm)
+    print(
+        f"{'protocol':<18} {'seeds':>7} {'alarms':>7} {'undecided':>10} {'events':>14} {'CPU s':>9}"
+    )
+    for line in lines:
+        print(
+            f"{line.protocol:<18} {line.seeds:>7,} {len(line.alarms):>7} {len(line.undecided):>10}"
+            f" {line.events:>14,} {line.cpu_s:>9,.0f}"
+        )
+    run = sum(line.seeds for line in lines)
+    alarms = sum(len(line.alarms) for line in lines)
+    print(f"\n{run:,} of {seeds * len(lines):,} seeds were run, {alarms or 'none'} with an alarm")

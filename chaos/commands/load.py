@@ -1,0 +1,164 @@
+"""`capbench load`: load on a cluster that runs, by Locust."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.record.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
+from chaos import errors as exit_codes
+from chaos.commands.options import PORT, Cluster, count, duration, folder, number
+from chaos.console import Json, print_json
+from chaos.targets.folders import stamp
+
+app = typer.Typer()
+
+DEFAULT_TIME_S = 20.0
+DEFAULT_PORT = 8089
+OUTCOMES = ("ok", "fail", "info")
+
+
+@app.command("load", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def load_command(
+    context: typer.Context,
+    workload: Annotated[
+        str | None,
+        typer.Option(help="a, b, c, d or f of YCSB, or a .json file [default: half reads]"),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            parser=number(0, MAX_RATE_PER_S),
+            help="Operations per second; 0: closed loop [default: 300]",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="How the rate changes, or in a closed loop the users: ramp:0-500/30s,"
+            " steps:100,200/10s, spike:100,900/10s,5s,20s."
+        ),
+    ] = None,
+    users: Annotated[
+        int,
+        typer.Option(
+            "--users", "-u", parser=count(1, 10_000), help="Locust's users; they share the load."
+        ),
+    ] = 1,
+    run_time: Annotated[
+        float | None,
+        typer.Option(
+            "--run-time",
+            "-t",
+            parser=duration(ABOVE_ZERO_S, whole_seconds=True),
+            help="How long, such as 20s or 5m [default: 20s, or the shape's]",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            parser=count(1, 256), help="Worker processes, beside a master [default: none]"
+        ),
+    ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Locust's web page instead; Ctrl-C ends it.")
+    ] = False,
+    port: Annotated[int, typer.Option(parser=PORT, help="Of the web page.")] = DEFAULT_PORT,
+    name: Cluster = None,
+    cluster_file: Annotated[
+        Path | None, typer.Option(help="Of a cluster that `capbench up` did not start.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            parser=folder,
+            help="Folder for the history [default: results/load/TIME]",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Load a running cluster with Locust, and record every operation.
+
+    Whatever else is given goes to Locust and to our locustfile: --mix read=9,write=1, --keys 100,
+    --tags read; `capbench load --web -- --help` shows all of it. Exit code 1: operations failed;
+    2: bad input; 3: the cluster cannot be reached, or the load is not whole (a load process was
+    lost, or stopped by others).
+    Example: capbench load --workload a --rate 500 --run-time 30s
+    """
+    from bench.load.options import refuse_early
+    from bench.load.workload import BadWorkload
+    from chaos.clusters.by_name import cluster_path, find
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.targets.load import BadLoad, run_headless, run_page
+
+    if name is not None and cluster_file is not None:
+        raise typer.BadParameter("--name and --cluster-file exclude each other")
+    options = ["--users", str(users), "--spawn-rate", str(max(users, 1))]
+    if workload is not None:
+        options += ["--workload", workload]
+    if rate is not None:
+        options += ["--rate", f"{rate:g}"]
+    if shape is not None:
+        options += ["--shape", shape]
+    if processes is not None:
+        options += ["--processes", str(processes)]
+    if run_time is None and shape is None and not web:
+        run_time = DEFAULT_TIME_S
+    if run_time is not None:
+        options += ["--run-time", f"{run_time:.0f}s"]
+    options += [extra for extra in context.args if extra != "--"]
+    try:
+        refuse_early(options)
+    except BadWorkload as error:
+        raise BadLoad(str(error)) from None
+    cluster_file = cluster_file or cluster_path(find(name).name)
+    with signals_as_exit():
+        if web:
+            run_page(cluster_file, port, options, on_up=lambda url: print(f"load: {url}"))
+            return
+        loaded = run_headless(
+            cluster_file,
+            out or Path("results") / "load" / stamp(),
+            options,
+            made_up=out is None,
+            command=sys.argv,
+            show=_show,
+        )
+    if json:
+        print_json(loaded)
+    else:
+        _print(loaded)
+    if loaded.interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if loaded.failures:
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+    raise typer.Exit(loaded.exit_code)
+
+
+def _show(text: bytes) -> None:
+    sys.stderr.buffer.write(text)
+    sys.stderr.flush()
+
+
+def _print(loaded: object) -> None:
+    from bench.record.losses import NOT_WHOLE
+    from chaos.targets.load import Loaded
+
+    assert isinstance(loaded, Loaded)
+    print(f"{'':8}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES))
+    for op, counts in loaded.operations.items():
+        print(f"{op:8}" + "".join(f"{counts.get(outcome, 0):>10}" for outcome in OUTCOMES))
+    print(f"wanted {loaded.intended}, dropped {loaded.dropped}", end="")
+    if loaded.lateness_ms_p50 is not None and loaded.lateness_ms_p99 is not None:
+        late = (loaded.lateness_ms_p50, loaded.lateness_ms_p99)
+        print("; sent late by {:.1f} ms in the median, {:.1f} ms at p99".format(*late), end="")
+    print()
+    for failure in loaded.failures:
+        print(f"{NOT_WHOLE}{failure}")
+    print(f"judge it:  capbench check {loaded.folder}")
+    print(f"report:    capbench report {loaded.folder}")

@@ -1,0 +1,225 @@
+"""The console command `capbench`.
+
+Exit codes: 0 all objectives met; 1 an objective missed; 2 invalid input; 3 infrastructure or a
+fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+
+from bench.record.printable import printable
+from chaos import errors as exit_codes
+from chaos.commands.bugs import app as bugs_app
+from chaos.commands.catalogue import app as catalogue_app
+from chaos.commands.check import app as check_app
+from chaos.commands.gate import app as gate_app
+from chaos.commands.hand import app as hand_app
+from chaos.commands.load import app as load_app
+from chaos.commands.options import NODES, PORT, Cluster, NewCluster, Protocol
+from chaos.commands.options import Name as KnownName
+from chaos.commands.report import app as report_app
+from chaos.commands.run import app as run_app
+from chaos.commands.simulate import app as simulate_app
+from chaos.commands.status import app as status_app
+from chaos.commands.sweep import app as sweep_app
+from chaos.console import Json, print_json
+
+EXIT_OBJECTIVE, EXIT_INPUT = exit_codes.OBJECTIVE, exit_codes.INPUT
+EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED = exit_codes.INFRASTRUCTURE, exit_codes.INTERRUPTED
+LINE = 1500
+"""Characters of an error: the names that there are fit, megabytes of somebody's do not."""
+
+app = typer.Typer(
+    name="capbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Benchmarks and chaos tests for replication protocols: throughput, availability and "
+    "measured consistency, side by side. Example: capbench compare --preset quick",
+)
+
+
+def main() -> NoReturn:
+    """Run the command line. Every user's mistake ends in one line and exit code 2."""
+    from chaos.commands.failures import said
+
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of another alphabet, or a name that is no UTF-8, is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # Whatever Python we start, and whatever that starts: nothing of the working folder is imported.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        if not ({"--help", "--version"} & set(sys.argv) or "_CAPBENCH_COMPLETE" in os.environ):
+            from chaos.clusters.leftovers import clean_up
+
+            for line in clean_up():
+                print(f"capbench: {line}", file=sys.stderr)
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _stop("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:
+        if len(sys.argv) == 1:  # nothing was asked for: the error is the help
+            print(error.message, file=sys.stderr)  # type: ignore[attr-defined]
+            sys.exit(EXIT_INPUT)
+        message, known = said(error)
+        if known is None:
+            raise
+        _stop(message, known)
+    sys.exit(code or 0)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"capbench: {printable(line, LINE)}", file=sys.stderr)
+    sys.exit(code)
+
+
+# --- the commands of other files ---
+
+app.add_typer(run_app)
+app.add_typer(report_app)
+app.add_typer(catalogue_app)
+app.add_typer(check_app)
+app.add_typer(simulate_app)
+app.add_typer(bugs_app)
+app.add_typer(gate_app)
+app.add_typer(sweep_app)
+app.add_typer(load_app)
+
+
+# --- a cluster that stays ---
+
+app.add_typer(hand_app)
+app.add_typer(status_app)
+
+CHANGE = KnownName("change", lambda: ("add", "remove"))
+
+
+@app.command()
+def up(
+    protocol: Protocol = "raft",
+    nodes: Annotated[int, typer.Option(parser=NODES, help="Number of nodes.")] = 3,
+    name: NewCluster = "demo",
+    broker_port: Annotated[
+        int | None,
+        typer.Option(parser=PORT, help="The broker's port [default: 1883 if it is free]"),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A parameter of the protocol: replication_factor=3. Repeatable."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start a cluster that stays. Example: capbench up --protocol raft --nodes 3"""
+    from chaos.targets import up as keeper_room
+    from nodes import registry
+
+    parameters = _parameters(parameter or [])
+    ids = registry.node_ids(nodes)
+    registry.get(protocol).configure(ids[0], ids, parameters)
+    keeper = keeper_room.start(name, protocol, nodes, parameters, broker_port)
+    if json:
+        print_json(keeper)
+        return
+    host, _, port_text = keeper.broker.partition(":")
+    login = "" if port_text == "1883" else f"-p {port_text} "
+    print(f"cluster {name}: {protocol}, {nodes} nodes, broker {host}:{port_text}")
+    print(
+        "try: mosquitto_rr -V 5 "
+        f"{login}-t capbench/{name}/req/n1 -e reply/me "
+        + "-m "
+        + shlex.quote('{"op":"write","key":"k","value":1}')
+    )
+    print("stop it with: capbench down" + ("" if name == "demo" else f" --name {name}"))
+
+
+def _parameters(settings: list[str]) -> dict[str, Any]:
+    """``name=value``, where a value is JSON, or else a string."""
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"--set: {setting!r} is no parameter; use name=value")
+        try:
+            parameters[name] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            parameters[name] = text
+    return parameters
+
+
+@app.command()
+def down(name: Cluster = None) -> None:
+    """Stop the cluster that `capbench up` started. Exit code 0 also if none runs.
+
+    Example: capbench down
+    """
+    from chaos.clusters import by_name as clusters
+    from chaos.targets import up as keeper_room
+
+    if name is None:
+        try:
+            name = clusters.find(None).name
+        except clusters.NotRunning as none:
+            print(none)
+            for dead in clusters.known():
+                keeper_room.clear(dead)
+            return
+    if keeper_room.stop(name):
+        print(f"cluster {name}: stopped")
+    else:
+        print(f"cluster {name} is not running")
+
+
+@app.command("transfer-leadership")
+def transfer_leadership(
+    node: Annotated[str, typer.Argument(help="The node that shall lead.")],
+    name: Cluster = None,
+) -> None:
+    """Make a node of the running cluster its leader. Example: capbench transfer-leadership n2"""
+    from chaos.clusters import administration
+
+    _administer(name, lambda m, cluster: administration.transfer_leadership(m, cluster, node))
+
+
+@app.command()
+def members(
+    change: Annotated[
+        str,
+        typer.Argument(parser=CHANGE, autocompletion=CHANGE.complete, help="add or remove"),
+    ],
+    node: Annotated[str, typer.Argument(help="A node that the cluster was started with.")],
+    name: Cluster = None,
+) -> None:
+    """Add or remove a member of the running cluster. Example: capbench members remove n3"""
+    from chaos.clusters import administration
+
+    kind: Any = change
+    _administer(name, lambda m, cluster: administration.change_members(m, cluster, kind, node))
+
+
+def _administer(name: str | None, what: Any) -> None:
+    from chaos.clusters.administration import NotDone
+    from chaos.clusters.by_name import read
+    from chaos.clusters.monitor import Monitor
+
+    cluster = read(name)
+    try:
+        with Monitor(cluster) as monitor:
+            print(what(monitor, cluster))
+    except NotDone as error:
+        _stop(str(error), EXIT_OBJECTIVE)
+
+
+if __name__ == "__main__":
+    main()

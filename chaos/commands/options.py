@@ -1,0 +1,274 @@
+"""What the options of `capbench` take: quantities within bounds, and names that are known.
+
+All of it is refused while the command line is read, before anything starts. Whoever adds an option
+uses these: a plain ``int`` or ``float`` would take what no command can work with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from bench.record.printable import quoted
+from bench.record.quantities import (
+    ABOVE_ZERO_S,
+    MAX_COUNT,
+    BadQuantity,
+    Bounds,
+    format_duration,
+    read_bytes,
+    read_count,
+    read_duration,
+    read_number,
+)
+from nodes.contract.names import BadName, check_name, did_you_mean
+
+DETECTOR_SWEEP = "detector-sweep"
+MAX_NODES = 15
+"""Of a cluster that we start: each has a proxy to each."""
+
+
+class Quantity:
+    """A parser of an option's text; ``__name__`` stands in the help."""
+
+    def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
+        self.__name__ = name
+        self._read = read
+
+    def __call__(self, value: Any) -> Any:
+        """What it says. Raises typer.BadParameter."""
+        try:
+            return self._read(value)
+        except BadQuantity as error:
+            raise typer.BadParameter(str(error)) from None
+
+
+def count(least: int, most: int = MAX_COUNT) -> Quantity:
+    """A whole number, ``least`` to ``most``."""
+    return Quantity("number", lambda value: read_count(value, Bounds(least, most)))
+
+
+def number(least: float, most: float, *, excluded: bool = False) -> Quantity:
+    """A number; ``excluded``: more than ``least``."""
+    bounds = Bounds(least, most, excluded)
+    return Quantity("number", lambda value: read_number(value, bounds))
+
+
+def duration(bounds: Bounds = ABOVE_ZERO_S, *, whole_seconds: bool = False) -> Quantity:
+    """``10s``, ``200ms``: seconds. ``whole_seconds``: for a program that knows no parts of one."""
+
+    def read(value: Any) -> float:
+        # A default is in seconds.
+        text = format_duration(value) if isinstance(value, int | float) else value
+        seconds = read_duration(text, bounds)
+        if whole_seconds and seconds != int(seconds):
+            raise BadQuantity(f"{value!r}: use whole seconds")
+        return seconds
+
+    return Quantity("duration", read)
+
+
+def size() -> Quantity:
+    """``500M``, ``4G``: bytes."""
+    return Quantity("size", lambda value: value if isinstance(value, int) else read_bytes(value))
+
+
+class Name:
+    """A parser for one of the known names, or for what ``also`` takes (a path)."""
+
+    def __init__(
+        self,
+        kind: str,
+        known: Callable[[], Iterable[str]],
+        also: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.__name__ = kind
+        self.known = known
+        self._also = also
+
+    def __call__(self, value: str) -> str:
+        """The name. Raises typer.BadParameter."""
+        if not self._also(value):
+            known = list(self.known())
+            if value not in known:
+                raise typer.BadParameter(
+                    f"unknown {self.__name__} {did_you_mean(value, known, 'use')}"
+                )
+        return value
+
+    def complete(self, incomplete: str) -> list[str]:
+        """The names that begin so, for the shell."""
+        return [name for name in self.known() if name.startswith(incomplete)]
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def is_path(text: str) -> bool:
+    """Whether an experiment is named by the path of its file."""
+    return text.endswith((".yaml", ".yml")) or "/" in text
+
+
+def distinct(names: Any) -> Any:
+    """Each of them once. Raises typer.BadParameter."""
+    for name in names or ():
+        if names.count(name) > 1:
+            raise typer.BadParameter(f"{name} is given twice")
+    return names
+
+
+def _protocols() -> list[str]:
+    from nodes.registry import PROTOCOLS
+
+    return list(PROTOCOLS)
+
+
+def _simulated() -> list[str]:
+    from nodes.registry import INTERNAL
+    from nodes.simulator.bugs import all_bugs
+
+    return [*_protocols(), *INTERNAL, *(bug.name for bug in all_bugs())]
+
+
+def _experiments() -> list[str]:
+    from chaos.experiments.experiment import names
+
+    return names()
+
+
+def _targets() -> tuple[str, ...]:
+    from chaos.faults.base import TargetName
+
+    return get_args(TargetName)
+
+
+def _faults() -> list[str]:
+    from chaos.faults.catalogue import FAULTS
+
+    return sorted(FAULTS)
+
+
+def _is_file(text: str) -> bool:
+    return text.endswith(".py")
+
+
+PROTOCOL = Name("protocol", _protocols, _is_file)
+SIMULATED = Name("protocol", _simulated, _is_file)
+EXPERIMENT = Name("experiment", _experiments, is_path)
+RUNNABLE = Name("experiment", lambda: [*_experiments(), DETECTOR_SWEEP], is_path)
+FAULT = Name("fault", _faults)
+TARGET = Name("target", _targets)
+
+Protocol = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        "-p",
+        parser=PROTOCOL,
+        autocompletion=PROTOCOL.complete,
+        help="The protocol: a name of `capbench list`, or a file my.py.",
+    ),
+]
+Protocols = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--protocol",
+        "-p",
+        parser=PROTOCOL,
+        autocompletion=PROTOCOL.complete,
+        callback=distinct,
+        help="A protocol of `capbench list`, or a file my.py; may be given again for more.",
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        parser=TARGET,
+        autocompletion=TARGET.complete,
+        help="local: processes on this machine; sim: simulated, in virtual time; compose: the "
+        "containers of `docker compose up`; attached: a cluster found by addresses only.",
+        envvar="CAPBENCH_TARGET",
+    ),
+]
+
+
+def _new_name(value: str) -> str:
+    try:
+        return check_name(value)
+    except BadName as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _clusters(incomplete: str) -> list[str]:
+    from chaos.clusters.by_name import known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
+_new_name.__name__ = "name"
+NewCluster = Annotated[
+    str,
+    typer.Option(
+        "--name", parser=_new_name, help="Its name, for the other commands and in topics."
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        parser=_new_name,
+        autocompletion=_clusters,
+        help="Name of the cluster [default: the one that runs]",
+    ),
+]
+
+# --- quantities --------------------------------------------------------------------------------
+
+SEED = count(0, MAX_COUNT // 2)
+"""With room for seeds that count up from there."""
+SEEDS = count(1, 10**9)
+NODES = count(1, MAX_NODES)
+PORT = count(1, 65535)
+MINUTES = number(0, 525_600, excluded=True)
+
+Seed = Annotated[
+    int | None,
+    typer.Option(parser=SEED, help="Seed of workload and faults, instead of the experiment's."),
+]
+Nodes = Annotated[
+    int | None, typer.Option(parser=NODES, help="Number of nodes, instead of the experiment's.")
+]
+Repeat = Annotated[
+    int,
+    typer.Option(
+        parser=count(1, 1000), help="Runs of each, with seeds that count up: gives intervals."
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(parser=MINUTES, help="Begin nothing more after that time."),
+]
+Jobs = Annotated[
+    int | None, typer.Option(parser=count(1, 1024), help="Processes. [default: one per core]")
+]
+
+
+def folder(value: str | Path) -> Path:
+    """A folder that is there or can be made. Raises typer.BadParameter."""
+    if not str(value):
+        raise typer.BadParameter("'' is no folder")
+    path = Path(value)
+    for each in (path, *path.parents):
+        if each.exists():
+            if not each.is_dir():
+                raise typer.BadParameter(f"{quoted(str(each))} is no folder")
+            break
+    return path
+
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", parser=folder, help="Folder for the results.")
+]

@@ -1,0 +1,247 @@
+"""`capbench report` and `capbench serve`: what lies on disk, in the form that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.record.files import shown, write_whole
+from bench.record.run_folder import BadRunFolder
+from chaos import errors as exit_codes
+from chaos.commands.check import BadOption
+from chaos.commands.options import PORT, Name
+from chaos.console import Json, json_text, print_json
+from nodes.contract.names import did_you_mean
+
+if TYPE_CHECKING:
+    from reports.data.metrics import RunTables
+
+app = typer.Typer()
+
+FORMATS = ("html", "md", "json", "csv", "png", "junit")
+DIFF_FORMATS = ("text", "md", "json")
+FORMAT = Name("format", lambda: dict.fromkeys(FORMATS + DIFF_FORMATS))
+FILES = Path("results") / "report"
+"""Where the files of csv and png go."""
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or folders of runs (comparisons).")
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            autocompletion=FORMAT.complete,
+            help="html (a page and the table), md, json or junit (on standard output without -o), "
+            "csv or png (files into a folder); with --diff: text, md or json.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The file; for csv and png the folder [default: results/report]."
+        ),
+    ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="What changed between two: --diff OLD NEW.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The report again, from what lies on disk, or what changed between two comparisons.
+
+    Exit code 0, or with --diff 4 if a claim is refuted that was not, 5 if one is now unknown.
+    Examples: capbench report results/compare/* --format md;
+    capbench report --diff results/before results/after
+    """
+    given = runs or []
+    form = _known_format(form, json=json, diff=diff)
+    if not given:
+        raise BadOption("report: name a run folder, or a folder of runs (results/...)")
+    if diff:
+        _diff(given, form, out)
+        return
+    loaded, unreadable = _load(given)
+    if form == "html":
+        _html(given, loaded, unreadable, out)
+    elif form in ("csv", "png"):
+        _files(loaded, form, out or FILES)
+    else:
+        _emit(_as_text(given, loaded, form), out)
+
+
+def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
+    if json and form not in (None, "json"):
+        raise BadOption(f"--json and --format {form} exclude each other")
+    formats = DIFF_FORMATS if diff else FORMATS
+    form = "json" if json else form or formats[0]
+    if form not in formats:
+        raise BadOption(f"--format: unknown format {did_you_mean(form, formats, 'use')}")
+    return form
+
+
+def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[str]]:
+    """The runs with their names, and which cannot be read. Raises BadRunFolder if none can."""
+    from reports.data.folders import find_runs, load_run, run_name
+
+    loaded: dict[Path, tuple[str, RunTables]] = {}
+    unreadable = []
+    for folder in folders:
+        for path in find_runs(folder):
+            try:
+                if path not in loaded:
+                    loaded[path] = (run_name(path, folder), load_run(path))
+            except BadRunFolder as error:
+                unreadable.append(str(error))
+    if not loaded:
+        raise BadRunFolder("\n".join(unreadable))
+    for line in unreadable:
+        typer.echo(f"capbench: left out: {line}", err=True)
+    return _distinct(list(loaded.items())), unreadable
+
+
+def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tuple[str, RunTables]]:
+    """Runs of different folders may have the same name: then their paths are their names."""
+    names = [name for _, (name, _) in loaded]
+    return [(name if names.count(name) == 1 else shown(path), run) for path, (name, run) in loaded]
+
+
+def _html(
+    given: Sequence[Path],
+    loaded: Sequence[tuple[str, RunTables]],
+    unreadable: Sequence[str],
+    out: Path | None,
+) -> None:
+    from reports.formats.render import write_loaded
+
+    page = out or _usual_page(given)
+    if page.is_dir() or (not page.suffix and not page.exists()):
+        page /= "report.html"
+    write_loaded([run for _, run in loaded], page, unreadable=unreadable)
+    missed = [f"{name}: {result.words}" for name, run in loaded for result in run.summary.missed()]
+    print_screen([run.summary for _, run in loaded], page, missed)
+
+
+def _usual_page(given: Sequence[Path]) -> Path:
+    return (given[0] if len(given) == 1 else Path()) / "report.html"
+
+
+def _files(loaded: Sequence[tuple[str, RunTables]], form: str, folder: Path) -> None:
+    from reports.formats.export import write_charts, write_csv
+
+    if folder.is_file():
+        raise BadOption(f"-o {folder}: is a file; {form} needs a folder for its files")
+    written = write_csv(loaded, folder) if form == "csv" else write_charts(loaded, folder)
+    print(f" {len(written)} files in {folder}")
+
+
+def _as_text(given: Sequence[Path], loaded: Sequence[tuple[str, RunTables]], form: str) -> str:
+    from reports.data.judged import judge
+    from reports.formats.junit import junit
+    from reports.formats.markdown import markdown
+
+    if form == "md":
+        return markdown(judge(loaded))
+    if form == "junit":
+        return junit(judge(loaded))
+    page = _usual_page(given)
+    return json_text(
+        _runs_body([run.summary for _, run in loaded], page if page.exists() else None)
+    )
+
+
+def _emit(text: str, out: Path | None) -> None:
+    """Onto standard output, or into a file that is there whole or not at all."""
+    if out is None:
+        print(text, end="")
+        return
+    if out.is_dir():
+        raise BadOption(f"-o {out}: is a folder; name a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, text.encode(errors="backslashreplace"))
+
+
+def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
+    from reports.formats import diff as differences
+
+    if len(given) != 2:
+        raise BadOption(f"--diff takes two folders, OLD and NEW, not {len(given)}")
+    sides = [[(run.summary, run.manifest) for _, run in _load([folder])[0]] for folder in given]
+    found = differences.diff(sides[0], sides[1], (str(given[0]), str(given[1])))
+    if form == "json":
+        _emit(json_text(found), out)
+    else:
+        _emit(differences.text(found) if form == "text" else differences.markdown(found), out)
+    verdicts = {change.new for change in found.changes if change.figure == "verdict"}
+    if "invalid" in verdicts:
+        raise typer.Exit(exit_codes.VIOLATED)
+    if "unknown" in verdicts:
+        raise typer.Exit(exit_codes.UNKNOWN)
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs.")] = Path("results"),
+    port: Annotated[int, typer.Option(parser=PORT, help="Where to listen.")] = 8090,
+) -> None:
+    """Show the run folders in a browser: list, filter, open, compare. Until Ctrl-C.
+
+    Exit code 2: there is no run; 3: the port is taken. Example: capbench serve results/
+    """
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.commands.serve import HOST, make_server
+
+    with make_server(folder, port) as server:
+        print(f"{folder}: http://{HOST}:{port}/ (Ctrl-C ends)", flush=True)
+        try:
+            with signals_as_exit():
+                server.serve_forever()
+        except (KeyboardInterrupt, SystemExit):
+            print("stopped")
+
+
+# --- what a run prints, too ---
+
+
+def write_page(folders: Sequence[Path], page: Path) -> list[Any]:
+    """Write the page; return the summaries of the runs. Raises BadRunFolder."""
+    from reports.data.metrics import load
+    from reports.formats.render import write_loaded
+
+    runs = [load(folder) for folder in folders]
+    write_loaded(runs, page)
+    return [run.summary for run in runs]
+
+
+def print_runs(summaries: Sequence[Any], page: Path) -> None:
+    """The figures of runs as JSON."""
+    print_json(_runs_body(summaries, page))
+
+
+def _runs_body(summaries: Sequence[Any], page: Path | None) -> dict[str, Any]:
+    from reports.data.repeats import repeats
+
+    where = None if page is None else str(page)
+    return {"schema": 1, "report": where, "runs": summaries, "repeats": repeats(summaries)}
+
+
+def print_screen(summaries: Sequence[Any], page: Path, missed: Sequence[str]) -> None:
+    """The first screen for the terminal, what was missed, and where the page lies."""
+    from reports.data.compare import first_screen, wrap
+    from reports.data.repeats import lines
+
+    print(first_screen(summaries))
+    if told := lines(summaries):
+        print(" means of the repeats, with 95% intervals (bootstrap):")
+    for line in told:
+        print("\n".join(wrap("  ", line)))
+    for text in missed:
+        print(f" objective missed: {text}")
+    print(f"\n report: {page}")

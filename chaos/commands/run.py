@@ -1,0 +1,333 @@
+"""`capbench run` and `capbench compare`: experiments are run, judged and reported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import typer
+
+from chaos import errors as exit_codes
+from chaos.commands.check import EXIT_CODES as VERDICT_CODES
+from chaos.commands.options import (
+    DETECTOR_SWEEP,
+    EXPERIMENT,
+    RUNNABLE,
+    Name,
+    Nodes,
+    Out,
+    Protocols,
+    Repeat,
+    Seed,
+    Target,
+    distinct,
+    is_path,
+)
+from chaos.console import Json
+from chaos.targets.folders import new_file, new_folder, stamp
+
+if TYPE_CHECKING:
+    from nodes import registry
+
+app = typer.Typer()
+
+PRESET = Name("preset", lambda: ("quick", "full"))
+
+
+class Place(NamedTuple):
+    """Where results go: ``folders``, one a run, and the ``page`` (None: in the folder of the run)
+    below ``root``. ``made_up``: which of these names nobody gave; another one is taken where there
+    is such a thing already."""
+
+    root: Path
+    folders: Sequence[Path]
+    page: Path | None
+    made_up: Literal["root", "folders"] | None
+
+    def refuse_taken(self) -> None:
+        """Raise FileExistsError where a run lies, before the first one begins."""
+        from bench.record.run_folder import RunFolder
+
+        for folder in self.folders:
+            if RunFolder(self.root / folder).manifest_path.exists():
+                raise FileExistsError(
+                    f"{self.root / folder} holds a run already; give another --out"
+                )
+
+
+@app.command()
+def run(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            parser=RUNNABLE,
+            autocompletion=RUNNABLE.complete,
+            help="A name of `capbench list`, or a YAML file.",
+        ),
+    ] = None,
+    protocol: Protocols = None,
+    seed: Seed = None,
+    nodes: Nodes = None,
+    target: Target = "local",
+    repeat: Repeat = 1,
+    out: Out = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(help="Run what a run folder holds once more: its experiment, protocol, seed."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run an experiment, judge it, report it.
+
+    Example: capbench run leader-partition --protocol raft --seed 7
+    """
+    if again is not None:
+        if experiment or protocol or nodes or seed is not None or target != "local" or repeat > 1:
+            raise typer.BadParameter(
+                "--again: the run folder says all of it; give only --out and --json"
+            )
+        _run_again(again, out, json=json)
+        return
+    if experiment is None:
+        raise typer.BadParameter("name an experiment (see `capbench list`), or give --again")
+    if experiment == DETECTOR_SWEEP:
+        if protocol or nodes or target != "local" or repeat > 1:
+            raise typer.BadParameter(
+                "detector-sweep is simulated: it takes --seed, --out and --json"
+            )
+        _detector_sweep(seed, out, json=json)
+        return
+    from chaos.experiments.experiment import load
+    from nodes import registry
+
+    loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
+    names = protocol or list(loaded.protocols)
+    root = out or Path("results") / loaded.name
+    plans = _plans([(loaded, registry.get(name)) for name in names], repeat, target)
+    at = stamp()
+    folders = [Path(f"{at}-{p.name}-{one.seed}") for one, p in plans]
+    page = None if len(plans) == 1 else Path(f"{at}-report.html")
+    _run_all(plans, Place(root, folders, page, made_up="folders"), target, json=json)
+
+
+def _run_again(again: Path, out: Path | None, *, json: bool) -> None:
+    """What a run folder says was run."""
+    from bench.record.run_folder import RunFolder
+    from chaos.experiments.experiment import validate
+    from nodes import registry
+
+    before = RunFolder(again).manifest()
+    experiment = validate(
+        before.experiment,
+        source=str(again / "manifest.json"),
+        name=before.experiment_name,
+        overrides={"seed": before.seed},
+    )
+    root = out or Path("results") / experiment.name
+    folder = Path(f"{stamp()}-{before.protocol}-{experiment.seed}")
+    plans = _plans([(experiment, registry.get(before.protocol))], 1, before.target)
+    place = Place(root, [folder], None, made_up="folders")
+    _run_all(plans, place, before.target, json=json)
+
+
+def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.console import print_json
+    from chaos.progress import make_progress
+    from chaos.seeds.detector_sweep import SEED, default_jobs, run_sweep
+    from reports.sweeps.detector_sweep import first_screen, load_sweep, table
+
+    seed = SEED if seed is None else seed
+    folder = out or new_folder(Path("results") / DETECTOR_SWEEP / f"{stamp()}-{seed}")
+    with signals_as_exit(), make_progress() as progress:
+        page = run_sweep(folder, seed, default_jobs(), progress)
+    data = folder / "sweep.json"
+    if json:
+        rows = table(load_sweep(data)).to_dict("records")
+        print_json({"schema": 1, "report": str(page), "simulated": True, "rows": rows})
+    else:
+        print(first_screen(data))
+        print(f"\n report: {page}")
+
+
+@app.command()
+def compare(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            parser=EXPERIMENT,
+            autocompletion=EXPERIMENT.complete,
+            help="Names of `capbench list`, or YAML files. [default: those of the preset]",
+        ),
+    ] = None,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--experiment",
+            "-e",
+            parser=EXPERIMENT,
+            autocompletion=EXPERIMENT.complete,
+            help="The same as an option; may be given again for more.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            parser=PRESET,
+            autocompletion=PRESET.complete,
+            help="quick: two protocols, three experiments; full: all protocols, the catalogue. "
+            "[default: quick, or for experiments of your own the protocols that they name]",
+        ),
+    ] = None,
+    protocol: Protocols = None,
+    seed: Seed = None,
+    nodes: Nodes = None,
+    target: Target = "local",
+    repeat: Repeat = 1,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The main job: protocols x experiments, one report.
+
+    Examples: capbench compare; capbench compare my-experiment.yaml -p raft -p gossip
+    """
+    from chaos.experiments.experiment import catalogue, load
+    from chaos.targets.runner import PRESETS
+    from nodes import registry
+
+    given = distinct([*(experiments or ()), *(experiment or ())])
+    chosen = PRESETS[preset or "quick"]
+    loaded = [
+        load(_path_or_name(name), nodes=nodes, seed=seed)
+        for name in given or chosen.experiments or sorted(catalogue())
+    ]
+    distinct([each.name for each in loaded])
+    if given and preset is None:
+        named = {each.name: protocol or each.protocols for each in loaded}
+    else:
+        everywhere = protocol or chosen.protocols or tuple(registry.PROTOCOLS)
+        named = {each.name: everywhere for each in loaded}
+    pairs = [(each, registry.get(name)) for each in loaded for name in named[each.name]]
+    if preset == "full":
+        pairs = [pair for pair in pairs if _can_run(*pair, target)]
+    plans = _plans(pairs, repeat, target)
+    folders = [
+        Path("runs") / "-".join([one.name, p.name, *([str(one.seed)] if repeat > 1 else [])])
+        for one, p in plans
+    ]
+    page = Path("report.html")
+    if out is None:
+        root = Path("results") / "compare" / f"{stamp()}-{loaded[0].seed}"
+        place = Place(root, folders, page, made_up="root")
+    else:
+        place = Place(out, folders, page, made_up=None)
+        place.refuse_taken()
+    _run_all(plans, place, target, json=json)
+
+
+def _plans(
+    pairs: Sequence[tuple[Any, registry.Protocol]], repeat: int, target: Any
+) -> list[tuple[Any, registry.Protocol]]:
+    """Each of them so often, with seeds that count up from the experiment's own. Raises
+    Unsupported."""
+    from chaos.targets import refuse_unsupported
+
+    for experiment, _ in pairs:
+        refuse_unsupported(experiment, target)
+    return [
+        (experiment.model_copy(update={"seed": experiment.seed + number}), protocol)
+        for experiment, protocol in pairs
+        for number in range(repeat)
+    ]
+
+
+def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
+    """Whether a protocol can take part in an experiment; if not, it is said."""
+    from chaos.targets import Unsupported, refuse_unsupported
+    from nodes.registry import InvalidConfiguration
+
+    nodes = experiment.node_ids()
+    try:
+        refuse_unsupported(experiment, target)
+        protocol.configure(nodes[0], nodes, experiment.parameters)
+    except (Unsupported, InvalidConfiguration) as error:
+        print(f"capbench: not run: {experiment.name} {protocol.name}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _run_all(
+    plans: Sequence[tuple[Any, registry.Protocol]],
+    place: Place,
+    target: Any,
+    *,
+    json: bool,
+) -> None:
+    """Run all plans, and report them on one page."""
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.commands.report import print_runs, print_screen, write_page
+    from chaos.progress import make_progress
+    from chaos.targets.runner import RunResult, run_experiment
+    from reports.data.objectives import evaluate
+
+    root = new_folder(place.root) if place.made_up == "root" else place.root
+    fresh = place.made_up == "folders"
+    results: list[RunResult] = []
+    with signals_as_exit(), make_progress() as progress:
+        for number, ((experiment, protocol), folder) in enumerate(
+            zip(plans, place.folders, strict=True), 1
+        ):
+            count = f"{number}/{len(plans)} " if len(plans) > 1 else ""
+            progress.run(f"{count}{experiment.name} {protocol.name}")
+            result = run_experiment(
+                experiment,
+                protocol,
+                folder_path=new_folder(root / folder) if fresh else root / folder,
+                seed=experiment.seed,
+                command=["capbench", *sys.argv[1:]],
+                progress=progress,
+                target=target,
+            )
+            results.append(result)
+            if result.interrupted:
+                break
+        progress.run("report")
+        progress.phase("draw")
+        if place.page is None:
+            page = results[0].folder / "report.html"
+        else:
+            page = new_file(root / place.page) if fresh else root / place.page
+        summaries = write_page([result.folder for result in results], page)
+
+    missed = []
+    codes = set()
+    for (experiment, protocol), result, summary in zip(plans, results, summaries, strict=False):
+        label = f"{experiment.name} {protocol.name}"
+        if result.failure is not None:
+            print(f"capbench: {label}: {result.failure}", file=sys.stderr)
+            codes.add(exit_codes.INTERRUPTED if result.interrupted else exit_codes.INFRASTRUCTURE)
+        data = msgspec.to_builtins(summary)
+        codes.add(VERDICT_CODES[summary.verdict])
+        for _, met, text in evaluate(experiment.parsed_objectives(), data):
+            if met is False:
+                missed.append(f"{label}: {text}")
+                codes.add(exit_codes.OBJECTIVE)
+    if json:
+        print_runs(summaries, page)
+    else:
+        print_screen(summaries, page, missed)
+    order = [
+        exit_codes.INTERRUPTED,
+        exit_codes.INFRASTRUCTURE,
+        exit_codes.VIOLATED,
+        exit_codes.UNKNOWN,
+        exit_codes.OBJECTIVE,
+    ]
+    raise typer.Exit(next((code for code in order if code in codes), 0))
+
+
+def _path_or_name(text: str) -> str | Path:
+    return Path(text) if is_path(text) else text

@@ -1,0 +1,181 @@
+"""`capbench serve`: the run folders in a browser. On loopback only, and it changes nothing.
+
+    /                          every run below the folder, newest first
+    /?protocol=raft&verdict=invalid&text=partition     those that fit
+    /report?run=NAME&run=NAME  their report, one run or several side by side
+
+A run is named by its place in the list, which is made anew from the disk for every request; a name
+that is not in it is not found, whatever it looks like. A run that cannot be read is in the list,
+and why.
+"""
+
+from __future__ import annotations
+
+import http.server
+import tempfile
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import jinja2
+
+from bench.load.same_site import refusal
+from bench.record.files import shown
+from bench.record.run_folder import BadRunFolder, RunFolder
+from chaos.targets import TargetFailed
+from reports.data.folders import find_runs, run_name
+from reports.formats.render import TEMPLATES, write_report
+
+HOST = "127.0.0.1"
+MOST_RUNS = 200
+"""In one report."""
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run in the list. ``verdict``: valid, invalid, unknown, ``unchecked``, or ``unreadable``:
+    then ``why``, and nothing else is known."""
+
+    name: str
+    path: Path
+    experiment: str = ""
+    protocol: str = ""
+    target: str = ""
+    seed: int | None = None
+    started: str = ""
+    verdict: str = UNREADABLE
+    measured: str = ""
+    why: str = ""
+
+
+def rows(root: Path) -> list[Row]:
+    """Every run, the newest first, at the end those that cannot be read. Raises BadRunFolder if
+    there is none."""
+    found = [_row(path, root) for path in find_runs(root)]
+    return sorted(found, key=lambda row: (row.started, row.name), reverse=True)
+
+
+def _row(path: Path, root: Path) -> Row:
+    folder, name = RunFolder(path), run_name(path, root)
+    try:
+        manifest = folder.manifest()
+        verdict = folder.verdict()
+    except BadRunFolder as error:
+        return Row(name=name, path=path, why=str(error))
+    return Row(
+        name=name,
+        path=path,
+        experiment=manifest.experiment_name,
+        protocol=manifest.protocol,
+        target=manifest.target,
+        seed=manifest.seed,
+        started=_to_the_second(manifest.started_utc),
+        verdict=verdict.verdict if verdict else "unchecked",
+        measured=verdict.measured_model if verdict else "",
+    )
+
+
+def _to_the_second(utc: str) -> str:
+    """``2026-11-26 12:17:32`` of an ISO time."""
+    return utc[: len("2026-11-26T12:17:32")].replace("T", " ")
+
+
+def chosen(all_rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
+    """Those that have every wanted value; ``text``: somewhere in name or experiment."""
+    text = wanted.get("text", "").lower()
+    return [
+        row
+        for row in all_rows
+        if all(
+            not wanted.get(field) or getattr(row, field) == wanted[field]
+            for field in ("protocol", "experiment", "target", "verdict")
+        )
+        and text in f"{row.name} {row.experiment}".lower()
+    ]
+
+
+def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
+    """Listening, and ready for ``serve_forever``. Raises BadRunFolder and TargetFailed."""
+    rows(root)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            refused = refusal(self.command, self.headers)
+            if refused is not None:
+                self._send(HTTPStatus.FORBIDDEN, self._message(f"Refused: {refused}."))
+                return
+            address = urllib.parse.urlsplit(self.path)
+            query = urllib.parse.parse_qs(address.query)
+            try:
+                if address.path == "/":
+                    self._send(HTTPStatus.OK, self._list(query))
+                elif address.path == "/report":
+                    self._send(*self._report(query.get("run", [])))
+                else:
+                    self._send(HTTPStatus.NOT_FOUND, self._message("There is no such page."))
+            except BadRunFolder as error:
+                self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # Whoever asked has gone.
+
+        def _list(self, query: Mapping[str, list[str]]) -> str:
+            everything = rows(root)
+            wanted = {name: values[0] for name, values in query.items()}
+            choices = {
+                field: sorted({getattr(row, field) for row in everything} - {""})
+                for field in ("protocol", "experiment", "target", "verdict")
+            }
+            page = environment.get_template("runs.html")
+            return page.render(
+                root=shown(root),
+                rows=chosen(everything, wanted),
+                unreadable=sum(row.verdict == UNREADABLE for row in everything),
+                total=len(everything),
+                choices=choices,
+                wanted={**dict.fromkeys((*choices, "text"), ""), **wanted},
+            )
+
+        def _report(self, names: Sequence[str]) -> tuple[HTTPStatus, str]:
+            by_name = {row.name: row for row in rows(root)}
+            unknown = [name for name in names if name not in by_name]
+            if unknown or not names:
+                what = f"There is no run {unknown[0]!r} here." if unknown else "Choose a run first."
+                return HTTPStatus.NOT_FOUND, self._message(what)
+            if len(names) > MOST_RUNS:
+                return HTTPStatus.BAD_REQUEST, self._message(f"At most {MOST_RUNS} runs at once.")
+            with tempfile.TemporaryDirectory() as folder:
+                page = write_report([by_name[name].path for name in names], Path(folder) / "r.html")
+                return HTTPStatus.OK, page.read_text(encoding="utf-8")
+
+        def _message(self, text: str) -> str:
+            return environment.get_template("message.html").render(text=text)
+
+        def _send(self, status: HTTPStatus, page: str) -> None:
+            body = page.encode(errors="backslashreplace")
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Nobody reads along."""
+
+    try:
+        return http.server.ThreadingHTTPServer((HOST, port), Handler)
+    except OSError as error:
+        raise TargetFailed(
+            f"port {port} on {HOST}: {error.strerror}; give another one with --port"
+        ) from None

@@ -1,0 +1,99 @@
+"""`capbench status`: what the nodes of the running clusters say of themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgspec
+import typer
+
+from bench.record.cluster_file import ClusterFile
+from bench.record.run_folder import FaultRecord, NodeRecord
+from chaos.commands.options import Cluster
+from chaos.console import Json, print_json
+
+app = typer.Typer()
+
+ANSWER_S = 2.0
+"""A node that has said nothing for that long is shown as silent."""
+
+
+@app.command()
+def status(
+    name: Cluster = None,
+    json: Json = False,
+) -> None:
+    """What every node of the running cluster says of itself; of all clusters, if several run.
+
+    Exit code 3: none runs. Example: capbench status
+    """
+    from chaos.clusters import by_name as clusters
+
+    running = clusters.all_running() if name is None else []
+    names = [keeper.name for keeper in running] or [clusters.find(name).name]
+    told = [_ask(clusters.read(each)) for each in names]
+    if json:
+        shown = [_as_json(*each) for each in told]
+        print_json(shown[0] if len(shown) == 1 else {"clusters": shown})
+        return
+    for each in told:
+        _print(*each)
+
+
+def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list[FaultRecord]]:
+    """What its nodes say, and the faults that are on."""
+    from chaos.clusters import by_name as clusters
+    from chaos.clusters.monitor import Monitor
+    from chaos.targets import TargetFailed, by_hand
+
+    with Monitor(cluster) as monitor:
+        monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), ANSWER_S)
+        statuses = dict(monitor.statuses())
+    faults: list[FaultRecord] = []
+    with contextlib.suppress(TargetFailed):  # its keeper ended just now
+        faults = by_hand.ask(clusters.socket_path(cluster.cluster), by_hand.Faults()).faults
+    return cluster, statuses, faults
+
+
+def _as_json(
+    cluster: ClusterFile, statuses: dict[str, NodeRecord], faults: list[FaultRecord]
+) -> dict[str, Any]:
+    return {
+        "cluster": cluster.cluster,
+        "protocol": cluster.protocol,
+        "nodes": {
+            node: msgspec.to_builtins(statuses[node]) if node in statuses else None
+            for node in cluster.nodes
+        },
+        "faults": faults,
+    }
+
+
+def _print(
+    cluster: ClusterFile, statuses: dict[str, NodeRecord], faults: list[FaultRecord]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.record.fault_words import described
+
+    columns: list[str] = []
+    for record in statuses.values():
+        columns += [name for name in record.probe if name not in columns]
+    shown = Table(title=f"{cluster.cluster}: {cluster.protocol}", title_justify="left", box=None)
+    for column in ("node", *columns, "frames dropped", "refused"):
+        shown.add_column(column, no_wrap=True)
+    for node in cluster.nodes:
+        if node not in statuses:
+            shown.add_row(node, "silent")
+            continue
+        probe, counters = statuses[node].probe, statuses[node].counters
+        refused = sum(count for name, count in counters.items() if name.startswith("bad_"))
+        cells = ["-" if probe.get(column) is None else str(probe[column]) for column in columns]
+        shown.add_row(node, *cells, str(counters.get("frames_dropped", 0)), str(refused))
+    console = Console()
+    # Into a file or a pipe, whole: nobody can make that wider.
+    (console if console.is_terminal else Console(width=400)).print(shown)
+    for fault in faults:
+        print(f"fault {described(fault)}")

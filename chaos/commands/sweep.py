@@ -1,0 +1,188 @@
+"""`capbench sweep`: what an operation costs, and how that grows with nodes, value size, clients.
+`capbench soak`: whether millions of operations leave memory and disk bounded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.record.files import write_whole
+from chaos import errors as exit_codes
+from chaos.commands.check import BadOption
+from chaos.commands.options import (
+    NODES,
+    PROTOCOL,
+    Name,
+    Out,
+    Protocol,
+    count,
+    distinct,
+    folder,
+    number,
+)
+from chaos.commands.simulate import say
+from chaos.console import Json, print_json
+from chaos.targets.folders import new_folder, stamp
+
+app = typer.Typer()
+
+
+DIMENSION = Name("dimension", lambda: ("nodes", "value_bytes", "clients", "proxied", "coalesced"))
+
+
+@app.command("sweep")
+def sweep_command(
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            "-p",
+            parser=PROTOCOL,
+            autocompletion=PROTOCOL.complete,
+            callback=distinct,
+            help="A protocol; again for more. [default: raft, paxos, quorum, gossip]",
+        ),
+    ] = None,
+    dimension: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dimension",
+            "-d",
+            parser=DIMENSION,
+            autocompletion=DIMENSION.complete,
+            callback=distinct,
+            help="nodes, value_bytes, clients, proxied or coalesced; again for more. "
+            "[default: all]",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only both ends, and one second each: some 3 minutes.")
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(parser=number(0.1, 3600), help="Of each measurement. [default: 4]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            parser=folder,
+            help="Folder for the results. What is measured there already is not measured again.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure live protocols over nodes, value size and clients, one at a time; some 8 minutes.
+
+    Writes points.csv, processes.csv, sweep.json, tables.md and report.html. Ctrl-C keeps what was
+    measured, and the same --out goes on there. Exit code 3: points are missing.
+    Example: capbench sweep --protocol raft
+    """
+    from bench.measure.sweep import PROTOCOLS, points_of, run_sweep
+    from bench.record.sweep_file import DIMENSIONS, BadSweep
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from nodes import registry
+    from reports.sweeps.sweep import first_screen, write_files
+    from reports.sweeps.sweep_tables import tables
+
+    names = protocol or list(PROTOCOLS)
+    for name in names:
+        registry.get(name)
+    chosen = dimension or list(DIMENSIONS)
+    place = new_folder(Path("results") / "sweep" / stamp()) if out is None else out
+    measured_s = seconds
+    if measured_s is None:
+        measured_s = 1.0 if quick else 4.0
+    try:
+        with signals_as_exit(), make_progress() as progress:
+            sweep, interrupted = run_sweep(
+                place,
+                points_of(names, chosen, quick),
+                seconds=measured_s,
+                warm_up_s=min(1.0, measured_s),
+                command=["capbench", *sys.argv[1:]],
+                progress=progress,
+            )
+    except BadSweep as error:
+        raise BadOption(f"--out {error}") from None
+    page = write_files(place, sweep)
+    write_whole(place / "tables.md", tables(sweep).encode())
+    missing = [row for row in sweep.rows if row.missing is not None]
+    if json:
+        print_json(sweep)
+    else:
+        print(first_screen(sweep))
+        print(f" {page}")
+    if missing:
+        say(f"{len(missing)} of {len(sweep.rows)} points are missing; again with --out {place}")
+    if interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if missing:
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+
+
+@app.command("soak")
+def soak_command(
+    protocol: Protocol = "raft",
+    operations: Annotated[
+        int, typer.Option(parser=count(1, 10**12), help="That end ok.")
+    ] = 5_000_000,
+    nodes: Annotated[int, typer.Option(parser=NODES, help="Number of nodes.")] = 3,
+    clients: Annotated[
+        int, typer.Option(parser=count(1, 100_000), help="Operations in flight at most.")
+    ] = 128,
+    value_bytes: Annotated[
+        int, typer.Option(parser=count(1, 1 << 20), help="Of each written value.")
+    ] = 32,
+    stretch_s: Annotated[
+        float,
+        typer.Option(parser=number(0.1, 3600), help="Seconds of load between two figures."),
+    ] = 5.0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Load a live cluster with millions of operations: memory and disk must stay bounded.
+
+    Writes samples.csv, soak.json and report.html. Exit code 1: something still grows; 3: it
+    ended early; 5: too few figures to tell. Example: capbench soak --operations 5000000
+    """
+    from bench.measure.closed_loop import ClosedLoop
+    from bench.measure.soak import run_soak
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from nodes import registry
+    from reports.sweeps.soak import first_screen, verdict, write_files
+
+    registry.get(protocol)
+    place = out
+    if place is None:
+        name = registry.get(protocol).name
+        place = new_folder(Path("results") / "soak" / f"{stamp()}-{name}")
+    load = ClosedLoop(clients=clients, seconds=stretch_s, warm_up_s=0.0, value_bytes=value_bytes)
+    with signals_as_exit(), make_progress() as progress:
+        soak, interrupted = run_soak(
+            place,
+            protocol,
+            load,
+            operations=operations,
+            nodes=nodes,
+            command=["capbench", *sys.argv[1:]],
+            progress=progress,
+        )
+    page = write_files(place, soak)
+    if json:
+        print_json(soak)
+    else:
+        print(first_screen(soak))
+        print(f" {page}")
+    if interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if soak.stopped is not None:
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+    codes = {True: 0, False: exit_codes.OBJECTIVE, None: exit_codes.UNKNOWN}
+    raise typer.Exit(codes[verdict(soak)])

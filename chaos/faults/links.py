@@ -1,0 +1,411 @@
+"""Faults of links other than a partition and a constant latency."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from chaos.faults.base import (
+    ANYWHERE,
+    BY_ADDRESS,
+    Fault,
+    FaultContext,
+    Resolved,
+    TargetName,
+    one,
+    sides,
+)
+from nodes.wire.links import Link
+
+_LINKS = "use all, directed links such as [n1->n2, n2->n1], or groups such as [[n1], [n2, n3]]"
+
+
+def _links(value: Any) -> Any:
+    if value == "all":
+        return value
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(each, str) and each.count("->") == 1 for each in value):
+            return tuple(value)
+        if all(
+            isinstance(each, list | tuple) and all(isinstance(node, str) for node in each)
+            for each in value
+        ):
+            return tuple(tuple(group) for group in value)
+    raise ValueError(_LINKS)
+
+
+class OnLinks(Fault):
+    """Base of faults that take ``links`` (``all`` between nodes, directed links ``n1->n2``, or
+    groups of nodes: then those between different groups) and ``node`` (only the links of that node:
+    a node, or ``leader``)."""
+
+    links: Annotated[
+        Literal["all"] | tuple[str, ...] | tuple[tuple[str, ...], ...], BeforeValidator(_links)
+    ] = "all"
+    node: str | None = None
+
+    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Nodes that are none; groups that leave no link."""
+        if self.node not in (None, "leader", *nodes):
+            yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
+        if self.links == "all":
+            return
+        named: list[str] = []
+        for part in self.links:
+            ends = part.split("->") if isinstance(part, str) else part
+            if isinstance(part, str) and ends[0] == ends[1]:
+                yield "links", f"{part} is no link"
+            elif not isinstance(part, str):
+                named += part
+            for node in ends:
+                if node not in nodes:
+                    yield "links", f"unknown node {node!r}; there are {', '.join(nodes)}"
+        if len(set(named)) != len(named):
+            yield "links", "a node is in two groups"
+        if named and (len(self.links) < 2 or not all(self.links)):
+            yield "links", "there are links between at least two groups, and none is empty"
+
+    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+        """The links, and a seed of the fault's own."""
+        nodes = tuple(context.nodes)
+        by_seed, seed = rng.choice(nodes), rng.getrandbits(48)
+        links: tuple[Link, ...]
+        if self.links == "all":
+            links = sides([(node,) for node in nodes], "experiment").links
+        elif isinstance(self.links[0], str):
+            links = tuple(_ends(str(link)) for link in self.links)
+        else:
+            links = sides(self.links, "experiment").links
+        if self.node is None:
+            touched = tuple(node for node in nodes if any(node in link for link in links))
+            return Resolved(None, touched, links, seed=seed)
+        node, chosen_by = one(context, self.node, by_seed)
+        links = tuple(link for link in links if node in link)
+        return Resolved(None, (node,), links, chosen_by, seed)
+
+
+def _ends(link: str) -> Link:
+    src, dst = link.split("->")
+    return src, dst
+
+
+class Latency(OnLinks):
+    """Delay every message between nodes, one way.
+
+    ``latency_ms``: on top of what the link takes, the same for every message (``jitter`` changes).
+    ``links``, ``node``: which links; all between nodes if neither is given."""
+
+    fault: Literal["latency"] = "latency"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Slow down."""
+        context.links.add_latency(dict.fromkeys(resolved.links, self.latency_ms))
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Take the delay back; what is under way arrives in order."""
+        context.links.remove_latency(dict.fromkeys(resolved.links, self.latency_ms))
+
+
+class Flapping(OnLinks):
+    """Cut links and heal them again and again.
+
+    ``period_ms``: from one cut to the next. ``duty``: the part of each period in which the links
+    are cut. ``links``, ``node``: which links; all between nodes if neither is given."""
+
+    fault: Literal["flapping"] = "flapping"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    period_ms: Annotated[int, Field(strict=True, ge=200, le=60_000)]
+    duty: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    def beats(self, resolved: Resolved, for_s: float) -> Sequence[float]:
+        """Heal, cut, heal, ... the first cut being `apply`."""
+        times, begin_s = [], 0.0
+        while begin_s < for_s:
+            times += [begin_s, begin_s + self.duty * self.period_ms / 1000]
+            begin_s += self.period_ms / 1000
+        return [time for time in times[1:] if time < for_s]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Cut."""
+        context.links.cut(resolved.links)
+
+    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+        """Heal, or cut again. ``state``: whether the links work."""
+        if number % 2 == 0:
+            context.links.heal(resolved.links)
+        else:
+            context.links.cut(resolved.links)
+        return replace(resolved, state=number % 2 == 0)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Heal what is cut."""
+        if not resolved.state:
+            context.links.heal(resolved.links)
+
+
+class Jitter(OnLinks):
+    """Give each link a latency that changes all the time, by seed.
+
+    ``latency_ms`` and ``jitter_ms``: every link takes a latency drawn evenly between
+    ``latency_ms`` - ``jitter_ms`` and ``latency_ms`` + ``jitter_ms``, on top of what it takes
+    anyway, and another one every ``every_ms``. Messages of one link stay in order. (Toxiproxy's own
+    jitter cannot be repeated.) ``links``, ``node``: which links; all between nodes if neither is
+    given."""
+
+    fault: Literal["jitter"] = "jitter"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
+    jitter_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
+    every_ms: Annotated[int, Field(strict=True, ge=100, le=60_000)] = 500
+
+    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Also: a latency below nothing."""
+        yield from super().problems(nodes)
+        if self.jitter_ms > self.latency_ms:
+            yield "jitter_ms", f"must be at most latency_ms ({self.latency_ms})"
+
+    def drawn_ms(self, resolved: Resolved, number: int) -> dict[Link, int]:
+        """The latencies from the beat ``number`` - 1 on (0: from the begin)."""
+        rng = random.Random(f"{resolved.seed}/{number}")
+        low, high = self.latency_ms - self.jitter_ms, self.latency_ms + self.jitter_ms
+        return {link: rng.randint(low, high) for link in resolved.links}
+
+    def beats(self, resolved: Resolved, for_s: float) -> Sequence[float]:
+        """Every ``every_ms``."""
+        count = int(for_s * 1000 / self.every_ms)
+        times = [number * self.every_ms / 1000 for number in range(1, count + 1)]
+        return [time for time in times if time < for_s]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """The first latencies."""
+        context.links.add_latency(self.drawn_ms(resolved, 0))
+
+    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+        """Others. ``state``: the number that the latencies were drawn by."""
+        change = self.drawn_ms(resolved, number + 1)
+        for link, before_ms in self.drawn_ms(resolved, number).items():
+            change[link] -= before_ms
+        context.links.add_latency(change)
+        return replace(resolved, state=number + 1)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Take the last ones back."""
+        context.links.remove_latency(self.drawn_ms(resolved, resolved.state or 0))
+
+
+class Bandwidth(OnLinks):
+    """Limit links to a rate; what is more waits, and arrives late and in order.
+
+    ``rate_kb_per_s``: kilobytes (1000 bytes) a second, for each link. ``links``, ``node``: which
+    links; all between nodes if neither is given."""
+
+    fault: Literal["bandwidth"] = "bandwidth"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    rate_kb_per_s: Annotated[int, Field(strict=True, ge=1, le=999_999)]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Limit."""
+        context.links.limit(resolved.links, self.rate_kb_per_s)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Lift the limit."""
+        context.links.unlimit(resolved.links, self.rate_kb_per_s)
+
+
+class Stall(OnLinks):
+    """Let nothing pass on links; all of it arrives late and in order when the fault ends.
+
+    Unlike a partition, nothing is lost that the sender's buffers can hold. ``links``, ``node``:
+    which links; all between nodes if neither is given."""
+
+    fault: Literal["stall"] = "stall"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Stop the flow."""
+        context.links.limit(resolved.links, 0)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Let it flow."""
+        context.links.unlimit(resolved.links, 0)
+
+
+class Disconnect(OnLinks):
+    """Close the connections of links, and refuse new ones until the fault ends.
+
+    Unlike a partition, the sender notices at once. ``links``, ``node``: which links; all between
+    nodes if neither is given."""
+
+    fault: Literal["disconnect"] = "disconnect"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Close."""
+        context.links.close(resolved.links)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Take connections again."""
+        context.links.reopen(resolved.links)
+
+
+class Reset(OnLinks):
+    """Reset the connections of links as soon as they carry data, and each new one too.
+
+    Unlike with ``disconnect`` nobody is refused: a connection is taken, and reset (RST) by the
+    first bytes that it carries. ``links``, ``node``: which links; all between nodes if neither is
+    given."""
+
+    fault: Literal["reset"] = "reset"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Begin to reset."""
+        context.links.reset(resolved.links)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Let connections live."""
+        context.links.unreset(resolved.links)
+
+
+class SlowClose(OnLinks):
+    """Let the broker see late that the sender of a link has closed its connection.
+
+    A node that dies keeps its connections alive at the other end for ``delay_ms``, as behind a
+    firewall that says nothing. ``links``, ``node``: which links; all between nodes if neither is
+    given."""
+
+    fault: Literal["slow-close"] = "slow-close"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    delay_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Delay."""
+        context.links.close_slowly(resolved.links, self.delay_ms)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Delay no more."""
+        context.links.close_quickly(resolved.links, self.delay_ms)
+
+
+# --- clients -----------------------------------------------------------------------------------
+
+
+class _OfClients(Fault):
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    node: str | None = None
+
+    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """A node that is none."""
+        if self.node not in (None, "leader", *nodes):
+            yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
+
+    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+        """The links of all client groups with the nodes."""
+        nodes = tuple(context.nodes)
+        by_seed = rng.choice(nodes)
+        chosen_by: Literal["leader", "seed", "experiment"] = "experiment"
+        if self.node is not None:
+            node, chosen_by = one(context, self.node, by_seed)
+            nodes = (node,)
+        links = tuple(self.link(group, node) for group in context.clients for node in nodes)
+        return Resolved(None, nodes, links, chosen_by)
+
+    @staticmethod
+    def link(group: str, node: str) -> Link:
+        """The link of the two that is cut."""
+        raise NotImplementedError
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Cut."""
+        context.links.cut(resolved.links)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Heal."""
+        context.links.heal(resolved.links)
+
+
+class RequestsLost(_OfClients):
+    """Lose every request of clients to a node, or to all: it certainly was not applied.
+
+    ``node``: a node, or ``leader``; all nodes if it is not given."""
+
+    fault: Literal["requests-lost"] = "requests-lost"
+
+    @staticmethod
+    def link(group: str, node: str) -> Link:
+        """From the client to the node."""
+        return group, node
+
+
+class RepliesLost(_OfClients):
+    """Lose every reply of a node to clients, or of all: applied, but nobody is told.
+
+    ``node``: a node, or ``leader``; all nodes if it is not given."""
+
+    fault: Literal["replies-lost"] = "replies-lost"
+
+    @staticmethod
+    def link(group: str, node: str) -> Link:
+        """From the node to the client."""
+        return node, group
+
+
+# --- distance ----------------------------------------------------------------------------------
+
+REGIONS = ("virginia", "oregon", "ireland", "tokyo", "singapore")
+ROUND_TRIP_MS = {
+    ("virginia", "oregon"): 87,
+    ("virginia", "ireland"): 80,
+    ("virginia", "tokyo"): 145,
+    ("virginia", "singapore"): 217,
+    ("oregon", "ireland"): 137,
+    ("oregon", "tokyo"): 89,
+    ("oregon", "singapore"): 161,
+    ("ireland", "tokyo"): 212,
+    ("ireland", "singapore"): 239,
+    ("tokyo", "singapore"): 74,
+}
+"""Mean round trips between five regions of Amazon's cloud, in whole milliseconds, from the table
+"Latency Between AWS Global Regions" as given in April 2017 at
+https://acomputerscientistlearnsaws.blogspot.com/2017/04/aws-regions.html."""
+
+
+class Wan(Fault):
+    """Put the nodes into five regions of the world, with the latencies between them.
+
+    The nodes go to Virginia, Oregon, Ireland, Tokyo and Singapore in turn; each direction takes
+    half of the published mean round trip (`chaos.faults.links.ROUND_TRIP_MS`: from 74 to 239 ms).
+    Clients stay next to the node that they ask."""
+
+    fault: Literal["wan"] = "wan"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+
+    def latencies_ms(self, nodes: Sequence[str]) -> dict[Link, int]:
+        """One way, of every link between different regions."""
+        region = {node: REGIONS[i % len(REGIONS)] for i, node in enumerate(nodes)}
+        return {
+            (src, dst): round(round_trip_ms / 2)
+            for src in nodes
+            for dst in nodes
+            for pair, round_trip_ms in ROUND_TRIP_MS.items()
+            if {*pair} == {region[src], region[dst]}
+        }
+
+    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+        """All links between regions."""
+        nodes = tuple(context.nodes)
+        return Resolved(nodes=nodes, links=tuple(self.latencies_ms(nodes)))
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Move apart."""
+        context.links.add_latency(self.latencies_ms(resolved.nodes))
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Move together."""
+        context.links.remove_latency(self.latencies_ms(resolved.nodes))

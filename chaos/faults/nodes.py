@@ -1,0 +1,319 @@
+"""Faults that a node does to itself as it is told: messages, clock and disk."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from chaos.faults.base import (
+    ANYWHERE,
+    BY_ADDRESS,
+    EVERYWHERE,
+    Fault,
+    FaultContext,
+    Resolved,
+    TargetName,
+)
+from chaos.faults.links import OnLinks
+from chaos.faults.processes import Milliseconds, OnNodes, each
+from nodes.runtime.injected import (
+    ClockError,
+    Corruption,
+    CrashAt,
+    CrashPoint,
+    Disconnected,
+    Duplication,
+    FsyncError,
+    FullDisk,
+    Injected,
+    MessageLoss,
+    QosOne,
+    Reordering,
+    SlowFsync,
+)
+from nodes.wire.links import Link
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Injecting(Fault):
+    """Base of faults that nodes do to themselves until they are told to stop."""
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """What each node does."""
+        raise NotImplementedError
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Tell the nodes, and have them confirm it."""
+        assert resolved.seed is not None
+        for node, injected in self.injected(resolved).items():
+            context.inject(node, resolved.seed, injected)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Tell them to stop; start again whoever stopped because of it."""
+        number = resolved.seed
+        assert number is not None
+        each(self.injected(resolved), lambda node: context.withdraw(node, number))
+
+
+# --- messages ----------------------------------------------------------------------------------
+
+
+def _by_sender(links: Sequence[Link]) -> Mapping[str, list[str]]:
+    to: defaultdict[str, list[str]] = defaultdict(list)
+    for src, dst in links:
+        to[src].append(dst)
+    return to
+
+
+class _OfMessages(OnLinks, _Injecting):
+    share: Share
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """The sender of each link does it, by a seed of its own."""
+        to = _by_sender(resolved.links)
+        seeds = random.Random(resolved.seed)
+        return {src: self.of(dst, seeds.getrandbits(48)) for src, dst in to.items()}
+
+    def of(self, dst: list[str], seed: int) -> Injected:
+        """What a sender does to its messages."""
+        raise NotImplementedError
+
+
+class Loss(_OfMessages):
+    """Lose a share of the messages between nodes, drawn by seed.
+
+    ``share``: of the protocol's messages (not of frames, which hold several), above 0, at most 1.
+    ``links``, ``node``: which links; all between nodes if neither is given."""
+
+    fault: Literal["message-loss"] = "message-loss"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+
+    def of(self, dst: list[str], seed: int) -> Injected:
+        """Not sent."""
+        return MessageLoss(share=self.share, dst=dst, seed=seed)
+
+
+class Duplicate(_OfMessages):
+    """Send a share of the messages between nodes twice, drawn by seed.
+
+    ``share``: of the protocol's messages, above 0, at most 1. ``links``, ``node``: which links; all
+    between nodes if neither is given."""
+
+    fault: Literal["duplication"] = "duplication"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+
+    def of(self, dst: list[str], seed: int) -> Injected:
+        """Sent twice."""
+        return Duplication(share=self.share, dst=dst, seed=seed)
+
+
+class Reorder(_OfMessages):
+    """Hold back a share of the messages between nodes, so that later ones overtake them.
+
+    ``share``: of the protocol's messages, above 0, at most 1. ``delay_ms``: for how long.
+    ``links``, ``node``: which links; all between nodes if neither is given."""
+
+    fault: Literal["reordering"] = "reordering"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    delay_ms: Milliseconds = 50
+
+    def of(self, dst: list[str], seed: int) -> Injected:
+        """Sent late."""
+        return Reordering(share=self.share, dst=dst, seed=seed, delay_ms=self.delay_ms)
+
+
+class Corrupt(_OfMessages):
+    """Change a byte in a share of the frames between nodes; the receiver must notice.
+
+    ``share``: of the frames, above 0, at most 1. The receiver counts ``bad_frame_checksum`` and
+    drops the frame with all its messages. ``links``, ``node``: which links; all between nodes if
+    neither is given."""
+
+    fault: Literal["corruption"] = "corruption"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+
+    def of(self, dst: list[str], seed: int) -> Injected:
+        """Changed."""
+        return Corruption(share=self.share, dst=dst, seed=seed)
+
+
+class AtLeastOnce(OnLinks, _Injecting):
+    """Send with QoS 1 instead of 0 over links: nothing is lost, but late or twice.
+
+    Not a failure, but another choice of transport: the sender keeps each frame until the broker has
+    confirmed it, also over a lost connection. What a cut would have lost arrives after the heal,
+    late, and what was under way may arrive twice. ``links``, ``node``: which links; all between
+    nodes if neither is given."""
+
+    fault: Literal["qos-1"] = "qos-1"
+    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """The sender of each link does it."""
+        return {src: QosOne(dst=dst) for src, dst in _by_sender(resolved.links).items()}
+
+
+# --- connections -------------------------------------------------------------------------------
+
+
+class BrokerDisconnect(_Injecting, OnNodes):
+    """Take the broker away from nodes: no connection of theirs is left, nor comes up.
+
+    Unlike an isolated node, one that is disconnected knows it at once, and clients do not reach it
+    either. (It keeps one connection, by which the nemesis tells it.) ``nodes``: ``leader`` (without
+    a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["broker-disconnect"] = "broker-disconnect"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """All of them are disconnected."""
+        return dict.fromkeys(resolved.nodes, Disconnected())
+
+
+# --- time --------------------------------------------------------------------------------------
+
+
+class Clock(_Injecting, OnNodes):
+    """Make the clocks that replicas see wrong; at the end the wall clock is right again.
+
+    ``offset_ms``: added to the wall clock; may be negative. ``drift``: seconds a second by which
+    both clocks run too fast (-0.5 to 1). ``jump_ms``: the monotonic clock jumps forwards, once,
+    and stays so, as after a suspended machine. At least one of them. ``nodes``: ``leader``
+    (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["clock"] = "clock"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    offset_ms: Annotated[int, Field(strict=True, ge=-86_400_000, le=86_400_000)] = 0
+    drift: Annotated[float, Field(ge=-0.5, le=1)] = 0.0
+    jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
+
+    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Also: a clock with nothing wrong."""
+        yield from super().problems(nodes)
+        if not (self.offset_ms or self.drift or self.jump_ms):
+            yield "offset_ms", "give offset_ms, drift or jump_ms: nothing is wrong with this clock"
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """The same error for all of them."""
+        error = ClockError(
+            offset_s=self.offset_ms / 1000, drift=self.drift, jump_s=self.jump_ms / 1000
+        )
+        return dict.fromkeys(resolved.nodes, error)
+
+
+# --- disk --------------------------------------------------------------------------------------
+
+
+class SlowDisk(_Injecting, OnNodes):
+    """Make every sync of a node's log take longer.
+
+    ``delay_ms``: on top of what a sync takes. ``nodes``: ``leader`` (without a leader, a node by
+    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["slow-fsync"] = "slow-fsync"
+    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    delay_ms: Milliseconds
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """The same delay for all of them."""
+        return dict.fromkeys(resolved.nodes, SlowFsync(delay_ms=self.delay_ms))
+
+
+class FailingFsync(_Injecting, OnNodes):
+    """Let the next sync of a node's log fail: the node stops, and is started again at the end.
+
+    Nobody knows what a disk holds after a sync that failed, so a node must not go on: it ends with
+    exit code 3. ``nodes``: ``leader`` (without a leader, a node by seed), ``random``, ``majority``,
+    ``all``, or a list of nodes."""
+
+    fault: Literal["fsync-error"] = "fsync-error"
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """All of them fail."""
+        return dict.fromkeys(resolved.nodes, FsyncError())
+
+
+class NoSpace(_Injecting, OnNodes):
+    """Fill a node's disk: the node stops at its next write, and is started again at the end.
+
+    It ends with a line that says so and exit code 3. ``nodes``: ``leader`` (without a leader, a
+    node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["full-disk"] = "full-disk"
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """All of them are full."""
+        return dict.fromkeys(resolved.nodes, FullDisk())
+
+
+class CrashPointFault(_Injecting, OnNodes):
+    """Crash nodes (SIGKILL) at a named point of their next write, and restart them at the end.
+
+    ``point``: ``before-fsync`` (written, not synced: nobody may have been told) or ``after-fsync``
+    (synced, and nothing has left that waited for it: it is there after the restart, though nobody
+    was told). A node that writes nothing meanwhile is not crashed. ``nodes``: ``leader`` (without a
+    leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["crash-point"] = "crash-point"
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    point: CrashPoint
+
+    def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
+        """All of them crash there."""
+        return dict.fromkeys(resolved.nodes, CrashAt(point=self.point))
+
+
+class TornWrite(OnNodes):
+    """Crash nodes (SIGKILL) in the middle of a write, and restart them at the end.
+
+    A part of a record that was never synced is left at the end of the log, as drawn by seed; the
+    node must cut it off and lose nothing else. ``nodes``: ``leader`` (without a leader, a node by
+    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["torn-write"] = "torn-write"
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Kill, and leave the torn record."""
+        rng = random.Random(resolved.seed)
+        for node in resolved.nodes:
+            context.crash(node)
+            context.tear(node, rng.randbytes(rng.randrange(1, 200)))
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Start them again."""
+        each(resolved.nodes, context.restart)
+
+
+class BitFlip(OnNodes):
+    """Flip a bit in the old part of a node's log while it is down: it must refuse to start.
+
+    The node is crashed (SIGKILL), the bit is drawn by seed from the first half of its log, and the
+    node is started: it must end with exit code 3 and name the damaged place. At the end the bit is
+    flipped back and the node started again. ``nodes``: ``leader`` (without a leader, a node by
+    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["bit-flip"] = "bit-flip"
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Crash, flip, and try to start."""
+        rng = random.Random(resolved.seed)
+        for node in resolved.nodes:
+            context.crash(node)
+            context.flip(node, rng.random())
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Flip it back, and start."""
+
+        def mend(node: str) -> None:
+            context.unflip(node)
+            context.restart(node)
+
+        each(resolved.nodes, mend)

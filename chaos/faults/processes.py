@@ -1,0 +1,207 @@
+"""Faults of processes other than a plain crash: pauses, rolling restarts, the broker."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field
+
+from chaos.faults.base import (
+    EVERYWHERE,
+    Fault,
+    FaultContext,
+    Resolved,
+    TargetName,
+    one,
+    unknown_nodes,
+)
+from nodes.contract.names import did_you_mean
+
+Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
+_CHOICES = ("leader", "random", "majority", "all")
+
+
+def _chosen(value: Any) -> Any:
+    if value in _CHOICES:
+        return value
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        hint = did_you_mean(str(value), _CHOICES, "use")
+        raise ValueError(f"unknown nodes {hint}, or a list of nodes")
+    return tuple(value)
+
+
+class OnNodes(Fault):
+    """Base of faults that take ``nodes``: ``leader`` (without a leader, a node by seed), ``random``
+    (one by seed), ``majority`` (by seed), ``all``, or a list of nodes."""
+
+    nodes: Annotated[
+        Literal["leader", "random", "majority", "all"] | tuple[str, ...],
+        BeforeValidator(_chosen),
+    ]
+
+    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Nodes that are none."""
+        return unknown_nodes(self.nodes, nodes)
+
+    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+        """The nodes, in a seeded order where the experiment does not list them."""
+        nodes = tuple(context.nodes)
+        shuffled = tuple(rng.sample(nodes, len(nodes)))
+        seed = rng.getrandbits(48)
+        match self.nodes:
+            case "leader":
+                leader, chosen_by = one(context, "leader", shuffled[0])
+                return Resolved(nodes=(leader,), chosen_by=chosen_by, seed=seed)
+            case "random":
+                return Resolved(nodes=(shuffled[0],), chosen_by="seed", seed=seed)
+            case "majority":
+                majority = shuffled[: len(nodes) // 2 + 1]
+                return Resolved(nodes=majority, chosen_by="seed", seed=seed)
+            case "all":
+                return Resolved(nodes=shuffled, chosen_by="seed", seed=seed)
+            case listed:
+                return Resolved(nodes=tuple(dict.fromkeys(listed)), seed=seed)
+
+
+class Pause(OnNodes):
+    """Stop nodes (SIGSTOP) and let them go on (SIGCONT), in which time nothing is lost.
+
+    A paused node keeps its memory and its connections; what was sent to it waits. It goes on with
+    what it believed before: a leader that was replaced meanwhile still thinks that it leads.
+    ``nodes``: ``leader`` (without a leader, a node by seed), ``random``, ``majority``, ``all``, or
+    a list of nodes."""
+
+    fault: Literal["pause"] = "pause"
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Stop them."""
+        for node in resolved.nodes:
+            context.pause(node)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Let them go on."""
+        each(resolved.nodes, context.resume)
+
+
+class NetworkDisconnect(OnNodes):
+    """Take the network away from nodes (containers): nothing passes, and nobody is told.
+
+    Beside Toxiproxy: also the node's own connections to the broker, and with them its requests and
+    replies, are silent without being closed. ``nodes``: ``leader`` (without a leader, a node by
+    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+
+    fault: Literal["network-disconnect"] = "network-disconnect"
+    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"compose"})
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Take it away."""
+        for node in resolved.nodes:
+            context.unplug(node)
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Give it back."""
+        for node in resolved.nodes:
+            context.plug(node)
+
+
+class RollingRestart(OnNodes):
+    """Crash nodes (SIGKILL) one after the other, each back before the next goes.
+
+    ``nodes``: ``leader``, ``random``, ``majority``, ``all``, or a list of nodes.
+    ``down_ms``: how long each is down. ``every_ms``: from one crash to the next; longer than
+    ``down_ms``. It goes through the nodes once, in a seeded order (or that of the list), as far as
+    its time reaches."""
+
+    fault: Literal["rolling-restart"] = "rolling-restart"
+    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    down_ms: Milliseconds = 500
+    every_ms: Milliseconds = 2000
+
+    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Nodes that are none; times that overlap."""
+        yield from super().problems(nodes)
+        if self.every_ms <= self.down_ms:
+            yield "every_ms", f"must be longer than down_ms ({self.down_ms}), not {self.every_ms}"
+
+    def beats(self, resolved: Resolved, for_s: float) -> Sequence[float]:
+        """A restart and the next crash in turn, the first crash being `apply`."""
+        times = []
+        for number in range(len(resolved.nodes)):
+            begin_s = number * self.every_ms / 1000
+            times += [begin_s, begin_s + self.down_ms / 1000]
+        return [time for time in times[1:] if time < for_s]
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Crash the first."""
+        context.crash(resolved.nodes[0])
+
+    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+        """Restart, or crash the next. ``state``: the node that is up again, None while the last
+        that was crashed is down."""
+        node = resolved.nodes[(number + 1) // 2]
+        if number % 2 == 0:
+            context.restart(node)
+            return replace(resolved, state=(number // 2, "up"))
+        context.crash(node)
+        return replace(resolved, state=((number + 1) // 2, "down"))
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Restart the one that is down."""
+        number, last = resolved.state or (0, "down")
+        if last == "down":
+            context.restart(resolved.nodes[number])
+
+
+class BrokerRestart(Fault):
+    """Kill the broker (SIGKILL); it comes back at the end of the fault, with nothing in memory.
+
+    Every connection of every node and client breaks, and all that was under way is lost. It is the
+    one part that all links share: a network that is away, not one that is divided."""
+
+    fault: Literal["broker-restart"] = "broker-restart"
+
+    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+        """Nothing to choose."""
+        return Resolved(nodes=tuple(context.nodes))
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Kill it."""
+        context.crash_broker()
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Start it again."""
+        context.restart_broker()
+
+
+class BrokerPause(Fault):
+    """Stop the broker (SIGSTOP) and let it go on (SIGCONT); messages wait and arrive late."""
+
+    fault: Literal["broker-pause"] = "broker-pause"
+
+    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+        """Nothing to choose."""
+        return Resolved(nodes=tuple(context.nodes))
+
+    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+        """Stop it."""
+        context.pause_broker()
+
+    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+        """Let it go on."""
+        context.resume_broker()
+
+
+def each(nodes: Iterable[str], act: Callable[[str], None]) -> None:
+    """Every node is tried; the first failure is raised at the end."""
+    failures: list[Exception] = []
+    for node in nodes:
+        try:
+            act(node)
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]

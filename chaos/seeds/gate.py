@@ -1,0 +1,137 @@
+"""The gate: the protocols as they are, over many seeds, without one alarm.
+
+It takes hours, so it goes in slices, protocol by protocol in turn, and writes down what it did
+after each: when it is started again it goes on, as long as the code is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.record.paths import ROOT
+from bench.record.run_folder import write_json
+from chaos.seeds.simulate import Alarm, Sweep, Workers, sweep
+
+SLICE = 50
+"""Seeds of a protocol before the next one has its turn."""
+JUDGES = ("nodes", "bench/checkers", "chaos/seeds/simulate.py")
+"""The code on which the outcome of a seed depends."""
+
+
+class Line(msgspec.Struct):
+    """What one protocol has behind it: seeds 1 to ``seeds``. ``undecided``: seeds on which a
+    checker has no verdict."""
+
+    protocol: str
+    seeds: int = 0
+    alarms: list[Alarm] = []
+    undecided: list[int] = []
+    events: int = 0
+    cpu_s: float = 0.0
+
+    def add(self, found: Sweep) -> None:
+        """A slice more."""
+        self.alarms += found.alarms
+        self.undecided += [outcome.seed for outcome in found.undecided]
+        self.events += found.events
+        self.cpu_s += sum(outcome.cpu_s for outcome in found.outcomes)
+        # Last: seeds whose alarms an interruption kept out must not count as run.
+        self.seeds += len(found.outcomes)
+
+
+class Gate(msgspec.Struct):
+    """How far it is. ``code``: a hash of the code that it was run with."""
+
+    code: str
+    lines: dict[str, Line] = {}
+
+    def of(self, protocols: Sequence[str]) -> list[Line]:
+        """Their lines; new ones, if they have none."""
+        return [self.lines.setdefault(name, Line(name)) for name in protocols]
+
+
+class BadGate(ValueError):
+    """A file that is no record of a gate."""
+
+
+def code_hash() -> str:
+    """BLAKE2b, 16 bytes, of the code that decides what a seed gives."""
+    digest = hashlib.blake2b(digest_size=16)
+    for place in JUDGES:
+        path = ROOT / place
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            if "bugs" not in file.parts:
+                digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0")
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def begin(path: Path) -> tuple[Gate, bool]:
+    """The record at ``path``, or a new one; and whether there was one of other code, which counts
+    no more. Raises BadGate, OSError."""
+    gate = Gate(code_hash())
+    if not path.exists():
+        return gate, False
+    try:
+        before = msgspec.json.decode(path.read_bytes(), type=Gate)
+    except msgspec.MsgspecError as error:
+        raise BadGate(f"no record of a gate ({error}); remove it") from None
+    return (before, False) if before.code == gate.code else (gate, True)
+
+
+def go_on(
+    gate: Gate,
+    path: Path,
+    protocols: Sequence[str],
+    seeds: int,
+    workers: Workers,
+    *,
+    minutes: float | None = None,
+    on_progress: Callable[[str, int], None] = lambda protocol, done: None,
+) -> Sweep | None:
+    """Run slices until each protocol has ``seeds`` behind it, or for ``minutes``. Returns the slice
+    in which it was interrupted or failed, if it was. Raises OSError if ``path`` cannot be
+    written."""
+    lines = gate.of(protocols)
+    try:
+        return _go_on(gate, path, lines, seeds, workers, minutes, on_progress)
+    except (KeyboardInterrupt, SystemExit):
+        # Between two slices: within one, `sweep` itself takes it.
+        write_json(path, gate)
+        return Sweep(lines[0].protocol, [], interrupted=True)
+
+
+def _go_on(
+    gate: Gate,
+    path: Path,
+    lines: Sequence[Line],
+    seeds: int,
+    workers: Workers,
+    minutes: float | None,
+    on_progress: Callable[[str, int], None],
+) -> Sweep | None:
+    end_s = None if minutes is None else time.monotonic() + 60 * minutes
+    while any(line.seeds < seeds for line in lines):
+        for line in lines:
+            first = line.seeds + 1
+            if first > seeds:
+                continue
+            if end_s is not None and time.monotonic() >= end_s:
+                return None
+            on_progress(line.protocol, sum(line.seeds for line in lines))
+            found = sweep(line.protocol, range(first, min(seeds, line.seeds + SLICE) + 1), workers)
+            # What came out of order before an interruption is found again.
+            for number, outcome in enumerate(found.outcomes):
+                if outcome.seed != first + number:
+                    del found.outcomes[number:]
+                    break
+            line.add(found)
+            write_json(path, gate)
+            if found.interrupted or found.failure:
+                return found
+    return None

@@ -1,0 +1,169 @@
+"""Faults by hand on a cluster that stays: `capbench inject` and `capbench heal`.
+
+The keeper of the cluster (`chaos.targets.up`) is the only one that may touch it. It listens on a
+Unix socket that only its user may open; a command is one JSON line there, and so is the answer.
+Faults are played and recorded by the same nemesis as those of an experiment: ``faults.jsonl`` in
+the cluster's directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bench.record.quantities import BadQuantity, Bounds, read_number
+from bench.record.run_folder import FaultRecord, RunFolder
+from chaos.experiments.experiment import InvalidExperiment, validate_fault
+from chaos.faults.base import FaultContext
+from chaos.faults.nemesis import Nemesis
+from chaos.targets import TargetFailed
+
+AT_MOST_S = 3600.0
+"""What is not healed by hand ends after this time, or with the cluster."""
+FOR_S = Bounds(0, AT_MOST_S, excluded=True)
+ANSWER_TIMEOUT_S = 60.0
+_LINE_BYTES = 100_000
+_SEED = 0
+
+
+class Inject(msgspec.Struct, tag="inject", forbid_unknown_fields=True):
+    """Begin a fault: its fields as in a schedule, and for how long (None: `AT_MOST_S`)."""
+
+    fields: dict[str, Any]
+    for_s: float | None = None
+
+
+class Heal(msgspec.Struct, tag="heal", forbid_unknown_fields=True):
+    """End the fault of that number, or all."""
+
+    number: int | None = None
+
+
+class Faults(msgspec.Struct, tag="faults", forbid_unknown_fields=True):
+    """Which faults are on?"""
+
+
+Command: TypeAlias = Inject | Heal | Faults
+
+
+class Answer(msgspec.Struct):
+    """``faults``: those that the command began, ended, or asked for. ``refused``: the input is not
+    valid; ``failed``: it could not be done. One line for each thing that is wrong."""
+
+    faults: list[FaultRecord] = []
+    refused: str | None = None
+    failed: str | None = None
+
+
+class NoSuchFault(ValueError):
+    """There is no fault of that number on, or the fault's fields are not valid."""
+
+
+class ByHand:
+    """The keeper's side: takes commands while it is open. Use as a context manager; leaving it
+    heals whatever is on. ``announce``: is told which faults are on, whenever that changes."""
+
+    def __init__(
+        self,
+        context: FaultContext,
+        directory: Path,
+        socket_path: Path,
+        announce: Callable[[list[FaultRecord]], None],
+    ) -> None:
+        self._nodes = tuple(context.nodes)
+        self._path = socket_path
+        self._nemesis = Nemesis(
+            [],
+            context,
+            RunFolder(directory),
+            seed=_SEED,
+            by_hand=True,
+            on_fault=lambda _: announce(self._nemesis.on),
+        )
+
+    def __enter__(self) -> ByHand:
+        hand = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            timeout = ANSWER_TIMEOUT_S
+
+            def handle(self) -> None:
+                # Whoever goes away before the answer has only themselves to tell.
+                with contextlib.suppress(OSError):
+                    answer = hand._answer(self.rfile.readline(_LINE_BYTES))
+                    self.wfile.write(msgspec.json.encode(answer) + b"\n")
+
+        self._path.unlink(missing_ok=True)
+        # The socket is only for this user from its first moment on.
+        before = os.umask(0o177)
+        try:
+            self._server = socketserver.UnixStreamServer(str(self._path), Handler)
+        finally:
+            os.umask(before)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="by-hand"
+        )
+        self._nemesis.start(time.monotonic_ns())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._path.unlink(missing_ok=True)
+        self._nemesis.stop()
+
+    def _answer(self, line: bytes) -> Answer:
+        try:
+            command: Command = msgspec.json.decode(line, type=Command)
+            return self._do(command)
+        except (msgspec.DecodeError, InvalidExperiment, NoSuchFault, BadQuantity) as error:
+            return Answer(refused=str(error))
+
+    def _do(self, command: Command) -> Answer:
+        match command:
+            case Inject(fields, for_s):
+                if for_s is not None:
+                    for_s = read_number(for_s, FOR_S)
+                fault = validate_fault(fields, self._nodes, source="inject")
+                record = self._nemesis.inject(fault, AT_MOST_S if for_s is None else for_s)
+                faults = [record]
+            case Heal(number):
+                on = [record.number for record in self._nemesis.on]
+                if number is not None and number not in on:
+                    listed = ", ".join(map(str, on)) or "none"
+                    raise NoSuchFault(f"no fault {number} is on (on: {listed})")
+                wanted = on if number is None else [number]
+                faults = [self._nemesis.heal(each) for each in wanted]
+            case Faults():
+                return Answer(self._nemesis.on)
+        wrong = [
+            f"{each.fault} (fault {each.number}) {each.error}" for each in faults if each.error
+        ]
+        return Answer(faults, failed="\n".join(wrong) or None)
+
+
+def ask(socket_path: Path, command: Command) -> Answer:
+    """Send a command to the keeper. Raises TargetFailed where there is none, or it does not
+    answer."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            connection.connect(str(socket_path))
+            connection.sendall(msgspec.json.encode(command) + b"\n")
+            with connection.makefile("rb") as answer:
+                return msgspec.json.decode(answer.readline(), type=Answer)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise TargetFailed("the cluster's keeper is not there any more") from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise TargetFailed(f"the cluster's keeper did not answer: {error}") from None

@@ -1,0 +1,86 @@
+"""After the load: every key is read at every node, through the same door as any client."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from bench.load.client import Client
+from bench.load.mqtt_client import MqttClient
+from bench.load.workload import PlannedOperation
+from bench.record.cluster_file import ClusterFile
+from bench.record.history import HistoryWriter
+from bench.record.run_folder import LoadSummary, RunFolder, write_json
+from nodes.contract.replica import Reply
+
+NAME = "final"
+FIRST_ID = 1 << 40
+"""Ids of final reads start here, above those of any workload."""
+
+
+def final_reads(
+    cluster: ClusterFile,
+    nodes: Sequence[str],
+    keys: Sequence[str],
+    folder: RunFolder,
+    *,
+    timeout_s: float = 3.0,
+) -> None:
+    """Read ``keys`` at ``nodes``, all at once, and record it in history/final.jsonl.
+
+    A read that gets no answer in ``timeout_s`` is recorded as ``info``.
+    Raises bench.load.mqtt_client.BrokerUnreachable.
+    """
+    name = f"{NAME}-{uuid.uuid4().hex[:8]}"
+    client = Client(name, timeout_s=timeout_s, label=NAME)
+    replies: list[Reply] = []
+    mqtt = MqttClient(cluster, name, replies.append)
+    started_ns = time.monotonic_ns()
+    reads = planned_reads(nodes, keys)
+    try:
+        mqtt.connect()
+        with HistoryWriter(folder.history_dir / f"{NAME}.jsonl") as history:
+            for node in nodes:
+                requests = []
+                for planned in (read for read in reads if read.node == node):
+                    request = client.invoke(planned, time.monotonic_ns())
+                    assert request is not None, "no limit was set on open operations"
+                    requests.append(request)
+                if not mqtt.publish(node, requests):
+                    for request in requests:
+                        history.append(client.not_sent(request, time.monotonic_ns()))
+            while client.open_count:
+                mqtt.poll(0.02)
+                now_ns = time.monotonic_ns()
+                ended = [client.on_reply(reply, now_ns) for reply in replies]
+                replies.clear()
+                for record in [*ended, *client.expire(now_ns)]:
+                    if record is not None:
+                        history.append(record)
+    finally:
+        mqtt.close()
+    summarise(folder, started_ns, time.monotonic_ns(), len(reads))
+
+
+def planned_reads(nodes: Sequence[str], keys: Sequence[str]) -> list[PlannedOperation]:
+    """Every key at every node."""
+    pairs = [(node, key) for node in nodes for key in keys]
+    return [
+        PlannedOperation(FIRST_ID + number, None, node, "read", key, None)
+        for number, (node, key) in enumerate(pairs)
+    ]
+
+
+def summarise(folder: RunFolder, started_ns: int, ended_ns: int, count: int) -> None:
+    """Leave the summary that says that the history of the reads is whole."""
+    summary = LoadSummary(
+        client=NAME,
+        started_ns=started_ns,
+        ended_ns=ended_ns,
+        offered_per_s=None,
+        intended=count,
+        invoked=count,
+        dropped=0,
+    )
+    write_json(folder.load_dir / f"{NAME}.json", summary)

@@ -1,0 +1,294 @@
+"""`capbench load`: Locust on a cluster that runs already, with a run folder of what it did.
+
+Locust itself asks the operations (`bench/load/locustfile.py`) and shows its statistics. Here is
+what stands around it: keys that held nothing before, so that the history can be judged; a guard, so
+that no Locust outlives us; and a manifest, so that the folder is a run like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.load.workload import make_workload
+from bench.record.children import environment, python
+from bench.record.cluster_file import ClusterFile, read_cluster_file
+from bench.record.files import no_space
+from bench.record.losses import LOG, NOT_WHOLE, losses
+from bench.record.paths import ROOT
+from bench.record.run_folder import LoadSummary, Manifest, RunFolder
+from chaos import errors as exit_codes
+from chaos.clusters.by_name import last_line
+from chaos.clusters.processes import ProcessGroup
+from chaos.targets import TargetFailed
+from chaos.targets.folders import new_folder
+from chaos.targets.runner import describe_machine
+from nodes.registry import get
+
+LOCUSTFILE = ROOT / "bench" / "load" / "locustfile.py"
+NAME = "locust"
+ENDS = (0, 1, -signal.SIGTERM)
+LOOK_EVERY_S = 0.1
+STOP_S = 10.0
+"""For Locust to record what is open, once it was told to stop."""
+PAGE_STARTS_S = 30.0
+
+
+class BadLoad(ValueError):
+    """What was asked for cannot be: one line, which Locust or the locustfile said."""
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load did. ``operations``: kind -> outcome -> how many, counted in the history.
+    ``intended``: operations that the workload wanted; ``dropped``: those of them that were not
+    sent. ``lateness_ms_p50`` and ``lateness_ms_p99``: after their intended time, of the process in
+    which it was worst (None: closed loop). ``lost``: client processes that left no summary.
+    ``failures``: why the load is not whole, a line each. ``exit_code``: Locust's."""
+
+    folder: str
+    operations: dict[str, dict[str, int]]
+    intended: int
+    dropped: int
+    lateness_ms_p50: float | None
+    lateness_ms_p99: float | None
+    lost: list[str]
+    failures: list[str]
+    interrupted: bool
+    exit_code: int
+
+
+def run_headless(
+    cluster_path: Path,
+    folder_path: Path,
+    options: Sequence[str],
+    *,
+    made_up: bool = False,
+    command: Sequence[str],
+    show: Callable[[bytes], None],
+) -> Loaded:
+    """Load the cluster until Locust comes to its end, or until Ctrl-C. ``options``: Locust's, and
+    those of our locustfile. ``made_up``: nobody named the folder, so where there is one, another is
+    made. ``show`` gets what Locust writes, as it comes.
+
+    Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
+    """
+    cluster = read_cluster_file(cluster_path)
+    manifest = _manifest(cluster, command)
+    folder_path = new_folder(folder_path) if made_up else folder_path
+    log = folder_path / LOG
+    if log.exists():  # It would be taken for ours.
+        raise FileExistsError(f"{log} is there already; name another folder")
+    was_there = folder_path.exists()
+    folder = RunFolder.create(folder_path, manifest)
+    argv = [*_argv(cluster_path, folder, options), "--headless"]
+    stopped: BaseException | None = None
+    with ProcessGroup() as processes:
+        locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
+        tail = _Tail(log, show)
+        try:
+            tail.follow(locust)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # It records what it has; a second Ctrl-C here leaves by the guard, at once.
+            stopped = stop
+            processes.signal(NAME, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                locust.wait(STOP_S)
+            tail.more()
+    try:
+        _refuse_what_locust_refused(locust.returncode, log, folder)
+    except BadLoad:
+        _take_back(folder, log, was_there=was_there)
+        raise
+    loaded = _told(folder, log, interrupted=stopped is not None, exit_code=locust.returncode)
+    if isinstance(stopped, SystemExit):
+        raise stopped
+    return loaded
+
+
+def run_page(
+    cluster_path: Path, port: int, options: Sequence[str], *, on_up: Callable[[str], None]
+) -> None:
+    """Show Locust's web page on loopback until Ctrl-C. Raises BadClusterFile, BadLoad and
+    TargetFailed."""
+    read_cluster_file(cluster_path)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise BadLoad(f"port {port} is taken; choose another with --port") from None
+    argv = [*_argv(cluster_path, None, options), "--web-host", "127.0.0.1", "--web-port", str(port)]
+    with tempfile.TemporaryDirectory(prefix="capbench-load-") as place, ProcessGroup() as processes:
+        log = Path(place) / LOG
+        locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
+        try:
+            deadline = time.monotonic() + PAGE_STARTS_S
+            while not _answers(port) and locust.poll() is None:
+                if time.monotonic() > deadline:
+                    raise TargetFailed(f"Locust's page did not come up; {_last_words(log)}")
+                time.sleep(LOOK_EVERY_S)
+            if locust.poll() is None:
+                on_up(f"http://127.0.0.1:{port}/")
+            locust.wait()
+        except KeyboardInterrupt:
+            processes.terminate(STOP_S)
+            return
+        _refuse_what_locust_refused(locust.returncode, log, None)
+
+
+def _argv(cluster_path: Path, folder: RunFolder | None, options: Sequence[str]) -> list[str]:
+    argv = [*python("locust"), "-f", str(LOCUSTFILE)]
+    argv += ["--cluster-file", str(cluster_path), "--key-prefix", f"{time.time_ns():x}-"]
+    if folder is not None:
+        argv += ["--run-folder", str(folder.path)]
+    return [*argv, *options]
+
+
+def _environment() -> dict[str, str]:
+    # Its timers: epoll rounds to 1 ms, select does not.
+    return environment(GEVENT_BACKEND=os.environ.get("GEVENT_BACKEND", "select"))
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+_ERROR = re.compile(rb"(\S+: )?error: ")
+_SAID = re.compile(rb"^(\S+: )?error: |" + NOT_WHOLE.encode())
+
+
+class _Tail:
+    """Shows what comes into a file, as it comes."""
+
+    def __init__(self, path: Path, show: Callable[[bytes], None]) -> None:
+        self._path = path
+        self._show = show
+        self._shown = 0
+
+    def follow(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the process, which writes it, has ended."""
+        while process.poll() is None:
+            self.more()
+            time.sleep(LOOK_EVERY_S)
+        self.more()
+
+    def more(self) -> None:
+        """What has come since the last look."""
+        with self._path.open("rb") as file:
+            file.seek(self._shown)
+            new = file.read()
+        if new:
+            self._shown += len(new)
+            # What was refused is said once, by `_refuse_what_locust_refused`, and so is what is
+            # not whole, at the end.
+            kept = [line for line in new.splitlines(keepends=True) if not _SAID.search(line)]
+            self._show(b"".join(kept))
+
+
+def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) -> None:
+    """Exit codes 0 and 1 (operations failed) are ends of a load. So is any other, once there is a
+    history. Else the log says why there was none."""
+    if code in ENDS:
+        return
+    lines = log.read_bytes().splitlines()
+    said = next((line for line in reversed(lines) if _ERROR.match(line)), b"")
+    reason = _ERROR.sub(b"", said).decode(errors="replace")
+    if code == exit_codes.INPUT:
+        raise BadLoad(reason or _ended_with(code, log))
+    if folder is None or not any(folder.history_dir.iterdir()):
+        raise TargetFailed(reason or _ended_with(code, log))
+
+
+def _take_back(folder: RunFolder, log: Path, *, was_there: bool) -> None:
+    """Nothing ran: the same folder can be given again. Only what we made in it goes."""
+    for path in (folder.manifest_path, log):
+        path.unlink()
+    made = [folder.history_dir, folder.load_dir, folder.nodes_dir]
+    for path in made if was_there else [*made, folder.path]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _ended_with(code: int, log: Path) -> str:
+    return f"Locust ended with code {code}; {_last_words(log)}"
+
+
+def _last_words(log: Path) -> str:
+    if not (said := last_line(log)):
+        return f"its log {log} is empty{no_space(log.parent)}"
+    return f"its log {log} ends: {said}"
+
+
+def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
+    protocol = get(cluster.protocol)
+    return Manifest(
+        **describe_machine(),
+        experiment_name="load",
+        experiment={"title": "Load on a running cluster"},
+        protocol=protocol.name,
+        claim=protocol.claim,
+        operations=list(cluster.operations),
+        nodes=list(cluster.nodes),
+        target="attached",
+        seed=0,
+        command=list(command),
+    )
+
+
+def _told(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) -> Loaded:
+    """What lies in the folder, written into its manifest and counted."""
+    loads = folder.loads()
+    workload = _workload(folder)
+    lost = folder.lost_clients()
+    failures = [] if interrupted and not lost else losses(folder)
+    if not failures and (exit_code not in ENDS or not loads):
+        failures.append(_ended_with(exit_code, log))
+    manifest = msgspec.structs.replace(
+        folder.manifest(),
+        experiment={**folder.manifest().experiment, "workload": workload},
+        seed=workload.get("seed", 0),
+        offered_per_s=make_workload(workload).offered_per_s if workload else None,
+        load_started_ns=min((load.started_ns for load in loads), default=None),
+        load_ended_ns=max((load.ended_ns for load in loads), default=None),
+        complete=not failures and not interrupted,
+        notes=[*folder.manifest().notes, *failures],
+    )
+    folder.write_manifest(manifest)
+    counts: dict[str, Counter[str]] = {}
+    for record in folder.operations():
+        counts.setdefault(record.op, Counter())[record.outcome] += 1
+    return Loaded(
+        folder=str(folder.path),
+        operations={op: dict(outcomes) for op, outcomes in sorted(counts.items())},
+        intended=sum(load.intended for load in loads),
+        dropped=sum(load.dropped for load in loads),
+        lateness_ms_p50=_worst(loads, "lateness_ms_p50"),
+        lateness_ms_p99=_worst(loads, "lateness_ms_p99"),
+        lost=lost,
+        failures=failures,
+        interrupted=interrupted,
+        exit_code=exit_code,
+    )
+
+
+def _workload(folder: RunFolder) -> dict[str, Any]:
+    for path in sorted(folder.load_dir.glob("*.started")):
+        return dict(msgspec.json.decode(path.read_bytes())["workload"])
+    return {}
+
+
+def _worst(loads: Sequence[LoadSummary], field: str) -> float | None:
+    return max((v for load in loads if (v := getattr(load, field)) is not None), default=None)

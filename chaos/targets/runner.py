@@ -1,0 +1,197 @@
+"""One run: set up -> load -> faults -> heal -> final reads -> check -> report.
+
+Everything that is observed goes into the run folder as it happens, so that a run that is cut short
+leaves what it had, and checking and reporting work from the folder alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.checkers import check_run
+from bench.load.workload import Workload
+from bench.record.paths import ROOT
+from bench.record.run_folder import Manifest, RunFolder, Verdict
+from chaos.clusters import attached, compose, local
+from chaos.experiments.experiment import Experiment
+from chaos.faults.base import TargetName
+from chaos.targets import (
+    Progress,
+    Run,
+    StoppedAtOnce,
+    TargetFailed,
+    final_reads,
+    refuse_unsupported,
+    simulator,
+)
+from chaos.targets.replay import keep_messages
+from nodes.registry import Protocol as ReplicationProtocol
+
+CONDUCT: dict[TargetName, Callable[[Run], str | None]] = {
+    "local": local.conduct,
+    "sim": simulator.conduct,
+    "compose": compose.conduct,
+    "attached": attached.conduct,
+}
+"""The targets that there are."""
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """What a comparison runs: every protocol in every experiment. Empty: all that there are."""
+
+    protocols: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
+
+
+PRESETS = {
+    "quick": Preset(("raft", "gossip"), ("healthy", "leader-partition", "latency-50ms")),
+    "full": Preset(),
+}
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run ended. ``failure``: what went wrong with the infrastructure or a fault, one line;
+    the verdict then covers what was recorded until then (None if nothing was)."""
+
+    folder: Path
+    verdict: Verdict | None
+    failure: str | None = None
+    interrupted: bool = False
+
+
+def run_experiment(
+    experiment: Experiment,
+    protocol: ReplicationProtocol,
+    *,
+    folder_path: Path,
+    seed: int,
+    parameters: Mapping[str, Any] | None = None,
+    command: Sequence[str] = (),
+    progress: Progress,
+    target: TargetName = "local",
+) -> RunResult:
+    """Run ``experiment`` on ``protocol`` at ``target``, and judge it.
+
+    Raises InvalidConfiguration and Unsupported before anything is started. Whatever happens later
+    is in the result, but for StoppedAtOnce.
+    """
+    ids = experiment.node_ids()
+    parameters = {**experiment.parameters, **(parameters or {})}
+    refuse_unsupported(experiment, target)
+    for node in ids:
+        protocol.configure(node, ids, parameters)
+    workload = experiment.workload(seed=seed)
+    folder = RunFolder.create(
+        folder_path,
+        make_manifest(experiment, protocol, target, seed, workload, parameters, command),
+    )
+    run = Run(experiment, protocol, workload, folder, seed, parameters, progress)
+    failure: str | None = None
+    interrupted = False
+    try:
+        failure = CONDUCT[target](run)
+        loads = [load for load in folder.loads() if load.client != final_reads.NAME]
+        if failure is None and not any(load.invoked for load in loads):
+            failure = "the history has no operations: the load asked for none in its time"
+        run.update_manifest(complete=failure is None)
+    except TargetFailed as error:
+        failure = str(error)
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt.__context__, KeyboardInterrupt):
+            # The second one, while we were healing after the first.
+            raise StoppedAtOnce(
+                f"stopped at once; what was recorded is kept and not yet checked: "
+                f"capbench check {folder.path}"
+            ) from None
+        failure, interrupted = "interrupted: what was recorded until then is kept", True
+    if failure is not None:
+        run.update_manifest(notes=[*folder.manifest().notes, failure])
+    progress.phase("check")
+    verdict = judge(folder)
+    if target == "sim" and failure is None:
+        keep_messages(run, verdict)
+    return RunResult(folder.path, verdict, failure, interrupted)
+
+
+def judge(folder: RunFolder) -> Verdict:
+    """Check what lies in the folder, and write the verdict there."""
+    verdict = check_run(folder)
+    folder.write_verdict(verdict)
+    return verdict
+
+
+# --- the manifest ---
+
+
+def make_manifest(
+    experiment: Experiment,
+    protocol: ReplicationProtocol,
+    target: TargetName,
+    seed: int,
+    workload: Workload,
+    parameters: Mapping[str, Any],
+    command: Sequence[str],
+) -> Manifest:
+    """What is known before the run."""
+    return Manifest(
+        **describe_machine(),
+        experiment_name=experiment.name,
+        experiment=experiment.as_data(),
+        protocol=protocol.name,
+        claim=protocol.claim,
+        operations=list(protocol.operations),
+        parameters=dict(parameters),
+        nodes=list(experiment.node_ids()),
+        target=target,
+        simulated=target == "sim",
+        seed=seed,
+        command=list(command),
+        offered_per_s=workload.rate_per_s,
+    )
+
+
+def describe_machine() -> dict[str, Any]:
+    """The fields of a `Manifest` that say on what a run was made, and when it began."""
+    return {
+        "capbench_version": metadata.version("capbench"),
+        "commit": _commit(),
+        "started_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": _hardware(),
+    }
+
+
+def _hardware() -> dict[str, Any]:
+    import psutil
+
+    return {
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def _commit() -> str | None:
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None

@@ -1,0 +1,57 @@
+"""The diagram of the messages around the anomaly that a run's report explains."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.record.files import NotReadable, read_regular
+from bench.record.run_folder import WitnessLine
+from nodes.simulator.story import Story
+from reports.charts.message_diagram import Diagram, svg_document
+
+MESSAGES_FILE = "messages.json"
+MOST_BYTES = 4 << 20
+
+
+class Messages(msgspec.Struct, kw_only=True):
+    """What a simulated run keeps of its messages. ``nodes``: those of the witness; ``story``: the
+    messages between them that were sent closest to the witness's operations; ``total``: how many
+    there were from its begin to its end; ``witness``: the ids of its operations (none in a folder
+    of before: whose messages they are is not known)."""
+
+    nodes: list[str]
+    story: Story
+    total: int
+    witness: list[int] = []
+
+    def around(self, lines: Sequence[WitnessLine]) -> bool:
+        """Whether these are the messages around that witness, and not around another one that the
+        run was judged by before."""
+        return self.witness == [line.operation.id for line in lines]
+
+
+def read_messages(folder: Path) -> Messages | None:
+    """None: the run has none, or they cannot be read."""
+    try:
+        return msgspec.json.decode(read_regular(folder / MESSAGES_FILE, MOST_BYTES), type=Messages)
+    except (OSError, NotReadable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def picture(messages: Messages, title: str) -> str:
+    """The diagram as a data URI, so that its styles stay its own."""
+    diagram = Diagram(
+        title=title,
+        message="",
+        command="",
+        facts=[],
+        nodes=messages.nodes,
+        story=messages.story,
+        transcript=[],
+    )
+    encoded = base64.b64encode(svg_document(diagram).encode()).decode()
+    return f"data:image/svg+xml;base64,{encoded}"

@@ -1,0 +1,443 @@
+"""The charts of a run over the time of its load.
+
+Every chart has the load's seconds on its x axis and the faults as shaded, labelled bands. Time is
+cut into at most `MOST_BINS` bins, and single operations are sampled down to ``most_points``: the
+chart says so. Those that have no time on their x axis: `reports.charts.charts_of_runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.checkers.outages import SILENCE_S
+from bench.record.run_folder import WitnessLine
+from reports.charts.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
+from reports.data.metrics import RunTables
+from reports.data.summary import cut, explained_check, witness_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_BINS = 80
+TABLE_BINS = 20
+BIN_WIDTHS_S = [0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]
+LONG_NAMES = 190
+"""Pixels for the names of rows that are more than the id of a node."""
+LEAST_MS = 0.01
+
+OUTCOMES = {
+    "ok": Style("blue"),
+    "fail": Style("orange", 1, "square"),
+    "info": Style("purple", 2, "cross"),
+}
+SIDES = {"all": Style("ink"), "majority": Style("blue"), "minority": Style("orange", 1)}
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "worst": 1.0}
+_SHARES = np.array([*QUANTILES.values()])
+QUANTILE_STYLES = {
+    "p50": Style("blue"),
+    "p90": Style("green", 1),
+    "p99": Style("orange", 2),
+    "worst": Style("purple", 3),
+}
+ROLES = {
+    "leader": "blue",
+    "candidate": "orange",
+    "pre-candidate": "purple",
+    "follower": "grid",
+    "stopped": "ink",
+}
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """A chart and what a reader needs beside it. ``how``: one sentence on how to read it. ``note``:
+    what was binned or sampled. ``data``: the numbers behind it, as few rows as a person reads."""
+
+    name: str
+    title: str
+    how: str
+    note: str
+    chart: Drawing
+    data: pd.DataFrame
+
+    def inline(self) -> str:
+        """For the page, in the colours of its theme."""
+        return self.chart.inline(self.title)
+
+    def svg(self) -> str:
+        """As an SVG document, in the colours of the light theme."""
+        return self.chart.document(self.title)
+
+    def png(self, scale: float = 2.0) -> bytes:
+        """As a PNG."""
+        return self.chart.png(self.title, scale)
+
+
+def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
+    """The charts for which the run has data, in reading order."""
+    from reports.charts import charts_of_runs as more
+
+    if witness_of(run.verdict):
+        yield witness(run, witness_of(run.verdict))
+    if len(run.operations):
+        yield rate(run)
+        yield availability(run)
+        yield latency_quantiles(run)
+        yield latency_points(run, most_points)
+        yield more.percentiles(run)
+        yield more.phases(run)
+        yield more.timeline(run)
+    if len(run.faults):
+        yield fault_gantt(run)
+    if (run.nodes["role"] == "leader").any():
+        yield roles(run)
+    internals = more.internals(run)
+    if internals is not None:
+        yield internals
+
+
+def bin_width_s(span_s: float, most: int) -> float:
+    """The narrowest bin that gives at most ``most`` bins."""
+    return next((w for w in BIN_WIDTHS_S if span_s / w <= most), span_s / most)
+
+
+def rate(run: RunTables) -> ChartView:
+    """Operations that ended per second, by outcome."""
+
+    def count(width_s: float) -> pd.DataFrame:
+        edges = _edges(run, width_s)
+        rows = []
+        for outcome in OUTCOMES:
+            ended = run.operations.loc[run.operations["outcome"] == outcome, "completed_s"]
+            if outcome == "ok" or len(ended):
+                counts, _ = np.histogram(ended.dropna(), edges)
+                rows.append(
+                    pd.DataFrame({"t_s": edges[:-1], "outcome": outcome, "rate": counts / width_s})
+                )
+        return pd.concat(rows)
+
+    width_s = bin_width_s(run.end_s, MOST_BINS)
+    data = count(width_s)
+    drawing = over_time(run, Axis(0, data["rate"].max(), f"operations/s{simulated(run)}"))
+    _steps(drawing, run, data, "outcome", "rate", OUTCOMES)
+    return ChartView(
+        name="rate",
+        title=f"Rate{simulated(run)}",
+        how="Each line counts the operations that ended in one way per second; a dip of ok in a "
+        "shaded band is what the fault cost.",
+        note=f"Counted in bins of {width_s:g} s by the time they ended.",
+        chart=drawing,
+        data=_wide(count(bin_width_s(run.end_s, TABLE_BINS)), "outcome", "rate"),
+    )
+
+
+def availability(run: RunTables) -> ChartView:
+    """served / wanted over time, of all and per side while a cut was on, and when nobody at all
+    was served."""
+    sides = [s for s in SIDES if (run.operations["side"] == s).any()]
+    dropped = run.dropped["intended_s"]
+
+    def share(width_s: float) -> pd.DataFrame:
+        edges = _edges(run, width_s)
+        rows = []
+        for side in ("all", *sides):
+            here = run.operations
+            lost = dropped
+            if side != "all":
+                here, lost = here[here["side"] == side], dropped[run.dropped["side"] == side]
+            asked = np.histogram(here["intended_s"], edges)[0] + np.histogram(lost, edges)[0]
+            served, _ = np.histogram(here.loc[here["served"], "intended_s"], edges)
+            shown = np.where(asked > 0, served / np.maximum(asked, 1), np.nan)
+            rows.append(pd.DataFrame({"t_s": edges[:-1], "side": side, "availability": shown}))
+        return pd.concat(rows)
+
+    width_s = bin_width_s(run.end_s, MOST_BINS // 2)
+    data = share(width_s)
+    drawing = over_time(run, Axis(0, 1.02, "served / wanted"))
+    _steps(drawing, run, data, "side", "availability", SIDES)
+    longest = max((end - begin for begin, end in run.silences), default=0.0)
+    told = (
+        f" Nobody at all got an answer in {len(run.silences)} "
+        f"stretch{'es' if len(run.silences) != 1 else ''} of at least {SILENCE_S:g} s, the longest "
+        f"{longest:.1f} s."
+        if run.silences
+        else ""
+    )
+    return ChartView(
+        name="availability",
+        title="Availability" + (" on each side of the cut" if sides else ""),
+        how="1 means that every operation wanted in that moment ended ok within "
+        f"{run.summary.service_s:g} s, 0 that none did"
+        + ("; majority and minority are the nodes at which they were wanted." if sides else "."),
+        note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + told,
+        chart=drawing,
+        data=_wide(share(bin_width_s(run.end_s, TABLE_BINS)), "side", "availability"),
+    )
+
+
+def latency_quantiles(run: RunTables) -> ChartView:
+    """Quantiles of the latency of ok operations over time."""
+    ok = run.operations[run.operations["outcome"] == "ok"].dropna(subset=["latency_ms"])
+
+    def quantiles(width_s: float) -> pd.DataFrame:
+        if not len(ok):
+            return pd.DataFrame({"t_s": [0.0], "quantile": ["p50"], "latency_ms": [np.nan]})
+        bins = (ok["intended_s"] // width_s).astype(int)
+        told = ok["latency_ms"].clip(lower=LEAST_MS).groupby(bins).quantile(_SHARES)
+        data = told.rename_axis(["bin", "q"]).rename("latency_ms").reset_index()
+        names = {q: name for name, q in QUANTILES.items()}
+        return data.assign(t_s=data["bin"] * width_s, quantile=data["q"].map(names))
+
+    width_s = bin_width_s(run.end_s, MOST_BINS // 2)
+    data = quantiles(width_s)
+    drawing = over_time(run, _latency(data["latency_ms"]))
+    for name, style in QUANTILE_STYLES.items():
+        own = data[data["quantile"] == name]
+        drawing.line(own["t_s"] + width_s / 2, own["latency_ms"], style, name)
+    return ChartView(
+        name="latency-quantiles",
+        title=f"Latency of what ended ok{simulated(run)}",
+        how="p99 means that 99 of 100 operations took no longer than that; where lines part, some "
+        "operations waited.",
+        note=f"Bins of {width_s:g} s by the time at which the operation was wanted, from when it "
+        "was wanted.",
+        chart=drawing,
+        data=_wide(quantiles(bin_width_s(run.end_s, TABLE_BINS)), "quantile", "latency_ms"),
+    )
+
+
+def latency_points(run: RunTables, most_points: int) -> ChartView:
+    """The latency of single operations by outcome; a sample where there are many."""
+    ended = run.operations.dropna(subset=["latency_ms"])
+    sample = _sample(ended, most_points)
+    drawing = over_time(run, _latency(ended["latency_ms"]))
+    counts = ended["outcome"].value_counts()
+    present = [outcome for outcome in OUTCOMES if counts.get(outcome, 0)]
+    parts = []
+    for outcome in present:
+        own = sample[sample["outcome"] == outcome]
+        drawing.marks(
+            own["intended_s"], own["latency_ms"].clip(lower=LEAST_MS), OUTCOMES[outcome], outcome
+        )
+        parts.append(f"{len(own)} of {counts[outcome]} {outcome}")
+    note = f"Shown: {', '.join(parts)}"
+    note += ", drawn at random within each outcome." if len(sample) < len(ended) else "."
+    rows = [
+        {"outcome": o, "operations": int(counts[o])}
+        | {
+            f"{name}_ms": float(ended.loc[ended["outcome"] == o, "latency_ms"].quantile(q))
+            for name, q in QUANTILES.items()
+        }
+        for o in present
+    ]
+    return ChartView(
+        name="latency-points",
+        title=f"Each operation{simulated(run)}",
+        how="One mark is one operation: how long it took, and how it ended (info: nobody knows "
+        "whether it was applied).",
+        note=note,
+        chart=drawing,
+        data=pd.DataFrame(rows, columns=["outcome", "operations", *(f"{q}_ms" for q in QUANTILES)]),
+    )
+
+
+def fault_gantt(run: RunTables) -> ChartView:
+    """When each fault was on."""
+    faults = run.faults
+    names = faults["number"].astype(str) + ": " + faults["label"]
+    state = np.where(
+        faults["applied_s"].isna(),
+        "never applied",
+        np.where(faults["healed_s"].isna(), "not healed", "healed"),
+    )
+    data = pd.DataFrame(
+        {
+            "fault": names,
+            "from_s": faults["applied_s"],
+            "to_s": faults["healed_s"].fillna(run.end_s),
+            "state": state,
+        }
+    )
+    drawing = Drawing(_time(run), [cut(name, 28) for name in names], left=LONG_NAMES)
+    for row, (begin, end, planned) in enumerate(
+        zip(data["from_s"], data["to_s"], faults["planned_s"], strict=True)
+    ):
+        if not np.isnan(begin):
+            drawing.bar(row, begin, end, "band")
+        drawing.tick(row, planned)
+    return ChartView(
+        name="faults",
+        title="Faults",
+        how="A bar is the time in which a fault was on; the tick is when it was planned.",
+        note="",
+        chart=drawing,
+        data=data.round(3),
+    )
+
+
+def roles(run: RunTables) -> ChartView:
+    """Who was what, and when: roles and terms of every node."""
+    data = role_spans(run)
+    nodes = list(run.manifest.nodes)
+    drawing = over_time(run, nodes)
+    shades = {role: ROLES.get(role, "green") for role in dict.fromkeys([*ROLES, *data["role"]])}
+    for node, role, term, begin, end in data.itertuples(index=False):
+        if node in nodes:
+            row = nodes.index(node)
+            drawing.bar(row, begin, end, shades[role], thickness=18)
+            if role == "leader" and end - begin > run.end_s / 12 and not pd.isna(term):
+                drawing.note(row, begin, f"term {term:g}", on="blue")
+    for role, colour in shades.items():
+        if (data["role"] == role).any():
+            drawing.key(role, Style(colour, 0, "dot"))
+    return ChartView(
+        name="roles",
+        title="Leaders and terms",
+        how="A row is a node, its colour is its role; two leaders at once are normal while one of "
+        "them is cut off and in an older term.",
+        note="As the nodes told: events, and status in between.",
+        chart=drawing,
+        data=data.round(3),
+    )
+
+
+def role_spans(run: RunTables) -> pd.DataFrame:
+    """Columns node, role, term, from_s, to_s: the roles of each node, cut to the load's time."""
+    spans = []
+    told = run.nodes[run.nodes["role"].notna()].sort_values("t_s", kind="stable")
+    for node, records in told.groupby("node", sort=False):
+        changed = (records["role"] != records["role"].shift()) | (
+            records["term"].ffill().fillna(-1) != records["term"].ffill().shift().fillna(-1)
+        )
+        starts = records[changed]
+        ends = [*starts["t_s"].iloc[1:], run.end_s]
+        for role, term, from_s, to_s in zip(
+            starts["role"], starts["term"], starts["t_s"], ends, strict=True
+        ):
+            if to_s > 0 and from_s < run.end_s:
+                spans.append((node, role, term, max(from_s, 0.0), min(to_s, run.end_s)))
+    return pd.DataFrame(spans, columns=["node", "role", "term", "from_s", "to_s"])
+
+
+def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
+    """The operations of a witness as intervals, one row each, in order of invocation."""
+    check = explained_check(run.verdict)
+    stamps = [line.operation.invoked_ns for line in lines]
+    ends = [line.operation.completed_ns for line in lines]
+    first, last = min(stamps), max([*stamps, *(end for end in ends if end is not None)])
+    unit_ns, unit = (1e9, "s") if last - first > 2e9 else (1e6, "ms")
+    span = max((last - first) / unit_ns, 1e-3)
+    margin = span * 0.05
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        record = line.operation
+        ended_ns = record.completed_ns
+        rows.append(
+            {
+                "row": f"{number}. {record.process} → {record.node or '?'}",
+                "operation": cut(line.role, 90),
+                f"begin_{unit}": (record.invoked_ns - first) / unit_ns,
+                f"end_{unit}": span + margin if ended_ns is None else (ended_ns - first) / unit_ns,
+                "outcome": "open" if ended_ns is None else record.outcome,
+            }
+        )
+    data = pd.DataFrame(rows)
+    title = f"{unit} after the first began, {run.seconds(first):.3f} s into the load"
+    # A row of words, then a row with the bar: an empty name above each bar.
+    names = [name for row in data["row"] for name in ("", cut(row, 28))]
+    drawing = Drawing(Axis(-margin, span + margin, title), names, left=LONG_NAMES)
+    for number, row in enumerate(rows):
+        begin, end = row[f"begin_{unit}"], row[f"end_{unit}"]
+        style = OUTCOMES.get(row["outcome"], Style("grey"))
+        # An operation can be a thousand times shorter than the story: it stays a visible mark.
+        drawing.bar(2 * number + 1, begin, end, style.colour, thickness=10, least=3)
+        at_end = begin > span * 0.5
+        words = cut(row["operation"], 80)
+        drawing.note(2 * number, end if at_end else begin, words, end=at_end, dy=10)
+    return ChartView(
+        name="witness",
+        title="The witness, drawn",
+        how="Each row is one operation from its begin to its end, in order: "
+        + (
+            "at the end the nodes must agree, and have what was acknowledged."
+            if check is not None and check.model == "eventual"
+            else "no single order of them all explains what they returned."
+        ),
+        note="Very short operations are drawn wider than they were.",
+        chart=drawing,
+        data=data.round(6),
+    )
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def simulated(run: RunTables) -> str:
+    """What a title says of a simulated run's figures."""
+    return " (simulated)" if run.manifest.simulated else ""
+
+
+def over_time(run: RunTables, y: Axis | Sequence[str]) -> Drawing:
+    """A drawing over the load's seconds with the faults behind it."""
+    drawing = Drawing(_time(run), y, left=LEFT)
+    faults = run.faults.dropna(subset=["applied_s"])
+    ends = faults["healed_s"].fillna(run.end_s)
+    for row, (begin, end, label) in enumerate(
+        zip(faults["applied_s"], ends, faults["label"], strict=True)
+    ):
+        drawing.band(begin, end, cut(label, 40) if row < BAND_LABELS else None, row)
+    return drawing
+
+
+def _time(run: RunTables) -> Axis:
+    return Axis(0, run.end_s, "seconds after the load began")
+
+
+def _latency(values: pd.Series[float]) -> Axis:
+    told = values.dropna().clip(lower=LEAST_MS)
+    low, high = (told.min(), told.max()) if len(told) else (1.0, 10.0)
+    return Axis(low, high, "ms, logarithmic", "log")
+
+
+def _steps(
+    drawing: Drawing,
+    run: RunTables,
+    data: pd.DataFrame,
+    column: str,
+    value: str,
+    styles: dict[str, Style],
+) -> None:
+    present = list(dict.fromkeys(data[column]))
+    for name in present:
+        own = data[data[column] == name]
+        label = name if present != ["all"] else None
+        drawing.line(own["t_s"], own[value], styles[name], label, step_to=run.end_s)
+
+
+def _edges(run: RunTables, width_s: float) -> Any:
+    return np.arange(0.0, run.end_s + width_s, width_s)
+
+
+def _wide(data: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    order = list(dict.fromkeys(data[column]))
+    return data.pivot(index="t_s", columns=column, values=value)[order].reset_index()
+
+
+def _sample(operations: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most ``most`` rows, half of them for outcomes other than ok, which are the rare ones."""
+    if len(operations) <= most:
+        return operations
+    is_ok = operations["outcome"] == "ok"
+    others, fine = operations[~is_ok], operations[is_ok]
+    few = min(len(others), most // 2)
+    return pd.concat(
+        [
+            others.sample(few, random_state=1),
+            fine.sample(min(len(fine), most - few), random_state=1),
+        ]
+    )

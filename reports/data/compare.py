@@ -1,0 +1,558 @@
+"""Protocols side by side: one cell per protocol and experiment, for the terminal, the page and CSV.
+
+Runs of one plan (`reports.data.plan`) are repeats: a cell shows the median of their figures and the
+worst of their verdicts. Runs of other plans and other targets stand beside them, in columns (or, if
+their protocol differs, rows) of their own. A figure is never rounded to a better one: 1.00 means
+all.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from reports.data.objectives import Result
+from reports.data.plan import Plan, differences
+from reports.data.summary import RunSummary, cut
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 120
+WORDS = {"valid": "holds", "invalid": "REFUTED", "unknown": "unknown"}
+STRENGTH = ["none", "eventual", "causal", "sequential", "linearizable"]
+SHORT_CLAIMS = {"linearizable": "lineariz."}
+MODEL_WORDS = {"none": "not even eventual"}
+MARKS = "*†‡§¶"
+SIMULATED = " (simulated)"
+MOST_NAMED = 5
+"""Of more experiments, a line says only how many."""
+COLUMNS = (
+    "op/s, p99, shares: of what was wanted while a fault was on; it is served if it ends ok before "
+    "its time-out, also after the heal · back in: from the begin of a fault to the end of the "
+    "outage that it brought (the worst of all faults)"
+)
+LEGEND = (
+    "holds = the claim was not refuted · REFUTED = a counterexample is shown · "
+    "unknown = not enough load or budget"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One protocol in one experiment. Figures are medians over ``runs``; None: not applicable.
+    ``protocol`` and ``experiment``: the names of row and column, which say more than those of the
+    runs where there are several plans or targets."""
+
+    protocol: str
+    experiment: str
+    runs: list[RunSummary]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the figures come from the simulator (a cell never mixes)."""
+        return self.runs[0].simulated
+
+    @property
+    def claim(self) -> str:
+        """What the protocol claims."""
+        return self.runs[0].claim
+
+    @property
+    def verdict(self) -> str:
+        """The worst of the runs: invalid, else unknown, else valid."""
+        verdicts = {run.verdict for run in self.runs}
+        return next(v for v in ("invalid", "unknown", "valid") if v in verdicts)
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word, with how many of the runs it is from if they differ."""
+        count = sum(run.verdict == self.verdict for run in self.runs)
+        of = f" {count}/{len(self.runs)}" if count < len(self.runs) else ""
+        return WORDS[self.verdict] + of
+
+    @property
+    def measured(self) -> str:
+        """The weakest model measured, ``unknown`` if no run could tell."""
+        known = [run.measured_model for run in self.runs if run.measured_model in STRENGTH]
+        return min(known, key=STRENGTH.index) if known else "unknown"
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether there was a phase *during*."""
+        return self.figure("availability.during") is not None
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether a partition had sides."""
+        sides = (self.figure("availability.majority"), self.figure("availability.minority"))
+        return sides != (None, None)
+
+    def figure(self, name: str) -> float | None:
+        """The median of a figure such as ``throughput.during``."""
+        values = []
+        for run in self.runs:
+            value: object = run
+            for part in name.split("."):
+                value = getattr(value, part, None)
+            if isinstance(value, int | float):
+                values.append(value)
+        return statistics.median(values) if values else None
+
+    def latency(self, name: str) -> str:
+        """The median of a percentile such as ``p99``, in words: ``> 2 s`` where that is longer than
+        the service time."""
+        found = [(run.latency_ms.at(name), run.latency_ms.bound_ms) for run in self.runs]
+        values = [value for value, _ in found if value is not None]
+        if not values:
+            return milliseconds(None)
+        return milliseconds(
+            statistics.median(values), min(bound for _, bound in found if bound is not None)
+        )
+
+    @property
+    def rate(self) -> float | None:
+        """served operations/s while the fault was on, or of the whole load if there was none."""
+        during = self.figure("throughput.during")
+        return self.figure("throughput.before") if during is None else during
+
+    @property
+    def back_in(self) -> str:
+        """The time to recover; ``not back`` where half of the runs or more never recovered."""
+        if not self.has_fault:
+            return "–"
+        spans = [math.inf if run.recovery_s is None else run.recovery_s for run in self.runs]
+        middle = statistics.median(spans)
+        return "not back" if math.isinf(middle) else seconds(middle)
+
+    def missed(self) -> list[str]:
+        """The objectives that runs missed, with what was measured in the first that did."""
+        found: dict[str, list[Result]] = {}
+        for result in (result for run in self.runs for result in run.missed()):
+            found.setdefault(result.asked, []).append(result)
+        return [
+            results[0].words
+            + (f" (missed in {len(results)} of {len(self.runs)} runs)" if self.runs[1:] else "")
+            for results in found.values()
+        ]
+
+    def note(self) -> str | None:
+        """What a reader must know beside the verdict, as one sentence; None if nothing."""
+        parts: list[str] = []
+        worst = next(run for run in self.runs if run.verdict == self.verdict)
+        if self.verdict == "invalid":
+            measured = MODEL_WORDS.get(self.measured, self.measured)
+            parts.append(f"claimed {self.claim}, measured {measured}: {cut(worst.reason, 600)}")
+        converged_s = self.figure("converged_s")
+        if any(run.converged is False for run in self.runs):
+            parts.append("did not converge")
+        elif converged_s and self.measured != "linearizable":
+            parts.append(f"had converged when it was read, {seconds(converged_s)} after the heal")
+        stale = stale_words(self.runs)
+        if stale:
+            parts.append(stale)
+        shown = next((run for run in [worst, *self.runs] if run.counterexample), None)
+        if self.verdict != "invalid" and shown:
+            parts.append(f"not linearizable: {shown.counterexample}")
+        if self.verdict == "unknown":
+            parts.append(f"unknown: {worst.reason}")
+        parts += sorted({gap for run in self.runs for gap in run.missing})
+        dropped = sum(run.dropped for run in self.runs)
+        if dropped:
+            parts.append(f"{dropped} operations were dropped (counted as not available)")
+        return "; ".join(parts) or None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All cells, rows and columns in the order in which they first occur. ``plans``: in what the
+    plans of rows and columns differ, in sentences."""
+
+    protocols: list[str]
+    experiments: list[str]
+    cells: dict[tuple[str, str], Cell]
+    plans: list[str]
+
+    def row(self, protocol: str) -> list[Cell]:
+        """The cells of a protocol."""
+        return [cell for (name, _), cell in self.cells.items() if name == protocol]
+
+    def column(self, experiment: str) -> list[Cell]:
+        """The cells of an experiment."""
+        return [cell for (_, name), cell in self.cells.items() if name == experiment]
+
+
+def matrix(summaries: Iterable[RunSummary]) -> Matrix:
+    """Group runs into cells. A target and a plan have columns of their own, named so if there are
+    several."""
+    runs = list(summaries)
+    live = {run.target for run in runs if not run.simulated}
+    columns, plans = _columns(runs)
+    rows, of_protocols = _rows(runs, columns)
+    groups: dict[tuple[str, str], list[RunSummary]] = {}
+    for run, row, column in zip(runs, rows, columns, strict=True):
+        groups.setdefault((row, column + _where(run, live)), []).append(run)
+    return Matrix(
+        protocols=list(dict.fromkeys(protocol for protocol, _ in groups)),
+        experiments=list(dict.fromkeys(experiment for _, experiment in groups)),
+        cells={key: Cell(*key, runs) for key, runs in groups.items()},
+        plans=[*plans, *of_protocols],
+    )
+
+
+def _where(run: RunSummary, live: set[str]) -> str:
+    if run.simulated:
+        return SIMULATED
+    return f" ({run.target})" if len(live) > 1 else ""
+
+
+def _columns(runs: Sequence[RunSummary]) -> tuple[list[str], list[str]]:
+    """The name of each run's column but for its target: experiment and plan."""
+    found: dict[tuple[str, str, bool], dict[str, dict[str, str]]] = {}
+    marks = []
+    for run in runs:
+        plan = {**run.plan.experiment, **run.plan.setting}
+        group = (run.experiment, run.target, run.simulated)
+        mark = Plan(experiment=plan).digest()
+        found.setdefault(group, {})[mark] = plan
+        marks.append((group, mark))
+    several = {group: list(plans) for group, plans in found.items() if len(plans) > 1}
+    names = [
+        f"{group[0]} · plan {several[group].index(mark) + 1}" if group in several else group[0]
+        for group, mark in marks
+    ]
+    said = []
+    for group in several:
+        target = SIMULATED if group[2] else f" ({group[1]})"
+        said.append(f"{group[0]}{target}: " + _each("plan", list(found[group].values())))
+    return names, said
+
+
+def _rows(runs: Sequence[RunSummary], columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The name of each run's row: its protocol, and which variant of it where a column has runs of
+    several claims or parameters."""
+    owns: dict[str, list[dict[str, str]]] = {}
+    here: dict[tuple[str, str, str, bool], list[dict[str, str]]] = {}
+    for run, column in zip(runs, columns, strict=True):
+        cell = here.setdefault((run.protocol, column, run.target, run.simulated), [])
+        for known in (owns.setdefault(run.protocol, []), cell):
+            if run.plan.protocol not in known:
+                known.append(run.plan.protocol)
+    several = {protocol for (protocol, *_), plans in here.items() if len(plans) > 1}
+    names = [
+        f"{run.protocol} · variant {owns[run.protocol].index(run.plan.protocol) + 1}"
+        if run.protocol in several
+        else run.protocol
+        for run in runs
+    ]
+    said = [f"{name}: " + _each("variant", owns[name]) for name in owns if name in several]
+    return names, said
+
+
+def _each(what: str, plans: Sequence[dict[str, str]]) -> str:
+    told = enumerate(differences(plans), 1)
+    return "; ".join(f"{what} {number} has {words}" for number, words in told)
+
+
+def table(summaries: Iterable[RunSummary]) -> pd.DataFrame:
+    """One row per run, nested figures as ``throughput_before`` and so on; ``plan``: equal for
+    repeats; ``objectives_missed``: in words. ``to_csv`` writes it."""
+    import pandas as pd
+
+    return pd.DataFrame([_row(run) for run in summaries])
+
+
+def _row(run: RunSummary) -> dict[str, object]:
+    values = {
+        **msgspec.to_builtins(run),
+        "plan": run.plan.digest(),
+        "objectives_missed": [result.words for result in run.missed()],
+    }
+    # Those have a table of their own, or come as what was missed.
+    return _flat(
+        {name: each for name, each in values.items() if name not in ("faults", "objectives")}
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    row: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            row |= _flat(value, f"{prefix}{name}_")
+        else:
+            row[prefix + name] = "; ".join(value) if isinstance(value, list) else value
+    return row
+
+
+# -- words and figures ----------------------------------------------------------------------------
+
+
+def ratio(value: float | None) -> str:
+    """0..1 with two digits, three above 0.99; rounded down."""
+    if value is None:
+        return "–"
+    if 0 < value < 0.01:
+        return "<0.01"
+    if 0.99 < value < 1:
+        return f"{math.floor(value * 1000) / 1000:.3f}"
+    return f"{math.floor(value * 100 + 1e-9) / 100:.2f}"
+
+
+def per_second(value: float | None) -> str:
+    """A rate without its unit."""
+    return "–" if value is None else f"{value:.0f}"
+
+
+def milliseconds(value: float | None, bound_ms: float | None = None) -> str:
+    """A latency: ``9 ms``, ``1.2 s``; ``> 2 s`` for one that is infinite, which is longer than the
+    bound."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "> time-out" if bound_ms is None else f"> {bound_ms / 1000:g} s"
+    return f"{value / 1000:.1f} s" if value >= 1000 else f"{max(value, 1):.0f} ms"
+
+
+def seconds(value: float | None) -> str:
+    """A span: ``1.4 s``."""
+    return "–" if value is None else f"{value:.1f} s"
+
+
+def stale_words(runs: Sequence[RunSummary]) -> str | None:
+    """The staleness of the worst run: ``4.7% of reads were stale (median 3.2 s, worst 15.4 s)``."""
+    stale = [run.stale_reads for run in runs if run.stale_reads and run.stale_reads.fraction > 0]
+    if not stale:
+        return None
+    worst = max(stale, key=lambda each: each.fraction)
+    ages = [
+        f"{name} {seconds(value)}"
+        for name, value in (("median", worst.median_s), ("worst", worst.worst_s))
+        if value is not None
+    ]
+    share = worst.fraction * 100
+    return f"{share:.{1 if share >= 0.1 else 3}f}% of reads were stale" + (
+        f" ({', '.join(ages)})" if ages else ""
+    )
+
+
+def plain_line(cells: Sequence[Cell]) -> str:
+    """A protocol in plain language, over all its cells: was it consistent, and who got answers?"""
+    return f"{_consistency(cells)}; {_answers(cells)}."
+
+
+def _consistency(cells: Sequence[Cell]) -> str:
+    claim = cells[0].claim
+    refuted = [cell for cell in cells if cell.verdict == "invalid"]
+    if refuted:
+        worst = min(refuted, key=lambda cell: _strength(cell.measured))
+        measured = MODEL_WORDS.get(worst.measured, worst.measured)
+        return f"BROKE its claim ({claim}) in {_names(refuted)}: measured {measured}"
+    unknown = [cell for cell in cells if cell.verdict == "unknown"]
+    but = f" (unknown in {_names(unknown)})" if unknown else ""
+    if len(unknown) == len(cells):
+        return "unknown whether it kept its claim"
+    weak = [cell for cell in cells if _strength(cell.measured) < _strength("linearizable")]
+    if not weak:
+        return f"stayed consistent{but}"
+    stale = stale_words([run for cell in weak for run in cell.runs])
+    what = "gave stale answers" if stale else "not linearizable"
+    gave = f"{what} in {_names(weak, MOST_NAMED)}"
+    allowed = f", as its claim ({claim}) allows" if claim != "linearizable" else ""
+    return f"{gave}{allowed}" + (f": {stale}" if stale else "") + but
+
+
+def _answers(cells: Sequence[Cell]) -> str:
+    parted = [cell for cell in cells if cell.has_sides]
+    if parted:
+        majority = _least(parted, "availability.majority")
+        minority = _least(parted, "availability.minority")
+        if minority is None:
+            return f"the majority got {_share(majority)}"
+        if majority is None or (majority == minority == 1):
+            return f"both sides of the cut got {_share(minority)}"
+        back = {cell.back_in for cell in parted}
+        wait = f" (back in {back.pop()})" if len(back) == 1 and back != {seconds(0)} else ""
+        return f"the cut-off minority got {_share(minority)}, the majority {_share(majority)}{wait}"
+    faulty = [cell for cell in cells if cell.has_fault]
+    if faulty:
+        return f"clients got {_share(_least(faulty, 'availability.during'))} during the faults"
+    return f"clients got {_share(_least(cells, 'availability.before'))}"
+
+
+def _least(cells: Sequence[Cell], name: str) -> float | None:
+    return min((v for cell in cells if (v := cell.figure(name)) is not None), default=None)
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return "no measured answers"
+    if value == 0:
+        return "no answers"
+    if value == 1:
+        return "all answers"
+    return f"{math.floor(value * 1000) / 10:g}% of the answers"
+
+
+def _strength(model: str) -> int:
+    return STRENGTH.index(model) if model in STRENGTH else len(STRENGTH)
+
+
+def _names(cells: Sequence[Cell], most: int | None = None) -> str:
+    """The experiments; only how many, if they are more than ``most``."""
+    simulated = all(cell.simulated for cell in cells)
+    names = [
+        cell.experiment.removesuffix(SIMULATED) if simulated else cell.experiment for cell in cells
+    ]
+    listed = ", ".join(names) if most is None or len(names) <= most else f"{len(names)} experiments"
+    return listed + SIMULATED * simulated
+
+
+# -- the terminal ---------------------------------------------------------------------------------
+
+
+def heading(summaries: Sequence[RunSummary]) -> str:
+    """What was measured, in a line: nodes, load, seeds, repeats, target."""
+    if not summaries:
+        return "no runs"
+    parts: list[str] = []
+    nodes = sorted({run.setup.nodes for run in summaries})
+    parts.append(f"{_either(nodes)} nodes")
+    offered = sorted({run.setup.offered_per_s for run in summaries if run.setup.offered_per_s})
+    if offered:
+        parts.append(f"{_either(offered)} op/s offered")
+    parts.append(f"seed {_either(sorted({run.seed for run in summaries}))}")
+    repeats = max(len(cell.runs) for cell in matrix(summaries).cells.values())
+    if repeats > 1:
+        parts.append(f"{repeats} repeats (medians)")
+    live = list(dict.fromkeys(run.target for run in summaries if not run.simulated))
+    if live:
+        brokers = sorted({word for s in summaries for word in (s.setup.broker or "").split()[:1]})
+        on = "" if live == ["local"] else f" on {' and '.join(live)}"
+        parts.append(f"live{on}" + (f" ({', '.join([*brokers, 'toxiproxy'])})" if brokers else ""))
+    if any(run.simulated for run in summaries):
+        parts.append("simulated")
+    cores = sorted({run.setup.cores for run in summaries if run.setup.cores})
+    if cores:
+        parts.append(f"{_either(cores)} cores")
+    return " · ".join(parts)
+
+
+def _either(values: Sequence[float]) -> str:
+    if len(values) > 4:
+        return f"{values[0]:g} … {values[-1]:g}"
+    return "/".join(f"{value:g}" for value in values)
+
+
+def first_screen(summaries: Sequence[RunSummary]) -> str:
+    """The comparison as plain text, at most 120 columns wide."""
+    if not summaries:
+        return "capbench compare: no runs\n"
+    grid = matrix(summaries)
+    notes: dict[str, str] = {}
+    blocks = [_block(grid, experiment, notes) for experiment in grid.experiments]
+    claims = {name: grid.row(name)[0].claim for name in grid.protocols}
+    left = [
+        "",
+        _left("protocol", "claims", grid),
+        *(_left(name, claims[name], grid) for name in grid.protocols),
+    ]
+    lines = textwrap.wrap("capbench compare · " + heading(summaries), WIDTH)
+    for group in _fit([_pad(left)], [_pad(block) for block in blocks]):
+        lines += ["", *("  ".join(parts).rstrip() for parts in zip(*group, strict=True))]
+    lines.append("")
+    pad = max(map(len, grid.protocols))
+    for name in grid.protocols:
+        lines += wrap(f" {name.ljust(pad)}  ", plain_line(grid.row(name)))
+    lines.append("")
+    for note, mark in notes.items():
+        lines += wrap(f" {mark} ", note)
+    for text in grid.plans:
+        lines += wrap(" no repeats of each other: ", text)
+    if any(cell.has_fault for cell in grid.cells.values()):
+        lines += wrap(" ", COLUMNS)
+    lines += wrap(" ", LEGEND)
+    return "\n".join(lines) + "\n"
+
+
+def _left(name: str, claim: str, grid: Matrix) -> str:
+    pad = max(len("protocol"), *map(len, grid.protocols))
+    return f"{name.ljust(pad)}  {SHORT_CLAIMS.get(claim, claim)}"
+
+
+def _block(grid: Matrix, experiment: str, notes: dict[str, str]) -> list[str]:
+    """The lines of one experiment: its name, its column heads, a line per protocol."""
+    cells = grid.column(experiment)
+    if any(cell.has_sides for cell in cells):
+        heads = ["op/s", "during: majority | minority", "back in", "verdict"]
+    elif (least := _least(cells, "availability.during")) is not None and least < 1:
+        heads = ["op/s", "avail.", "back in", "verdict"]
+    else:
+        heads = ["op/s", "p99", "verdict"]
+    rows = [heads]
+    for protocol in grid.protocols:
+        cell = grid.cells.get((protocol, experiment))
+        rows.append(_figures(cell, heads, notes) if cell else ["–"] * len(heads))
+    lasts = [head == heads[-1] for head in heads]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [
+        "  ".join(
+            text.center(width) if "|" in text else text.ljust(width) if last else text.rjust(width)
+            for text, width, last in zip(row, widths, lasts, strict=True)
+        )
+        for row in rows
+    ]
+    return [experiment, *lines]
+
+
+def _figures(cell: Cell, heads: list[str], notes: dict[str, str]) -> list[str]:
+    figures = {
+        "op/s": per_second(cell.rate),
+        "p99": cell.latency("p99"),
+        "avail.": ratio(cell.figure("availability.during")),
+        "back in": cell.back_in,
+        "verdict": cell.word,
+    }
+    sides = [ratio(cell.figure(f"availability.{side}")) for side in ("majority", "minority")]
+    figures["during: majority | minority"] = " | ".join(sides)
+    note = cell.note()
+    if note:
+        mark = notes.setdefault(f"{cell.protocol}, {cell.experiment}: {note}", _mark(len(notes)))
+        figures["verdict"] += f" {mark}"
+    return [figures[head] for head in heads]
+
+
+def _mark(number: int) -> str:
+    return MARKS[number] if number < len(MARKS) else f"[{number + 1}]"
+
+
+def _pad(lines: list[str]) -> list[str]:
+    width = max(map(len, lines))
+    return [line.ljust(width) for line in lines]
+
+
+def _fit(left: list[list[str]], blocks: list[list[str]]) -> list[list[list[str]]]:
+    """Blocks side by side, in as many groups as the width asks for, each with the left columns."""
+    groups: list[list[list[str]]] = []
+    for block in blocks:
+        if groups and sum(len(b[0]) + 2 for b in [*groups[-1], block]) - 2 <= WIDTH:
+            groups[-1].append(block)
+        else:
+            groups.append([*left, block])
+    return groups
+
+
+def wrap(prefix: str, text: str) -> list[str]:
+    """The lines of a text after a prefix, at most `WIDTH` wide."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=prefix,
+        subsequent_indent=" " * len(prefix),
+        break_on_hyphens=False,
+    )

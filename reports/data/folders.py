@@ -1,0 +1,92 @@
+"""Where the runs are: a run folder, or a folder with runs anywhere below it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bench.record.files import shown
+from bench.record.run_folder import BadRunFolder
+
+if TYPE_CHECKING:
+    from reports.data.metrics import RunTables
+
+MANIFEST = "manifest.json"
+SENSELESS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading and drawing of a run may end with where its files have the right form, and hold what
+no run could have left."""
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders in ``folder``, itself included, by name: what has a manifest, whatever that
+    is. A run is not looked into, symbolic links are not followed. Raises BadRunFolder if there is
+    no such folder, or no run in it."""
+    if not folder.is_dir():
+        raise BadRunFolder(
+            f"{shown(folder)}: there is no such folder; give a run folder, or one of runs"
+        )
+    found = []
+    for path, below, files in os.walk(folder):
+        below.sort()
+        if MANIFEST in files or MANIFEST in below:
+            found.append(Path(path))
+            below.clear()
+    if not found:
+        raise BadRunFolder(
+            f"{shown(folder)}: no run in it (no {MANIFEST}); `capbench run` and `capbench compare` "
+            "make some"
+        )
+    return found
+
+
+def find_all(folders: Iterable[Path]) -> list[Path]:
+    """The runs of several folders, each once, in the order given. Raises BadRunFolder."""
+    return list(dict.fromkeys(run for folder in folders for run in find_runs(folder)))
+
+
+def run_name(run: Path, folder: Path) -> str:
+    """What a run is called within ``folder``: its path below it without the folder ``runs`` (unless
+    another run has that path), or its own name. Bytes that are no UTF-8 are escaped."""
+    return shown(_name(run, folder))
+
+
+def _name(run: Path, folder: Path) -> str:
+    if run == folder:
+        return run.resolve().name
+    path = run.relative_to(folder)
+    short = Path(*(part for part in path.parts if part != "runs"))
+    if short != path and (folder / short / MANIFEST).exists():
+        return path.as_posix()
+    return short.as_posix() if short.parts else run.name
+
+
+def load_run(path: Path) -> RunTables:
+    """As `reports.data.metrics.load`, and BadRunFolder also where what can be read makes no sense:
+    a run folder may come from anybody, and one of them stops no page of many."""
+    from reports.data.compare import first_screen
+    from reports.data.metrics import load
+
+    try:
+        run = load(path)
+        # What cannot be told of it alone cannot be told beside others.
+        first_screen([run.summary])
+        msgspec.json.encode(run.summary)
+        return run
+    except BadRunFolder:
+        raise
+    except SENSELESS as error:
+        said = f"{shown(path)}: makes no sense: {type(error).__name__}: {error}"
+        raise BadRunFolder(said) from error

@@ -1,0 +1,567 @@
+"""From a run folder to tidy pandas tables, and to the figures of a run.
+
+Times in the tables are seconds after the load began (``_s``; before that they are negative),
+latencies are milliseconds from the *intended* send time, so that a stall counts for every operation
+that it held up. pandas is imported when a table is built: the console command starts without it.
+
+Availability, percentiles, outages, windows and sides are those of `bench.checkers.availability`:
+nothing of them is computed here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from bench.checkers import check_run
+from bench.checkers.availability import FINAL_PROCESS_PREFIX, Labels, Measured, measure, wanted_ns
+from bench.checkers.windows import PHASES, SIDES
+from bench.checkers.witness import shown
+from bench.record.files import shown as shown_path
+from bench.record.history import BadHistory, OperationRecord, read_history
+from bench.record.run_folder import (
+    SCHEMA_VERSION,
+    VERDICT_VERSION,
+    BadRunFolder,
+    FaultRecord,
+    LoadSummary,
+    Manifest,
+    NodeRecord,
+    RunFolder,
+    Verdict,
+)
+from reports.data import objectives
+from reports.data.plan import plan_of
+from reports.data.summary import (
+    Availability,
+    FaultFigures,
+    Latencies,
+    Latency,
+    Operations,
+    Phases,
+    RunSummary,
+    Setup,
+    StaleReads,
+    counterexample,
+    cut,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+WINDOW_COLUMNS = [
+    "phase",
+    "side",
+    "seconds",
+    "wanted",
+    "served",
+    "dropped",
+    "availability",
+    "within_1s",
+    "served_per_s",
+    "latency_ms_p50",
+    "latency_ms_p99",
+]
+FAULT_COLUMNS = [
+    "number",
+    "fault",
+    "label",
+    "nodes",
+    "planned_s",
+    "applied_s",
+    "heal_started_s",
+    "healed_s",
+    "wanted",
+    "served",
+    "availability",
+    "back_in_s",
+    "outages",
+    "longest_silence_s",
+    "error",
+]
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """A run as tidy tables. Seconds count from the begin of the load.
+
+    ``operations``, one row per operation of the load (final reads are left out): process, id, op,
+    key, node, outcome (ok / fail / info), error, value (as text, cut if long), intended_s,
+    invoked_s, completed_s, latency_ms, phase (before / during / after: when it was wanted), side
+    (majority / minority of the cut that was on then / none), served (ok within the service time).
+    ``dropped``, the same of what was wanted and not sent: intended_s, phase, side.
+
+    ``faults``: number, fault, label, nodes, planned_s, applied_s, heal_started_s, healed_s, wanted,
+    served, availability, back_in_s (infinite: not within the load), outages, longest_silence_s,
+    error.
+
+    ``windows``, one row per phase and side: phase (before / during / after / all), side (all, and
+    majority / minority / none where there was a cut), seconds, wanted, served, dropped,
+    availability and within_1s (0..1), served_per_s, latency_ms_p50, latency_ms_p99 (infinite:
+    longer than the service time).
+
+    ``silences``: from when to when nobody at all got an answer, in seconds.
+
+    ``verdicts``, one row per checker: check, model, verdict, algorithm, operations, seconds,
+    summary.
+
+    ``nodes``, one row per record: t_s, node, kind (status / event), name, role, term, leader,
+    details (JSON text).
+
+    ``counters``: name -> what all nodes together counted during the load (messages, syncs, bytes;
+    see `nodes.runtime.driver`); a node that was restarted counts from 0 again, which is seen.
+
+    ``origin_ns``: the stamp of second 0 (the load began). ``end_s``: when the load ended, or the
+    last operation was wanted. ``missing``: what the folder lacks or what could not be read, in
+    sentences.
+    """
+
+    folder: Path
+    manifest: Manifest
+    verdict: Verdict | None
+    operations: pd.DataFrame
+    dropped: pd.DataFrame
+    faults: pd.DataFrame
+    windows: pd.DataFrame
+    verdicts: pd.DataFrame
+    nodes: pd.DataFrame
+    summary: RunSummary
+    counters: dict[str, int]
+    origin_ns: int
+    end_s: float
+    silences: list[tuple[float, float]]
+    missing: list[str]
+
+    def seconds(self, stamp_ns: int) -> float:
+        """A stamp of the run as seconds after the load began."""
+        return (stamp_ns - self.origin_ns) / 1e9
+
+
+def summarise(folder: RunFolder) -> RunSummary:
+    """The figures of a run. Raises BadRunFolder if it has no manifest that can be read."""
+    return load(folder.path).summary
+
+
+def load(path: Path) -> RunTables:
+    """The tables of the run in ``path``. Raises BadRunFolder if it has no manifest that can be
+    read; anything else that is missing or broken is named in `RunTables.missing`."""
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    missing: list[str] = []
+    if manifest.schema_version != SCHEMA_VERSION:
+        missing.append(
+            f"the folder has schema version {manifest.schema_version}, this capbench reads "
+            f"{SCHEMA_VERSION}: figures may be missing"
+        )
+    if not manifest.complete:
+        missing.append("the run was cut short: it did not come to its planned end")
+    records = _read_load(folder, missing)
+    if not records:
+        missing.append("no operations: the load left no history")
+    verdict = _judged(folder, _or_else(None, folder.verdict, missing), missing)
+    if verdict is None:
+        missing.append("no verdict: the run was not checked; `capbench check` does it")
+    faults: list[FaultRecord] = _or_else([], folder.faults, missing)
+    loads: list[LoadSummary] = _or_else([], folder.loads, missing)
+    node_records: list[NodeRecord] = _or_else([], folder.node_records, missing)
+    if not node_records:
+        missing.append("nothing from the nodes: no roles, no elections")
+    cut_short: bool = _or_else(False, folder.cut_short, missing)
+    if records and cut_short:
+        missing.append(
+            "a client process left no summary: operations that were open when it ended are missing"
+        )
+    missing += [
+        f"fault {fault.number} ({fault.fault}): {fault.error}" for fault in faults if fault.error
+    ]
+    origin_ns = _origin(manifest, records, faults)
+    operations = _operations_table(records, origin_ns)
+    end_s = _end(manifest, operations, origin_ns)
+    measured = measure(manifest, records, faults, loads)
+    _place(operations, measured.operations)
+    table = _windows_table(measured.details)
+    elections = _elections(node_records, origin_ns)
+    summary = _summary(path, manifest, verdict, measured.details, elections, missing)
+    summary.fault_lateness_ms = _lateness_ms(faults)
+    summary.plan = plan_of(manifest)
+    asked = objectives.of_experiment(manifest.experiment)
+    summary.objectives = objectives.results(asked, msgspec.to_builtins(summary))
+    return RunTables(
+        folder=path,
+        manifest=manifest,
+        verdict=verdict,
+        operations=operations,
+        dropped=_dropped_table(loads, measured.dropped, origin_ns),
+        faults=_faults_table(faults, measured.details, origin_ns),
+        windows=table,
+        verdicts=_verdicts_table(verdict),
+        nodes=_nodes_table(node_records, origin_ns),
+        summary=summary,
+        counters=_counted(node_records, origin_ns, origin_ns + int(end_s * 1e9)),
+        origin_ns=origin_ns,
+        end_s=end_s,
+        silences=_silences(measured, origin_ns),
+        missing=missing,
+    )
+
+
+def fault_label(fault: FaultRecord) -> str:
+    """A fault in a few words: ``partition n1 | n2 n3``, ``latency latency_ms=50``."""
+    if fault.groups:
+        return f"{fault.fault} {' | '.join(' '.join(group) for group in fault.groups)}"
+    words = [f"{name}={value}" for name, value in fault.parameters.items()]
+    if fault.nodes and not fault.links:
+        words.append(" ".join(fault.nodes))
+    return " ".join([fault.fault, *words])
+
+
+def _or_else(default: T, read: Callable[[], T], missing: list[str]) -> T:
+    try:
+        return read()
+    except (BadRunFolder, BadHistory) as error:
+        missing.append(str(error))
+        return default
+
+
+def _judged(folder: RunFolder, verdict: Verdict | None, missing: list[str]) -> Verdict | None:
+    """The verdict; one of an older version is left where it is, and the run judged anew."""
+    if verdict is None or verdict.schema_version >= VERDICT_VERSION:
+        return verdict
+    old = f"verdict.json is of version {verdict.schema_version}, before the present definitions"
+    try:
+        anew = check_run(folder)
+    except (BadRunFolder, BadHistory) as error:
+        missing.append(f"{old}, and the run cannot be judged anew: {error}")
+        return verdict
+    missing.append(
+        f"{old} ({VERDICT_VERSION}): figures and verdict were computed anew for this report; "
+        "`capbench check` keeps them"
+    )
+    return anew
+
+
+def _read_load(folder: RunFolder, missing: list[str]) -> list[OperationRecord]:
+    """The operations of the load; a broken file is left out from the broken line on."""
+    records: list[OperationRecord] = []
+    paths: list[Path] = _or_else([], folder.histories, missing)
+    for path in paths:
+        try:
+            records.extend(r for r in read_history(path) if not _is_final(r))
+        except BadHistory as error:
+            missing.append(f"{error}; the lines after it were not read")
+    records.sort(key=lambda record: (record.invoked_ns, record.id))
+    return records
+
+
+def _is_final(record: OperationRecord) -> bool:
+    return record.process.startswith(FINAL_PROCESS_PREFIX)
+
+
+def _origin(
+    manifest: Manifest, records: Sequence[OperationRecord], faults: Sequence[FaultRecord]
+) -> int:
+    if manifest.load_started_ns is not None:
+        return manifest.load_started_ns
+    if records:
+        return min(wanted_ns(record) for record in records)
+    return min((fault.planned_ns for fault in faults), default=0)
+
+
+def _end(manifest: Manifest, operations: pd.DataFrame, origin_ns: int) -> float:
+    if manifest.load_ended_ns is not None:
+        return (manifest.load_ended_ns - origin_ns) / 1e9
+    return float(operations["intended_s"].max()) if len(operations) else 1.0
+
+
+def _operations_table(records: Sequence[OperationRecord], origin_ns: int) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    def stamps(values: list[int]) -> Any:
+        return (np.array(values, dtype=np.int64) - origin_ns) / 1e9
+
+    open_ns = -1
+    intended_s = stamps([wanted_ns(r) for r in records])
+    ended_ns = np.array(
+        [open_ns if r.completed_ns is None else r.completed_ns for r in records], dtype=np.int64
+    )
+    completed_s = np.where(ended_ns == open_ns, np.nan, (ended_ns - origin_ns) / 1e9)
+    return pd.DataFrame(
+        {
+            "process": pd.Categorical([r.process for r in records]),
+            "id": np.array([r.id for r in records], dtype=np.int64),
+            "op": pd.Categorical([r.op for r in records]),
+            "key": pd.Categorical([r.key for r in records]),
+            "node": pd.Categorical([r.node for r in records]),
+            "outcome": pd.Categorical([r.outcome for r in records], ["ok", "fail", "info"]),
+            "error": pd.Categorical([r.error for r in records]),
+            "value": pd.Series([cut(shown(r.value)) for r in records], dtype=object),
+            "intended_s": intended_s,
+            "invoked_s": stamps([r.invoked_ns for r in records]),
+            "completed_s": completed_s,
+            "latency_ms": (completed_s - intended_s) * 1e3,
+        }
+    )
+
+
+def _place(operations: pd.DataFrame, labels: Labels | None) -> None:
+    """Add the columns ``phase``, ``side`` and ``served``, as the checker has them."""
+    import pandas as pd
+
+    if labels is None:
+        nowhere = [None] * len(operations)
+        operations["phase"] = pd.Categorical(nowhere, PHASES)
+        operations["side"] = pd.Categorical(nowhere, SIDES)
+        operations["served"] = False
+        return
+    operations["phase"] = pd.Categorical.from_codes(labels.phase, pd.Index(PHASES))
+    operations["side"] = pd.Categorical.from_codes(labels.side, pd.Index(SIDES))
+    operations["served"] = labels.served
+
+
+def _dropped_table(
+    loads: Sequence[LoadSummary], labels: Labels | None, origin_ns: int
+) -> pd.DataFrame:
+    import pandas as pd
+
+    times = [(t - origin_ns) / 1e9 for load in loads for t in load.dropped_intended_ns]
+    table = pd.DataFrame({"intended_s": pd.Series(times, dtype=float)})
+    _place(table, labels)
+    return table.drop(columns="served")
+
+
+def _silences(measured: Measured, origin_ns: int) -> list[tuple[float, float]]:
+    if measured.silent is None:
+        return []
+    starts, ends = (
+        (stamps - origin_ns) / 1e9 for stamps in (measured.silent.starts, measured.silent.ends)
+    )
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _windows_table(measured: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for name, counts in measured["windows"].items():
+        is_side = name in SIDES
+        latency = Latency(**counts["latency_ms"])
+        wanted, served, seconds = counts["wanted"], counts["served"], counts["seconds"]
+        rows.append(
+            {
+                "phase": "during" if is_side else name,
+                "side": name if is_side else "all",
+                "seconds": seconds,
+                "wanted": wanted,
+                "served": served,
+                "dropped": counts["dropped"],
+                "availability": served / wanted if wanted else None,
+                "within_1s": counts["served_1s"] / wanted if wanted else None,
+                "served_per_s": served / seconds if seconds else None,
+                "latency_ms_p50": latency.at("p50"),
+                "latency_ms_p99": latency.at("p99"),
+            }
+        )
+    return pd.DataFrame(rows, columns=WINDOW_COLUMNS)
+
+
+def _faults_table(
+    faults: Sequence[FaultRecord], measured: dict[str, Any], origin_ns: int
+) -> pd.DataFrame:
+    import pandas as pd
+
+    def seconds(stamp_ns: int | None) -> float | None:
+        return None if stamp_ns is None else (stamp_ns - origin_ns) / 1e9
+
+    figures = {each["number"]: FaultFigures(**each) for each in measured["faults"]}
+    rows: list[dict[str, Any]] = []
+    for f in faults:
+        row: dict[str, Any] = {
+            "number": f.number,
+            "fault": f.fault,
+            "label": fault_label(f),
+            "nodes": " ".join(f.nodes),
+            "planned_s": seconds(f.planned_ns),
+            "applied_s": seconds(f.applied_ns),
+            "heal_started_s": seconds(f.heal_started_ns),
+            "healed_s": seconds(f.healed_ns),
+            "error": f.error,
+        }
+        if (found := figures.get(f.number)) is not None:
+            row |= {
+                "wanted": found.wanted,
+                "served": found.served,
+                "availability": found.availability,
+                "back_in_s": math.inf if found.back_in_s is None else found.back_in_s,
+                "outages": found.outages,
+                "longest_silence_s": found.longest_silence_s,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows, columns=FAULT_COLUMNS)
+
+
+def _verdicts_table(verdict: Verdict | None) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = ["check", "model", "verdict", "algorithm", "operations", "seconds", "summary"]
+    rows = [
+        (c.name, c.model, c.verdict, c.algorithm, c.operations, c.seconds, c.summary)
+        for c in (verdict.checks if verdict else [])
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _nodes_table(records: Sequence[NodeRecord], origin_ns: int) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = ["t_s", "node", "kind", "name", "role", "term", "leader", "details"]
+    rows = [
+        (
+            (r.t_ns - origin_ns) / 1e9,
+            r.node,
+            r.kind,
+            r.name,
+            role_of(r),
+            r.probe.get("term", r.details.get("term")),
+            r.probe.get("leader"),
+            json.dumps(r.details, default=str) if r.details else "",
+        )
+        for r in records
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+_GAUGES = frozenset(("links_down", "requests_open"))
+"""Counters of nodes that go up and down."""
+
+
+def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[str, int]:
+    """What the nodes counted between two stamps."""
+    total: dict[str, int] = {}
+    before: dict[str, dict[str, int]] = {}
+    for record in sorted(records, key=lambda each: each.t_ns):
+        if not record.counters or record.t_ns > end_ns:
+            continue
+        then = before.get(record.node)
+        before[record.node] = record.counters
+        if then is None or record.t_ns < begin_ns:
+            continue
+        # Less than before: it was restarted, and counts from 0.
+        restarted = any(
+            record.counters.get(name, 0) < value
+            for name, value in then.items()
+            if name not in _GAUGES
+        )
+        for name, value in record.counters.items():
+            if name not in _GAUGES:
+                total[name] = total.get(name, 0) + value - (0 if restarted else then.get(name, 0))
+    return total
+
+
+def role_of(record: NodeRecord) -> str | None:
+    """The role that a record tells of: by its status, or by an event ``become_<role>``."""
+    if record.kind == "status":
+        return record.probe.get("role")
+    name = record.name or ""
+    if name.startswith("become_"):
+        return name.removeprefix("become_").replace("_", "-")
+    return "stopped" if name in ("killed", "exited") else None
+
+
+def _elections(records: Sequence[NodeRecord], origin_ns: int) -> int | None:
+    """Leaders that came up after the load began; None where no node ever led."""
+    led = [r for r in records if role_of(r) == "leader"]
+    if not led:
+        return None
+    return sum(r.kind == "event" and r.t_ns >= origin_ns for r in led)
+
+
+def _lateness_ms(faults: Sequence[FaultRecord]) -> float | None:
+    late = [(f.started_ns - f.planned_ns) / 1e6 for f in faults if f.started_ns is not None]
+    return statistics.median(late) if late else None
+
+
+def _summary(
+    path: Path,
+    manifest: Manifest,
+    verdict: Verdict | None,
+    measured: dict[str, Any],
+    elections: int | None,
+    missing: list[str],
+) -> RunSummary:
+    latencies = {name: Latency(**found) for name, found in measured["latency_ms"].items()}
+    phase = "during" if "during" in measured["windows"] else "before"
+    return RunSummary(
+        experiment=manifest.experiment_name,
+        protocol=manifest.protocol,
+        target=manifest.target,
+        seed=manifest.seed,
+        folder=shown_path(path),
+        claim=manifest.claim,
+        verdict=verdict.verdict if verdict else "unknown",
+        measured_model=verdict.measured_model if verdict else "unknown",
+        throughput=Phases(**measured["throughput"]),
+        availability=Availability(**measured["availability"]),
+        recovery_s=measured["recovery_s"],
+        operations=Operations(**measured["operations"]),
+        converged=verdict.converged if verdict else None,
+        latency_ms=latencies[phase],
+        window_latency_ms=Latencies(**latencies),
+        within_1s=Availability(**measured["within_1s"]),
+        service_s=measured["service_s"],
+        faults=[FaultFigures(**each) for each in measured["faults"]],
+        elections=elections,
+        simulated=manifest.simulated,
+        dropped=measured["dropped"],
+        stale_reads=_stale_reads(verdict),
+        converged_s=_converged_s(verdict),
+        counterexample=counterexample(verdict),
+        reason=verdict.reason if verdict else "the run was not checked",
+        setup=Setup(
+            nodes=len(manifest.nodes),
+            offered_per_s=manifest.offered_per_s,
+            cores=_cores(manifest),
+            broker=manifest.versions.get("broker"),
+        ),
+        missing=missing,
+    )
+
+
+def _stale_reads(verdict: Verdict | None) -> StaleReads | None:
+    """From the staleness checker, if it ran, there were reads, and none can be missing."""
+    for check in verdict.checks if verdict else []:
+        if (
+            check.name == "staleness"
+            and check.verdict == "valid"
+            and check.details.get("share") is not None
+        ):
+            age_s = check.details.get("age_s") or {}
+            return StaleReads(
+                fraction=check.details["share"],
+                median_s=age_s.get("p50"),
+                worst_s=age_s.get("max"),
+            )
+    return None
+
+
+def _converged_s(verdict: Verdict | None) -> float | None:
+    for check in verdict.checks if verdict else []:
+        if check.name == "convergence":
+            return check.details.get("converged_within_s")
+    return None
+
+
+def _cores(manifest: Manifest) -> int | None:
+    for name in ("cores", "cpus", "cpu_count", "logical_cores"):
+        value = manifest.hardware.get(name)
+        if isinstance(value, int):
+            return value
+    return None

@@ -1,0 +1,85 @@
+"""What makes runs repeats of each other: all that was planned, but the seed.
+
+Runs of one name can have been made from different files, on different machines or with different
+code. Their figures are of different things, and a mean of them is of nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bench.record.run_folder import Manifest
+
+_WORDS = frozenset(("title", "shows", "protocols", "parameters", "seed"))
+"""Parts of an experiment that change nothing in a run, or that stand elsewhere in a manifest."""
+_NO_PART = frozenset(("load_average_before", "pandas"))
+"""What differs from run to run, and what only the report uses."""
+MOST_DIFFERENCES = 4
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Flat: ``{"workload.keys.count": "50"}``. ``experiment``: as validated; ``setting``: on what
+    it ran: target, machine, version of each part; ``protocol``: its claim and parameters."""
+
+    experiment: dict[str, str] = {}
+    setting: dict[str, str] = {}
+    protocol: dict[str, str] = {}
+
+    def digest(self) -> str:
+        """Equal for equal plans."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
+
+
+def plan_of(manifest: Manifest) -> Plan:
+    """The plan of a run."""
+    experiment = {name: v for name, v in manifest.experiment.items() if name not in _WORDS}
+    workload = experiment.get("workload")
+    if isinstance(workload, dict):
+        experiment["workload"] = {name: v for name, v in workload.items() if name != "seed"}
+    experiment["nodes"] = len(manifest.nodes)
+    setting = {
+        "target": manifest.target,
+        "capbench": manifest.capbench_version,
+        "commit": manifest.commit,
+        **manifest.versions,
+        "machine": manifest.hardware,
+    }
+    own = {"claim": manifest.claim, **manifest.parameters}
+    return Plan(
+        experiment=dict(_flat(experiment)), setting=dict(_flat(setting)), protocol=dict(_flat(own))
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, each in value.items():
+        if name in _NO_PART or each is None:
+            continue
+        if isinstance(each, list):
+            each = {str(number): one for number, one in enumerate(each, 1)}
+        if isinstance(each, dict):
+            yield from _flat(each, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", each if isinstance(each, str) else _text(each)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else msgspec.json.encode(value).decode()
+
+
+def differences(plans: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each plan, in words, what it has that is not the same in all of them."""
+    names = dict.fromkeys(name for plan in plans for name in plan)
+    differing = [name for name in names if len({plan.get(name) for plan in plans}) > 1]
+    more = len(differing) - MOST_DIFFERENCES
+    return [
+        ", ".join(
+            f"{name} {plan[name][:40]}" if name in plan else f"no {name}"
+            for name in differing[:MOST_DIFFERENCES]
+        )
+        + (f" and {more} more" if more > 0 else "")
+        for plan in plans
+    ]

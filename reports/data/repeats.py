@@ -1,0 +1,185 @@
+"""Repeats of one experiment on one protocol: means with confidence intervals.
+
+The interval is the percentile bootstrap of the mean (Efron and Tibshirani, An Introduction to the
+Bootstrap, 1993, chapter 13): it assumes no distribution, which latencies and recovery times do not
+have. With few runs it is too narrow rather than too wide; one run has no interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+import numpy as np
+
+from reports.data import compare
+from reports.data.summary import RunSummary
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+_SEED = 1
+"""The same runs give the same interval."""
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean of a figure over ``runs`` runs that have it, and its confidence interval (None with
+    fewer than two); and its median."""
+
+    median: float
+    mean: float
+    low: float | None
+    high: float | None
+    runs: int
+
+
+class Repeats(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of one protocol in one experiment, all of one plan. ``row`` and ``column``: where
+    they stand in the table of a report. ``throughput`` and ``availability``: by phase and side, as
+    in `RunSummary`; what no run has is left out. ``recovery_s``: over the runs that recovered;
+    ``never_back``: how many had a fault and did not. ``latency_ms_p99``: over the runs in which it
+    was not longer than the service time; ``over_time_out``: in how many it was. ``verdicts``: how
+    many of each."""
+
+    experiment: str
+    protocol: str
+    row: str
+    column: str
+    target: str
+    simulated: bool
+    runs: int
+    seeds: list[int]
+    verdicts: dict[str, int]
+    throughput: dict[str, Interval]
+    availability: dict[str, Interval]
+    recovery_s: Interval | None
+    never_back: int
+    latency_ms_p99: Interval | None
+    over_time_out: int
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """Mean and confidence interval. None without values."""
+    if not values:
+        return None
+    data = np.asarray(values, dtype=float)
+    if len(data) < 2:
+        return Interval(median=float(data[0]), mean=float(data[0]), low=None, high=None, runs=1)
+    rng = np.random.default_rng(_SEED)
+    means = rng.choice(data, size=(RESAMPLES, len(data))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(
+        median=float(np.median(data)),
+        mean=float(data.mean()),
+        low=float(low),
+        high=float(high),
+        runs=len(data),
+    )
+
+
+def repeats(summaries: Iterable[RunSummary]) -> list[Repeats]:
+    """What was run more than once, in the order in which it first comes."""
+    cells = compare.matrix(summaries).cells.values()
+    return [_of(cell) for cell in cells if len(cell.runs) > 1]
+
+
+def _of(cell: compare.Cell) -> Repeats:
+    runs = cell.runs
+    first = runs[0]
+    phases = ("before", "during", "after")
+
+    def each(
+        names: Iterable[str], get: Callable[[RunSummary, str], float | None]
+    ) -> dict[str, Interval]:
+        found = {name: _present([get(run, name) for run in runs]) for name in names}
+        return {name: one for name, one in found.items() if one is not None}
+
+    back = [run.recovery_s for run in runs]
+    p99 = [run.latency_ms.at("p99") for run in runs]
+    verdicts: dict[str, int] = {}
+    for run in runs:
+        verdicts[run.verdict] = verdicts.get(run.verdict, 0) + 1
+    return Repeats(
+        experiment=first.experiment,
+        protocol=first.protocol,
+        row=cell.protocol,
+        column=cell.experiment,
+        target=first.target,
+        simulated=first.simulated,
+        runs=len(runs),
+        seeds=[run.seed for run in runs],
+        verdicts=verdicts,
+        throughput=each(phases, lambda run, name: getattr(run.throughput, name)),
+        availability=each(
+            (*phases, "majority", "minority"), lambda run, name: getattr(run.availability, name)
+        ),
+        recovery_s=_present(back),
+        never_back=sum(
+            run.recovery_s is None and run.availability.during is not None for run in runs
+        ),
+        latency_ms_p99=_present(value for value in p99 if value != math.inf),
+        over_time_out=p99.count(math.inf),
+    )
+
+
+def _present(values: Iterable[float | None]) -> Interval | None:
+    return interval([value for value in values if value is not None])
+
+
+def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
+    """The table of repeats: a row for each figure, with in how many runs it was measured, its
+    median, its mean, and the interval of the mean."""
+    found = [(f"ok op/s {phase}", each, 0, False) for phase, each in one.throughput.items()] + [
+        (f"availability {part}", each, 3, True) for part, each in one.availability.items()
+    ]
+    if one.recovery_s is not None:
+        found.append(("back in, s", one.recovery_s, 1, False))
+    if one.latency_ms_p99 is not None:
+        found.append(("p99, ms", one.latency_ms_p99, 0, False))
+    told = []
+    for name, each, digits, floor in found:
+        middle, mean = (_number(value, digits, floor=floor) for value in (each.median, each.mean))
+        between = "–"
+        if each.low is not None and each.high is not None:
+            low, high = (_number(value, digits, floor=floor) for value in (each.low, each.high))
+            between = f"{low} to {high}"
+        told.append((name, each.runs, middle, mean, between))
+    if one.over_time_out:
+        told.append(("p99", one.over_time_out, "> time-out", "–", "–"))
+    return told
+
+
+def lines(summaries: Iterable[RunSummary]) -> list[str]:
+    """One line for each protocol and experiment that was repeated, for the terminal."""
+    told = []
+    for one in repeats(summaries):
+        phase = "during" if "during" in one.throughput else "before"
+        parts = []
+        if phase in one.throughput:
+            parts.append(f"{_shown(one.throughput[phase], 0)} op/s {phase}")
+        if phase in one.availability:
+            parts.append(f"availability {_shown(one.availability[phase], 3, floor=True)}")
+        if one.recovery_s is not None:
+            parts.append(f"back in {_shown(one.recovery_s, 1)} s")
+        if one.never_back:
+            parts.append(f"not back in {one.never_back} of {one.runs}")
+        if one.over_time_out:
+            parts.append(f"p99 longer than the time-out in {one.over_time_out} of {one.runs}")
+        simulated = compare.SIMULATED if one.simulated else ""
+        column = one.column.removesuffix(compare.SIMULATED)
+        told.append(f"{column} {one.row}{simulated}, {one.runs} runs: " + ", ".join(parts))
+    return told
+
+
+def _shown(one: Interval, digits: int, *, floor: bool = False) -> str:
+    mean = _number(one.mean, digits, floor=floor)
+    if one.low is None or one.high is None:
+        return mean
+    low, high = (_number(value, digits, floor=floor) for value in (one.low, one.high))
+    return f"{mean} [{low} to {high}]"
+
+
+def _number(value: float, digits: int, *, floor: bool) -> str:
+    """``floor``: never rounded to a better share."""
+    scale = 10**digits
+    return f"{math.floor(value * scale) / scale if floor else value:.{digits}f}"

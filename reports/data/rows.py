@@ -1,0 +1,64 @@
+"""The windows and the faults of a run as rows of text, for the page.
+
+Shares are rounded down, so that 1 means all; what is longer than the service time, or was not over
+when the load ended, is said in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from reports.data import compare
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reports.data.metrics import RunTables
+
+
+def window_rows(run: RunTables) -> list[list[str]]:
+    """Under the columns of `RunTables.windows`."""
+    return _rows(run, run.windows)
+
+
+def fault_rows(run: RunTables) -> list[list[str]]:
+    """Under the columns of `RunTables.faults`."""
+    return _rows(run, run.faults)
+
+
+def share(value: float) -> str:
+    """0..1 with up to four digits, rounded down."""
+    return f"{math.floor(value * 10_000 + 1e-9) / 10_000:g}"
+
+
+def _rows(run: RunTables, table: pd.DataFrame) -> list[list[str]]:
+    bound_ms = run.summary.service_s * 1e3
+    words: dict[str, Callable[[float], str]] = {
+        "availability": share,
+        "within_1s": share,
+        "latency_ms_p50": lambda value: _latency(value, bound_ms),
+        "latency_ms_p99": lambda value: _latency(value, bound_ms),
+        "back_in_s": lambda value: "not back" if math.isinf(value) else _number(value),
+    }
+    return [
+        [_cell(value, words.get(str(name), _number)) for name, value in row.items()]
+        for row in table.to_dict("records")
+    ]
+
+
+def _cell(value: Any, in_words: Callable[[float], str]) -> str:
+    if value is None or value != value:
+        return "–"
+    return in_words(value) if isinstance(value, int | float) else str(value) or "–"
+
+
+def _number(value: float) -> str:
+    if value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _latency(value: float, bound_ms: float) -> str:
+    return compare.milliseconds(value, bound_ms) if math.isinf(value) else _number(value)

@@ -1,0 +1,225 @@
+"""The figures of a run, small enough to print and to compare."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from bench.checkers.witness import sentence
+from bench.record.printable import escaped
+from bench.record.run_folder import VERDICT_VERSION, Check, Verdict, WitnessLine
+from reports.data.objectives import MODELS, Result
+from reports.data.plan import Plan
+
+
+class Phases(msgspec.Struct, kw_only=True):
+    """A figure before, during and after the faults; None where there is no such phase or no
+    operation in it. Without a fault everything is *before*."""
+
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+
+
+class Availability(msgspec.Struct, kw_only=True):
+    """served / wanted, 0..1. ``majority`` and ``minority``: the sides of a cut, while it was on."""
+
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+    majority: float | None = None
+    minority: float | None = None
+
+
+class Operations(msgspec.Struct, kw_only=True):
+    """How many operations of the load ended how."""
+
+    ok: int = 0
+    fail: int = 0
+    info: int = 0
+
+
+class Latency(msgspec.Struct, kw_only=True):
+    """Percentiles of the latency of all that was wanted. One that falls on what was not served is
+    None, and longer than ``bound_ms``, the service time; where nothing was wanted, all are None."""
+
+    p50: float | None = None
+    p99: float | None = None
+    bound_ms: float | None = None
+
+    def at(self, name: str) -> float | None:
+        """A percentile as a number that compares: infinite if it is longer than the bound."""
+        value: float | None = getattr(self, name)
+        return math.inf if value is None and self.bound_ms is not None else value
+
+
+class Latencies(msgspec.Struct, kw_only=True):
+    """The latencies in each window, and on the sides of a cut while it was on."""
+
+    before: Latency
+    during: Latency
+    after: Latency
+    majority: Latency
+    minority: Latency
+
+
+class FaultFigures(msgspec.Struct, kw_only=True):
+    """What one fault cost. ``begin_s``: after the load began. ``wanted``, ``served``: while it was
+    on; with overlapping faults, operations count for each. ``back_in_s``: from its begin to the end
+    of the first outage that began in it; 0 if none did, None if it did not end within the load.
+    ``outages``: how many began in it."""
+
+    number: int
+    begin_s: float
+    wanted: int
+    served: int
+    availability: float | None
+    back_in_s: float | None
+    outages: int
+    longest_silence_s: float
+
+
+class StaleReads(msgspec.Struct, kw_only=True):
+    """Reads that returned a value after a newer one was acknowledged. ``fraction`` of all reads;
+    for how long there had been a newer one, at the median and at worst (seconds)."""
+
+    fraction: float
+    median_s: float | None = None
+    worst_s: float | None = None
+
+
+class Setup(msgspec.Struct, kw_only=True):
+    """What the figures were measured with."""
+
+    nodes: int
+    offered_per_s: float | None = None
+    cores: int | None = None
+    broker: str | None = None
+
+
+class RunSummary(msgspec.Struct, kw_only=True):
+    """The figures of a run, as ``--json`` prints them.
+
+    ``throughput``: served operations/s. ``recovery_s``: the longest *back in* of its ``faults``;
+    None: there was no fault, or service was not back after one of them. All of these are defined in
+    `bench.checkers.availability`; ``definitions`` says in which version.
+
+    Beyond the documented core: ``latency_ms`` (that of *during* if there is one, else of *before*);
+    ``window_latency_ms``; ``within_1s`` (served within a second / wanted); ``service_s`` (what
+    counts as served); ``elections`` (leaders that came up after the load
+    began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
+    workload wanted and could not send); ``stale_reads``; ``converged_s`` (after the heal, an upper
+    bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
+    ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
+    at the median; None without faults); ``objectives`` (of its experiment, and what became of
+    each); ``plan`` (runs of equal plans are repeats of each other).
+    """
+
+    experiment: str
+    protocol: str
+    target: str
+    seed: int
+    folder: str
+    claim: str
+    verdict: str
+    measured_model: str
+    throughput: Phases
+    availability: Availability
+    recovery_s: float | None
+    operations: Operations
+    converged: bool | None
+    latency_ms: Latency
+    elections: int | None
+    simulated: bool
+    dropped: int
+    stale_reads: StaleReads | None
+    converged_s: float | None
+    counterexample: str | None
+    reason: str
+    setup: Setup
+    missing: list[str]
+    fault_lateness_ms: float | None = None
+    definitions: int = VERDICT_VERSION
+    service_s: float
+    within_1s: Availability
+    window_latency_ms: Latencies
+    faults: list[FaultFigures]
+    objectives: list[Result] = []
+    plan: Plan = Plan()
+
+    def missed(self) -> list[Result]:
+        """The objectives that were not met."""
+        return [result for result in self.objectives if result.met is False]
+
+
+SHOWN = 60
+"""Longer values are cut to so many characters where they are shown."""
+
+
+def cut(text: str, most: int = SHOWN) -> str:
+    """``text`` on one line, shortened with an ellipsis if it is long."""
+    text = escaped(text[: most + 1])
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def refuting_check(verdict: Verdict | None) -> Check | None:
+    """The check that refutes the claim: the one whose words are the verdict's reason, else one of a
+    model that the claim includes. None if the claim was not refuted."""
+    if verdict is None or verdict.verdict != "invalid":
+        return None
+    invalid = [check for check in verdict.checks if check.verdict == "invalid"]
+    told = [check for check in invalid if check.summary == verdict.reason]
+    included = [check for check in invalid if _includes(verdict.claim, check.model)]
+    return next(iter([*told, *included]), None)
+
+
+def explained_check(verdict: Verdict | None) -> Check | None:
+    """The check whose witness a reader is shown: what refutes the claim, and nothing else if the
+    claim is refuted; else the first anomaly that the claim allows, else any other that was found.
+    """
+    if verdict is None or verdict.verdict == "invalid":
+        check = refuting_check(verdict)
+        return check if check and check.witness else None
+    found = [check for check in verdict.checks if check.verdict == "invalid" and check.witness]
+    allowed = [check for check in found if not _includes(verdict.claim, check.model)]
+    return next(iter([*allowed, *found]), None)
+
+
+def explanation(verdict: Verdict) -> str:
+    """The heading above the witness of `explained_check`."""
+    check = explained_check(verdict)
+    if verdict.verdict == "invalid":
+        return "Why the claim is refuted"
+    if check is None or _includes(verdict.claim, check.model):
+        return f"What does not decide the claim ({verdict.claim})"
+    if check.model in MODELS:
+        return f"Why it is not {check.model} (its claim, {verdict.claim}, allows this)"
+    return f"Which {check.model} it does not keep (its claim, {verdict.claim}, allows this)"
+
+
+def _includes(claim: str, model: str) -> bool:
+    """Whether whatever keeps ``claim`` keeps ``model`` too."""
+    return claim in MODELS and model in MODELS[MODELS.index(claim) :]
+
+
+def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
+    """The witness of `explained_check`, by invocation."""
+    check = explained_check(verdict)
+    return sorted(check.witness, key=lambda each: each.operation.invoked_ns) if check else []
+
+
+def counterexample(verdict: Verdict | None) -> str | None:
+    """In one sentence: why the claim is refuted, or if it is not, why the history is not
+    linearizable: the stalest read if there is one, which tells more than the smallest witness, else
+    the witness. None if there is neither, or if nobody knows."""
+    if verdict is None:
+        return None
+    if verdict.verdict != "invalid":
+        if not any(c.model == "linearizable" and c.verdict == "invalid" for c in verdict.checks):
+            return None
+        for check in verdict.checks:
+            if check.name == "staleness" and check.details.get("worst"):
+                return cut(str(check.details["worst"]), 400)
+    lines = witness_of(verdict)
+    return cut(sentence(lines), 400) if lines else None

@@ -1,0 +1,63 @@
+"""A page of figures that have their numbers beside them: sweeps of detectors and of live clusters.
+
+No script, nothing from a network; text is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from bench.record.files import write_whole
+from reports.charts.drawing import STYLE
+from reports.formats.render import TEMPLATES
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts with their numbers, ready for the page. ``how``: a sentence on how to read them.
+    ``rows``: cells as text, one for each of ``columns``."""
+
+    title: str
+    how: str
+    svgs: list[Markup]
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def write_figures(
+    out: Path,
+    *,
+    title: str,
+    tag: str,
+    setting: str,
+    question: str,
+    lines: Sequence[str],
+    figures: Sequence[Figure],
+    method: Sequence[str],
+) -> Path:
+    """Write the page ``out`` and return it. ``tag``: live or simulated. ``lines`` answer the
+    ``question``; ``method``: how it was measured, a line each."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals["drawing_style"] = Markup(STYLE)
+    page = environment.get_template("figures.html").render(
+        title=title,
+        tag=tag,
+        setting=setting,
+        question=question,
+        lines=lines,
+        figures=figures,
+        method=method,
+    )
+    write_whole(out, page.encode(errors="backslashreplace"))
+    return out

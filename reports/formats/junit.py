@@ -1,0 +1,71 @@
+"""JUnit XML, as CI servers read it: a suite per run, a case per claim and per objective.
+
+kept: a case that passed. broken: a ``failure``. unknown: an ``error``, since a CI must not take it
+for a pass. not measured: ``skipped``. The shape is that of Jenkins' and pytest's files:
+testsuites/testsuite/testcase with counts, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.etree import ElementTree as ET
+
+from bench.record.printable import escaped_lines
+from reports.data.judged import Case, Judged
+
+_ELEMENTS = {"broken": "failure", "unknown": "error", "not measured": "skipped"}
+
+
+def junit(runs: Sequence[Judged]) -> str:
+    """The document as text."""
+    root = ET.Element(
+        "testsuites", {"name": "capbench", **_counts([c for r in runs for c in r.cases])}
+    )
+    for run in runs:
+        summary = run.summary
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            {
+                "name": _text(run.name),
+                **_counts(run.cases),
+                "time": f"{run.seconds:.3f}",
+                "timestamp": _text(run.started_utc[: len("2026-11-26T10:41:02")]),
+            },
+        )
+        properties = ET.SubElement(suite, "properties")
+        for name in ("experiment", "protocol", "target", "seed", "folder", "simulated"):
+            value = _text(str(getattr(summary, name)))
+            ET.SubElement(properties, "property", {"name": name, "value": value})
+        for case in run.cases:
+            _case(suite, f"{summary.experiment}.{summary.protocol}", case)
+        if summary.missing:
+            ET.SubElement(suite, "system-out").text = _text("\n".join(summary.missing))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _case(suite: ET.Element, classname: str, case: Case) -> None:
+    attributes = {"classname": _text(classname), "name": _text(case.name), "time": "0"}
+    element = ET.SubElement(suite, "testcase", attributes)
+    if case.ending == "kept":
+        ET.SubElement(element, "system-out").text = _text(case.evidence)
+        return
+    message = {"message": _text(case.evidence)}
+    kind = {} if case.ending == "not measured" else {"type": case.ending}
+    ET.SubElement(element, _ELEMENTS[case.ending], message | kind).text = _text(case.evidence)
+
+
+def _counts(cases: Sequence[Case]) -> dict[str, str]:
+    endings = [case.ending for case in cases]
+    return {
+        "tests": str(len(endings)),
+        "failures": str(endings.count("broken")),
+        "errors": str(endings.count("unknown")),
+        "skipped": str(endings.count("not measured")),
+    }
+
+
+def _text(text: str) -> str:
+    """Without the characters that XML cannot hold, or a terminal should not get."""
+    return escaped_lines(text)

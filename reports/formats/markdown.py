@@ -1,0 +1,107 @@
+"""A comparison in Markdown, for the summary of a CI job or a pull request.
+
+Keys, values and names come from outside, so all of them are escaped: neither HTML nor Markdown in
+them does anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from bench.record.printable import escaped
+from reports.data import compare, repeats
+from reports.data.judged import Judged
+from reports.data.summary import RunSummary
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!])")
+_ENDINGS = {"broken": "missed", "unknown": "unknown", "not measured": "not measured"}
+
+
+def markdown(runs: Sequence[Judged], title: str = "Replication protocols compared") -> str:
+    """The document: the verdicts as a table, what they mean in sentences, what was missed, and what
+    is missing."""
+    summaries = [run.summary for run in runs]
+    grid = compare.matrix(summaries)
+    head = ["protocol", "claims", *(escape(name) for name in grid.experiments)]
+    rows = []
+    for protocol in grid.protocols:
+        row = grid.row(protocol)
+        cells = [grid.cells.get((protocol, experiment)) for experiment in grid.experiments]
+        rows.append([f"**{escape(protocol)}**", escape(row[0].claim), *map(_cell, cells)])
+    lines = [f"## {escape(title)}", "", escape(compare.heading(summaries)), ""]
+    lines += table(head, rows)
+    lines += ["", escape(f"{compare.COLUMNS}. {compare.LEGEND}."), ""]
+    for protocol in grid.protocols:
+        lines.append(f"- **{escape(protocol)}** {escape(compare.plain_line(grid.row(protocol)))}")
+    if grid.plans:
+        lines.append("")
+    lines += [*(f"- no repeats of each other: {escape(text)}" for text in grid.plans)]
+    lines += _repeats(summaries)
+    notes = [(cell, note) for cell in grid.cells.values() if (note := cell.note())]
+    if notes:
+        lines += ["", "### What to know of single cells", ""]
+        lines += [f"- {escape(f'{c.experiment}, {c.protocol}: {note}')}" for c, note in notes]
+    lines += _objectives(runs)
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cell: compare.Cell | None) -> str:
+    """Verdict in words, then rate, availability during the fault, and the model measured."""
+    if cell is None:
+        return "–"
+    word = escape(cell.word)
+    parts = [word if cell.verdict == "valid" else f"**{word}**"]
+    parts.append(f"measured {escape(compare.MODEL_WORDS.get(cell.measured, cell.measured))}")
+    simulated = " (simulated)" if cell.simulated else ""
+    parts.append(f"{compare.per_second(cell.rate)} op/s{simulated}")
+    if cell.has_fault:
+        parts.append(f"available {compare.ratio(cell.figure('availability.during'))}")
+        if cell.has_sides:
+            sides = [
+                compare.ratio(cell.figure(f"availability.{side}"))
+                for side in ("majority", "minority")
+            ]
+            parts.append(f"majority {sides[0]}, minority {sides[1]}")
+        parts.append(f"back in {cell.back_in}")
+    parts.append(f"p99 {escape(cell.latency('p99'))}")
+    return "<br>".join(parts)
+
+
+def _repeats(summaries: Sequence[RunSummary]) -> list[str]:
+    told = [
+        [escape(cell) for cell in (one.column, one.row, *map(str, row))]
+        for one in repeats.repeats(summaries)
+        for row in repeats.rows(one)
+    ]
+    if not told:
+        return []
+    head = ["experiment", "protocol", "figure", "n", "median", "mean", "95% interval of the mean"]
+    return ["", "### Repeats", "", *table(head, told)]
+
+
+def _objectives(runs: Sequence[Judged]) -> list[str]:
+    cases = [(run, case) for run in runs for case in run.cases if case.name.startswith("objective")]
+    if not cases:
+        return []
+    kept = sum(case.ending == "kept" for _, case in cases)
+    lines = ["", "### Objectives", "", f"{kept} of {len(cases)} met."]
+    rest = [
+        f"- **{_ENDINGS[case.ending]}** {escape(run.name)}: {escape(case.evidence)}"
+        for run, case in cases
+        if case.ending != "kept"
+    ]
+    return [*lines, "", *rest] if rest else lines
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; its cells are escaped already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def escape(text: str) -> str:
+    """``text`` so that Markdown shows it as it is, on one line."""
+    flat = escaped(" ".join(text.split()))
+    shown = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", shown)

@@ -1,0 +1,319 @@
+"""One self-contained HTML page from run folders: no script, no network, charts as inline SVG.
+
+The charts are drawn beforehand (`reports.charts.charts`), because drawings open at once, print, and
+stay small: a thousand of them weigh less than the libraries that would draw them in the browser.
+Their colours are CSS variables, so that they follow the reader's dark or light theme.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from bench.checkers.witness import duration
+from bench.record.files import NotReadable, read_regular, write_whole
+from bench.record.run_folder import MOST_BYTES, BadRunFolder, Check, WitnessLine
+from reports.charts.anomaly import Messages, picture, read_messages
+from reports.charts.drawing import STYLE
+from reports.data import compare, recovery, repeats, rows
+from reports.data.folders import SENSELESS, load_run
+from reports.data.metrics import RunTables
+from reports.data.summary import RunSummary, explained_check, explanation, witness_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reports.charts.charts import ChartView
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+BENCHMARKS = Path("results/bench/latest.json")
+"""Where `make bench` leaves its figures."""
+MOST_CHART_BYTES = 3_500_000
+"""Charts beyond this are left out, and the page says so."""
+MOST_POINTS = 9_000
+"""Single operations drawn on the whole page."""
+MOST_EVENTS = 1500
+"""Node events listed on the whole page."""
+MOST_EVENTS_PER_RUN = 80
+FULL_TABLES = 24
+"""With more runs than this, the numbers behind charts are in the files of `capbench report`, and
+not on the page."""
+
+
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of `make bench`; ``ratio``: to the figure ``compared_with`` of the same run."""
+
+    name: str
+    value: float
+    unit: str
+    compared_with: str | None = None
+    ratio: float | None = None
+    goal: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """Figures of `make bench`, all of one run, and the machine that it ran on."""
+
+    figures: list[Benchmark]
+    machine: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart on the page."""
+
+    view: ChartView
+    svg: Markup
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """A run on the page. ``title``: unlike all others, without *simulated*. ``figures``: None where
+    they were left out. ``why``: heading of ``witness``, that of ``explained``. ``messages``: those
+    around it, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
+
+    anchor: str
+    title: str
+    tables: RunTables
+    summary: RunSummary
+    cell: compare.Cell
+    figures: list[Figure] | None
+    why: str
+    explained: Check | None
+    witness: list[tuple[str, WitnessLine]]
+    messages: Messages | None
+    diagram: str | None
+    losses: list[list[Any]]
+    events: list[dict[str, Any]]
+    events_total: int
+
+
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    title: str = "Replication protocols compared",
+    *,
+    benchmarks: Path = BENCHMARKS,
+) -> Path:
+    """Write the page and return where it is. A folder that is no run is named on the page.
+    ``benchmarks``: figures of `make bench`, shown with their machine if they are there.
+
+    Raises BadRunFolder if none of the folders can be read.
+    """
+    runs: list[RunTables] = []
+    unreadable: list[str] = []
+    for folder in folders:
+        try:
+            runs.append(load_run(folder))
+        except BadRunFolder as error:
+            unreadable.append(str(error))
+    if not runs:
+        raise BadRunFolder("; ".join(unreadable) or "no run folders were given")
+    return write_loaded(runs, out, title, unreadable, benchmarks=benchmarks)
+
+
+def write_loaded(
+    runs: Sequence[RunTables],
+    out: Path,
+    title: str = "Replication protocols compared",
+    unreadable: Sequence[str] = (),
+    *,
+    benchmarks: Path = BENCHMARKS,
+) -> Path:
+    """As `write_report`, of runs that were loaded already; a million operations take a while."""
+    page = render(runs, title, unreadable, read_benchmarks(benchmarks))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, page.encode(errors="backslashreplace"))
+    return out
+
+
+def read_benchmarks(path: Path) -> Benchmarks | None:
+    """What `make bench` wrote; None: it is not there, or not what it should be."""
+    try:
+        told = read_regular(path, MOST_BYTES)
+        figures = msgspec.json.decode(told, type=list[Benchmark])
+        told = read_regular(path.with_name("hardware.json"), MOST_BYTES)
+        machine = msgspec.json.decode(told)
+    except (OSError, NotReadable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Benchmarks(figures, dict(machine) if isinstance(machine, dict) else {})
+
+
+def render(
+    runs: Sequence[RunTables],
+    title: str,
+    unreadable: Sequence[str] = (),
+    benchmarks: Benchmarks | None = None,
+) -> str:
+    """The page as text."""
+    summaries = [run.summary for run in runs]
+    grid = compare.matrix(summaries)
+    cells = {id(run): cell for cell in grid.cells.values() for run in cell.runs}
+    drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries])
+    most_events = min(MOST_EVENTS_PER_RUN, MOST_EVENTS // len(runs))
+    sections = [
+        _section(
+            number,
+            run,
+            cells[id(run.summary)],
+            figures,
+            most_events,
+            small=len(runs) <= FULL_TABLES,
+        )
+        for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
+    ]
+    anchors = {id(section.summary): section.anchor for section in sections}
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            heading=compare.heading(summaries),
+            grid=grid,
+            lines={name: compare.plain_line(grid.row(name)) for name in grid.protocols},
+            sections=sections,
+            anchor_of=lambda summary: anchors[id(summary)],
+            unreadable=unreadable,
+            repeats=[(each, repeats.rows(each)) for each in repeats.repeats(summaries)],
+            benchmarks=benchmarks,
+            legend=compare.LEGEND,
+            loss_columns=list(recovery.COLUMNS),
+            started=min((run.manifest.started_utc for run in runs), default=""),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "ratio": compare.ratio,
+        "per_second": compare.per_second,
+        "milliseconds": compare.milliseconds,
+        "seconds": compare.seconds,
+        "model": lambda model: compare.MODEL_WORDS.get(model, model),
+        "word": lambda verdict: compare.WORDS[verdict],
+        "symbol": lambda verdict: {"valid": "✔", "invalid": "✖", "unknown": "?"}[verdict],
+        "plain": plain,
+        "window_rows": rows.window_rows,
+        "fault_rows": rows.fault_rows,
+        "pretty_json": lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str),
+    }
+    environment.filters.update(filters)
+    environment.globals["drawing_style"] = Markup(STYLE)
+    return environment
+
+
+def plain(value: Any) -> str:
+    """A table cell as text; a missing one as a dash."""
+    if value is None or value != value or str(value) in ("", "None", "NaT"):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _section(
+    number: int,
+    run: RunTables,
+    cell: compare.Cell,
+    figures: list[Figure] | None,
+    most_events: int,
+    *,
+    small: bool,
+) -> RunSection:
+    witness = witness_of(run.verdict)
+    messages = read_messages(run.folder)
+    if messages and not messages.around(witness):
+        messages = None
+    events = run.nodes[run.nodes["kind"] == "event"].to_dict("records")
+    return RunSection(
+        anchor=f"run-{number}",
+        title=_title(run, cell),
+        tables=run,
+        summary=run.summary,
+        cell=cell,
+        figures=figures,
+        why=explanation(run.verdict) if run.verdict else "",
+        explained=explained_check(run.verdict),
+        witness=_timeline(witness),
+        messages=messages,
+        diagram=picture(messages, "Messages around the anomaly") if messages and small else None,
+        losses=_losses(run),
+        events=[{str(k): v for k, v in event.items()} for event in events[:most_events]],
+        events_total=len(events),
+    )
+
+
+def _title(run: RunTables, cell: compare.Cell) -> str:
+    name = cell.experiment.removesuffix(compare.SIMULATED)
+    number = [id(each) for each in cell.runs].index(id(run.summary)) + 1
+    return f"{name}, run {number}" if len(cell.runs) > 1 else name
+
+
+def _losses(run: RunTables) -> list[list[Any]]:
+    try:
+        return recovery.rows(run)
+    except SENSELESS as error:
+        run.missing.append(f"its lost nodes: {type(error).__name__}: {error}")
+        return []
+
+
+def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
+    """Each line with the time since the first one began."""
+    first_ns = min((line.operation.invoked_ns for line in lines), default=0)
+    return [
+        (
+            "0"
+            if line.operation.invoked_ns == first_ns
+            else "+" + duration(line.operation.invoked_ns - first_ns),
+            line,
+        )
+        for line in lines
+    ]
+
+
+def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] | None]:
+    """The charts of each run. First runs of a cell go first; when the page is full, None."""
+    from reports.charts.charts import charts
+
+    drawings: list[list[Figure] | None] = [None] * len(runs)
+    size = 0
+    points = max(50, min(600, MOST_POINTS // len(runs)))
+    tables = len(runs) <= FULL_TABLES
+    for number in sorted(range(len(runs)), key=lambda n: order[n]):
+        if size > MOST_CHART_BYTES:
+            break
+        figures = []
+        try:
+            for view in charts(runs[number], most_points=points):
+                svg = Markup(view.inline())
+                columns, rows = _numbers(view.data) if tables else ([], [])
+                figures.append(Figure(view, svg, columns, rows))
+                size += len(svg)
+        except SENSELESS as error:
+            runs[number].missing.append(f"its other charts: {type(error).__name__}: {error}")
+        drawings[number] = figures
+    return drawings
+
+
+def _numbers(data: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    rows = [[plain(value) for value in row] for row in data.itertuples(index=False)]
+    return [str(column) for column in data.columns], rows
