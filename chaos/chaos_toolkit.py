@@ -25,8 +25,9 @@ from bench.load.workload import PlannedOperation
 from bench.record.quantities import MAX_COUNT, BadQuantity, Bounds, read_number
 from chaos.clusters import by_name as clusters
 from chaos.clusters.monitor import Monitor
+from chaos.errors import TargetFailed
 from chaos.experiments.experiment import parse_fault
-from chaos.targets import TargetFailed, by_hand
+from chaos.targets import by_hand
 from nodes.contract.names import did_you_mean
 from nodes.contract.replica import Reply
 

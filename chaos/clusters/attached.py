@@ -29,7 +29,8 @@ from chaos.clusters.live import GROUP, LiveCluster, conduct_on
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.processes import ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
-from chaos.targets import Run, TargetFailed
+from chaos.errors import TargetFailed
+from chaos.targets import Run
 from nodes.container import Login
 from nodes.wire.links import link_names, link_ports
 

@@ -20,7 +20,7 @@ import msgspec
 
 from bench.record.cluster_file import STANDING, ClusterFile, read_cluster_file
 from chaos.clusters.leftovers import started
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from nodes.contract.names import check_name
 from nodes.runtime import own_folder
 

@@ -30,7 +30,8 @@ from chaos.clusters.live import GROUP, LiveCluster, conduct_on
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.processes import ProcessError, ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
-from chaos.targets import Run, TargetFailed
+from chaos.errors import TargetFailed
+from chaos.targets import Run
 from nodes.container import Login, RunOrder
 from nodes.registry import Protocol
 from nodes.wire.links import link_names, link_ports

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.record.paths import ROOT
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from nodes.contract.names import check_name
 
 PART = "io.capbench.part"

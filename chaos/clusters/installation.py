@@ -21,7 +21,7 @@ import msgspec
 from chaos.clusters import locks
 from chaos.clusters.engine import Engine, EngineFailed, is_inside
 from chaos.clusters.leftovers import started
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 
 RUN_FILE = "/data/run.json"
 """What a node is for the time of a run: `nodes.container.RunOrder`, or null."""

@@ -28,9 +28,10 @@ from chaos.clusters.links import Links
 from chaos.clusters.monitor import Monitor, NodeSilent
 from chaos.clusters.processes import ProcessError, ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
+from chaos.errors import TargetFailed
 from chaos.faults.base import FaultContext
 from chaos.faults.nemesis import Nemesis
-from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed
+from chaos.targets import CONVERGENCE_TIMEOUT_S, Run
 from chaos.targets.final_reads import final_reads
 from nodes.__main__ import EXIT_DISK
 from nodes.runtime.durable_log import MAGIC

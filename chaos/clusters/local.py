@@ -27,7 +27,8 @@ from chaos.clusters.live import GROUP, LiveCluster, conduct_on
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
-from chaos.targets import Run, TargetFailed
+from chaos.errors import TargetFailed
+from chaos.targets import Run
 from nodes.registry import Protocol, findable_name
 from nodes.runtime import own_folder
 from nodes.runtime.settings import Endpoint, NodeSettings

@@ -27,9 +27,9 @@ def said(error: Exception) -> tuple[str, int | None]:
     from chaos.clusters.by_name import WhichCluster
     from chaos.clusters.monitor import BrokerSilent
     from chaos.commands.check import BadOption
+    from chaos.errors import StoppedAtOnce, TargetFailed, Unsupported
     from chaos.experiments.experiment import InvalidExperiment
     from chaos.seeds.simulate import WorkersFailed
-    from chaos.targets import StoppedAtOnce, TargetFailed, Unsupported
     from chaos.targets.load import BadLoad
     from nodes.contract.names import BadName
     from nodes.registry import InvalidConfiguration

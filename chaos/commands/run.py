@@ -246,7 +246,8 @@ def _plans(
 
 def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
     """Whether a protocol can take part in an experiment; if not, it is said."""
-    from chaos.targets import Unsupported, refuse_unsupported
+    from chaos.errors import Unsupported
+    from chaos.targets import refuse_unsupported
     from nodes.registry import InvalidConfiguration
 
     nodes = experiment.node_ids()

@@ -24,7 +24,7 @@ import jinja2
 from bench.load.same_site import refusal
 from bench.record.files import shown
 from bench.record.run_folder import BadRunFolder, RunFolder
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from reports.data.folders import find_runs, run_name
 from reports.formats.render import TEMPLATES, write_report
 

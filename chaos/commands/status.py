@@ -45,7 +45,8 @@ def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list
     """What its nodes say, and the faults that are on."""
     from chaos.clusters import by_name as clusters
     from chaos.clusters.monitor import Monitor
-    from chaos.targets import TargetFailed, by_hand
+    from chaos.errors import TargetFailed
+    from chaos.targets import by_hand
 
     with Monitor(cluster) as monitor:
         monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), ANSWER_S)

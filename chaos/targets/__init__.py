@@ -16,25 +16,13 @@ import msgspec
 
 from bench.load.workload import Workload
 from bench.record.run_folder import RunFolder
+from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment
 from chaos.faults.base import TargetName
 from nodes.registry import Protocol as ReplicationProtocol
 
 CONVERGENCE_TIMEOUT_S = 15.0
 """How long after the load replicas may take to agree before the final reads begin all the same."""
-
-
-class TargetFailed(Exception):
-    """The infrastructure of a run could not be started, or did not stay up: one line that says
-    what, where its log lies, and what to do."""
-
-
-class StoppedAtOnce(Exception):
-    """Whoever started the run would not wait until it was healed and checked: one line."""
-
-
-class Unsupported(ValueError):
-    """An experiment has a fault that the target cannot make real: said before anything starts."""
 
 
 class Progress(Protocol):

@@ -22,10 +22,10 @@ import msgspec
 
 from bench.record.quantities import BadQuantity, Bounds, read_number
 from bench.record.run_folder import FaultRecord, RunFolder
+from chaos.errors import TargetFailed
 from chaos.experiments.experiment import InvalidExperiment, validate_fault
 from chaos.faults.base import FaultContext
 from chaos.faults.nemesis import Nemesis
-from chaos.targets import TargetFailed
 
 AT_MOST_S = 3600.0
 """What is not healed by hand ends after this time, or with the cluster."""

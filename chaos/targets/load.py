@@ -32,7 +32,7 @@ from bench.record.run_folder import LoadSummary, Manifest, RunFolder
 from chaos import errors as exit_codes
 from chaos.clusters.by_name import last_line
 from chaos.clusters.processes import ProcessGroup
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
 from nodes.registry import get

@@ -22,17 +22,10 @@ from bench.load.workload import Workload
 from bench.record.paths import ROOT
 from bench.record.run_folder import Manifest, RunFolder, Verdict
 from chaos.clusters import attached, compose, local
+from chaos.errors import StoppedAtOnce, TargetFailed
 from chaos.experiments.experiment import Experiment
 from chaos.faults.base import TargetName
-from chaos.targets import (
-    Progress,
-    Run,
-    StoppedAtOnce,
-    TargetFailed,
-    final_reads,
-    refuse_unsupported,
-    simulator,
-)
+from chaos.targets import Progress, Run, final_reads, refuse_unsupported, simulator
 from chaos.targets.replay import keep_messages
 from nodes.registry import Protocol as ReplicationProtocol
 

@@ -23,9 +23,10 @@ from bench.load.workload import PlannedOperation, plan
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import LoadSummary, NodeRecord, write_json
 from chaos.clusters.links import LinkFaults
+from chaos.errors import TargetFailed
 from chaos.faults.base import FaultContext
 from chaos.faults.nemesis import FaultPlayer
-from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, TargetFailed, final_reads
+from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, final_reads
 from nodes.contract.replica import Reply, Request
 from nodes.runtime.injected import (
     ClockError,

@@ -32,8 +32,7 @@ from chaos.clusters.by_name import Keeper
 from chaos.clusters.leftovers import started
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.processes import signals_as_exit
-from chaos.errors import INFRASTRUCTURE
-from chaos.targets import TargetFailed
+from chaos.errors import INFRASTRUCTURE, TargetFailed
 from chaos.targets.by_hand import ByHand
 from nodes import registry
 from nodes.runtime import own_folder

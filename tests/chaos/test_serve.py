@@ -19,7 +19,7 @@ import pytest
 from bench.record.run_folder import BadRunFolder
 from chaos.clusters.processes import free_ports
 from chaos.commands.serve import make_server
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from tests import browser
 from tests.chaos.test_simulate import ROOT
 from tests.reports import synthetic

@@ -13,6 +13,7 @@ import pytest
 from bench.load.workload import plan
 from bench.record.history import OperationRecord
 from bench.record.run_folder import RunFolder
+from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment, load, validate
 from chaos.faults.base import Fault, Resolved
 from chaos.faults.nodes import (
@@ -26,7 +27,7 @@ from chaos.faults.nodes import (
     Reorder,
     SlowDisk,
 )
-from chaos.targets import Run, Unsupported, refuse_unsupported
+from chaos.targets import Run, refuse_unsupported
 from chaos.targets.runner import RunResult, run_experiment
 from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
 from nodes import registry

@@ -24,7 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from bench.record.cluster_file import ClusterFile, read_cluster_file
 from bench.record.run_folder import RunFolder
 from chaos.clusters.local import LocalCluster
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from chaos.targets import up as keeper_room
 from nodes import registry
 from nodes.protocols.raft import Raft

@@ -17,7 +17,7 @@ import pytest
 from bench.record.run_folder import NodeRecord, RunFolder
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.processes import ProcessGroup
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from nodes import registry
 from tests.live.conftest import ROOT, leftovers
 from tests.waiting import patience

@@ -12,7 +12,7 @@ import pytest
 from bench.record.cluster_file import read_cluster_file
 from bench.record.run_folder import RunFolder
 from chaos.clusters import by_name as clusters
-from chaos.targets import TargetFailed
+from chaos.errors import TargetFailed
 from chaos.targets import up as keeper_room
 from tests.live.conftest import Typed, capbench, leftovers
 from tests.waiting import wait_for
