@@ -25,12 +25,11 @@ from bench.record.cluster_file import Address, BadClusterFile, ClusterFile, read
 from bench.record.run_folder import NodeRecord
 from chaos.clusters import engine
 from chaos.clusters.links import Links
-from chaos.clusters.live import GROUP, LiveCluster, conduct_on
+from chaos.clusters.live import GROUP, LiveCluster
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.processes import ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
-from chaos.targets import Run
 from nodes.container import Login
 from nodes.wire.links import link_names, link_ports
 
@@ -56,13 +55,13 @@ class AttachedCluster(LiveCluster):
         self.logs = "those of whoever runs the nodes"
         self._stack = contextlib.ExitStack()
 
-    def refuse(self, run: Run) -> None:
-        """Raises TargetFailed if the run is for another cluster than this."""
+    def refuse(self, protocol: str, nodes: int) -> None:
+        """Raises TargetFailed if a run of ``protocol`` on that many nodes is for another cluster
+        than this."""
         cluster = self.cluster_file
-        wanted = (run.protocol.name, len(run.experiment.node_ids()))
-        if wanted != (cluster.protocol, len(cluster.nodes)):
+        if (protocol, nodes) != (cluster.protocol, len(cluster.nodes)):
             raise TargetFailed(
-                f"the run is for {wanted[1]} nodes of {wanted[0]}, the cluster of "
+                f"the run is for {nodes} nodes of {protocol}, the cluster of "
                 f"{self.cluster_path} has {len(cluster.nodes)} of {cluster.protocol}; use "
                 f"--protocol {cluster.protocol} --nodes {len(cluster.nodes)}, or start it otherwise"
             )
@@ -158,21 +157,3 @@ def _cluster(path: Path) -> ClusterFile:
         return read_cluster_file(path)
     except BadClusterFile as error:
         raise TargetFailed(f"{error}; see CAPBENCH_CLUSTER_FILE") from None
-
-
-def conduct(run: Run) -> str | None:
-    """See `chaos.targets`."""
-    run.progress.phase("attach to the cluster")
-
-    def make(record: Callable[[NodeRecord], None]) -> AttachedCluster:
-        cluster = AttachedCluster(
-            Path(os.environ.get("CAPBENCH_CLUSTER_FILE", "/clients/cluster.json")),
-            Path(os.environ.get("CAPBENCH_RUNNER_LOGIN", "/runner/login.json")),
-            record=record,
-            seed=run.seed,
-        )
-        cluster.refuse(run)
-        return cluster
-
-    failure, _ = conduct_on(run, make)
-    return failure

@@ -12,7 +12,6 @@ frozen), a network taken away. Links are Toxiproxy's, as everywhere.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,16 +21,17 @@ import msgspec
 
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.record.run_folder import NodeRecord
+from chaos.clusters.capabilities import CanUnplug
 from chaos.clusters.engine import Engine, is_inside
 from chaos.clusters.installation import RUN_FILE, taken
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
-from chaos.clusters.live import GROUP, LiveCluster, conduct_on
+from chaos.clusters.live import GROUP
 from chaos.clusters.monitor import BrokerSilent, Monitor
+from chaos.clusters.owned import OwnedCluster
 from chaos.clusters.processes import ProcessError, ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
-from chaos.targets import Run
 from nodes.container import Login, RunOrder
 from nodes.registry import Protocol
 from nodes.wire.links import link_names, link_ports
@@ -42,7 +42,7 @@ UP_S = 10.0
 """How long Toxiproxy may take to answer once it was started."""
 
 
-class ComposeCluster(LiveCluster):
+class ComposeCluster(OwnedCluster, CanUnplug):
     """An installation of docker-compose.yml, for the time of a run.
 
     ``directory`` takes what load needs to reach it. ``recorded``: the run folder, for whoever has
@@ -282,24 +282,3 @@ class ComposeCluster(LiveCluster):
 def _quietly(do: Callable[[], object]) -> None:
     with contextlib.suppress(ToxiproxyError):
         do()
-
-
-def conduct(run: Run) -> str | None:
-    """See `chaos.targets`."""
-    folder, nodes = run.folder, run.experiment.node_ids()
-    run.progress.phase(f"take {len(nodes)} containers")
-
-    def make(record: Callable[[NodeRecord], None]) -> ComposeCluster:
-        return ComposeCluster(
-            run.protocol,
-            nodes,
-            folder.path / "cluster",
-            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
-            parameters=run.parameters,
-            record=record,
-            seed=run.seed,
-            recorded=folder.path,
-        )
-
-    failure, _ = conduct_on(run, make)
-    return failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -23,18 +22,18 @@ from bench.record.run_folder import NodeRecord
 from chaos.clusters.broker import NoBroker, broker_command, find_mosquitto
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
-from chaos.clusters.live import GROUP, LiveCluster, conduct_on
+from chaos.clusters.live import GROUP
 from chaos.clusters.monitor import BrokerSilent, Monitor
+from chaos.clusters.owned import OwnedCluster
 from chaos.clusters.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
 from chaos.errors import TargetFailed
-from chaos.targets import Run
 from nodes.registry import Protocol, findable_name
 from nodes.runtime import own_folder
 from nodes.runtime.settings import Endpoint, NodeSettings
 
 
-class LocalCluster(LiveCluster):
+class LocalCluster(OwnedCluster):
     """A cluster of processes on this machine.
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
@@ -299,29 +298,3 @@ def _refuse_taken_port(port: int) -> None:
             raise TargetFailed(
                 f"port {port} on 127.0.0.1 is taken; give another one with --broker-port"
             ) from None
-
-
-# --- a run ---
-
-
-def conduct(run: Run) -> str | None:
-    """See `chaos.targets`."""
-    folder, nodes = run.folder, run.experiment.node_ids()
-    run.progress.phase(
-        f"start {len(nodes)} nodes, a broker and {len(nodes) * (len(nodes) + 1)} links"
-    )
-
-    def make(record: Callable[[NodeRecord], None]) -> LocalCluster:
-        return LocalCluster(
-            run.protocol,
-            nodes,
-            folder.path / "cluster",
-            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
-            parameters=run.parameters,
-            record=record,
-            seed=run.seed,
-            recorded=folder.path,
-        )
-
-    failure, _ = conduct_on(run, make)
-    return failure

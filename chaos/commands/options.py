@@ -24,11 +24,10 @@ from bench.record.quantities import (
     read_duration,
     read_number,
 )
+from chaos.experiments.limits import MAX_NODES, is_path
 from nodes.contract.names import BadName, check_name, did_you_mean
 
 DETECTOR_SWEEP = "detector-sweep"
-MAX_NODES = 15
-"""Of a cluster that we start: each has a proxy to each."""
 
 
 class Quantity:
@@ -107,11 +106,6 @@ class Name:
 # --- names -------------------------------------------------------------------------------------
 
 
-def is_path(text: str) -> bool:
-    """Whether an experiment is named by the path of its file."""
-    return text.endswith((".yaml", ".yml")) or "/" in text
-
-
 def distinct(names: Any) -> Any:
     """Each of them once. Raises typer.BadParameter."""
     for name in names or ():
@@ -140,7 +134,7 @@ def _experiments() -> list[str]:
 
 
 def _targets() -> tuple[str, ...]:
-    from chaos.faults.base import TargetName
+    from chaos.targets import TargetName
 
     return get_args(TargetName)
 

@@ -24,9 +24,9 @@ from chaos.commands.options import (
     Seed,
     Target,
     distinct,
-    is_path,
 )
 from chaos.console import Json
+from chaos.experiments.limits import is_path
 from chaos.targets.folders import new_file, new_folder, stamp
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _plans(
 ) -> list[tuple[Any, registry.Protocol]]:
     """Each of them so often, with seeds that count up from the experiment's own. Raises
     Unsupported."""
-    from chaos.targets import refuse_unsupported
+    from chaos.targets.table import refuse_unsupported
 
     for experiment, _ in pairs:
         refuse_unsupported(experiment, target)
@@ -247,7 +247,7 @@ def _plans(
 def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
     """Whether a protocol can take part in an experiment; if not, it is said."""
     from chaos.errors import Unsupported
-    from chaos.targets import refuse_unsupported
+    from chaos.targets.table import refuse_unsupported
     from nodes.registry import InvalidConfiguration
 
     nodes = experiment.node_ids()

@@ -38,7 +38,7 @@ from bench.record.quantities import (
     read_duration,
     read_rate,
 )
-from chaos.commands.options import MAX_NODES, is_path
+from chaos.experiments.limits import MAX_NODES, is_path
 from chaos.experiments.yaml_reader import MAX_BYTES, BadYaml, read_yaml
 from chaos.faults.base import Fault
 from chaos.faults.catalogue import FAULTS, AnyFault

@@ -1,125 +1,17 @@
-"""What a fault is, and what it may do to a cluster. The faults themselves:
-`chaos.faults.catalogue`."""
+"""What a fault is. The faults themselves: `chaos.faults.catalogue`; what they may do to a cluster:
+`chaos.clusters.capabilities`."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from nodes.runtime.injected import Injected
+from chaos.clusters.capabilities import Capability, Cluster
 from nodes.wire.links import Link
-
-TargetName: TypeAlias = Literal["sim", "local", "compose", "attached"]
-LIVE: frozenset[TargetName] = frozenset({"local", "compose"})
-"""The targets with real nodes that can be killed and started."""
-BY_ADDRESS: frozenset[TargetName] = LIVE | {"attached"}
-"""Those where all that is needed is to reach Toxiproxy and the broker."""
-EVERYWHERE: frozenset[TargetName] = LIVE | {"sim"}
-ANYWHERE: frozenset[TargetName] = BY_ADDRESS | EVERYWHERE
-
-
-class LinkControl(Protocol):
-    """The links of a cluster; overlapping faults are counted
-    (`chaos.clusters.links.LinkFaults`)."""
-
-    def cut(self, links: Iterable[Link]) -> None: ...
-    def heal(self, links: Iterable[Link]) -> None: ...
-    def add_latency(self, latency_ms: Mapping[Link, int]) -> None: ...
-    def remove_latency(self, latency_ms: Mapping[Link, int]) -> None: ...
-    def limit(self, links: Iterable[Link], rate_kb_per_s: int) -> None: ...
-    def unlimit(self, links: Iterable[Link], rate_kb_per_s: int) -> None: ...
-    def close(self, links: Iterable[Link]) -> None: ...
-    def reopen(self, links: Iterable[Link]) -> None: ...
-    def reset(self, links: Iterable[Link]) -> None: ...
-    def unreset(self, links: Iterable[Link]) -> None: ...
-    def close_slowly(self, links: Iterable[Link], delay_ms: int) -> None: ...
-    def close_quickly(self, links: Iterable[Link], delay_ms: int) -> None: ...
-    def heal_all(self) -> None: ...
-
-
-class FaultContext:
-    """What a fault may do to a cluster; a target overrides what it can do. Every method raises an
-    exception if it could not be done. ``nodes``: all configured nodes, in their fixed order.
-    ``clients``: the client groups. ``links``: the directed links."""
-
-    nodes: Sequence[str]
-    clients: Sequence[str]
-    links: LinkControl
-
-    def leader(self) -> str | None:
-        """The node that leads now; None: there is none, or the protocol has none."""
-        raise NotImplementedError
-
-    def crash(self, node: str) -> None:
-        """SIGKILL the node; it is gone when this returns. Nothing happens if it is gone already."""
-        raise NotImplementedError
-
-    def restart(self, node: str) -> None:
-        """Start the node again on what its disk kept; does not wait until it serves."""
-        raise NotImplementedError
-
-    def abandon(self, node: str) -> None:
-        """Never start the node again, whatever fault ends. (The nemesis keeps from it.)"""
-        raise NotImplementedError
-
-    def pause(self, node: str) -> None:
-        """Stop the node (SIGSTOP): it keeps its connections and its memory, and does nothing.
-        Nothing happens if it is gone."""
-        raise NotImplementedError
-
-    def resume(self, node: str) -> None:
-        """Let it go on (SIGCONT). Nothing happens if it is gone, or was not paused."""
-        raise NotImplementedError
-
-    def unplug(self, node: str) -> None:
-        """Take the node off its network: its connections are silent, not closed."""
-        raise NotImplementedError
-
-    def plug(self, node: str) -> None:
-        """Put it on its network again."""
-        raise NotImplementedError
-
-    def inject(self, node: str, number: int, injected: Injected) -> None:
-        """Let the node itself do something wrong until `withdraw` with the same ``number``, also
-        after a restart."""
-        raise NotImplementedError
-
-    def withdraw(self, node: str, number: int) -> None:
-        """The end of `inject`. A node that stopped because of it is started again."""
-        raise NotImplementedError
-
-    def tear(self, node: str, rest: bytes) -> None:
-        """Leave ``rest`` of a record at the end of the log of a node that is down."""
-        raise NotImplementedError
-
-    def flip(self, node: str, where: float) -> None:
-        """Flip a bit in the first half of the log of a node that is down, ``where`` (0 to 1) in it,
-        and let the node try to start."""
-        raise NotImplementedError
-
-    def unflip(self, node: str) -> None:
-        """Flip the bit back, the node being down."""
-        raise NotImplementedError
-
-    def crash_broker(self) -> None:
-        """SIGKILL the broker."""
-        raise NotImplementedError
-
-    def restart_broker(self) -> None:
-        """Start the broker again, with nothing in its memory. Nothing happens if it runs."""
-        raise NotImplementedError
-
-    def pause_broker(self) -> None:
-        """Stop the broker (SIGSTOP)."""
-        raise NotImplementedError
-
-    def resume_broker(self) -> None:
-        """Let it go on (SIGCONT)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -144,7 +36,9 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fault: str
-    TARGETS: ClassVar[frozenset[TargetName]] = LIVE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = ()
+    """What a cluster must be capable of, beyond cutting and slowing links, which all are. The
+    targets on which the fault works follow from it."""
 
     @classmethod
     def summary(cls) -> str:
@@ -160,17 +54,17 @@ class Fault(BaseModel):
         right)."""
         return iter(())
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """Turn names into nodes and links. Draws from ``rng`` the same number of times whatever the
         cluster is like, so that equal seeds make equal choices."""
         raise NotImplementedError
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
-        """Begin. Raises whatever the context raises."""
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
+        """Begin. Raises whatever the cluster raises."""
         raise NotImplementedError
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
-        """End: also what was applied in part only. Raises whatever the context raises."""
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
+        """End: also what was applied in part only. Raises whatever the cluster raises."""
         raise NotImplementedError
 
     def beats(self, resolved: Resolved, for_s: float) -> Sequence[float]:
@@ -178,18 +72,18 @@ class Fault(BaseModel):
         begin, rising. Most faults do nothing between their begin and their end."""
         return ()
 
-    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+    def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
         """What happens at the beat of that number, from 0; returns what `undo` must know. Raises
-        whatever the context raises."""
+        whatever the cluster raises."""
         raise NotImplementedError
 
 
 def one(
-    context: FaultContext, wanted: str | None, by_seed: str
+    cluster: Cluster, wanted: str | None, by_seed: str
 ) -> tuple[str, Literal["leader", "seed", "experiment"]]:
     """The node that a fault picks, and what picked it."""
     if wanted == "leader":
-        leader = context.leader()
+        leader = cluster.leader()
         return (leader, "leader") if leader is not None else (by_seed, "seed")
     return (wanted, "experiment") if wanted is not None else (by_seed, "seed")
 
@@ -212,15 +106,6 @@ def sides(
         links,
         chosen_by,
     )
-
-
-def node_lists(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(group, list | tuple) and all(isinstance(node, str) for node in group)
-        for group in value
-    ):
-        raise ValueError("use all, or lists of nodes such as [[n1, n2], [n3]]")
-    return tuple(tuple(group) for group in value)
 
 
 def unknown_nodes(chosen: str | Sequence[str], nodes: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ undone.
 A fault is a frozen model, named in YAML by its field ``fault``. Before it is applied it is
 *resolved*: names such as ``leader-alone`` become nodes and links, by what the cluster is at that
 moment and by the fault's own random stream, and the result is recorded. A target makes it real
-through `FaultContext`: every fault is written against that interface only, so that a name means the
+through `Cluster`: every fault is written against that interface only, so that a name means the
 same on every target.
 
 A new fault is a subclass of `Fault` in `FAULTS`; see docs/ADDING_A_FAULT.md.
@@ -18,17 +18,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field
 
-from chaos.faults.base import (
-    ANYWHERE,
-    EVERYWHERE,
-    Fault,
-    FaultContext,
-    Resolved,
-    TargetName,
-    one,
-    sides,
-    unknown_nodes,
-)
+from chaos.clusters.capabilities import CanKill, Capability, Cluster
+from chaos.faults.base import Fault, Resolved, one, sides, unknown_nodes
 from chaos.faults.links import (
     Bandwidth,
     Disconnect,
@@ -111,7 +102,6 @@ class Partition(Fault):
     ``mute`` and ``deaf``: a node, ``leader``, or by seed if it is not given."""
 
     fault: Literal["partition"] = "partition"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     groups: Annotated[Shape | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
     node: str | None = None
 
@@ -143,14 +133,14 @@ class Partition(Fault):
             elif self.node != "leader" and self.node not in nodes:
                 yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """The links to cut, and the sides where there are sides."""
-        nodes = tuple(context.nodes)
+        nodes = tuple(cluster.nodes)
         shuffled = rng.sample(nodes, len(nodes))
         if not isinstance(self.groups, str):
             return sides(self.groups, "experiment")
         wanted = "leader" if self.groups == "leader-alone" else self.node
-        alone, chosen_by = one(context, wanted, shuffled[0])
+        alone, chosen_by = one(cluster, wanted, shuffled[0])
         others = tuple(node for node in nodes if node != alone)
         in_order = sorted(shuffled, key=nodes.index)
         majority = len(nodes) // 2 + 1
@@ -191,13 +181,13 @@ class Partition(Fault):
                 )
                 return Resolved(None, nodes, cut, "seed")
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Cut."""
-        context.links.cut(resolved.links)
+        cluster.links.cut(resolved.links)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Heal."""
-        context.links.heal(resolved.links)
+        cluster.links.heal(resolved.links)
 
 
 # --- crash -------------------------------------------------------------------------------------
@@ -221,7 +211,7 @@ class Crash(Fault):
     no ``for``, and the fault lasts as long as the load."""
 
     fault: Literal["crash"] = "crash"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill,)
     nodes: Annotated[
         Literal["leader", "random", "majority", "all"] | tuple[str, ...],
         BeforeValidator(_crashed),
@@ -232,13 +222,13 @@ class Crash(Fault):
         """Nodes that are none."""
         return unknown_nodes(self.nodes, nodes)
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """The nodes to crash."""
-        nodes = tuple(context.nodes)
+        nodes = tuple(cluster.nodes)
         shuffled = rng.sample(nodes, len(nodes))
         match self.nodes:
             case "leader":
-                leader, chosen_by = one(context, "leader", shuffled[0])
+                leader, chosen_by = one(cluster, "leader", shuffled[0])
                 return Resolved(nodes=(leader,), chosen_by=chosen_by)
             case "random":
                 return Resolved(nodes=(shuffled[0],), chosen_by="seed")
@@ -250,19 +240,19 @@ class Crash(Fault):
             case listed:
                 return Resolved(nodes=tuple(dict.fromkeys(listed)))
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Kill, one right after the other."""
         for node in resolved.nodes:
-            context.crash(node)
+            cluster.can(CanKill).crash(node)
             if not self.restart:
-                context.abandon(node)
+                cluster.can(CanKill).abandon(node)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Start them again; every one is tried, the first failure is raised."""
         failures: list[Exception] = []
         for node in resolved.nodes:
             try:
-                context.restart(node)
+                cluster.can(CanKill).restart(node)
             except Exception as error:
                 failures.append(error)
         if failures:

@@ -9,16 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from chaos.faults.base import (
-    ANYWHERE,
-    BY_ADDRESS,
-    Fault,
-    FaultContext,
-    Resolved,
-    TargetName,
-    one,
-    sides,
-)
+from chaos.clusters.capabilities import Capability, Cluster, ShapesStreams
+from chaos.faults.base import Fault, Resolved, one, sides
 from nodes.wire.links import Link
 
 _LINKS = "use all, directed links such as [n1->n2, n2->n1], or groups such as [[n1], [n2, n3]]"
@@ -69,9 +61,9 @@ class OnLinks(Fault):
         if named and (len(self.links) < 2 or not all(self.links)):
             yield "links", "there are links between at least two groups, and none is empty"
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """The links, and a seed of the fault's own."""
-        nodes = tuple(context.nodes)
+        nodes = tuple(cluster.nodes)
         by_seed, seed = rng.choice(nodes), rng.getrandbits(48)
         links: tuple[Link, ...]
         if self.links == "all":
@@ -83,7 +75,7 @@ class OnLinks(Fault):
         if self.node is None:
             touched = tuple(node for node in nodes if any(node in link for link in links))
             return Resolved(None, touched, links, seed=seed)
-        node, chosen_by = one(context, self.node, by_seed)
+        node, chosen_by = one(cluster, self.node, by_seed)
         links = tuple(link for link in links if node in link)
         return Resolved(None, (node,), links, chosen_by, seed)
 
@@ -100,16 +92,15 @@ class Latency(OnLinks):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["latency"] = "latency"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Slow down."""
-        context.links.add_latency(dict.fromkeys(resolved.links, self.latency_ms))
+        cluster.links.add_latency(dict.fromkeys(resolved.links, self.latency_ms))
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Take the delay back; what is under way arrives in order."""
-        context.links.remove_latency(dict.fromkeys(resolved.links, self.latency_ms))
+        cluster.links.remove_latency(dict.fromkeys(resolved.links, self.latency_ms))
 
 
 class Flapping(OnLinks):
@@ -119,7 +110,6 @@ class Flapping(OnLinks):
     are cut. ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["flapping"] = "flapping"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     period_ms: Annotated[int, Field(strict=True, ge=200, le=60_000)]
     duty: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
@@ -131,22 +121,22 @@ class Flapping(OnLinks):
             begin_s += self.period_ms / 1000
         return [time for time in times[1:] if time < for_s]
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Cut."""
-        context.links.cut(resolved.links)
+        cluster.links.cut(resolved.links)
 
-    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+    def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
         """Heal, or cut again. ``state``: whether the links work."""
         if number % 2 == 0:
-            context.links.heal(resolved.links)
+            cluster.links.heal(resolved.links)
         else:
-            context.links.cut(resolved.links)
+            cluster.links.cut(resolved.links)
         return replace(resolved, state=number % 2 == 0)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Heal what is cut."""
         if not resolved.state:
-            context.links.heal(resolved.links)
+            cluster.links.heal(resolved.links)
 
 
 class Jitter(OnLinks):
@@ -159,7 +149,6 @@ class Jitter(OnLinks):
     given."""
 
     fault: Literal["jitter"] = "jitter"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     jitter_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
     every_ms: Annotated[int, Field(strict=True, ge=100, le=60_000)] = 500
@@ -182,21 +171,21 @@ class Jitter(OnLinks):
         times = [number * self.every_ms / 1000 for number in range(1, count + 1)]
         return [time for time in times if time < for_s]
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """The first latencies."""
-        context.links.add_latency(self.drawn_ms(resolved, 0))
+        cluster.links.add_latency(self.drawn_ms(resolved, 0))
 
-    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+    def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
         """Others. ``state``: the number that the latencies were drawn by."""
         change = self.drawn_ms(resolved, number + 1)
         for link, before_ms in self.drawn_ms(resolved, number).items():
             change[link] -= before_ms
-        context.links.add_latency(change)
+        cluster.links.add_latency(change)
         return replace(resolved, state=number + 1)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Take the last ones back."""
-        context.links.remove_latency(self.drawn_ms(resolved, resolved.state or 0))
+        cluster.links.remove_latency(self.drawn_ms(resolved, resolved.state or 0))
 
 
 class Bandwidth(OnLinks):
@@ -206,16 +195,16 @@ class Bandwidth(OnLinks):
     links; all between nodes if neither is given."""
 
     fault: Literal["bandwidth"] = "bandwidth"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
     rate_kb_per_s: Annotated[int, Field(strict=True, ge=1, le=999_999)]
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Limit."""
-        context.links.limit(resolved.links, self.rate_kb_per_s)
+        cluster.can(ShapesStreams).links.limit(resolved.links, self.rate_kb_per_s)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Lift the limit."""
-        context.links.unlimit(resolved.links, self.rate_kb_per_s)
+        cluster.can(ShapesStreams).links.unlimit(resolved.links, self.rate_kb_per_s)
 
 
 class Stall(OnLinks):
@@ -225,15 +214,15 @@ class Stall(OnLinks):
     which links; all between nodes if neither is given."""
 
     fault: Literal["stall"] = "stall"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Stop the flow."""
-        context.links.limit(resolved.links, 0)
+        cluster.can(ShapesStreams).links.limit(resolved.links, 0)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Let it flow."""
-        context.links.unlimit(resolved.links, 0)
+        cluster.can(ShapesStreams).links.unlimit(resolved.links, 0)
 
 
 class Disconnect(OnLinks):
@@ -243,15 +232,15 @@ class Disconnect(OnLinks):
     nodes if neither is given."""
 
     fault: Literal["disconnect"] = "disconnect"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Close."""
-        context.links.close(resolved.links)
+        cluster.can(ShapesStreams).links.close(resolved.links)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Take connections again."""
-        context.links.reopen(resolved.links)
+        cluster.can(ShapesStreams).links.reopen(resolved.links)
 
 
 class Reset(OnLinks):
@@ -262,15 +251,15 @@ class Reset(OnLinks):
     given."""
 
     fault: Literal["reset"] = "reset"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Begin to reset."""
-        context.links.reset(resolved.links)
+        cluster.can(ShapesStreams).links.reset(resolved.links)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Let connections live."""
-        context.links.unreset(resolved.links)
+        cluster.can(ShapesStreams).links.unreset(resolved.links)
 
 
 class SlowClose(OnLinks):
@@ -281,23 +270,22 @@ class SlowClose(OnLinks):
     given."""
 
     fault: Literal["slow-close"] = "slow-close"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
     delay_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Delay."""
-        context.links.close_slowly(resolved.links, self.delay_ms)
+        cluster.can(ShapesStreams).links.close_slowly(resolved.links, self.delay_ms)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Delay no more."""
-        context.links.close_quickly(resolved.links, self.delay_ms)
+        cluster.can(ShapesStreams).links.close_quickly(resolved.links, self.delay_ms)
 
 
 # --- clients -----------------------------------------------------------------------------------
 
 
 class _OfClients(Fault):
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
     node: str | None = None
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -305,15 +293,15 @@ class _OfClients(Fault):
         if self.node not in (None, "leader", *nodes):
             yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """The links of all client groups with the nodes."""
-        nodes = tuple(context.nodes)
+        nodes = tuple(cluster.nodes)
         by_seed = rng.choice(nodes)
         chosen_by: Literal["leader", "seed", "experiment"] = "experiment"
         if self.node is not None:
-            node, chosen_by = one(context, self.node, by_seed)
+            node, chosen_by = one(cluster, self.node, by_seed)
             nodes = (node,)
-        links = tuple(self.link(group, node) for group in context.clients for node in nodes)
+        links = tuple(self.link(group, node) for group in cluster.clients for node in nodes)
         return Resolved(None, nodes, links, chosen_by)
 
     @staticmethod
@@ -321,13 +309,13 @@ class _OfClients(Fault):
         """The link of the two that is cut."""
         raise NotImplementedError
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Cut."""
-        context.links.cut(resolved.links)
+        cluster.links.cut(resolved.links)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Heal."""
-        context.links.heal(resolved.links)
+        cluster.links.heal(resolved.links)
 
 
 class RequestsLost(_OfClients):
@@ -384,7 +372,6 @@ class Wan(Fault):
     Clients stay next to the node that they ask."""
 
     fault: Literal["wan"] = "wan"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
 
     def latencies_ms(self, nodes: Sequence[str]) -> dict[Link, int]:
         """One way, of every link between different regions."""
@@ -397,15 +384,15 @@ class Wan(Fault):
             if {*pair} == {region[src], region[dst]}
         }
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """All links between regions."""
-        nodes = tuple(context.nodes)
+        nodes = tuple(cluster.nodes)
         return Resolved(nodes=nodes, links=tuple(self.latencies_ms(nodes)))
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Move apart."""
-        context.links.add_latency(self.latencies_ms(resolved.nodes))
+        cluster.links.add_latency(self.latencies_ms(resolved.nodes))
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Move together."""
-        context.links.remove_latency(self.latencies_ms(resolved.nodes))
+        cluster.links.remove_latency(self.latencies_ms(resolved.nodes))

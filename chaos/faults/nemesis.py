@@ -15,10 +15,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from bench.record.run_folder import FaultRecord, RunFolder
-from chaos.faults.base import Fault, FaultContext, Resolved
+from chaos.clusters.capabilities import (
+    CanInject,
+    CanKill,
+    CanPause,
+    CanStopBroker,
+    CanUnplug,
+    Cluster,
+    Wanted,
+)
+from chaos.faults.base import Fault, Resolved
 from nodes.runtime.injected import Injected
 
 
@@ -33,78 +42,74 @@ class PlannedFault:
     fault: Fault
 
 
-class _Counted(FaultContext):
-    """The context as faults that overlap see it: a node is restarted when the last fault that
+class _Counted(Cluster):
+    """The cluster as faults that overlap see it: a node is restarted when the last fault that
     crashed it ends, and goes on when the last one that paused it does; so does the broker. (Links
-    are counted where they are.)"""
+    are counted where they are.) Whatever is not counted here is the cluster's own, and so is what
+    it is capable of."""
 
-    def __init__(self, context: FaultContext) -> None:
-        self._context = context
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._on: Counter[tuple[str, str]] = Counter()
         self._gone: set[str] = set()
         self._injected: set[tuple[str, int]] = set()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
+        return getattr(self._cluster, name)
 
     def leader(self) -> str | None:
-        return self._context.leader()
+        return self._cluster.leader()
+
+    def can(self, capability: type[Wanted]) -> Wanted:
+        self._cluster.can(capability)
+        return cast(Wanted, self)
 
     def crash(self, node: str) -> None:
         self._on["crash", node] += 1
-        self._context.crash(node)
+        self._cluster.can(CanKill).crash(node)
 
     def restart(self, node: str) -> None:
         if node not in self._gone:
-            self._end("crash", node, partial(self._context.restart, node))
+            self._end("crash", node, partial(self._cluster.can(CanKill).restart, node))
 
     def abandon(self, node: str) -> None:
         self._gone.add(node)
 
     def pause(self, node: str) -> None:
         self._on["pause", node] += 1
-        self._context.pause(node)
+        self._cluster.can(CanPause).pause(node)
 
     def resume(self, node: str) -> None:
-        self._end("pause", node, partial(self._context.resume, node))
+        self._end("pause", node, partial(self._cluster.can(CanPause).resume, node))
 
     def unplug(self, node: str) -> None:
         self._on["unplug", node] += 1
-        self._context.unplug(node)
+        self._cluster.can(CanUnplug).unplug(node)
 
     def plug(self, node: str) -> None:
-        self._end("unplug", node, partial(self._context.plug, node))
+        self._end("unplug", node, partial(self._cluster.can(CanUnplug).plug, node))
 
     def inject(self, node: str, number: int, injected: Injected) -> None:
         self._injected.add((node, number))
-        self._context.inject(node, number, injected)
+        self._cluster.can(CanInject).inject(node, number, injected)
 
     def withdraw(self, node: str, number: int) -> None:
-        self._context.withdraw(node, number)
+        self._cluster.can(CanInject).withdraw(node, number)
         self._injected.discard((node, number))
-
-    def tear(self, node: str, rest: bytes) -> None:
-        self._context.tear(node, rest)
-
-    def flip(self, node: str, where: float) -> None:
-        self._context.flip(node, where)
-
-    def unflip(self, node: str) -> None:
-        self._context.unflip(node)
 
     def crash_broker(self) -> None:
         self._on["crash", _BROKER] += 1
-        self._context.crash_broker()
+        self._cluster.can(CanStopBroker).crash_broker()
 
     def restart_broker(self) -> None:
-        self._end("crash", _BROKER, self._context.restart_broker)
+        self._end("crash", _BROKER, self._cluster.can(CanStopBroker).restart_broker)
 
     def pause_broker(self) -> None:
         self._on["pause", _BROKER] += 1
-        self._context.pause_broker()
+        self._cluster.can(CanStopBroker).pause_broker()
 
     def resume_broker(self) -> None:
-        self._end("pause", _BROKER, self._context.resume_broker)
+        self._end("pause", _BROKER, self._cluster.can(CanStopBroker).resume_broker)
 
     def end_all(self) -> None:
         """The broker first, since nothing works without it. All are tried; the first failure is
@@ -129,16 +134,16 @@ class _Counted(FaultContext):
     def _undo(self, what: str, whom: str) -> None:
         match what, whom:
             case "crash", "broker":
-                self._context.restart_broker()
+                self._cluster.can(CanStopBroker).restart_broker()
             case "pause", "broker":
-                self._context.resume_broker()
+                self._cluster.can(CanStopBroker).resume_broker()
             case "crash", node:
                 if node not in self._gone:
-                    self._context.restart(node)
+                    self._cluster.can(CanKill).restart(node)
             case "pause", node:
-                self._context.resume(node)
+                self._cluster.can(CanPause).resume(node)
             case "unplug", node:
-                self._context.plug(node)
+                self._cluster.can(CanUnplug).plug(node)
 
     def _end(self, what: str, whom: str, end: Callable[[], None]) -> None:
         # The count falls only once it worked: what failed is tried again at the end.
@@ -160,7 +165,7 @@ class FaultPlayer:
     def __init__(
         self,
         schedule: Sequence[PlannedFault],
-        context: FaultContext,
+        cluster: Cluster,
         folder: RunFolder,
         *,
         seed: int,
@@ -169,7 +174,7 @@ class FaultPlayer:
     ) -> None:
         self.errors: list[str] = []
         self._schedule = {planned.number: planned for planned in schedule}
-        self._context = _Counted(context)
+        self._cluster = _Counted(cluster)
         self._folder = folder
         self._seed = seed
         self._on_fault = on_fault
@@ -211,7 +216,7 @@ class FaultPlayer:
         self._records[number] = record
         try:
             rng = random.Random(f"{self._seed}/fault/{number}")
-            resolved = planned.fault.resolve(self._context, rng)
+            resolved = planned.fault.resolve(self._cluster, rng)
             if resolved.groups is not None:
                 record.groups = [list(group) for group in resolved.groups]
             record.nodes = list(resolved.nodes)
@@ -220,7 +225,7 @@ class FaultPlayer:
             if resolved.seed is not None:
                 record.parameters["seed"] = resolved.seed
             self._active[number] = resolved
-            planned.fault.apply(self._context, resolved)
+            planned.fault.apply(self._cluster, resolved)
         except Exception as error:
             record.error = f"not applied: {_line(error)}"
             self._fault_failed(f"{record.fault} (fault {number}) {record.error}")
@@ -243,7 +248,7 @@ class FaultPlayer:
             return
         try:
             fault = self._schedule[number].fault
-            self._active[number] = fault.beat(self._context, resolved, beat)
+            self._active[number] = fault.beat(self._cluster, resolved, beat)
         except Exception as error:
             record = self._records[number]
             reason = f"step {beat} failed: {_line(error)}"
@@ -257,7 +262,7 @@ class FaultPlayer:
         if resolved is not None:
             record.heal_started_ns = self._now_ns()
             try:
-                self._schedule[number].fault.undo(self._context, resolved)
+                self._schedule[number].fault.undo(self._cluster, resolved)
                 record.healed_ns = self._now_ns()
             except Exception as error:
                 reason = f"not healed: {_line(error)}"
@@ -270,7 +275,7 @@ class FaultPlayer:
         for number in list(self._active):
             self.end(number)
         # Once more from the ground up, for whatever an undo that failed has left.
-        for last_resort in (self._context.links.heal_all, self._context.end_all):
+        for last_resort in (self._cluster.links.heal_all, self._cluster.end_all):
             try:
                 last_resort()
             except Exception as error:
@@ -301,14 +306,14 @@ class Nemesis(FaultPlayer):
     def __init__(
         self,
         schedule: Sequence[PlannedFault],
-        context: FaultContext,
+        cluster: Cluster,
         folder: RunFolder,
         *,
         seed: int,
         on_fault: Callable[[FaultRecord], None] | None = None,
         by_hand: bool = False,
     ) -> None:
-        super().__init__(schedule, context, folder, seed=seed, on_fault=on_fault)
+        super().__init__(schedule, cluster, folder, seed=seed, on_fault=on_fault)
         self._by_hand = by_hand
         self._changed = threading.Condition()
         self._stopping = False

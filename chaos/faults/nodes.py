@@ -9,15 +9,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from chaos.faults.base import (
-    ANYWHERE,
-    BY_ADDRESS,
-    EVERYWHERE,
-    Fault,
-    FaultContext,
-    Resolved,
-    TargetName,
+from chaos.clusters.capabilities import (
+    CanInject,
+    CanKill,
+    Capability,
+    CarriesFrames,
+    Cluster,
+    DamagesLogs,
 )
+from chaos.faults.base import Fault, Resolved
 from chaos.faults.links import OnLinks
 from chaos.faults.processes import Milliseconds, OnNodes, each
 from nodes.runtime.injected import (
@@ -47,17 +47,17 @@ class _Injecting(Fault):
         """What each node does."""
         raise NotImplementedError
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Tell the nodes, and have them confirm it."""
         assert resolved.seed is not None
         for node, injected in self.injected(resolved).items():
-            context.inject(node, resolved.seed, injected)
+            cluster.can(CanInject).inject(node, resolved.seed, injected)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Tell them to stop; start again whoever stopped because of it."""
         number = resolved.seed
         assert number is not None
-        each(self.injected(resolved), lambda node: context.withdraw(node, number))
+        each(self.injected(resolved), lambda node: cluster.can(CanInject).withdraw(node, number))
 
 
 # --- messages ----------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Loss(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["message-loss"] = "message-loss"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Not sent."""
@@ -105,7 +105,7 @@ class Duplicate(_OfMessages):
     between nodes if neither is given."""
 
     fault: Literal["duplication"] = "duplication"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Sent twice."""
@@ -119,7 +119,7 @@ class Reorder(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["reordering"] = "reordering"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
     delay_ms: Milliseconds = 50
 
     def of(self, dst: list[str], seed: int) -> Injected:
@@ -135,7 +135,7 @@ class Corrupt(_OfMessages):
     neither is given."""
 
     fault: Literal["corruption"] = "corruption"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CarriesFrames)
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Changed."""
@@ -151,7 +151,7 @@ class AtLeastOnce(OnLinks, _Injecting):
     nodes if neither is given."""
 
     fault: Literal["qos-1"] = "qos-1"
-    TARGETS: ClassVar[frozenset[TargetName]] = BY_ADDRESS
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CarriesFrames)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """The sender of each link does it."""
@@ -169,7 +169,7 @@ class BrokerDisconnect(_Injecting, OnNodes):
     a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["broker-disconnect"] = "broker-disconnect"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are disconnected."""
@@ -188,7 +188,7 @@ class Clock(_Injecting, OnNodes):
     (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["clock"] = "clock"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
     offset_ms: Annotated[int, Field(strict=True, ge=-86_400_000, le=86_400_000)] = 0
     drift: Annotated[float, Field(ge=-0.5, le=1)] = 0.0
     jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
@@ -217,7 +217,7 @@ class SlowDisk(_Injecting, OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["slow-fsync"] = "slow-fsync"
-    TARGETS: ClassVar[frozenset[TargetName]] = ANYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
     delay_ms: Milliseconds
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
@@ -233,7 +233,7 @@ class FailingFsync(_Injecting, OnNodes):
     ``all``, or a list of nodes."""
 
     fault: Literal["fsync-error"] = "fsync-error"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CanKill)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them fail."""
@@ -247,7 +247,7 @@ class NoSpace(_Injecting, OnNodes):
     node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["full-disk"] = "full-disk"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CanKill)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are full."""
@@ -263,7 +263,7 @@ class CrashPointFault(_Injecting, OnNodes):
     leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["crash-point"] = "crash-point"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CanKill)
     point: CrashPoint
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
@@ -279,17 +279,18 @@ class TornWrite(OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["torn-write"] = "torn-write"
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill, DamagesLogs)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Kill, and leave the torn record."""
         rng = random.Random(resolved.seed)
         for node in resolved.nodes:
-            context.crash(node)
-            context.tear(node, rng.randbytes(rng.randrange(1, 200)))
+            cluster.can(CanKill).crash(node)
+            cluster.can(DamagesLogs).tear(node, rng.randbytes(rng.randrange(1, 200)))
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Start them again."""
-        each(resolved.nodes, context.restart)
+        each(resolved.nodes, cluster.can(CanKill).restart)
 
 
 class BitFlip(OnNodes):
@@ -301,19 +302,20 @@ class BitFlip(OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["bit-flip"] = "bit-flip"
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill, DamagesLogs)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Crash, flip, and try to start."""
         rng = random.Random(resolved.seed)
         for node in resolved.nodes:
-            context.crash(node)
-            context.flip(node, rng.random())
+            cluster.can(CanKill).crash(node)
+            cluster.can(DamagesLogs).flip(node, rng.random())
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Flip it back, and start."""
 
         def mend(node: str) -> None:
-            context.unflip(node)
-            context.restart(node)
+            cluster.can(DamagesLogs).unflip(node)
+            cluster.can(CanKill).restart(node)
 
         each(resolved.nodes, mend)

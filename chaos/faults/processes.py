@@ -9,15 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from chaos.faults.base import (
-    EVERYWHERE,
-    Fault,
-    FaultContext,
-    Resolved,
-    TargetName,
-    one,
-    unknown_nodes,
+from chaos.clusters.capabilities import (
+    CanKill,
+    CanPause,
+    CanStopBroker,
+    CanUnplug,
+    Capability,
+    Cluster,
 )
+from chaos.faults.base import Fault, Resolved, one, unknown_nodes
 from nodes.contract.names import did_you_mean
 
 Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
@@ -46,14 +46,14 @@ class OnNodes(Fault):
         """Nodes that are none."""
         return unknown_nodes(self.nodes, nodes)
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """The nodes, in a seeded order where the experiment does not list them."""
-        nodes = tuple(context.nodes)
+        nodes = tuple(cluster.nodes)
         shuffled = tuple(rng.sample(nodes, len(nodes)))
         seed = rng.getrandbits(48)
         match self.nodes:
             case "leader":
-                leader, chosen_by = one(context, "leader", shuffled[0])
+                leader, chosen_by = one(cluster, "leader", shuffled[0])
                 return Resolved(nodes=(leader,), chosen_by=chosen_by, seed=seed)
             case "random":
                 return Resolved(nodes=(shuffled[0],), chosen_by="seed", seed=seed)
@@ -75,16 +75,16 @@ class Pause(OnNodes):
     a list of nodes."""
 
     fault: Literal["pause"] = "pause"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanPause,)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Stop them."""
         for node in resolved.nodes:
-            context.pause(node)
+            cluster.can(CanPause).pause(node)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Let them go on."""
-        each(resolved.nodes, context.resume)
+        each(resolved.nodes, cluster.can(CanPause).resume)
 
 
 class NetworkDisconnect(OnNodes):
@@ -95,17 +95,17 @@ class NetworkDisconnect(OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["network-disconnect"] = "network-disconnect"
-    TARGETS: ClassVar[frozenset[TargetName]] = frozenset({"compose"})
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanUnplug,)
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Take it away."""
         for node in resolved.nodes:
-            context.unplug(node)
+            cluster.can(CanUnplug).unplug(node)
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Give it back."""
         for node in resolved.nodes:
-            context.plug(node)
+            cluster.can(CanUnplug).plug(node)
 
 
 class RollingRestart(OnNodes):
@@ -117,7 +117,7 @@ class RollingRestart(OnNodes):
     its time reaches."""
 
     fault: Literal["rolling-restart"] = "rolling-restart"
-    TARGETS: ClassVar[frozenset[TargetName]] = EVERYWHERE
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill,)
     down_ms: Milliseconds = 500
     every_ms: Milliseconds = 2000
 
@@ -135,25 +135,25 @@ class RollingRestart(OnNodes):
             times += [begin_s, begin_s + self.down_ms / 1000]
         return [time for time in times[1:] if time < for_s]
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Crash the first."""
-        context.crash(resolved.nodes[0])
+        cluster.can(CanKill).crash(resolved.nodes[0])
 
-    def beat(self, context: FaultContext, resolved: Resolved, number: int) -> Resolved:
+    def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
         """Restart, or crash the next. ``state``: the node that is up again, None while the last
         that was crashed is down."""
         node = resolved.nodes[(number + 1) // 2]
         if number % 2 == 0:
-            context.restart(node)
+            cluster.can(CanKill).restart(node)
             return replace(resolved, state=(number // 2, "up"))
-        context.crash(node)
+        cluster.can(CanKill).crash(node)
         return replace(resolved, state=((number + 1) // 2, "down"))
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Restart the one that is down."""
         number, last = resolved.state or (0, "down")
         if last == "down":
-            context.restart(resolved.nodes[number])
+            cluster.can(CanKill).restart(resolved.nodes[number])
 
 
 class BrokerRestart(Fault):
@@ -163,36 +163,38 @@ class BrokerRestart(Fault):
     one part that all links share: a network that is away, not one that is divided."""
 
     fault: Literal["broker-restart"] = "broker-restart"
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanStopBroker,)
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """Nothing to choose."""
-        return Resolved(nodes=tuple(context.nodes))
+        return Resolved(nodes=tuple(cluster.nodes))
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Kill it."""
-        context.crash_broker()
+        cluster.can(CanStopBroker).crash_broker()
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Start it again."""
-        context.restart_broker()
+        cluster.can(CanStopBroker).restart_broker()
 
 
 class BrokerPause(Fault):
     """Stop the broker (SIGSTOP) and let it go on (SIGCONT); messages wait and arrive late."""
 
     fault: Literal["broker-pause"] = "broker-pause"
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanStopBroker,)
 
-    def resolve(self, context: FaultContext, rng: random.Random) -> Resolved:
+    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """Nothing to choose."""
-        return Resolved(nodes=tuple(context.nodes))
+        return Resolved(nodes=tuple(cluster.nodes))
 
-    def apply(self, context: FaultContext, resolved: Resolved) -> None:
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Stop it."""
-        context.pause_broker()
+        cluster.can(CanStopBroker).pause_broker()
 
-    def undo(self, context: FaultContext, resolved: Resolved) -> None:
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Let it go on."""
-        context.resume_broker()
+        cluster.can(CanStopBroker).resume_broker()
 
 
 def each(nodes: Iterable[str], act: Callable[[str], None]) -> None:

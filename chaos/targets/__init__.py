@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from bench.load.workload import Workload
 from bench.record.run_folder import RunFolder
-from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment
-from chaos.faults.base import TargetName
 from nodes.registry import Protocol as ReplicationProtocol
+
+TargetName: TypeAlias = Literal["sim", "local", "compose", "attached"]
 
 CONVERGENCE_TIMEOUT_S = 15.0
 """How long after the load replicas may take to agree before the final reads begin all the same."""
@@ -66,14 +66,3 @@ class Run:
         """The intended times of the workload count from ``start_ns``."""
         end_ns = start_ns + int(self.workload.duration_s * 1e9)
         self.update_manifest(load_started_ns=start_ns, load_ended_ns=end_ns)
-
-
-def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
-    """Raises Unsupported for the first fault of ``experiment`` that ``target`` cannot make real."""
-    for planned in experiment.plan():
-        fault = planned.fault
-        if target not in fault.TARGETS:
-            raise Unsupported(
-                f"{experiment.name}: the target {target} has no fault {fault.fault!r};"
-                f" it works on: {', '.join(sorted(fault.TARGETS))}"
-            )

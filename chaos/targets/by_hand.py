@@ -22,9 +22,9 @@ import msgspec
 
 from bench.record.quantities import BadQuantity, Bounds, read_number
 from bench.record.run_folder import FaultRecord, RunFolder
+from chaos.clusters.capabilities import Cluster
 from chaos.errors import TargetFailed
 from chaos.experiments.experiment import InvalidExperiment, validate_fault
-from chaos.faults.base import FaultContext
 from chaos.faults.nemesis import Nemesis
 
 AT_MOST_S = 3600.0
@@ -74,16 +74,16 @@ class ByHand:
 
     def __init__(
         self,
-        context: FaultContext,
+        cluster: Cluster,
         directory: Path,
         socket_path: Path,
         announce: Callable[[list[FaultRecord]], None],
     ) -> None:
-        self._nodes = tuple(context.nodes)
+        self._nodes = tuple(cluster.nodes)
         self._path = socket_path
         self._nemesis = Nemesis(
             [],
-            context,
+            cluster,
             RunFolder(directory),
             seed=_SEED,
             by_hand=True,

@@ -10,7 +10,7 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,13 @@ from bench.checkers import check_run
 from bench.load.workload import Workload
 from bench.record.paths import ROOT
 from bench.record.run_folder import Manifest, RunFolder, Verdict
-from chaos.clusters import attached, compose, local
 from chaos.errors import StoppedAtOnce, TargetFailed
 from chaos.experiments.experiment import Experiment
-from chaos.faults.base import TargetName
-from chaos.targets import Progress, Run, final_reads, refuse_unsupported, simulator
+from chaos.targets import Progress, Run, TargetName, final_reads
 from chaos.targets.replay import keep_messages
+from chaos.targets.table import TARGETS, refuse_unsupported
 from nodes.registry import Protocol as ReplicationProtocol
 
-CONDUCT: dict[TargetName, Callable[[Run], str | None]] = {
-    "local": local.conduct,
-    "sim": simulator.conduct,
-    "compose": compose.conduct,
-    "attached": attached.conduct,
-}
 """The targets that there are."""
 
 
@@ -91,7 +84,7 @@ def run_experiment(
     failure: str | None = None
     interrupted = False
     try:
-        failure = CONDUCT[target](run)
+        failure = TARGETS[target].conduct(run)
         loads = [load for load in folder.loads() if load.client != final_reads.NAME]
         if failure is None and not any(load.invoked for load in loads):
             failure = "the history has no operations: the load asked for none in its time"

@@ -22,9 +22,10 @@ from bench.load.client import Client
 from bench.load.workload import PlannedOperation, plan
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import LoadSummary, NodeRecord, write_json
+from chaos.clusters.capabilities import CanInject, CanKill, CanPause
+from chaos.clusters.capabilities import Cluster as FaultableCluster
 from chaos.clusters.links import LinkFaults
 from chaos.errors import TargetFailed
-from chaos.faults.base import FaultContext
 from chaos.faults.nemesis import FaultPlayer
 from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, final_reads
 from nodes.contract.replica import Reply, Request
@@ -89,9 +90,9 @@ class SimulatedLinks(LinkFaults):
                 simulated.degrade(_FAULTS, more)
 
 
-class SimulatedCluster(FaultContext):
-    """A cluster under virtual time: the `chaos.faults.catalogue.FaultContext` of its run, the way
-    from clients to nodes and back, and what the nodes tell."""
+class SimulatedCluster(FaultableCluster, CanKill, CanPause, CanInject):
+    """A cluster under virtual time: what faults are done to, the way from clients to nodes and back,
+    and what the nodes tell."""
 
     links: SimulatedLinks
 

@@ -1,0 +1,11 @@
+"""What may be an experiment, without reading one: importing this costs nothing."""
+
+from __future__ import annotations
+
+MAX_NODES = 15
+"""Of a cluster that we start: each has a proxy to each."""
+
+
+def is_path(text: str) -> bool:
+    """Whether an experiment is named by the path of its file."""
+    return text.endswith((".yaml", ".yml")) or "/" in text

@@ -1,0 +1,189 @@
+"""The targets with real nodes: how an experiment takes place on a cluster."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from bench.record.children import environment, python
+from bench.record.files import no_space
+from bench.record.losses import LOG, losses
+from bench.record.paths import LOCUSTFILE
+from bench.record.run_folder import NodeRecord, write_json
+from chaos.clusters.attached import AttachedCluster
+from chaos.clusters.compose import ComposeCluster
+from chaos.clusters.live import LiveCluster
+from chaos.clusters.local import LocalCluster
+from chaos.faults.nemesis import Nemesis
+from chaos.targets import CONVERGENCE_TIMEOUT_S, Run
+from chaos.targets.final_reads import final_reads
+
+LOAD_START_TIMEOUT_S = 30.0
+KEPT_TAIL_S = 10.0
+"""How long after its planned end the load may take to finish before the run counts as failed."""
+
+Cluster = TypeVar("Cluster", bound=LiveCluster)
+
+
+def conduct_local(run: Run) -> str | None:
+    """See `chaos.targets`, for the target local."""
+    folder, nodes = run.folder, run.experiment.node_ids()
+    run.progress.phase(
+        f"start {len(nodes)} nodes, a broker and {len(nodes) * (len(nodes) + 1)} links"
+    )
+
+    def make(record: Callable[[NodeRecord], None]) -> LocalCluster:
+        return LocalCluster(
+            run.protocol,
+            nodes,
+            folder.path / "cluster",
+            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
+            parameters=run.parameters,
+            record=record,
+            seed=run.seed,
+            recorded=folder.path,
+        )
+
+    failure, _ = conduct_on(run, make)
+    return failure
+
+
+def conduct_compose(run: Run) -> str | None:
+    """See `chaos.targets`, for the target compose."""
+    folder, nodes = run.folder, run.experiment.node_ids()
+    run.progress.phase(f"take {len(nodes)} containers")
+
+    def make(record: Callable[[NodeRecord], None]) -> ComposeCluster:
+        return ComposeCluster(
+            run.protocol,
+            nodes,
+            folder.path / "cluster",
+            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
+            parameters=run.parameters,
+            record=record,
+            seed=run.seed,
+            recorded=folder.path,
+        )
+
+    failure, _ = conduct_on(run, make)
+    return failure
+
+
+def conduct_attached(run: Run) -> str | None:
+    """See `chaos.targets`, for the target attached."""
+    run.progress.phase("attach to the cluster")
+
+    def make(record: Callable[[NodeRecord], None]) -> AttachedCluster:
+        cluster = AttachedCluster(
+            Path(os.environ.get("CAPBENCH_CLUSTER_FILE", "/clients/cluster.json")),
+            Path(os.environ.get("CAPBENCH_RUNNER_LOGIN", "/runner/login.json")),
+            record=record,
+            seed=run.seed,
+        )
+        cluster.refuse(run.protocol.name, len(run.experiment.node_ids()))
+        return cluster
+
+    failure, _ = conduct_on(run, make)
+    return failure
+
+
+def conduct_on(
+    run: Run, make: Callable[[Callable[[NodeRecord], None]], Cluster]
+) -> tuple[str | None, Cluster]:
+    """A run on the cluster that ``make`` makes, which is stopped when this returns. Returns what
+    went wrong, None if nothing did."""
+    folder = run.folder
+    lock = threading.Lock()
+
+    def record(line: NodeRecord) -> None:
+        with lock:
+            folder.append_node(line)
+
+    cluster = make(record)
+    with cluster:
+        run.update_manifest(notes=list(cluster.notes), versions=_versions(cluster))
+        failure = _load_and_faults(run, cluster)
+        run.progress.phase("read every key at every node")
+        if cluster.monitor.converged(run.left, CONVERGENCE_TIMEOUT_S) is None and failure is None:
+            failure = "a node did not answer after the load"
+        run.update_manifest(notes=list(cluster.notes))
+        final_reads(cluster.cluster_file, run.left, run.keys, folder)
+        cluster.check()
+    return failure, cluster
+
+
+def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
+    """Load and nemesis side by side. Returns what went wrong, None if nothing did."""
+    folder, workload, progress = run.folder, run.workload, run.progress
+    client = "load-1"
+    workload_path = folder.path / "workload.json"
+    write_json(workload_path, workload)
+    argv = [
+        *python("locust"),
+        *("-f", str(LOCUSTFILE), "--headless", "-u", "1"),
+        *("--cluster-file", str(cluster.cluster_path)),
+        *("--workload", str(workload_path.resolve())),
+        *("--run-folder", str(folder.path.resolve()), "--client-name", client),
+    ]
+    progress.phase("start the load")
+    locust = cluster.processes.spawn(
+        "locust",
+        argv,
+        stdout_path=folder.path / LOG,
+        # Its timers: epoll rounds to 1 ms, select does not.
+        env=environment(GEVENT_BACKEND="select"),
+        # Locust takes settings from its working folder: there are none in ours.
+        cwd=folder.path,
+    )
+    started = folder.load_dir / f"{client}.started"
+    if (
+        not cluster.monitor.wait(
+            lambda: started.exists() or locust.poll() is not None, LOAD_START_TIMEOUT_S
+        )
+        or not started.exists()
+    ):
+        return f"the load did not start; its log is {folder.path / LOG}"
+    start_ns = int(msgspec.json.decode(started.read_bytes())["started_ns"])
+    duration_s = workload.duration_s
+    run.load_started(start_ns)
+    progress.phase(f"load for {duration_s:.0f} s")
+    cluster.monitor.announce([])
+    nemesis = Nemesis(
+        run.experiment.plan(),
+        cluster,
+        folder,
+        seed=run.seed,
+        on_fault=lambda _: cluster.monitor.announce(nemesis.on),
+    )
+    with nemesis:
+        nemesis.start(start_ns)
+        deadline = start_ns + int((duration_s + workload.timeout_s + KEPT_TAIL_S) * 1e9)
+        while locust.poll() is None:
+            now_ns = time.monotonic_ns()
+            progress.tick(min(duration_s, (now_ns - start_ns) / 1e9), duration_s)
+            if now_ns > deadline:
+                return f"the load did not end in time; its log is {folder.path / LOG}"
+            cluster.check()
+            cluster.monitor.wait(lambda: locust.poll() is not None, 0.25)
+    if nemesis.failed:
+        return f"a fault failed: {'; '.join(nemesis.errors)}"
+    # Locust exits with 1 when operations failed, which under faults is what is being measured.
+    failures = losses(folder)
+    if locust.returncode not in (0, 1) and not failures:
+        failures = [f"the load ended with code {locust.returncode}; its log: {folder.path / LOG}"]
+    return f"{'; '.join(failures)}{no_space(folder.path)}" if failures else None
+
+
+def _versions(cluster: LiveCluster) -> dict[str, str]:
+    versions = {"python": platform.python_version(), "toxiproxy": cluster.toxiproxy.version()}
+    for package in ("aiomqtt", "paho-mqtt", "locust", "msgspec", "uvloop", "pandas"):
+        versions[package] = metadata.version(package)
+    return {**versions, **cluster.versions()}

@@ -1,0 +1,50 @@
+"""Every target: the class of its clusters, and how a run takes place there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chaos.clusters.attached import AttachedCluster
+from chaos.clusters.capabilities import Cluster, has
+from chaos.clusters.compose import ComposeCluster
+from chaos.clusters.local import LocalCluster
+from chaos.errors import Unsupported
+from chaos.experiments.experiment import Experiment
+from chaos.faults.base import Fault
+from chaos.targets import Run, TargetName
+from chaos.targets.on_cluster import conduct_attached, conduct_compose, conduct_local
+from chaos.targets.simulator import SimulatedCluster
+from chaos.targets.simulator import conduct as conduct_simulated
+
+
+@dataclass(frozen=True)
+class Target:
+    """``cluster``: what faults are done to; its bases are what it is capable of. ``conduct``: see
+    `chaos.targets`."""
+
+    cluster: type[Cluster]
+    conduct: Callable[[Run], str | None]
+
+
+TARGETS: dict[TargetName, Target] = {
+    "local": Target(LocalCluster, conduct_local),
+    "sim": Target(SimulatedCluster, conduct_simulated),
+    "compose": Target(ComposeCluster, conduct_compose),
+    "attached": Target(AttachedCluster, conduct_attached),
+}
+
+
+def works_on(fault: type[Fault]) -> list[TargetName]:
+    """The targets whose clusters have what the fault needs, by name."""
+    return sorted(name for name, target in TARGETS.items() if has(target.cluster, fault.NEEDS))
+
+
+def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
+    """Raises Unsupported for the first fault of ``experiment`` that ``target`` cannot make real."""
+    for planned in experiment.plan():
+        if target not in (works := works_on(type(planned.fault))):
+            raise Unsupported(
+                f"{experiment.name}: the target {target} has no fault {planned.fault.fault!r};"
+                f" it works on: {', '.join(works)}"
+            )
