@@ -20,7 +20,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -39,11 +39,8 @@ from nodes.contract.replica import (
 )
 from nodes.simulator.clock import Clock
 from nodes.simulator.disk import StableStorage
+from nodes.simulator.network import Link
 from nodes.simulator.timeline import Timeline
-
-if TYPE_CHECKING:
-    from nodes.simulator.cluster import Cluster
-    from nodes.simulator.network import Link
 
 TrapPoint: TypeAlias = Literal[
     "before-fsync",
@@ -92,6 +89,26 @@ class _Flight:
         self.position = position
 
 
+class Surroundings(Protocol):
+    """What a host needs of the cluster that it is in."""
+
+    timeline: Timeline
+    hosts: dict[str, Host]
+
+    def observers_after(self, before: Any, now: Any) -> list[Callable[[str, Replica], None]]:
+        """Who has to look at a replica, of which `Replica.watched` was ``before`` and is
+        ``now``."""
+
+    def on_marks(self, node: str, marks: list[tuple[str, dict[str, Any]]]) -> None:
+        """A replica named what happened."""
+
+    def on_reply(self, node: str, reply: Reply) -> None:
+        """A replica answered."""
+
+    def cut_off(self, node: str, for_s: float, *, deaf: bool) -> None:
+        """Let nobody hear of a node for a while; ``deaf``: nor the node of anybody."""
+
+
 class Host:
     """A node of the cluster. ``up``: the process runs; ``replica`` is None while it does not."""
 
@@ -108,7 +125,7 @@ class Host:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Surroundings,
         config: Config,
         build: Callable[[Config, Clock, Disk], Replica],
         timing: Timing,

@@ -11,16 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappush
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from nodes.contract.replica import Message
 from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
-
-if TYPE_CHECKING:
-    from nodes.simulator.host import Host
 
 LinkId: TypeAlias = tuple[str, str]
 
@@ -52,6 +49,18 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Receiver(Protocol):
+    """Where a link ends. ``ready_at_s``: when it can step again."""
+
+    ready_at_s: float
+
+    def receive(self, item: Message) -> None:
+        """Take a message, now or when it is ready."""
+
+    def step(self, inputs: tuple[Message, ...]) -> None:
+        """Step at once."""
+
+
 class Link:
     """The way from one node to another. ``lost``, ``cut``, ``sent``, ``delivered`` count
     messages."""
@@ -64,7 +73,7 @@ class Link:
         number: int,
         quality: Quality,
         rng: random.Random,
-        host: Host,
+        receiver: Receiver,
         codes: dict[type, int],
         round_trip: Callable[[Any], Any] | None,
     ) -> None:
@@ -76,7 +85,7 @@ class Link:
         self._note = timeline.note
         self._heap = timeline.heap
         self._next = timeline.next
-        self._host = host
+        self._host = receiver
         self._codes = codes
         self._number = (number + 1) * 1000.0
         self._round_trip = round_trip
