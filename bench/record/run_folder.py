@@ -1,8 +1,8 @@
 """The run folder: the only file format that rooms share.
 
     manifest.json     what ran, with which seed, on what; updated at the end of the run
-    history/*.jsonl   operations, one file per client process (`bench.record.history`); final reads are in
-                      history/final.jsonl
+    history/*.jsonl   operations, one file per client process (`bench.record.history`); final reads
+                      are in history/final.jsonl
     load/*.json       one `LoadSummary` per client process; missing where the process was cut short
     load/*.started    one per client process, from when its load begins
     faults.jsonl      one `FaultRecord` per injected fault

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from bench.record.cluster_file import STANDING, ClusterFile, read_cluster_file
-from chaos.clusters.leftovers import started
+from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 from nodes.contract.names import check_name
 from nodes.runtime import own_folder
@@ -39,7 +39,7 @@ class WhichCluster(ValueError):
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
     """The process that holds a cluster. ``started``: which process that is, see
-    `chaos.clusters.leftovers.started`."""
+    `chaos.clusters.pids.started`."""
 
     name: str
     pid: int

@@ -20,7 +20,7 @@ import msgspec
 
 from chaos.clusters import locks
 from chaos.clusters.engine import Engine, EngineFailed, is_inside
-from chaos.clusters.leftovers import started
+from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 
 RUN_FILE = "/data/run.json"

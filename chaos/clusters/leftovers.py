@@ -22,6 +22,7 @@ import msgspec
 import psutil
 
 from bench.record.files import naming
+from chaos.clusters.pids import started
 from nodes.runtime import own_folder
 
 HELD_BY = "CAPBENCH_HELD_BY"
@@ -110,21 +111,6 @@ def clean_up() -> list[str]:
 
 def _lives(holder: Holder) -> bool:
     return started(holder.pid) == holder.started
-
-
-def started(pid: int) -> str | None:
-    """What tells a process from others that had its pid; None if there is none, or one that has
-    ended and that nobody has asked for its end. On Linux the kernel counts from its own start, so
-    that no step of the wall clock makes a process another."""
-    with contextlib.suppress(OSError):
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if after_name[0] in "ZX":
-            return None
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{after_name[19]}"
-    try:
-        return str(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return None
 
 
 def _clean(holder: Holder) -> str:

@@ -91,8 +91,8 @@ class SimulatedLinks(LinkFaults):
 
 
 class SimulatedCluster(FaultableCluster, CanKill, CanPause, CanInject):
-    """A cluster under virtual time: what faults are done to, the way from clients to nodes and back,
-    and what the nodes tell."""
+    """A cluster under virtual time: what faults are done to, the way from clients to nodes and
+    back, and what the nodes tell."""
 
     links: SimulatedLinks
 

@@ -29,8 +29,8 @@ from bench.record.files import no_space
 from bench.record.run_folder import write_json
 from chaos.clusters import by_name as clusters
 from chaos.clusters.by_name import Keeper
-from chaos.clusters.leftovers import started
 from chaos.clusters.local import LocalCluster
+from chaos.clusters.pids import started
 from chaos.clusters.processes import signals_as_exit
 from chaos.errors import INFRASTRUCTURE, TargetFailed
 from chaos.targets.by_hand import ByHand

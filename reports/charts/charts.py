@@ -8,7 +8,6 @@ chart says so. Those that have no time on their x axis: `reports.charts.charts_o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 from bench.checkers.outages import SILENCE_S
 from bench.record.run_folder import WitnessLine
 from reports.charts.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
+from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
 from reports.data.metrics import RunTables
 from reports.data.summary import cut, explained_check, witness_of
 
@@ -26,15 +26,7 @@ if TYPE_CHECKING:
 MOST_BINS = 80
 TABLE_BINS = 20
 BIN_WIDTHS_S = [0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]
-LONG_NAMES = 190
-"""Pixels for the names of rows that are more than the id of a node."""
-LEAST_MS = 0.01
 
-OUTCOMES = {
-    "ok": Style("blue"),
-    "fail": Style("orange", 1, "square"),
-    "info": Style("purple", 2, "cross"),
-}
 SIDES = {"all": Style("ink"), "majority": Style("blue"), "minority": Style("orange", 1)}
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "worst": 1.0}
 _SHARES = np.array([*QUANTILES.values()])
@@ -51,31 +43,6 @@ ROLES = {
     "follower": "grid",
     "stopped": "ink",
 }
-
-
-@dataclass(frozen=True)
-class ChartView:
-    """A chart and what a reader needs beside it. ``how``: one sentence on how to read it. ``note``:
-    what was binned or sampled. ``data``: the numbers behind it, as few rows as a person reads."""
-
-    name: str
-    title: str
-    how: str
-    note: str
-    chart: Drawing
-    data: pd.DataFrame
-
-    def inline(self) -> str:
-        """For the page, in the colours of its theme."""
-        return self.chart.inline(self.title)
-
-    def svg(self) -> str:
-        """As an SVG document, in the colours of the light theme."""
-        return self.chart.document(self.title)
-
-    def png(self, scale: float = 2.0) -> bytes:
-        """As a PNG."""
-        return self.chart.png(self.title, scale)
 
 
 def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
@@ -375,11 +342,6 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
 
 
 # -- parts ----------------------------------------------------------------------------------------
-
-
-def simulated(run: RunTables) -> str:
-    """What a title says of a simulated run's figures."""
-    return " (simulated)" if run.manifest.simulated else ""
 
 
 def over_time(run: RunTables, y: Axis | Sequence[str]) -> Drawing:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from bench.checkers.availability import percentile_ns
-from reports.charts.charts import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
 from reports.charts.drawing import Axis, Drawing, Style
+from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
 from reports.data.compare import milliseconds
 from reports.data.metrics import RunTables
 from reports.data.rows import share

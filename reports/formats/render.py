@@ -30,7 +30,7 @@ from reports.data.summary import RunSummary, explained_check, explanation, witne
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reports.charts.charts import ChartView
+    from reports.charts.view import ChartView
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 BENCHMARKS = Path("results/bench/latest.json")

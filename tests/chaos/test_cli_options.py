@@ -80,9 +80,7 @@ def test_no_option_takes_any_number_or_any_name() -> None:
             or kind == "<class 'bool'>"
             or "Path" in kind
             or parameter.name in TEXT | {"form", "experiment"}
-        ), (
-            f"{command} {parameter.name}: use a parser of chaos.commands.options instead of a plain {kind}"
-        )
+        ), f"{command} {parameter.name}: use a parser of chaos.commands.options, not a plain {kind}"
     assert len(QUANTITIES) > 25
 
 

@@ -97,8 +97,8 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -
     out = tmp_path / "out"
     sweep = subprocess.Popen(
         [
-            *f"{sys.executable} -m chaos.commands.main sweep -p gossip -d nodes --seconds 0.4 --out".split(),
-            out,
+            *(sys.executable, "-m", "chaos.commands.main", "sweep", "-p", "gossip", "-d", "nodes"),
+            *("--seconds", "0.4", "--out", out),
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

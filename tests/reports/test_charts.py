@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from bench.record.run_folder import NodeRecord
-from reports.charts.charts import ChartView, bin_width_s, charts, role_spans
+from reports.charts.charts import bin_width_s, charts, role_spans
 from reports.charts.charts_of_runs import SHARES
 from reports.charts.drawing import COLOURS
+from reports.charts.view import ChartView
 from reports.data.metrics import RunTables, load
 from tests.reports import synthetic
 

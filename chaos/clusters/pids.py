@@ -1,0 +1,23 @@
+"""Which process had a pid: pids are used again."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+
+def started(pid: int) -> str | None:
+    """What tells a process from others that had its pid; None if there is none, or one that has
+    ended and that nobody has asked for its end. On Linux the kernel counts from its own start, so
+    that no step of the wall clock makes a process another."""
+    with contextlib.suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if after_name[0] in "ZX":
+            return None
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{after_name[19]}"
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,53 @@
+"""What all charts have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.charts.drawing import Drawing, Style
+from reports.data.metrics import RunTables
+
+LONG_NAMES = 190
+"""Pixels for the names of rows that are more than the id of a node."""
+
+
+LEAST_MS = 0.01
+
+
+OUTCOMES = {
+    "ok": Style("blue"),
+    "fail": Style("orange", 1, "square"),
+    "info": Style("purple", 2, "cross"),
+}
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """A chart and what a reader needs beside it. ``how``: one sentence on how to read it. ``note``:
+    what was binned or sampled. ``data``: the numbers behind it, as few rows as a person reads."""
+
+    name: str
+    title: str
+    how: str
+    note: str
+    chart: Drawing
+    data: pd.DataFrame
+
+    def inline(self) -> str:
+        """For the page, in the colours of its theme."""
+        return self.chart.inline(self.title)
+
+    def svg(self) -> str:
+        """As an SVG document, in the colours of the light theme."""
+        return self.chart.document(self.title)
+
+    def png(self, scale: float = 2.0) -> bytes:
+        """As a PNG."""
+        return self.chart.png(self.title, scale)
+
+
+def simulated(run: RunTables) -> str:
+    """What a title says of a simulated run's figures."""
+    return " (simulated)" if run.manifest.simulated else ""
