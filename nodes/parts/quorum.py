@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 
 import msgspec
@@ -13,6 +14,11 @@ def majority(n: int) -> int:
     if n < 1:
         raise ValueError(f"there is at least one replica, not {n}")
     return n // 2 + 1
+
+
+def is_majority(nodes: Collection[str], members: tuple[str, ...]) -> bool:
+    """Whether more than half of ``members`` are among ``nodes``."""
+    return 2 * sum(member in nodes for member in members) > len(members)
 
 
 class Quorums(msgspec.Struct, frozen=True):

@@ -10,12 +10,12 @@ import pytest
 
 from nodes.contract.disk import Put
 from nodes.contract.replica import InvariantBroken, Message, Operation, Request
+from nodes.parts.forwarding import Forwarded
 from nodes.parts.synod import Acceptor, Ballot, Proposer
 from nodes.protocols.paxos import (
     Accept,
     Accepted,
     CatchUp,
-    Forwarded,
     Paxos,
     PaxosParameters,
     Prepare,

@@ -9,12 +9,11 @@ import pytest
 
 from nodes import registry
 from nodes.contract.replica import Message, Operation, Request
+from nodes.parts.forwarding import Forward, Forwarded
 from nodes.protocols.raft import (
     AppendEntries,
     AppendEntriesReply,
     ChangeMembership,
-    Forward,
-    Forwarded,
     InstallSnapshot,
     PreVote,
     RaftParameters,

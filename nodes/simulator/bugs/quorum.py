@@ -6,15 +6,8 @@ from typing import Any
 
 import msgspec
 
-from nodes.protocols.quorum_register import (
-    Commit,
-    Prepare,
-    Prepared,
-    QuorumRegister,
-    Record,
-    Tag,
-    _Operation,
-)
+from nodes.protocols.quorum_register import Commit, Prepare, Prepared, QuorumRegister, Record, Tag
+from nodes.protocols.quorum_register.replica import _Operation
 from nodes.simulator.bugs import Bug
 
 

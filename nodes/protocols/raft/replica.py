@@ -65,545 +65,56 @@ committed. No snapshot is taken between the two entries, so a snapshot's members
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
-from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.contract.bounds import BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.bounds import BadMessage, check_leap
 from nodes.contract.disk import Disk
-from nodes.contract.replica import (
-    Config,
-    Env,
-    Invariant,
-    InvariantBroken,
-    Parameters,
-    Replica,
-    Reply,
-    Request,
-    Value,
-    Version,
-)
+from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
+from nodes.parts.quorum import is_majority
 from nodes.parts.replicated_map import ReplicatedMap
+from nodes.protocols.raft.invariants import (
+    CommitIsSafe,
+    Durability,
+    ElectionSafety,
+    LeaderCompleteness,
+    LogMatching,
+    StateMachineSafety,
+    VotesAreDurable,
+)
+from nodes.protocols.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    ChangeMembership,
+    Entry,
+    HardState,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    RequestVoteReply,
+    Snapshot,
+    TimeoutNow,
+    TransferLeadership,
+)
+from nodes.protocols.raft.parameters import RaftParameters
+from nodes.protocols.raft.progress import Incoming, Outgoing, Progress
 
 Role = Literal["follower", "candidate", "leader"]
 
+
 WINDOW_BATCHES = 16
 """Batches that may be on their way to a follower without an acknowledgement."""
-MAX_CHUNK_BYTES = 2 << 20
-"""Upper limit of ``snapshot_chunk_bytes``: a chunk must fit in a frame with other messages."""
+
 
 _encode_snapshot = msgspec.msgpack.Encoder().encode
 
 
-class RaftParameters(Parameters, frozen=True, kw_only=True):
-    """Knobs of Raft. All times in seconds.
-
-    A follower that heard no leader for a random time between ``election_timeout_min_s`` and
-    ``election_timeout_max_s`` stands for election; a leader that heard no majority for
-    ``election_timeout_max_s`` steps down. ``retry_s``: how often a request without an answer is
-    handed on again; after ``request_timeout_s`` it ends ``fail`` or ``info``. A message carries at
-    most ``batch_entries`` entries and (roughly) ``batch_bytes`` bytes, but at least one entry. A
-    snapshot is taken every ``snapshot_entries`` applied entries; the log behind it goes when
-    ``snapshot_tail`` more have been applied, so that slow followers need no snapshot. It is sent in
-    chunks of ``snapshot_chunk_bytes`` (at most `MAX_CHUNK_BYTES`). A client's answers are forgotten
-    when ``client_entries`` entries were applied since its last one.
-    ``stale_reads``: any node answers reads from what it has applied, which is eventual consistency
-    only.
-    """
-
-    heartbeat_s: float = 0.1
-    election_timeout_min_s: float = 0.8
-    election_timeout_max_s: float = 1.6
-    retry_s: float = 0.5
-    request_timeout_s: float = 3.0
-    batch_entries: int = 512
-    batch_bytes: int = 1 << 20
-    snapshot_entries: int = 20_000
-    snapshot_tail: int = 2_000
-    snapshot_chunk_bytes: int = 512 << 10
-    client_entries: int = 100_000
-    stale_reads: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name.endswith("_s") and not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} is a positive number of seconds, not {value}")
-        for name in ("batch_entries", "batch_bytes", "snapshot_entries", "client_entries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        if self.snapshot_tail < 0:
-            raise ValueError(f"snapshot_tail is at least 0, not {self.snapshot_tail}")
-        if not 1 <= self.snapshot_chunk_bytes <= MAX_CHUNK_BYTES:
-            raise ValueError(
-                f"snapshot_chunk_bytes is 1 to {MAX_CHUNK_BYTES}, not {self.snapshot_chunk_bytes}"
-            )
-        if self.election_timeout_min_s < 2 * self.heartbeat_s:
-            raise ValueError(
-                "election_timeout_min_s is at least twice heartbeat_s "
-                f"({self.heartbeat_s}), not {self.election_timeout_min_s}"
-            )
-        if self.election_timeout_max_s <= self.election_timeout_min_s:
-            raise ValueError(
-                "election_timeout_max_s is above election_timeout_min_s "
-                f"({self.election_timeout_min_s}), not {self.election_timeout_max_s}"
-            )
-        if self.request_timeout_s < self.retry_s:
-            raise ValueError(
-                f"request_timeout_s is at least retry_s ({self.retry_s}), "
-                f"not {self.request_timeout_s}"
-            )
-
-
-# --- on disk ---
-
-
-class HardState(WireStruct, frozen=True, gc=False):
-    """Table key ``hard_state``. One record, so that a crash cannot tear term and vote apart."""
-
-    term: Count
-    vote: str | None
-
-
-class Entry(WireStruct, frozen=True):
-    """A log entry: a request, a new set of members, or (neither) the no-op of a new leader."""
-
-    term: Count
-    request: Request | None = None
-    members: tuple[str, ...] | None = None
-
-
-class Snapshot(WireStruct, frozen=True):
-    """The state machine after entry ``index``, which was of ``term``.
-
-    ``data``: key -> (value, index of its last write). ``sessions``: client, index of its last
-    request, acked, remembered answers; longest silent first.
-    """
-
-    index: Count
-    term: Count
-    members: tuple[str, ...]
-    data: dict[str, tuple[Value, Count]]
-    sessions: tuple[tuple[str, Count, Natural, tuple[Reply, ...]], ...]
-
-
-# --- messages ---
-
-
-class PreVote(WireStruct, frozen=True, gc=False):
-    """Would you vote for me? (dissertation 9.6.) ``term``: the one that the election would have."""
-
-    term: Count
-    last_index: Count
-    last_term: Count
-
-
-class PreVoteReply(WireStruct, frozen=True, gc=False):
-    """``term``: of the PreVote if granted, else the voter's own."""
-
-    term: Count
-    granted: bool
-
-
-class RequestVote(WireStruct, frozen=True, gc=False):
-    """Paper, figure 2."""
-
-    term: Count
-    last_index: Count
-    last_term: Count
-
-
-class RequestVoteReply(WireStruct, frozen=True, gc=False):
-    """Paper, figure 2."""
-
-    term: Count
-    granted: bool
-
-
-class AppendEntries(WireStruct, frozen=True):
-    """Paper, figure 2. ``round``: the leader's last round of confirmations when it sent this."""
-
-    term: Count
-    round: Count
-    prev_index: Count
-    prev_term: Count
-    commit: Count
-    entries: tuple[Entry, ...] = ()
-
-
-class AppendEntriesReply(WireStruct, frozen=True, gc=False):
-    """``success``: the log agrees with the leader's up to ``index``. Else there is no entry with
-    the leader's term at ``index``; ``conflict_term`` is the term of the one there (0: the log is
-    shorter) and ``conflict_index`` the first index of that term, or where the log ends (paper,
-    5.3). Also answers an `InstallSnapshot` when the whole snapshot is durable."""
-
-    term: Count
-    round: Count
-    success: bool
-    index: Count
-    conflict_term: Count = 0
-    conflict_index: Count = 0
-
-
-class InstallSnapshot(WireStruct, frozen=True, gc=False):
-    """Paper, figure 13: the bytes from ``offset`` on of the encoded snapshot up to entry ``index``;
-    ``done`` with the last ones. Without data: a heartbeat, which asks how far the chunks came."""
-
-    term: Count
-    round: Count
-    index: Count
-    offset: Count
-    data: Annotated[bytes, msgspec.Meta(max_length=MAX_CHUNK_BYTES)]
-    done: bool
-
-
-class InstallSnapshotReply(WireStruct, frozen=True, gc=False):
-    """To an `InstallSnapshot` (``index`` and ``offset`` are its own) while bytes are missing:
-    those before ``received`` are here."""
-
-    term: Count
-    round: Count
-    index: Count
-    offset: Count
-    received: Count
-
-
-class TimeoutNow(WireStruct, frozen=True, gc=False):
-    """Stand for election at once (dissertation 3.10), if still in ``term``."""
-
-    term: Count
-
-
-class TransferLeadership(WireStruct, frozen=True, gc=False):
-    """Administration, addressed to any node: make ``target`` the leader."""
-
-    target: str
-
-
-class ChangeMembership(WireStruct, frozen=True, gc=False):
-    """Administration, addressed to any node: add or remove one of the configured nodes as a member
-    (dissertation 4.1, single-server changes). It is refused, with a mark, while another is under
-    way."""
-
-    change: Literal["add", "remove"]
-    node: str
-
-
-# --- invariants ---
-
-
-class ElectionSafety(Invariant):
-    """At most one leader in a term (paper, figure 3)."""
-
-    name = "election safety"
-    looks_at = ("role", "term")
-
-    def __init__(self) -> None:
-        self._leaders: dict[int, str] = {}
-
-    def observe(self, node: str, replica: Raft) -> None:
-        if replica.role == "leader":
-            leader = self._leaders.setdefault(replica.term, node)
-            if leader != node:
-                raise InvariantBroken(f"term {replica.term} has two leaders: {leader} and {node}")
-
-
-class LogMatching(Invariant):
-    """(index, term) names one entry with one predecessor, so logs that share it are equal up to
-    there."""
-
-    name = "log matching"
-    looks_at = ("disk.position",)
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
-        self._seen: dict[str, tuple[Raft, int, int, int]] = {}
-
-    def observe(self, node: str, replica: Raft) -> None:
-        # Only what this replica wrote since: from the lowest index that it truncated meanwhile.
-        before, seen, truncations, first = self._seen.get(node, (None, 0, 0, 0))
-        if before is not replica:
-            seen = truncations = 0
-        disk = replica.disk
-        last, lowest = disk.last_index, disk.first_index
-        if (
-            last == seen
-            and truncations == len(replica.truncated)
-            and (before is not replica or first == lowest)
-        ):
-            return
-        start = seen + 1
-        if truncations != len(replica.truncated):
-            start = min(start, *replica.truncated[truncations:])
-        start = max(start, lowest)
-        self._seen[node] = (replica, last, len(replica.truncated), lowest)
-        if before is replica and first < lowest < start and lowest <= last:
-            # A snapshot came under entries that had been there: they must go on from it.
-            self._compare(node, replica, lowest, lowest)
-        if start <= last:
-            self._compare(node, replica, start, last)
-
-    def _compare(self, node: str, replica: Raft, start: int, last: int) -> None:
-        previous = replica.term_at(start - 1)
-        known = self._entries
-        for index, entry in enumerate(replica.disk.entries(start, last + 1), start):
-            first = known.setdefault((index, entry.term), (entry, previous))
-            if first[1] != previous or (first[0] is not entry and first[0] != entry):
-                raise InvariantBroken(
-                    f"entry {index} of term {entry.term} is {first[0]} behind term {first[1]} on "
-                    f"one node, and {entry} behind term {previous} on {node}"
-                )
-            if entry.term < previous:
-                raise InvariantBroken(f"terms fall from {previous} to {entry.term} in {node}'s log")
-            previous = entry.term
-
-
-class LeaderCompleteness(Invariant):
-    """A leader holds every entry that was committed in an earlier term."""
-
-    name = "leader completeness"
-    looks_at = ("role", "term", "commit")
-
-    def __init__(self) -> None:
-        self._committed: dict[int, tuple[int, int]] = {}
-        self._led: dict[str, int] = {}
-
-    def observe(self, node: str, replica: Raft) -> None:
-        if replica.role != "leader":
-            return
-        term = replica.term
-        if self._led.get(node) != term:
-            self._led[node] = term
-            disk = replica.disk
-            # With Log Matching, to hold the last one is to hold all before it.
-            for earlier, (index, entry_term) in self._committed.items():
-                if earlier < term and index > disk.snapshot_index:
-                    held = replica.term_at(index) if index <= disk.last_index else None
-                    if held != entry_term:
-                        raise InvariantBroken(
-                            f"{node} leads term {term} without entry {index} of term {entry_term}, "
-                            f"committed in term {earlier}"
-                        )
-        commit = replica.commit
-        if commit > self._committed.get(term, (0, 0))[0]:
-            self._committed[term] = (commit, replica.term_at(commit))
-
-
-class StateMachineSafety(Invariant):
-    """No two nodes apply different entries at an index, nor answer differently to one."""
-
-    name = "state machine safety"
-    looks_at = ("applied",)
-
-    def __init__(self) -> None:
-        self._applied: dict[int, Entry] = {}
-        self._seen: dict[str, tuple[Raft, int]] = {}
-
-    def observe(self, node: str, replica: Raft) -> None:
-        before, seen = self._seen.get(node, (None, 0))
-        applied = replica.applied
-        if before is replica and applied == seen:
-            return
-        start = max(replica.disk.first_index, seen + 1 if before is replica else 0)
-        self._seen[node] = (replica, applied)
-        if start > applied:
-            return
-        known = self._applied
-        for index, entry in enumerate(replica.disk.entries(start, applied + 1), start):
-            first = known.setdefault(index, entry)
-            if first is not entry and first != entry:
-                raise InvariantBroken(
-                    f"{node} applied {entry} at {index}, where {first} was applied"
-                )
-
-
-class Durability(Invariant):
-    """Term and commit never go back and a term's vote never changes; what is durable survives a
-    crash."""
-
-    name = "durability"
-    looks_at = ("term", "vote", "commit", "durable_index", "durable_position")
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[Raft, HardState, int]] = {}
-        self._floor: dict[str, tuple[HardState, int]] = {}
-
-    def observe(self, node: str, replica: Raft) -> None:
-        seen = self._seen.get(node)
-        if seen is not None and seen[0] is replica:
-            state = seen[1]
-            if replica.term != state.term or replica.vote != state.vote:
-                state = HardState(replica.term, replica.vote)
-                self._no_step_back(node, seen[1], state)
-            if replica.commit < seen[2]:
-                raise InvariantBroken(f"commit of {node} fell from {seen[2]} to {replica.commit}")
-        else:
-            state = HardState(replica.term, replica.vote)
-            floor, index = self._floor.get(node, (state, 0))
-            self._no_step_back(node, floor, state)
-            if replica.disk.last_index < index:
-                raise InvariantBroken(
-                    f"{node} came back with {replica.disk.last_index} of {index} durable entries"
-                )
-        self._seen[node] = (replica, state, replica.commit)
-        if replica.hard_state_is_durable:
-            self._floor[node] = (state, replica.durable_index)
-        elif node in self._floor:
-            self._floor[node] = (self._floor[node][0], replica.durable_index)
-
-    @staticmethod
-    def _no_step_back(node: str, before: HardState, state: HardState) -> None:
-        if state.term < before.term:
-            raise InvariantBroken(f"term of {node} fell from {before.term} to {state.term}")
-        if state.term == before.term and before.vote not in (None, state.vote):
-            raise InvariantBroken(
-                f"{node} voted for {before.vote}, then for {state.vote}, in term {state.term}"
-            )
-
-
-class CommitIsSafe(Invariant):
-    """What a leader commits is durable on a majority, and no member that lacks it could still be
-    elected (paper, 5.4.2 and figure 8)."""
-
-    name = "a commit is safe"
-    looks_at = ("role", "commit")
-
-    def __init__(self) -> None:
-        self._replicas: dict[str, Raft] = {}
-        self._commit: tuple[Raft | None, int] = (None, 0)
-
-    def observe(self, node: str, replica: Raft) -> None:
-        self._replicas[node] = replica
-        index = replica.commit
-        if replica.role != "leader" or self._commit == (replica, index):
-            return
-        before, self._commit = self._commit, (replica, index)
-        stable = replica.disk.stable is not None
-        if stable and before[0] is replica and index > replica.disk.snapshot_index:
-            self._check(node, index, replica.term_at(index), replica.deciding)
-
-    def _check(
-        self, leader: str, index: int, term: int, deciding: tuple[tuple[str, ...], ...]
-    ) -> None:
-        last: dict[str, tuple[int, int]] = {}
-        holders: list[str] = []
-        for member in dict.fromkeys(each for members in deciding for each in members):
-            replica = self._replicas.get(member)
-            disk = None if replica is None else replica.disk.stable
-            if disk is None:
-                last[member] = (0, 0)
-                continue
-            last[member] = (stable_term(disk, disk.last_index), disk.last_index)
-            # What a snapshot covers was committed before.
-            if disk.snapshot_index >= index or (
-                disk.last_index >= index and stable_term(disk, index) == term
-            ):
-                holders.append(member)
-        if not any(majority(holders, members) for members in deciding):
-            raise InvariantBroken(
-                f"{leader} committed entry {index} of term {term}, which is durable on {holders}"
-            )
-        for member in last:
-            if member not in holders:
-                voters = [other for other in last if last[other] <= last[member]]
-                if any(majority(voters, members) for members in deciding):
-                    raise InvariantBroken(
-                        f"{leader} committed entry {index} of term {term}, but {member} lacks it, "
-                        f"and {voters} could elect it: (last term, last index) are {last}"
-                    )
-
-
-def majority(nodes: Collection[str], members: tuple[str, ...]) -> bool:
-    """Whether more than half of ``members`` are among ``nodes``."""
-    return 2 * sum(member in nodes for member in members) > len(members)
-
-
-class VotesAreDurable(Invariant):
-    """Whoever elected a leader cannot forget it: the votes are on disk."""
-
-    name = "votes are durable"
-    looks_at = ("role", "term")
-
-    def __init__(self) -> None:
-        self._replicas: dict[str, Raft] = {}
-        self._led: dict[str, int] = {}
-
-    def observe(self, node: str, replica: Raft) -> None:
-        self._replicas[node] = replica
-        if replica.role != "leader" or self._led.get(node) == replica.term:
-            return
-        self._led[node] = replica.term
-        if replica.disk.stable is None:
-            return
-        for voter in replica.voters:
-            disk = self._replicas[voter].disk.stable
-            assert disk is not None
-            known: HardState = disk.get("hard_state", HardState(0, None))
-            if known.term < replica.term or (known.term == replica.term and known.vote != node):
-                raise InvariantBroken(
-                    f"{node} leads term {replica.term} by a vote of {voter}, which has only {known}"
-                    " on disk"
-                )
-
-
 _decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
-
-
-def stable_term(disk: Disk, index: int) -> int:
-    """Term of the entry at ``index`` of a disk that nobody runs on."""
-    if index == disk.snapshot_index:
-        return 0 if disk.snapshot is None else int(disk.snapshot.term)
-    return int(disk.entry(index).term)
-
-
-# --- the machine ---
-
-
-class Outgoing:
-    """A snapshot on its way to a follower, which has the bytes before ``offset``. ``sent``: the
-    next chunk is on its way. ``missing``: and was not there when a later heartbeat came."""
-
-    __slots__ = ("data", "index", "missing", "offset", "sent")
-
-    def __init__(self, index: int, data: bytes) -> None:
-        self.index = index
-        self.data = data
-        self.offset = 0
-        self.sent = False
-        self.missing = False
-
-
-class Incoming:
-    """The chunks that came of a snapshot of the leader of ``term``."""
-
-    __slots__ = ("data", "index", "term")
-
-    def __init__(self, term: int, index: int) -> None:
-        self.term = term
-        self.index = index
-        self.data = bytearray()
-
-
-class Progress:
-    """What a leader knows of a follower. ``next``: the entry to send next. ``match``: durable there
-    up to here. ``probing``: where the logs meet is unknown; entries go there once (then
-    ``paused``), and again when its answer says more. ``installing``: the snapshot on its way.
-    ``round``: the last round that it confirmed. ``active``: it was heard since the last check of
-    the majority."""
-
-    __slots__ = ("active", "installing", "match", "next", "paused", "probing", "round")
-
-    def __init__(self, next_index: int) -> None:
-        self.next = next_index
-        self.match = 0
-        self.probing = True
-        self.paused = False
-        self.installing: Outgoing | None = None
-        self.round = 0
-        self.active = True
 
 
 class Raft(Replica):
@@ -915,7 +426,7 @@ class Raft(Replica):
 
     def _is_majority(self, nodes: set[str]) -> bool:
         """Whether they are a majority of a membership that decides."""
-        return any(majority(nodes, members) for members in self._deciding)
+        return any(is_majority(nodes, members) for members in self._deciding)
 
     def _reached_by_majority(self, own: int, field: Literal["match", "round"]) -> int:
         """The highest value that a majority of a membership that decides has reached."""

@@ -42,435 +42,55 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
-import msgspec
-
-from nodes.contract.bounds import MAX_COUNT, BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.bounds import BadMessage, check_leap
 from nodes.contract.disk import Disk
-from nodes.contract.replica import (
-    Config,
-    Env,
-    Invariant,
-    InvariantBroken,
-    Parameters,
-    Replica,
-    Reply,
-    Request,
-    Value,
-    Version,
-)
+from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.replicated_map import ReplicatedMap
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
+from nodes.protocols.paxos.invariants import (
+    _NO_VOTE,
+    Agreement,
+    Durability,
+    MajoritiesAreDurable,
+    OneProposer,
+    disk_slot,
+)
+from nodes.protocols.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUp,
+    Command,
+    Prepare,
+    Promise,
+    Promised,
+    Refused,
+    Snapshot,
+    Survey,
+    SurveyReply,
+    Votes,
+)
+from nodes.protocols.paxos.parameters import PaxosParameters
+from nodes.protocols.paxos.progress import Progress
 
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
+
 WINDOW_BATCHES = 16
 """Batches that may be on their way to a node without an acknowledgement."""
+
 
 MAX_OPEN_SLOTS = 1 << 19
 """Proposed and not yet chosen. What lies between votes becomes no-ops (*Simple*, section 3): a node
 that believed in any slot would drown in them."""
 
+
 PAUSE_PHASES = 4
 """Of the time of phase 1, for each node: a ballot takes two phases, and all nodes may contend. A
 pause that is bounded by less than they take together leaves no proposer the time to finish, on a
 slow network or with much to recover."""
-
-
-class PaxosParameters(Parameters, frozen=True, kw_only=True):
-    """Knobs of Paxos. All times in seconds.
-
-    ``heartbeat_s``: how often a leader is heard, and how often a proposer repeats itself. A node
-    that heard no leader for a random time between ``election_timeout_min_s`` and
-    ``election_timeout_max_s`` surveys the others; a leader that heard no majority for
-    ``election_timeout_max_s`` gives up. ``retry_s``: how often a request without an answer is
-    handed on again; after ``request_timeout_s`` it ends ``fail`` or ``info``. A message carries at
-    most ``batch_entries`` values and (roughly) ``batch_bytes`` bytes, but at least one value. A
-    snapshot is taken every ``snapshot_entries`` slots; the votes behind it go when
-    ``snapshot_tail`` more have been applied. A client's answers are forgotten when
-    ``client_entries`` slots were applied since its last request. ``stable_leader`` False: every
-    node runs both phases for its own clients; a preempted one pauses for a random time up to
-    ``backoff_s``, doubled each time up to ``backoff_max_s``, or up to `PAUSE_PHASES` times what
-    phase 1 takes here for each node, if that is longer (and shorter than ``request_timeout_s``).
-    """
-
-    heartbeat_s: float = 0.1
-    election_timeout_min_s: float = 0.8
-    election_timeout_max_s: float = 1.6
-    retry_s: float = 0.5
-    request_timeout_s: float = 3.0
-    batch_entries: int = 512
-    batch_bytes: int = 1 << 20
-    snapshot_entries: int = 20_000
-    snapshot_tail: int = 2_000
-    client_entries: int = 100_000
-    stable_leader: bool = True
-    backoff_s: float = 0.02
-    backoff_max_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name.endswith("_s") and not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} is a positive number of seconds, not {value}")
-        for name in ("batch_entries", "batch_bytes", "snapshot_entries", "client_entries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        if self.snapshot_tail < 0:
-            raise ValueError(f"snapshot_tail is at least 0, not {self.snapshot_tail}")
-        for name, lower, factor in (
-            ("election_timeout_min_s", "heartbeat_s", 2),
-            ("election_timeout_max_s", "election_timeout_min_s", 1),
-            ("request_timeout_s", "retry_s", 1),
-            ("backoff_max_s", "backoff_s", 1),
-        ):
-            if getattr(self, name) < factor * getattr(self, lower):
-                times = f"{factor} times " if factor > 1 else ""
-                raise ValueError(
-                    f"{name} is at least {times}{lower} ({getattr(self, lower)}), "
-                    f"not {getattr(self, name)}"
-                )
-
-
-Command: TypeAlias = Request | None
-"""What a slot holds. None is the no-op."""
-
-
-# --- on disk ---
-
-
-class Promised(WireStruct, frozen=True, gc=False):
-    """Table key ``promised``: no vote in a ballot below this one, ever."""
-
-    ballot: Ballot
-
-
-class Votes(WireStruct, frozen=True):
-    """Journal record: votes in the slots from ``first`` on, of a node that knew all slots up to
-    ``commit`` to be chosen. A later record overrules an earlier one."""
-
-    ballot: Ballot
-    first: Count
-    commit: Count
-    values: tuple[Command, ...]
-
-
-class Snapshot(WireStruct, frozen=True):
-    """The state machine after ``slot`` (see `nodes.parts.replicated_map`)."""
-
-    slot: Count
-    data: dict[str, tuple[Value, Count]]
-    sessions: tuple[tuple[str, Count, Natural, tuple[Reply, ...]], ...]
-
-
-# --- messages ---
-
-
-class Survey(WireStruct, frozen=True, gc=False):
-    """Does anybody hear a leader? ``number`` names the survey."""
-
-    number: Count
-
-
-class SurveyReply(WireStruct, frozen=True, gc=False):
-    """``silent``: no leader is heard here. ``promised``: what a new ballot must be above."""
-
-    number: Count
-    silent: bool
-    promised: Ballot
-
-
-class Prepare(WireStruct, frozen=True, gc=False):
-    """Phase 1a, for all slots from ``first`` on."""
-
-    ballot: Ballot
-    first: Count
-
-
-class Promise(WireStruct, frozen=True):
-    """Phase 1b: one of ``parts`` that together hold all votes (slot, ballot, value) of the sender
-    from ``first`` on, which is higher than asked for if it has compacted more than that. ``upto``:
-    what it knows to be chosen."""
-
-    ballot: Ballot
-    first: Count
-    upto: Count
-    part: Count
-    parts: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
-    votes: tuple[tuple[Count, Ballot, Command], ...]
-
-
-class Accept(WireStruct, frozen=True):
-    """Phase 2a, for the slots from ``first`` on; without values, a heartbeat that comes before
-    ``first``. ``commit``: all slots up to it are chosen. ``round``: the leader's last round of
-    confirmations."""
-
-    ballot: Ballot
-    round: Count
-    first: Count
-    commit: Count
-    values: tuple[Command, ...] = ()
-
-
-class Accepted(WireStruct, frozen=True, gc=False):
-    """Phase 2b, for all slots up to ``upto``: the sender voted there in this ballot, or knows what
-    is chosen. ``missing``: the Accept came behind a gap."""
-
-    ballot: Ballot
-    round: Count
-    upto: Count
-    missing: bool
-
-
-class Refused(WireStruct, frozen=True, gc=False):
-    """A Prepare or Accept of ``ballot`` came too late: a higher one is ``promised``."""
-
-    ballot: Ballot
-    promised: Ballot
-
-
-class CatchUp(WireStruct, frozen=True):
-    """What was chosen up to the snapshot's slot, true in every ballot."""
-
-    snapshot: Snapshot
-
-
-# --- invariants ---
-
-
-class OneProposer(Invariant):
-    """A ballot has one proposer."""
-
-    name = "one proposer"
-
-    def __init__(self) -> None:
-        self._proposers: dict[Ballot, str] = {}
-
-    def observe(self, node: str, replica: Paxos) -> None:
-        if replica.role != "follower":
-            proposer = self._proposers.setdefault(replica.ballot, node)
-            if proposer != node:
-                raise InvariantBroken(f"ballot {replica.ballot} is of {proposer} and of {node}")
-
-
-class Agreement(Invariant):
-    """One value per slot is chosen and applied; a ballot has one value per slot, which its owner
-    proposed; what a majority has voted for, no higher ballot proposes otherwise (*Simple*, P2b)."""
-
-    name = "agreement"
-    looks_at = ("disk.position", "durable_index", "applied")
-
-    def __init__(self) -> None:
-        self._proposed: dict[tuple[int, Ballot], Command] = {}
-        self._voters: dict[tuple[int, Ballot], list[str]] = {}
-        self._chosen: dict[int, tuple[Ballot, Command]] = {}
-        self._applied: dict[int, Command] = {}
-        self._seen: dict[str, tuple[Paxos, int, int, int]] = {}
-
-    def observe(self, node: str, replica: Paxos) -> None:
-        before, cast, counted, applied = self._seen.get(node, (replica, 0, 0, 0))
-        if before is not replica:
-            cast = counted = applied = 0
-        disk = replica.disk
-        last, durable = disk.last_index, replica.durable_index
-        if last > cast:
-            for record in disk.entries(max(cast + 1, disk.first_index), last + 1):
-                self._on_cast(node, record)
-        if durable > counted:
-            for record in disk.entries(max(counted + 1, disk.first_index), durable + 1):
-                self._on_durable(node, record, len(replica.config.nodes))
-        if replica.applied > applied:
-            for slot in range(max(applied, disk_slot(disk)) + 1, replica.applied + 1):
-                self._on_applied(node, slot, replica.value_at(slot))
-        self._seen[node] = (replica, last, durable, replica.applied)
-
-    def _on_cast(self, node: str, record: Votes) -> None:
-        ballot = record.ballot
-        for slot, value in enumerate(record.values, record.first):
-            key = (slot, ballot)
-            known = self._proposed.get(key, self)
-            if known is self:
-                # A leader sends what was chosen before as well, without voting for it again.
-                if ballot.node != node and self._applied.get(slot, self) != value:
-                    raise InvariantBroken(
-                        f"{node} voted for {value} in slot {slot}, which {ballot.node} did not"
-                        f" propose in ballot {ballot}"
-                    )
-                self._proposed[key] = value
-            elif known is not value and known != value:
-                raise InvariantBroken(f"slot {slot} of ballot {ballot} has {known} and {value}")
-            chosen = self._chosen.get(slot)
-            if chosen is not None and ballot > chosen[0] and chosen[1] != value:
-                raise InvariantBroken(
-                    f"ballot {ballot} proposes {value} in slot {slot}, where ballot {chosen[0]}"
-                    f" has chosen {chosen[1]}"
-                )
-
-    def _on_durable(self, node: str, record: Votes, nodes: int) -> None:
-        for slot, value in enumerate(record.values, record.first):
-            voters = self._voters.setdefault((slot, record.ballot), [])
-            if node not in voters:
-                voters.append(node)
-                if 2 * len(voters) > nodes:
-                    _, chosen = self._chosen.setdefault(slot, (record.ballot, value))
-                    if chosen is not value and chosen != value:
-                        raise InvariantBroken(f"slot {slot} has chosen {chosen} and {value}")
-
-    def _on_applied(self, node: str, slot: int, value: Command) -> None:
-        first = self._applied.setdefault(slot, value)
-        if first is not value and first != value:
-            raise InvariantBroken(f"{node} applied {value} in slot {slot}, where {first} was")
-        chosen = self._chosen.get(slot)
-        if chosen is not None and chosen[1] is not value and chosen[1] != value:
-            raise InvariantBroken(f"{node} applied {value} in slot {slot}, not {chosen[1]}")
-
-
-class Durability(Invariant):
-    """Promises and what is known to be chosen never go back; what is durable survives a crash."""
-
-    name = "durability"
-    looks_at = ("promised", "commit", "durable_position", "durable_index")
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[Paxos, Ballot, int]] = {}
-        self._floor: dict[str, tuple[Ballot, int]] = {}
-
-    def observe(self, node: str, replica: Paxos) -> None:
-        promised = replica.promised
-        floor, journal = self._floor.get(node, (NO_BALLOT, 0))
-        seen = self._seen.get(node)
-        if seen is not None and seen[0] is replica:
-            floor = max(floor, seen[1])
-            if replica.commit < seen[2]:
-                raise InvariantBroken(f"commit of {node} fell from {seen[2]} to {replica.commit}")
-        elif replica.disk.last_index < journal:
-            raise InvariantBroken(
-                f"{node} came back with {replica.disk.last_index} of {journal} durable records"
-            )
-        if promised < floor:
-            raise InvariantBroken(f"{node} promised {floor}, and now only {promised}")
-        self._seen[node] = (replica, promised, replica.commit)
-        if replica.promise_is_durable:
-            self._floor[node] = (promised, replica.durable_index)
-
-
-class MajoritiesAreDurable(Invariant):
-    """Whoever leads has a majority of promises, and what it takes for chosen a majority of votes,
-    that no crash can take back."""
-
-    name = "majorities are durable"
-    looks_at = ("role", "ballot", "commit")
-
-    def __init__(self) -> None:
-        self._replicas: dict[str, Paxos] = {}
-        self._led: dict[str, tuple[Paxos, Ballot]] = {}
-        # The replica, its commit, and the ballot that it led, when it was last seen.
-        self._seen: dict[str, tuple[Paxos, int, Ballot | None]] = {}
-        # Chosen once is chosen for good: an acceptor that knows it answers so, and a crash that
-        # makes it forget what it knew takes nothing back.
-        self._chosen: set[int] = set()
-        self._journals: dict[str, _Journal] = {}
-
-    def observe(self, node: str, replica: Paxos) -> None:
-        self._replicas[node] = replica
-        if replica.disk.stable is None:
-            return
-        nodes, commit = replica.config.nodes, replica.commit
-        leads = replica.ballot if replica.role == "leader" else None
-        before = self._seen.get(node)
-        self._seen[node] = (replica, commit, leads)
-        if leads is not None and self._led.get(node) != (replica, leads):
-            self._led[node] = (replica, leads)
-            held = [other for other in nodes if self._promised(other) >= leads]
-            if 2 * len(held) <= len(nodes):
-                raise InvariantBroken(f"{node} leads {leads}, which only {held} promised on disk")
-        if before is None or before[0] is not replica:
-            return
-        # It may have led only until this step, and have taken slots for chosen in it.
-        ballot = leads or before[2]
-        if ballot is None:
-            return
-        for slot in range(before[1] + 1, commit + 1):
-            if slot in self._chosen:
-                continue
-            held = [other for other in nodes if self._holds(other, ballot, slot)]
-            if 2 * len(held) <= len(nodes):
-                raise InvariantBroken(
-                    f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
-                    " disk"
-                )
-            self._chosen.add(slot)
-
-    def _promised(self, node: str) -> Ballot:
-        replica = self._replicas.get(node)
-        disk = None if replica is None else replica.disk.stable
-        promised: Promised | None = None if disk is None else disk.get("promised")
-        return NO_BALLOT if promised is None else promised.ballot
-
-    def _holds(self, node: str, ballot: Ballot, slot: int) -> bool:
-        replica = self._replicas.get(node)
-        disk = None if replica is None else replica.disk.stable
-        if replica is None or disk is None:
-            return False
-        if disk_slot(disk) >= slot:
-            return True
-        journal = self._journals.get(node)
-        if journal is None or journal.disk is not disk:
-            journal = self._journals[node] = _Journal(disk)
-        journal.read()
-        if journal.commit >= slot or (slot, ballot) in journal.votes:
-            return True
-        # It may have known before that the slot is chosen; the leader learns it only now.
-        return replica.role != "leader" and replica.commit >= slot
-
-
-class _Journal:
-    """What is in the votes on a disk: records are only added at the end, and compacted."""
-
-    def __init__(self, disk: Disk) -> None:
-        self.disk = disk
-        self.commit = 0
-        self.votes: set[tuple[int, Ballot]] = set()
-        self._upto = self._compacted = 0
-
-    def read(self) -> None:
-        """Take in what is new."""
-        disk = self.disk
-        if self._compacted != disk.snapshot_index:
-            self._compacted = self._upto = disk.snapshot_index
-            self.commit = 0
-            self.votes.clear()
-        assert self._upto <= disk.last_index, "votes are never truncated"
-        for record in disk.entries(self._upto + 1, disk.last_index + 1):
-            self.commit = max(self.commit, record.commit)
-            ballot = record.ballot
-            self.votes.update(
-                [(slot, ballot) for slot in range(record.first, record.first + len(record.values))]
-            )
-        self._upto = disk.last_index
-
-
-# --- the machine ---
-
-
-class Progress:
-    """What a leader knows of another node. ``next``: the slot to send next. ``upto``: voted for
-    and durable there. ``round``: the last round that it confirmed. ``rewound``: to which slot the
-    leader has gone back since the last heartbeat. ``catching_up``: a snapshot is on its way.
-    ``active``: it was heard since the last look at the majority."""
-
-    __slots__ = ("active", "catching_up", "next", "rewound", "round", "upto")
-
-    def __init__(self, next_slot: int) -> None:
-        self.next = next_slot
-        self.upto = 0
-        self.round = 0
-        self.rewound = 0
-        self.catching_up = False
-        self.active = True
 
 
 class Paxos(Replica):
@@ -1234,15 +854,6 @@ class Paxos(Replica):
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
         return self._map.state()
-
-
-# Its ballot equals no promise, not even NO_BALLOT.
-_NO_VOTE: tuple[Ballot, Command] = (Ballot(-1, ""), None)
-
-
-def disk_slot(disk: Disk) -> int:
-    """The last slot of the snapshot on disk; 0 without one."""
-    return 0 if disk.snapshot is None else int(disk.snapshot.slot)
 
 
 def value_bytes(value: Command) -> int:

@@ -59,283 +59,50 @@ Claim: linearizable; with ``weak``: eventual.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.contract.bounds import BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.bounds import BadMessage, check_leap
 from nodes.contract.disk import Disk
-from nodes.contract.replica import (
-    Config,
-    Env,
-    Invariant,
-    InvariantBroken,
-    Parameters,
-    Reply,
-    Request,
-    Value,
-    Version,
-)
+from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Value, Version
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.quorum import Quorums
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
-from nodes.parts.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
+from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
-
-Tag: TypeAlias = tuple[Count, str, Count]
-"""A version: counter, node, sequence of that node."""
-
-NOTHING: Tag = (0, "", 0)
-"""The version of a key that was never written, at every replica from the beginning."""
+from nodes.protocols.quorum_register.invariants import (
+    AnswersAreDurable,
+    VersionNamesOneWrite,
+    VersionNeverGoesBack,
+)
+from nodes.protocols.quorum_register.messages import (
+    NOTHING,
+    Commit,
+    Committed,
+    Difference,
+    Digest,
+    Prepare,
+    Prepared,
+    Pull,
+    Push,
+    Record,
+    Tag,
+)
+from nodes.protocols.quorum_register.parameters import QuorumParameters
 
 CHARACTERS_PER_MESSAGE = 250_000
+
+
 _SEQUENCE_BITS = 32
+
+
 _INCARNATION = "incarnation"
+
+
 _NO_QUORUM = "no quorum answered in time"
-
-
-class QuorumParameters(PlacementParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``read_quorum``, ``write_quorum``: how many replicas, 0 for a majority. ``weak``: they need
-    not meet, and the register is not atomic then. ``buckets``: parts of the key space in a
-    digest. See also `nodes.parts.recovery.PlacementParameters`."""
-
-    read_quorum: int = 0
-    write_quorum: int = 0
-    weak: bool = False
-    retransmit_interval_s: float = 0.3
-    timeout_s: float = 3.0
-    anti_entropy_interval_s: float = 1.0
-    buckets: int = 256
-
-    def __post_init__(self) -> None:
-        for name in ("retransmit_interval_s", "timeout_s", "anti_entropy_interval_s"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is a positive number of seconds, not {value}")
-        if not 1 <= self.buckets <= 65536:
-            raise ValueError(f"buckets is between 1 and 65536, not {self.buckets}")
-
-    def check(self, nodes: tuple[str, ...]) -> None:
-        """Raises ValueError where the quorums do not fit a cluster of ``nodes``."""
-        self.check_placement(nodes, self.buckets)
-        self.quorums(self.replication_factor or len(nodes))
-
-    def copy_quorum(self, nodes: tuple[str, ...]) -> int:
-        """How many replicas hold, together, whatever a write quorum has stored, and are missing
-        where a quorum should be without them. Weak quorums promise nothing: a majority then."""
-        quorums = self.quorums(self.replication_factor or len(nodes))
-        if not quorums.meet:
-            return quorums.n // 2 + 1
-        return quorums.n - min(quorums.read, quorums.write) + 1
-
-    def quorums(self, n: int) -> Quorums:
-        """The quorums among ``n`` replicas. Raises ValueError."""
-        quorums = Quorums.of(n, self.read_quorum, self.write_quorum)
-        if not (quorums.meet or self.weak):
-            raise ValueError(
-                f"read_quorum {quorums.read} and write_quorum {quorums.write} of {n} replicas "
-                "do not meet: their sum must exceed the number of replicas (or use quorum-weak)"
-            )
-        return quorums
-
-
-# --- records ---
-
-
-class Record(WireStruct, frozen=True, gc=False):
-    """What a replica holds of a key. ``client`` and ``sequence`` name the request that wrote it."""
-
-    version: Tag
-    value: Value
-    deleted: bool
-    client: str
-    sequence: Natural
-
-
-# --- messages ---
-
-
-class Prepare(WireStruct, frozen=True):
-    """Which version do you have of ``key``? A read wants the record too; a write wants to know
-    whether its request (``client``, ``sequence``) has a version already. ``number`` names the
-    operation, ``placement`` the number of the placement that the sender goes by."""
-
-    number: Count
-    key: str
-    client: str | None = None
-    sequence: Natural = 0
-    placement: Count = 0
-
-
-class Prepared(WireStruct, frozen=True):
-    """The answer. ``record``: for a read, None if the key was never written. ``known``: for a
-    write, the version that its request has."""
-
-    number: Count
-    version: Tag
-    record: Record | None = None
-    known: Tag | None = None
-
-
-class Commit(WireStruct, frozen=True):
-    """Hold ``record``, unless you have a newer one. ``acked``: as in `Request`."""
-
-    number: Count
-    key: str
-    record: Record
-    acked: Natural = 0
-    placement: Count = 0
-
-
-class Committed(WireStruct, frozen=True):
-    """That record, or a newer one, is durable here."""
-
-    number: Count
-
-
-class Digest(WireStruct, frozen=True):
-    """Anti-entropy, 1: a hash of each bucket of the sender's keys."""
-
-    hashes: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
-
-
-class Difference(WireStruct, frozen=True):
-    """Anti-entropy, 2: the versions of all the sender's keys in ``buckets``, which differ."""
-
-    buckets: tuple[Count, ...]
-    versions: dict[str, Tag]
-
-
-class Pull(WireStruct, frozen=True):
-    """Anti-entropy, 3: the sender has older versions of these keys."""
-
-    keys: tuple[str, ...]
-
-
-class Push(WireStruct, frozen=True):
-    """Anti-entropy, 3 and 4: what the receiver lacks."""
-
-    records: dict[str, Record]
-
-
-# --- invariants ---
-
-
-class VersionNamesOneWrite(Invariant):
-    """In the whole cluster, and over crashes, a version of a key has one value and one request,
-    and a node gives a sequence to one write only."""
-
-    name = "a version names one write"
-    looks_at = ("disk.position",)
-
-    def __init__(self) -> None:
-        self._watched: dict[str, QuorumRegister] = {}
-        self._writes: dict[tuple[str, int], tuple[str, Record]] = {}
-
-    def observe(self, node: str, replica: QuorumRegister) -> None:
-        """Raises InvariantBroken."""
-        keys = replica.changed if self._watched.get(node) is replica else replica.records
-        self._watched[node] = replica
-        for key in keys:
-            record = replica.records[key]
-            _, writer, sequence = record.version
-            known = self._writes.setdefault((writer, sequence), (key, record))
-            if known != (key, record):
-                raise InvariantBroken(f"{node}: {key!r} {record}, but the version was {known}")
-
-
-class VersionNeverGoesBack(Invariant):
-    """A replica's version of a key only grows; over a crash, what was durable stays."""
-
-    name = "a replica's version of a key never goes back"
-    looks_at = ("disk.position", "durable_position")
-
-    def __init__(self) -> None:
-        self._watched: dict[str, QuorumRegister] = {}
-        self._seen: dict[str, dict[str, Tag]] = {}
-        self._waiting: dict[str, list[tuple[int, str, Tag]]] = {}
-        self._durable: dict[str, dict[str, Tag]] = {}
-
-    def observe(self, node: str, replica: QuorumRegister) -> None:
-        """Raises InvariantBroken."""
-        keys: Iterable[str] = replica.changed
-        if self._watched.get(node) is not replica:
-            durable = self._durable.setdefault(node, {})
-            self._watched[node] = replica
-            self._seen[node] = dict(durable)
-            self._waiting[node] = []
-            keys = [*durable, *replica.records]
-        durable, seen, waiting = self._durable[node], self._seen[node], self._waiting[node]
-        position = replica.disk.position
-        for key in keys:
-            version = replica.version_of(key)
-            if version < seen.get(key, NOTHING):
-                raise InvariantBroken(f"{node}: {key!r} went back from {seen[key]} to {version}")
-            seen[key] = version
-            waiting.append((position, key, version))
-        done = 0
-        while done < len(waiting) and waiting[done][0] <= replica.durable_position:
-            _, key, version = waiting[done]
-            durable[key] = max(version, durable.get(key, NOTHING))
-            done += 1
-        del waiting[:done]
-
-
-class AnswersAreDurable(Invariant):
-    """When a request is answered ok, a write quorum has the answer's version, or a newer one, on
-    disk. Without that, those who crash could take the answer back."""
-
-    name = "an answer is durable on a write quorum"
-
-    def __init__(self) -> None:
-        self._watched: dict[str, QuorumRegister] = {}
-        self._keys: dict[Tag, str] = {}
-
-    def observe(self, node: str, replica: QuorumRegister) -> None:
-        """Raises InvariantBroken."""
-        self._watched[node] = replica
-        for key in replica.changed:
-            self._keys[replica.records[key].version] = key
-        if replica.recovery is not None or replica.disk.stable is None:
-            # Placements change between the write and the answer; `nodes.parts.placement` watches
-            # those.
-            return
-        for position, reply in replica.out.replies:
-            match reply.version:
-                case [int(counter), str(writer), int(sequence)] if reply.outcome == "ok":
-                    self._check(node, position, (counter, writer, sequence))
-
-    def _check(self, node: str, position: int, version: Tag) -> None:
-        key = self._keys.get(version)
-        if key is None:
-            return  # It was never the newest one anywhere: whoever was told it had a newer one.
-        replica = self._watched[node]
-        replicas = replica.replicas_of(key)
-        needed = replica.parameters.quorums(len(replicas)).write
-        holders: list[str] = []
-        for other in replicas:
-            # A reply that waits for the disk waits for the copy of its own node, too.
-            if (other == node and position > replica.durable_position) or (
-                other in self._watched and self._version(other, key) >= version
-            ):
-                holders.append(other)
-                if len(holders) == needed:
-                    return
-        raise InvariantBroken(
-            f"{node} answers with version {version} of {key!r}, which is durable on {holders}"
-        )
-
-    def _version(self, node: str, key: str) -> Tag:
-        """The version that is durable at ``node``."""
-        disk = self._watched[node].disk.stable
-        record: Record | None = None if disk is None else disk.get("k/" + key)
-        return NOTHING if record is None else record.version
-
-
-# --- the machine ---
 
 
 class _Operation:
@@ -898,6 +665,8 @@ class QuorumRegister(PlacedReplica):
 
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
 _decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode
 
 

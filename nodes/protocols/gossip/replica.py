@@ -64,17 +64,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.contract.bounds import MAX_LEAP, BadMessage, Count, Natural, WireStruct, check_leap
+from nodes.contract.bounds import MAX_LEAP, BadMessage, check_leap
 from nodes.contract.disk import Disk
 from nodes.contract.replica import (
     Config,
     Env,
-    Invariant,
-    InvariantBroken,
     Operation,
     Parameters,
     Reply,
@@ -85,405 +83,42 @@ from nodes.contract.replica import (
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
-from nodes.parts.recovery import PlacedReplica, PlacementParameters, Recovery, probe_of
+from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
-from nodes.parts.vector_clock import Clock, covers, dominates, increment, merge
+from nodes.parts.vector_clock import Clock, increment, merge
+from nodes.protocols.gossip.invariants import (
+    ClockNeverGoesBack,
+    DotNamesOneVersion,
+    DurableVersionsStay,
+    OnlyDominatedVersionsDisappear,
+)
+from nodes.protocols.gossip.messages import (
+    Difference,
+    Digest,
+    Forward,
+    Forwarded,
+    Pull,
+    Push,
+    Record,
+    Rumour,
+    Sibling,
+)
+from nodes.protocols.gossip.parameters import GossipParameters
+from nodes.protocols.gossip.policies import _LOGICAL_BITS, KeepSiblings, LastWriteWins, Policy
 
 CHARACTERS_PER_MESSAGE = 250_000
-_LOGICAL_BITS = 16
+
+
 MAX_SIBLINGS = 100
 """Of a key, by writes through one node. Who writes with the context of a fresh read adds none."""
+
+
 MAX_CLOCK_LEAP = 1 << 36 + _LOGICAL_BITS
 """Two years: how far a stamp may be ahead of the wall clock, and of all stamps that are known. No
 clock is so wrong; and a node that went along would soon be at the end of what a stamp can be."""
+
+
 _FORWARD_AGAIN_S = 0.3
-
-
-class GossipParameters(PlacementParameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``conflict``: what becomes of concurrent writes. ``fanout``: peers told in a round.
-    ``rounds``: how often a node repeats a rumour. ``buckets``: parts of the key space in a
-    digest. ``forward_timeout_s``: how long to wait for a member that a request was forwarded to.
-    See also `nodes.parts.recovery.PlacementParameters`."""
-
-    conflict: Literal["siblings", "lww"] = "siblings"
-    gossip_interval_s: float = 0.1
-    fanout: int = 2
-    rounds: int = 3
-    anti_entropy_interval_s: float = 0.5
-    buckets: int = 256
-    forward_timeout_s: float = 3.0
-
-    def check(self, nodes: tuple[str, ...]) -> None:
-        """Raises ValueError where a value does not fit a cluster of ``nodes``."""
-        self.check_placement(nodes, self.buckets)
-
-    def __post_init__(self) -> None:
-        for name in ("gossip_interval_s", "anti_entropy_interval_s", "forward_timeout_s"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is a positive number of seconds, not {value}")
-        for name in ("fanout", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        if not 1 <= self.buckets <= 65536:
-            raise ValueError(f"buckets is between 1 and 65536, not {self.buckets}")
-
-
-# --- records ---
-
-
-class Sibling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """One version of a key. Its dot is (``node``, ``counter``), its name over the whole cluster;
-    under lww ``counter`` is the hybrid logical clock and ``past`` is empty. ``client`` and
-    ``sequence`` name the request that wrote it."""
-
-    node: str
-    counter: Count
-    past: dict[str, Count]
-    value: Value
-    deleted: bool
-    client: str
-    sequence: Natural
-
-
-class Record(WireStruct, frozen=True, gc=False):
-    """All that a node knows of a key: siblings of which none supersedes another, ordered by dot."""
-
-    siblings: Annotated[tuple[Sibling, ...], msgspec.Meta(min_length=1)]
-
-
-# --- messages ---
-
-
-class Rumour(WireStruct, frozen=True):
-    """Hot keys."""
-
-    records: dict[str, Record]
-
-
-class Digest(WireStruct, frozen=True):
-    """Anti-entropy, 1: a hash of each bucket of the sender's keys."""
-
-    hashes: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
-
-
-class Difference(WireStruct, frozen=True):
-    """Anti-entropy, 2: the clocks of all the sender's keys in ``buckets``, which differ.
-    ``differing``: how many buckets differ in all (large differences take several messages)."""
-
-    differing: Count
-    buckets: tuple[Count, ...]
-    clocks: dict[str, dict[str, Count]]
-
-
-class Pull(WireStruct, frozen=True):
-    """Anti-entropy, 3: the sender lacks something of these keys."""
-
-    keys: tuple[str, ...]
-
-
-class Push(WireStruct, frozen=True):
-    """Anti-entropy, 3 and 4: what the receiver lacks. It does not become a rumour."""
-
-    records: dict[str, Record]
-
-
-class Forward(WireStruct, frozen=True):
-    """A request for a key that the sender does not hold."""
-
-    request: Request
-
-
-class Forwarded(WireStruct, frozen=True):
-    """The answer to a `Forward`."""
-
-    reply: Reply
-
-
-# --- conflict policies ---
-
-
-class KeepSiblings:
-    """Concurrent versions are kept together until a write supersedes them."""
-
-    @staticmethod
-    def supersedes(t: Sibling, s: Sibling) -> bool:
-        """Whether ``t`` was written by someone who had seen ``s``."""
-        return covers(t.past, s.node, s.counter)
-
-    @classmethod
-    def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
-        """The versions of both that no other supersedes. Order and repetition do not matter.
-        ``ours`` is what an earlier merge returned; it is returned itself if there is no news."""
-        if ours == theirs:
-            return tuple(ours)
-        if not ours and len(theirs) == 1:
-            return tuple(theirs)
-        # Most of what is told is known. Few siblings are compared faster one by one than by a
-        # clock of them all.
-        news: list[Sibling] = []
-        for s in theirs:
-            node, counter = s.node, s.counter
-            for t in ours:
-                if (t.counter == counter and t.node == node) or t.past.get(node, 0) >= counter:
-                    break
-            else:
-                news.append(s)
-        kept = [s for s in ours if not _is_seen(s, theirs)]
-        if not news and len(kept) == len(ours):
-            return tuple(ours)
-        by_dot = {(s.node, s.counter): s for s in news if not _is_seen(s, theirs)}
-        for s in kept:
-            by_dot[s.node, s.counter] = s
-        return tuple([by_dot[dot] for dot in sorted(by_dot)])
-
-    @staticmethod
-    def problem(siblings: Sequence[Sibling]) -> str | None:
-        """Why no replica can hold these, if so."""
-        for number, s in enumerate(siblings):
-            if s.past.get(s.node, 0) >= s.counter:
-                return f"{s} is in its own past"
-            if number:
-                before = siblings[number - 1]
-                if (before.node, before.counter) >= (s.node, s.counter):
-                    return "the siblings are not in the order of their dots"
-        if len(siblings) > 1 and any(_is_seen(s, siblings) for s in siblings):
-            return "a sibling supersedes another one"
-        return None
-
-    @staticmethod
-    def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
-        """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
-        for s in wanted:
-            if s not in present and not any(covers(t.past, s.node, s.counter) for t in present):
-                return s
-        return None
-
-    @staticmethod
-    def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
-        """All that is known of the key: present, or superseded by what is present."""
-        clock = dict(siblings[0].past) if len(siblings) == 1 else merge(*(s.past for s in siblings))
-        for s in siblings:
-            if s.counter > clock.get(s.node, 0):
-                clock[s.node] = s.counter
-        return clock
-
-    @staticmethod
-    def lacks(ours: Clock, theirs: Clock) -> bool:
-        """Whether ``theirs`` knows something that ``ours`` does not."""
-        return not dominates(ours, theirs)
-
-    @staticmethod
-    def version(clock: Clock) -> Version:
-        """The clock as clients see it."""
-        return dict(clock)
-
-
-class LastWriteWins:
-    """One version stays: that of the greatest (hybrid logical clock, node)."""
-
-    @staticmethod
-    def supersedes(t: Sibling, s: Sibling) -> bool:
-        """Whether ``t`` wins."""
-        return (t.counter, t.node) > (s.counter, s.node)
-
-    @classmethod
-    def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
-        """The winner."""
-        winner = max((*ours, *theirs), key=lambda s: (s.counter, s.node))
-        return tuple(ours) if ours and winner is ours[0] else (winner,)
-
-    @staticmethod
-    def problem(siblings: Sequence[Sibling]) -> str | None:
-        """Why no replica can hold these, if so."""
-        return None if len(siblings) == 1 and not siblings[0].past else "more than one version"
-
-    @classmethod
-    def missing(cls, present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
-        """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
-        for s in wanted:
-            if s not in present and not any(cls.supersedes(t, s) for t in present):
-                return s
-        return None
-
-    @staticmethod
-    def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
-        """The winner's stamp."""
-        return {s.node: s.counter for s in siblings}
-
-    @staticmethod
-    def lacks(ours: Clock, theirs: Clock) -> bool:
-        """Whether ``theirs`` is the later stamp."""
-        return _stamp(ours) < _stamp(theirs)
-
-    @staticmethod
-    def version(clock: Clock) -> Version:
-        """``[milliseconds since the epoch, counter, node]``."""
-        stamp, node = _stamp(clock)
-        return [stamp >> _LOGICAL_BITS, stamp & (1 << _LOGICAL_BITS) - 1, node]
-
-
-Policy: TypeAlias = type[KeepSiblings] | type[LastWriteWins]
-
-
-def _is_seen(s: Sibling, others: Sequence[Sibling]) -> bool:
-    """Whether ``s`` is in the past of one of ``others``."""
-    node, counter = s.node, s.counter
-    for t in others:  # noqa: SIM110 - a generator would cost more than the loop
-        if t.past.get(node, 0) >= counter:
-            return True
-    return False
-
-
-def _stamp(clock: Clock) -> tuple[int, str]:
-    return max(((counter, node) for node, counter in clock.items()), default=(0, ""))
-
-
-# --- invariants ---
-
-
-class _PerKey(Invariant):
-    """Compares each key that changed with what the same replica held before."""
-
-    def __init__(self) -> None:
-        self._watched: dict[str, Gossip] = {}
-        self._before: dict[str, dict[str, Any]] = {}
-
-    def observe(self, node: str, replica: Gossip) -> None:
-        """Raises InvariantBroken."""
-        policy, records = replica.policy, replica.records
-        if self._watched.get(node) is not replica:
-            # After a crash a replica may know less: writes that were not durable are gone.
-            self._watched[node] = replica
-            self._before[node] = {
-                key: self.look(policy, record.siblings) for key, record in records.items()
-            }
-            return
-        before = self._before[node]
-        for key in replica.changed:
-            record = records.get(key)
-            now = self.look(policy, () if record is None else record.siblings)
-            old = before.get(key)
-            if old is not None:
-                broken = self.compare(policy, old, now)
-                if broken is not None:
-                    raise InvariantBroken(f"{node} key {key!r}: {broken}")
-            before[key] = now
-
-    def look(self, policy: Policy, siblings: tuple[Sibling, ...]) -> Any:
-        """What to compare of a key."""
-        raise NotImplementedError
-
-    def compare(self, policy: Policy, old: Any, now: Any) -> str | None:
-        """What is wrong with ``now`` after ``old``, or None."""
-        raise NotImplementedError
-
-
-class OnlyDominatedVersionsDisappear(_PerKey):
-    """A version that a replica held is there, or a version that supersedes it is."""
-
-    name = "only dominated versions disappear"
-    looks_at = ("disk.position",)
-
-    def look(self, policy: Policy, siblings: tuple[Sibling, ...]) -> tuple[Sibling, ...]:
-        """All versions."""
-        return siblings
-
-    def compare(self, policy: Policy, old: Any, now: Any) -> str | None:
-        """What is wrong with ``now`` after ``old``, or None."""
-        lost = policy.missing(now, old)
-        return None if lost is None else f"{lost} disappeared; present: {now}"
-
-
-class ClockNeverGoesBack(_PerKey):
-    """What a replica knows of a key only grows."""
-
-    name = "a key's clock never goes back"
-    looks_at = ("disk.position",)
-
-    def look(self, policy: Policy, siblings: tuple[Sibling, ...]) -> dict[str, int]:
-        """The clock, as it was then: whoever changes a version in place does not change it."""
-        return policy.clock(siblings)
-
-    def compare(self, policy: Policy, old: Any, now: Any) -> str | None:
-        """What is wrong with ``now`` after ``old``, or None."""
-        return f"clock {old} went back to {now}" if policy.lacks(now, old) else None
-
-
-class DotNamesOneVersion(Invariant):
-    """In the whole cluster, and over crashes, a dot of a key has one past, value and request."""
-
-    name = "a dot names one version"
-    looks_at = ("disk.position",)
-
-    def __init__(self) -> None:
-        self._watched: dict[str, Gossip] = {}
-        self._seen: dict[tuple[str, str, int], tuple[Any, ...]] = {}
-
-    def observe(self, node: str, replica: Gossip) -> None:
-        """Raises InvariantBroken."""
-        restarted = self._watched.get(node) is not replica
-        self._watched[node] = replica
-        for key in list(replica.records) if restarted else list(replica.changed):
-            for s in replica.records.get(key, Record(())).siblings:
-                content = (s.past, s.value, s.deleted, s.client, s.sequence)
-                known = self._seen.get((key, s.node, s.counter))
-                if known != content:
-                    # A dot that never left its node may be given again after a crash.
-                    if known and (s.node != node or self._elsewhere(node, key, s)):
-                        raise InvariantBroken(
-                            f"{node} key {key!r}: dot ({s.node}, {s.counter}) is {content} and"
-                            f" {known}"
-                        )
-                    # A copy of the past: the object itself would change together with what it
-                    # shows.
-                    self._seen[key, s.node, s.counter] = (dict(s.past), *content[1:])
-
-    def _elsewhere(self, node: str, key: str, s: Sibling) -> bool:
-        others = (r for n, r in self._watched.items() if n != node and key in r.records)
-        return any(
-            covers(r.policy.clock(r.records[key].siblings), s.node, s.counter) for r in others
-        )
-
-
-class DurableVersionsStay(Invariant):
-    """What was durable at a node before a crash, so everything that it acknowledged, is present
-    there afterwards, or superseded by what is."""
-
-    name = "every acknowledged write is present, dominated or a sibling"
-
-    def __init__(self) -> None:
-        self._watched: dict[str, Gossip] = {}
-        self._waiting: dict[str, list[tuple[int, str, tuple[Sibling, ...]]]] = {}
-        self._durable: dict[str, dict[str, tuple[Sibling, ...]]] = {}
-
-    def observe(self, node: str, replica: Gossip) -> None:
-        """Raises InvariantBroken."""
-        durable = self._durable.setdefault(node, {})
-        waiting = self._waiting.setdefault(node, [])
-        if self._watched.get(node) is not replica:
-            self._watched[node] = replica
-            waiting.clear()
-            for key, siblings in durable.items():
-                now = replica.records.get(key, Record(())).siblings
-                lost = replica.policy.missing(now, siblings)
-                if lost is not None:
-                    raise InvariantBroken(f"{node} key {key!r}: lost {lost}; present: {now}")
-        position = replica.disk.position
-        waiting.extend((position, key, replica.records[key].siblings) for key in replica.changed)
-        done = 0
-        while done < len(waiting) and waiting[done][0] <= replica.durable_position:
-            _, key, siblings = waiting[done]
-            known = durable.get(key, ())
-            if replica.policy.missing(siblings, known) is None:
-                durable[key] = siblings
-            else:
-                durable[key] = replica.policy.merge(known, siblings)
-            done += 1
-        del waiting[:done]
-
-
-# --- the machine ---
 
 
 class _Forwarding:
@@ -1058,6 +693,8 @@ class Gossip(PlacedReplica):
 
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
 _decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode
 
 

@@ -1,0 +1,65 @@
+"""Paxos: a log of instances of single-decree Paxos.
+
+Begin with `nodes.protocols.paxos.replica`."""
+
+from __future__ import annotations
+
+from nodes.protocols.paxos.invariants import (
+    Agreement,
+    Durability,
+    MajoritiesAreDurable,
+    OneProposer,
+    disk_slot,
+)
+from nodes.protocols.paxos.messages import (
+    Accept,
+    Accepted,
+    CatchUp,
+    Command,
+    Prepare,
+    Promise,
+    Promised,
+    Refused,
+    Snapshot,
+    Survey,
+    SurveyReply,
+    Votes,
+)
+from nodes.protocols.paxos.parameters import PaxosParameters
+from nodes.protocols.paxos.progress import Progress
+from nodes.protocols.paxos.replica import (
+    MAX_OPEN_SLOTS,
+    PAUSE_PHASES,
+    WINDOW_BATCHES,
+    Paxos,
+    Role,
+    value_bytes,
+)
+
+__all__ = [
+    "MAX_OPEN_SLOTS",
+    "PAUSE_PHASES",
+    "WINDOW_BATCHES",
+    "Accept",
+    "Accepted",
+    "Agreement",
+    "CatchUp",
+    "Command",
+    "Durability",
+    "MajoritiesAreDurable",
+    "OneProposer",
+    "Paxos",
+    "PaxosParameters",
+    "Prepare",
+    "Progress",
+    "Promise",
+    "Promised",
+    "Refused",
+    "Role",
+    "Snapshot",
+    "Survey",
+    "SurveyReply",
+    "Votes",
+    "disk_slot",
+    "value_bytes",
+]

@@ -1,0 +1,46 @@
+"""The quorum register: a majority holds the newest version.
+
+Begin with `nodes.protocols.quorum_register.replica`."""
+
+from __future__ import annotations
+
+from nodes.protocols.quorum_register.invariants import (
+    AnswersAreDurable,
+    VersionNamesOneWrite,
+    VersionNeverGoesBack,
+)
+from nodes.protocols.quorum_register.messages import (
+    NOTHING,
+    Commit,
+    Committed,
+    Difference,
+    Digest,
+    Prepare,
+    Prepared,
+    Pull,
+    Push,
+    Record,
+    Tag,
+)
+from nodes.protocols.quorum_register.parameters import QuorumParameters
+from nodes.protocols.quorum_register.replica import CHARACTERS_PER_MESSAGE, QuorumRegister
+
+__all__ = [
+    "CHARACTERS_PER_MESSAGE",
+    "NOTHING",
+    "AnswersAreDurable",
+    "Commit",
+    "Committed",
+    "Difference",
+    "Digest",
+    "Prepare",
+    "Prepared",
+    "Pull",
+    "Push",
+    "QuorumParameters",
+    "QuorumRegister",
+    "Record",
+    "Tag",
+    "VersionNamesOneWrite",
+    "VersionNeverGoesBack",
+]

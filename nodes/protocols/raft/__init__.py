@@ -1,0 +1,69 @@
+"""Raft: a leader replicates a log to a majority of the members.
+
+Begin with `nodes.protocols.raft.replica`."""
+
+from __future__ import annotations
+
+from nodes.protocols.raft.invariants import (
+    CommitIsSafe,
+    Durability,
+    ElectionSafety,
+    LeaderCompleteness,
+    LogMatching,
+    StateMachineSafety,
+    VotesAreDurable,
+    stable_term,
+)
+from nodes.protocols.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    ChangeMembership,
+    Entry,
+    HardState,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    RequestVoteReply,
+    Snapshot,
+    TimeoutNow,
+    TransferLeadership,
+)
+from nodes.protocols.raft.parameters import MAX_CHUNK_BYTES, RaftParameters
+from nodes.protocols.raft.progress import Incoming, Outgoing, Progress
+from nodes.protocols.raft.replica import WINDOW_BATCHES, Raft, Role, entry_bytes
+
+__all__ = [
+    "MAX_CHUNK_BYTES",
+    "WINDOW_BATCHES",
+    "AppendEntries",
+    "AppendEntriesReply",
+    "ChangeMembership",
+    "CommitIsSafe",
+    "Durability",
+    "ElectionSafety",
+    "Entry",
+    "HardState",
+    "Incoming",
+    "InstallSnapshot",
+    "InstallSnapshotReply",
+    "LeaderCompleteness",
+    "LogMatching",
+    "Outgoing",
+    "PreVote",
+    "PreVoteReply",
+    "Progress",
+    "Raft",
+    "RaftParameters",
+    "RequestVote",
+    "RequestVoteReply",
+    "Role",
+    "Snapshot",
+    "StateMachineSafety",
+    "TimeoutNow",
+    "TransferLeadership",
+    "VotesAreDurable",
+    "entry_bytes",
+    "stable_term",
+]
