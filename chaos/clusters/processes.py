@@ -114,6 +114,13 @@ class ProcessGroup:
         child = self._children.get(name)
         return child is not None and child.poll() is None
 
+    def pid(self, name: str) -> int:
+        """The child's process id. Raises ProcessError for a name that was never started."""
+        child = self._children.get(name)
+        if child is None:
+            raise ProcessError(f"there is no process {name}")
+        return child.pid
+
     def kill(self, name: str) -> None:
         """SIGKILL the child and wait until it is gone. Nothing happens if it has ended already.
         Raises ProcessError for a name that was never started."""

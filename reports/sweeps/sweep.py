@@ -319,9 +319,10 @@ def method_lines(sweep: Sweep) -> list[str]:
         "operations, and a request and a reply for each operation. PUBLISHes: in how many MQTT "
         "packets all of them reached the broker. Bytes: their payload. Fsyncs: of all nodes "
         "together. A failed or unanswered operation is in no rate and no latency.",
-        "The model (reports/sweeps/model.py): costs of a PUBLISH, an operation and a byte are taken "
-        "from three points (one client, the base point, 16 KiB), the time of an fsync from each point; "
-        "what is said of all others follows from the number of messages that theory gives. Nothing "
+        "The model (reports/sweeps/model.py): costs of a PUBLISH, an operation and a byte are "
+        "taken from three points (one client, the base point, 16 KiB), the time of an fsync from "
+        "each point; what is said of all others follows from the number of messages that theory "
+        "gives. Nothing "
         "is said of proxied points.",
         "Busy with others: cores that something else on the machine used meanwhile. The model has "
         "only the rest.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chaos.faults import base as fault
+import pytest
+
+from chaos.clusters import capabilities
+from chaos.clusters.capabilities import Capability, has
+from chaos.targets.table import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "ADDING_A_FAULT.md").read_text()
@@ -26,46 +31,117 @@ def added(text: str, after: str, line: str) -> str:
     return text.replace(after, f"{after}\n{line}", 1)
 
 
-def test_the_guide_makes_a_fault(tmp_path: Path) -> None:
-    """Class, import and `AnyFault`, quick test, and the commands of the third part."""
-    kind, known, test = blocks("python")
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with the code that the guide changes."""
     for package in ("chaos", "tests/chaos"):
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    room, faults = tmp_path / "chaos" / "link_faults.py", tmp_path / "chaos" / "faults.py"
-    room.write_text(room.read_text() + "\n\n" + kind)
+    return tmp_path
+
+
+def run(copy: Path, command: str) -> str:
+    """What the command prints in the copy. It must end with 0."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def append(path: Path, code: str) -> None:
+    path.write_text(path.read_text() + "\n\n" + code)
+
+
+def test_the_guide_makes_a_fault(copy: Path) -> None:
+    """Class, import and `AnyFault`, quick test, and the commands of the third part."""
+    kind, known, test, *_ = blocks("python")
+    append(copy / "chaos" / "faults" / "links.py", kind)
+    catalogue = copy / "chaos" / "faults" / "catalogue.py"
     begin, line, _, _, union, first, *_ = known.splitlines()
-    faults.write_text(added(added(faults.read_text(), begin, line), union, f"{first}\n    |"))
-    tests = tmp_path / "tests" / "chaos" / "test_faults.py"
-    tests.write_text(tests.read_text() + "\n\n" + test)
+    catalogue.write_text(added(added(catalogue.read_text(), begin, line), union, f"{first}\n    |"))
+    append(copy / "tests" / "chaos" / "test_faults.py", test)
     pytest, capbench = blocks("sh")[0].splitlines()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    for command in (
-        pytest.replace(".venv/bin/pytest", f"{sys.executable} -m pytest -q"),
-        capbench.replace("capbench", f"{sys.executable} -m chaos.commands.main"),
-    ):
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert ("2 passed" if "pytest" in command else "trickle") in done.stdout
+    said = run(copy, pytest.replace(".venv/bin/pytest", f"{sys.executable} -m pytest -q"))
+    assert "2 passed" in said
+    said = run(copy, capbench.replace("capbench", f"{sys.executable} -m chaos.commands.main"))
+    assert "trickle  (on attached, compose, local)" in said
 
 
-def test_the_guide_names_the_targets_as_they_are() -> None:
-    targets = ("local", "compose", "attached", "sim")
-    rows = re.findall(r"^\| `([A-Z_]+)`.*?\| (.*?)\| (.*?)\| (.*?)\|$", GUIDE, flags=re.MULTILINE)
-    told = {}
-    for name, *cells in rows:
-        both, attached, sim = (cell.strip() == "yes" for cell in cells)
-        told[name] = {t for t, on in zip(targets, (both, both, attached, sim), strict=True) if on}
-    named = ("LIVE", "BY_ADDRESS", "EVERYWHERE", "ANYWHERE")
-    assert told == {name: set(getattr(fault, name)) for name in named}
-    default = re.search(r"`([A-Z_]+)` \(if you write nothing\)", GUIDE)
-    assert default is not None
-    assert getattr(fault, default[1]) == fault.Fault.TARGETS
+IMPORT = "from chaos.clusters.broker"
+
+NEMESIS = """
+import os, pathlib, sys, time
+from bench.record.run_folder import RunFolder
+from chaos.clusters.local import LocalCluster
+from chaos.faults.nemesis import FaultPlayer, PlannedFault
+from chaos.faults.processes import Crowd
+from nodes import registry
+
+folder = RunFolder(pathlib.Path(sys.argv[1]))
+raft = registry.get("raft")
+with LocalCluster(raft, ("n1",), folder.path / "c", cluster="crowd", proxied=False) as cluster:
+    pid = cluster.processes.pid("n1")
+    before = os.sched_getaffinity(pid)
+    player = FaultPlayer([PlannedFault(0, 0.0, 1.0, Crowd(nodes="all"))], cluster, folder, seed=1)
+    assert player.begin(0, time.monotonic_ns()), player.errors
+    assert os.sched_getaffinity(pid) == {0}, os.sched_getaffinity(pid)
+    player.end(0)
+    assert not player.errors, player.errors
+    assert os.sched_getaffinity(pid) == before
+"""
+
+
+@pytest.mark.live
+def test_the_guide_makes_a_fault_with_a_capability_of_its_own(copy: Path) -> None:
+    """A capability that nothing here knows of: through the nemesis, its methods reach a real
+    node."""
+    *_, capability, methods, fault = blocks("python")
+    append(copy / "chaos" / "clusters" / "capabilities.py", capability)
+    local = copy / "chaos" / "clusters" / "local.py"
+    (first,) = re.findall(r"`(class LocalCluster.*?)`", GUIDE)
+    text = re.sub(r"^class LocalCluster\(.*?\):$", first, local.read_text(), flags=re.MULTILINE)
+    text = text.replace(
+        IMPORT, f"import os\nfrom chaos.clusters.capabilities import CanCrowd\n{IMPORT}", 1
+    )
+    begin = "    # --- start and stop ---\n"
+    local.write_text(text.replace(begin, f"{methods}\n{begin}", 1))
+    processes = copy / "chaos" / "faults" / "processes.py"
+    processes.write_text(
+        processes.read_text().replace("    CanKill,\n", "    CanCrowd,\n    CanKill,\n", 1)
+    )
+    append(processes, fault)
+    script = copy / "nemesis.py"
+    script.write_text(NEMESIS)
+    (copy / "run").mkdir()
+    run(copy, f"{sys.executable} {script} run")
+    found = run(
+        copy,
+        f"{sys.executable} -c 'import json; from chaos.faults.processes import Crowd;"
+        " from chaos.targets.table import works_on; print(json.dumps(works_on(Crowd)))'",
+    )
+    assert json.loads(found) == ["local"]
+
+
+def test_the_guide_names_the_capabilities_as_they_are() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|[^|]*\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\|$",
+        GUIDE,
+        flags=re.MULTILINE,
+    )
+    said = {name: [cell == "yes" for cell in cells] for name, *cells in rows}
+    kinds = [kind for kind in vars(capabilities).values() if isinstance(kind, type)]
+    found = {
+        kind.__name__: [
+            has(TARGETS[t].cluster, [kind]) for t in ("local", "compose", "attached", "sim")
+        ]
+        for kind in kinds
+        if issubclass(kind, Capability) and kind is not Capability
+    }
+    assert said == found

@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
+from chaos.clusters import capabilities
+from chaos.clusters.capabilities import CanKill, ShapesStreams
 from chaos.clusters.links import LinkFaults
 from chaos.faults.base import Fault, Resolved
 from chaos.faults.catalogue import FAULTS, SHAPES, AnyFault, Crash, Latency, Partition
@@ -36,13 +38,23 @@ class Cluster(LinkFaults):
         self.up.add(node)
 
 
-class Context:
+class Context(capabilities.Cluster, CanKill, ShapesStreams):
+    """A cluster that is bookkeeping only."""
+
+    links: Any
+
     def __init__(self, count: int, leader: str | None = None) -> None:
         self.links = Cluster(count, leader)
         self.nodes = self.links.nodes
-        self.leader = self.links.leader
-        self.crash = self.links.crash
-        self.restart = self.links.restart
+
+    def leader(self) -> str | None:
+        return self.links.leader()
+
+    def crash(self, node: str) -> None:
+        self.links.crash(node)
+
+    def restart(self, node: str) -> None:
+        self.links.restart(node)
 
     def hears(self, node: str) -> set[str]:
         """Whose messages the node gets, its own included."""

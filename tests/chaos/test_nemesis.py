@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from bench.record.run_folder import FaultRecord, RunFolder
+from chaos.clusters import capabilities
+from chaos.clusters.capabilities import CanKill, CanPause, CanStopBroker
 from chaos.clusters.links import LinkFaults, LinkState
 from chaos.faults.base import Fault
 from chaos.faults.catalogue import Crash, Latency, Partition
@@ -38,7 +40,7 @@ class Ledger(LinkFaults):
         self._done.append(f"{cut} cut")
 
 
-class Cluster:
+class Cluster(capabilities.Cluster, CanKill, CanPause, CanStopBroker):
     """Five nodes that do nothing but write down, in `done`, what happens to them."""
 
     def __init__(self) -> None:
@@ -68,6 +70,12 @@ class Cluster:
 
     def restart_broker(self) -> None:
         self._do("restart broker")
+
+    def pause_broker(self) -> None:
+        self._do("pause broker")
+
+    def resume_broker(self) -> None:
+        self._do("resume broker")
 
     def _do(self, what: str) -> None:
         self.tried.append(what)
@@ -316,12 +324,13 @@ from bench.record.run_folder import RunFolder
 from chaos.faults.catalogue import Partition
 from chaos.clusters.links import Links
 from chaos.faults.nemesis import Nemesis, PlannedFault
+from chaos.clusters.capabilities import Cluster
 from chaos.clusters.processes import signals_as_exit
 from chaos.clusters.toxiproxy import Toxiproxy
 
 api, broker, folder, *ports = sys.argv[1:]
 
-class Nodes:
+class Nodes(Cluster):
     nodes = ("n1", "n2", "n3")
     links = Links(
         Toxiproxy(Address("127.0.0.1", int(api))), Address("127.0.0.1", int(broker)),

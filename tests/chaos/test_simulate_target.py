@@ -13,6 +13,7 @@ import pytest
 from bench.load.workload import plan
 from bench.record.history import OperationRecord
 from bench.record.run_folder import RunFolder
+from chaos.clusters.capabilities import DamagesLogs
 from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment, load, validate
 from chaos.faults.base import Fault, Resolved
@@ -27,9 +28,10 @@ from chaos.faults.nodes import (
     Reorder,
     SlowDisk,
 )
-from chaos.targets import Run, refuse_unsupported
+from chaos.targets import Run
 from chaos.targets.runner import RunResult, run_experiment
 from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
+from chaos.targets.table import refuse_unsupported
 from nodes import registry
 from nodes.contract.replica import Operation, Reply, Request
 from nodes.protocols.raft import Raft
@@ -570,8 +572,10 @@ def test_a_fault_that_the_target_has_not_is_refused_before_anything_starts(
     wanted = experiment({"at": "1s", "for": "1s", "fault": "crash", "nodes": "all"})
     fault = type(wanted.plan()[0].fault)
     refuse_unsupported(wanted, "sim")
-    monkeypatch.setattr(fault, "TARGETS", frozenset({"local"}))
-    with pytest.raises(Unsupported, match=r"the target sim has no fault 'crash'; .* local"):
+    monkeypatch.setattr(fault, "NEEDS", (DamagesLogs,))
+    with pytest.raises(
+        Unsupported, match=r"the target sim has no fault 'crash'; .* compose, local"
+    ):
         simulated(tmp_path / "run", wanted)
     assert not (tmp_path / "run").exists()
 
