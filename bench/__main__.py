@@ -27,11 +27,11 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.children import environment, python
 from bench.measure.figures import figures_of, hardware, is_met, table, with_ratios
 from bench.measure.live import NoCluster
-from bench.record.children import environment, python
+from bench.paths import ROOT
 from bench.record.files import write_whole
-from bench.record.paths import ROOT
 
 SUITES = ("micro", "protocol", "e2e")
 """Folders of pytest-benchmark suites."""

@@ -21,13 +21,13 @@ from typing import Any
 
 import msgspec
 
+from bench.children import environment, python
 from bench.load.workload import Workload
 from bench.measure.figures import figure
 from bench.measure.live import live_cluster
 from bench.measure.measuring import SCALE, scaled
-from bench.record.children import environment, python
+from bench.paths import ROOT
 from bench.record.cluster_file import ClusterFile, write_cluster_file
-from bench.record.paths import ROOT
 from bench.record.run_folder import write_json
 
 GOAL_PER_CPU_S = 8000

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.record.paths import ROOT
+from bench.paths import ROOT
 from chaos.clusters.processes import ProcessGroup, free_ports
 
 CACHE = ROOT / ".cache"

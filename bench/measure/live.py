@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from bench.record.children import environment, python
+from bench.children import environment, python
 from bench.record.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 
 START_TIMEOUT_S = 60.0

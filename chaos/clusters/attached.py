@@ -7,7 +7,7 @@ theirs, and their data must be empty: a checker has to know every write.
 
 ``CAPBENCH_CLUSTER_FILE`` (default ``/clients/cluster.json``) says where everything is, and
 ``CAPBENCH_RUNNER_LOGIN`` (``/runner/login.json``) who the nemesis is at the broker: both come from
-the set-up (`chaos.clusters.containers_setup`). ``CAPBENCH_TOXIPROXY_API`` (``toxiproxy-api:8474``)
+the set-up (`chaos.clusters.containers.setup`). ``CAPBENCH_TOXIPROXY_API`` (``toxiproxy-api:8474``)
 is where Toxiproxy takes commands, which is nobody's business but the runner's.
 """
 
@@ -23,7 +23,7 @@ import msgspec
 
 from bench.record.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
 from bench.record.run_folder import NodeRecord
-from chaos.clusters import engine
+from chaos.clusters.containers import engine
 from chaos.clusters.links import Links
 from chaos.clusters.live import GROUP, LiveCluster
 from chaos.clusters.monitor import BrokerSilent, Monitor

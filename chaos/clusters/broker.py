@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.record.children import python
+from bench.children import python
 from bench.record.files import naming
 
 

@@ -102,7 +102,7 @@ def clean_up() -> list[str]:
         claimed.unlink()
     if os.environ.get("CAPBENCH_INSIDE") == "1":
         # A run in another container, whose notes went with it.
-        from chaos.clusters.installation import restore_abandoned
+        from chaos.clusters.containers.installation import restore_abandoned
 
         if line := restore_abandoned():
             told.append(line)
@@ -122,7 +122,7 @@ def _clean(holder: Holder) -> str:
     if removed:
         done.append(f"removed the data of {len(removed)} nodes")
     if holder.installation is not None:
-        from chaos.clusters.installation import restore_after
+        from chaos.clusters.containers.installation import restore_after
 
         done.append(restore_after(holder.installation, holder.recorded))
     what = "a cluster" if holder.recorded is None else f"the run {holder.recorded}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bench.record.children import environment, python
+from bench.children import environment, python
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.record.files import naming, no_space
 from bench.record.run_folder import NodeRecord

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
-from bench.record.children import environment
+from bench.children import environment
 from chaos.clusters import locks
 from chaos.clusters.leftovers import HELD_BY
 
@@ -82,7 +82,7 @@ class ProcessGroup:
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a child. Its output, errors included, is appended to ``stdout_path``. ``env``: all
-        of its environment; None: that of `bench.record.children`.
+        of its environment; None: that of `bench.children`.
 
         A name can be used again once its child has ended. Raises ProcessError.
         """

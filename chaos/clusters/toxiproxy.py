@@ -23,8 +23,8 @@ from toxiproxy.api import validate_response
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from bench.paths import ROOT
 from bench.record.cluster_file import Address
-from bench.record.paths import ROOT
 
 Stream: TypeAlias = Literal["upstream", "downstream"]
 MAX_ANSWER_BYTES = 16 << 20

@@ -22,7 +22,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from bench.record.paths import ROOT
+from bench.paths import ROOT
 from chaos.clusters.broker import find_mosquitto
 from chaos.clusters.processes import NoFreePorts, free_ports
 from chaos.clusters.toxiproxy import ToxiproxyMissing, find_toxiproxy

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.record.paths import ROOT
+from bench.paths import ROOT
 from bench.record.run_folder import write_json
 from chaos.seeds.simulate import Alarm, Sweep, Workers, sweep
 

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import msgspec
 
-from bench.record.children import environment, python
+from bench.children import environment, python
+from bench.paths import LOCUSTFILE
 from bench.record.files import no_space
 from bench.record.losses import LOG, losses
-from bench.record.paths import LOCUSTFILE
 from bench.record.run_folder import NodeRecord, write_json
 from chaos.clusters.attached import AttachedCluster
-from chaos.clusters.compose import ComposeCluster
+from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.live import LiveCluster
 from chaos.clusters.local import LocalCluster
 from chaos.faults.nemesis import Nemesis

@@ -19,7 +19,7 @@ import msgspec
 
 from bench.checkers import check_run
 from bench.load.workload import Workload
-from bench.record.paths import ROOT
+from bench.paths import ROOT
 from bench.record.run_folder import Manifest, RunFolder, Verdict
 from chaos.errors import StoppedAtOnce, TargetFailed
 from chaos.experiments.experiment import Experiment

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.capabilities import Cluster, has
-from chaos.clusters.compose import ComposeCluster
+from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.local import LocalCluster
 from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment

@@ -23,7 +23,7 @@ from typing import IO, Any
 import msgspec
 import psutil
 
-from bench.record.children import environment, python
+from bench.children import environment, python
 from bench.record.cluster_file import write_cluster_file
 from bench.record.files import no_space
 from bench.record.run_folder import write_json

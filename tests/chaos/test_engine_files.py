@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chaos.clusters import engine as engine_module
-from chaos.clusters.engine import Engine, EngineFailed
+from chaos.clusters.containers import engine as engine_module
+from chaos.clusters.containers.engine import Engine, EngineFailed
 
 docker = pytest.importorskip("docker")
 

@@ -20,7 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from bench.record.run_folder import RunFolder
-from chaos.clusters.engine import Engine, EngineFailed
+from chaos.clusters.containers.engine import Engine, EngineFailed
 from tests.containers.attacks import REACH, RIGHTS, STEAL, beside, within
 from tests.containers.conftest import NODES, PROJECT, ROOT, Installation
 
@@ -352,7 +352,7 @@ def test_another_project_is_never_touched(
             "com.docker.compose.service": "toxiproxy",
         },
     )
-    monkeypatch.setattr("chaos.clusters.engine.ROOT", tmp_path / "capbench")
+    monkeypatch.setattr("chaos.clusters.containers.engine.ROOT", tmp_path / "capbench")
     monkeypatch.chdir(tmp_path)
     try:
         with pytest.raises(EngineFailed, match="no installation of this checkout is up") as refused:

@@ -66,7 +66,7 @@ def test_names_and_images_are_those_of_the_compose_file() -> None:
 def test_every_secret_that_is_mounted_is_made_of_what_the_set_up_writes(tmp_path: Path) -> None:
     volumes = tmp_path / "volumes"
     done = subprocess.run(
-        [sys.executable, "-m", "chaos.clusters.containers_setup", "--at", volumes],
+        [sys.executable, "-m", "chaos.clusters.containers.setup", "--at", volumes],
         cwd=ROOT,
         check=False,
     )
@@ -111,7 +111,7 @@ def test_kustomize_puts_it_together(tmp_path: Path) -> None:
     shutil.copytree(MANIFESTS, tmp_path / "kubernetes", ignore=shutil.ignore_patterns("volumes"))
     volumes = tmp_path / "kubernetes" / "volumes"
     subprocess.run(
-        [sys.executable, "-m", "chaos.clusters.containers_setup", "--at", volumes],
+        [sys.executable, "-m", "chaos.clusters.containers.setup", "--at", volumes],
         cwd=ROOT,
         check=True,
     )

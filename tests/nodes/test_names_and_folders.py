@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bench.record.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
-from chaos.clusters.engine import Engine
+from chaos.clusters.containers.engine import Engine
 from chaos.experiments.experiment import InvalidExperiment, load
 from nodes import registry
 from nodes.contract.names import MAX_CHARACTERS, BadName, check_name

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from chaos.clusters import locks
-from chaos.clusters.engine import Engine, EngineFailed, is_inside
+from chaos.clusters.containers.engine import Engine, EngineFailed, is_inside
 from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 

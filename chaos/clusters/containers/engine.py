@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.record.paths import ROOT
+from bench.paths import ROOT
 from chaos.errors import TargetFailed
 from nodes.contract.names import check_name
 

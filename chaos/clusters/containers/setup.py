@@ -1,6 +1,6 @@
 """The set-up of an installation in containers: passwords, the broker's rules, TLS, the proxies.
 
-    python -m chaos.clusters.containers_setup --at /volumes
+    python -m chaos.clusters.containers.setup --at /volumes
 
 Run once before anything else starts (the service ``setup``), it fills a volume for each of the
 others; what is there already stays, so that a second start changes no password. No password is in
@@ -221,7 +221,7 @@ def _write(path: Path, content: bytes) -> None:
 def main() -> int:
     """Set up, and say what was done. Exit code 2: there is no such protocol; 3: a volume
     could not be written."""
-    parser = argparse.ArgumentParser(prog="python -m chaos.clusters.containers_setup")
+    parser = argparse.ArgumentParser(prog="python -m chaos.clusters.containers.setup")
     parser.add_argument("--at", type=Path, required=True, help="where the volumes are mounted")
     parser.add_argument("--nodes", type=int, default=5, help="how many nodes (default: 5)")
     parser.add_argument("--protocol", default="raft", help="what they run (default: raft)")

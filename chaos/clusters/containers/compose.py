@@ -22,8 +22,8 @@ import msgspec
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.capabilities import CanUnplug
-from chaos.clusters.engine import Engine, is_inside
-from chaos.clusters.installation import RUN_FILE, taken
+from chaos.clusters.containers.engine import Engine, is_inside
+from chaos.clusters.containers.installation import RUN_FILE, taken
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
 from chaos.clusters.live import GROUP

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from bench.record.paths import ROOT
+from bench.paths import ROOT
 
 """The folder of our packages."""
 
