@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from bench.checkers import witness as words
 from bench.checkers.reads_from import (
     Impossible,
     ReadsFrom,
@@ -40,6 +39,7 @@ from bench.checkers.reads_from import (
     reads_from,
 )
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK
+from bench.record import witness as words
 from bench.record.columns import INFO, NULL, OK, Columns, Int32s
 from bench.record.run_folder import Check, VerdictValue
 

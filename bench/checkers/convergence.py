@@ -30,8 +30,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from bench.checkers import witness as words
 from bench.checkers.availability import FINAL_PROCESS_PREFIX
+from bench.record import witness as words
 from bench.record.columns import value_key
 from bench.record.history import OperationRecord
 from bench.record.run_folder import Check, VerdictValue

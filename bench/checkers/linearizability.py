@@ -23,12 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.checkers import witness as words
 from bench.checkers.causal import check_causal
 from bench.checkers.reads_from import program_order
 from bench.checkers.search import Budget, search, smaller, steps
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
 from bench.checkers.zones import Finding, check_zones
+from bench.record import witness as words
 from bench.record.columns import CAS, NEVER, NULL, OK, READ, Columns
 from bench.record.run_folder import Check, VerdictValue
 from nodes.contract.replica import Value

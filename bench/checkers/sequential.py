@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.checkers import witness as words
 from bench.checkers.arrays import walk_chains
 from bench.checkers.reads_from import (
     Impossible,
@@ -36,6 +35,7 @@ from bench.checkers.reads_from import (
     program_order,
     reads_from,
 )
+from bench.record import witness as words
 from bench.record.columns import CAS, INFO, NULL, OK, Columns, Int64s
 from bench.record.run_folder import Check, VerdictValue
 

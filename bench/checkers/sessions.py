@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.checkers import witness as words
 from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, reads_from
 from bench.checkers.sequential import CUT_SHORT
+from bench.record import witness as words
 from bench.record.columns import NEVER, NULL, OK, Columns, Int64s
 from bench.record.run_folder import Check, VerdictValue
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from bench.checkers.reads_from import final_rows
 from bench.checkers.sequential import CUT_SHORT
-from bench.checkers.witness import deed, duration
 from bench.record.columns import CAS, FAIL, NEVER, NULL, OK, READ, Columns, Int64s
 from bench.record.run_folder import Check
+from bench.record.witness import deed, duration
 
 BEFORE_ALL = np.iinfo(np.int64).min
 VISIBLE_AFTER_S = (0.0, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

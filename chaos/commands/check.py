@@ -169,7 +169,7 @@ def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
 
 
 def _print_witness(check: Check) -> None:
-    from bench.checkers.witness import timeline
+    from bench.record.witness import timeline
 
     if check.verdict == "invalid" and check.witness:
         print("    " + timeline(check.witness).replace("\n", "\n    "))

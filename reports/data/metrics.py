@@ -23,7 +23,6 @@ import msgspec
 from bench.checkers import check_run
 from bench.checkers.availability import FINAL_PROCESS_PREFIX, Labels, Measured, measure, wanted_ns
 from bench.checkers.windows import PHASES, SIDES
-from bench.checkers.witness import shown
 from bench.record.files import shown as shown_path
 from bench.record.history import BadHistory, OperationRecord, read_history
 from bench.record.run_folder import (
@@ -37,6 +36,7 @@ from bench.record.run_folder import (
     RunFolder,
     Verdict,
 )
+from bench.record.witness import shown
 from reports.data import objectives
 from reports.data.plan import plan_of
 from reports.data.summary import (

@@ -6,9 +6,9 @@ import math
 
 import msgspec
 
-from bench.checkers.witness import sentence
 from bench.record.printable import escaped
 from bench.record.run_folder import VERDICT_VERSION, Check, Verdict, WitnessLine
+from bench.record.witness import sentence
 from reports.data.objectives import MODELS, Result
 from reports.data.plan import Plan
 

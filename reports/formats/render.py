@@ -17,9 +17,9 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from bench.checkers.witness import duration
 from bench.record.files import NotReadable, read_regular, write_whole
 from bench.record.run_folder import MOST_BYTES, BadRunFolder, Check, WitnessLine
+from bench.record.witness import duration
 from reports.charts.anomaly import Messages, picture, read_messages
 from reports.charts.drawing import STYLE
 from reports.data import compare, recovery, repeats, rows

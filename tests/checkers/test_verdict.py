@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.checkers import check_run
-from bench.checkers.witness import shown
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import LoadSummary, Manifest, Model, RunFolder, Verdict, write_json
+from bench.record.witness import shown
 from nodes.contract.replica import OperationKind, Value
 
 S = 1_000_000_000

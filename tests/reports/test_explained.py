@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.checkers import check_run
-from bench.checkers.witness import sentence
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import Check, RunFolder, Verdict, WitnessLine, write_json
+from bench.record.witness import sentence
 from nodes.simulator.story import Arrow, Story
 from reports.charts.anomaly import Messages
 from reports.data.compare import first_screen

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from bench.checkers.standalone import check_history
-from bench.checkers.witness import timeline
 from bench.record.printable import columns, escaped, printable
+from bench.record.witness import timeline
 from reports.data.summary import cut
 from reports.formats.junit import _text
 from reports.formats.markdown import escape
