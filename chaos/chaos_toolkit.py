@@ -27,6 +27,7 @@ from chaos.clusters import by_name as clusters
 from chaos.clusters.monitor import Monitor
 from chaos.errors import TargetFailed
 from chaos.experiments.experiment import parse_fault
+from chaos.experiments.limits import AT_MOST_S
 from chaos.targets import by_hand
 from nodes.contract.names import did_you_mean
 from nodes.contract.replica import Reply
@@ -80,7 +81,7 @@ def leader(timeout_s: float = 5.0, name: str | None = None) -> str | None:
 
     Raises TargetFailed if there is no such cluster, or bench.load.mqtt_client.BrokerUnreachable.
     """
-    timeout_s = _number("timeout_s", timeout_s, Bounds(0, by_hand.AT_MOST_S))
+    timeout_s = _number("timeout_s", timeout_s, Bounds(0, AT_MOST_S))
     with Monitor(clusters.read(name)) as monitor:
         monitor.wait(lambda: monitor.leader() is not None, timeout_s)
         return monitor.leader()

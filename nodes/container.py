@@ -34,13 +34,11 @@ from nodes.contract.names import BadName, check_name
 from nodes.runtime import own_folder
 from nodes.runtime.injected import Injected
 from nodes.runtime.settings import BadSettings, Endpoint, NodeSettings
-from nodes.wire.links import link_ports
+from nodes.wire.links import GROUP, link_ports
 
 DATA = Path("/data")
 READY_FILE = "/tmp/ready"
 DEFAULT_CLUSTER = "demo"
-GROUP = "load"
-"""The one client group."""
 
 
 class Login(msgspec.Struct, frozen=True):

@@ -47,7 +47,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.checkers.outages import SILENCE_S, Intervals, Outage, outages, pauses, silences
+from bench.checkers.outages import (
+    SECOND_NS,
+    SILENCE_S,
+    Intervals,
+    Outage,
+    outages,
+    pauses,
+    silences,
+)
 from bench.checkers.windows import (
     DURING,
     MAJORITY,
@@ -67,7 +75,6 @@ from bench.record.run_folder import Check, FaultRecord, LoadSummary, Manifest
 FINAL_PROCESS_PREFIX = "final"
 """Processes whose name starts so did the final reads of a run: they are no part of its load."""
 
-SECOND_NS = 1_000_000_000
 USUAL_TIMEOUT_S = 2.0
 """The service time of a run whose manifest names none."""
 WINDOWS: Final = (*PHASES, *SIDES[1:])

@@ -26,7 +26,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -36,8 +36,6 @@ from bench.record.columns import value_key
 from bench.record.history import OperationRecord
 from bench.record.run_folder import Check, VerdictValue
 from nodes.contract.replica import Value, Version
-
-Survivors: TypeAlias = list[Value]
 
 
 def check_convergence(

@@ -29,13 +29,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 from bench.record.cluster_file import Address, ClusterFile
 from nodes.contract.replica import Reply, Request
 from nodes.wire.codec import BadFrame, replies_codec, requests_codec
-from nodes.wire.subscription import NOTHING_RETAINED
+from nodes.wire.subscription import CONNECT_TIMEOUT_S, NOTHING_RETAINED
 from nodes.wire.tls import broker_tls
 from nodes.wire.topics import Topics
 
 RETRY_S = 0.05
 RETRY_AFTER_TIMEOUT_S = 2.0
-CONNECT_TIMEOUT_S = 1.0
 MAX_WAIT_S = 0.02
 DIRECT_KEEPALIVE_S = 60
 _MAX_PACKETS_A_TURN = 100

@@ -44,6 +44,7 @@ from bench.record.files import NotReadable, read_named
 from bench.record.quantities import MAX_COUNT, MAX_DURATION_S, MAX_RATE_PER_S
 from nodes.contract.names import did_you_mean
 from nodes.contract.replica import OperationKind
+from nodes.wire.codec import MAX_VALUE_BYTES
 
 MixKind: TypeAlias = Literal["read", "write", "cas", "delete", "rmw"]
 Distribution: TypeAlias = Literal["uniform", "zipfian", "latest", "hotspot"]
@@ -53,7 +54,6 @@ HOT_KEYS = 0.2
 HOT_OPERATIONS = 0.8
 MAX_BYTES = 1 << 20
 MAX_KEYS = 1_000_000
-MAX_VALUE_BYTES = 1024 * 1024
 MIN_VALUE_BYTES = 12
 _NS = 1_000_000_000
 

@@ -25,7 +25,6 @@ from bench.record.soak_file import Sample, Soak, write_soak
 from chaos.progress import Bar, Lines
 
 LOOK_EVERY_S = 0.25
-STRETCH_S = 5.0
 
 
 def run_soak(

@@ -19,10 +19,10 @@ from bench.measure.closed_loop import ClosedLoop, Measured, drive
 from bench.measure.figures import figure
 from bench.measure.live import Live, live_cluster
 from bench.measure.measuring import SCALE
+from bench.record.sweep_file import THINK_S
 
 MESSAGES_PER_OPERATION = 6
 CLIENTS = 128
-THINK_S = 0.001
 TIMES_ONE_PER_PUBLISH = 10
 SHARE_OF_CEILING = {"raft": 1.0, "paxos": 1.0, "quorum": 0.7, "gossip": 2.0}
 """Protocol -> the goal: operations a second, in parts of the broker's ceiling."""

@@ -25,13 +25,13 @@ from bench.record.cluster_file import Address, BadClusterFile, ClusterFile, read
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.containers import engine
 from chaos.clusters.links import Links
-from chaos.clusters.live import GROUP, LiveCluster
+from chaos.clusters.live import LiveCluster
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.processes import ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
 from nodes.container import Login
-from nodes.wire.links import link_names, link_ports
+from nodes.wire.links import GROUP, link_names, link_ports
 
 TOXIPROXY_API = f"{engine.TOXIPROXY_API}:8474"
 ANSWER_TIMEOUT_S = 10.0

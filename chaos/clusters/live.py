@@ -22,9 +22,7 @@ from chaos.clusters.processes import ProcessError, ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
 from nodes.runtime.injected import Injected
-
-GROUP = "load"
-"""The one client group of a live run."""
+from nodes.wire.links import GROUP
 
 START_TIMEOUT_S = 30.0
 

@@ -22,7 +22,6 @@ from bench.record.run_folder import NodeRecord
 from chaos.clusters.broker import NoBroker, broker_command, find_mosquitto
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
-from chaos.clusters.live import GROUP
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.owned import OwnedCluster
 from chaos.clusters.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
@@ -31,6 +30,7 @@ from chaos.errors import TargetFailed
 from nodes.registry import Protocol, findable_name
 from nodes.runtime import own_folder
 from nodes.runtime.settings import Endpoint, NodeSettings
+from nodes.wire.links import GROUP
 
 
 class LocalCluster(OwnedCluster):

@@ -11,11 +11,9 @@ from bench.record.quantities import Bounds
 from chaos import errors as exit_codes
 from chaos.commands.options import FAULT, Cluster, count, duration
 from chaos.console import Json, print_json
+from chaos.experiments.limits import AT_MOST_S
 
 app = typer.Typer()
-
-AT_MOST_S = 3600.0
-"""Of a fault by hand, as in `chaos.targets.by_hand`, which takes a while to import."""
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+AT_MOST_S = 3600.0
+"""What is not healed by hand ends after this time, or with the cluster."""
 MAX_NODES = 15
 """Of a cluster that we start: each has a proxy to each."""
 

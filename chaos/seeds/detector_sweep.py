@@ -28,7 +28,6 @@ from nodes.simulator.network import Link, Quality
 from reports.sweeps.detector_sweep import DetectorRow, Sweep, write_page
 
 NAME = "detector-sweep"
-TITLE = "both failure detectors over latency, jitter, loss and flapping (simulated)"
 NODES = 5
 SEED = 1
 

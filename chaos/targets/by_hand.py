@@ -25,10 +25,9 @@ from bench.record.run_folder import FaultRecord, RunFolder
 from chaos.clusters.capabilities import Cluster
 from chaos.errors import TargetFailed
 from chaos.experiments.experiment import InvalidExperiment, validate_fault
+from chaos.experiments.limits import AT_MOST_S
 from chaos.faults.nemesis import Nemesis
 
-AT_MOST_S = 3600.0
-"""What is not healed by hand ends after this time, or with the cluster."""
 FOR_S = Bounds(0, AT_MOST_S, excluded=True)
 ANSWER_TIMEOUT_S = 60.0
 _LINE_BYTES = 100_000

@@ -24,7 +24,7 @@ import msgspec
 
 from bench.children import environment, python
 from bench.load.workload import make_workload
-from bench.paths import ROOT
+from bench.paths import LOCUSTFILE
 from bench.record.cluster_file import ClusterFile, read_cluster_file
 from bench.record.files import no_space
 from bench.record.losses import LOG, NOT_WHOLE, losses
@@ -37,7 +37,6 @@ from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
 from nodes.registry import get
 
-LOCUSTFILE = ROOT / "bench" / "load" / "locustfile.py"
 NAME = "locust"
 ENDS = (0, 1, -signal.SIGTERM)
 LOOK_EVERY_S = 0.1

@@ -45,10 +45,8 @@ from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing, Trap
 from nodes.simulator.network import Quality
 from nodes.simulator.story import Story
-from nodes.wire.links import Link
+from nodes.wire.links import GROUP, Link
 
-GROUP = "load"
-"""The one client group, as at the local target."""
 CLIENT = "load-1"
 QUALITY = Quality(latency_s=0.0005, jitter_s=0.0001)
 """A message from node to node; about what a broker and a proxy on loopback take."""

@@ -24,12 +24,11 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from nodes.wire.subscription import NOTHING_RETAINED
+from nodes.wire.subscription import CONNECT_TIMEOUT_S, NOTHING_RETAINED
 
 log = structlog.get_logger()
 
 RECONNECT_S = 0.02
-CONNECT_TIMEOUT_S = 1.0
 MAX_BACKLOG_PACKETS = 2000
 """Packets that wait for a stalled connection; more are dropped, as a full socket buffer of a
 datagram link would."""

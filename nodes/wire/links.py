@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+GROUP = "load"
+"""The one client group of a run."""
+
 Link: TypeAlias = tuple[str, str]
 
 FIRST_PORT = 20_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,11 +49,6 @@ def find_runs(folder: Path) -> list[Path]:
             "make some"
         )
     return found
-
-
-def find_all(folders: Iterable[Path]) -> list[Path]:
-    """The runs of several folders, each once, in the order given. Raises BadRunFolder."""
-    return list(dict.fromkeys(run for folder in folders for run in find_runs(folder)))
 
 
 def run_name(run: Path, folder: Path) -> str:

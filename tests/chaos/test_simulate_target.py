@@ -30,11 +30,12 @@ from chaos.faults.nodes import (
 )
 from chaos.targets import Run
 from chaos.targets.runner import RunResult, run_experiment
-from chaos.targets.simulator import CLIENT, GROUP, SimulatedCluster
+from chaos.targets.simulator import CLIENT, SimulatedCluster
 from chaos.targets.table import refuse_unsupported
 from nodes import registry
 from nodes.contract.replica import Operation, Reply, Request
 from nodes.protocols.raft import Raft
+from nodes.wire.links import GROUP
 from reports.charts.anomaly import read_messages
 from reports.data.metrics import summarise
 from reports.data.summary import witness_of

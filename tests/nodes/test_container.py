@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from nodes.container import GROUP, Login, RunOrder, make_room, settings
+from nodes.container import Login, RunOrder, make_room, settings
 from nodes.runtime.settings import BadSettings, Endpoint
-from nodes.wire.links import FIRST_PORT, link_names, link_ports
+from nodes.wire.links import FIRST_PORT, GROUP, link_names, link_ports
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from chaos.clusters.containers.engine import Engine, is_inside
 from chaos.clusters.containers.installation import RUN_FILE, taken
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
-from chaos.clusters.live import GROUP
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.clusters.owned import OwnedCluster
 from chaos.clusters.processes import ProcessError, ProcessGroup
@@ -34,7 +33,7 @@ from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
 from nodes.container import Login, RunOrder
 from nodes.registry import Protocol
-from nodes.wire.links import link_names, link_ports
+from nodes.wire.links import GROUP, link_names, link_ports
 
 BROKER_PORT = 1883
 TOXIPROXY_PORT = 8474

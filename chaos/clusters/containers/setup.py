@@ -35,9 +35,9 @@ from pathlib import Path
 import msgspec
 
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
-from nodes.container import DEFAULT_CLUSTER, GROUP, Login
+from nodes.container import DEFAULT_CLUSTER, Login
 from nodes.registry import InvalidConfiguration, get, node_ids
-from nodes.wire.links import link_names, link_ports
+from nodes.wire.links import GROUP, link_names, link_ports
 
 PORT = 1883
 BROKER_UID = 1883
