@@ -13,7 +13,7 @@ COPY reports reports
 COPY chaos chaos
 RUN /tools/bin/hatchling build -t wheel -d /wheel \
  && /opt/capbench/bin/pip install --quiet --no-deps /wheel/*.whl \
- && ln -s "$(/opt/capbench/bin/python -I -c 'import bench; print(bench.__path__[0])')/locustfile.py" \
+ && ln -s "$(/opt/capbench/bin/python -I -c 'from bench.paths import LOCUSTFILE; print(LOCUSTFILE)')" \
       /opt/capbench/locustfile.py \
  && /opt/capbench/bin/pip uninstall --quiet --yes pip
 
