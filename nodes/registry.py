@@ -14,13 +14,10 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from nodes.contract.knobs import Knobs
 from nodes.contract.names import BadName, check_name, did_you_mean
 from nodes.contract.replica import Config, OperationKind, Parameters, Replica
-from nodes.protocols.detector import Detector
-from nodes.protocols.gossip import Gossip
-from nodes.protocols.paxos import Paxos
-from nodes.protocols.quorum_register import QuorumRegister
-from nodes.protocols.raft import Raft
+from nodes.protocols import detector, gossip, paxos, quorum_register, raft
 
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
 """Consistency models, strongest first."""
@@ -36,11 +33,18 @@ Needs: TypeAlias = Literal["any node", "majority", "first node", "all nodes"]
 any one; any majority of those that hold a key; the first of the cluster (a fixed primary), whoever
 else is there; all."""
 
+Retries: TypeAlias = Literal["any node", "node asked first"]
+"""Where a client may send a request again, so that it is applied at most once."""
+
 
 class Protocol(msgspec.Struct, frozen=True):
     """A registered protocol. ``parameters``: what it sets differently from its class's defaults.
     ``needs``: what it asks of a cluster; the simulator and the conformance suite hold it to
-    that."""
+    that. ``retries``: where a request that is sent again is applied at most once.
+
+    For the simulator: ``knobs``, which parameters vary from seed to seed; ``moments``, marks
+    (`Out.mark`) at which something rare has just begun, so that faults strike there; ``bugs``,
+    modules whose ``BUGS`` are planted bugs of it (`nodes.simulator.bugs`)."""
 
     name: str
     replica: type[Replica]
@@ -49,6 +53,10 @@ class Protocol(msgspec.Struct, frozen=True):
     summary: str
     parameters: Mapping[str, Any] = {}
     needs: Needs = "majority"
+    retries: Retries = "any node"
+    knobs: Knobs = ()
+    moments: tuple[str, ...] = ()
+    bugs: tuple[str, ...] = ()
 
     def core_size(self, nodes: int, copies: int | None = None) -> int:
         """The fewest nodes with which it must serve. ``copies``: how many nodes hold each key, if
@@ -101,11 +109,13 @@ PROTOCOLS: dict[str, Protocol] = {}
 INTERNAL: dict[str, Protocol] = {
     "heartbeat": Protocol(
         name="heartbeat",
-        replica=Detector,
+        replica=detector.Detector,
         claim="eventual",
         operations=(),
         needs="any node",
         summary="no data: heartbeats only, to measure failure detectors",
+        knobs=detector.KNOBS,
+        bugs=("nodes.simulator.bugs.detection",),
     )
 }
 """Protocols without operations. They run when asked for by name (`get`)."""
@@ -190,6 +200,7 @@ __all__ = [
     "Needs",
     "Parameters",
     "Protocol",
+    "Retries",
     "findable_name",
     "get",
     "load_file",
@@ -200,78 +211,96 @@ __all__ = [
 register(
     Protocol(
         name="raft",
-        replica=Raft,
+        replica=raft.Raft,
         claim="linearizable",
         operations=("read", "write", "cas", "delete"),
         summary="a leader replicates a log to a majority; elections by randomised timeouts",
+        knobs=raft.KNOBS,
+        moments=raft.MOMENTS,
+        bugs=("nodes.simulator.bugs.raft",),
     )
 )
 register(
     Protocol(
         name="raft-stale-read",
-        replica=Raft,
+        replica=raft.Raft,
         claim="eventual",
         operations=("read", "write", "cas", "delete"),
         summary="raft, but each node answers reads from what it has applied, however old",
         parameters={"stale_reads": True},
+        knobs=raft.KNOBS,
+        moments=raft.MOMENTS,
     )
 )
 register(
     Protocol(
         name="gossip",
-        replica=Gossip,
+        replica=gossip.Gossip,
         claim="eventual",
         operations=("read", "write", "delete"),
         needs="any node",
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
+        knobs=gossip.KNOBS,
+        bugs=("nodes.simulator.bugs.gossip",),
     )
 )
 register(
     Protocol(
         name="gossip-lww",
-        replica=Gossip,
+        replica=gossip.Gossip,
         claim="eventual",
         operations=("read", "write", "delete"),
         needs="any node",
         summary="gossip, but of concurrent writes the one with the latest hybrid clock wins",
         parameters={"conflict": "lww"},
+        knobs=gossip.KNOBS,
     )
 )
 register(
     Protocol(
         name="quorum",
-        replica=QuorumRegister,
+        replica=quorum_register.QuorumRegister,
         claim="linearizable",
         operations=("read", "write", "delete"),
         summary="no leader: a majority holds the newest version, reads and writes ask a majority",
+        retries="node asked first",
+        knobs=quorum_register.KNOBS,
+        bugs=("nodes.simulator.bugs.quorum", "nodes.simulator.bugs.recovery"),
     )
 )
 register(
     Protocol(
         name="quorum-weak",
-        replica=QuorumRegister,
+        replica=quorum_register.QuorumRegister,
         claim="eventual",
         operations=("read", "write", "delete"),
         summary="quorum, but with quorums of one: fast, and a read may miss what was written",
         parameters={"read_quorum": 1, "write_quorum": 1, "weak": True},
+        retries="node asked first",
+        knobs=quorum_register.KNOBS,
     )
 )
 register(
     Protocol(
         name="paxos",
-        replica=Paxos,
+        replica=paxos.Paxos,
         claim="linearizable",
         operations=("read", "write", "cas", "delete"),
         summary="a log of Paxos instances; a stable leader runs phase 1 once for all of them",
+        knobs=paxos.KNOBS,
+        moments=paxos.MOMENTS,
+        bugs=("nodes.simulator.bugs.paxos",),
     )
 )
 register(
     Protocol(
         name="paxos-basic",
-        replica=Paxos,
+        replica=paxos.Paxos,
         claim="linearizable",
         operations=("read", "write", "cas", "delete"),
         summary="paxos without a leader: both phases each time, from every node, so proposers duel",
         parameters={"stable_leader": False},
+        knobs=paxos.KNOBS,
+        moments=paxos.MOMENTS,
     )
 )

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from nodes.contract.knobs import Knobs
 from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
-from nodes.simulator.knobs import Knobs, knobs_of
 from nodes.simulator.load import Manners
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
@@ -83,7 +83,7 @@ def shrink(
     if wanted is None:
         raise ValueError(f"seed {result.seed} does not fail, there is nothing to shrink")
     best, events = Case.of(result), result.told
-    knobs = knobs_of(protocol.replica)
+    knobs = protocol.knobs
 
     def improve(candidates: Iterator[Case], most_told: float, budget: int) -> bool:
         nonlocal best, events, budget_events
@@ -158,7 +158,7 @@ def _others(case: Case, protocol: Protocol, *, plain: bool = False) -> Iterator[
                 setup = replace(setup, quality=Quality(), manners=Manners(), timing=Timing())
         habits = replace(setup.habits, clients=clients, keys=1)
         patience_s = setup.parameters.get("election_timeout_max_s", 1.0)
-        tape = draw_tape(draw, node_ids(nodes), protocol.replica, duration_s, patience_s)
+        tape = draw_tape(draw, node_ids(nodes), protocol, duration_s, patience_s)
         yield replace(
             case,
             seed=seed,

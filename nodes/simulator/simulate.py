@@ -29,7 +29,6 @@ from nodes.registry import Protocol, get
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
-from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE, knobs_of
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
 from nodes.simulator.placed import unready_range
@@ -135,7 +134,7 @@ def simulate(
 
 
 def draw_setup(protocol: Protocol, seed: int) -> Setup:
-    """The environment and the protocol's knobs (`nodes.simulator.knobs`) of one seed."""
+    """The environment and the protocol's knobs (`Protocol.knobs`) of one seed."""
     draw = random.Random(f"{seed}/setup").random
 
     def pick(*choices: Any) -> Any:
@@ -162,7 +161,7 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         retry_after_s=pick(0.05, 0.3),
         loss=pick(0.0, 0.0, 0.02),
     )
-    if manners.retry == "other" and protocol.replica.PARAMETERS.__name__ in RETRY_AT_THE_SAME_NODE:
+    if manners.retry == "other" and protocol.retries == "node asked first":
         manners = msgspec.structs.replace(manners, retry="same")
     quality = Quality(
         latency_s=pick(0.0002, 0.001, 0.003, 0.02),
@@ -175,7 +174,7 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
     )
     timing = Timing(step_s=pick(0.00001, 0.0002), fsync_s=pick(0.0001, 0.001, 0.008, 0.03))
     parameters: dict[str, Any] = {}
-    for alternatives in knobs_of(protocol.replica):
+    for alternatives in protocol.knobs:
         parameters.update(pick(*alternatives))
     for name in protocol.parameters:
         parameters.pop(name, None)
@@ -252,7 +251,7 @@ class _Run:
             tape = draw_tape(
                 self.cluster.rng("nemesis"),
                 self.cluster.nodes,
-                protocol.replica,
+                protocol,
                 duration_s,
                 self._parameter("election_timeout_max_s") or 1.0,
             )

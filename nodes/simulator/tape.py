@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from nodes.contract.replica import Replica
+from nodes.registry import Protocol
 from nodes.simulator.faults import KINDS, Fault
-from nodes.simulator.knobs import moments_of
 
 
 class _Draw:
@@ -58,13 +58,13 @@ Tape: TypeAlias = list[Fault]
 def draw_tape(
     rng: random.Random,
     nodes: Sequence[str],
-    replica: type[Replica],
+    protocol: Protocol,
     duration_s: float,
     patience_s: float = 1.0,
 ) -> Tape:
     """The faults of one seed, in one of the styles of `_STYLES`. ``patience_s``: how long it takes
     the protocol to give a leader up, if it has any; some plots last a small multiple of that."""
-    stage = _Stage(_Draw(rng), nodes, replica, duration_s, patience_s)
+    stage = _Stage(_Draw(rng), nodes, protocol, duration_s, patience_s)
     share = stage.draw.random() * sum(weight for weight, _ in _STYLES)
     for weight, style in _STYLES:
         share -= weight
@@ -80,14 +80,15 @@ class _Stage:
         self,
         draw: _Draw,
         nodes: Sequence[str],
-        replica: type[Replica],
+        protocol: Protocol,
         duration_s: float,
         patience_s: float,
     ) -> None:
         self.draw = draw
         self.patience_s = patience_s
         self.nodes = nodes
-        self.replica = replica
+        self.replica = protocol.replica
+        self.moments = protocol.moments
         self.duration_s = duration_s
 
     def some_others(self) -> list[str]:
@@ -205,13 +206,12 @@ def _struck_at_a_moment(stage: _Stage) -> Tape:
     """Whoever reaches a moment of its protocol (it becomes leader, it takes a snapshot) is cut off
     there, before anybody hears of it, or dies."""
     draw = stage.draw
-    moments = moments_of(stage.replica)
-    if not moments:
+    if not stage.moments:
         return _same_trap(stage)
     args: dict[str, Any] = {
         "nodes": list(stage.nodes),
         "point": "mark",
-        "match": draw.pick(moments),
+        "match": draw.pick(stage.moments),
         "times": 1000,
         "down_s": stage.patience_s * draw.pick((0.3, 1.0, 2.0)),
         "cut": draw.pick(("isolate", "mute", "mute", "")),

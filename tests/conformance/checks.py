@@ -22,7 +22,6 @@ from nodes.contract.replica import Message, Operation, OperationKind, Replica, R
 from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing
-from nodes.simulator.knobs import RETRY_AT_THE_SAME_NODE
 from nodes.simulator.load import Habits, Manners
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, is_older, simulate
@@ -206,7 +205,7 @@ def other_operations_end_fail_unsupported(protocol: Protocol) -> None:
 def a_request_is_applied_at_most_once(protocol: Protocol) -> None:
     """However often, whenever and (for a linearizable protocol) wherever it is delivered."""
     anywhere = protocol.claim == "linearizable"
-    at_once = anywhere and protocol.replica.PARAMETERS.__name__ not in RETRY_AT_THE_SAME_NODE
+    at_once = anywhere and protocol.retries == "any node"
     for acked in (False, True):
         hand = Hand(protocol)
         nodes = hand.cluster.nodes

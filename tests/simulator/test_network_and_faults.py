@@ -29,7 +29,7 @@ from nodes.simulator.network import Quality
 from nodes.simulator.simulate import simulate
 from nodes.simulator.tape import draw_tape
 from tests.simulator.test_driver_duties import PROBE, cluster, probe, tell
-from tests.simulator.toy import Toy, protocol
+from tests.simulator.toy import protocol
 
 FIVE = ["n1", "n2", "n3", "n4", "n5"]
 
@@ -209,7 +209,7 @@ def test_every_kind_of_fault_is_drawn_and_can_be_played() -> None:
     drawn: set[str] = set()
     for seed in range(60):
         it = Cluster(protocol(), nodes=5, seed=seed)
-        tape = draw_tape(it.rng("nemesis"), it.nodes, Toy, 3.0)
+        tape = draw_tape(it.rng("nemesis"), it.nodes, protocol(), 3.0)
         nemesis = Nemesis(it, Clients(it, Manners()), tape)
         it.run(3.0)
         nemesis.heal_all()
@@ -229,8 +229,7 @@ def test_what_some_nodes_say_comes_late() -> None:
 
 def struck(name: str, wanted: Callable[[list[Fault]], bool]) -> list[Fault]:
     """The first tape of a protocol that is ``wanted``."""
-    replica = get(name).replica
-    tapes = (draw_tape(random.Random(seed), FIVE, replica, 10.0, 0.5) for seed in range(200))
+    tapes = (draw_tape(random.Random(seed), FIVE, get(name), 10.0, 0.5) for seed in range(200))
     return next(tape for tape in tapes if wanted(tape))
 
 

@@ -55,7 +55,7 @@ def run(seed: int, name: str = "quorum") -> tuple[Cluster, Clients, str]:
     habits = msgspec.structs.replace(setup.habits, clients=3, keys=3, think_s=0.2)
     load = RandomClients(clients, habits, protocol.operations)
     gone = random.Random(seed).choice(cluster.nodes)
-    tape = draw_tape(cluster.rng("nemesis"), cluster.nodes, protocol.replica, TURMOIL_S)
+    tape = draw_tape(cluster.rng("nemesis"), cluster.nodes, protocol, TURMOIL_S)
     before = Nemesis(cluster, clients, tape)
     load.start()
     cluster.run(TURMOIL_S)

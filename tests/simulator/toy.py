@@ -4,7 +4,7 @@ most once. It is here so that the simulator's tests do not lean on the real prot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -78,7 +78,6 @@ class Toy(Replica):
     MESSAGES = (Ask, Tell, Store, Stored)
     INVARIANTS = (OneValuePerVersion,)
     PARAMETERS = ToyParameters
-    KNOBS: ClassVar[dict[str, list[Any]]] = {"resend_s": [0.03, 0.2]}
 
     def __init__(self, config: Config, env: Env, disk: Any) -> None:
         super().__init__(config, env, disk)
@@ -159,7 +158,15 @@ class Toy(Replica):
 
 def protocol(replica: type[Replica] = Toy, claim: Any = "linearizable") -> Protocol:
     needs = "any node" if claim == "eventual" else "majority"
-    return Protocol(replica.__name__.lower(), replica, claim, ("read", "write"), "toy", needs=needs)
+    return Protocol(
+        replica.__name__.lower(),
+        replica,
+        claim,
+        ("read", "write"),
+        "toy",
+        needs=needs,
+        knobs=[[{"resend_s": 0.03}, {"resend_s": 0.2}]],
+    )
 
 
 def write(client: str, value: Any, key: str = "x", sequence: int = 0) -> Request:

@@ -10,6 +10,7 @@ from nodes.protocols.gossip.invariants import (
     DurableVersionsStay,
     OnlyDominatedVersionsDisappear,
 )
+from nodes.protocols.gossip.knobs import KNOBS
 from nodes.protocols.gossip.messages import (
     Difference,
     Digest,
@@ -32,6 +33,7 @@ from nodes.protocols.gossip.replica import (
 
 __all__ = [
     "CHARACTERS_PER_MESSAGE",
+    "KNOBS",
     "MAX_CLOCK_LEAP",
     "MAX_SIBLINGS",
     "ClockNeverGoesBack",

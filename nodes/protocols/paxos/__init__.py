@@ -11,6 +11,7 @@ from nodes.protocols.paxos.invariants import (
     OneProposer,
     disk_slot,
 )
+from nodes.protocols.paxos.knobs import KNOBS, MOMENTS
 from nodes.protocols.paxos.messages import (
     Accept,
     Accepted,
@@ -37,7 +38,9 @@ from nodes.protocols.paxos.replica import (
 )
 
 __all__ = [
+    "KNOBS",
     "MAX_OPEN_SLOTS",
+    "MOMENTS",
     "PAUSE_PHASES",
     "WINDOW_BATCHES",
     "Accept",

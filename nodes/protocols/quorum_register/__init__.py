@@ -9,6 +9,7 @@ from nodes.protocols.quorum_register.invariants import (
     VersionNamesOneWrite,
     VersionNeverGoesBack,
 )
+from nodes.protocols.quorum_register.knobs import KNOBS
 from nodes.protocols.quorum_register.messages import (
     NOTHING,
     Commit,
@@ -27,6 +28,7 @@ from nodes.protocols.quorum_register.replica import CHARACTERS_PER_MESSAGE, Quor
 
 __all__ = [
     "CHARACTERS_PER_MESSAGE",
+    "KNOBS",
     "NOTHING",
     "AnswersAreDurable",
     "Commit",

@@ -14,6 +14,7 @@ from nodes.protocols.raft.invariants import (
     VotesAreDurable,
     stable_term,
 )
+from nodes.protocols.raft.knobs import KNOBS, MOMENTS
 from nodes.protocols.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -35,7 +36,9 @@ from nodes.protocols.raft.progress import Incoming, Outgoing, Progress
 from nodes.protocols.raft.replica import WINDOW_BATCHES, Raft, Role, entry_bytes
 
 __all__ = [
+    "KNOBS",
     "MAX_CHUNK_BYTES",
+    "MOMENTS",
     "WINDOW_BATCHES",
     "AppendEntries",
     "AppendEntriesReply",

@@ -2,8 +2,7 @@
 
 They measure the simulator, not the protocols: a mutant that survives says which faults, knobs or
 checks are missing. Each is a small subclass of the real machine and names where its mistake is
-known from.
-
+known from. A protocol declares the modules with its bugs (`nodes.registry.Protocol.bugs`).
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from typing import Any
 import msgspec
 
 from nodes.contract.replica import Replica
-from nodes.registry import Model, Protocol, get
-
-_FILES = ("quorum", "gossip", "detection", "recovery", "paxos", "raft")
+from nodes.registry import INTERNAL, PROTOCOLS, Model, Protocol, get
 
 
 class Bug(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +44,12 @@ class Bug(msgspec.Struct, frozen=True, kw_only=True):
             summary=self.summary,
             claim=self.claim or original.claim,
             parameters={**original.parameters, **self.parameters},
+            bugs=(),
         )
 
 
 def all_bugs() -> Iterator[Bug]:
     """Every planted bug, by protocol."""
-    for file in _FILES:
-        yield from import_module(f"{__name__}.{file}").BUGS
+    for protocol in (*PROTOCOLS.values(), *INTERNAL.values()):
+        for module in protocol.bugs:
+            yield from import_module(module).BUGS

@@ -1,0 +1,11 @@
+"""What the simulator varies of the quorum register from seed to seed."""
+
+from __future__ import annotations
+
+from nodes.contract.knobs import DEFAULT, Knobs
+
+KNOBS: Knobs = [
+    [DEFAULT, {"retransmit_interval_s": 0.05}, {"retransmit_interval_s": 1.0}],
+    [DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 5.0}],
+    [DEFAULT, {"timeout_s": 0.5}],
+]
