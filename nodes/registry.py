@@ -17,6 +17,7 @@ import msgspec
 from nodes.contract.knobs import Knobs
 from nodes.contract.names import BadName, check_name, did_you_mean
 from nodes.contract.replica import Config, OperationKind, Parameters, Replica
+from nodes.parts.quorum import majority
 from nodes.protocols import detector, gossip, paxos, quorum_register, raft
 
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
@@ -66,7 +67,7 @@ class Protocol(msgspec.Struct, frozen=True):
         if self.needs == "all nodes":
             return nodes
         copies = copies or nodes
-        return nodes - copies + copies // 2 + 1
+        return nodes - copies + majority(copies)
 
     def configure(
         self, node: str, nodes: tuple[str, ...], parameters: Mapping[str, Any] | None = None

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bench.record.columns import Bools, Int8s, Int64s
 from bench.record.run_folder import FaultRecord, Manifest
+from nodes.parts.quorum import majority
 
 PHASES: Final = ("before", "during", "after")
 SIDES: Final = ("none", "majority", "minority")
@@ -132,6 +133,6 @@ def sides(
         groups_of = tuple(number for number in of if number is not None)
         if len(groups_of) == len(cuts):  # else a cut leaves it alone
             together.setdefault(groups_of, []).append(node)
-    needed = len(nodes) // 2 + 1
-    majority = next((group for group in together.values() if len(group) >= needed), None)
-    return majority, [node for node in nodes if node not in (majority or [])]
+    needed = majority(len(nodes))
+    most = next((group for group in together.values() if len(group) >= needed), None)
+    return most, [node for node in nodes if node not in (most or [])]

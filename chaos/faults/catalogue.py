@@ -56,6 +56,7 @@ from chaos.faults.processes import (
     RollingRestart,
 )
 from nodes.contract.names import did_you_mean
+from nodes.parts.quorum import majority
 
 # --- partition ---------------------------------------------------------------------------------
 
@@ -143,8 +144,8 @@ class Partition(Fault):
         alone, chosen_by = one(cluster, wanted, shuffled[0])
         others = tuple(node for node in nodes if node != alone)
         in_order = sorted(shuffled, key=nodes.index)
-        majority = len(nodes) // 2 + 1
-        large = tuple(sorted(shuffled[:majority], key=nodes.index))
+        most = majority(len(nodes))
+        large = tuple(sorted(shuffled[:most], key=nodes.index))
         small = tuple(node for node in in_order if node not in large)
         match self.groups:
             case "leader-alone" | "isolate":
@@ -172,7 +173,7 @@ class Partition(Fault):
                 halves = sides((tuple(rest[:middle]), tuple(rest[middle:])), chosen_by)
                 return Resolved(None, nodes, halves.links, chosen_by)
             case "majorities-ring":
-                reach = majority // 2  # so many neighbours on each side, and itself: a majority
+                reach = most // 2  # so many neighbours on each side, and itself: a majority
                 cut = tuple(
                     (src, dst)
                     for i, src in enumerate(shuffled)
@@ -233,7 +234,7 @@ class Crash(Fault):
             case "random":
                 return Resolved(nodes=(shuffled[0],), chosen_by="seed")
             case "majority":
-                some = sorted(shuffled[: len(nodes) // 2 + 1], key=nodes.index)
+                some = sorted(shuffled[: majority(len(nodes))], key=nodes.index)
                 return Resolved(nodes=tuple(some), chosen_by="seed")
             case "all":
                 return Resolved(nodes=nodes)

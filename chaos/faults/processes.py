@@ -19,6 +19,7 @@ from chaos.clusters.capabilities import (
 )
 from chaos.faults.base import Fault, Resolved, one, unknown_nodes
 from nodes.contract.names import did_you_mean
+from nodes.parts.quorum import majority
 
 Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
 _CHOICES = ("leader", "random", "majority", "all")
@@ -58,8 +59,8 @@ class OnNodes(Fault):
             case "random":
                 return Resolved(nodes=(shuffled[0],), chosen_by="seed", seed=seed)
             case "majority":
-                majority = shuffled[: len(nodes) // 2 + 1]
-                return Resolved(nodes=majority, chosen_by="seed", seed=seed)
+                some = shuffled[: majority(len(nodes))]
+                return Resolved(nodes=some, chosen_by="seed", seed=seed)
             case "all":
                 return Resolved(nodes=shuffled, chosen_by="seed", seed=seed)
             case listed:

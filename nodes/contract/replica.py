@@ -175,11 +175,6 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         """All nodes but this one."""
         return tuple(n for n in self.nodes if n != self.node)
 
-    @property
-    def majority(self) -> int:
-        """floor(n/2) + 1 of the configured nodes."""
-        return len(self.nodes) // 2 + 1
-
 
 class Out:
     """The effects of a step, in the order they were made. The driver empties it after each step."""

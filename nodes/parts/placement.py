@@ -35,6 +35,7 @@ import msgspec
 from nodes.contract.bounds import BadMessage, Count, WireStruct, check_leap
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Invariant, InvariantBroken, Out
+from nodes.parts.quorum import majority
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 
 Member: TypeAlias = tuple[str, Count]
@@ -208,7 +209,7 @@ class Placements:
         self._factor = factor
         self._nodes = frozenset(config.nodes)
         self._peers = config.peers
-        self._majority = config.majority
+        self._majority = majority(len(config.nodes))
         self._env = env
         self._out = out
         self._disk = disk

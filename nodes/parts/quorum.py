@@ -21,6 +21,13 @@ def is_majority(nodes: Collection[str], members: tuple[str, ...]) -> bool:
     return 2 * sum(member in nodes for member in members) > len(members)
 
 
+def reached_by_majority(values: list[int]) -> int:
+    """The highest value that a majority of the nodes has reached, whose ``values`` these are; it
+    sorts them."""
+    values.sort()
+    return values[(len(values) - 1) // 2]
+
+
 class Quorums(msgspec.Struct, frozen=True):
     """Of ``n`` replicas, ``read`` answer a read and ``write`` store a write, the coordinator's own
     replica counted (Gifford, "Weighted Voting for Replicated Data", SOSP 1979, with one vote

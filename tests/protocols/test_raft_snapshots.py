@@ -74,7 +74,7 @@ def catches_up(cluster: RaftCluster, seconds: float = 3.0) -> None:
     cluster.beat("n1")
     assert cluster["n3"].state() == cluster["n1"].state() != {}
     assert cluster["n3"].applied == cluster["n1"].applied
-    assert cluster["n1"]._progress["n3"].installing is None
+    assert cluster["n1"]._progress["n3"].snapshot is None
 
 
 def test_a_snapshot_comes_in_chunks_one_at_a_time_and_is_installed_whole() -> None:
@@ -225,7 +225,7 @@ def test_followers_may_need_different_snapshots_at_a_time() -> None:
     cluster.restart("n4")
     cluster.cut = {("n1", "n3")}
     cluster.run(1.0)
-    assert cluster["n1"]._progress["n3"].installing.offset == CHUNK_BYTES
+    assert cluster["n1"]._progress["n3"].snapshot.offset == CHUNK_BYTES
     assert cluster["n4"].disk.snapshot_index == cluster["n1"].disk.snapshot_index
     cluster.cut = set()
     catches_up(cluster)

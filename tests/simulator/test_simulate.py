@@ -145,12 +145,7 @@ class OffByOne(Toy):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        config = self.config
-
-        class Small(type(config)):  # type: ignore[misc]
-            majority = config.majority - 1
-
-        self.config = Small(config.node, config.nodes, config.parameters)
+        self.quorum -= 1
 
 
 class OwnVersion(Toy):

@@ -19,6 +19,7 @@ from nodes.contract.replica import (
     Reply,
     Request,
 )
+from nodes.parts.quorum import majority
 from nodes.registry import Protocol
 
 
@@ -84,6 +85,7 @@ class Toy(Replica):
         self.cells: dict[str, tuple[int, str, Any]] = {
             key: (cell[0], cell[1], cell[2]) for key, cell in disk.items() if key != "boots"
         }
+        self.quorum = majority(len(config.nodes))
         boots = disk.get("boots", 0) + 1
         disk.put("boots", boots)
         self.number = boots * 1_000_000
@@ -114,7 +116,7 @@ class Toy(Replica):
         if work is None or work.store is not None:
             return
         work.told[src] = msg
-        if len(work.told) < self.config.majority:
+        if len(work.told) < self.quorum:
             return
         newest = max(work.told.values(), key=lambda tell: (tell.counter, tell.node))
         operation = work.request.operation
@@ -141,7 +143,7 @@ class Toy(Replica):
         if work is None or src in work.stored or work.store is None:
             return
         work.stored.append(src)
-        if len(work.stored) == self.config.majority:
+        if len(work.stored) == self.quorum:
             self.out.mark("done", number=msg.number)
             del self.work[msg.number]
             request = work.request

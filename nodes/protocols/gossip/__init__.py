@@ -25,14 +25,12 @@ from nodes.protocols.gossip.messages import (
 from nodes.protocols.gossip.parameters import GossipParameters
 from nodes.protocols.gossip.policies import KeepSiblings, LastWriteWins, Policy
 from nodes.protocols.gossip.replica import (
-    CHARACTERS_PER_MESSAGE,
     MAX_CLOCK_LEAP,
     MAX_SIBLINGS,
     Gossip,
 )
 
 __all__ = [
-    "CHARACTERS_PER_MESSAGE",
     "KNOBS",
     "MAX_CLOCK_LEAP",
     "MAX_SIBLINGS",

@@ -80,8 +80,10 @@ from nodes.contract.replica import (
     Value,
     Version,
 )
+from nodes.parts.flow import portions
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.parts.quorum import majority
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
@@ -105,9 +107,6 @@ from nodes.protocols.gossip.messages import (
 )
 from nodes.protocols.gossip.parameters import GossipParameters
 from nodes.protocols.gossip.policies import _LOGICAL_BITS, KeepSiblings, LastWriteWins, Policy
-
-CHARACTERS_PER_MESSAGE = 250_000
-
 
 MAX_SIBLINGS = 100
 """Of a key, by writes through one node. Who writes with the context of a fresh read adds none."""
@@ -174,7 +173,9 @@ class Gossip(PlacedReplica):
             if isinstance(record, Record):
                 self._index(name.removeprefix("k/"), record)
         self._sessions.load(self._has_effect)
-        self.start_recovery(self.parameters, self.parameters.replication_factor // 2 + 1)
+        self.start_recovery(
+            self.parameters, majority(self.parameters.replication_factor or len(config.nodes))
+        )
         self._forwarding: dict[tuple[str, int], _Forwarding] = {}
         self._asker: str | None = None
         """The node that has forwarded the request that is being answered."""
@@ -548,21 +549,8 @@ class Gossip(PlacedReplica):
             self._heat(key)
 
     def _portions(self, keys: Sequence[str]) -> Iterator[dict[str, Record]]:
-        """The records of ``keys`` in portions that fit a frame. A record is never divided: its
-        siblings must travel together."""
-        portion: dict[str, Record] = {}
-        characters = 0
-        for key in keys:
-            record = self.records.get(key)
-            if record is None:
-                continue
-            characters += len(key) + sum(100 + len(str(s.value)) for s in record.siblings)
-            portion[key] = record
-            if characters > CHARACTERS_PER_MESSAGE:
-                yield portion
-                portion, characters = {}, 0
-        if portion:
-            yield portion
+        """The siblings of a record must travel together."""
+        return portions(keys, self.records, _characters)
 
     # --- anti-entropy ---
 
@@ -702,6 +690,11 @@ def _values(record: Record) -> tuple[Value, ...]:
     """What a reader sees. Two versions of one request (a retry at another node) are one value."""
     by_request = {(s.client, s.sequence): s.value for s in record.siblings if not s.deleted}
     return tuple(by_request.values())
+
+
+def _characters(record: Record) -> int:
+    """How large it is in a message, about."""
+    return sum([100 + len(str(s.value)) for s in record.siblings])
 
 
 def _is_live(record: Record) -> bool:

@@ -31,7 +31,6 @@ from nodes.protocols.paxos.progress import Progress
 from nodes.protocols.paxos.replica import (
     MAX_OPEN_SLOTS,
     PAUSE_PHASES,
-    WINDOW_BATCHES,
     Paxos,
     Role,
     value_bytes,
@@ -42,7 +41,6 @@ __all__ = [
     "MAX_OPEN_SLOTS",
     "MOMENTS",
     "PAUSE_PHASES",
-    "WINDOW_BATCHES",
     "Accept",
     "Accepted",
     "Agreement",

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Invariant, InvariantBroken
+from nodes.parts.quorum import majority
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.messages import Command, Promised, Votes
 
@@ -101,7 +102,7 @@ class Agreement(Invariant):
             voters = self._voters.setdefault((slot, record.ballot), [])
             if node not in voters:
                 voters.append(node)
-                if 2 * len(voters) > nodes:
+                if len(voters) >= majority(nodes):
                     _, chosen = self._chosen.setdefault(slot, (record.ballot, value))
                     if chosen is not value and chosen != value:
                         raise InvariantBroken(f"slot {slot} has chosen {chosen} and {value}")
@@ -172,7 +173,7 @@ class MajoritiesAreDurable(Invariant):
         if leads is not None and self._led.get(node) != (replica, leads):
             self._led[node] = (replica, leads)
             held = [other for other in nodes if self._promised(other) >= leads]
-            if 2 * len(held) <= len(nodes):
+            if len(held) < majority(len(nodes)):
                 raise InvariantBroken(f"{node} leads {leads}, which only {held} promised on disk")
         if before is None or before[0] is not replica:
             return
@@ -184,7 +185,7 @@ class MajoritiesAreDurable(Invariant):
             if slot in self._chosen:
                 continue
             held = [other for other in nodes if self._holds(other, ballot, slot)]
-            if 2 * len(held) <= len(nodes):
+            if len(held) < majority(len(nodes)):
                 raise InvariantBroken(
                     f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
                     " disk"

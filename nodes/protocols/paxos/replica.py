@@ -47,7 +47,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from nodes.contract.bounds import BadMessage, check_leap
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
+from nodes.parts.flow import WINDOW_BATCHES
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
+from nodes.parts.quorum import majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 from nodes.protocols.paxos.invariants import (
@@ -78,10 +80,6 @@ from nodes.protocols.paxos.progress import Progress
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
 
-WINDOW_BATCHES = 16
-"""Batches that may be on their way to a node without an acknowledgement."""
-
-
 MAX_OPEN_SLOTS = 1 << 19
 """Proposed and not yet chosen. What lies between votes becomes no-ops (*Simple*, section 3): a node
 that believed in any slot would drown in them."""
@@ -103,7 +101,7 @@ class Paxos(Replica):
         *("_acceptor", "_durable_position", "_promise_position", "_votes_position", "_unsynced"),
         *("_noted_position", "_own_upto", "_progress", "_requests"),
         *("_proposed", "_reads", "_rounds", "_acknowledged", "_confirmed"),
-        *("_contact_all", "_ack", "_next_slot", "_map"),
+        *("_contact_all", "_ack", "_next_slot", "_map", "majority"),
     )
 
     MESSAGES = (
@@ -178,6 +176,7 @@ class Paxos(Replica):
         self._pausing = False
         self._ballot_began_s = self._phase_1_s = 0.0
 
+        self.majority = majority(len(config.nodes))
         self._requests = Requests(self.id, self.out, self.parameters)
         # More than what a leader keeps under way, what a node holds since its last snapshot, and
         # what a leader without a majority proposes until it gives up.
@@ -406,7 +405,7 @@ class Paxos(Replica):
         self._set_election_timer()
         for peer in self.config.peers:
             self.out.send(peer, Survey(self._survey))
-        if len(self._silent) >= self.config.majority:
+        if len(self._silent) >= self.majority:
             self.become_proposer()
 
     def on_survey(self, src: str, m: Survey) -> None:
@@ -418,7 +417,7 @@ class Paxos(Replica):
         self._highest = max(self._highest, m.promised)
         if self._silent is not None and m.number == self._survey and m.silent:
             self._silent.add(src)
-            if len(self._silent) >= self.config.majority:
+            if len(self._silent) >= self.majority:
                 self.become_proposer()
 
     def become_proposer(self) -> None:
@@ -430,7 +429,7 @@ class Paxos(Replica):
         self._silent = None
         self.ballot = max(self._highest, self.promised).next_of(self.id)
         self._promise(self.ballot)
-        self._proposer = Proposer(self.ballot, self.config.majority)
+        self._proposer = Proposer(self.ballot, self.majority)
         self._parts = {}
         self._progress = {}
         self._ballot_began_s = self.env.now()
@@ -570,7 +569,7 @@ class Paxos(Replica):
         for progress in self._progress.values():
             heard += progress.active
             progress.active = progress.catching_up = False
-        if heard < self.config.majority:
+        if heard < self.majority:
             self.out.mark("lost_majority", ballot=str(self.ballot))
             self.become_follower()
 
@@ -614,8 +613,7 @@ class Paxos(Replica):
         else:
             values = [progress.round for progress in self._progress.values()]
         values.append(own)
-        values.sort()
-        return values[(len(values) - 1) // 2]
+        return reached_by_majority(values)
 
     def _replicate(self) -> None:
         """One message to each node for which there is something new, or to all of them."""

@@ -24,10 +24,9 @@ from nodes.protocols.quorum_register.messages import (
     Tag,
 )
 from nodes.protocols.quorum_register.parameters import QuorumParameters
-from nodes.protocols.quorum_register.replica import CHARACTERS_PER_MESSAGE, QuorumRegister
+from nodes.protocols.quorum_register.replica import QuorumRegister
 
 __all__ = [
-    "CHARACTERS_PER_MESSAGE",
     "KNOBS",
     "NOTHING",
     "AnswersAreDurable",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nodes.parts.quorum import Quorums
+from nodes.parts.quorum import Quorums, majority
 from nodes.parts.recovery import PlacementParameters
 
 
@@ -39,7 +39,7 @@ class QuorumParameters(PlacementParameters, frozen=True, forbid_unknown_fields=T
         where a quorum should be without them. Weak quorums promise nothing: a majority then."""
         quorums = self.quorums(self.replication_factor or len(nodes))
         if not quorums.meet:
-            return quorums.n // 2 + 1
+            return majority(quorums.n)
         return quorums.n - min(quorums.read, quorums.write) + 1
 
     def quorums(self, n: int) -> Quorums:

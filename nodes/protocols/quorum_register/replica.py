@@ -67,6 +67,7 @@ import msgspec
 from nodes.contract.bounds import BadMessage, check_leap
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Value, Version
+from nodes.parts.flow import portions
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.quorum import Quorums
@@ -92,9 +93,6 @@ from nodes.protocols.quorum_register.messages import (
     Tag,
 )
 from nodes.protocols.quorum_register.parameters import QuorumParameters
-
-CHARACTERS_PER_MESSAGE = 250_000
-
 
 _SEQUENCE_BITS = 32
 
@@ -612,24 +610,8 @@ class QuorumRegister(PlacedReplica):
             self._hold(key, record)
 
     def _push(self, peer: str, keys: Sequence[str]) -> None:
-        for records in self._portions(keys):
+        for records in portions(keys, self.records, _characters):
             self.out.send(peer, Push(records))
-
-    def _portions(self, keys: Sequence[str]) -> Iterator[dict[str, Record]]:
-        """The records of ``keys`` in portions that fit a frame."""
-        portion: dict[str, Record] = {}
-        characters = 0
-        for key in keys:
-            record = self.records.get(key)
-            if record is None:
-                continue
-            characters += 100 + len(key) + len(str(record.value))
-            portion[key] = record
-            if characters > CHARACTERS_PER_MESSAGE:
-                yield portion
-                portion, characters = {}, 0
-        if portion:
-            yield portion
 
     # --- views ---
 
@@ -668,6 +650,11 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 _decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode
+
+
+def _characters(record: Record) -> int:
+    """How large it is in a message, about."""
+    return 100 + len(str(record.value))
 
 
 def _tag(result: Result | None) -> Tag | None:

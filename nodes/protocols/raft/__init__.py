@@ -32,14 +32,13 @@ from nodes.protocols.raft.messages import (
     TransferLeadership,
 )
 from nodes.protocols.raft.parameters import MAX_CHUNK_BYTES, RaftParameters
-from nodes.protocols.raft.progress import Incoming, Outgoing, Progress
-from nodes.protocols.raft.replica import WINDOW_BATCHES, Raft, Role, entry_bytes
+from nodes.protocols.raft.progress import Incoming, Outgoing, Progress, State
+from nodes.protocols.raft.replica import Raft, Role, entry_bytes
 
 __all__ = [
     "KNOBS",
     "MAX_CHUNK_BYTES",
     "MOMENTS",
-    "WINDOW_BATCHES",
     "AppendEntries",
     "AppendEntriesReply",
     "ChangeMembership",
@@ -63,6 +62,7 @@ __all__ = [
     "RequestVoteReply",
     "Role",
     "Snapshot",
+    "State",
     "StateMachineSafety",
     "TimeoutNow",
     "TransferLeadership",

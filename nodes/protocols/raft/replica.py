@@ -73,8 +73,9 @@ import msgspec
 from nodes.contract.bounds import BadMessage, check_leap
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
+from nodes.parts.flow import WINDOW_BATCHES
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
-from nodes.parts.quorum import is_majority
+from nodes.parts.quorum import is_majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
 from nodes.protocols.raft.invariants import (
     CommitIsSafe,
@@ -102,13 +103,9 @@ from nodes.protocols.raft.messages import (
     TransferLeadership,
 )
 from nodes.protocols.raft.parameters import RaftParameters
-from nodes.protocols.raft.progress import Incoming, Outgoing, Progress
+from nodes.protocols.raft.progress import PROBE, SNAPSHOT, Incoming, Outgoing, Progress
 
 Role = Literal["follower", "candidate", "leader"]
-
-
-WINDOW_BATCHES = 16
-"""Batches that may be on their way to a follower without an acknowledgement."""
 
 
 _encode_snapshot = msgspec.msgpack.Encoder().encode
@@ -441,8 +438,7 @@ class Raft(Replica):
             values = [own if member == me else progress[member].match for member in members]
         else:
             values = [own if member == me else progress[member].round for member in members]
-        values.sort()
-        return values[(len(values) - 1) // 2]
+        return reached_by_majority(values)
 
     # --- timers ---
 
@@ -730,16 +726,8 @@ class Raft(Replica):
         if not m.success:
             self._on_refusal(progress, m)
             return
-        if m.index > progress.match:
-            progress.match = m.index
+        if progress.acknowledge(m.index):
             self._acknowledged = True
-        if progress.installing is not None and m.index >= progress.installing.index:
-            progress.installing = None
-        if progress.probing:
-            progress.probing = False
-            progress.next = progress.match + 1
-        if progress.next <= progress.match:
-            progress.next = progress.match + 1
         if progress.next <= self.disk.last_index:
             self._more_to_send = True
 
@@ -747,9 +735,9 @@ class Raft(Replica):
         """Something is missing there. Go on where the logs may meet (paper, 5.3)."""
         self._more_to_send = True
         refused = m.index
-        if refused <= progress.match or progress.installing is not None:
+        if refused <= progress.match or progress.state is SNAPSHOT:
             return
-        if progress.probing and refused != progress.next - 1:
+        if progress.state is PROBE and refused != progress.next - 1:
             return
         following = m.conflict_index
         if m.conflict_term:
@@ -759,9 +747,7 @@ class Raft(Replica):
             # What was refused may be compacted since: then a snapshot goes there.
             if index >= self.disk.snapshot_index and self.term_at(index) == m.conflict_term:
                 following = index + 1
-        progress.next = max(progress.match + 1, min(following, refused))
-        progress.probing = True
-        progress.paused = False
+        progress.become_probe(max(progress.match + 1, min(following, refused)))
 
     def _replicate(self) -> None:
         """One message to each follower for which there is something new, or to all of them."""
@@ -772,14 +758,14 @@ class Raft(Replica):
         made: dict[tuple[int, bool], AppendEntries] = {}
         for peer, progress in self._progress.items():
             following = progress.next
-            if progress.installing is None and following <= disk.snapshot_index:
-                progress.installing = Outgoing(disk.snapshot_index, self._encoded_snapshot())
-            if progress.installing is not None:
-                if contact_all or not progress.installing.sent:
-                    self._send_chunk(peer, progress.installing)
-            elif progress.probing:
-                if not progress.paused:
-                    progress.paused = True
+            if following <= disk.snapshot_index and progress.snapshot is None:
+                self._begin_snapshot(progress)
+            if progress.snapshot is not None:
+                if contact_all or not progress.snapshot.sent:
+                    self._send_chunk(peer, progress.snapshot)
+            elif progress.state is PROBE:
+                if not progress.probed:
+                    progress.probed = True
                     self._send_append(peer, following, made, with_entries=True)
                 elif contact_all:
                     self._send_append(peer, following, made, with_entries=False)
@@ -790,10 +776,13 @@ class Raft(Replica):
             elif contact_all:
                 self._send_append(peer, following, made, with_entries=False)
 
+    def _begin_snapshot(self, progress: Progress) -> None:
+        progress.become_snapshot(Outgoing(self.disk.snapshot_index, self._encoded_snapshot()))
+
     def _encoded_snapshot(self) -> bytes:
         """Made once for all followers that need it at a time."""
         for progress in self._progress.values():
-            outgoing = progress.installing
+            outgoing = progress.snapshot
             if outgoing is not None and outgoing.index == self.disk.snapshot_index:
                 return outgoing.data
         return _encode_snapshot(self.disk.snapshot)
@@ -810,7 +799,7 @@ class Raft(Replica):
 
     def on_install_snapshot_reply(self, src: str, m: InstallSnapshotReply) -> None:
         progress = self._heard_from(src, m)
-        outgoing = None if progress is None else progress.installing
+        outgoing = None if progress is None else progress.snapshot
         self._more_to_send = True
         if outgoing is None or outgoing.index != m.index:
             return
@@ -829,11 +818,11 @@ class Raft(Replica):
         """What is known to be lost goes out again. A transfer that begins at the beginning takes
         the newest snapshot."""
         for progress in self._progress.values():
-            outgoing = progress.installing
+            outgoing = progress.snapshot
             if outgoing is not None and outgoing.missing:
                 outgoing.sent = outgoing.missing = False
                 if outgoing.offset == 0 and outgoing.index < self.disk.snapshot_index:
-                    progress.installing = None
+                    self._begin_snapshot(progress)
 
     def _send_append(
         self,

@@ -87,7 +87,7 @@ class AnyVoteChosen(Paxos):
 
     def become_proposer(self) -> None:
         super().become_proposer()
-        self._proposer = _AnyVote(self.ballot, self.config.majority)
+        self._proposer = _AnyVote(self.ballot, self.majority)
 
 
 class ProposerIsNoAcceptor(Paxos):
@@ -121,7 +121,7 @@ class SmallAcceptQuorum(Paxos):
         if field == "round":
             return super()._majority_reached(own, field)
         values = sorted([own, *(progress.upto for progress in self._progress.values())])
-        return values[min(len(values) - 1, len(values) - self.config.majority + 1)]
+        return values[min(len(values) - 1, len(values) - self.majority + 1)]
 
 
 class AcceptedBeforeFsync(Paxos):
