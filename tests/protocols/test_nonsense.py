@@ -217,6 +217,48 @@ def test_a_context_that_nobody_was_told_ends_no_node(protocol: str, tmp_path: Pa
     asyncio.run(run())
 
 
+class Listener:
+    """Takes frames in place of a cluster. ``frames``: real ones, for the fuzzer to change."""
+
+    def __init__(self, frames: list[tuple[str, str, bytes]]) -> None:
+        self.frames = frames
+        self.bodies: list[bytes] = []
+
+    def deliver(self, dst: str, letter: fuzz.Letter) -> None:
+        if fuzz.is_frame(letter.payload):
+            self.bodies.append(letter.payload[6:])
+
+
+def test_the_fuzzer_invents_no_keys() -> None:
+    """Growth from anything else would be lost in what nodes hold under invented keys."""
+    kinds = gossip.Gossip.MESSAGES
+    version = gossip.Sibling("n1", 1, {"n2": 1}, "value", False, "client", 3)
+    rumour = gossip.Rumour({"real key": gossip.Record((version,))})
+    real = Codec(kinds).encode([rumour])
+    listener = Listener([("n1", "n2", real)])
+    fuzzer = fuzz.Fuzzer(listener, kinds, 5)
+    for _ in range(3000):
+        fuzzer.send()
+    keys: set[str] = set()
+    codec: Codec[Any] = Codec(kinds)
+    for body in listener.bodies:
+        try:
+            messages = codec.decode(fuzz.framed(body))
+        except BadFrame:
+            continue
+        for message in messages:
+            keys.update(getattr(message, "records", ()))
+    assert "real key" in keys
+    assert keys <= {*fuzz.TEXTS, *fuzz._texts(msgspec.msgpack.decode(real[6:])), "x"}
+
+
+def test_a_run_in_which_memory_grows_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter((50.0, 51.0 + fuzz.MAX_GROWN_MB))
+    monkeypatch.setattr(fuzz, "_resident_mb", lambda: next(sizes))
+    with pytest.raises(AssertionError, match="more memory"):
+        asyncio.run(fuzz.run("gossip-lww", 40, 1, serves=False))
+
+
 # --- types ---
 
 

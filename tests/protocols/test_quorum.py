@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.parts.quorum import Quorums, majority
+from nodes.parts.quorum import Quorums, majority, reached_by_majority
 
 
 @given(st.integers(1, 8))
@@ -19,6 +19,16 @@ def test_a_majority_is_the_fewest_that_always_meet(n: int) -> None:
 
     assert always_meet(majority(n))
     assert not always_meet(majority(n) - 1)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=7))
+def test_a_majority_has_reached_the_highest_value_that_so_many_have(values: list[int]) -> None:
+    def have(value: int) -> bool:
+        return sum(v >= value for v in values) >= majority(len(values))
+
+    reached = reached_by_majority(list(values))
+    assert have(reached)
+    assert not have(reached + 1)
 
 
 @given(st.integers(1, 6), st.data())

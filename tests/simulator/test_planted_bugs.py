@@ -3,8 +3,12 @@ are missed by it (`capbench bugs` lists them)."""
 
 from __future__ import annotations
 
+from pkgutil import iter_modules
+
 import pytest
 
+from nodes.registry import INTERNAL, PROTOCOLS
+from nodes.simulator import bugs as package
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.simulate import Alarm, simulate
 from tests.simulator.judge import linearizable
@@ -77,6 +81,12 @@ def test_a_lost_acknowledgement_of_an_eventual_protocol_is_caught_in_the_end() -
     alarm = hunt("gossip-reply-before-fsync", 100)
     assert alarm is not None
     assert alarm.check == "acknowledged"
+
+
+def test_each_file_of_bugs_is_declared_by_a_protocol() -> None:
+    files = {f"{package.__name__}.{file.name}" for file in iter_modules(package.__path__)}
+    declared = [m for p in (PROTOCOLS | INTERNAL).values() for m in p.bugs]
+    assert sorted(declared) == sorted(files)
 
 
 def test_bugs_have_names_of_their_own_and_say_what_is_wrong() -> None:

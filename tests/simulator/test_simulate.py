@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
 from nodes.simulator.load import Habits
 from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
+from nodes.simulator.tape import draw_tape
 from tests.simulator.judge import linearizable
 from tests.simulator.toy import Ask, Store, Stored, Tell, Toy, protocol
 
@@ -271,3 +273,23 @@ def test_a_setup_can_be_given() -> None:
         protocol(), 1, nodes=3, duration_s=1.0, tape=[], setup=setup, parameters={"resend_s": 0.1}
     )
     assert other.setup.parameters == {"resend_s": 0.1}
+
+
+def test_what_a_protocol_declares_is_what_its_seeds_draw() -> None:
+    declared = msgspec.structs.replace(
+        protocol(),
+        retries="node asked first",
+        knobs=[[{"resend_s": 0.07}]],
+        moments=("done",),
+        parameters={},
+    )
+    setups = [draw_setup(declared, seed) for seed in range(40)]
+    assert {setup.parameters["resend_s"] for setup in setups} == {0.07}
+    assert {setup.manners.retry for setup in setups} == {"never", "same"}
+    anywhere = msgspec.structs.replace(declared, retries="any node")
+    assert "other" in {draw_setup(anywhere, seed).manners.retry for seed in range(40)}
+    tapes = [
+        draw_tape(random.Random(seed), ("n1", "n2", "n3"), declared, 9.0) for seed in range(90)
+    ]
+    struck = [fault.args["match"] for tape in tapes for fault in tape if fault.kind == "trap"]
+    assert "done" in struck
