@@ -34,8 +34,6 @@ UNUSED: dict[str, str] = {
 }
 """``module:name`` -> who uses it, where this test cannot see."""
 TWICE: dict[str, str] = {
-    "CHARACTERS_PER_MESSAGE = 250000": "each protocol says what its own messages carry",
-    "WINDOW_BATCHES = 16": "each protocol says how far it runs ahead",
     "MAX_BYTES = 1 << 20": "two files, which need not be of one size",
     "ROUNDS = 5": "three measurements, which need not take as many",
     "SEED = 1": "a benchmark's, and a sweep's",
