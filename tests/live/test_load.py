@@ -232,7 +232,7 @@ def test_what_lay_in_the_folder_before_stays(place: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert list(mine.iterdir()) == []
     (mine / "locust.log").write_text("mine")
-    done = capbench("load", "--workload", "e", "-o", "kept", cwd=place)
+    done = capbench("load", "--run-time", "1s", "-o", "kept", cwd=place)
     assert (done.returncode, "locust.log is there already" in done.stderr) == (2, True), done.stderr
     assert [path.read_text() for path in mine.iterdir()] == ["mine"]
 
