@@ -12,8 +12,8 @@ other contradiction, is *invalid* with that read as its witness.
 
 Ties, and what the clock error leaves open, count as concurrent. But a process knows the order of
 its own operations. Where two of one process touch, or are no further apart than the clock error,
-*valid* takes more: that the history is linearizable with that order too; or else, for a clock
-error, that program order alone does not refute it.
+*valid* takes more: that the history is linearizable with that order too. If it is not as far as one
+can see, program order alone may refute it; else the verdict is *unknown*.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.checkers.search import Budget, search, smaller, steps
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
 from bench.checkers.zones import Finding, check_zones
 from bench.record import witness as words
-from bench.record.columns import CAS, NEVER, NULL, OK, READ, Columns
+from bench.record.columns import CAS, NEVER, NULL, OK, READ, SPAN_LIMIT, Columns
 from bench.record.run_folder import Check, VerdictValue
 from nodes.contract.replica import Value
 
@@ -73,12 +73,12 @@ def check_linearizable(
     widened = c.widened(clock_error_ns)
     found = _decide(widened, initial_code, budget, history_is_cut)
     by_program_order: Check | None = None
-    if found.is_valid and (clock_error_ns or _touches(c)):
-        ordered = _decide(in_program_order(c), initial_code, budget, history_is_cut)
+    if found.is_valid and _touches(widened):
+        parted = in_program_order(_widened_apart(c, clock_error_ns))
+        ordered = _decide(parted, initial_code, budget, history_is_cut)
         if not ordered.is_valid:
-            by_program_order = _refuted_without_time(widened, initial_code)
-            if by_program_order is None and clock_error_ns == 0:
-                found.undecided = _TOUCH
+            by_program_order = _refuted_without_time(c, initial_code)
+            found.undecided = _TOUCH if clock_error_ns == 0 else _TOO_CLOSE
     finding, kind = found.finding, found.kind
     witness = words.lines([c.record(row) for row in found.rows])
 
@@ -123,6 +123,10 @@ def check_linearizable(
 _TOUCH = (
     "operations of one process touch in time, and the order of all others then decides: give "
     "finer times"
+)
+_TOO_CLOSE = (
+    "operations of one process are no further apart than the clock error, and the order of all "
+    "others then decides"
 )
 
 
@@ -172,8 +176,7 @@ def _refuted_without_time(c: Columns, initial: int) -> Check | None:
 
 
 def _touches(c: Columns) -> bool:
-    """Whether an operation begins at the instant at which the one before it, of its process,
-    ended."""
+    """Whether an operation begins no later than the one before it, of its process, ended."""
     if c.touches is None:
         order = program_order(c, np.arange(len(c)))
         same = c.process[order[1:]] == c.process[order[:-1]]
@@ -185,6 +188,32 @@ def _touches(c: Columns) -> bool:
             ).any()
         )
     return c.touches
+
+
+def _widened_apart(c: Columns, clock_error_ns: int) -> Columns:
+    """``c`` widened as far as the operations of each process stay apart, or touch: each gets at
+    most its half of the gap to the next. What is linearizable then is so with the clock error and
+    in program order. Where that is too much for 64 bits, not widened."""
+    if clock_error_ns == 0 or clock_error_ns >= SPAN_LIMIT or c.times.instants is not None:
+        return c
+    apart = c.take(np.arange(len(c)))
+    order = program_order(c, np.arange(len(c)))
+    process, begins, ends = c.process[order], c.invoked[order], c.completed[order]
+    before = np.full(len(order), clock_error_ns // 2)
+    after = clock_error_ns - before
+    # Nothing needs to follow what never ended: what counts is the last one that did.
+    places = np.arange(len(order))
+    certain = np.maximum.accumulate(np.where(ends != NEVER, places, -1))
+    last = np.concatenate(([-1], certain[:-1]))
+    mine = np.flatnonzero((last >= 0) & (process[last] == process))
+    before[mine] = np.minimum(before[mine], np.maximum(0, begins[mine] - ends[last[mine]]) // 2)
+    follows = np.flatnonzero((process[1:] == process[:-1]) & (ends[:-1] != NEVER))
+    gap = np.maximum(0, begins[follows + 1] - ends[follows])
+    after[follows] = np.minimum(after[follows], gap - gap // 2)
+    ended = ends != NEVER
+    apart.invoked[order] -= before
+    apart.completed[order[ended]] += after[ended]
+    return apart
 
 
 def in_program_order(c: Columns) -> Columns:

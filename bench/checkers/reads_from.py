@@ -49,11 +49,10 @@ class Impossible:
 
 def program_order(c: Columns, rows: Int64s, *, by_key: bool = False) -> Int64s:
     """Places of ``rows`` (ascending): process by process, in the order in which it sent them. At
-    one instant, operations that take no time come before one that does; else the lines count.
-    ``by_key``: each key of a process by itself."""
-    takes_time = (c.outcome[rows] != INFO) & (c.completed[rows] > c.invoked[rows])
+    one instant, operations that take no time come before one that does; else the lines count. The
+    same for `Columns.widened`. ``by_key``: each key of a process by itself."""
     keys = (c.key[rows],) if by_key else ()
-    order: Int64s = np.lexsort((takes_time, c.invoked[rows], *keys, c.process[rows]))
+    order: Int64s = np.lexsort((c.takes_time[rows], c.invoked[rows], *keys, c.process[rows]))
     return order
 
 

@@ -141,7 +141,7 @@ def _compare(
             continue
         ended = np.searchsorted(np.sort(ends), read_start[stale], "left")
         stale_rows.append(rows[stale])
-        ages.append(read_start[stale] - first_end[stale])
+        ages.append(c.times.apart(read_start[stale], first_end[stale]))
         ks.append(np.maximum(1, ended - first[stale]))
         newer_rows.append(_first_to_end(writes, ends, earliest, first[stale]))
     if not stale_rows:

@@ -60,8 +60,7 @@ def check_history(
         clock_error_ns=clock_error_ns,
     )
     initial_code = NULL if initial is None else c.code_of(initial)
-    widened = c.widened(clock_error_ns)
-    weaker = weaker_models(widened, initial_code) if check.verdict == "invalid" else []
+    weaker = weaker_models(c, initial_code) if check.verdict == "invalid" else []
     check.model = ("cas-register" if len(cas) else "register") if model == "auto" else model
     check.details["strongest"] = strongest(check, weaker, None)
     return check

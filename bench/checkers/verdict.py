@@ -11,7 +11,7 @@ from bench.checkers.linearizability import check_linearizable
 from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
-from bench.record.columns import NULL, Columns
+from bench.record.columns import NULL, Columns, Int64s
 from bench.record.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
 
 LOAD_FLOOR = 0.7
@@ -47,7 +47,7 @@ def check_run(folder: RunFolder) -> Verdict:
         records,
         [node for node in manifest.nodes if node not in gone],
         healed_ns=max(healed, default=None),
-        last_stale_ns=int(columns.invoked[stale.rows].max()) if len(stale.rows) else None,
+        last_stale_ns=_last_invoked(columns, stale.rows),
         history_is_cut=cut,
         final_reads_are_cut=any(name.startswith(FINAL_PROCESS_PREFIX) for name in clients_cut),
         clock_error_ns=manifest.clock_error_ns,
@@ -56,7 +56,7 @@ def check_run(folder: RunFolder) -> Verdict:
     if cut:
         availability.verdict = "unknown"
         availability.summary = f"{CUT_SHORT}: {availability.summary}"
-    weaker = weaker_models(widened, history_is_cut=cut) if linearizable.verdict != "valid" else []
+    weaker = weaker_models(columns, history_is_cut=cut) if linearizable.verdict != "valid" else []
     sessions = check_sessions(widened, history_is_cut=cut)
     staleness = check_staleness(widened, history_is_cut=cut)
     checks = [linearizable, *weaker, sessions, staleness, convergence, availability]
@@ -79,8 +79,14 @@ def check_run(folder: RunFolder) -> Verdict:
     )
 
 
+def _last_invoked(c: Columns, rows: Int64s) -> int | None:
+    """When the last of ``rows`` was sent, as the history has it; None if there are none."""
+    return c.times.of_history(int(c.invoked[rows].max())) if len(rows) else None
+
+
 def weaker_models(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> list[Check]:
-    """The verdicts on the models below linearizable, strongest first."""
+    """The verdicts on the models below linearizable, strongest first. They need no clock: ``c`` has
+    the times of the history, without a clock error."""
     return [
         check_sequential(c, initial, history_is_cut=history_is_cut),
         check_causal(c, initial, history_is_cut=history_is_cut),

@@ -92,6 +92,14 @@ class Times:
         """A time as it stands in the history."""
         return self.origin_ns + time if self.instants is None else int(self.instants[time])
 
+    def apart(self, later: Int64s, earlier: Int64s) -> Int64s:
+        """How far apart times are, in the unit of the history; of what exceeds 63 bits, the most
+        that these hold. No ``later`` is before its ``earlier``."""
+        if self.instants is None:
+            return later - earlier
+        differences = self.instants[later].view(np.uint64) - self.instants[earlier].view(np.uint64)
+        return np.minimum(differences, np.uint64(NEVER)).view(np.int64)
+
 
 SPAN_LIMIT: Final = 1 << 61
 """Times that are less far apart are kept to the nanosecond; a century is 2^61.5."""
@@ -127,9 +135,11 @@ class Columns:
     """The operations of a history, one row each, in the order they were given.
 
     ``invoked`` and ``completed`` are times as `Times` has them; ``completed`` is `NEVER` for an
-    operation that ended `INFO`, since it may still take effect later. ``value``, ``expected`` and
-    ``seen`` are indices into ``values``. ``applied`` is False only for a CAS that ended `OK`,
-    refused. ``records``: the rows as they were given, where the caller kept them.
+    operation that ended `INFO`, since it may still take effect later. ``takes_time``: whether the
+    client saw it end later than it began, or not end at all, whatever the outcome: of what a
+    process sent at one instant, that was the last. ``value``, ``expected`` and ``seen`` are indices
+    into ``values``. ``applied`` is False only for a CAS that ended `OK`, refused. ``records``: the
+    rows as they were given, where the caller kept them.
     """
 
     process: Int32s
@@ -144,6 +154,7 @@ class Columns:
     node: Int32s
     invoked: Int64s
     completed: Int64s
+    takes_time: Bools
     processes: list[str]
     keys: list[str]
     nodes: list[str]
@@ -207,6 +218,9 @@ class Columns:
             node=node,
             invoked=invoked,
             completed=completed,
+            takes_time=np.array(
+                [r.completed_ns is None or r.completed_ns > r.invoked_ns for r in records], np.bool_
+            ),
             processes=processes,
             keys=keys,
             nodes=nodes,
@@ -232,6 +246,7 @@ class Columns:
             node=self.node[rows],
             invoked=self.invoked[rows],
             completed=self.completed[rows],
+            takes_time=self.takes_time[rows],
             processes=self.processes,
             keys=self.keys,
             nodes=self.nodes,
@@ -286,13 +301,30 @@ class Columns:
 
     def widened(self, clock_error_ns: int) -> Columns:
         """The same operations, each interval so much wider that two that are apart by no more than
-        the clock error count as concurrent."""
-        if clock_error_ns == 0:
+        the clock error count as concurrent. That is right between processes only: the clock of a
+        process is its own, see `takes_time` and `bench.checkers.reads_from.program_order`."""
+        if clock_error_ns == 0 or len(self) == 0:
             return self
         copy = self.take(np.arange(len(self)))
-        copy.invoked = self.invoked - clock_error_ns // 2
+        before = clock_error_ns // 2
+        after = clock_error_ns - before
         finite = self.completed != NEVER
-        copy.completed[finite] += clock_error_ns - clock_error_ns // 2
+        if self.times.instants is None and clock_error_ns < SPAN_LIMIT:
+            copy.invoked = self.invoked - before
+            copy.completed[finite] += after
+            return copy
+        # Ranks, or what would not fit into 64 bits: first wider, then ranks.
+        told = np.unique(np.concatenate((self.invoked, self.completed[finite])))
+        instants = [self.times.of_history(time) for time in told.tolist()]
+        earlier, later = [t - before for t in instants], [t + after for t in instants]
+        distinct = sorted({*earlier, *later})
+        rank = {instant: number for number, instant in enumerate(distinct)}
+        begins = np.array([rank[t] for t in earlier], np.int64)
+        ends = np.array([rank[t] for t in later], np.int64)
+        copy.invoked = begins[np.searchsorted(told, self.invoked)]
+        copy.completed[finite] = ends[np.searchsorted(told, self.completed[finite])]
+        least, most = np.iinfo(np.int64).min, NEVER
+        copy.times = Times(0, np.array([min(max(t, least), most) for t in distinct], np.int64))
         return copy
 
 

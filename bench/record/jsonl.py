@@ -399,6 +399,7 @@ class _Reader:
             node=node,
             invoked=invoked,
             completed=completed,
+            takes_time=completed > invoked,  # where there was no end, it is never
             processes=self._names_once(self.processes, process, "process"),
             keys=self._names_once(self.keys, key, "key"),
             nodes=[name or "" for name in self.nodes],

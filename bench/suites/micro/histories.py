@@ -55,6 +55,9 @@ def linearizable_history(
 
     client = np.arange(count) % clients
     done = instant + ((after - instant) * 0.49 * rng.random(count)).astype(np.int64)
+    node = rng.integers(0, 5, count).astype(np.int32)
+    invoked = instant - ((instant - before) * 0.49 * rng.random(count)).astype(np.int64)
+    completed = np.where(unknown, NEVER, done)
     return Columns(
         process=client.astype(np.int32),
         id=np.arange(count),
@@ -65,9 +68,10 @@ def linearizable_history(
         expected=np.where(refused, nobodys, np.where(is_cas, held, 0)).astype(np.int32),
         seen=np.where(refused, held, NOT_TOLD).astype(np.int32),
         applied=~refused,
-        node=rng.integers(0, 5, count).astype(np.int32),
-        invoked=instant - ((instant - before) * 0.49 * rng.random(count)).astype(np.int64),
-        completed=np.where(unknown, NEVER, done),
+        node=node,
+        invoked=invoked,
+        completed=completed,
+        takes_time=completed > invoked,
         processes=[f"c{i}" for i in range(clients)],
         keys=[f"k{i}" for i in range(keys)],
         nodes=[f"n{i}" for i in range(5)],
