@@ -1,21 +1,26 @@
 """The four session guarantees (Terry et al., "Session Guarantees for Weakly Consistent Replicated
 Data", PDIS 1994), per key. A session is a process.
 
-Versions are never ordered by the time of their acknowledgement, but only where real time leaves no
-doubt: value v is *older* than value u iff v was certainly in place (the earliest finish of its
-write and its reads, but not before the write began) before the write of u began.
+Versions are never ordered by the time of their acknowledgement, but only where there is no doubt:
+value v is *older* than value u iff v was certainly in place (the earliest finish of its write and
+of those that saw it, but not before the write began) before the write of u began; for a session
+also if it had itself written or seen v before it wrote u, and v began before u did.
 
 - *Read your writes*: a read does not see an older value than one that the session wrote before.
 - *Monotonic reads*: nor an older one than the session read before.
 - *Monotonic writes*: a node that has shown the later of two writes of a session does not show the
   earlier one afterwards.
 - *Writes follow reads*: a node that has shown a write does not show afterwards what its writer had
-  read before writing.
+  read before writing (`bench.checkers.follows`).
+
+Whoever was answered what it saw has read it: a CAS, too. *Before* and *afterwards* are program
+order for operations of one process, and real time for others, where ties are concurrent. A write
+that ended ``info`` and was seen comes after what its process did before; nothing needs to come
+after it.
 
 Each of these contradicts linearizability, so a linearizable history has none of them. The last two
 are about the node that answered: without ``node`` in the history they are *unknown*. Of siblings
-the newest counts. Ties are concurrent. Final reads belong to no session. Keys whose values are not
-unique are left out.
+the newest counts. Final reads belong to no session. Keys whose values are not unique are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, reads_from
+from bench.checkers.follows import Shown, value_numbers, writes_follow_reads
+from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, program_order, reads_from
 from bench.checkers.sequential import CUT_SHORT
 from bench.record import witness as words
 from bench.record.columns import NEVER, NULL, OK, Columns, Int64s
@@ -37,12 +43,14 @@ GUARANTEES = ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """Reads in sessions, one row each. ``oldest``: when the value was certainly in place (of the
-    newest, where there are siblings); ``newest``: when its write began."""
+    """Reads in sessions, one row each, and of the value that each saw (of the newest, where there
+    are siblings): when it was certainly ``placed``; when its write ``began``, if that is of another
+    process; and since which place in the order of the process this had ``known`` it."""
 
     rows: Int64s
-    oldest: Int64s
-    newest: Int64s
+    placed: Int64s
+    began: Int64s
+    known: Int64s
 
 
 def check_sessions(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> Check:
@@ -54,7 +62,8 @@ def check_sessions(c: Columns, initial: int = NULL, *, history_is_cut: bool = Fa
     """
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
-    reads = _reads(c, seen)
+    order = _Order(c)
+    reads = _reads(c, seen, order.place)
     details: dict[str, Any] = {name: {"violations": None} for name in GUARANTEES}
     witness_rows: list[int] = []
 
@@ -62,23 +71,26 @@ def check_sessions(c: Columns, initial: int = NULL, *, history_is_cut: bool = Fa
     has_nodes = len(reads.rows) > 0 and bool((c.node[reads.rows] != _no_node(c)).all())
     session = _pairs(c.process, c.key, len(c.keys))
     at_node = session * (len(c.nodes) + 1) + c.node
-    floors = {
-        "read_your_writes": (own, c.completed[own], c.invoked[own]),
-        "monotonic_reads": (reads.rows, c.completed[reads.rows], reads.newest),
+    ok = np.flatnonzero(c.outcome[seen.rows] == OK)
+    knowledge = {
+        "read_your_writes": _Known(own, own),
+        "monotonic_reads": _Known(seen.rows[ok], seen.write[ok]),
     }
-    for name, (rows, since, floor) in floors.items():
-        known = _known_before(session, rows, since, floor, reads.rows, c.invoked)
-        bad = np.flatnonzero(known > reads.oldest)
+    for name, known in knowledge.items():
+        bad = _sees_older(c, order, session, known, reads)
         details[name]["violations"] = len(bad)
         if has_nodes:
-            here = _known_before(at_node, rows, since, floor, reads.rows, c.invoked)
-            details[name]["same_node"] = int((here > reads.oldest).sum())
+            details[name]["same_node"] = len(_sees_older(c, order, at_node, known, reads))
         if len(bad) and not witness_rows:
-            witness_rows = _witness(c, seen, session, rows, since, floor, reads, int(bad[0]))
+            witness_rows = _witness(c, seen, order, session, known, reads, int(bad[0]))
     if has_nodes:
-        for name, count, rows_found in (
-            ("monotonic_writes", *_monotonic_writes(c, seen)),
-            ("writes_follow_reads", *_writes_follow_reads(c, seen)),
+        shown = Shown.of(c, seen)
+        for name, (count, rows_found) in (
+            ("monotonic_writes", _monotonic_writes(c, order, shown)),
+            (
+                "writes_follow_reads",
+                writes_follow_reads(c, seen, order.place, shown, touches=order.touches),
+            ),
         ):
             details[name]["violations"] = count
             witness_rows = witness_rows or rows_found
@@ -134,27 +146,90 @@ def _pairs(a: Int64s | Any, b: Int64s | Any, width: int) -> Int64s:
     return joined
 
 
-def _reads(c: Columns, seen: ReadsFrom) -> _Reads:
-    in_session = ~seen.is_final[seen.rows]
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """``rows`` after which a session knows of the writes ``write`` (-1: of the initial value)."""
+
+    rows: Int64s
+    write: Int64s
+
+
+class _Order:
+    """``rows`` in the order of their processes; ``place``: of each row there. ``touches``: whether
+    some of one process touch, so that times do not tell their order."""
+
+    def __init__(self, c: Columns) -> None:
+        order = program_order(c, np.arange(len(c)))
+        self.place = np.empty(len(c), np.int64)
+        self.place[order] = np.arange(len(c))
+        self.rows = order
+        ended, process = c.completed[order], c.process[order]
+        touch = (process[1:] == process[:-1]) & (ended[:-1] >= c.invoked[order][1:])
+        self.touches = bool((touch & (ended[:-1] != NEVER)).any())
+
+
+def _reads(c: Columns, seen: ReadsFrom, place: Int64s) -> _Reads:
+    in_session = ~seen.is_final[seen.rows] & (c.outcome[seen.rows] == OK)
     rows, write = seen.rows[in_session], seen.write[in_session]
-    oldest = np.where(write >= 0, seen.placed[write], BEFORE_ALL)
-    newest = np.where(write >= 0, c.invoked[write], BEFORE_ALL)
-    distinct, place = np.unique(rows, return_inverse=True)
+    placed = np.where(write >= 0, seen.placed[write], BEFORE_ALL)
+    is_others = (write >= 0) & (c.process[write] != c.process[rows])
+    began = np.where(is_others, c.invoked[write], BEFORE_ALL)
+    known = _first_known(c, seen, place, rows, write)
+    distinct, number = np.unique(rows, return_inverse=True)
     if len(distinct) == len(rows):
-        return _Reads(rows, oldest, newest)
-    old = np.full(len(distinct), BEFORE_ALL)
-    new = np.full(len(distinct), BEFORE_ALL)
-    np.maximum.at(old, place, oldest)
-    np.maximum.at(new, place, newest)
-    return _Reads(distinct, old, new)
+        return _Reads(rows, placed, began, known)
+    newest = []
+    for column in (placed, began, known):
+        newest.append(np.full(len(distinct), BEFORE_ALL))
+        np.maximum.at(newest[-1], number, column)
+    return _Reads(distinct, *newest)
+
+
+def _first_known(c: Columns, seen: ReadsFrom, place: Int64s, rows: Int64s, write: Int64s) -> Int64s:
+    """For each row and what it saw: the place in its process of the first operation that had
+    written or seen that, but not before the write, if that is of the process, too."""
+    ok = c.outcome[seen.rows] == OK
+    acknowledged = seen.writes[c.outcome[seen.writes] == OK]
+    knowing = np.concatenate((seen.rows[ok], acknowledged))
+    known = np.concatenate((seen.write[ok], acknowledged))
+    pairs = value_numbers(c, knowing, known) * len(c.processes) + c.process[knowing]
+    order = np.lexsort((place[knowing], pairs))
+    distinct, first = np.unique(pairs[order], return_index=True)
+    wanted = value_numbers(c, rows, write) * len(c.processes) + c.process[rows]
+    at = np.minimum(np.searchsorted(distinct, wanted), max(0, len(distinct) - 1))
+    found = np.full(len(rows), NEVER)
+    if len(distinct):
+        here = distinct[at] == wanted
+        found[here] = place[knowing[order[first[at[here]]]]]
+    mine = (write >= 0) & (c.process[write] == c.process[rows])
+    found[mine] = np.maximum(found[mine], place[write[mine]])
+    return found
+
+
+def _sees_older(c: Columns, order: _Order, group: Int64s, known: _Known, reads: _Reads) -> Int64s:
+    """Places in ``reads`` of those that saw an older value than one of which ``known`` tells that
+    the session knew it."""
+    began = np.where(known.write >= 0, c.invoked[known.write], BEFORE_ALL)
+    since = order.place[known.rows]
+    newest = _known_before(group, known.rows, since, began, reads.rows, order.place)
+    is_older = newest > reads.placed
+    if order.touches:  # else times tell the same
+        mine = np.flatnonzero(
+            (known.write >= 0) & (c.process[known.write] == c.process[known.rows])
+        )
+        written = order.place[known.write[mine]]
+        own = _known_before(group, known.rows[mine], since[mine], written, reads.rows, order.place)
+        is_older |= (own > reads.known) & (c.invoked[order.rows[np.maximum(own, 0)]] > reads.began)
+    found: Int64s = np.flatnonzero(is_older)
+    return found
 
 
 def _known_before(
     group: Int64s, rows: Int64s, since: Int64s, floor: Int64s, queries: Int64s, invoked: Int64s
 ) -> Int64s:
     """For each query: the highest ``floor`` of those ``rows`` of its group that ended (``since``)
-    before it began. One sort: by group, by time, and what ends before what begins at the same
-    instant."""
+    before it began (``invoked``). One sort: by group, by time; what begins when something ends did
+    not begin after it."""
     n = len(rows)
     groups = np.concatenate((group[rows], group[queries]))
     times = np.concatenate((since, invoked[queries]))
@@ -177,19 +252,30 @@ def _known_before(
 def _witness(
     c: Columns,
     seen: ReadsFrom,
+    order: _Order,
     session: Int64s,
-    rows: Int64s,
-    since: Int64s,
-    floor: Int64s,
+    known: _Known,
     reads: _Reads,
     bad: int,
 ) -> list[int]:
     """The read, what the session knew before, and the writes of both values."""
     read = int(reads.rows[bad])
-    candidates = np.flatnonzero(
-        (session[rows] == session[read]) & (since < c.invoked[read]) & (floor > reads.oldest[bad])
+    write = known.write
+    own = (write >= 0) & (c.process[write] == c.process[read])
+    is_newer = (write >= 0) & (c.invoked[write] > reads.placed[bad])
+    is_newer |= (
+        own
+        & (order.place[write] > reads.known[bad])
+        & (c.invoked[write] > reads.began[bad])
+        & order.touches
     )
-    before = int(rows[candidates[0]])
+    before = int(
+        known.rows[
+            (session[known.rows] == session[read])
+            & (order.place[known.rows] < order.place[read])
+            & is_newer
+        ][0]
+    )
     found = {read, before}
     for row in (read, before):
         of_row = seen.write[(seen.rows == row) & (seen.write >= 0)]
@@ -197,105 +283,31 @@ def _witness(
     return sorted(found)
 
 
-def _node_reads(c: Columns, seen: ReadsFrom) -> tuple[Int64s, Int64s]:
-    """Observations of written values by single-valued reads: rows and the writes that they saw."""
-    single = np.ones(len(c), np.bool_)
-    single[list(c.siblings)] = False
-    some = (seen.write >= 0) & single[seen.rows]
-    return seen.rows[some], seen.write[some]
-
-
-def _monotonic_writes(c: Columns, seen: ReadsFrom) -> tuple[int, list[int]]:
-    """At one node: the later of two writes of one session, then the earlier."""
-    rows, write = _node_reads(c, seen)
-    acknowledged = c.outcome[write] == OK
-    rows, write = rows[acknowledged], write[acknowledged]
-    group = np.zeros(len(c), np.int64)
+def _monotonic_writes(c: Columns, order: _Order, shown: Shown) -> tuple[int, list[int]]:
+    """At one node: the later of two writes of one session, then the earlier, which was
+    acknowledged."""
+    some = shown.write >= 0
+    rows, write = shown.rows[some], shown.write[some]
+    began = order.place[write]
     writer = _pairs(c.process[write], c.key[write], len(c.keys))
-    group[rows] = writer * (len(c.nodes) + 1) + c.node[rows]
-    began = c.invoked[write]
-    known = _known_before(group, rows, c.completed[rows], began, rows, c.invoked)
-    bad = np.flatnonzero(known > began)
-    if len(bad) == 0:
+    at_node = writer * (len(c.nodes) + 1) + c.node[rows]
+    asking = np.flatnonzero(c.outcome[write] == OK)
+    orders = [(at_node, c.completed[rows], c.invoked[rows])]
+    if order.touches:
+        by_reader = at_node * len(c.processes) + c.process[rows]
+        orders.append((by_reader, order.place[rows], order.place[rows]))
+    bad = np.zeros(len(asking), np.bool_)
+    for group, ended, asked in orders:
+        known = _known_before(group, np.arange(len(rows)), ended, began, asking, asked)
+        bad |= known > began[asking]
+    found = np.flatnonzero(bad)
+    if len(found) == 0:
         return 0, []
-    i = int(bad[0])
-    j = int(np.flatnonzero((group[rows] == group[rows[i]]) & (began == known[i]))[0])
-    return len(bad), sorted({int(write[i]), int(write[j]), int(rows[j]), int(rows[i])})
-
-
-def _writes_follow_reads(c: Columns, seen: ReadsFrom) -> tuple[int, list[int]]:
-    """At one node: a write, then what its writer had read before writing.
-
-    For each pair (session, value that it read first at t) the writes of the session on that key
-    after t depend on the value. Per node: once it has shown one of them, it must not show the
-    value again. A write does not follow itself.
-    """
-    rows, write = _node_reads(c, seen)
-    own = ~seen.is_final[rows]
-    pair = c.process[rows[own]].astype(np.int64) * len(c) + write[own]
-    order = np.lexsort((c.completed[rows[own]], pair))
-    _, first = np.unique(pair[order], return_index=True)
-    reading = rows[own][order][first]
-    value = write[own][order][first]
-    written = seen.writes[c.outcome[seen.writes] == OK]
-    session = _pairs(c.process, c.key, len(c.keys))
-    written = written[np.lexsort((c.invoked[written], session[written]))]
-    times, ranks = np.unique(
-        np.concatenate((c.invoked[written], c.completed[reading])), return_inverse=True
+    i = int(asking[found[0]])
+    mine = c.process[rows] == c.process[rows[i]]
+    is_before = np.where(
+        mine, order.place[rows] < order.place[rows[i]], c.completed[rows] < c.invoked[rows[i]]
     )
-    span = len(times) + 1
-    groups, number = np.unique(
-        np.concatenate((session[written], session[reading])), return_inverse=True
-    )
-    n = len(written)
-    place = np.searchsorted(number[:n] * span + ranks[:n], number[n:] * span + ranks[n:], "right")
-    follows = place < n
-    follows[follows] = number[place[follows]] == number[n:][follows]
-    reading, value, place = reading[follows], value[follows], place[follows]
-    last_of_group = np.searchsorted(number[:n], np.arange(len(groups)), "right") - 1
-    if len(reading) == 0:
-        return 0, []
-
-    # Where a process read a value and wrote it afterwards, the write does not follow itself.
-    own_value = np.flatnonzero(
-        (session[value] == session[reading]) & (c.invoked[value] > c.completed[reading])
-    )
-    count = 0
-    example: list[int] = []
-    for node in range(len(c.nodes)):
-        here = c.node[rows] == node
-        shown = np.full(len(c), NEVER)
-        np.minimum.at(shown, write[here], c.completed[rows[here]])
-        last_asked = np.full(len(c), BEFORE_ALL)
-        np.maximum.at(last_asked, write[here], c.invoked[rows[here]])
-        earliest = _suffix_min(shown[written], number[:n])[place]
-        for i in own_value.tolist():
-            others = written[place[i] : last_of_group[number[place[i]]] + 1]
-            earliest[i] = shown[others[others != value[i]]].min(initial=NEVER)
-        bad = np.flatnonzero(earliest < last_asked[value])
-        count += len(bad)
-        if len(bad) and not example:
-            i = int(bad[0])
-            group_end = int(last_of_group[number[int(place[i])]])
-            run = written[int(place[i]) : group_end + 1]
-            run = run[run != value[i]]
-            follower = int(run[np.argmin(shown[run])])
-            of_follower = rows[here & (write == follower)]
-            of_value = rows[here & (write == value[i])]
-            example = [
-                int(reading[i]),
-                follower,
-                int(of_follower[np.argmin(c.completed[of_follower])]),
-                int(of_value[np.argmax(c.invoked[of_value])]),
-            ]
-    return count, sorted(set(example))
-
-
-def _suffix_min(values: Int64s, group: Int64s) -> Int64s:
-    """The minimum from each place to the end of its group; groups are in ascending order."""
-    levels, ranks = np.unique(values, return_inverse=True)
-    span = len(levels) + 1
-    offset = group * span
-    lowest = np.minimum.accumulate((ranks + offset)[::-1])[::-1] - offset
-    result: Int64s = levels[lowest]
-    return result
+    is_before &= (at_node == at_node[i]) & (began > began[i])
+    j = int(np.flatnonzero(is_before)[0])
+    return len(found), sorted({int(write[i]), int(write[j]), int(rows[j]), int(rows[i])})

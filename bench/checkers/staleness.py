@@ -1,8 +1,9 @@
 """How stale were the reads?
 
 A read of value u is *stale* iff some acknowledged write x on the key began after u was certainly in
-place (the earliest finish of u's write and reads, but not before the write began) and ended before
-the read began. Two figures:
+place (the earliest finish of its write and of those that saw it, but not before the write began)
+and ended before the read began. A CAS that was answered is such a read, too, refused or applied.
+Two figures:
 
 - ``age``: for how long, when the read began, such a write had been acknowledged (the longest over
   all of them): the t of t-visibility.
@@ -53,26 +54,29 @@ def stale_reads(c: Columns, initial: int = NULL, *, history_is_cut: bool = False
     missing deletion left: such reads stay undecided."""
     n_values = len(c.values)
     final = final_rows(c)
-    refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
-    told = np.where(refused, c.seen, c.value).astype(np.int64)
-    observes = (c.outcome == OK) & ((c.op == READ) | refused) & (told >= 0)
+    is_cas = (c.op == CAS) & (c.outcome == OK)
+    refused = is_cas & ~c.applied
+    told = np.where(is_cas, np.where(refused, c.seen, c.expected), c.value).astype(np.int64)
+    observes = (c.outcome == OK) & ((c.op == READ) | is_cas) & (told >= 0)
     writes = (c.op != READ) & (c.outcome != FAIL) & ~refused
     pair = c.key.astype(np.int64) * n_values + told
+    of_write = c.key.astype(np.int64) * n_values + c.value
 
     if initial < 0 and not writes.any():
         none = np.zeros(0, np.int64)
         several = [row for row in c.siblings if not final[row] and c.outcome[row] == OK]
         return StaleReads(none, none, none, none, 0, int((observes & ~final).sum()) + len(several))
-    written, times = np.unique(pair[writes], return_counts=True)
+    written, times = np.unique(of_write[writes], return_counts=True)
     at_first = np.arange(len(c.keys), dtype=np.int64) * n_values + initial
     known = np.union1d(written, at_first) if initial >= 0 else written
     placed = np.full(len(known), NEVER)
-    touched = writes | observes
-    where = np.searchsorted(known, pair[touched])
-    exists = (where < len(known)) & (known[np.minimum(where, len(known) - 1)] == pair[touched])
-    np.minimum.at(placed, where[exists], c.completed[touched][exists])
+    where = np.searchsorted(known, of_write[writes])
+    np.minimum.at(placed, where, c.completed[writes])
     began = np.full(len(known), BEFORE_ALL)
-    np.maximum.at(began, np.searchsorted(known, pair[writes]), c.invoked[writes])
+    np.maximum.at(began, where, c.invoked[writes])
+    where = np.searchsorted(known, pair[observes])
+    exists = (where < len(known)) & (known[np.minimum(where, len(known) - 1)] == pair[observes])
+    np.minimum.at(placed, where[exists], c.completed[observes][exists])
     placed = np.maximum(placed, began)
     if initial >= 0:
         placed[np.searchsorted(known, at_first)] = BEFORE_ALL

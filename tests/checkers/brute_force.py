@@ -3,7 +3,8 @@ histories only.
 
 An operation that ended ``fail``, and a read that ended ``info``, say nothing. A change that ended
 ``info`` took effect or not; if so, after what its process did before, but nothing of what the
-process did next needs to come after it. Times are compared strictly.
+process did next needs to come after it. Times of two processes are compared strictly, and what is
+no further apart than the clock error is concurrent; the operations of one process have its order.
 """
 
 from __future__ import annotations
@@ -68,30 +69,30 @@ def fits(record: OperationRecord, state: Value) -> bool:
 # --- one order for all: linearizable, sequential ---
 
 
+def sent(record: OperationRecord, place: int) -> tuple[int, bool, int]:
+    """What orders the operations of a process: of one instant, what takes no time came first."""
+    ended = record.completed_ns
+    return record.invoked_ns, ended is None or ended > record.invoked_ns, place
+
+
 def program_order(ops: Records) -> Order:
     """Pairs of one process, in the order in which it sent them. Nothing needs to follow what is of
     unknown outcome."""
-    order: Order = set()
-    for i, a in enumerate(ops):
-        for j, b in enumerate(ops):
-            if i == j or a.process != b.process or a.outcome == "info":
-                continue
-            if (a.invoked_ns, end(a) > a.invoked_ns, i) < (
-                b.invoked_ns,
-                b.outcome == "ok" and end(b) > b.invoked_ns,
-                j,
-            ):
-                order.add((i, j))
-    return order
+    return {
+        (i, j)
+        for i, a in enumerate(ops)
+        for j, b in enumerate(ops)
+        if a.process == b.process and a.outcome != "info" and sent(a, i) < sent(b, j)
+    }
 
 
-def real_time(ops: Records) -> Order:
+def real_time(ops: Records, clock_error: int = 0) -> Order:
     """Pairs of which the first was over before the second began."""
     return {
         (i, j)
         for i, a in enumerate(ops)
         for j, b in enumerate(ops)
-        if i != j and end(a) < b.invoked_ns
+        if i != j and end(a) + clock_error < b.invoked_ns
     }
 
 
@@ -122,11 +123,13 @@ def has_an_order(ops: Records, before: Order, initial: Value) -> bool:
     return search(frozenset(range(len(ops))), dict.fromkeys(keys, initial))
 
 
-def is_linearizable(records: Records, initial: Value = None, *, processes: bool = False) -> bool:
+def is_linearizable(
+    records: Records, initial: Value = None, *, processes: bool = False, clock_error: int = 0
+) -> bool:
     """Herlihy and Wing: one order that explains every answer and keeps that of real time;
     ``processes``: also that of each process, where operations touch."""
     ops = that_say_something(records)
-    before = real_time(ops) | (program_order(ops) if processes else set())
+    before = real_time(ops, clock_error) | (program_order(ops) if processes else set())
     return has_an_order(ops, before, initial)
 
 
@@ -260,6 +263,7 @@ class Seen:
         keys = unique_keys(records, initial)
         ops = [r for r in that_say_something(records) if r.key in keys]
         self.initial = initial
+        self.known: dict[int, OperationRecord | None] = {}
         self.writes = [r for r in ops if changes(r)]
         self.saw = [r for r in ops if r.outcome == "ok" and r.op in ("read", "cas")]
         grown = True
@@ -283,6 +287,11 @@ class Seen:
 
     def write_of(self, reader: OperationRecord) -> OperationRecord | None:
         """The write whose value it saw, None for the initial value."""
+        if reader.id not in self.known:
+            self.known[reader.id] = self._write_of(reader)
+        return self.known[reader.id]
+
+    def _write_of(self, reader: OperationRecord) -> OperationRecord | None:
         return next(
             (
                 w
@@ -296,89 +305,115 @@ class Seen:
         """Whether it saw a value of the history."""
         return same(self.value(reader), self.initial) or self.write_of(reader) is not None
 
-    def placed(self, write: OperationRecord | None) -> float:
-        """When a value was certainly in place."""
+    def answered(self) -> list[OperationRecord]:
+        """Who was told a value of the history."""
+        return [r for r in self.saw if r.outcome == "ok" and self.is_known(r)]
+
+    def is_placed(self, write: OperationRecord | None, before: int, clock_error: int) -> bool:
+        """Whether a value was certainly in place before a time, at which another write began."""
         if write is None:
-            return float("-inf")
-        ends = [end(r) for r in self.saw if self.is_known(r) and self.write_of(r) is write]
-        return max(min([end(write), *ends]), write.invoked_ns)
-
-    def began(self, write: OperationRecord | None) -> float:
-        return float("-inf") if write is None else write.invoked_ns
+            return True
+        ends = [end(write), *(end(r) for r in self.answered() if self.write_of(r) is write)]
+        return write.invoked_ns < before and min(ends) + clock_error < before
 
 
-def session_violations(records: Records, initial: Value = None) -> dict[str, bool]:
-    """Which of the four guarantees of Terry et al. are broken, pair by pair."""
+def session_violations(
+    records: Records, initial: Value = None, *, clock_error: int = 0
+) -> dict[str, int]:
+    """How many reads break each of the four guarantees of Terry et al., pair by pair."""
     seen = Seen(records, initial)
-    readers = [r for r in seen.saw if seen.is_known(r)]
-    found = dict.fromkeys(
-        ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads"), False
-    )
+    readers = seen.answered()
+    place = {id(r): sent(r, i) for i, r in enumerate(records)}
+
+    def precedes(a: OperationRecord, b: OperationRecord) -> bool:
+        """In the order of one process."""
+        return a.process == b.process and a.outcome == "ok" and place[id(a)] < place[id(b)]
 
     def before(a: OperationRecord, b: OperationRecord) -> bool:
-        return end(a) < b.invoked_ns
+        if a.process == b.process:
+            return precedes(a, b)
+        return end(a) + clock_error < b.invoked_ns
 
-    def mine(a: OperationRecord, b: OperationRecord) -> bool:
-        return a.process == b.process and a.key == b.key
-
-    for r in readers:
-        saw = seen.write_of(r)
-        old = seen.placed(saw)
-        found["read_your_writes"] |= any(
-            w.outcome == "ok" and mine(w, r) and before(w, r) and w.invoked_ns > old
-            for w in seen.writes
+    def is_older(v: OperationRecord | None, u: OperationRecord | None, reader: str) -> bool:
+        """For a session, whose process is ``reader``."""
+        if u is None or u is v:
+            return False
+        if seen.is_placed(v, u.invoked_ns, clock_error):
+            return True
+        if u.process != reader or v is None:
+            return False
+        is_later = (
+            place[id(u)] > place[id(v)] if v.process == reader else u.invoked_ns > v.invoked_ns
         )
-        found["monotonic_reads"] |= any(
-            mine(o, r) and before(o, r) and seen.began(seen.write_of(o)) > old for o in readers
+        return is_later and any(
+            precedes(a, u) and (a is v or (a in readers and seen.write_of(a) is v)) for a in records
         )
-        if saw is None:
-            continue
-        for o in readers:
-            later = seen.write_of(o)
-            if later is None or o.node != r.node or o.key != r.key or not before(o, r):
-                continue
-            if later.outcome != "ok" or later is saw:
-                continue
-            found["monotonic_writes"] |= (
-                saw.outcome == "ok" and mine(saw, later) and saw.invoked_ns < later.invoked_ns
+
+    def breaks(name: str, r: OperationRecord) -> bool:
+        v = seen.write_of(r)
+        if name == "read_your_writes":
+            return any(
+                w.key == r.key and precedes(w, r) and is_older(v, w, r.process) for w in seen.writes
             )
-            found["writes_follow_reads"] |= any(
-                mine(p, later) and before(p, later) and seen.write_of(p) is saw for p in readers
+        if name == "monotonic_reads":
+            return any(
+                o.key == r.key and precedes(o, r) and is_older(v, seen.write_of(o), r.process)
+                for o in readers
             )
-    return found
+        shown = {
+            id(u): u
+            for o in readers
+            if o.node == r.node and o.key == r.key and before(o, r) and (u := seen.write_of(o))
+        }
+        later = [u for u in shown.values() if u is not v]
+        if name == "monotonic_writes":
+            return v is not None and any(precedes(v, u) for u in later)
+        return any(
+            p.key == u.key and seen.is_known(p) and seen.write_of(p) is v
+            for u in later
+            for p in seen.saw
+            if p is u or precedes(p, u)
+        )
+
+    names = ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads")
+    return {name: sum(breaks(name, r) for r in readers) for name in names}
 
 
-def stale_ages(records: Records, initial: Value = None) -> dict[int, float]:
-    """By id of a read, or a refused CAS: for how long an acknowledged write that is newer had been
-    there. Only where the value names its write."""
+def stale_ages(
+    records: Records, initial: Value = None, *, clock_error: int = 0
+) -> dict[int, float]:
+    """By id of who was answered what it saw: for how long an acknowledged write that is newer had
+    been there. Only where the value names its write."""
     ops = that_say_something(records)
     writes = [r for r in ops if changes(r)]
     readers = [
         r
         for r in ops
-        if r.outcome == "ok" and (r.op == "read" or (is_refused(r) and r.seen is not ABSENT))
+        if r.outcome == "ok"
+        and r.op in ("read", "cas")
+        and not (is_refused(r) and r.seen is ABSENT)
     ]
 
     def saw(reader: OperationRecord) -> object:
-        return reader.seen if is_refused(reader) else reader.value
+        if reader.op == "read":
+            return reader.value
+        return reader.seen if is_refused(reader) else reader.expected
 
     ages: dict[int, float] = {}
     for r in readers:
         sources = [w for w in writes if w.key == r.key and same(written(w), saw(r))]
         if len(sources) + same(initial, saw(r)) != 1:
             continue
-        since = float("-inf")
-        if sources:
-            ends = [end(o) for o in readers if o.key == r.key and same(saw(o), saw(r))]
-            since = max(min(end(sources[0]), *ends), sources[0].invoked_ns)
-        newer = [
-            r.invoked_ns - end(w)
-            for w in writes
-            if w.key == r.key
-            and w.outcome == "ok"
-            and w.invoked_ns > since
-            and end(w) < r.invoked_ns
-        ]
+        newer = []
+        for w in writes:
+            if w.key != r.key or w.outcome != "ok" or end(w) + clock_error >= r.invoked_ns:
+                continue
+            if sources:
+                ends = [end(o) for o in readers if o.key == r.key and same(saw(o), saw(r))]
+                placed = min(end(sources[0]), *ends) + clock_error
+                if placed >= w.invoked_ns or sources[0].invoked_ns >= w.invoked_ns:
+                    continue
+            newer.append(r.invoked_ns - end(w) - clock_error)
         if newer:
             ages[r.id] = max(newer)
     return ages

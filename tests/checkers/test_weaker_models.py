@@ -155,70 +155,11 @@ def test_causal_over_its_budget_is_unknown() -> None:
 # --- sessions and staleness ---
 
 
-def session_violations(records: Sequence[OperationRecord]) -> dict[str, int]:
-    """The guarantees as `bench.checkers.sessions` words them, pair by pair."""
-    writer = {(r.key, r.value): r for r in records if r.op == "write"}
-    reads = [r for r in records if r.op == "read"]
-
-    def end(r: OperationRecord) -> float:
-        return float("inf") if r.completed_ns is None else r.completed_ns
-
-    def placed(key: str, value: object) -> float:
-        if value is None:
-            return float("-inf")
-        ends = [end(r) for r in reads if r.key == key and r.value == value]
-        return max(min([end(writer[key, value]), *ends]), writer[key, value].invoked_ns)
-
-    def began(key: str, value: object) -> float:
-        return float("-inf") if value is None else writer[key, value].invoked_ns
-
-    found = dict.fromkeys(GUARANTEES, 0)
-    wfr: set[tuple[object, ...]] = set()
-    for r in reads:
-        old = placed(r.key, r.value)
-        mine = [o for o in records if o.process == r.process and o.key == r.key]
-        mine = [o for o in mine if end(o) < r.invoked_ns and o.outcome == "ok"]
-        found["read_your_writes"] += any(o.op == "write" and o.invoked_ns > old for o in mine)
-        found["monotonic_reads"] += any(
-            o.op == "read" and began(o.key, o.value) > old for o in mine
-        )
-        if r.value is None:
-            continue
-        w = writer[r.key, r.value]
-        shown = [
-            o
-            for o in reads
-            if o.node == r.node and o.key == r.key and end(o) < r.invoked_ns and o.value is not None
-        ]
-        of_same = [writer[o.key, o.value] for o in shown]
-        found["monotonic_writes"] += w.outcome == "ok" and any(
-            x.process == w.process and x.outcome == "ok" and x.invoked_ns > w.invoked_ns
-            for x in of_same
-        )
-        for x in of_same:
-            for o in reads:
-                if (
-                    x.outcome == "ok"
-                    and x is not w
-                    and o.process == x.process
-                    and (o.key, o.value) == (r.key, r.value)
-                    and min(
-                        end(p)
-                        for p in reads
-                        if p.process == x.process and (p.key, p.value) == (r.key, r.value)
-                    )
-                    < x.invoked_ns
-                ):
-                    wfr.add((r.node, x.process, r.key, r.value))
-    found["writes_follow_reads"] = len(wfr)
-    return found
-
-
 def test_sessions_agree_with_every_pair() -> None:
     totals = dict.fromkeys(GUARANTEES, 0)
     for seed in range(HISTORIES):
         records = history(random.Random(seed), processes=4, keys=2, length=5)
-        want = session_violations(records)
+        want = by_definition.session_violations(records)
         check = check_sessions(Columns.from_records(records))
         got = {name: check.details[name]["violations"] or 0 for name in GUARANTEES}
         assert got == want, f"seed {seed}: {check.summary}"

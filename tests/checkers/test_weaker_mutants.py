@@ -113,7 +113,7 @@ def rare() -> Judged:
     """What chance seldom makes: a write of unknown outcome, and two keys that tell its place."""
     lines = with_ids(CASES / "info-write-then-going-on.jsonl")
     records = [msgspec.json.decode(line, type=OperationRecord) for line in lines]
-    return Judged(-1, records, None, False, False, False)
+    return Judged(-1, records, None, 0, False, False, False)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

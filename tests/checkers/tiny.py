@@ -13,8 +13,8 @@ MOST = 6
 def tiny_processes(rng: random.Random) -> tuple[list[OperationRecord], Value]:
     """Up to six operations of up to three processes on one key or two, and what keys hold at first.
 
-    Times are small, so that many touch. Values mostly are unique; what was seen is mostly some
-    value of the key, now and then one that nobody wrote.
+    Times are small, so that many touch, also within a process; or far apart. Values mostly are
+    unique; what was seen is mostly some value of the key, now and then one that nobody wrote.
     """
     keys = rng.choice((["x"], ["x"], ["x", "y"]))
     initial: Value = rng.choice((None, None, None, 7))
@@ -76,4 +76,22 @@ def tiny_processes(rng: random.Random) -> tuple[list[OperationRecord], Value]:
                 record.applied = True
         records.append(record)
     rng.shuffle(records)
+    _stretch(records, rng)
     return records, initial
+
+
+def _stretch(records: list[OperationRecord], rng: random.Random) -> None:
+    """Change times, but not their order: now and then so coarse that many are one instant, or with
+    a gap in them that 64 bits hold, but not twice."""
+    coarse = rng.choice((1, 1, 1, 2, 3))
+    gap = rng.choice((0, 0, 0, 0, 0, 0, 1 << 61, 1 << 62))
+    begins = rng.randint(1, 12)
+
+    def moved(time: int) -> int:
+        time //= coarse
+        return time + gap if time >= begins else time - (gap >> 1)
+
+    for record in records:
+        record.invoked_ns = moved(record.invoked_ns)
+        if record.completed_ns is not None:
+            record.completed_ns = moved(record.completed_ns)
