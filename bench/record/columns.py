@@ -51,6 +51,11 @@ def value_key(value: Value) -> Value | tuple[str, bool]:
     return ("bool", value) if value is True or value is False else value
 
 
+def distinct_values(values: Iterable[Value]) -> list[Value]:
+    """The values of a list, each once."""
+    return list({value_key(value): value for value in values}.values())
+
+
 class Numbering:
     """Gives each distinct value the next number; null is 0."""
 
@@ -183,11 +188,12 @@ class Columns:
             if record.op == "delete" or value is ABSENT:
                 values.append(NULL)
             elif isinstance(value, list):
-                if len(value) > 1:
-                    siblings[row] = [code(v) for v in value]
+                distinct = distinct_values(value)
+                if len(distinct) > 1:
+                    siblings[row] = [code(v) for v in distinct]
                     values.append(SIBLINGS)
                 else:
-                    values.append(code(value[0]) if value else NULL)
+                    values.append(code(distinct[0]) if distinct else NULL)
             else:
                 values.append(code(value))
         seen = [_code_of_seen(r, code) for r in records]

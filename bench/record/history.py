@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO, Final, TypeAlias
+from typing import Annotated, Any, BinaryIO, Final, TypeAlias, get_args
 
 import msgspec
 
@@ -134,6 +134,19 @@ def _in_format(record: OperationRecord) -> OperationRecord:
     )
 
 
+def why_bad(line: bytes, error: Exception) -> str:
+    """What a message says of a line that the decoder refused."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as bad:
+        return f"byte {bad.start + 1} of the line, 0x{line[bad.start]:02x}, is no UTF-8"
+    said = str(error)
+    for field, choices in (("op", get_args(OperationKind)), ("outcome", get_args(Outcome))):
+        if said.startswith("Invalid enum value") and said.endswith(f"`$.{field}`"):
+            said += f"; it is one of {', '.join(choices)}"
+    return said
+
+
 def read_history(path: Path) -> Iterator[OperationRecord]:
     """The records of one file of a run folder, in file order.
 
@@ -153,9 +166,9 @@ def read_history(path: Path) -> Iterator[OperationRecord]:
             try:
                 record = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise BadHistory(f"{path}:{number}: {error}") from None
+                raise BadHistory(f"{shown(path)}:{number}: {why_bad(line, error)}") from None
             if record.completed_ns is not None and record.completed_ns < record.invoked_ns:
-                raise BadHistory(f"{path}:{number}: completed_ns is before invoked_ns")
+                raise BadHistory(f"{shown(path)}:{number}: completed_ns is before invoked_ns")
             if record.value is ABSENT:
                 record.value = None
             if record.expected is ABSENT and record.op == "cas":

@@ -34,10 +34,11 @@ from bench.record.columns import (
     Int32s,
     Int64s,
     Numbering,
+    distinct_values,
     shifted,
 )
 from bench.record.files import shown
-from bench.record.history import ABSENT, MAX_LINE_BYTES, STANDARD_INPUT, BadHistory
+from bench.record.history import ABSENT, MAX_LINE_BYTES, STANDARD_INPUT, BadHistory, why_bad
 from bench.record.jsonl_lines import Integers, Lines, Names, read_lines
 from bench.record.well_formed import Given, misfit_together
 from nodes.contract.replica import OperationKind, Outcome, Value, Version
@@ -57,6 +58,10 @@ _COLON: Final = ord(":")
 
 _OTHER_FORMATS: Final = {
     b"\xef\xbb\xbf": "begins with a byte order mark: save it as UTF-8 without one",
+    b"\xff\xfe\0\0": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)",
+    b"\0\0\xfe\xff": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)",
+    b"{\0\0\0": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32LE -t UTF-8)",
+    b"\0\0\0{": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32BE -t UTF-8)",
     b"\xff\xfe": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"{\0": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16LE -t UTF-8)",
@@ -67,7 +72,7 @@ _OTHER_FORMATS: Final = {
     b"BZh": "is compressed with bzip2: unpack it first (bunzip2)",
     b"PK\x03\x04": "is a zip archive: unpack it first (unzip)",
 }
-"""How files begin that are no JSON lines, and what to do about it."""
+"""How files begin that are no JSON lines, and what to do about it; the longer beginning first."""
 
 Integer64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -79,14 +84,14 @@ class PlainLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=Fal
 
     The order is that in which capbench writes them, which the decoder expects."""
 
-    process: str | int
+    process: str | Integer64
     id: Integer64 | None = None
     op: OperationKind
-    key: str | int
+    key: str | Integer64
     outcome: Outcome
     invoked_ns: Integer64
     completed_ns: Integer64 | None = None
-    intended_ns: int | None = None
+    intended_ns: Integer64 | None = None
     value: Value | list[Value] | msgspec.UnsetType = msgspec.UNSET
     node: str | None = None
     version: Version = None
@@ -344,11 +349,12 @@ class _Reader:
                     _refuse(
                         self.path, self.count + place + 1, "only a read may have several values"
                     )
-                if len(some) > 1:
+                distinct = distinct_values(some)
+                if len(distinct) > 1:
                     self.siblings[self.count + place] = [
-                        self.values.numbering.code(v) for v in some
+                        self.values.numbering.code(v) for v in distinct
                     ]
-                plain.append(some[0] if len(some) == 1 else None)
+                plain.append(distinct[0] if len(distinct) == 1 else None)
             else:
                 plain.append(some)
         return plain
@@ -372,7 +378,7 @@ class _Reader:
             try:
                 self.decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                _refuse(self.path, number, str(error))
+                _refuse(self.path, number, why_bad(line, error))
         raise AssertionError("every line of a bad block is good")
 
     def columns(self) -> Columns:

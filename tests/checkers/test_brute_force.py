@@ -56,7 +56,12 @@ class Judged:
 def judged(seed: int) -> Judged:
     rng = random.Random(seed)
     records, initial = tiny_processes(rng)
-    clock_error = rng.choice((0, 0, 0, 1, 2, 5))
+    return judge(seed, records, initial, rng.choice((0, 0, 0, 1, 2, 5)))
+
+
+def judge(
+    seed: int, records: list[OperationRecord], initial: Value = None, clock_error: int = 0
+) -> Judged:
     return Judged(
         seed,
         records,

@@ -54,19 +54,30 @@ def refusal(tmp_path: Path, *lines: dict[str, object] | str | bytes) -> str:
             {k: v for k, v in WRITE.items() if k != "outcome"},
             "2: Object missing required field `outcome`",
         ),
-        ({**WRITE, "op": "append"}, "2: Invalid enum value 'append'"),
+        (
+            {**WRITE, "op": "append"},
+            "2: Invalid enum value 'append' - at `$.op`; it is one of read, write, cas, delete",
+        ),
+        (
+            {**WRITE, "outcome": "OK"},
+            "2: Invalid enum value 'OK' - at `$.outcome`; it is one of ok, fail, info",
+        ),
         ({**WRITE, "value": float("nan")}, "2: "),
         ({**WRITE, "value": {"a": 1}}, "2: Expected"),
         ({**WRITE, "value": [1, 2]}, "2: only a read may have several values"),
         ({**WRITE, "invoked_ns": 1.5}, "2: Expected `int`"),
         ({**WRITE, "invoked_ns": 2**70}, "2: "),
+        ({**WRITE, "process": 2**63}, "2: Expected `int` <= 9223372036854775807 - at `$.process`"),
+        ({**WRITE, "process": 2**70}, "2: Expected `int` <= 9223372036854775807 - at `$.process`"),
+        ({**WRITE, "key": -(2**70)}, "2: "),
+        ({**WRITE, "intended_ns": 2**64}, "2: "),
         ({**WRITE, "completed_ns": -1}, "2: completed_ns is before invoked_ns"),
         ({**WRITE, "completed_ns": None}, "2: completed_ns may be null only where outcome is info"),
         (
             {**WRITE, "invoked_ns": 4, "completed_ns": 9},
             "2: process 'c1' has another operation open",
         ),
-        (b'{"process": "\xff"}', "2: "),
+        (b'{"process": "\xff"}', "2: byte 14 of the line, 0xff, is no UTF-8"),
         (b" " * (MAX_LINE_BYTES + 1), "2: line of more than 4194304 bytes"),
         (b'{"value": "' + b"x" * (10 << 20) + b'"}', "2: line of more than 4194304 bytes"),
         (b"[" * 100_000, "2: "),
@@ -76,6 +87,37 @@ def refusal(tmp_path: Path, *lines: dict[str, object] | str | bytes) -> str:
 def test_refused(tmp_path: Path, line: dict[str, object] | str | bytes, reason: str) -> None:
     after = {**WRITE, "invoked_ns": 10, "completed_ns": 11}
     assert refusal(tmp_path, WRITE, line, after).startswith(reason)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("bits", [16, 32])
+def test_other_encodings_are_named(tmp_path: Path, encoding: str, bits: int) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_bytes((json.dumps(WRITE) + "\n").encode(encoding.replace("16", str(bits))))
+    with pytest.raises(BadHistory, match=rf"is UTF-{bits}: convert it to UTF-8 \(iconv"):
+        read_columns(path)
+
+
+def test_the_schema_has_the_same_bounds() -> None:
+    path = Path(__file__).parents[2] / "docs" / "history.schema.json"
+    properties = json.loads(path.read_text())["properties"]
+    whole = [name for name, each in properties.items() if "integer" in each.get("type", ())]
+    assert len(whole) == 6
+    for name in whole:
+        assert (properties[name]["minimum"], properties[name]["maximum"]) == (-(2**63), 2**63 - 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "value"), [([], None), ([7], 7), ([7, 7], 7), ([7, 7.0], 7), ([1, True], [1, True])]
+)
+def test_a_list_of_one_distinct_value_is_that_value(
+    tmp_path: Path, told: list[object], value: object
+) -> None:
+    read = {**WRITE, "op": "read", "process": "c2", "value": told}
+    c = read_columns(write(tmp_path / "h.jsonl", read))
+    assert c.record(0).value == value
+    d = Columns.from_records([OperationRecord(**read, id=1)])  # type: ignore[arg-type]
+    assert bool(d.siblings) == bool(c.siblings) == isinstance(value, list)
 
 
 def test_a_duplicate_id_is_refused(tmp_path: Path) -> None:

@@ -238,6 +238,79 @@ def test_times_of_any_64_bits(tmp_path: Path, w: tuple[int, int], r: tuple[int, 
     assert check_history(path).verdict == "valid"
 
 
+def op(process: str, op: str, value: object, begin: int, end: int | None, **more: Any) -> Any:
+    fields = {"process": process, "op": op, "key": "k", "value": value, "outcome": "ok", **more}
+    return {**fields, "invoked_ns": begin, "completed_ns": end}
+
+
+MS = 10**6
+
+
+@pytest.mark.parametrize("far", [0, 1 << 62])
+@pytest.mark.parametrize(
+    ("lines", "initial", "error", "verdict", "strongest"),
+    [
+        # b's read that takes no time came first, however wide the other one is made.
+        (
+            [op("a", "write", 2, 1, 1), op("b", "read", 2, 2, 3), op("b", "read", None, 2, 2)],
+            None, MS, "valid", "linearizable",
+        ),
+        # Program order holds inside the clock error.
+        (
+            [
+                op("b", "write", 1, 8 * MS, 10 * MS),
+                op("b", "read", 2, 11 * MS, 11 * MS),
+                op("a", "write", 2, 4 * MS, 5 * MS),
+            ],
+            None, 2 * MS, "unknown", "unknown",
+        ),
+        # A process that reads what it writes afterwards.
+        (
+            [
+                op("a", "read", 13, 12, 12),
+                op("a", "write", 13, 12, None, outcome="info"),
+                op("b", "read", 13, 1, 1),
+            ],
+            0, MS, "invalid", "unknown",
+        ),
+        (
+            [op("a", "write", 1, 4, 5, outcome="info"), op("a", "read", 1, 4, 4)],
+            None, 0, "invalid", "unknown",
+        ),
+        # What is apart by more than the clock error is in order.
+        (
+            [op("a", "write", 1, 0, 1), op("b", "read", None, 7, 8)],
+            None, 5, "invalid", "sequential",
+        ),
+        (
+            [op("a", "write", 1, 0, 1), op("b", "read", None, 6, 8)],
+            None, 5, "valid", "linearizable",
+        ),
+    ],
+)  # fmt: skip
+def test_clock_errors_and_ties(
+    tmp_path: Path,
+    lines: list[dict[str, Any]],
+    initial: Any,
+    error: int,
+    verdict: str,
+    strongest: str,
+    far: int,
+) -> None:
+    """``far``: beside an operation on another key, so far away that 64 bits hold it only once. Then
+    the gaps of a process are not known, and what is valid may be unknown."""
+    lines = [{"id": number, **each} for number, each in enumerate(lines)]
+    if far:
+        lines.append({**op("z", "write", 1, -far, -far), "id": 99, "key": "z"})
+    path = tmp_path / "h.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    for given in (path, [OperationRecord(**each) for each in lines]):
+        check = check_history(given, initial=initial, clock_error_ns=error)
+        assert check.verdict in {verdict, "unknown" if far and verdict == "valid" else verdict}
+        if not far:
+            assert check.details["strongest"] == strongest
+
+
 # --- small histories, each with its verdict by definition ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.checkers import causal, reads_from, sequential, staleness
+from bench.checkers import causal, follows, reads_from, sequential, sessions, staleness
+from bench.checkers.sessions import GUARANTEES
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
 from tests.checkers import brute_force as by_definition
-from tests.checkers.test_brute_force import Judged, judged
+from tests.checkers.test_brute_force import Judged, judge, judged
 from tests.checkers.test_mutants import compiled, mutant_name
 from tests.checkers.test_rules import CASES, with_ids
 
@@ -22,7 +24,7 @@ PATIENCE = 1000
 
 SOURCES = {
     module: Path(str(module.__file__)).read_text()
-    for module in (reads_from, sequential, causal, staleness)
+    for module in (reads_from, sequential, causal, staleness, follows, sessions)
 }
 """Each file imports those before it."""
 
@@ -77,6 +79,42 @@ MUTANTS = {
         "if outcome[place] == INFO and goes_on:",
         "if False:",
     ),
+    "what takes time may come first": (
+        "np.lexsort((c.takes_time[rows], c.invoked[rows], *keys, c.process[rows]))",
+        "np.lexsort((c.invoked[rows], *keys, c.process[rows]))",
+    ),
+    "operations of one process that touch are concurrent": (
+        "self.touches = bool((touch & (ended[:-1] != NEVER)).any())",
+        "self.touches = False",
+    ),
+    "what a session knew may have begun later": (
+        "is_older |= (own > reads.known) & (",
+        "is_older |= (own > reads.known) | (",
+    ),
+    "the earlier write need not be acknowledged": (
+        "asking = np.flatnonzero(c.outcome[write] == OK)",
+        "asking = np.arange(len(write))",
+    ),
+    "nothing follows the initial value": (
+        "ok = np.flatnonzero(~seen.is_final[shown.rows])",
+        "ok = np.flatnonzero(~seen.is_final[shown.rows] & (shown.write >= 0))",
+    ),
+    "what a CAS wrote does not follow what it saw": (
+        "np.where(wrote, 0, 1)",
+        "1",
+    ),
+    "what follows a CAS of unknown outcome follows what it saw": (
+        "np.arange(len(ok) + len(unsure)) >= len(ok)",
+        "np.zeros(len(ok) + len(unsure), np.bool_)",
+    ),
+    "a write follows itself": (
+        "itself = np.flatnonzero((own < len(c)) & (begin < end))",
+        "itself = np.flatnonzero(begin > end)",
+    ),
+    "an applied CAS is never stale": (
+        "((c.op == READ) | is_cas)",
+        "((c.op == READ) | refused)",
+    ),
     "a write is stale against itself": (
         "    placed = np.maximum(placed, began)\n",
         "",
@@ -104,22 +142,44 @@ def differs(modules: dict[str, Any], h: Judged) -> bool:
     ):
         if check.verdict != "unknown" and (check.verdict == "valid") != want:
             return True
+    c = c.widened(h.clock_error)
     stale = modules["staleness"].stale_reads(c, code)
     ages = {h.records[row].id: age for row, age in zip(stale.rows, stale.age_ns, strict=True)}
-    return ages != by_definition.stale_ages(h.records, h.initial)
+    details = modules["sessions"].check_sessions(c, code).details
+    broken = {name: details[name]["violations"] or 0 for name in GUARANTEES}
+    return (ages, broken) != seen_by_definition(h)
 
 
-def rare() -> Judged:
-    """What chance seldom makes: a write of unknown outcome, and two keys that tell its place."""
-    lines = with_ids(CASES / "info-write-then-going-on.jsonl")
+def seen_by_definition(h: Judged) -> tuple[dict[int, float], dict[str, int]]:
+    """The ages of stale reads, and how many reads break each session guarantee."""
+    if h.seed not in SEEN:
+        error = h.clock_error
+        SEEN[h.seed] = (
+            by_definition.stale_ages(h.records, h.initial, clock_error=error),
+            by_definition.session_violations(h.records, h.initial, clock_error=error),
+        )
+    return SEEN[h.seed]
+
+
+SEEN: dict[int, tuple[dict[int, float], dict[str, int]]] = {}
+
+
+RARE = ("info-write-then-going-on", "info-cas-on-an-info-cas", "info-cas-then-going-on")
+"""What chance seldom makes: operations of unknown outcome of which the place or the ground is
+known."""
+
+
+@cache
+def rare(number: int) -> Judged:
+    lines = with_ids(CASES / f"{RARE[number]}.jsonl")
     records = [msgspec.json.decode(line, type=OperationRecord) for line in lines]
-    return Judged(-1, records, None, 0, False, False, False)
+    return judge(-1 - number, records)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_loss_of_a_rule_is_noticed(name: str) -> None:
     modules = load(*MUTANTS[name])
-    for h in (rare(), *map(judged, range(PATIENCE))):
+    for h in (*map(rare, range(len(RARE))), *map(judged, range(PATIENCE))):
         try:
             if differs(modules, h):
                 return
