@@ -9,7 +9,7 @@ from bench.checkers.causal import check_causal
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.sequential import CUT_SHORT, check_sequential
-from bench.checkers.sessions import check_sessions
+from bench.checkers.sessions.guarantees import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
 from bench.record.columns import NULL, Columns, Int64s
 from bench.record.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue

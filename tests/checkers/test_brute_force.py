@@ -16,7 +16,7 @@ from functools import cache
 from bench.checkers import check_history
 from bench.checkers.causal import check_causal
 from bench.checkers.sequential import check_sequential
-from bench.checkers.sessions import GUARANTEES, check_sessions
+from bench.checkers.sessions.guarantees import GUARANTEES, check_sessions
 from bench.checkers.staleness import stale_reads
 from bench.record.columns import Columns
 from bench.record.history import BadHistory, OperationRecord

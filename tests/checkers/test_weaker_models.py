@@ -10,7 +10,7 @@ import pytest
 
 from bench.checkers.causal import check_causal
 from bench.checkers.sequential import check_sequential
-from bench.checkers.sessions import GUARANTEES, check_sessions
+from bench.checkers.sessions.guarantees import GUARANTEES, check_sessions
 from bench.checkers.staleness import stale_reads
 from bench.checkers.zones import check_zones
 from bench.record.columns import NEVER, Columns

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.checkers import causal, follows, reads_from, sequential, sessions, staleness
-from bench.checkers.sessions import GUARANTEES
+from bench.checkers import causal, reads_from, sequential, staleness
+from bench.checkers.sessions import follows, guarantees
+from bench.checkers.sessions.guarantees import GUARANTEES
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
 from tests.checkers import brute_force as by_definition
@@ -24,7 +25,7 @@ PATIENCE = 1000
 
 SOURCES = {
     module: Path(str(module.__file__)).read_text()
-    for module in (reads_from, sequential, causal, staleness, follows, sessions)
+    for module in (reads_from, sequential, causal, staleness, follows, guarantees)
 }
 """Each file imports those before it."""
 
@@ -145,7 +146,7 @@ def differs(modules: dict[str, Any], h: Judged) -> bool:
     c = c.widened(h.clock_error)
     stale = modules["staleness"].stale_reads(c, code)
     ages = {h.records[row].id: age for row, age in zip(stale.rows, stale.age_ns, strict=True)}
-    details = modules["sessions"].check_sessions(c, code).details
+    details = modules["guarantees"].check_sessions(c, code).details
     broken = {name: details[name]["violations"] or 0 for name in GUARANTEES}
     return (ages, broken) != seen_by_definition(h)
 

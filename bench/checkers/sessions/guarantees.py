@@ -11,7 +11,7 @@ also if it had itself written or seen v before it wrote u, and v began before u 
 - *Monotonic writes*: a node that has shown the later of two writes of a session does not show the
   earlier one afterwards.
 - *Writes follow reads*: a node that has shown a write does not show afterwards what its writer had
-  read before writing (`bench.checkers.follows`).
+  read before writing (`bench.checkers.sessions.follows`).
 
 Whoever was answered what it saw has read it: a CAS, too. *Before* and *afterwards* are program
 order for operations of one process, and real time for others, where ties are concurrent. A write
@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.checkers.follows import Shown, value_numbers, writes_follow_reads
 from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, program_order, reads_from
 from bench.checkers.sequential import CUT_SHORT
+from bench.checkers.sessions.follows import Shown, value_numbers, writes_follow_reads
 from bench.record import witness as words
 from bench.record.columns import NEVER, NULL, OK, Columns, Int64s
 from bench.record.run_folder import Check, VerdictValue

@@ -1,5 +1,5 @@
-"""Writes follow reads (`bench.checkers.sessions`): a node that has shown a write does not show
-afterwards what its writer had seen before writing.
+"""Writes follow reads: a node that has shown a write does not show afterwards what its writer had
+seen before writing.
 
 For each session and each value that it saw, the writes of the session on the key from then on
 *follow* the value. So does what an applied CAS wrote the value that the CAS itself saw. At a node,
