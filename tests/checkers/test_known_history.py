@@ -59,7 +59,7 @@ MUTANTS = {
         "dropped = np.arange(len(asked.wanted)) > sent",
     ),
     "sides are swapped": ("MAJORITY if majority and node in", "MINORITY if majority and node in"),
-    "a half is a majority": ("needed = len(nodes) // 2 + 1", "needed = len(nodes) // 2"),
+    "a half is a majority": ("needed = majority(len(nodes))", "needed = len(nodes) // 2"),
     "the first group is the majority": ("if len(group) >= needed)", "if group)"),
     "the sides are those of the first cut": (
         "sides(manifest.nodes, [span.record for span in on.values()])",
