@@ -4,7 +4,8 @@ Whatever holds a cluster writes down, in a folder of this user, who it is and wh
 lies, and takes the note back when it has stopped everything. A note whose writer is gone is of a
 command that was killed (SIGKILL, a crashed machine). Its processes are usually gone already, since
 their guard goes with it (`chaos.clusters.processes`); those that are left know their holder by a
-token in their environment, so that nobody else's process is ever touched.
+token in their environment, so that nobody else's process is ever touched. The data of a run's nodes
+is removed. That of a cluster that stays is its user's: it lies there until `capbench down`.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ _GONE_S = 5.0
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds a cluster. ``started``: which process that is, since pids are used again.
-    ``data``: folders to remove when it is gone, if they carry our mark
-    (`nodes.runtime.own_folder`). ``recorded``: where its results are, if any. ``installation``: the
-    containers that it took, by compose's name of the project."""
+    ``data``: folders to remove when a run is gone, if they carry our mark
+    (`nodes.runtime.own_folder`). ``recorded``: where a run's results are; None: it is no run, but a
+    cluster that stays, whose data its user may still want. ``what``: words that name such a
+    cluster, and where it lies. ``installation``: the containers that a run took, by compose's name
+    of the project."""
 
     pid: int
     started: str
     token: str
     data: list[str]
     recorded: str | None
+    what: str = "a cluster"
     installation: str | None = None
 
 
@@ -60,15 +64,21 @@ def directory() -> Path:
 
 @contextlib.contextmanager
 def held(
-    token: str, data: Sequence[Path], recorded: Path | None, *, installation: str | None = None
+    token: str,
+    data: Sequence[Path],
+    recorded: Path | None,
+    *,
+    what: str = "a cluster",
+    installation: str | None = None,
 ) -> Iterator[None]:
-    """Within it, this process holds a cluster whose processes know ``token``."""
+    """Within it, this process holds a cluster whose processes know ``token``. See `Holder`."""
     holder = Holder(
         pid=os.getpid(),
         started=started(os.getpid()) or "",
         token=token,
         data=[str(path) for path in data],
         recorded=None if recorded is None else str(recorded),
+        what=what,
         installation=installation,
     )
     note = directory() / f"{token}.json"
@@ -115,7 +125,8 @@ def _lives(holder: Holder) -> bool:
 
 def _clean(holder: Holder) -> str:
     ended = _end(holder.token)
-    removed = [path for path in holder.data if own_folder.remove(Path(path))]
+    is_run = holder.recorded is not None
+    removed = [path for path in holder.data if own_folder.remove(Path(path))] if is_run else []
     done = []
     if ended:
         done.append(f"ended {', '.join(ended)}")
@@ -125,8 +136,10 @@ def _clean(holder: Holder) -> str:
         from chaos.clusters.containers.installation import restore_after
 
         done.append(restore_after(holder.installation, holder.recorded))
-    what = "a cluster" if holder.recorded is None else f"the run {holder.recorded}"
-    kept = "" if holder.recorded is None else "; what it had recorded is kept"
+    what = f"the run {holder.recorded}" if is_run else holder.what
+    kept = "; what it had recorded is kept" if is_run else ""
+    if holder.data and not is_run:
+        kept = "; its data and logs are kept until `capbench down`"
     return f"{what} was killed: {' and '.join(done) or 'nothing of it was left'}{kept}"
 
 

@@ -80,7 +80,8 @@ class LocalCluster(OwnedCluster):
         self._directory.mkdir(parents=True, exist_ok=True)
         self.processes = ProcessGroup()
         data = [self._directory / node for node in self.nodes]
-        self._held.enter_context(held(self.processes.token, data, self._recorded))
+        what = f"the cluster {self._cluster} in {self._directory}"
+        self._held.enter_context(held(self.processes.token, data, self._recorded, what=what))
         try:
             self._start_all()
         except (NoBroker, ToxiproxyMissing, NoFreePorts, ProcessError, BrokerSilent) as error:

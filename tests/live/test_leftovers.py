@@ -127,6 +127,32 @@ def test_a_killed_runner_alone_takes_everything_along_and_is_told(
     assert f"{folder.path.relative_to(workspace)} was killed: removed the data of 3 nodes" in line
 
 
+def test_a_cluster_that_stays_and_whose_keeper_was_killed_keeps_its_data(
+    workspace: Path, notes: Path
+) -> None:
+    """Whoever types the next command, in whatever folder; what still runs of it is ended."""
+    done = capbench("up", "-p", "gossip", "--nodes", "1", "--name", "d1", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    folder = workspace / ".capbench" / "d1"
+    keeper = psutil.Process(msgspec.json.decode((folder / "keeper.json").read_bytes())["pid"])
+    family = keeper.children(recursive=True)
+    (guard,) = [child for child in family if "-I" in child.cmdline()]
+    guard.kill()
+    keeper.kill()
+    elsewhere = workspace / "elsewhere"
+    elsewhere.mkdir()
+    (line,) = capbench("list", cwd=elsewhere).stderr.splitlines()
+    assert line.startswith(f"capbench: the cluster d1 in {folder} was killed: ended ")
+    assert "mosquitto" in line
+    assert line.endswith("; its data and logs are kept until `capbench down`")
+    assert not any(lives(child) for child in family)
+    assert any((folder / "n1" / "data").iterdir())
+    assert (folder / "n1.log").is_file()
+    assert capbench("list", cwd=elsewhere).stderr == "", "and once only"
+    assert capbench("down", cwd=workspace).returncode == 0
+    assert not folder.exists()
+
+
 def test_notes_that_somebody_else_could_have_written_are_not_obeyed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,14 +178,16 @@ def test_who_lives_is_left_alone_and_a_pid_of_another_process_is_not_who_it_was(
     data, theirs = tmp_path / "n1", tmp_path / "theirs"
     own_folder.make(data)
     theirs.mkdir()
-    with held("a-token", [data, theirs], None):
+    with held("a-token", [data, theirs], tmp_path / "run"):
         (note,) = directory().glob("*.json")
         assert clean_up() == []
         assert data.exists()
         said = msgspec.json.decode(note.read_bytes())
         note.write_bytes(msgspec.json.encode({**said, "started": "another boot/1"}))
         (line,) = clean_up()
-        assert line == "a cluster was killed: removed the data of 1 nodes"
+        assert line.startswith(
+            f"the run {tmp_path / 'run'} was killed: removed the data of 1 nodes"
+        )
         assert not data.exists()
         assert theirs.exists(), "what we did not make is never removed"
 
