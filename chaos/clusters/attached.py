@@ -23,6 +23,7 @@ import msgspec
 
 from bench.record.cluster_file import Address, BadClusterFile, ClusterFile, read_cluster_file
 from bench.record.run_folder import NodeRecord
+from chaos.clusters.capabilities import OfAttached
 from chaos.clusters.containers import engine
 from chaos.clusters.links import Links
 from chaos.clusters.live import LiveCluster
@@ -37,7 +38,7 @@ TOXIPROXY_API = f"{engine.TOXIPROXY_API}:8474"
 ANSWER_TIMEOUT_S = 10.0
 
 
-class AttachedCluster(LiveCluster):
+class AttachedCluster(LiveCluster, OfAttached):
     """A cluster that is there already, and stays."""
 
     def __init__(

@@ -6,14 +6,14 @@ works follows from the classes of their clusters. (The model is Jepsen's ``db.cl
 Primary, LogFiles.)
 
 A new capability is a subclass of `Capability` here with the methods that a fault calls, and a base
-of each cluster that has it. Every method raises an exception if it could not be done.
+of each target that has it (below). Every method raises an exception if it could not be done.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from chaos.errors import Unsupported
 from nodes.runtime.injected import Injected
@@ -171,6 +171,50 @@ class CanStopBroker(Capability):
         """Let it go on (SIGCONT)."""
 
 
-def has(cluster: type[Cluster], needs: Iterable[type[Capability]]) -> bool:
-    """Whether clusters of this class have all of these capabilities."""
-    return all(issubclass(cluster, capability) for capability in needs)
+# --- what each target has ----------------------------------------------------------------------
+
+
+class OfAttached(CanInject, CarriesFrames, ShapesStreams):
+    """A cluster that somebody else runs can be reached, and no more."""
+
+
+class OfLocal(
+    CanInject, CarriesFrames, ShapesStreams, CanKill, CanPause, CanStopBroker, DamagesLogs
+):
+    """Processes of this machine."""
+
+
+class OfCompose(
+    CanInject,
+    CarriesFrames,
+    ShapesStreams,
+    CanKill,
+    CanPause,
+    CanStopBroker,
+    DamagesLogs,
+    CanUnplug,
+):
+    """Containers."""
+
+
+class OfSim(CanKill, CanPause, CanInject):
+    """Virtual time: no broker, no connections, no files."""
+
+
+TargetName: TypeAlias = Literal["sim", "local", "compose", "attached"]
+TARGETS: dict[TargetName, type[Capability]] = {
+    "local": OfLocal,
+    "sim": OfSim,
+    "compose": OfCompose,
+    "attached": OfAttached,
+}
+"""What the clusters of each target are capable of: a base of their classes (`chaos.targets.table`),
+which cannot be made without its methods."""
+
+
+def works_on(needs: Iterable[type[Capability]]) -> list[TargetName]:
+    """The targets that have all of these capabilities, by name."""
+    wanted = tuple(needs)
+    return sorted(
+        name for name, has in TARGETS.items() if all(issubclass(has, each) for each in wanted)
+    )

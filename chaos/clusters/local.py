@@ -20,6 +20,7 @@ from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.record.files import naming, no_space
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.broker import NoBroker, broker_command, find_mosquitto
+from chaos.clusters.capabilities import OfLocal
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
 from chaos.clusters.monitor import BrokerSilent, Monitor
@@ -33,7 +34,7 @@ from nodes.runtime.settings import Endpoint, NodeSettings
 from nodes.wire.links import GROUP
 
 
-class LocalCluster(OwnedCluster):
+class LocalCluster(OwnedCluster, OfLocal):
     """A cluster of processes on this machine.
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with

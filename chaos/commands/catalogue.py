@@ -37,9 +37,9 @@ def doctor(json: Json = False) -> None:
 @app.command("list")
 def list_everything(json: Json = False) -> None:
     """Protocols, faults and experiments, each with a line. Example: capbench list"""
+    from chaos.clusters.capabilities import works_on
     from chaos.experiments.experiment import catalogue
     from chaos.faults.catalogue import FAULTS
-    from chaos.targets.table import works_on
     from nodes.registry import PROTOCOLS
 
     protocols = [
@@ -52,7 +52,7 @@ def list_everything(json: Json = False) -> None:
         for p in PROTOCOLS.values()
     ]
     faults = [
-        {"name": name, "targets": works_on(fault), "summary": fault.summary()}
+        {"name": name, "targets": works_on(fault.NEEDS), "summary": fault.summary()}
         for name, fault in FAULTS.items()
     ]
     experiments: list[dict[str, Any]] = [
@@ -119,14 +119,14 @@ def faults(json: Json = False) -> None:
 
 def _described(name: str, kind: Any) -> dict[str, Any]:
     """A fault as its class has it. Parameters have their units in their names."""
-    from chaos.targets.table import works_on
+    from chaos.clusters.capabilities import works_on
 
     paragraphs = (kind.__doc__ or "").strip().split("\n\n")
     description = [" ".join(paragraph.split()) for paragraph in paragraphs]
     properties = kind.model_json_schema()["properties"]
     return {
         "name": name,
-        "targets": works_on(kind),
+        "targets": works_on(kind.NEEDS),
         "summary": kind.summary(),
         "description": "\n".join(description),
         "parameters": {

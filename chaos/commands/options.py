@@ -134,7 +134,7 @@ def _experiments() -> list[str]:
 
 
 def _targets() -> tuple[str, ...]:
-    from chaos.targets import TargetName
+    from chaos.clusters.capabilities import TargetName
 
     return get_args(TargetName)
 

@@ -23,8 +23,8 @@ from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.live import LiveCluster
 from chaos.clusters.local import LocalCluster
 from chaos.faults.nemesis import Nemesis
-from chaos.targets import CONVERGENCE_TIMEOUT_S, Run
 from chaos.targets.final_reads import final_reads
+from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
 
 LOAD_START_TIMEOUT_S = 30.0
 KEPT_TAIL_S = 10.0

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.record.run_folder import RunFolder, Verdict, write_json
-from chaos.targets import Run
+from chaos.targets.run import Run
 from chaos.targets.simulator import trace
 from nodes.simulator.story import Arrow, Moment, Story
 from reports.charts.anomaly import MESSAGES_FILE, Messages

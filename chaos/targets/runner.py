@@ -21,10 +21,12 @@ from bench.checkers import check_run
 from bench.load.workload import Workload
 from bench.paths import ROOT
 from bench.record.run_folder import Manifest, RunFolder, Verdict
+from chaos.clusters.capabilities import TargetName
 from chaos.errors import StoppedAtOnce, TargetFailed
 from chaos.experiments.experiment import Experiment
-from chaos.targets import Progress, Run, TargetName, final_reads
+from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
+from chaos.targets.run import Progress, Run
 from chaos.targets.table import TARGETS, refuse_unsupported
 from nodes.registry import Protocol as ReplicationProtocol
 

@@ -22,12 +22,13 @@ from bench.load.client import Client
 from bench.load.workload import PlannedOperation, plan
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import LoadSummary, NodeRecord, write_json
-from chaos.clusters.capabilities import CanInject, CanKill, CanPause
 from chaos.clusters.capabilities import Cluster as FaultableCluster
+from chaos.clusters.capabilities import OfSim
 from chaos.clusters.links import LinkFaults
 from chaos.errors import TargetFailed
 from chaos.faults.nemesis import FaultPlayer
-from chaos.targets import CONVERGENCE_TIMEOUT_S, Run, final_reads
+from chaos.targets import final_reads
+from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
 from nodes.contract.replica import Reply, Request
 from nodes.runtime.injected import (
     ClockError,
@@ -88,7 +89,7 @@ class SimulatedLinks(LinkFaults):
                 simulated.degrade(_FAULTS, more)
 
 
-class SimulatedCluster(FaultableCluster, CanKill, CanPause, CanInject):
+class SimulatedCluster(FaultableCluster, OfSim):
     """A cluster under virtual time: what faults are done to, the way from clients to nodes and
     back, and what the nodes tell."""
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos.clusters.attached import AttachedCluster
-from chaos.clusters.capabilities import Cluster, has
+from chaos.clusters.capabilities import Cluster, TargetName, works_on
 from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.local import LocalCluster
 from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment
-from chaos.faults.base import Fault
-from chaos.targets import Run, TargetName
 from chaos.targets.on_cluster import conduct_attached, conduct_compose, conduct_local
+from chaos.targets.run import Run
 from chaos.targets.simulator import SimulatedCluster
 from chaos.targets.simulator import conduct as conduct_simulated
 
@@ -35,15 +34,10 @@ TARGETS: dict[TargetName, Target] = {
 }
 
 
-def works_on(fault: type[Fault]) -> list[TargetName]:
-    """The targets whose clusters have what the fault needs, by name."""
-    return sorted(name for name, target in TARGETS.items() if has(target.cluster, fault.NEEDS))
-
-
 def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
     """Raises Unsupported for the first fault of ``experiment`` that ``target`` cannot make real."""
     for planned in experiment.plan():
-        if target not in (works := works_on(type(planned.fault))):
+        if target not in (works := works_on(planned.fault.NEEDS)):
             raise Unsupported(
                 f"{experiment.name}: the target {target} has no fault {planned.fault.fault!r};"
                 f" it works on: {', '.join(works)}"

@@ -37,7 +37,7 @@ def test_a_command_imports_what_it_needs(
 ) -> None:
     code = (
         f"import sys; sys.argv = ['capbench', {command!r}]\n"
-        "from chaos import cli\n"
+        "from chaos.commands import main as cli\n"
         "try:\n    cli.main()\n"
         f"finally:\n    print([m for m in {later!r} if m in sys.modules], file=sys.stderr)\n"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import capabilities
-from chaos.clusters.capabilities import Capability, has
+from chaos.clusters.capabilities import Capability
 from chaos.targets.table import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,15 +103,18 @@ def test_the_guide_makes_a_fault_with_a_capability_of_its_own(copy: Path) -> Non
     """A capability that nothing here knows of: through the nemesis, its methods reach a real
     node."""
     *_, capability, methods, fault = blocks("python")
-    append(copy / "chaos" / "clusters" / "capabilities.py", capability)
+    capabilities = copy / "chaos" / "clusters" / "capabilities.py"
+    text = capabilities.read_text()
+    targets = "# --- what each target has"
+    text = text.replace(targets, f"{capability}\n\n{targets}", 1)
+    assert "DamagesLogs\n):" in text
+    capabilities.write_text(text.replace("DamagesLogs\n):", "DamagesLogs, CanCrowd\n):", 1))
     local = copy / "chaos" / "clusters" / "local.py"
-    (first,) = re.findall(r"`(class LocalCluster.*?)`", GUIDE)
-    text = re.sub(r"^class LocalCluster\(.*?\):$", first, local.read_text(), flags=re.MULTILINE)
-    text = text.replace(
-        IMPORT, f"import os\nfrom chaos.clusters.capabilities import CanCrowd\n{IMPORT}", 1
-    )
     begin = "    # --- start and stop ---\n"
-    local.write_text(text.replace(begin, f"{methods}\n{begin}", 1))
+    text = local.read_text().replace(begin, f"{methods}\n{begin}", 1)
+    local.write_text(
+        text if "\nimport os\n" in text else text.replace(IMPORT, f"import os\n{IMPORT}", 1)
+    )
     processes = copy / "chaos" / "faults" / "processes.py"
     processes.write_text(
         processes.read_text().replace("    CanKill,\n", "    CanCrowd,\n    CanKill,\n", 1)
@@ -123,8 +126,8 @@ def test_the_guide_makes_a_fault_with_a_capability_of_its_own(copy: Path) -> Non
     run(copy, f"{sys.executable} {script} run")
     found = run(
         copy,
-        f"{sys.executable} -c 'import json; from chaos.faults.processes import Crowd;"
-        " from chaos.targets.table import works_on; print(json.dumps(works_on(Crowd)))'",
+        f"{sys.executable} -c 'import json; from chaos.clusters.capabilities import works_on;"
+        " from chaos.faults.processes import Crowd; print(json.dumps(works_on(Crowd.NEEDS)))'",
     )
     assert json.loads(found) == ["local"]
 
@@ -139,9 +142,19 @@ def test_the_guide_names_the_capabilities_as_they_are() -> None:
     kinds = [kind for kind in vars(capabilities).values() if isinstance(kind, type)]
     found = {
         kind.__name__: [
-            has(TARGETS[t].cluster, [kind]) for t in ("local", "compose", "attached", "sim")
+            issubclass(TARGETS[t].cluster, kind) for t in ("local", "compose", "attached", "sim")
         ]
         for kind in kinds
-        if issubclass(kind, Capability) and kind is not Capability
+        if issubclass(kind, Capability) and kind.__name__[:2] != "Of" and kind is not Capability
     }
     assert said == found
+
+
+def test_a_target_has_what_its_clusters_are_capable_of() -> None:
+    for name, target in TARGETS.items():
+        kinds = [kind for kind in vars(capabilities).values() if isinstance(kind, type)]
+        can = {kind for kind in kinds if issubclass(kind, Capability) and kind.__name__[:2] != "Of"}
+        declared = capabilities.TARGETS[name]
+        assert {kind for kind in can if issubclass(target.cluster, kind)} == {
+            kind for kind in can if issubclass(declared, kind)
+        }

@@ -28,7 +28,7 @@ from chaos.faults.nodes import (
     Reorder,
     SlowDisk,
 )
-from chaos.targets import Run
+from chaos.targets.run import Run
 from chaos.targets.runner import RunResult, run_experiment
 from chaos.targets.simulator import CLIENT, SimulatedCluster
 from chaos.targets.table import refuse_unsupported

@@ -135,8 +135,11 @@ def test_a_point_without_a_cluster_is_missing_and_says_why(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["-d", "size"], "--dimension size: use nodes, value_bytes, clients, proxied, coalesced"),
-        (["--seconds", "0"], "--seconds 0.0: use more than 0"),
+        (
+            ["-d", "size"],
+            "unknown dimension 'size'; use nodes, value_bytes, clients, proxied, coalesced",
+        ),
+        (["--seconds", "0"], "--seconds: '0': use 0.1 to"),
         (["-p", "rafft"], "rafft"),
         (["--out", "."], "not a sweep"),
     ],

@@ -21,7 +21,7 @@ import msgspec
 
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.record.run_folder import NodeRecord
-from chaos.clusters.capabilities import CanUnplug
+from chaos.clusters.capabilities import OfCompose
 from chaos.clusters.containers.engine import Engine, is_inside
 from chaos.clusters.containers.installation import RUN_FILE, taken
 from chaos.clusters.leftovers import held
@@ -41,7 +41,7 @@ UP_S = 10.0
 """How long Toxiproxy may take to answer once it was started."""
 
 
-class ComposeCluster(OwnedCluster, CanUnplug):
+class ComposeCluster(OwnedCluster, OfCompose):
     """An installation of docker-compose.yml, for the time of a run.
 
     ``directory`` takes what load needs to reach it. ``recorded``: the run folder, for whoever has

@@ -1,0 +1,60 @@
+"""A run: what a target is to do, and where it leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from bench.load.workload import Workload
+from bench.record.run_folder import RunFolder
+from chaos.experiments.experiment import Experiment
+from nodes.registry import Protocol as ReplicationProtocol
+
+CONVERGENCE_TIMEOUT_S = 15.0
+"""How long after the load replicas may take to agree before the final reads begin all the same."""
+
+
+class Progress(Protocol):
+    """Who is told how far a run is."""
+
+    def phase(self, text: str) -> None:
+        """A new part of the run has begun."""
+
+    def tick(self, done: float, total: float) -> None:
+        """So much of the load is done (in seconds)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a target is to do, and the folder that it leaves it in."""
+
+    experiment: Experiment
+    protocol: ReplicationProtocol
+    workload: Workload
+    folder: RunFolder
+    seed: int
+    parameters: Mapping[str, Any]
+    progress: Progress
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the workload."""
+        return [f"k{number}" for number in range(self.workload.keys)]
+
+    @property
+    def left(self) -> list[str]:
+        """The nodes that were not crashed for good."""
+        gone = self.folder.gone()
+        return [node for node in self.experiment.node_ids() if node not in gone]
+
+    def update_manifest(self, **changes: Any) -> None:
+        """Replace fields of the manifest."""
+        self.folder.write_manifest(msgspec.structs.replace(self.folder.manifest(), **changes))
+
+    def load_started(self, start_ns: int) -> None:
+        """The intended times of the workload count from ``start_ns``."""
+        end_ns = start_ns + int(self.workload.duration_s * 1e9)
+        self.update_manifest(load_started_ns=start_ns, load_ended_ns=end_ns)
