@@ -181,5 +181,5 @@ def test_what_does_not_apply_is_refused_in_one_line(
         main()
     assert left.value.code == 2
     assert capsys.readouterr().err == (
-        "capbench: detector-sweep is simulated: it takes --seed, --out and --json\n"
+        "capbench: run: detector-sweep is simulated: it takes --seed, --out and --json\n"
     )
