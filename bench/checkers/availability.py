@@ -32,8 +32,14 @@ This is the one place that defines and computes these figures; reports print the
 - *Longest silence*, for each fault: the longest of the silences, and shorter pauses, in which it
   was on, from its begin at the earliest.
 
+- A load that was stopped early, or lost a client process, ended where that was recorded: windows,
+  silences and outages end there, too. What was open then was not served. ``cut_windows`` names the
+  windows that are not what was planned: their figures are what there is, and decide nothing. In a
+  run that did not come to its end these are all but *before*, and *before* too, unless a fault
+  began and what was wanted until then had its time.
+
 ``recovery_s`` of a run is the longest *back in* of its faults: None if one of them is open, or if
-there was no fault.
+there was no fault, or *during* is cut.
 """
 
 from __future__ import annotations
@@ -42,7 +48,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -120,8 +126,10 @@ def check_availability(
     records: Sequence[OperationRecord],
     faults: Sequence[FaultRecord],
     loads: Sequence[LoadSummary],
+    lost: Sequence[str] = (),
 ) -> Check:
     """Figures in ``details``; ``verdict`` is valid where they could be measured, else unknown.
+    ``lost``: the client processes that left no summary.
 
     ``windows``: for each window and side (before, during, after, all; majority, minority, none
     while a cut was on): wanted, served, served_1s, dropped (of those wanted), seconds.
@@ -133,9 +141,11 @@ def check_availability(
     in it), longest_silence_s. ``outages``: all, with begin_s, end_s (None: open) and fault (None:
     none). ``recovery_s``, ``longest_silence_s``. ``operations``: ok, fail, info of the load.
     ``dropped``, ``dropped_unplaced``. ``without_intended``: operations that have no intended time.
+    ``ended_s``: when the load ended; ``stopped_s``: from when on not all clients went on (None:
+    all did); ``cut_windows``.
     """
     began = time.perf_counter()
-    details = measure(manifest, records, faults, loads).details
+    details = measure(manifest, records, faults, loads, lost).details
     count = sum(details["operations"].values())
     measured = bool(details["windows"])
     return Check(
@@ -155,6 +165,7 @@ def measure(
     records: Sequence[OperationRecord],
     faults: Sequence[FaultRecord],
     loads: Sequence[LoadSummary],
+    lost: Sequence[str] = (),
 ) -> Measured:
     """What `check_availability` finds, with the label of each operation."""
     in_load = [r for r in records if not r.process.startswith(FINAL_PROCESS_PREFIX)]
@@ -177,11 +188,22 @@ def measure(
         "dropped": dropped,
         "dropped_unplaced": dropped - placed,
         "without_intended": sum(r.intended_ns is None for r in in_load),
+        "ended_s": None,
+        "stopped_s": None,
+        "cut_windows": [] if manifest.complete else list(WINDOWS),
     }
     last_ns = max((wanted_ns(record) for record in in_load), default=0)
     spans = timeline(manifest, faults, last_ns)
     if spans is None or not in_load:
         return Measured(details, None, None, None)
+    spans, stopped_ns = _until_stopped(spans, in_load, loads, lost)
+    details["ended_s"] = (spans.end_ns - spans.start_ns) / SECOND_NS
+    if stopped_ns is not None:
+        details["stopped_s"] = (stopped_ns - spans.start_ns) / SECOND_NS
+    whole_until_ns = NEVER if stopped_ns is None else stopped_ns - round(service_s * SECOND_NS)
+    if stopped_ns is not None or not manifest.complete:
+        before = bool(spans.faults) and spans.faults[0].start_ns <= whole_until_ns
+        details["cut_windows"] = list(WINDOWS[1:] if before else WINDOWS)
     asked = _label(in_load, loads, manifest, spans, round(service_s * SECOND_NS))
     _count_windows(details, asked, len(in_load), spans)
     _measure_faults(details, asked, spans)
@@ -190,6 +212,27 @@ def measure(
     return Measured(
         details, _part(asked.labels, slice(cut)), _part(asked.labels, slice(cut, None)), silent
     )
+
+
+def _until_stopped(
+    spans: Timeline,
+    records: Sequence[OperationRecord],
+    loads: Sequence[LoadSummary],
+    lost: Sequence[str],
+) -> tuple[Timeline, int | None]:
+    """The timeline until the last client process ended, and when the first stopped early."""
+    own = [load for load in loads if not load.client.startswith(FINAL_PROCESS_PREFIX)]
+    stops = [load.ended_ns for load in own if load.stopped_early]
+    for client in lost:
+        if not client.startswith(FINAL_PROCESS_PREFIX):
+            own_records = [r for r in records if r.process.partition(".")[0] == client]
+            stops.append(max(wanted_ns(r) + 1 for r in own_records or records))
+    stops = [min(max(stop, spans.start_ns), spans.end_ns) for stop in stops]
+    if not stops:
+        return spans, None
+    if all(load.stopped_early for load in own):
+        spans = replace(spans, end_ns=max(stops))
+    return spans, min(stops)
 
 
 def wanted_ns(record: OperationRecord) -> int:
@@ -371,9 +414,10 @@ def _measure_faults(details: dict[str, Any], asked: _Wanted, spans: Timeline) ->
         }
         for outage, owner in zip(found, owners, strict=True)
     ]
-    if spans.faults:
+    if spans.faults and "during" not in details["cut_windows"]:
         back = [fault["back_in_s"] for fault in details["faults"]]
         details["recovery_s"] = None if None in back else max(back)
+    if spans.faults:
         details["longest_silence_s"] = max(f["longest_silence_s"] for f in details["faults"])
 
 
@@ -418,6 +462,8 @@ def _summary(details: dict[str, Any]) -> str:
     )
     if had_fault:
         parts.append(_back_in(details))
+    if details["stopped_s"] is not None:
+        parts.append(f"the load stopped after {details['stopped_s']:.1f} s, before its planned end")
     if details["without_intended"]:
         parts.append(
             f"{details['without_intended']} operations have no intended time and count from when "
@@ -444,8 +490,11 @@ def _latency(found: dict[str, float | None]) -> str:
 def _back_in(details: dict[str, Any]) -> str:
     faults, back = details["faults"], details["recovery_s"]
     never = sum(fault["back_in_s"] is None for fault in faults)
+    is_cut = "during" in details["cut_windows"]
     text = f"back in {back:.1f} s" if back is not None else "never back within the load"
-    if len(faults) > 1:
+    if is_cut:
+        text = "back in: unknown, the run was cut short"
+    elif len(faults) > 1:
         text += (
             f" (the worst of {len(faults)} faults)"
             if back is not None

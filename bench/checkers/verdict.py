@@ -12,7 +12,15 @@ from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions.guarantees import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
 from bench.record.columns import NULL, Columns, Int64s
-from bench.record.run_folder import Check, Manifest, Model, RunFolder, Verdict, VerdictValue
+from bench.record.run_folder import (
+    Check,
+    LoadSummary,
+    Manifest,
+    Model,
+    RunFolder,
+    Verdict,
+    VerdictValue,
+)
 
 LOAD_FLOOR = 0.7
 """The share of the offered load that must have ended ok before the first fault for a *valid* to
@@ -34,6 +42,8 @@ def check_run(folder: RunFolder) -> Verdict:
     gone = folder.gone()
     clients_cut = folder.clients_cut_short()
     cut = bool(clients_cut)
+    lost = folder.lost_clients()
+    incomplete = _incomplete(manifest, folder.loads())
     columns = Columns.from_records(records)
     columns.has_final_reads = True
 
@@ -52,10 +62,10 @@ def check_run(folder: RunFolder) -> Verdict:
         final_reads_are_cut=any(name.startswith(FINAL_PROCESS_PREFIX) for name in clients_cut),
         clock_error_ns=manifest.clock_error_ns,
     )
-    availability = check_availability(manifest, records, faults, folder.loads())
-    if cut:
+    availability = check_availability(manifest, records, faults, folder.loads(), lost)
+    if cut or incomplete:
         availability.verdict = "unknown"
-        availability.summary = f"{CUT_SHORT}: {availability.summary}"
+        availability.summary = f"{CUT_SHORT if cut else incomplete}: {availability.summary}"
     weaker = weaker_models(columns, history_is_cut=cut) if linearizable.verdict != "valid" else []
     sessions = check_sessions(widened, history_is_cut=cut)
     staleness = check_staleness(widened, history_is_cut=cut)
@@ -64,7 +74,7 @@ def check_run(folder: RunFolder) -> Verdict:
     measured = strongest(linearizable, weaker, convergence)
     verdict, reason = _compare(manifest.claim, linearizable, weaker, convergence)
     if verdict == "valid":
-        doubt = _doubt(manifest, availability, cut=cut, operations=len(columns))
+        doubt = _doubt(manifest, availability, incomplete, cut=cut, operations=len(columns))
         if doubt is not None:
             verdict, reason = "unknown", doubt
     if verdict == "unknown" and cut and CUT_SHORT not in reason:
@@ -141,12 +151,26 @@ def _compare(
     return "unknown", f"{claim} was not checked"
 
 
-def _doubt(manifest: Manifest, availability: Check, *, cut: bool, operations: int) -> str | None:
+def _incomplete(manifest: Manifest, loads: Sequence[LoadSummary]) -> str | None:
+    """Why the run is not what was planned; None if it came to its end."""
+    if not manifest.complete:
+        why = f" ({manifest.notes[-1]})" if manifest.notes else ""
+        return f"the run did not come to its planned end{why}"
+    if any(load.stopped_early for load in loads):
+        return "the load was stopped before its planned end"
+    return None
+
+
+def _doubt(
+    manifest: Manifest, availability: Check, incomplete: str | None, *, cut: bool, operations: int
+) -> str | None:
     """Why a *valid* does not count, None if it does."""
     if operations == 0:
         return "there are no operations"
     if cut:
         return CUT_SHORT
+    if incomplete:
+        return incomplete
     if availability.verdict == "unknown":
         return "the load was not there: no operation was invoked"
     offered = manifest.offered_per_s

@@ -35,10 +35,11 @@ from bench.record.files import (
 from bench.record.history import OperationRecord, Stamp, read_histories
 
 SCHEMA_VERSION = 1
-VERDICT_VERSION = 2
+VERDICT_VERSION = 3
 """Of what verdict.json says. 2: availability, percentiles and *back in* of what was wanted, as
 `bench.checkers.availability` defines them; before that, what was in flight when a window ended was
-left out. A verdict of an older version is judged anew."""
+left out. 3: windows end where the load did, and a run that did not come to its end is never
+*valid*. A verdict of an older version is judged anew."""
 VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 

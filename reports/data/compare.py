@@ -124,10 +124,14 @@ class Cell:
 
     @property
     def back_in(self) -> str:
-        """The time to recover; ``not back`` where half of the runs or more never recovered."""
+        """The time to recover; ``not back`` where half of the runs or more never recovered;
+        ``unknown`` where all were cut short."""
         if not self.has_fault:
             return "–"
-        spans = [math.inf if run.recovery_s is None else run.recovery_s for run in self.runs]
+        whole = [run for run in self.runs if "during" not in run.cut_windows]
+        if not whole:
+            return "unknown"
+        spans = [math.inf if run.recovery_s is None else run.recovery_s for run in whole]
         middle = statistics.median(spans)
         return "not back" if math.isinf(middle) else seconds(middle)
 

@@ -171,6 +171,7 @@ def load(path: Path) -> RunTables:
         missing.append("no verdict: the run was not checked; `capbench check` does it")
     faults: list[FaultRecord] = _or_else([], folder.faults, missing)
     loads: list[LoadSummary] = _or_else([], folder.loads, missing)
+    lost: list[str] = _or_else([], folder.lost_clients, missing)
     node_records: list[NodeRecord] = _or_else([], folder.node_records, missing)
     if not node_records:
         missing.append("nothing from the nodes: no roles, no elections")
@@ -184,8 +185,13 @@ def load(path: Path) -> RunTables:
     ]
     origin_ns = _origin(manifest, records, faults)
     operations = _operations_table(records, origin_ns)
-    end_s = _end(manifest, operations, origin_ns)
-    measured = measure(manifest, records, faults, loads)
+    measured = measure(manifest, records, faults, loads, lost)
+    end_s = _end(manifest, operations, origin_ns, measured.details["ended_s"])
+    if (stopped_s := measured.details["stopped_s"]) is not None:
+        missing.append(
+            f"the load stopped after {stopped_s:.1f} s, before its planned end: figures are those "
+            "until it ended, and what was open then counts as not served"
+        )
     _place(operations, measured.operations)
     table = _windows_table(measured.details)
     elections = _elections(node_records, origin_ns)
@@ -275,7 +281,11 @@ def _origin(
     return min((fault.planned_ns for fault in faults), default=0)
 
 
-def _end(manifest: Manifest, operations: pd.DataFrame, origin_ns: int) -> float:
+def _end(
+    manifest: Manifest, operations: pd.DataFrame, origin_ns: int, ended_s: float | None
+) -> float:
+    if ended_s is not None:
+        return ended_s
     if manifest.load_ended_ns is not None:
         return (manifest.load_ended_ns - origin_ns) / 1e9
     return float(operations["intended_s"].max()) if len(operations) else 1.0
@@ -518,6 +528,7 @@ def _summary(
         within_1s=Availability(**measured["within_1s"]),
         service_s=measured["service_s"],
         faults=[FaultFigures(**each) for each in measured["faults"]],
+        cut_windows=measured["cut_windows"],
         elections=elections,
         simulated=manifest.simulated,
         dropped=measured["dropped"],

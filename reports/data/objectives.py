@@ -156,6 +156,9 @@ def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | Non
     assert objective.value is not None
     metric = _METRICS[objective.metric]
     found, bound_ms = _look_up(metric, objective.phase, summary)
+    if _is_cut(metric, objective.phase, summary):
+        shown = "" if found is None else f" ({_shown(found, metric.unit, bound_ms)} until then)"
+        return None, f"the run was cut short{shown}"
     if found is None and metric.path == ("recovery_s",) and _had_fault(summary):
         return False, "never back while the run lasted"
     if found is None:
@@ -187,13 +190,22 @@ def _look_up(
 def _judge_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
     verdict, measured = summary.get("verdict"), summary.get("measured_model")
     shown = f"{summary.get('claim')} claimed, {measured} measured"
+    met: bool | None
     if model == "claimed":
         met = {"valid": True, "invalid": False}.get(str(verdict))
     elif measured is None or measured == "unknown":
         met = None
     else:
         met = measured in MODELS[: MODELS.index(model) + 1]
+        if met and verdict == "unknown":  # there was too little to see
+            met = None
     return met, shown
+
+
+def _is_cut(metric: _Metric, phase: Phase, summary: Mapping[str, Any]) -> bool:
+    """Whether the window is not what was planned: what it shows decides nothing."""
+    named = {part.format(phase=phase) for part in metric.path} | {phase}
+    return not named.isdisjoint(summary.get("cut_windows") or ())
 
 
 def _had_fault(summary: Mapping[str, Any]) -> bool:

@@ -115,7 +115,10 @@ def _of(cell: compare.Cell) -> Repeats:
         ),
         recovery_s=_present(back),
         never_back=sum(
-            run.recovery_s is None and run.availability.during is not None for run in runs
+            run.recovery_s is None
+            and run.availability.during is not None
+            and "during" not in run.cut_windows
+            for run in runs
         ),
         latency_ms_p99=_present(value for value in p99 if value != math.inf),
         over_time_out=p99.count(math.inf),

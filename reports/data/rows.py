@@ -35,12 +35,13 @@ def share(value: float) -> str:
 
 def _rows(run: RunTables, table: pd.DataFrame) -> list[list[str]]:
     bound_ms = run.summary.service_s * 1e3
+    open_ended = "unknown" if "during" in run.summary.cut_windows else "not back"
     words: dict[str, Callable[[float], str]] = {
         "availability": share,
         "within_1s": share,
         "latency_ms_p50": lambda value: _latency(value, bound_ms),
         "latency_ms_p99": lambda value: _latency(value, bound_ms),
-        "back_in_s": lambda value: "not back" if math.isinf(value) else _number(value),
+        "back_in_s": lambda value: open_ended if math.isinf(value) else _number(value),
     }
     return [
         [_cell(value, words.get(str(name), _number)) for name, value in row.items()]

@@ -102,8 +102,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     """The figures of a run, as ``--json`` prints them.
 
     ``throughput``: served operations/s. ``recovery_s``: the longest *back in* of its ``faults``;
-    None: there was no fault, or service was not back after one of them. All of these are defined in
-    `bench.checkers.availability`; ``definitions`` says in which version.
+    None: there was no fault, service was not back after one of them, or *during* is cut. All of
+    these are defined in `bench.checkers.availability`; ``definitions`` says in which version.
 
     Beyond the documented core: ``latency_ms`` (that of *during* if there is one, else of *before*);
     ``window_latency_ms``; ``within_1s`` (served within a second / wanted); ``service_s`` (what
@@ -113,7 +113,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
     ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
     at the median; None without faults); ``objectives`` (of its experiment, and what became of
-    each); ``plan`` (runs of equal plans are repeats of each other).
+    each); ``cut_windows`` (not what was planned, since the run did not come to its end: their
+    figures decide nothing); ``plan`` (runs of equal plans are repeats of each other).
     """
 
     experiment: str
@@ -146,6 +147,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     window_latency_ms: Latencies
     faults: list[FaultFigures]
     objectives: list[Result] = []
+    cut_windows: list[str] = []
     plan: Plan = Plan()
 
     def missed(self) -> list[Result]:

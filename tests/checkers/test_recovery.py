@@ -57,6 +57,7 @@ def details(answered_ms: Callable[[int], int | None], nodes: list[str]) -> dict[
         started_utc="",
         load_started_ns=0,
         load_ended_ns=12_000 * MS,
+        complete=True,
     )
     fault = FaultRecord(
         number=0,
