@@ -225,7 +225,7 @@ def refused(cluster: LocalCluster) -> dict[str, int]:
         f"{node} {name}": count
         for node, status in cluster.monitor.statuses().items()
         for name, count in status.counters.items()
-        if name.startswith("bad_") or name == "too_large_to_send"
+        if count and (name.startswith("bad_") or name == "too_large_to_send")
     }
 
 
