@@ -21,7 +21,7 @@ import msgspec
 from bench.record.cluster_file import STANDING, ClusterFile, read_cluster_file
 from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
-from nodes.contract.names import check_name
+from nodes.contract.names import check_name, did_you_mean
 from nodes.runtime import own_folder
 
 DIRECTORY = STANDING
@@ -35,6 +35,10 @@ class NotRunning(TargetFailed):
 
 class WhichCluster(ValueError):
     """Several clusters run, and none was named: one line with their names."""
+
+
+class NoSuchCluster(ValueError):
+    """Nothing here has that name: one line with the names that there are."""
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +97,25 @@ def all_running() -> list[Keeper]:
     return [keeper for name in known() if (keeper := running(name)) is not None]
 
 
+def all_dead() -> list[str]:
+    """The names of the clusters that run no more, and have not been cleared."""
+    return [name for name in known() if running(name) is None]
+
+
+def why_dead(name: str) -> str:
+    """Why a cluster of `all_dead` does not run, in a few words."""
+    silent = "its keeper was killed" if keeper_path(name).exists() else "it did not start"
+    return last_line(folder(name) / "keeper.log") or silent
+
+
+def require_known(name: str) -> None:
+    """Raise NoSuchCluster if no cluster has that name, running or not, and
+    nodes.contract.names.BadName."""
+    check_name(name, "--name")
+    if name not in known():
+        raise NoSuchCluster(f"no cluster here has the name {did_you_mean(name, known())}")
+
+
 def find(name: str | None) -> Keeper:
     """The cluster of that name; None: the one that runs. Raises NotRunning, WhichCluster and
     nodes.contract.names.BadName."""
@@ -105,7 +128,7 @@ def find(name: str | None) -> Keeper:
         names = ", ".join(keeper.name for keeper in found)
         raise WhichCluster(f"several clusters are running: {names}; say which with --name")
     if not found:
-        raise NotRunning(_why_none())
+        raise NotRunning(why_none())
     return found[0]
 
 
@@ -126,15 +149,14 @@ def last_line(log: Path) -> str:
 
 def _why_not(name: str) -> str:
     if name in known():
-        silent = "its keeper was killed" if keeper_path(name).exists() else "it did not start"
-        why = last_line(folder(name) / "keeper.log") or silent
-        return f"cluster {name} is not running: {why}; {HOW_TO_START}"
+        return f"cluster {name} is not running: {why_dead(name)}; {HOW_TO_START}"
     names = ", ".join(keeper.name for keeper in all_running())
     others = f"running are: {names}" if names else HOW_TO_START
     return f"cluster {name} is not running; {others}"
 
 
-def _why_none() -> str:
+def why_none() -> str:
+    """That no cluster runs, and why, as far as it is known: one line."""
     dead = known()
     if len(dead) == 1:
         return _why_not(dead[0])

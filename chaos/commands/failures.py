@@ -24,7 +24,7 @@ def said(error: Exception) -> tuple[str, int | None]:
     from bench.record.history import BadHistory
     from bench.record.quantities import BadQuantity
     from bench.record.run_folder import BadRunFolder
-    from chaos.clusters.by_name import WhichCluster
+    from chaos.clusters.by_name import NoSuchCluster, WhichCluster
     from chaos.clusters.monitor import BrokerSilent
     from chaos.commands.check import BadOption
     from chaos.errors import StoppedAtOnce, TargetFailed, Unsupported
@@ -47,6 +47,7 @@ def said(error: Exception) -> tuple[str, int | None]:
         | BadClusterFile
         | BadName
         | WhichCluster
+        | NoSuchCluster
         | FileExistsError,
     ):
         there = isinstance(error, FileExistsError) and error.filename

@@ -160,25 +160,27 @@ def _parameters(settings: list[str]) -> dict[str, Any]:
 
 @app.command()
 def down(name: Cluster = None) -> None:
-    """Stop the cluster that `capbench up` started. Exit code 0 also if none runs.
+    """Stop the cluster that `capbench up` started, and remove its folder.
 
+    A cluster that runs no more (its keeper was killed) is removed, too; without --name only if none
+    runs. Exit code 0 also if there is no cluster at all; 2: none has that name.
     Example: capbench down
     """
     from chaos.clusters import by_name as clusters
     from chaos.targets import up as keeper_room
 
-    if name is None:
-        try:
-            name = clusters.find(None).name
-        except clusters.NotRunning as none:
-            print(none)
-            for dead in clusters.known():
-                keeper_room.clear(dead)
-            return
-    if keeper_room.stop(name):
-        print(f"cluster {name}: stopped")
+    if name is not None:
+        clusters.require_known(name)
+        names = [name]
+    elif clusters.all_running():
+        names = [clusters.find(None).name]
     else:
-        print(f"cluster {name} is not running")
+        names = clusters.all_dead()
+    if not names:
+        print(clusters.why_none())
+    for each in names:
+        ran = keeper_room.stop(each)
+        print(f"cluster {each}: {'stopped' if ran else 'it ran no more; what it left is removed'}")
 
 
 @app.command("transfer-leadership")

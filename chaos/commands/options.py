@@ -215,7 +215,7 @@ Cluster = Annotated[
         "--name",
         parser=_new_name,
         autocompletion=_clusters,
-        help="Name of the cluster [default: the one that runs]",
+        help="Name of the cluster [default: the only one that runs]",
     ),
 ]
 

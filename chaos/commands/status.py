@@ -24,21 +24,26 @@ def status(
     name: Cluster = None,
     json: Json = False,
 ) -> None:
-    """What every node of the running cluster says of itself; of all clusters, if several run.
+    """What every node of the running cluster says of itself; without --name, of all clusters here.
 
-    Exit code 3: none runs. Example: capbench status
+    A cluster that runs no more is a line that says why. Exit code 3: none runs.
+    Example: capbench status
     """
     from chaos.clusters import by_name as clusters
 
     running = clusters.all_running() if name is None else []
     names = [keeper.name for keeper in running] or [clusters.find(name).name]
     told = [_ask(clusters.read(each)) for each in names]
+    dead = {each: clusters.why_dead(each) for each in clusters.all_dead()} if name is None else {}
     if json:
         shown = [_as_json(*each) for each in told]
+        shown += [{"cluster": each, "not_running": why} for each, why in dead.items()]
         print_json(shown[0] if len(shown) == 1 else {"clusters": shown})
         return
     for each in told:
         _print(*each)
+    for cluster, why in dead.items():
+        print(f"{cluster}: not running: {why}; `capbench down --name {cluster}` removes it")
 
 
 def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list[FaultRecord]]:

@@ -155,7 +155,8 @@ def start(
 
 def stop(name: str) -> bool:
     """Stop a cluster and wait until it is gone. False: it did not run. What a keeper that was
-    killed left is removed. Raises TargetFailed and nodes.contract.names.BadName."""
+    killed left is removed. Raises TargetFailed, also where it is only just starting, and
+    nodes.contract.names.BadName."""
     keeper = clusters.running(name)
     if keeper is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -167,7 +168,8 @@ def stop(name: str) -> bool:
                 # Its guard takes all that it started along.
                 process.kill()
                 process.wait(STOP_TIMEOUT_S)
-    clear(name)
+    if not clear(name) and keeper is None and name in clusters.known():
+        raise TargetFailed(f"cluster {name} is only just starting; try again in a moment")
     return keeper is not None
 
 

@@ -98,6 +98,11 @@ def test_each_of_two_clusters_is_reached_by_its_name_and_outlives_the_other(
     assert RunFolder(workspace / "load").manifest().protocol == "gossip"
     assert read_cluster_file(None).cluster == "A", "Locust on its own finds it, too"
 
+    # A name that is mistyped stops nothing, and is not taken for one that is stopped already.
+    code, out, err = typed("down", "--name", "AA")
+    assert (code, out) == (2, "")
+    assert err == "capbench: no cluster here has the name 'AA'; known: A\n"
+
     # Its keeper is killed: that is what is said, until the next one starts or it is cleared.
     pid = clusters.find("A").pid
     os.kill(pid, signal.SIGKILL)
@@ -107,8 +112,23 @@ def test_each_of_two_clusters_is_reached_by_its_name_and_outlives_the_other(
         assert code == 3, arguments
         assert "cluster A is not running: its keeper was killed; start one" in err, arguments
     assert clusters.known() == ["A"]
-    assert typed("down")[0] == 0
+
+    # Beside one that lives it is shown, and neither steered nor stopped without its name.
+    done = capbench("up", "-p", "gossip", "--nodes", "1", "--name", "C", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    alive, dead = typed.json("status")["clusters"]
+    assert (alive["cluster"], alive["nodes"].keys()) == ("C", {"n1"})
+    assert dead == {"cluster": "A", "not_running": "its keeper was killed"}
+    code, out, _ = typed("status")
+    assert (code, out.splitlines()[0].strip()) == (0, "C: gossip")
+    assert "A: not running: its keeper was killed; `capbench down --name A`" in out
+    assert typed("heal") == (0, "no fault is on\n", "")
+    assert typed("down") == (0, "cluster C: stopped\n", "")
+    removed = "cluster A: it ran no more; what it left is removed\n"
+    assert typed("down") == (0, removed, "")
     assert clusters.known() == []
+    assert not (workspace / ".capbench" / "A").exists()
+    assert typed("down")[0] == 0
 
 
 def test_a_folder_that_was_copied_is_no_cluster(
