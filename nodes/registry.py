@@ -159,7 +159,10 @@ def findable_name(protocol: Protocol) -> str:
 def load_file(path: str | Path) -> tuple[Protocol, ...]:
     """Import a Python file and return the protocols that it registers. A file that was loaded
     before is not imported again. Raises InvalidConfiguration, and then nothing is registered."""
-    file = Path(path).resolve()
+    try:
+        file = Path(path).resolve()
+    except (RuntimeError, OSError):  # Until Python 3.13 a circle is a RuntimeError.
+        raise InvalidConfiguration(f"{path}: a link that leads nowhere but to links") from None
     if file in _LOADED:
         return _LOADED[file]
     if not file.is_file():

@@ -68,7 +68,20 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
 
 def read_named(path: Path, most_bytes: int) -> bytes:
     """The same of a file that somebody named: a link is followed there."""
-    return read_regular(path.resolve(), most_bytes)
+    try:
+        followed = path.resolve()
+    except (RuntimeError, OSError):  # Until Python 3.13 a circle is a RuntimeError.
+        raise NotReadable(f"{shown(path)}: a link that leads nowhere but to links") from None
+    return read_regular(followed, most_bytes)
+
+
+def is_named_pipe(path: Path) -> bool:
+    """Whether it is a pipe that has a name, so that opening it waits for a writer that may never
+    come. Not so those of the shell: ``/dev/fd/63`` leads to a pipe that has no name."""
+    try:
+        return stat.S_ISFIFO(os.lstat(os.path.realpath(path)).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def whole_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ from bench.record.columns import (
     distinct_values,
     shifted,
 )
-from bench.record.files import shown
+from bench.record.files import is_named_pipe, shown
 from bench.record.history import ABSENT, MAX_LINE_BYTES, STANDARD_INPUT, BadHistory, why_bad
 from bench.record.jsonl_lines import Integers, Lines, Names, read_lines
 from bench.record.well_formed import Given, misfit_together
@@ -129,6 +129,11 @@ def _blocks(path: Path) -> Iterator[bytes]:
     """The file in pieces of whole lines; of a line that is too long, enough to see that it is. The
     last line may lack its newline."""
     is_first = True
+    if path != STANDARD_INPUT and is_named_pipe(path):
+        raise BadHistory(
+            f"{shown(path)}: is a named pipe, and nobody may ever write to it; use standard input: "
+            f"cat {shown(path)} | capbench check -"
+        )
     with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
         while chunk := file.read(_BLOCK_BYTES):
             if is_first:

@@ -101,7 +101,9 @@ def read_count(value: Any, bounds: Bounds) -> int:
         number = value
     elif isinstance(value, str) and _COUNT.fullmatch(value):
         number = int(value)
-    if number is None or not bounds.least <= number <= bounds.most:
+    if number is None:
+        raise BadQuantity(f"{quoted(value)} is no whole number; use {bounds.told()}")
+    if not bounds.least <= number <= bounds.most:
         raise BadQuantity(f"{quoted(value)}: use {bounds.told()}")
     return number
 

@@ -49,8 +49,8 @@ class AttachedCluster(LiveCluster, OfAttached):
         record: Callable[[NodeRecord], None] | None = None,
         seed: int = 0,
     ) -> None:
-        self.cluster_path = cluster_path.resolve()
         self.cluster_file = _cluster(cluster_path)
+        self.cluster_path = cluster_path.resolve()
         self._login = _login(login_path)
         super().__init__(tuple(self.cluster_file.nodes), record=record, seed=seed)
         self.logs = "those of whoever runs the nodes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -45,11 +46,16 @@ def inject(
     Example: capbench inject partition groups=leader-alone --for 10s
     """
     from chaos.clusters.by_name import find, socket_path
-    from chaos.experiments.experiment import parse_fault
+    from chaos.experiments.experiment import InvalidExperiment, parse_fault
     from chaos.targets import by_hand
 
     fields = {"fault": fault, **_fields(parameters or [])}
-    parse_fault(fields, source="inject")
+    try:
+        parse_fault(fields, source="inject")
+    except InvalidExperiment as error:
+        # A schedule has `nodes: [n1]`; here it is a word of the command line.
+        told = re.sub(r"^(inject: (\w+): .*such as )(\[.*)$", r"\1\2=\3", str(error), flags=re.M)
+        raise InvalidExperiment(told) from None
     answer = by_hand.ask(socket_path(find(name).name), by_hand.Inject(fields, for_))
     _show(answer, "", json=json)
 

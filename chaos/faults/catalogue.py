@@ -200,7 +200,9 @@ def _crashed(value: Any) -> Any:
     if value in _CRASHED:
         return value
     if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise ValueError(f"unknown nodes {value!r}; use {', '.join(_CRASHED)}, or a list of nodes")
+        raise ValueError(
+            f"unknown nodes {value!r}; use {', '.join(_CRASHED)}, or a list such as [n1]"
+        )
     return tuple(value)
 
 

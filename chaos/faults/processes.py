@@ -30,7 +30,7 @@ def _chosen(value: Any) -> Any:
         return value
     if isinstance(value, str) or not isinstance(value, list | tuple):
         hint = did_you_mean(str(value), _CHOICES, "use")
-        raise ValueError(f"unknown nodes {hint}, or a list of nodes")
+        raise ValueError(f"unknown nodes {hint}, or a list such as [n1]")
     return tuple(value)
 
 

@@ -10,6 +10,7 @@ a request topic can carry either.
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, Union
@@ -99,12 +100,13 @@ def replies_codec() -> Codec[Reply]:
 
 class JsonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request as any MQTT 5 client may write it. ``client`` and ``sequence`` are for clients that
-    retry: the same pair is applied at most once."""
+    retry: the same pair is applied at most once. ``value`` and ``expected``: null is a value, and
+    not the same as none given."""
 
     op: str
     key: str
-    value: Any = None
-    expected: Any = None
+    value: Any = msgspec.UNSET
+    expected: Any = msgspec.UNSET
     context: Any = None
     client: str | None = None
     sequence: int | None = None
@@ -123,18 +125,23 @@ def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
     try:
         raw = _json_request.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        if str(error).startswith("Integer value out of range"):
-            raise ValueError(f"not a request: {_TOO_LARGE}") from None
-        raise ValueError(f"not a request: {error}") from None
+        raise ValueError(f"not a request: {_plain_words(error, payload)}") from None
     for name in ("sequence", "value", "expected", "context"):
         _check_numbers(name, getattr(raw, name), MAX_JSON_DEPTH)
+    # The decoder takes the last of several.
+    json.loads(payload, object_pairs_hook=_each_once)
     if raw.op not in ("read", "write", "cas", "delete"):
         raise ValueError(f"unknown operation {raw.op[:40]!r}: use read, write, cas or delete")
     if (raw.client is None) != (raw.sequence is None):
         raise ValueError("client and sequence belong together: give both or neither")
+    for name in _NEEDED.get(raw.op, ()):
+        if getattr(raw, name) is msgspec.UNSET:
+            raise ValueError(f"not a request: {name} is missing (null is a value, too)")
+    value = None if raw.value is msgspec.UNSET else raw.value
+    expected = None if raw.expected is msgspec.UNSET else raw.expected
     try:
         operation = msgspec.convert(
-            [raw.op, raw.key, raw.value, raw.expected, raw.context], Operation, strict=True
+            [raw.op, raw.key, value, expected, raw.context], Operation, strict=True
         )
     except msgspec.ValidationError as error:
         raise ValueError(
@@ -147,7 +154,40 @@ def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
     return request
 
 
+_NEEDED = {"write": ("value",), "cas": ("expected", "value")}
+"""Operation -> the fields that must be given, if only as null."""
 _TOO_LARGE = "an integer of more than 64 bits (integers are -2^63 to 2^63-1)"
+
+
+def _plain_words(error: Exception, payload: bytes) -> str:
+    """What is wrong with JSON that cannot be decoded."""
+    if isinstance(error, RecursionError):
+        return f"it is nested more than {MAX_JSON_DEPTH} deep"
+    if str(error).startswith("Integer value out of range"):
+        return _TOO_LARGE
+    if b"\\u" in payload and _has_half_a_character(payload):
+        return "a text has half a character (one of \\ud800 to \\udfff without its other half)"
+    return str(error)
+
+
+def _has_half_a_character(payload: bytes) -> bool:
+    """Whether it is JSON with a lone surrogate in it, which has no place in UTF-8."""
+    try:
+        json.dumps(json.loads(payload), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _each_once(fields: list[tuple[str, Any]]) -> None:
+    """Raises ValueError where an object has a field twice."""
+    seen = set()
+    for name, _ in fields:
+        if name in seen:
+            raise ValueError(f"not a request: {name[:40]!r} is given twice")
+        seen.add(name)
 
 
 def _check_numbers(name: str, value: Any, depth: int) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from bench.record.files import (
     NotReadable,
+    is_named_pipe,
     listed,
     open_regular,
+    read_named,
     read_regular,
     whole_lines,
     write_whole,
@@ -135,3 +137,31 @@ def test_writing_replaces_a_link_and_follows_none(tmp_path: Path, name: str) -> 
     assert (tmp_path / "out.json").read_bytes() == b"{}"
     assert stat.S_ISREG((tmp_path / "out.json").lstat().st_mode)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "precious"]
+
+
+def test_a_link_that_leads_to_itself_is_one_line(tmp_path: Path) -> None:
+    circle = tmp_path / "circle.yaml"
+    circle.symlink_to("circle.yaml")
+    with pytest.raises(NotReadable, match=r"circle\.yaml: a link that leads nowhere but to links"):
+        read_named(circle, 100)
+    real = tmp_path / "real"
+    real.write_bytes(b"here")
+    (tmp_path / "link").symlink_to("real")
+    assert read_named(tmp_path / "link", 100) == b"here"
+
+
+def test_a_named_pipe_is_one_however_it_is_reached_and_that_of_a_shell_is_none(
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    assert is_named_pipe(tmp_path / "pipe")
+    assert is_named_pipe(tmp_path / "link")
+    reading, writing = os.pipe()
+    try:
+        assert not is_named_pipe(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert not is_named_pipe(tmp_path)
+    assert not is_named_pipe(tmp_path / "nowhere")

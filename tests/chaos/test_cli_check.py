@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -232,3 +233,23 @@ def test_nothing_that_ended_ok_is_unknown(
     told = capsys.readouterr().out
     assert "unknown: no operation was answered ok" in told
     assert "strongest model that it does not refute: unknown" in told
+
+
+def test_a_named_pipe_is_not_waited_for_and_that_of_a_shell_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "history.jsonl"
+    os.mkfifo(pipe)
+    assert check(monkeypatch, pipe) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "history.jsonl: is a named pipe" in line
+    assert "| capbench check -" in line
+    reading, writing = os.pipe()
+    try:
+        os.write(
+            writing, msgspec.json.encode({**WRITE, "invoked_ns": 0, "completed_ns": 9}) + b"\n"
+        )
+        os.close(writing)
+        assert check(monkeypatch, f"/dev/fd/{reading}") == 0
+    finally:
+        os.close(reading)

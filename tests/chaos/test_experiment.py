@@ -213,6 +213,15 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         load(tmp_path / "latin.yaml")
     with pytest.raises(InvalidExperiment, match="did you mean healthy"):
         load("heathy")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(InvalidExperiment, match=r"loop\.yaml: a link that leads nowhere"):
+        load(tmp_path / "loop.yaml")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_as_yaml_allows(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load(path) == good(tmp_path)
 
 
 def test_faults_need_a_schedule_to_be_expected_from(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import IO
 import pytest
 
 from chaos.clusters import locks
+from chaos.clusters.containers import installation
+from chaos.errors import TargetFailed
 
 
 def test_one_at_a_time_though_the_file_comes_and_goes(
@@ -47,3 +49,16 @@ def test_a_command_leaves_no_lock_of_its_ports(tmp_path: Path) -> None:
             capture_output=True,
         )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_that_of_an_installation_lies_where_only_this_user_can_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("CAPBENCH_NOTES", str(notes))
+    with installation._alone("demo"):
+        assert [path.name for path in notes.iterdir()] == ["installation-demo.lock"]
+        assert notes.stat().st_mode & 0o077 == 0
+        with pytest.raises(TargetFailed, match="another run is using"), installation._alone("demo"):
+            pass
+    assert list(notes.iterdir()) == []

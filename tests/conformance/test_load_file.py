@@ -32,6 +32,12 @@ def test_a_loaded_protocol_is_known_by_its_name_in_this_process() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    with pytest.raises(InvalidConfiguration, match=r"loop\.py: a link that leads nowhere"):
+        load_file(tmp_path / "loop.py")
+
+
 def test_a_file_is_imported_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(TEXT.replace('"newest"', '"mine"'))

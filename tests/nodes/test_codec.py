@@ -110,6 +110,15 @@ def test_a_json_request_is_named_by_the_node_or_by_itself() -> None:
         (b'{"op":"write","key":"k","value":"%s"}' % (b"x" * (MAX_VALUE_BYTES + 1)), "at most"),
         ('{"op":"write","key":"k","value":"%s"}' % ("é" * (MAX_VALUE_BYTES // 2 + 1)), "at most"),
         (b"[" * 100_000, "not a request"),
+        (b'{"op":"write","key":"k"}', "value is missing"),
+        (b'{"op":"cas","key":"k","expected":1}', "value is missing"),
+        (b'{"op":"cas","key":"k","value":1}', "expected is missing"),
+        (b'{"op":"write","key":"k","value":1,"value":2}', "'value' is given twice"),
+        (b'{"op":"write","key":"k","value":1,"k\\u0065y":"j"}', "'key' is given twice"),
+        (b'{"op":"read","key":"k","context":{"n1":1,"n1":2}}', "'n1' is given twice"),
+        (rb'{"op":"write","key":"k","value":"\ud800"}', "half a character"),
+        (rb'{"op":"write","key":"\udc00","value":1}', "half a character"),
+        (b'{"op":"write","key":"k","value":%s}' % (b"[" * 5000 + b"]" * 5000), "nested more than"),
         (b'\xff\xfe{"op"', "not a request"),
         (b'{"op":"write","key":"k","value":9223372036854775808}', "value .*integer .*64 bits"),
         (b'{"op":"write","key":"k","value":-9223372036854775809}', "value .*integer .*64 bits"),
@@ -131,6 +140,15 @@ def test_a_bad_json_request_gets_one_line(payload: bytes | str, says: str) -> No
     with pytest.raises(ValueError, match=says) as caught:
         decode_json_request(payload if isinstance(payload, bytes) else payload.encode(), "n1", 1)
     assert "\n" not in str(caught.value)
+
+
+def test_null_is_a_value_and_a_pair_of_halves_a_character() -> None:
+    nothing = decode_json_request(b'{"op":"write","key":"k","value":null}', "n1", 1)
+    assert nothing.operation == Operation("write", "k", None)
+    absent = decode_json_request(b'{"op":"cas","key":"k","expected":null,"value":1}', "n1", 1)
+    assert absent.operation == Operation("cas", "k", 1, None)
+    whole = decode_json_request(rb'{"op":"write","key":"k","value":"\ud83d\ude00"}', "n1", 1)
+    assert whole.operation.value == "\U0001f600"
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 1.7976931348623157e308, 5e-324, True])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 
 from chaos.clusters import locks
 from chaos.clusters.containers.engine import Engine, EngineFailed, is_inside
+from chaos.clusters.leftovers import directory
 from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 
@@ -194,7 +194,8 @@ def _forget(recorded: str | None) -> None:
 @contextlib.contextmanager
 def _alone(project: str) -> Iterator[None]:
     """One run of this machine at a time on an installation."""
-    path = Path(tempfile.gettempdir()) / f"capbench-installation-{os.getuid()}-{project}.lock"
+    # In a folder that only we can open: whoever knew the name could hold the lock in our place.
+    path = directory() / f"installation-{project}.lock"
     lock = locks.take(path)
     if lock is None:
         raise TargetFailed(f"another run is using the installation {project}")
