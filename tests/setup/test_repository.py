@@ -28,6 +28,7 @@ REGISTRIES = [
 ]
 FORBIDDEN = {
     "registry host": re.compile("|".join(re.escape(host) for host in REGISTRIES)),
+    "mark of a merge": re.compile(r"^(?:<{7} |>{7} )"),
     "path of one machine": re.compile(r"(?<![\w.~/-])/(?:work|tmp/w|root|home/\w+)/"),
     "secret": re.compile(
         r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36}|\bxox[bap]-\w{10}"
@@ -65,6 +66,7 @@ def test_no_committed_file_holds_a(what: str) -> None:
     [
         ("registry host", "--index-url https://" + REGISTRIES[0] + "/simple"),
         ("registry host", "https://files." + REGISTRIES[1] + "/packages"),
+        ("mark of a merge", "<" * 7 + " HEAD"),
         ("path of one machine", "see /" + "work/main"),
         ("path of one machine", "'/" + "home/ann/results'"),
         ("secret", "api_key = '" + "0123456789abcdef0123'"),
