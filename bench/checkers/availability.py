@@ -44,7 +44,6 @@ there was no fault, or *during* is cut.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Sequence
@@ -76,6 +75,7 @@ from bench.checkers.windows import (
 )
 from bench.record.columns import Bools, Int8s, Int64s
 from bench.record.history import OperationRecord
+from bench.record.quantities import format_share
 from bench.record.run_folder import Check, FaultRecord, LoadSummary, Manifest
 
 FINAL_PROCESS_PREFIX = "final"
@@ -449,15 +449,15 @@ def _summary(details: dict[str, Any]) -> str:
     shares = details["availability"]
     parts = [f"served within {details['service_s']:g} s: "]
     if had_fault:
-        parts[0] += ", ".join(f"{name} {_floor(shares[name])}" for name in PHASES)
+        parts[0] += ", ".join(f"{name} {_in_words(shares[name])}" for name in PHASES)
     else:
-        parts[0] += _floor(shares["before"])
+        parts[0] += _in_words(shares["before"])
     if shares["majority"] is not None or shares["minority"] is not None:
-        both = (f"{name} side {_floor(shares[name])}" for name in ("majority", "minority"))
+        both = (f"{name} side {_in_words(shares[name])}" for name in ("majority", "minority"))
         parts.append(", ".join(both))
     phase = "during" if had_fault else "before"
     parts.append(
-        f"within 1 s{' during' * had_fault} {_floor(details['within_1s'][phase])}, "
+        f"within 1 s{' during' * had_fault} {_in_words(details['within_1s'][phase])}, "
         f"p99{' during' * had_fault} {_latency(details['latency_ms'][phase])}"
     )
     if had_fault:
@@ -476,9 +476,8 @@ def _summary(details: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _floor(share: float | None) -> str:
-    """Never rounded to a better one."""
-    return "-" if share is None else f"{math.floor(share * 1000 + 1e-9) / 1000:.3f}"
+def _in_words(share: float | None) -> str:
+    return "-" if share is None else format_share(share)
 
 
 def _latency(found: dict[str, float | None]) -> str:

@@ -120,6 +120,14 @@ def format_rate(per_s: float) -> str:
     return f"{_plain(per_s)}/s"
 
 
+def format_share(share: float) -> str:
+    """A share, 0..1, as people read it everywhere: three digits, rounded down, so that 1.000 means
+    all, and 0.000 nothing (``<0.001`` is little). CSV and JSON have it as it is."""
+    if 0 < share < 0.001:
+        return "<0.001"
+    return f"{math.floor(share * 1000 + 1e-9) / 1000:.3f}"
+
+
 def _split(value: Any) -> tuple[str, str]:
     """A number and its unit; no unit where it is no such text."""
     found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None

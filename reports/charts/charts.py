@@ -144,6 +144,7 @@ def availability(run: RunTables) -> ChartView:
         note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + told,
         chart=drawing,
         data=_wide(share(bin_width_s(run.end_s, TABLE_BINS)), "side", "availability"),
+        shares=("all", *sides),
     )
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from bench.checkers.availability import percentile_ns
+from bench.record.quantities import format_share
 from reports.charts.drawing import Axis, Drawing, Style
 from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
 from reports.data.compare import milliseconds
 from reports.data.metrics import RunTables
-from reports.data.rows import share
 from reports.data.summary import cut
 
 PHASES = {"before": Style("green"), "during": Style("orange", 1), "after": Style("blue", 2)}
@@ -96,12 +96,13 @@ def phases(run: RunTables) -> ChartView:
         note="Whiskers: 95% for independent arrivals within this run; runs that were repeated have "
         "intervals over their repeats in the table of repeats.",
         chart=drawing,
-        data=data.round(3),
+        shares=("availability",),
+        data=data.round({"ok_per_s": 3, "low": 3, "high": 3}),
     )
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None or value != value else f"({share(value)} available)"
+    return "" if value is None or value != value else f"({format_share(value)} available)"
 
 
 def timeline(run: RunTables) -> ChartView:

@@ -26,7 +26,8 @@ OUTCOMES = {
 @dataclass(frozen=True)
 class ChartView:
     """A chart and what a reader needs beside it. ``how``: one sentence on how to read it. ``note``:
-    what was binned or sampled. ``data``: the numbers behind it, as few rows as a person reads."""
+    what was binned or sampled. ``data``: the numbers behind it, as few rows as a person reads;
+    ``shares``: which of its columns are shares."""
 
     name: str
     title: str
@@ -34,6 +35,7 @@ class ChartView:
     note: str
     chart: Drawing
     data: pd.DataFrame
+    shares: tuple[str, ...] = ()
 
     def inline(self) -> str:
         """For the page, in the colours of its theme."""

@@ -2,8 +2,7 @@
 
 Runs of one plan (`reports.data.plan`) are repeats: a cell shows the median of their figures and the
 worst of their verdicts. Runs of other plans and other targets stand beside them, in columns (or, if
-their protocol differs, rows) of their own. A figure is never rounded to a better one: 1.00 means
-all.
+their protocol differs, rows) of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bench.record.quantities import format_share
 from reports.data.objectives import Result
 from reports.data.plan import Plan, differences
 from reports.data.summary import RunSummary, cut
@@ -134,6 +134,11 @@ class Cell:
         spans = [math.inf if run.recovery_s is None else run.recovery_s for run in whole]
         middle = statistics.median(spans)
         return "not back" if math.isinf(middle) else seconds(middle)
+
+    @property
+    def back_words(self) -> str:
+        """The same in a sentence: ``back in 1.4 s``."""
+        return self.back_in if self.back_in == "not back" else f"back in {self.back_in}"
 
     def missed(self) -> list[str]:
         """The objectives that runs missed, with what was measured in the first that did."""
@@ -298,14 +303,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
 
 
 def ratio(value: float | None) -> str:
-    """0..1 with two digits, three above 0.99; rounded down."""
-    if value is None:
-        return "–"
-    if 0 < value < 0.01:
-        return "<0.01"
-    if 0.99 < value < 1:
-        return f"{math.floor(value * 1000) / 1000:.3f}"
-    return f"{math.floor(value * 100 + 1e-9) / 100:.2f}"
+    """A share; a missing one as a dash."""
+    return "–" if value is None or math.isnan(value) else format_share(value)
 
 
 def per_second(value: float | None) -> str:
@@ -372,21 +371,38 @@ def _consistency(cells: Sequence[Cell]) -> str:
 
 
 def _answers(cells: Sequence[Cell]) -> str:
+    """What was served where it was worst: all figures are from that one experiment."""
     parted = [cell for cell in cells if cell.has_sides]
     if parted:
-        majority = _least(parted, "availability.majority")
-        minority = _least(parted, "availability.minority")
+        cell = _worst(parted, "availability.majority", "availability.minority")
+        majority = cell.figure("availability.majority")
+        minority = cell.figure("availability.minority")
+        back = f" ({cell.back_words})" if cell.back_in != seconds(0) else ""
         if minority is None:
-            return f"the majority got {_share(majority)}"
-        if majority is None or (majority == minority == 1):
-            return f"both sides of the cut got {_share(minority)}"
-        back = {cell.back_in for cell in parted}
-        wait = f" (back in {back.pop()})" if len(back) == 1 and back != {seconds(0)} else ""
-        return f"the cut-off minority got {_share(minority)}, the majority {_share(majority)}{wait}"
+            said = f"{_share(majority)} wanted on the majority was served"
+        elif majority is None or (majority == minority == 1):
+            said = f"{_share(minority)} wanted on both sides of the cut was served"
+        else:
+            said = (
+                f"{_share(minority)} wanted on the cut-off minority was served, and "
+                f"{_share(majority)} wanted on the majority"
+            )
+        return f"in {_names([cell])}, {said}{back}"
     faulty = [cell for cell in cells if cell.has_fault]
-    if faulty:
-        return f"clients got {_share(_least(faulty, 'availability.during'))} during the faults"
-    return f"clients got {_share(_least(cells, 'availability.before'))}"
+    phase = "during" if faulty else "before"
+    cell = _worst(faulty or cells, f"availability.{phase}")
+    said = f"{_share(cell.figure(f'availability.{phase}'))} wanted"
+    return f"in {_names([cell])}, {said}{' during the faults' * bool(faulty)} was served"
+
+
+def _worst(cells: Sequence[Cell], *names: str) -> Cell:
+    """The cell in which the first of these figures is least, of equals the next."""
+
+    def figures(cell: Cell) -> list[float]:
+        found = [cell.figure(name) for name in names]
+        return [math.inf if value is None else value for value in found]
+
+    return min(cells, key=figures)
 
 
 def _least(cells: Sequence[Cell], name: str) -> float | None:
@@ -395,12 +411,9 @@ def _least(cells: Sequence[Cell], name: str) -> float | None:
 
 def _share(value: float | None) -> str:
     if value is None:
-        return "no measured answers"
-    if value == 0:
-        return "no answers"
-    if value == 1:
-        return "all answers"
-    return f"{math.floor(value * 1000) / 10:g}% of the answers"
+        return "an unknown share of what was"
+    words = {0.0: "nothing", 1.0: "all"}.get(value, format_share(value))
+    return f"{words} of what was"
 
 
 def _strength(model: str) -> int:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from bench.checkers.availability import WINDOWS
+from bench.checkers.windows import SIDES
+from reports.data import compare
 from reports.data.metrics import RunTables
-from reports.data.summary import RunSummary
+from reports.data.summary import Latency, RunSummary
 
 Ending: TypeAlias = Literal["kept", "broken", "unknown", "not measured"]
 
@@ -24,12 +27,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Judged:
-    """A run with its cases: the claim first, then the objectives of its experiment."""
+    """A run with its figures, as people read them, and its cases: the claim first, then the
+    objectives of its experiment."""
 
     name: str
     summary: RunSummary
     started_utc: str
     seconds: float
+    figures: dict[str, str]
     cases: list[Case]
 
 
@@ -41,10 +46,40 @@ def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
             summary=run.summary,
             started_utc=run.manifest.started_utc,
             seconds=run.end_s,
+            figures=figures(run.summary),
             cases=[_claim(run.summary), *_objectives(run.summary)],
         )
         for name, run in runs
     ]
+
+
+def figures(summary: RunSummary) -> dict[str, str]:
+    """The figures of a run, named as objectives name them; without those that it does not have."""
+    found: dict[str, str] = {}
+    for window in WINDOWS:
+        on_side = window in SIDES
+        phase, side = ("during", f".{window}") if on_side else (window, "")
+        share = getattr(summary.availability, window)
+        if share is None:
+            continue
+        found[f"{phase} availability{side}"] = compare.ratio(share)
+        found[f"{phase} within 1 s{side}"] = compare.ratio(getattr(summary.within_1s, window))
+        if not on_side:
+            rate = compare.per_second(getattr(summary.throughput, window))
+            found[f"{phase} throughput"] = f"{rate} op/s"
+        latency: Latency = getattr(summary.window_latency_ms, window)
+        for name in ("p50", "p99"):
+            shown = compare.milliseconds(latency.at(name), latency.bound_ms)
+            found[f"{phase} {name}{side}"] = shown
+    if summary.faults:
+        cell = compare.Cell(summary.protocol, summary.experiment, [summary])
+        found["back in"] = cell.back_in
+        found["outages"] = str(sum(fault.outages for fault in summary.faults))
+        longest_s = max(fault.longest_silence_s for fault in summary.faults)
+        found["longest silence"] = compare.seconds(longest_s)
+    if summary.cut_windows:
+        found["cut short"] = " ".join(summary.cut_windows)
+    return found
 
 
 def _claim(summary: RunSummary) -> Case:

@@ -19,6 +19,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from bench.record.quantities import format_share
+
 Phase: TypeAlias = Literal["before", "during", "after", "always"]
 Comparison: TypeAlias = Literal[">=", "<=", ">", "<"]
 
@@ -168,9 +170,8 @@ def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | Non
 
 
 def _shown(value: float, unit: str, bound_ms: float | None) -> str:
-    """A share is never rounded to a better one."""
     if not unit:
-        return f"{math.floor(value * 10_000 + 1e-9) / 10_000:g}"
+        return format_share(value)
     return f"> {bound_ms:g} {unit}" if math.isinf(value) else f"{value:.4g} {unit}"
 
 

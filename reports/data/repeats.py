@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import numpy as np
 
+from bench.record.quantities import format_share
 from reports.data import compare
 from reports.data.summary import RunSummary
 
@@ -183,6 +184,5 @@ def _shown(one: Interval, digits: int, *, floor: bool = False) -> str:
 
 
 def _number(value: float, digits: int, *, floor: bool) -> str:
-    """``floor``: never rounded to a better share."""
-    scale = 10**digits
-    return f"{math.floor(value * scale) / scale if floor else value:.{digits}f}"
+    """``floor``: it is a share."""
+    return format_share(value) if floor else f"{value:.{digits}f}"

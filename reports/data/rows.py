@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from bench.record.quantities import format_share
 from reports.data import compare
 
 if TYPE_CHECKING:
@@ -28,17 +29,12 @@ def fault_rows(run: RunTables) -> list[list[str]]:
     return _rows(run, run.faults)
 
 
-def share(value: float) -> str:
-    """0..1 with up to four digits, rounded down."""
-    return f"{math.floor(value * 10_000 + 1e-9) / 10_000:g}"
-
-
 def _rows(run: RunTables, table: pd.DataFrame) -> list[list[str]]:
     bound_ms = run.summary.service_s * 1e3
     open_ended = "unknown" if "during" in run.summary.cut_windows else "not back"
     words: dict[str, Callable[[float], str]] = {
-        "availability": share,
-        "within_1s": share,
+        "availability": format_share,
+        "within_1s": format_share,
         "latency_ms_p50": lambda value: _latency(value, bound_ms),
         "latency_ms_p99": lambda value: _latency(value, bound_ms),
         "back_in_s": lambda value: open_ended if math.isinf(value) else _number(value),

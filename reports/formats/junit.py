@@ -37,6 +37,8 @@ def junit(runs: Sequence[Judged]) -> str:
         for name in ("experiment", "protocol", "target", "seed", "folder", "simulated"):
             value = _text(str(getattr(summary, name)))
             ET.SubElement(properties, "property", {"name": name, "value": value})
+        for name, figure in run.figures.items():
+            ET.SubElement(properties, "property", {"name": name, "value": _text(figure)})
         for case in run.cases:
             _case(suite, f"{summary.experiment}.{summary.protocol}", case)
         if summary.missing:

@@ -63,7 +63,7 @@ def _cell(cell: compare.Cell | None) -> str:
                 for side in ("majority", "minority")
             ]
             parts.append(f"majority {sides[0]}, minority {sides[1]}")
-        parts.append(f"back in {cell.back_in}")
+        parts.append(cell.back_words)
     parts.append(f"p99 {escape(cell.latency('p99'))}")
     return "<br>".join(parts)
 

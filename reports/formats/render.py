@@ -8,7 +8,7 @@ Their colours are CSS variables, so that they follow the reader's dark or light 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -305,7 +305,7 @@ def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] 
         try:
             for view in charts(runs[number], most_points=points):
                 svg = Markup(view.inline())
-                columns, rows = _numbers(view.data) if tables else ([], [])
+                columns, rows = _numbers(view.data, view.shares) if tables else ([], [])
                 figures.append(Figure(view, svg, columns, rows))
                 size += len(svg)
         except SENSELESS as error:
@@ -314,6 +314,12 @@ def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] 
     return drawings
 
 
-def _numbers(data: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    rows = [[plain(value) for value in row] for row in data.itertuples(index=False)]
+def _numbers(data: pd.DataFrame, shares: Collection[str]) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            compare.ratio(value) if name in shares else plain(value)
+            for name, value in zip(data, row, strict=True)
+        ]
+        for row in data.itertuples(index=False)
+    ]
     return [str(column) for column in data.columns], rows

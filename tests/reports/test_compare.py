@@ -20,16 +20,39 @@ def test_the_first_screen_tells_the_two_apart(summaries: list[RunSummary]) -> No
     text = compare.first_screen(summaries)
     lines = text.splitlines()
     table = {line.split()[0]: line for line in lines if line.startswith(("raft ", "gossip "))}
-    assert "1.00 | 0.00" in table["raft"]
-    assert "1.00 | 1.00" in table["gossip"]
+    assert "1.000 | 0.000" in table["raft"]
+    assert "1.000 | 1.000" in table["gossip"]
     assert "*" in table["gossip"]
     assert "*" not in table["raft"]
     said = " ".join(text.split())
-    assert "raft stayed consistent; the cut-off minority got no answers" in said
+    assert (
+        "raft stayed consistent; in leader-partition, nothing of what was wanted on the cut-off "
+        "minority was served, and all of what was wanted on the majority (back in 1.2 s)."
+    ) in said
     assert "gossip gave stale answers in leader-partition, as its claim (eventual) allows" in said
-    assert "both sides of the cut got all answers" in said
+    assert "all of what was wanted on both sides of the cut was served." in said
     assert "of reads were stale" in said
     assert "not linearizable: c" in said
+
+
+def test_plain_words_take_their_figures_from_one_experiment_and_name_it(
+    summaries: list[RunSummary],
+) -> None:
+    run = pick(summaries, "raft", "leader-partition")
+
+    def of(name: str, majority: float, minority: float, recovery_s: float | None) -> RunSummary:
+        sides = msgspec.structs.replace(run.availability, majority=majority, minority=minority)
+        return msgspec.structs.replace(
+            run, experiment=name, availability=sides, recovery_s=recovery_s
+        )
+
+    runs = [of("one", 0.9, 0.2468, 1.0), of("two", 0.8226, 0.5, None), of("three", 0.95, 0.3, 1.0)]
+    said = " ".join(compare.first_screen(runs).split())
+    assert (
+        "raft stayed consistent; in two, 0.500 of what was wanted on the cut-off minority was "
+        "served, and 0.822 of what was wanted on the majority (not back)."
+    ) in said
+    assert "0.246 of what was" not in said
 
 
 def test_it_fits_into_120_columns_whatever_there_is(summaries: list[RunSummary]) -> None:
@@ -111,12 +134,13 @@ def test_simulated_runs_stand_apart_and_are_named(summaries: list[RunSummary]) -
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (1.0, "1.00"),
+        (1.0, "1.000"),
         (0.9999, "0.999"),
         (0.996, "0.996"),
-        (0.938, "0.93"),
-        (0.004, "<0.01"),
-        (0.0, "0.00"),
+        (0.938, "0.938"),
+        (0.8499, "0.849"),
+        (0.0004, "<0.001"),
+        (0.0, "0.000"),
         (None, "–"),
     ],
 )

@@ -117,6 +117,7 @@ def test_a_run_that_did_not_come_to_its_end_is_unknown_in_every_print_out(
         assert "unknown" in text
         assert "not back" not in text
         assert "never back" not in text
+        assert "in not back" not in text
     assert "holds *" not in texts[0]
     assert 'failures="1" errors="7"' in texts[2]
 

@@ -130,7 +130,7 @@ def test_markdown_says_verdict_and_figures_in_words(judged: list[Judged]) -> Non
     text = markdown(judged)
     (gossip,) = [line for line in text.splitlines() if line.startswith("| **gossip**")]
     assert "**REFUTED**<br>measured eventual" in gossip
-    assert "majority 1.00, minority 1.00" in gossip
+    assert "majority 1.000, minority 1.000" in gossip
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len({row.count(" | ") for row in rows}) == 1
     assert "BROKE its claim" in text

@@ -29,12 +29,12 @@ from tests.known import ALL, Known
 
 SHOWN = {
     # available, majority | minority, p99, back in; the same in an objective's words
-    "partition": ("0.84", "0.996 | 0.24", "> 2 s", "1.2 s", "0.8455", "> 2000 ms", "1.21 s"),
-    "slow-links": ("0.998", "– | –", "200 ms", "0.0 s", "0.9987", "200 ms", "0 s"),
-    "congestion": ("0.52", "– | –", "> 2 s", "8.0 s", "0.525", "> 2000 ms", "8 s"),
-    "overlapping": ("1.00", "– | –", "1.4 s", "1.5 s", "1", "1420 ms", "1.497 s"),
-    "repeated-cuts": ("0.73", "1.00 | 0.00", "> 2 s", "0.6 s", "0.7333", "> 2000 ms", "0.61 s"),
-    "never-back": ("0.00", "– | –", "> 2 s", "not back", "0", "> 2000 ms", "never back"),
+    "partition": ("0.845", "0.996 | 0.242", "> 2 s", "1.2 s", "> 2000 ms", "1.21 s"),
+    "slow-links": ("0.998", "– | –", "200 ms", "0.0 s", "200 ms", "0 s"),
+    "congestion": ("0.525", "– | –", "> 2 s", "8.0 s", "> 2000 ms", "8 s"),
+    "overlapping": ("1.000", "– | –", "1.4 s", "1.5 s", "1420 ms", "1.497 s"),
+    "repeated-cuts": ("0.733", "1.000 | 0.000", "> 2 s", "0.6 s", "> 2000 ms", "0.61 s"),
+    "never-back": ("0.000", "– | –", "> 2 s", "not back", "> 2000 ms", "never back"),
 }
 
 
@@ -130,7 +130,7 @@ def test_the_terminal_has_them(written: Written) -> None:
     (line,) = [line for line in text.splitlines() if line.startswith("raft ")]
     if sides != "– | –":
         assert re.search(rf"{re.escape(sides)}\s+{back}\b", line)
-    elif available != "1.00":
+    elif available != "1.000":
         assert re.search(rf" {available}\s+{back}\b", line)
     else:
         assert written.shown[2] in line  # where all were served, their latency tells more
@@ -142,11 +142,12 @@ def test_markdown_has_them(written: Written) -> None:
     (line,) = [line for line in text.splitlines() if line.startswith("| **raft**")]
     both = sides.split(" | ")
     said = "" if "–" in sides else f"majority {both[0]}, minority {both[1]}<br>"
-    assert f"available {available}<br>{said}back in {back}<br>p99 {html.escape(p99)} |" in line
+    in_words = back if back == "not back" else f"back in {back}"
+    assert f"available {available}<br>{said}{in_words}<br>p99 {html.escape(p99)} |" in line
 
 
 def test_junit_has_them(written: Written) -> None:
-    *_, available, p99, back = written.shown
+    available, *_, p99, back = written.shown
     root = ET.fromstring(junit(judge([("run", written.run)])))
     cases = {case.attrib["name"]: case[0] for case in root.iter("testcase")}
 
@@ -155,9 +156,9 @@ def test_junit_has_them(written: Written) -> None:
         return case.tag, (case.text or "").removeprefix(f"{name}: ")
 
     assert ending("before p99 <= 10ms") == ("system-out", "met, 10 ms")
-    whole = available == "1"
+    whole = available == "1.000"
     assert ending("during availability >= 1") == (
-        ("system-out", "met, 1") if whole else ("failure", f"missed, {available}")
+        ("system-out", "met, 1.000") if whole else ("failure", f"missed, {available}")
     )
     in_time = p99 == "200 ms"
     assert ending("during p99 <= 1s") == (
@@ -167,6 +168,46 @@ def test_junit_has_them(written: Written) -> None:
     assert back in text
     recovery = written.known.recovery_s
     assert (kind == "system-out") == (recovery is not None and recovery <= 1)
+
+
+def test_junit_has_the_figures_as_properties_of_the_run(written: Written) -> None:
+    available, sides, p99, back, *_ = written.shown
+    root = ET.fromstring(junit(judge([("run", written.run)])))
+    figures = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
+    assert figures["during availability"] == available
+    assert figures["during p99"] == p99
+    assert figures["back in"] == back
+    shown = [figures.get(f"during availability.{side}", "–") for side in ("majority", "minority")]
+    assert " | ".join(shown) == sides
+    assert {"before p50", "before throughput", "longest silence", "outages"} <= figures.keys()
+
+
+def test_a_share_reads_the_same_in_every_print_out(written: Written, tmp_path: Path) -> None:
+    """Terminal, plain words, check, Markdown, JUnit, its objectives, the page and its tables."""
+    run = written.run
+    judged = judge([("run", run)])
+    assert run.verdict is not None
+    (check,) = [check for check in run.verdict.checks if check.name == "availability"]
+    page = write_report([run.folder], tmp_path / "report.html").read_text()
+    texts = {
+        "terminal": compare.first_screen([run.summary]),
+        "check": check.summary,
+        "Markdown": markdown(judged),
+        "JUnit": junit(judged),
+        "page": html.unescape(re.sub(r"<[^>]+>", " ", page)),
+    }
+    exact = {
+        value
+        for name in ("during", "majority", "minority")
+        if (value := getattr(run.summary.availability, name)) is not None
+    }
+    for value in exact - {0.0, 1.0}:
+        right = f"{math.floor(value * 1000 + 1e-9) / 1000:.3f}"
+        for name, text in texts.items():
+            near = set(re.findall(rf"(?<![\d.]){right[:4]}\d*", text))
+            assert near <= {right} or value > 0.9, name  # there are many of about 0.99
+            assert right in near or name == "terminal"  # it has the sides, or the whole
+            assert f"{value * 100:.1f}%" not in text, name
 
 
 def test_the_page_has_them(written: Written, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.checkers.verdict import check_run
+from bench.record.quantities import format_share
 from reports.charts.charts import charts
 from reports.data.metrics import RunTables, load
-from reports.data.rows import share
 from tests.known import PARTITION
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -42,8 +42,8 @@ def test_the_figures_of_the_example_are_those_of_the_code(run: RunTables) -> Non
     for name in ("during", "majority", "minority"):
         row = rows[name]
         (line,) = re.findall(rf"^ +{name} +(\d+) +(\d+) +([\d.]+) +([\d.]+)$", text, re.MULTILINE)
-        told = (int(line[0]), int(line[1]), float(line[2]), float(line[3]))
-        shares = (float(share(row["availability"])), float(share(row["within_1s"])))
+        told = (int(line[0]), int(line[1]), line[2], line[3])
+        shares = (format_share(row["availability"]), format_share(row["within_1s"]))
         assert told == (row["wanted"], row["served"], *shares)
     (fault,) = run.summary.faults
     assert f"back in {fault.back_in_s:g} s" in text
