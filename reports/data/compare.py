@@ -40,7 +40,7 @@ COLUMNS = (
 )
 LEGEND = (
     "holds = the claim was not refuted · REFUTED = a counterexample is shown · "
-    "unknown = not enough load or budget"
+    "unknown = cut short, or low load or budget"
 )
 
 
@@ -95,9 +95,11 @@ class Cell:
         return sides != (None, None)
 
     def figure(self, name: str) -> float | None:
-        """The median of a figure such as ``throughput.during``."""
+        """The median of a figure such as ``throughput.during``; runs in which that window was cut
+        count only if it was cut in all."""
+        window = name.rpartition(".")[2]
         values = []
-        for run in self.runs:
+        for run in [run for run in self.runs if window not in run.cut_windows] or self.runs:
             value: object = run
             for part in name.split("."):
                 value = getattr(value, part, None)
@@ -138,7 +140,8 @@ class Cell:
     @property
     def back_words(self) -> str:
         """The same in a sentence: ``back in 1.4 s``."""
-        return self.back_in if self.back_in == "not back" else f"back in {self.back_in}"
+        words = {"not back": "not back", "unknown": "the run was cut short"}
+        return words.get(self.back_in, f"back in {self.back_in}")
 
     def missed(self) -> list[str]:
         """The objectives that runs missed, with what was measured in the first that did."""
@@ -371,7 +374,9 @@ def _consistency(cells: Sequence[Cell]) -> str:
 
 
 def _answers(cells: Sequence[Cell]) -> str:
-    """What was served where it was worst: all figures are from that one experiment."""
+    """What was served where it was worst: all figures are from that one experiment, one that was
+    not cut short if there is one."""
+    cells = [cell for cell in cells if cell.back_in != "unknown"] or cells
     parted = [cell for cell in cells if cell.has_sides]
     if parted:
         cell = _worst(parted, "availability.majority", "availability.minority")

@@ -92,11 +92,14 @@ def _of(cell: compare.Cell) -> Repeats:
     def each(
         names: Iterable[str], get: Callable[[RunSummary, str], float | None]
     ) -> dict[str, Interval]:
-        found = {name: _present([get(run, name) for run in runs]) for name in names}
+        found = {
+            name: _present([get(run, name) for run in runs if name not in run.cut_windows])
+            for name in names
+        }
         return {name: one for name, one in found.items() if one is not None}
 
     back = [run.recovery_s for run in runs]
-    p99 = [run.latency_ms.at("p99") for run in runs]
+    p99 = [run.latency_ms.at("p99") for run in runs if "during" not in run.cut_windows]
     verdicts: dict[str, int] = {}
     for run in runs:
         verdicts[run.verdict] = verdicts.get(run.verdict, 0) + 1

@@ -14,6 +14,7 @@ from bench.record.run_folder import LoadSummary, RunFolder, write_json
 from reports.data import compare
 from reports.data.judged import judge
 from reports.data.metrics import RunTables, load
+from reports.data.repeats import repeats
 from reports.data.rows import fault_rows
 from reports.formats.junit import junit
 from reports.formats.markdown import markdown
@@ -145,6 +146,26 @@ def test_what_was_open_just_before_a_fault_when_the_load_stopped_leaves_before_u
     early: LoadSummary = msgspec.structs.replace(summary, ended_ns=synthetic.ns(6.5))
     write_json(folder.load_dir / "load.json", early)
     assert "before" in load(folder.path).summary.cut_windows
+
+
+def test_a_run_that_was_cut_is_no_figure_among_whole_ones(tmp_path: Path) -> None:
+    whole = run_of(tmp_path / "whole", lambda folder: None).summary
+    cut = run_of(tmp_path / "cut", interrupted).summary
+    cell = compare.Cell("raft", "leader-partition", [cut, whole])
+    assert cell.word == "unknown 1/2"
+    assert cell.figure("availability.during") == whole.availability.during
+    assert cell.figure("availability.majority") == whole.availability.majority
+    (repeated,) = repeats([cut, whole])
+    assert repeated.availability["during"].runs == 1
+    assert repeated.availability["before"].runs == 2
+    alone = compare.Cell("raft", "leader-partition", [cut])
+    assert alone.figure("availability.during") == cut.availability.during
+    said = compare.plain_line([alone])
+    assert "(the run was cut short)" in said
+    other = compare.Cell("raft", "other", [msgspec.structs.replace(whole, experiment="other")])
+    assert "in other, nothing of what was wanted on the cut-off" in compare.plain_line(
+        [alone, other]
+    )
 
 
 def test_a_verdict_of_before_is_not_believed(tmp_path: Path) -> None:
