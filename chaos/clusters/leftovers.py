@@ -11,10 +11,7 @@ is removed. That of a cluster that stays is its user's: it lies there until `cap
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +20,7 @@ import msgspec
 import psutil
 
 from bench.record.files import naming
+from chaos.clusters.locks import directory
 from chaos.clusters.pids import started
 from nodes.runtime import own_folder
 
@@ -46,20 +44,6 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     recorded: str | None
     what: str = "a cluster"
     installation: str | None = None
-
-
-def directory() -> Path:
-    """The folder of the notes, this user's alone: one for all commands, or what CAPBENCH_NOTES
-    names. Raises PermissionError if somebody else made it: what a note says is done."""
-    named = os.environ.get("CAPBENCH_NOTES")
-    path = Path(named or Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}")
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(
-            errno.EACCES, "must be a folder that only you can open; remove it", str(path)
-        )
-    return path
 
 
 @contextlib.contextmanager

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import IO
+
+
+def directory() -> Path:
+    """The folder of notes and locks, this user's alone: one for all commands, or what
+    CAPBENCH_NOTES names. Raises PermissionError if somebody else made it: what a note says is
+    done."""
+    named = os.environ.get("CAPBENCH_NOTES")
+    path = Path(named or Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            errno.EACCES, "must be a folder that only you can open; remove it", str(path)
+        )
+    return path
 
 
 def take(path: Path) -> IO[bytes] | None:

@@ -15,7 +15,8 @@ import pytest
 
 from bench.record.run_folder import RunFolder
 from chaos.clusters import leftovers as leftovers_module
-from chaos.clusters.leftovers import HELD_BY, clean_up, directory, held
+from chaos.clusters.leftovers import HELD_BY, clean_up, held
+from chaos.clusters.locks import directory
 from nodes.runtime import own_folder
 from tests.live.conftest import ROOT, capbench, leftovers
 from tests.waiting import patience

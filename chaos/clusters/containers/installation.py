@@ -19,7 +19,6 @@ import msgspec
 
 from chaos.clusters import locks
 from chaos.clusters.containers.engine import Engine, EngineFailed, is_inside
-from chaos.clusters.leftovers import directory
 from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 
@@ -195,7 +194,7 @@ def _forget(recorded: str | None) -> None:
 def _alone(project: str) -> Iterator[None]:
     """One run of this machine at a time on an installation."""
     # In a folder that only we can open: whoever knew the name could hold the lock in our place.
-    path = directory() / f"installation-{project}.lock"
+    path = locks.directory() / f"installation-{project}.lock"
     lock = locks.take(path)
     if lock is None:
         raise TargetFailed(f"another run is using the installation {project}")
