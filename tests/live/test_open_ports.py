@@ -21,7 +21,8 @@ def test_a_local_cluster_listens_on_loopback_only(tmp_path: Path) -> None:
     ) as cluster:
         addresses = {
             connection.laddr.ip
-            for process in psutil.Process().children(recursive=True)
+            for name in ("n1", "n2", "broker", "toxiproxy")
+            for process in [psutil.Process(cluster.processes.pid(name))]
             for connection in process.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
         }

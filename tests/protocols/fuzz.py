@@ -411,7 +411,10 @@ class Fuzzer:
         dice = rng.random()
         if dice < 0.2:
             return body
-        messages = self._decode(body)
+        try:
+            messages = self._decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return body  # heard on a broker, where others send rubbish, too
         if dice < 0.5:
             return self._noisy(body, set(_texts(messages)))
         self.make.learn(messages)
