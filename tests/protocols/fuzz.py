@@ -46,7 +46,9 @@ NODES = ("n1", "n2", "n3")
 TOPICS = Topics("fuzz")
 FAST = {"heartbeat_s": 0.03, "election_timeout_min_s": 0.15, "election_timeout_max_s": 0.3}
 """Parameters of the protocols that have a leader: for tests that have no time."""
-EDGES = (0, 1, 2, 3, 7, 255, 2**16, 2**31, 2**32, 2**40, 2**53, 2**62, 2**63 - 1)
+# Not 2**40, the leap that is just taken: lied to by as much, some nodes move on from there, and one
+# that missed it takes them for liars and stays behind (docs/LIMITS.md).
+EDGES = (0, 1, 2, 3, 7, 255, 2**16, 2**31, 2**32, 2**39, 2**53, 2**62, 2**63 - 1)
 BEYOND = (-1, -(2**63), 2**62 + 1, 2**63, 2**64 - 1)
 TEXTS = ("", "k", "k1", "k2", "a", "z" * 600, "é\0", "n9", *NODES)
 SETTLE_S = 60.0
