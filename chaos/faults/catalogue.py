@@ -54,6 +54,7 @@ from chaos.faults.processes import (
     NetworkDisconnect,
     Pause,
     RollingRestart,
+    each,
 )
 from nodes.contract.names import did_you_mean
 from nodes.parts.quorum import majority
@@ -252,14 +253,7 @@ class Crash(Fault):
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Start them again; every one is tried, the first failure is raised."""
-        failures: list[Exception] = []
-        for node in resolved.nodes:
-            try:
-                cluster.can(CanKill).restart(node)
-            except Exception as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        each(resolved.nodes, cluster.can(CanKill).restart)
 
 
 AnyFault = Annotated[
