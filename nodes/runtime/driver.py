@@ -98,7 +98,7 @@ class Driver:
         """(Position, node, message) or (position, None, reply): what waits for the disk."""
         self._outbox: dict[str, list[Any]] = {}
         self._reply_outbox: dict[str, list[Reply]] = {}
-        self._encoded: tuple[list[Any], bytes] = ([], b"")
+        self._encoded: tuple[list[Any] | None, bytes] = (None, b"")
         """The messages that were encoded last, and their frame."""
         self._askers: dict[tuple[str, int], Asker] = {}
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
@@ -543,6 +543,8 @@ class Driver:
         self._send_to(dst, [message])
 
     def _send_to(self, dst: str, messages: list[Any]) -> None:
+        if not messages:  # All of them were lost or held back on purpose.
+            return
         topic = self.topics.link(self.settings.node, dst)
         self._publish(self._links[dst], topic, self._messages, messages)
         self._add("messages_sent", len(messages))
@@ -585,7 +587,7 @@ class Driver:
     def _encode(self, codec: Codec[Any], messages: list[Any]) -> bytes:
         """What goes to several nodes, one after the other, is encoded once."""
         last, frame = self._encoded
-        if len(last) != len(messages) or not all(map(operator.is_, last, messages)):
+        if last is None or len(last) != len(messages) or not all(map(operator.is_, last, messages)):
             frame = codec.encode(messages)
             self._encoded = messages, frame
         return frame

@@ -566,14 +566,17 @@ def test_lost_messages_do_not_leave_on_that_link_only(live: Live, tap: Tap) -> N
     tap.hear("n2")
 
 
-def test_a_node_that_is_restarted_goes_on_doing_it(live: Live) -> None:
-    fault = Loss(share=1.0, links=("n1->n2",))
+@pytest.mark.parametrize("links", [("n1->n2",), ("n1->n2", "n1->n3")], ids=len)
+def test_a_node_that_is_restarted_goes_on_doing_it(live: Live, links: tuple[str, ...]) -> None:
+    """Also if the very first thing that it has to say is lost."""
+    fault = Loss(share=1.0, links=links)
     resolved = live.begin(fault)
     live.cluster.crash("n1")
     live.cluster.restart("n1")
-    wait_for(lambda: live.counter("n1", "messages_lost") > 0, "the new process to lose messages")
-    live.wait_ready()
+    wait_for(lambda: live.counter("n1", "messages_lost") > 3, "the new process to lose messages")
+    live.cluster.check()
     fault.undo(live.cluster, resolved)
+    live.wait_ready()
 
 
 def test_a_node_that_is_just_starting_is_told_all_the_same(live: Live) -> None:
