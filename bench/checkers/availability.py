@@ -46,9 +46,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -76,7 +77,21 @@ from bench.checkers.windows import (
 from bench.record.columns import Bools, Int8s, Int64s
 from bench.record.history import OperationRecord
 from bench.record.quantities import format_share
-from bench.record.run_folder import Check, FaultRecord, LoadSummary, Manifest
+from bench.record.run_folder import FaultRecord, LoadSummary, Manifest
+from bench.record.verdict import (
+    Availability,
+    AvailabilityCheck,
+    FaultFigures,
+    Latencies,
+    Latency,
+    OutageFigures,
+    Outcomes,
+    Phases,
+    Shares,
+    Window,
+)
+
+T = TypeVar("T")
 
 FINAL_PROCESS_PREFIX = "final"
 """Processes whose name starts so did the final reads of a run: they are no part of its load."""
@@ -100,11 +115,11 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``details``: as in `check_availability`. ``operations`` and ``dropped``: the labels of the
-    load's operations and of those that were dropped, in the order in which they were given; None
-    where the load never started. ``silent``: when nobody at all got an answer."""
+    """``operations`` and ``dropped``: the labels of the load's operations and of those that were
+    dropped, in the order in which they were given; None where the load never started. ``silent``:
+    when nobody at all got an answer."""
 
-    details: dict[str, Any]
+    details: Availability
     operations: Labels | None
     dropped: Labels | None
     silent: Intervals | None
@@ -127,35 +142,19 @@ def check_availability(
     faults: Sequence[FaultRecord],
     loads: Sequence[LoadSummary],
     lost: Sequence[str] = (),
-) -> Check:
-    """Figures in ``details``; ``verdict`` is valid where they could be measured, else unknown.
-    ``lost``: the client processes that left no summary.
-
-    ``windows``: for each window and side (before, during, after, all; majority, minority, none
-    while a cut was on): wanted, served, served_1s, dropped (of those wanted), seconds.
-    ``availability``, ``within_1s`` (0..1), ``latency_ms`` (p50, p99, bound_ms): for before, during,
-    after, majority and minority; None where there is no such window, or nothing was wanted in it.
-    ``throughput``: served operations per second before, during, after. ``service_s``; ``assumed``:
-    what of it the folder did not say. ``faults``: for each fault that was on number, begin_s (after
-    the load began), wanted, served, availability, back_in_s (None: open), outages (how many began
-    in it), longest_silence_s. ``outages``: all, with begin_s, end_s (None: open) and fault (None:
-    none). ``recovery_s``, ``longest_silence_s``. ``operations``: ok, fail, info of the load.
-    ``dropped``, ``dropped_unplaced``. ``without_intended``: operations that have no intended time.
-    ``ended_s``: when the load ended; ``stopped_s``: from when on not all clients went on (None:
-    all did); ``cut_windows``.
-    """
+) -> AvailabilityCheck:
+    """``verdict`` is valid where figures could be measured, else unknown. ``lost``: the client
+    processes that left no summary."""
     began = time.perf_counter()
     details = measure(manifest, records, faults, loads, lost).details
-    count = sum(details["operations"].values())
-    measured = bool(details["windows"])
-    return Check(
-        name="availability",
-        verdict="valid" if measured else "unknown",
+    count = details.operations
+    return AvailabilityCheck(
+        verdict="valid" if details.windows else "unknown",
         model="none",
         algorithm="intended-time windows",
-        operations=count,
+        operations=count.ok + count.fail + count.info,
         seconds=time.perf_counter() - began,
-        summary=_summary(details) if measured else "no load to measure",
+        summary=_summary(details) if details.windows else "no load to measure",
         details=details,
     )
 
@@ -170,48 +169,68 @@ def measure(
     """What `check_availability` finds, with the label of each operation."""
     in_load = [r for r in records if not r.process.startswith(FINAL_PROCESS_PREFIX)]
     service_s, assumed = service_time(manifest)
-    dropped = sum(summary.dropped for summary in loads)
-    placed = sum(len(summary.dropped_intended_ns) for summary in loads)
-    details: dict[str, Any] = {
-        "availability": dict.fromkeys(WINDOWS),
-        "within_1s": dict.fromkeys(WINDOWS),
-        "latency_ms": {name: _percentiles(_NOTHING, 0, service_s) for name in WINDOWS},
-        "throughput": dict.fromkeys(PHASES),
-        "windows": {},
-        "faults": [],
-        "outages": [],
-        "recovery_s": None,
-        "longest_silence_s": None,
-        "service_s": service_s,
-        "assumed": assumed,
-        "operations": {n: sum(r.outcome == n for r in in_load) for n in ("ok", "fail", "info")},
-        "dropped": dropped,
-        "dropped_unplaced": dropped - placed,
-        "without_intended": sum(r.intended_ns is None for r in in_load),
-        "ended_s": None,
-        "stopped_s": None,
-        "cut_windows": [] if manifest.complete else list(WINDOWS),
-    }
+    windows: dict[str, Window] = {}
+    of_faults: list[FaultFigures] = []
+    of_outages: list[OutageFigures] = []
+    ended_s = stopped_s = operations = dropped = silent = None
+    cut_windows = [] if manifest.complete else list(WINDOWS)
     last_ns = max((wanted_ns(record) for record in in_load), default=0)
     spans = timeline(manifest, faults, last_ns)
-    if spans is None or not in_load:
-        return Measured(details, None, None, None)
-    spans, stopped_ns = _until_stopped(spans, in_load, loads, lost)
-    details["ended_s"] = (spans.end_ns - spans.start_ns) / SECOND_NS
-    if stopped_ns is not None:
-        details["stopped_s"] = (stopped_ns - spans.start_ns) / SECOND_NS
-    whole_until_ns = NEVER if stopped_ns is None else stopped_ns - round(service_s * SECOND_NS)
-    if stopped_ns is not None or not manifest.complete:
-        before = bool(spans.faults) and spans.faults[0].start_ns <= whole_until_ns
-        details["cut_windows"] = list(WINDOWS[1:] if before else WINDOWS)
-    asked = _label(in_load, loads, manifest, spans, round(service_s * SECOND_NS))
-    _count_windows(details, asked, len(in_load), spans)
-    _measure_faults(details, asked, spans)
-    cut = len(in_load)
-    silent = _silences(asked, np.ones(len(asked.wanted), np.bool_), spans)
-    return Measured(
-        details, _part(asked.labels, slice(cut)), _part(asked.labels, slice(cut, None)), silent
+    if spans is not None and in_load:
+        spans, stopped_ns = _until_stopped(spans, in_load, loads, lost)
+        ended_s = spans.after_s(spans.end_ns)
+        if stopped_ns is not None:
+            stopped_s = spans.after_s(stopped_ns)
+        if stopped_ns is not None or not manifest.complete:
+            cut_windows = _cut_windows(spans, stopped_ns, service_s)
+        asked = _label(in_load, loads, manifest, spans, round(service_s * SECOND_NS))
+        windows = _windows(asked, len(in_load), spans, service_s)
+        of_faults, of_outages = _faults_and_outages(asked, spans, windows)
+        cut = len(in_load)
+        operations, dropped = _part(asked.labels, slice(cut)), _part(asked.labels, slice(cut, None))
+        silent = _silences(asked, np.ones(len(asked.wanted), np.bool_), spans)
+    count_dropped = sum(load.dropped for load in loads)
+    details = Availability(
+        availability=Shares(**_each(windows, lambda w: _share(w.served, w.wanted))),
+        within_1s=Shares(**_each(windows, lambda w: _share(w.served_1s, w.wanted))),
+        latency_ms=Latencies(
+            **(dict.fromkeys(WINDOWS, Latency()) | _each(windows, lambda w: w.latency_ms))
+        ),
+        throughput=Phases(**_each(windows, lambda w: _share(w.served, w.seconds), PHASES)),
+        windows=windows,
+        faults=of_faults,
+        outages=of_outages,
+        recovery_s=None if "during" in cut_windows else _recovery_s(of_faults),
+        longest_silence_s=max((fault.longest_silence_s for fault in of_faults), default=None),
+        service_s=service_s,
+        assumed=assumed,
+        operations=Outcomes(**Counter(str(r.outcome) for r in in_load)),
+        dropped=count_dropped,
+        dropped_unplaced=count_dropped - sum(len(load.dropped_intended_ns) for load in loads),
+        without_intended=sum(r.intended_ns is None for r in in_load),
+        ended_s=ended_s,
+        stopped_s=stopped_s,
+        cut_windows=cut_windows,
     )
+    return Measured(details, operations, dropped, silent)
+
+
+def _each(
+    windows: Mapping[str, Window], figure: Callable[[Window], T], names: Sequence[str] = WINDOWS
+) -> dict[str, T]:
+    return {name: figure(windows[name]) for name in names if name in windows}
+
+
+def _cut_windows(spans: Timeline, stopped_ns: int | None, service_s: float) -> list[str]:
+    """The windows of a load that was cut short that are not what was planned."""
+    whole_until_ns = NEVER if stopped_ns is None else stopped_ns - round(service_s * SECOND_NS)
+    before = bool(spans.faults) and spans.faults[0].start_ns <= whole_until_ns
+    return list(WINDOWS[1:] if before else WINDOWS)
+
+
+def _recovery_s(faults: Sequence[FaultFigures]) -> float | None:
+    back = [fault.back_in_s for fault in faults if fault.back_in_s is not None]
+    return max(back, default=None) if len(back) == len(faults) else None
 
 
 def _until_stopped(
@@ -291,8 +310,8 @@ def _part(labels: Labels, part: slice) -> Labels:
     return Labels(labels.phase[part], labels.side[part], labels.served[part])
 
 
-def _count_windows(details: dict[str, Any], asked: _Wanted, sent: int, spans: Timeline) -> None:
-    labels, service_s = asked.labels, details["service_s"]
+def _windows(asked: _Wanted, sent: int, spans: Timeline, service_s: float) -> dict[str, Window]:
+    labels = asked.labels
     quick = asked.latency <= min(SECOND_NS, round(service_s * SECOND_NS))
     dropped = np.arange(len(asked.wanted)) >= sent
     on_side = spans.sides[:, :-1]
@@ -309,44 +328,33 @@ def _count_windows(details: dict[str, Any], asked: _Wanted, sent: int, spans: Ti
             (labels.phase == DURING) & (labels.side == NO_SIDE),
             (spans.phases == DURING) & ~on_side.any(axis=1),
         )
+    windows = {}
     for name, (here, segments) in parts.items():
-        wanted, served = int(here.sum()), int((here & labels.served).sum())
-        seconds = spans.seconds(segments)
-        if not (wanted or seconds or name in ("before", "all")):
-            continue
-        latency = _percentiles(asked.latency[here & labels.served], wanted, service_s)
-        in_time = int((here & quick).sum())
-        details["windows"][name] = {
-            "wanted": wanted,
-            "served": served,
-            "served_1s": in_time,
-            "dropped": int((here & dropped).sum()),
-            "seconds": seconds,
-            "latency_ms": latency,
-        }
-        if name in WINDOWS:
-            details["availability"][name] = _share(served, wanted)
-            details["within_1s"][name] = _share(in_time, wanted)
-            details["latency_ms"][name] = latency
-        if name in PHASES and seconds:
-            details["throughput"][name] = served / seconds
+        wanted, seconds = int(here.sum()), spans.seconds(segments)
+        if wanted or seconds or name in ("before", "all"):
+            windows[name] = Window(
+                wanted=wanted,
+                served=int((here & labels.served).sum()),
+                served_1s=int((here & quick).sum()),
+                dropped=int((here & dropped).sum()),
+                seconds=seconds,
+                latency_ms=_percentiles(asked.latency[here & labels.served], wanted, service_s),
+            )
+    return windows
 
 
-def _share(some: int, of: int) -> float | None:
+def _share(some: int, of: float) -> float | None:
     return some / of if of else None
 
 
-_NOTHING: Int64s = np.zeros(0, np.int64)
-
-
-def _percentiles(served_ns: Int64s, wanted: int, service_s: float) -> dict[str, float | None]:
+def _percentiles(served_ns: Int64s, wanted: int, service_s: float) -> Latency:
     """Of ``wanted`` operations, of which those that were served took ``served_ns``."""
-    found: dict[str, float | None] = {}
-    for percent in (50, 99):
-        value = percentile_ns(served_ns, wanted, percent)
-        found[f"p{percent}"] = None if value is None else value / 1e6
-    found["bound_ms"] = service_s * 1e3 if wanted else None
-    return found
+    p50, p99 = (percentile_ns(served_ns, wanted, percent) for percent in (50, 99))
+    return Latency(
+        p50=None if p50 is None else p50 / 1e6,
+        p99=None if p99 is None else p99 / 1e6,
+        bound_ms=service_s * 1e3 if wanted else None,
+    )
 
 
 def percentile_ns(served_ns: Int64s, wanted: int, percent: float) -> int | None:
@@ -371,7 +379,9 @@ def _pauses(asked: _Wanted, seen: Bools, wanted: Int64s, spans: Timeline) -> Int
     return pauses(wanted, np.sort(answers[answers != NEVER]), spans.end_ns)
 
 
-def _measure_faults(details: dict[str, Any], asked: _Wanted, spans: Timeline) -> None:
+def _faults_and_outages(
+    asked: _Wanted, spans: Timeline, windows: Mapping[str, Window]
+) -> tuple[list[FaultFigures], list[OutageFigures]]:
     """A side without a majority cannot be served by every protocol, so it makes no outage, as long
     as there is a side with one."""
     has_majority = (spans.sides == MAJORITY).any(axis=1)
@@ -382,43 +392,36 @@ def _measure_faults(details: dict[str, Any], asked: _Wanted, spans: Timeline) ->
     all_pauses = _pauses(asked, seen, wanted, spans)
     silent = silences(all_pauses, wanted, spans.start_ns, spans.end_ns)
     found = outages(wanted, asked.labels.served[order], silent, spans.end_ns)
-    before_ms = details["latency_ms"]["before"]["p99"] or 0.0
+    before_ms = windows["before"].latency_ms.p99 or 0.0
     under_way_ns = max(round(SILENCE_S * SECOND_NS), round(before_ms * 1e6))
     owners = [_owner(outage, spans.faults, under_way_ns) for outage in found]
-
-    def seconds(stamp_ns: int) -> float:
-        return (stamp_ns - spans.start_ns) / SECOND_NS
-
+    of_faults = []
     for span in spans.faults:
         own = [outage for outage, owner in zip(found, owners, strict=True) if owner is span]
         while_on = (asked.wanted >= span.start_ns) & (asked.wanted < span.end_ns)
-        counts = int(while_on.sum()), int((while_on & asked.labels.served).sum())
+        was_wanted, served = int(while_on.sum()), int((while_on & asked.labels.served).sum())
         ended_ns = own[0].end_ns if own else span.start_ns
-        details["faults"].append(
-            {
-                "number": span.record.number,
-                "begin_s": seconds(span.start_ns),
-                "wanted": counts[0],
-                "served": counts[1],
-                "availability": _share(counts[1], counts[0]),
-                "back_in_s": None if ended_ns is None else (ended_ns - span.start_ns) / SECOND_NS,
-                "outages": len(own),
-                "longest_silence_s": _longest_s(all_pauses, span),
-            }
+        of_faults.append(
+            FaultFigures(
+                number=span.record.number,
+                begin_s=spans.after_s(span.start_ns),
+                wanted=was_wanted,
+                served=served,
+                availability=_share(served, was_wanted),
+                back_in_s=None if ended_ns is None else (ended_ns - span.start_ns) / SECOND_NS,
+                outages=len(own),
+                longest_silence_s=_longest_s(all_pauses, span),
+            )
         )
-    details["outages"] = [
-        {
-            "begin_s": seconds(outage.start_ns),
-            "end_s": None if outage.end_ns is None else seconds(outage.end_ns),
-            "fault": None if owner is None else owner.record.number,
-        }
+    of_outages = [
+        OutageFigures(
+            begin_s=spans.after_s(outage.start_ns),
+            end_s=None if outage.end_ns is None else spans.after_s(outage.end_ns),
+            fault=None if owner is None else owner.record.number,
+        )
         for outage, owner in zip(found, owners, strict=True)
     ]
-    if spans.faults and "during" not in details["cut_windows"]:
-        back = [fault["back_in_s"] for fault in details["faults"]]
-        details["recovery_s"] = None if None in back else max(back)
-    if spans.faults:
-        details["longest_silence_s"] = max(f["longest_silence_s"] for f in details["faults"])
+    return of_faults, of_outages
 
 
 def _owner(outage: Outage, faults: Sequence[FaultSpan], under_way_ns: int) -> FaultSpan | None:
@@ -444,35 +447,39 @@ def _longest_s(found: Intervals, span: FaultSpan) -> float:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def _summary(details: dict[str, Any]) -> str:
-    had_fault = bool(details["faults"])
-    shares = details["availability"]
-    parts = [f"served within {details['service_s']:g} s: "]
+def _summary(details: Availability) -> str:
+    had_fault = bool(details.faults)
+    shares = details.availability
+    parts = [f"served within {details.service_s:g} s: "]
     if had_fault:
-        parts[0] += ", ".join(f"{name} {_in_words(shares[name])}" for name in PHASES)
+        parts[0] += (
+            f"before {_in_words(shares.before)}, during {_in_words(shares.during)}, "
+            f"after {_in_words(shares.after)}"
+        )
+        quick, latency = details.within_1s.during, details.latency_ms.during
     else:
-        parts[0] += _in_words(shares["before"])
-    if shares["majority"] is not None or shares["minority"] is not None:
-        both = (f"{name} side {_in_words(shares[name])}" for name in ("majority", "minority"))
-        parts.append(", ".join(both))
-    phase = "during" if had_fault else "before"
-    parts.append(
-        f"within 1 s{' during' * had_fault} {_in_words(details['within_1s'][phase])}, "
-        f"p99{' during' * had_fault} {_latency(details['latency_ms'][phase])}"
-    )
+        parts[0] += _in_words(shares.before)
+        quick, latency = details.within_1s.before, details.latency_ms.before
+    if shares.majority is not None or shares.minority is not None:
+        parts.append(
+            f"majority side {_in_words(shares.majority)}, "
+            f"minority side {_in_words(shares.minority)}"
+        )
+    during = " during" * had_fault
+    parts.append(f"within 1 s{during} {_in_words(quick)}, p99{during} {_latency(latency)}")
     if had_fault:
         parts.append(_back_in(details))
-    if details["stopped_s"] is not None:
-        parts.append(f"the load stopped after {details['stopped_s']:.1f} s, before its planned end")
-    if details["without_intended"]:
+    if details.stopped_s is not None:
+        parts.append(f"the load stopped after {details.stopped_s:.1f} s, before its planned end")
+    if details.without_intended:
         parts.append(
-            f"{details['without_intended']} operations have no intended time and count from when "
+            f"{details.without_intended} operations have no intended time and count from when "
             "they were sent"
         )
-    if details["dropped_unplaced"]:
-        parts.append(f"{details['dropped_unplaced']} dropped at an unknown time are in no window")
-    if details["assumed"]:
-        parts.append(f"assumed: {details['assumed']}")
+    if details.dropped_unplaced:
+        parts.append(f"{details.dropped_unplaced} dropped at an unknown time are in no window")
+    if details.assumed:
+        parts.append(f"assumed: {details.assumed}")
     return "; ".join(parts)
 
 
@@ -480,16 +487,16 @@ def _in_words(share: float | None) -> str:
     return "-" if share is None else format_share(share)
 
 
-def _latency(found: dict[str, float | None]) -> str:
-    if found["p99"] is not None:
-        return f"{found['p99']:.0f} ms"
-    return "-" if found["bound_ms"] is None else f"> {found['bound_ms'] / 1000:g} s"
+def _latency(found: Latency) -> str:
+    if found.p99 is not None:
+        return f"{found.p99:.0f} ms"
+    return "-" if found.bound_ms is None else f"> {found.bound_ms / 1000:g} s"
 
 
-def _back_in(details: dict[str, Any]) -> str:
-    faults, back = details["faults"], details["recovery_s"]
-    never = sum(fault["back_in_s"] is None for fault in faults)
-    is_cut = "during" in details["cut_windows"]
+def _back_in(details: Availability) -> str:
+    faults, back = details.faults, details.recovery_s
+    never = sum(fault.back_in_s is None for fault in faults)
+    is_cut = "during" in details.cut_windows
     text = f"back in {back:.1f} s" if back is not None else "never back within the load"
     if is_cut:
         text = "back in: unknown, the run was cut short"
@@ -499,11 +506,11 @@ def _back_in(details: dict[str, Any]) -> str:
             if back is not None
             else (f" after {never} of {len(faults)} faults")
         )
-    more = max(fault["outages"] for fault in faults)
+    more = max(fault.outages for fault in faults)
     if more > 1:
         text += f", {more} outages in {'a' if len(faults) > 1 else 'the'} fault"
-    text += f", longest silence {details['longest_silence_s']:.1f} s"
-    outside = sum(outage["fault"] is None for outage in details["outages"])
+    text += f", longest silence {details.longest_silence_s:.1f} s"
+    outside = sum(outage.fault is None for outage in details.outages)
     if outside:
         text += f", {outside} outage{'s' * (outside > 1)} while no fault was on"
     return text

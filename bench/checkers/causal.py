@@ -41,7 +41,7 @@ from bench.checkers.reads_from import (
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK
 from bench.record import witness as words
 from bench.record.columns import INFO, NULL, OK, Columns, Int32s
-from bench.record.run_folder import Check, VerdictValue
+from bench.record.verdict import CausalCheck, VerdictValue, WeakerModel
 
 _NOT_YET = np.iinfo(np.int32).max
 
@@ -57,11 +57,9 @@ def check_causal(
     history_is_cut: bool = False,
     memory_bytes: int = 1 << 30,
     budget_s: float = 30.0,
-) -> Check:
+) -> CausalCheck:
     """The verdict; *unknown* where keys had to be left out or the clocks do not fit in the
-    memory. ``history_is_cut``: operations may be missing, so *valid* is not to be had.
-
-    Details: ``impossible``: what refutes it refutes every model."""
+    memory. ``history_is_cut``: operations may be missing, so *valid* is not to be had."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     never = impossible(c, seen, initial, history_is_cut=history_is_cut)
@@ -86,8 +84,7 @@ def check_causal(
         summary = f"{seen.keys_left_out} keys left out, their values are not unique"
     else:
         verdict, summary = "valid", "no operation contradicts what its process knew"
-    return Check(
-        name="causal",
+    return CausalCheck(
         verdict=verdict,
         model="causal",
         algorithm="vector clocks of the processes",
@@ -95,7 +92,7 @@ def check_causal(
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=witness,
-        details={"keys_left_out": seen.keys_left_out, "impossible": never is not None},
+        details=WeakerModel(keys_left_out=seen.keys_left_out, impossible=never is not None),
     )
 
 

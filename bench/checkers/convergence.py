@@ -34,7 +34,7 @@ from bench.checkers.availability import FINAL_PROCESS_PREFIX
 from bench.record import witness as words
 from bench.record.columns import value_key
 from bench.record.history import OperationRecord
-from bench.record.run_folder import Check, VerdictValue
+from bench.record.verdict import Convergence, ConvergenceCheck, VerdictValue
 from nodes.contract.replica import Value, Version
 
 
@@ -48,19 +48,13 @@ def check_convergence(
     final_reads_are_cut: bool = False,
     initial: Value = None,
     clock_error_ns: int = 0,
-) -> Check:
+) -> ConvergenceCheck:
     """The verdict on *eventual*: converged, no lost write, no value from nowhere.
 
     ``healed_ns``: when the last fault was healed; ``last_stale_ns``: when the last stale read
     began. ``history_is_cut``: operations may be missing, so a value of unknown origin is no
     contradiction, and null may be what a missing deletion left. ``final_reads_are_cut``: so may
     final reads, and the last answer of a node need not be here: nothing is a contradiction.
-
-    Details: ``converged`` (None: there are no final reads, or a node did not answer), ``keys``,
-    ``diverged_keys``, ``unanswered`` (pairs of node and key), ``unread_keys`` (written, yet not
-    finally read), ``lost_writes`` (at least), ``missing_writes``, ``phantoms`` (keys whose final
-    value nobody wrote), ``converged_within_s`` (since the heal: an upper bound, by when the final
-    reads had told so), ``last_stale_after_heal_s`` (None: no stale read began after it).
     """
     began = time.perf_counter()
     answers = _final_answers(records)
@@ -68,63 +62,34 @@ def check_convergence(
     for (node, key), record in answers.items():
         by_key[key][node] = record
     asked = {r.key for r in records if _is_final(r)}
-    unanswered = [(n, k) for k in sorted(asked) for n in nodes if n not in by_key.get(k, {})]
-    diverged = [
-        key
-        for key, told in sorted(by_key.items())
-        if len({_comparable(record.value) for record in told.values()}) > 1
-    ]
+    unanswered = sum(n not in by_key.get(key, ()) for key in asked for n in nodes)
+    diverged = [key for key, answer in sorted(by_key.items()) if _differing(answer)]
     writes = _writes_by_key(records)
-    unread = [key for key in sorted(writes) if key not in by_key]
-
-    lost, missing = 0, 0
-    phantoms: list[OperationRecord] = []
-    witness: list[OperationRecord] = []
-    for key, told in sorted(by_key.items()):
-        on_key = writes.get(key, [])
-        source = _sources(on_key, told.values(), initial, clock_error_ns, history_is_cut)
-        phantoms.extend(source.phantoms)
-        gone = _missing(on_key, source)
-        missing += len(gone)
-        maximal = _maximal(gone)
-        lost += len(maximal)
-        if maximal and not witness:
-            witness = [maximal[0], min(told.values(), key=lambda r: r.invoked_ns)]
-
-    converged: bool | None = None
-    if diverged:
-        converged = False
-    elif by_key and not unanswered:
-        converged = True
-    verdict: VerdictValue = "valid"
-    if diverged:
-        verdict = "invalid"
-        told = by_key[diverged[0]]
-        summary = f"{len(diverged)} of {len(by_key)} keys did not converge"
-        if not witness:
-            first = told[min(told)]
-            other = next(
-                r for r in told.values() if _comparable(r.value) != _comparable(first.value)
-            )
-            witness = [first, other]
-    elif not asked:
-        verdict, summary = "unknown", "there are no final reads"
-    elif unanswered:
-        verdict = "unknown"
-        summary = f"{len(unanswered)} final reads got no answer"
-    elif unread:
-        verdict, summary = "unknown", f"{len(unread)} keys were written and not finally read"
-    else:
-        summary = f"all nodes agree on {len(by_key)} keys"
-    if lost:
-        verdict = "invalid"
-        summary += f"; at least {lost} acknowledged writes were lost"
-    if phantoms and not history_is_cut:
-        verdict = "invalid"
-        summary += f"; {len(phantoms)} final values were never written"
-        witness = witness or phantoms[:1]
+    losses = _losses(by_key, writes, initial, clock_error_ns, history_is_cut)
+    last_stale_s = None
+    if healed_ns is not None and last_stale_ns is not None and last_stale_ns >= healed_ns:
+        last_stale_s = (last_stale_ns - healed_ns) / 1e9
+    converged = False if diverged else True if by_key and not unanswered else None
+    details = Convergence(
+        converged=converged,
+        keys=len(by_key),
+        diverged_keys=len(diverged),
+        unanswered=unanswered,
+        unread_keys=len(writes.keys() - by_key.keys()),
+        lost_writes=losses.lost,
+        missing_writes=losses.missing,
+        phantoms=len(losses.phantoms),
+        converged_within_s=_converged_within_s(records, answers, healed_ns, converged),
+        last_stale_after_heal_s=last_stale_s,
+    )
+    phantoms = [] if history_is_cut else losses.phantoms
+    verdict, summary = _judge(details, phantoms, has_final_reads=bool(asked))
     if verdict == "invalid" and final_reads_are_cut:
         verdict, summary, witness = "unknown", "final reads are missing", []
+    else:
+        witness = (
+            losses.witness or (_differing(by_key[diverged[0]]) if diverged else []) or phantoms[:1]
+        )
     if verdict == "valid" and history_is_cut:
         verdict, summary = "unknown", f"{summary}; the history was cut short"
     lines = words.lines(witness)
@@ -132,8 +97,7 @@ def check_convergence(
         summary += f": {words.sentence(lines)}"
     elif verdict == "valid":
         summary += ", every acknowledged write is accounted for"
-    return Check(
-        name="convergence",
+    return ConvergenceCheck(
         verdict=verdict,
         model="eventual",
         algorithm="final reads",
@@ -141,21 +105,42 @@ def check_convergence(
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=lines,
-        details={
-            "converged": converged,
-            "keys": len(by_key),
-            "diverged_keys": len(diverged),
-            "unanswered": len(unanswered),
-            "unread_keys": len(unread),
-            "lost_writes": lost,
-            "missing_writes": missing,
-            "phantoms": len(phantoms),
-            "converged_within_s": _converged_within_s(records, answers, healed_ns, converged),
-            "last_stale_after_heal_s": None
-            if healed_ns is None or last_stale_ns is None or last_stale_ns < healed_ns
-            else (last_stale_ns - healed_ns) / 1e9,
-        },
+        details=details,
     )
+
+
+def _judge(
+    found: Convergence, phantoms: Sequence[OperationRecord], *, has_final_reads: bool
+) -> tuple[VerdictValue, str]:
+    """The verdict if nothing is missing from the history, and its sentence."""
+    verdict: VerdictValue = "unknown"
+    if found.diverged_keys:
+        verdict = "invalid"
+        summary = f"{found.diverged_keys} of {found.keys} keys did not converge"
+    elif not has_final_reads:
+        summary = "there are no final reads"
+    elif found.unanswered:
+        summary = f"{found.unanswered} final reads got no answer"
+    elif found.unread_keys:
+        summary = f"{found.unread_keys} keys were written and not finally read"
+    else:
+        verdict, summary = "valid", f"all nodes agree on {found.keys} keys"
+    if found.lost_writes:
+        verdict = "invalid"
+        summary += f"; at least {found.lost_writes} acknowledged writes were lost"
+    if phantoms:
+        verdict = "invalid"
+        summary += f"; {len(phantoms)} final values were never written"
+    return verdict, summary
+
+
+def _differing(answers: Mapping[str, OperationRecord]) -> list[OperationRecord]:
+    """Two answers that are not the same, none if all are."""
+    first = answers[min(answers)]
+    for other in answers.values():
+        if _comparable(other.value) != _comparable(first.value):
+            return [first, other]
+    return []
 
 
 def _is_final(record: OperationRecord) -> bool:
@@ -236,6 +221,38 @@ def _sources(
                 source.phantoms.append(final)
                 source.anything = True
     return source
+
+
+class _Losses(msgspec.Struct):
+    """``lost`` (at least) and ``missing``: acknowledged writes. ``phantoms``: final values that
+    nobody wrote. ``witness``: a write that was lost, and a final read that shows it."""
+
+    lost: int = 0
+    missing: int = 0
+    phantoms: list[OperationRecord] = []
+    witness: list[OperationRecord] = []
+
+
+def _losses(
+    answers: Mapping[str, Mapping[str, OperationRecord]],
+    writes: Mapping[str, Sequence[OperationRecord]],
+    initial: Value,
+    clock_error_ns: int,
+    history_is_cut: bool,
+) -> _Losses:
+    """What the final answers, by key and node, do not account for."""
+    losses = _Losses()
+    for key, by_node in sorted(answers.items()):
+        on_key = writes.get(key, [])
+        source = _sources(on_key, by_node.values(), initial, clock_error_ns, history_is_cut)
+        losses.phantoms.extend(source.phantoms)
+        gone = _missing(on_key, source)
+        losses.missing += len(gone)
+        maximal = _maximal(gone)
+        losses.lost += len(maximal)
+        if maximal and not losses.witness:
+            losses.witness = [maximal[0], min(by_node.values(), key=lambda r: r.invoked_ns)]
+    return losses
 
 
 def _missing(writes: Sequence[OperationRecord], source: _Sources) -> list[OperationRecord]:

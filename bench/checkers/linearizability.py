@@ -30,7 +30,12 @@ from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
 from bench.checkers.zones import Finding, check_zones
 from bench.record import witness as words
 from bench.record.columns import CAS, NEVER, NULL, OK, READ, SPAN_LIMIT, Columns
-from bench.record.run_folder import Check, VerdictValue
+from bench.record.verdict import (
+    Check,
+    Linearizability,
+    LinearizabilityCheck,
+    VerdictValue,
+)
 from nodes.contract.replica import Value
 
 _WHY = {
@@ -56,16 +61,13 @@ def check_linearizable(
     clock_error_ns: int = 0,
     budget_s: float = 60.0,
     memory_bytes: int = 4 << 30,
-) -> Check:
+) -> LinearizabilityCheck:
     """The verdict on the operations of ``c``.
 
     ``initial``: what every key holds at first. ``history_is_cut``: operations may be missing, so a
     read of a value of unknown origin is no contradiction, and *valid* is not to be had.
     ``clock_error_ns``: operations that are no further apart than this count as concurrent.
     ``budget_s`` and ``memory_bytes``: what the search may spend.
-
-    Details: ``kind`` of the contradiction, ``why`` this algorithm, ``keys``, ``keys_searched``,
-    ``keys_undecided``, ``values_of_unknown_origin``.
     """
     began = time.perf_counter()
     initial_code = NULL if initial is None else c.code_of(initial)
@@ -96,8 +98,7 @@ def check_linearizable(
     elif found.undecided:
         verdict, summary = "unknown", found.undecided
     searched = len(finding.left_out)
-    return Check(
-        name="linearizability",
+    return LinearizabilityCheck(
         verdict=verdict,
         model="linearizable",
         algorithm="zones"
@@ -109,14 +110,14 @@ def check_linearizable(
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=witness,
-        details={
-            "kind": kind,
-            "why": _why(c, searched),
-            "keys": len(c.keys),
-            "keys_searched": searched,
-            "keys_undecided": found.keys_undecided,
-            "values_of_unknown_origin": len(finding.unexplained),
-        },
+        details=Linearizability(
+            kind=kind,
+            why=_why(c, searched),
+            keys=len(c.keys),
+            keys_searched=searched,
+            keys_undecided=found.keys_undecided,
+            values_of_unknown_origin=len(finding.unexplained),
+        ),
     )
 
 

@@ -37,17 +37,17 @@ from bench.checkers.reads_from import (
 )
 from bench.record import witness as words
 from bench.record.columns import CAS, INFO, NULL, OK, Columns, Int64s
-from bench.record.run_folder import Check, VerdictValue
+from bench.record.verdict import SequentialCheck, VerdictValue, WeakerModel
 
 CUT_SHORT = "the history was cut short, operations are missing from it"
 NOTHING_OK = "no operation was answered ok"
 
 
-def check_sequential(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> Check:
+def check_sequential(
+    c: Columns, initial: int = NULL, *, history_is_cut: bool = False
+) -> SequentialCheck:
     """The verdict on all keys. Final reads are left out: no process made them. ``history_is_cut``:
-    operations may be missing, so *valid* is not to be had.
-
-    Details: ``impossible``: what refutes it refutes every model."""
+    operations may be missing, so *valid* is not to be had."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     never = impossible(c, seen, initial, history_is_cut=history_is_cut)
@@ -67,8 +67,7 @@ def check_sequential(c: Columns, initial: int = NULL, *, history_is_cut: bool = 
         summary = f"none of {len(c.keys)} keys refutes it; several keys together are not decided"
     else:
         verdict, summary = "valid", "the program order of all processes fits one order"
-    return Check(
-        name="sequential",
+    return SequentialCheck(
         verdict=verdict,
         model="sequential",
         algorithm="coherence of each key",
@@ -76,7 +75,7 @@ def check_sequential(c: Columns, initial: int = NULL, *, history_is_cut: bool = 
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=witness,
-        details={"keys_left_out": seen.keys_left_out, "impossible": never is not None},
+        details=WeakerModel(keys_left_out=seen.keys_left_out, impossible=never is not None),
     )
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from bench.checkers.reads_from import final_rows
 from bench.checkers.sequential import CUT_SHORT
 from bench.record.columns import CAS, FAIL, NEVER, NULL, OK, READ, Columns, Int64s
-from bench.record.run_folder import Check
+from bench.record.verdict import Quantiles, Staleness, StalenessCheck, Visibility
 from bench.record.witness import deed, duration
 
 BEFORE_ALL = np.iinfo(np.int64).min
@@ -167,62 +166,58 @@ def _first_to_end(writes: Int64s, ends: Int64s, earliest: Int64s, first: Int64s)
     return writes[np.minimum.accumulate(holds[::-1])[::-1][first]]
 
 
-def check_staleness(c: Columns, *, initial: int = NULL, history_is_cut: bool = False) -> Check:
+def check_staleness(
+    c: Columns, *, initial: int = NULL, history_is_cut: bool = False
+) -> StalenessCheck:
     """A measurement: ``verdict`` is valid where there were reads, else unknown; so it is where
-    operations may be missing (``history_is_cut``), and then the stale reads are at least these.
-
-    Details: ``reads``, ``stale``, ``share``, ``undecided``; ``age_s`` and ``k`` of the stale reads
-    as p50, p90, p99 and max; ``t_visibility``: share of all reads that were at least t seconds
-    behind, for several t; ``worst``: the oldest one in words.
-    """
+    operations may be missing (``history_is_cut``), and then the stale reads are at least these."""
     began = time.perf_counter()
     found = stale_reads(c, initial, history_is_cut=history_is_cut)
     age_s = found.age_ns / 1e9
-    details: dict[str, Any] = {
-        "reads": found.reads,
-        "stale": len(found.rows),
-        "share": len(found.rows) / found.reads if found.reads else None,
-        "undecided": found.undecided,
-        "age_s": _quantiles(age_s) if len(age_s) else None,
-        "k": _quantiles(found.k) if len(age_s) else None,
-        "t_visibility": [
-            {"t_s": t, "share": float((age_s > t).sum()) / found.reads}
-            for t in VISIBLE_AFTER_S
-            if found.reads
-        ],
-        "worst": None,
-    }
+    worst: str | None = None
+    age = _quantiles(age_s) if len(age_s) else None
     summary = f"none of {found.reads} reads was stale"
-    if len(found.rows):
-        worst = int(np.argmax(found.age_ns))
-        read = c.record(int(found.rows[worst]))
-        write = c.record(int(found.newer[worst]))
-        details["worst"] = (
-            f"{write.process} {deed(write)}, then {duration(int(found.age_ns[worst]))} later "
+    if age is not None:
+        oldest = int(np.argmax(found.age_ns))
+        read = c.record(int(found.rows[oldest]))
+        write = c.record(int(found.newer[oldest]))
+        worst = (
+            f"{write.process} {deed(write)}, then {duration(int(found.age_ns[oldest]))} later "
             f"{read.process} {deed(read)}"
         )
         at_least = "at least " if history_is_cut else ""
         summary = (
             f"{at_least}{len(found.rows)} of {found.reads} reads were stale "
-            f"(median {details['age_s']['p50']:.3g} s, worst {details['age_s']['max']:.3g} s): "
-            f"{details['worst']}"
+            f"(median {age.p50:.3g} s, worst {age.max:.3g} s): {worst}"
         )
     elif not found.reads:
         summary = "there are no reads"
     elif history_is_cut:
         summary = f"{CUT_SHORT}; no stale one among {found.reads} reads"
-    return Check(
-        name="staleness",
+    return StalenessCheck(
         verdict="valid" if found.reads and not history_is_cut else "unknown",
         model="none",
         algorithm="suffix minimum per key",
         operations=len(c),
         seconds=time.perf_counter() - began,
         summary=summary,
-        details=details,
+        details=Staleness(
+            reads=found.reads,
+            stale=len(found.rows),
+            share=len(found.rows) / found.reads if found.reads else None,
+            undecided=found.undecided,
+            age_s=age,
+            k=_quantiles(found.k) if len(age_s) else None,
+            t_visibility=[
+                Visibility(t_s=t, share=float((age_s > t).sum()) / found.reads)
+                for t in VISIBLE_AFTER_S
+                if found.reads
+            ],
+            worst=worst,
+        ),
     )
 
 
-def _quantiles(numbers: Int64s | NDArray[np.float64]) -> dict[str, float]:
+def _quantiles(numbers: Int64s | NDArray[np.float64]) -> Quantiles:
     p50, p90, p99 = np.quantile(numbers, (0.5, 0.9, 0.99))
-    return {"p50": float(p50), "p90": float(p90), "p99": float(p99), "max": float(numbers.max())}
+    return Quantiles(p50=float(p50), p90=float(p90), p99=float(p99), max=float(numbers.max()))

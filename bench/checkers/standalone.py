@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import msgspec
 import numpy as np
 
 from bench.checkers.linearizability import check_linearizable
@@ -13,11 +14,18 @@ from bench.checkers.verdict import strongest, weaker_models
 from bench.record.columns import CAS, NULL
 from bench.record.history import BadHistory, OperationRecord
 from bench.record.jsonl import file_name, read_columns
-from bench.record.run_folder import Check
+from bench.record.verdict import LinearizabilityCheck, Model
 from bench.record.well_formed import columns_of
 from nodes.contract.replica import Value
 
 RegisterModel: TypeAlias = Literal["auto", "register", "cas-register"]
+
+
+class HistoryCheck(LinearizabilityCheck, kw_only=True, frozen=True, tag="linearizability"):
+    """``model``: the register's. ``strongest``: the strongest model that the history does not
+    refute: linearizable, sequential, causal, none or unknown."""
+
+    strongest: Model
 
 
 def check_history(
@@ -27,7 +35,7 @@ def check_history(
     budget_s: float = 60.0,
     memory_bytes: int = 4 << 30,
     clock_error_ns: int = 0,
-) -> Check:
+) -> HistoryCheck:
     """Whether a history is linearizable, and if not, which model it does not refute.
 
     ``path_or_records``: a JSONL file (docs/HISTORY_FORMAT.md), ``-`` for standard input, or
@@ -36,8 +44,6 @@ def check_history(
     ``initial``: what every key holds at first. ``clock_error_ns``: a bound on how far the clocks of
     the clients' hosts are apart; what is no further apart counts as concurrent.
 
-    The result is that of `check_linearizable`; its ``model`` is the register's, and ``details`` has
-    ``strongest``: linearizable, sequential, causal, none or unknown.
     Raises BadHistory for a file that cannot be read, for what does not fit, and for CAS where the
     model is ``register``.
     """
@@ -61,6 +67,6 @@ def check_history(
     )
     initial_code = NULL if initial is None else c.code_of(initial)
     weaker = weaker_models(c, initial_code) if check.verdict == "invalid" else []
-    check.model = ("cas-register" if len(cas) else "register") if model == "auto" else model
-    check.details["strongest"] = strongest(check, weaker, None)
-    return check
+    fields = msgspec.structs.asdict(check)
+    fields["model"] = ("cas-register" if len(cas) else "register") if model == "auto" else model
+    return HistoryCheck(**fields, strongest=strongest(check, weaker, None))

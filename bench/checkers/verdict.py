@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from bench.checkers.availability import FINAL_PROCESS_PREFIX, check_availability
 from bench.checkers.causal import check_causal
 from bench.checkers.convergence import check_convergence
@@ -12,14 +14,15 @@ from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions.guarantees import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
 from bench.record.columns import NULL, Columns, Int64s
-from bench.record.run_folder import (
-    Check,
-    LoadSummary,
-    Manifest,
+from bench.record.run_folder import LoadSummary, Manifest, RunFolder
+from bench.record.verdict import (
+    AvailabilityCheck,
+    ConvergenceCheck,
+    LinearizabilityCheck,
     Model,
-    RunFolder,
     Verdict,
     VerdictValue,
+    WeakerCheck,
 )
 
 LOAD_FLOOR = 0.7
@@ -64,8 +67,8 @@ def check_run(folder: RunFolder) -> Verdict:
     )
     availability = check_availability(manifest, records, faults, folder.loads(), lost)
     if cut or incomplete:
-        availability.verdict = "unknown"
-        availability.summary = f"{CUT_SHORT if cut else incomplete}: {availability.summary}"
+        summary = f"{CUT_SHORT if cut else incomplete}: {availability.summary}"
+        availability = msgspec.structs.replace(availability, verdict="unknown", summary=summary)
     weaker = weaker_models(columns, history_is_cut=cut) if linearizable.verdict != "valid" else []
     sessions = check_sessions(widened, history_is_cut=cut)
     staleness = check_staleness(widened, history_is_cut=cut)
@@ -84,7 +87,7 @@ def check_run(folder: RunFolder) -> Verdict:
         verdict=verdict,
         measured_model=measured,
         reason=reason,
-        converged=convergence.details["converged"],
+        converged=convergence.details.converged,
         checks=checks,
     )
 
@@ -94,7 +97,9 @@ def _last_invoked(c: Columns, rows: Int64s) -> int | None:
     return c.times.of_history(int(c.invoked[rows].max())) if len(rows) else None
 
 
-def weaker_models(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> list[Check]:
+def weaker_models(
+    c: Columns, initial: int = NULL, *, history_is_cut: bool = False
+) -> list[WeakerCheck]:
     """The verdicts on the models below linearizable, strongest first. They need no clock: ``c`` has
     the times of the history, without a clock error."""
     return [
@@ -103,14 +108,18 @@ def weaker_models(c: Columns, initial: int = NULL, *, history_is_cut: bool = Fal
     ]
 
 
-def _is_impossible(linearizable: Check, weaker: Sequence[Check]) -> bool:
+def _is_impossible(linearizable: LinearizabilityCheck, weaker: Sequence[WeakerCheck]) -> bool:
     """Whether what was found refutes every model: no replica may ever answer so."""
-    return linearizable.details["kind"] in ("never-written", "refused-match") or any(
-        check.details["impossible"] for check in weaker
+    return linearizable.details.kind in ("never-written", "refused-match") or any(
+        check.details.impossible for check in weaker
     )
 
 
-def strongest(linearizable: Check, weaker: Sequence[Check], convergence: Check | None) -> Model:
+def strongest(
+    linearizable: LinearizabilityCheck,
+    weaker: Sequence[WeakerCheck],
+    convergence: ConvergenceCheck | None,
+) -> Model:
     """The strongest model that the history does not refute, as far as that is known.
 
     A model counts only if its check came to *valid*: that several keys are sequentially consistent
@@ -133,7 +142,10 @@ def strongest(linearizable: Check, weaker: Sequence[Check], convergence: Check |
 
 
 def _compare(
-    claim: Model, linearizable: Check, weaker: Sequence[Check], convergence: Check
+    claim: Model,
+    linearizable: LinearizabilityCheck,
+    weaker: Sequence[WeakerCheck],
+    convergence: ConvergenceCheck,
 ) -> tuple[VerdictValue, str]:
     if claim == "linearizable":
         return linearizable.verdict, linearizable.summary
@@ -162,7 +174,12 @@ def _incomplete(manifest: Manifest, loads: Sequence[LoadSummary]) -> str | None:
 
 
 def _doubt(
-    manifest: Manifest, availability: Check, incomplete: str | None, *, cut: bool, operations: int
+    manifest: Manifest,
+    availability: AvailabilityCheck,
+    incomplete: str | None,
+    *,
+    cut: bool,
+    operations: int,
 ) -> str | None:
     """Why a *valid* does not count, None if it does."""
     if operations == 0:
@@ -184,10 +201,10 @@ def _doubt(
     return None
 
 
-def _ok_per_s(availability: Check) -> tuple[float, str]:
-    parts = availability.details["windows"]
+def _ok_per_s(availability: AvailabilityCheck) -> tuple[float, str]:
+    parts = availability.details.windows
     before = parts.get("before")
-    if before is not None and before["seconds"] >= SHORTEST_BASELINE_S:
-        return before["served"] / before["seconds"], "before the first fault"
+    if before is not None and before.seconds >= SHORTEST_BASELINE_S:
+        return before.served / before.seconds, "before the first fault"
     whole = parts["all"]
-    return (whole["served"] / whole["seconds"] if whole["seconds"] else 0.0), "in the whole load"
+    return (whole.served / whole.seconds if whole.seconds else 0.0), "in the whole load"

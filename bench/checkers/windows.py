@@ -61,6 +61,10 @@ class Timeline:
         """The number of the segment that each time lies in."""
         return np.searchsorted(self.edges, times_ns, "right").astype(np.int64)
 
+    def after_s(self, stamp_ns: int) -> float:
+        """A stamp as seconds after the load began."""
+        return (stamp_ns - self.start_ns) / 1e9
+
     def seconds(self, chosen: Bools) -> float:
         """How much of the load's time the chosen segments are."""
         stamps = np.clip(self.edges, self.start_ns, self.end_ns)

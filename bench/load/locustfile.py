@@ -68,13 +68,13 @@ from bench.load.distributed import (
 )
 from bench.load.locust_shape import UsersShape
 from bench.load.locust_users import SettledUsers
+from bench.load.losses import NOT_WHOLE
 from bench.load.mqtt_client import BrokerUnreachable, MqttClient
 from bench.load.options import UNTIL_STOPPED_S, add_options, workload_of
 from bench.load.shapes import parse_shape
 from bench.load.workload import BadWorkload, PlannedOperation, Workload, plan
 from bench.record.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 from bench.record.history import HistoryWriter, OperationRecord
-from bench.record.losses import NOT_WHOLE
 from bench.record.run_folder import LoadSummary, write_json
 from nodes.contract.names import BadName, check_name
 from nodes.contract.replica import Reply, Request

@@ -16,7 +16,7 @@ that was cut short leaves what it had.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -33,16 +33,9 @@ from bench.record.files import (
     write_whole,
 )
 from bench.record.history import OperationRecord, Stamp, read_histories
+from bench.record.verdict import Model, Verdict, decode_verdict
 
 SCHEMA_VERSION = 1
-VERDICT_VERSION = 3
-"""Of what verdict.json says. 2: availability, percentiles and *back in* of what was wanted, as
-`bench.checkers.availability` defines them; before that, what was in flight when a window ended was
-left out. 3: windows end where the load did, and a run that did not come to its end is never
-*valid*. A verdict of an older version is judged anew."""
-VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
-Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
-
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 T = TypeVar("T")
@@ -148,43 +141,6 @@ class NodeRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     counters: dict[str, int] = {}
 
 
-class WitnessLine(msgspec.Struct, kw_only=True):
-    """One operation of a witness, and the part it plays, in words."""
-
-    operation: OperationRecord
-    role: str
-
-
-class Check(msgspec.Struct, kw_only=True):
-    """What one checker says. ``summary``: one sentence. ``witness``: for *invalid*, the operations
-    that cannot be ordered (as few as possible). ``details``: figures of this checker, documented in
-    it."""
-
-    name: str
-    verdict: VerdictValue
-    model: str
-    algorithm: str
-    operations: int
-    seconds: float
-    summary: str
-    witness: list[WitnessLine] = []
-    details: dict[str, Any] = {}
-
-
-class Verdict(msgspec.Struct, kw_only=True):
-    """The verdict of a run. ``verdict``: whether the protocol's ``claim`` holds;
-    ``measured_model``: the strongest model that the history does not refute (``none``: not even
-    eventual)."""
-
-    schema_version: int = VERDICT_VERSION
-    claim: Model
-    verdict: VerdictValue
-    measured_model: Model
-    reason: str
-    converged: bool | None = None
-    checks: list[Check] = []
-
-
 class RunFolder:
     """Paths, readers and writers of one run. Readers raise BadRunFolder."""
 
@@ -237,7 +193,7 @@ class RunFolder:
     def verdict(self) -> Verdict | None:
         """The verdict, None if the run was not checked."""
         try:
-            return _read_json(self.verdict_path, Verdict, "run `capbench check` again")
+            return _read(self.verdict_path, decode_verdict, "run `capbench check` again")
         except FileNotFoundError:
             return None
 
@@ -339,8 +295,12 @@ def _listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:
 
 def _read_json(path: Path, kind: type[T], hint: str) -> T:
     """Raises FileNotFoundError, too."""
+    return _read(path, msgspec.json.Decoder(kind).decode, hint)
+
+
+def _read(path: Path, decode: Callable[[bytes], T], hint: str) -> T:
     try:
-        return msgspec.json.decode(read_regular(path, MOST_BYTES), type=kind)
+        return decode(read_regular(path, MOST_BYTES))
     except NotReadable as error:
         raise BadRunFolder(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -9,7 +9,7 @@ import msgspec
 
 from bench.record.history import OperationRecord
 from bench.record.printable import columns, printable
-from bench.record.run_folder import WitnessLine
+from bench.record.verdict import WitnessLine
 from nodes.contract.replica import Value
 
 MOST = 48

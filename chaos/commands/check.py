@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -12,11 +12,15 @@ import typer
 from bench.record.files import shown
 from bench.record.history import STANDARD_INPUT, BadHistory
 from bench.record.printable import printable
-from bench.record.run_folder import VERDICT_VERSION, BadRunFolder, Check, RunFolder, VerdictValue
+from bench.record.run_folder import BadRunFolder, RunFolder
+from bench.record.verdict import VERDICT_VERSION, Check, VerdictValue
 from chaos import errors as exit_codes
 from chaos.commands.options import Name, duration, size
 from chaos.console import Json, print_json
 from nodes.contract.replica import Value
+
+if TYPE_CHECKING:
+    from bench.checkers.standalone import HistoryCheck
 
 app = typer.Typer()
 
@@ -147,13 +151,13 @@ def _earlier_version(folder: RunFolder) -> int | None:
     return verdict.schema_version
 
 
-def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
+def _show_history(path: Path, check: HistoryCheck, json: bool) -> VerdictValue:
     if json:
         body = {
             "verdict": check.verdict,
             "model": check.model,
             "algorithm": check.algorithm,
-            "strongest": check.details["strongest"],
+            "strongest": check.strongest,
             "operations": check.operations,
             "seconds": check.seconds,
             "witness": check.witness,
@@ -163,7 +167,7 @@ def _show_history(path: Path, check: Check, json: bool) -> VerdictValue:
     name = "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
     print(f"{name}: {check.verdict}: {check.summary}")
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
-    print(f"  strongest model that it does not refute: {check.details['strongest']}")
+    print(f"  strongest model that it does not refute: {check.strongest}")
     _print_witness(check)
     return check.verdict
 

@@ -146,7 +146,7 @@ def _show(text: bytes) -> None:
 
 
 def _print(loaded: object) -> None:
-    from bench.record.losses import NOT_WHOLE
+    from bench.load.losses import NOT_WHOLE
     from chaos.targets.load import Loaded
 
     assert isinstance(loaded, Loaded)

@@ -101,7 +101,7 @@ def judge(protocol: Protocol, result: SimulationResult) -> tuple[list[Alarm], st
             alarms.append(Alarm(result.seed, "linearizability", check.summary))
         elif check.verdict == "unknown":
             return alarms, check.summary
-    elif check.details["kind"] == "never-written":
+    elif check.details.kind == "never-written":
         alarms.append(Alarm(result.seed, "never-written", check.summary))
     return alarms, None
 

@@ -23,11 +23,11 @@ from typing import Any
 import msgspec
 
 from bench.children import environment, python
+from bench.load.losses import LOG, NOT_WHOLE, losses
 from bench.load.workload import make_workload
 from bench.paths import LOCUSTFILE
 from bench.record.cluster_file import ClusterFile, read_cluster_file
 from bench.record.files import no_space
-from bench.record.losses import LOG, NOT_WHOLE, losses
 from bench.record.run_folder import LoadSummary, Manifest, RunFolder
 from chaos import errors as exit_codes
 from chaos.clusters.by_name import last_line

@@ -14,9 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from bench.children import environment, python
+from bench.load.losses import LOG, losses
 from bench.paths import LOCUSTFILE
 from bench.record.files import no_space
-from bench.record.losses import LOG, losses
 from bench.record.run_folder import NodeRecord, write_json
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.containers.compose import ComposeCluster

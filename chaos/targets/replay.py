@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from bench.record.run_folder import RunFolder, Verdict, write_json
+from bench.record.run_folder import RunFolder, write_json
+from bench.record.verdict import Verdict
 from chaos.targets.run import Run
 from chaos.targets.simulator import trace
 from nodes.simulator.story import Arrow, Moment, Story

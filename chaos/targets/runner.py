@@ -20,7 +20,8 @@ import msgspec
 from bench.checkers import check_run
 from bench.load.workload import Workload
 from bench.paths import ROOT
-from bench.record.run_folder import Manifest, RunFolder, Verdict
+from bench.record.run_folder import Manifest, RunFolder
+from bench.record.verdict import Verdict
 from chaos.clusters.capabilities import TargetName
 from chaos.errors import StoppedAtOnce, TargetFailed
 from chaos.experiments.experiment import Experiment

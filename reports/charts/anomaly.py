@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.record.files import NotReadable, read_regular
-from bench.record.run_folder import WitnessLine
+from bench.record.verdict import WitnessLine
 from nodes.simulator.story import Story
 from reports.charts.message_diagram import Diagram, svg_document
 

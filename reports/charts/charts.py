@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.checkers.outages import SILENCE_S
-from bench.record.run_folder import WitnessLine
+from bench.record.verdict import WitnessLine
 from reports.charts.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
 from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
 from reports.data.metrics import RunTables

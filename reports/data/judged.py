@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 
 from bench.checkers.availability import WINDOWS
 from bench.checkers.windows import SIDES
+from bench.record.verdict import Latency
 from reports.data import compare
 from reports.data.metrics import RunTables
-from reports.data.summary import Latency, RunSummary
+from reports.data.summary import RunSummary
 
 Ending: TypeAlias = Literal["kept", "broken", "unknown", "not measured"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,31 +27,26 @@ from bench.record.files import shown as shown_path
 from bench.record.history import BadHistory, OperationRecord, read_history
 from bench.record.run_folder import (
     SCHEMA_VERSION,
-    VERDICT_VERSION,
     BadRunFolder,
     FaultRecord,
     LoadSummary,
     Manifest,
     NodeRecord,
     RunFolder,
+)
+from bench.record.verdict import (
+    VERDICT_VERSION,
+    Availability,
+    ConvergenceCheck,
+    FaultFigures,
+    StalenessCheck,
     Verdict,
+    Window,
 )
 from bench.record.witness import shown
 from reports.data import objectives
 from reports.data.plan import plan_of
-from reports.data.summary import (
-    Availability,
-    FaultFigures,
-    Latencies,
-    Latency,
-    Operations,
-    Phases,
-    RunSummary,
-    Setup,
-    StaleReads,
-    counterexample,
-    cut,
-)
+from reports.data.summary import RunSummary, Setup, StaleReads, counterexample, cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,14 +181,14 @@ def load(path: Path) -> RunTables:
     origin_ns = _origin(manifest, records, faults)
     operations = _operations_table(records, origin_ns)
     measured = measure(manifest, records, faults, loads, lost)
-    end_s = _end(manifest, operations, origin_ns, measured.details["ended_s"])
-    if (stopped_s := measured.details["stopped_s"]) is not None:
+    end_s = _end(manifest, operations, origin_ns, measured.details.ended_s)
+    if (stopped_s := measured.details.stopped_s) is not None:
         missing.append(
             f"the load stopped after {stopped_s:.1f} s, before its planned end: figures are those "
             "until it ended, and what was open then counts as not served"
         )
     _place(operations, measured.operations)
-    table = _windows_table(measured.details)
+    table = _windows_table(measured.details.windows)
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured.details, elections, missing)
     summary.fault_lateness_ms = _lateness_ms(faults)
@@ -206,7 +201,7 @@ def load(path: Path) -> RunTables:
         verdict=verdict,
         operations=operations,
         dropped=_dropped_table(loads, measured.dropped, origin_ns),
-        faults=_faults_table(faults, measured.details, origin_ns),
+        faults=_faults_table(faults, measured.details.faults, origin_ns),
         windows=table,
         verdicts=_verdicts_table(verdict),
         nodes=_nodes_table(node_records, origin_ns),
@@ -357,14 +352,13 @@ def _silences(measured: Measured, origin_ns: int) -> list[tuple[float, float]]:
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _windows_table(measured: dict[str, Any]) -> pd.DataFrame:
+def _windows_table(windows: Mapping[str, Window]) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for name, counts in measured["windows"].items():
+    for name, window in windows.items():
         is_side = name in SIDES
-        latency = Latency(**counts["latency_ms"])
-        wanted, served, seconds = counts["wanted"], counts["served"], counts["seconds"]
+        wanted, served, seconds = window.wanted, window.served, window.seconds
         rows.append(
             {
                 "phase": "during" if is_side else name,
@@ -372,26 +366,26 @@ def _windows_table(measured: dict[str, Any]) -> pd.DataFrame:
                 "seconds": seconds,
                 "wanted": wanted,
                 "served": served,
-                "dropped": counts["dropped"],
+                "dropped": window.dropped,
                 "availability": served / wanted if wanted else None,
-                "within_1s": counts["served_1s"] / wanted if wanted else None,
+                "within_1s": window.served_1s / wanted if wanted else None,
                 "served_per_s": served / seconds if seconds else None,
-                "latency_ms_p50": latency.at("p50"),
-                "latency_ms_p99": latency.at("p99"),
+                "latency_ms_p50": window.latency_ms.at("p50"),
+                "latency_ms_p99": window.latency_ms.at("p99"),
             }
         )
     return pd.DataFrame(rows, columns=WINDOW_COLUMNS)
 
 
 def _faults_table(
-    faults: Sequence[FaultRecord], measured: dict[str, Any], origin_ns: int
+    faults: Sequence[FaultRecord], measured: Sequence[FaultFigures], origin_ns: int
 ) -> pd.DataFrame:
     import pandas as pd
 
     def seconds(stamp_ns: int | None) -> float | None:
         return None if stamp_ns is None else (stamp_ns - origin_ns) / 1e9
 
-    figures = {each["number"]: FaultFigures(**each) for each in measured["faults"]}
+    figures = {each.number: each for each in measured}
     rows: list[dict[str, Any]] = []
     for f in faults:
         row: dict[str, Any] = {
@@ -503,12 +497,11 @@ def _summary(
     path: Path,
     manifest: Manifest,
     verdict: Verdict | None,
-    measured: dict[str, Any],
+    measured: Availability,
     elections: int | None,
     missing: list[str],
 ) -> RunSummary:
-    latencies = {name: Latency(**found) for name, found in measured["latency_ms"].items()}
-    phase = "during" if "during" in measured["windows"] else "before"
+    latencies = measured.latency_ms
     return RunSummary(
         experiment=manifest.experiment_name,
         protocol=manifest.protocol,
@@ -518,20 +511,20 @@ def _summary(
         claim=manifest.claim,
         verdict=verdict.verdict if verdict else "unknown",
         measured_model=verdict.measured_model if verdict else "unknown",
-        throughput=Phases(**measured["throughput"]),
-        availability=Availability(**measured["availability"]),
-        recovery_s=measured["recovery_s"],
-        operations=Operations(**measured["operations"]),
+        throughput=measured.throughput,
+        availability=measured.availability,
+        recovery_s=measured.recovery_s,
+        operations=measured.operations,
         converged=verdict.converged if verdict else None,
-        latency_ms=latencies[phase],
-        window_latency_ms=Latencies(**latencies),
-        within_1s=Availability(**measured["within_1s"]),
-        service_s=measured["service_s"],
-        faults=[FaultFigures(**each) for each in measured["faults"]],
-        cut_windows=measured["cut_windows"],
+        latency_ms=latencies.during if "during" in measured.windows else latencies.before,
+        window_latency_ms=latencies,
+        within_1s=measured.within_1s,
+        service_s=measured.service_s,
+        faults=measured.faults,
+        cut_windows=measured.cut_windows,
         elections=elections,
         simulated=manifest.simulated,
-        dropped=measured["dropped"],
+        dropped=measured.dropped,
         stale_reads=_stale_reads(verdict),
         converged_s=_converged_s(verdict),
         counterexample=counterexample(verdict),
@@ -549,24 +542,21 @@ def _summary(
 def _stale_reads(verdict: Verdict | None) -> StaleReads | None:
     """From the staleness checker, if it ran, there were reads, and none can be missing."""
     for check in verdict.checks if verdict else []:
-        if (
-            check.name == "staleness"
-            and check.verdict == "valid"
-            and check.details.get("share") is not None
-        ):
-            age_s = check.details.get("age_s") or {}
-            return StaleReads(
-                fraction=check.details["share"],
-                median_s=age_s.get("p50"),
-                worst_s=age_s.get("max"),
-            )
+        if isinstance(check, StalenessCheck) and check.verdict == "valid":
+            found = check.details
+            if found.share is not None:
+                return StaleReads(
+                    fraction=found.share,
+                    median_s=found.age_s.p50 if found.age_s else None,
+                    worst_s=found.age_s.max if found.age_s else None,
+                )
     return None
 
 
 def _converged_s(verdict: Verdict | None) -> float | None:
     for check in verdict.checks if verdict else []:
-        if check.name == "convergence":
-            return check.details.get("converged_within_s")
+        if isinstance(check, ConvergenceCheck):
+            return check.details.converged_within_s
     return None
 
 

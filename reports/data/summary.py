@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from bench.record.printable import escaped
-from bench.record.run_folder import VERDICT_VERSION, Check, Verdict, WitnessLine
+from bench.record.verdict import (
+    VERDICT_VERSION,
+    AnyCheck,
+    FaultFigures,
+    Latencies,
+    Latency,
+    Outcomes,
+    Phases,
+    Shares,
+    StalenessCheck,
+    Verdict,
+    WitnessLine,
+)
 from bench.record.witness import sentence
 from reports.data.objectives import MODELS, Result
 from reports.data.plan import Plan
-
-
-class Phases(msgspec.Struct, kw_only=True):
-    """A figure before, during and after the faults; None where there is no such phase or no
-    operation in it. Without a fault everything is *before*."""
-
-    before: float | None = None
-    during: float | None = None
-    after: float | None = None
-
-
-class Availability(msgspec.Struct, kw_only=True):
-    """served / wanted, 0..1. ``majority`` and ``minority``: the sides of a cut, while it was on."""
-
-    before: float | None = None
-    during: float | None = None
-    after: float | None = None
-    majority: float | None = None
-    minority: float | None = None
-
-
-class Operations(msgspec.Struct, kw_only=True):
-    """How many operations of the load ended how."""
-
-    ok: int = 0
-    fail: int = 0
-    info: int = 0
-
-
-class Latency(msgspec.Struct, kw_only=True):
-    """Percentiles of the latency of all that was wanted. One that falls on what was not served is
-    None, and longer than ``bound_ms``, the service time; where nothing was wanted, all are None."""
-
-    p50: float | None = None
-    p99: float | None = None
-    bound_ms: float | None = None
-
-    def at(self, name: str) -> float | None:
-        """A percentile as a number that compares: infinite if it is longer than the bound."""
-        value: float | None = getattr(self, name)
-        return math.inf if value is None and self.bound_ms is not None else value
-
-
-class Latencies(msgspec.Struct, kw_only=True):
-    """The latencies in each window, and on the sides of a cut while it was on."""
-
-    before: Latency
-    during: Latency
-    after: Latency
-    majority: Latency
-    minority: Latency
-
-
-class FaultFigures(msgspec.Struct, kw_only=True):
-    """What one fault cost. ``begin_s``: after the load began. ``wanted``, ``served``: while it was
-    on; with overlapping faults, operations count for each. ``back_in_s``: from its begin to the end
-    of the first outage that began in it; 0 if none did, None if it did not end within the load.
-    ``outages``: how many began in it."""
-
-    number: int
-    begin_s: float
-    wanted: int
-    served: int
-    availability: float | None
-    back_in_s: float | None
-    outages: int
-    longest_silence_s: float
 
 
 class StaleReads(msgspec.Struct, kw_only=True):
@@ -126,9 +69,9 @@ class RunSummary(msgspec.Struct, kw_only=True):
     verdict: str
     measured_model: str
     throughput: Phases
-    availability: Availability
+    availability: Shares
     recovery_s: float | None
-    operations: Operations
+    operations: Outcomes
     converged: bool | None
     latency_ms: Latency
     elections: int | None
@@ -143,7 +86,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     fault_lateness_ms: float | None = None
     definitions: int = VERDICT_VERSION
     service_s: float
-    within_1s: Availability
+    within_1s: Shares
     window_latency_ms: Latencies
     faults: list[FaultFigures]
     objectives: list[Result] = []
@@ -165,7 +108,7 @@ def cut(text: str, most: int = SHOWN) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def refuting_check(verdict: Verdict | None) -> Check | None:
+def refuting_check(verdict: Verdict | None) -> AnyCheck | None:
     """The check that refutes the claim: the one whose words are the verdict's reason, else one of a
     model that the claim includes. None if the claim was not refuted."""
     if verdict is None or verdict.verdict != "invalid":
@@ -176,7 +119,7 @@ def refuting_check(verdict: Verdict | None) -> Check | None:
     return next(iter([*told, *included]), None)
 
 
-def explained_check(verdict: Verdict | None) -> Check | None:
+def explained_check(verdict: Verdict | None) -> AnyCheck | None:
     """The check whose witness a reader is shown: what refutes the claim, and nothing else if the
     claim is refuted; else the first anomaly that the claim allows, else any other that was found.
     """
@@ -221,7 +164,7 @@ def counterexample(verdict: Verdict | None) -> str | None:
         if not any(c.model == "linearizable" and c.verdict == "invalid" for c in verdict.checks):
             return None
         for check in verdict.checks:
-            if check.name == "staleness" and check.details.get("worst"):
-                return cut(str(check.details["worst"]), 400)
+            if isinstance(check, StalenessCheck) and check.details.worst:
+                return cut(check.details.worst, 400)
     lines = witness_of(verdict)
     return cut(sentence(lines), 400) if lines else None

@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from bench.record.run_folder import Manifest
+from bench.record.verdict import Latency
 from reports.data import compare
 from reports.data.repeats import interval
-from reports.data.summary import Latency, RunSummary, cut
+from reports.data.summary import RunSummary, cut
 from reports.formats.markdown import escape
 from reports.formats.markdown import table as markdown_table
 

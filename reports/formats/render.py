@@ -18,7 +18,8 @@ import msgspec
 from markupsafe import Markup
 
 from bench.record.files import NotReadable, read_regular, write_whole
-from bench.record.run_folder import MOST_BYTES, BadRunFolder, Check, WitnessLine
+from bench.record.run_folder import MOST_BYTES, BadRunFolder
+from bench.record.verdict import Check, WitnessLine
 from bench.record.witness import duration
 from reports.charts.anomaly import Messages, picture, read_messages
 from reports.charts.drawing import STYLE

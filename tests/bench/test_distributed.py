@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from bench.load.distributed import Share, shares
+from bench.load.losses import losses
 from bench.load.workload import Workload, make_workload, plan
 from bench.record.cluster_file import ClusterFile, write_cluster_file
 from bench.record.history import OperationRecord
-from bench.record.losses import losses
 from bench.record.run_folder import RunFolder
 from tests.bench.conftest import ENVIRONMENT, ROOT, free_port
 from tests.waiting import patience, wait_for

@@ -18,10 +18,10 @@ import pytest
 
 from bench.load import ycsb
 from bench.load.client import STILL_OPEN, TIMEOUT
+from bench.load.losses import losses
 from bench.load.workload import Workload, make_workload, plan
 from bench.record.cluster_file import ClusterFile
 from bench.record.history import OperationRecord
-from bench.record.losses import losses
 from bench.record.run_folder import LoadSummary, RunFolder
 from tests.waiting import patience
 

@@ -70,8 +70,8 @@ def test_the_factor_is_back_within_three_detection_times_and_nothing_is_lost(
     assert tables.verdict is not None
     checks = {check.name: check for check in tables.verdict.checks}
     assert tables.verdict.verdict == "valid"
-    assert checks["convergence"].details["converged"] is True
-    assert checks["convergence"].details["lost_writes"] == 0
+    assert checks["convergence"].details.converged is True
+    assert checks["convergence"].details.lost_writes == 0
 
 
 def test_the_last_status_of_each_node_has_the_factor_back(tables: RunTables) -> None:

@@ -81,7 +81,7 @@ def test_no_model_is_stated_that_is_refuted_and_no_violation_is_false() -> None:
     counts: Counter[str] = Counter()
     for h in histories():
         check = check_history(h.records, initial=h.initial, clock_error_ns=h.clock_error)
-        stated = check.details["strongest"]
+        stated = check.strongest
         assert h.linearizable <= h.sequential <= h.causal, f"the definitions disagree: {h}"
         if check.verdict == "valid":
             assert h.linearizable, f"a false valid: {h}"
@@ -114,13 +114,13 @@ def test_sequential_and_causal_are_as_defined() -> None:
                 shown = {line.operation.id for line in check.witness}
                 part = [r for r in h.records if r.id in shown]
                 assert (
-                    not by_definition.is_sequential(part, h.initial) or check.details["impossible"]
+                    not by_definition.is_sequential(part, h.initial) or check.details.impossible
                 ), f"{check.name}: the witness shows nothing: {check.summary}"
             if h.is_unique and has_ok and (check.name == "causal" or len(c.keys) == 1):
                 assert check.verdict == ("valid" if want else "invalid"), (
                     f"{check.name} is not decided: {h}"
                 )
-            if check.details["impossible"]:
+            if check.details.impossible:
                 assert not want
             counts[f"{check.name} {check.verdict}"] += 1
     assert min(counts.values()) > HISTORIES // 50, counts
@@ -131,7 +131,7 @@ def test_what_is_impossible_is_so_in_every_model() -> None:
     for h in histories():
         if by_definition.is_impossible(h.records, h.initial):
             assert not h.causal, h
-            stated = check_history(h.records, initial=h.initial).details["strongest"]
+            stated = check_history(h.records, initial=h.initial).strongest
             assert stated in ("none", "unknown"), h
             nothing += stated == "none"
     assert nothing > HISTORIES // 30
@@ -145,7 +145,7 @@ def test_sessions_and_staleness_are_as_defined() -> None:
         code = c.code_of(initial)
         check = check_sessions(c, code)
         want = by_definition.session_violations(records, initial, clock_error=error)
-        got = {name: check.details[name]["violations"] or 0 for name in GUARANTEES}
+        got = {name: getattr(check.details, name).violations or 0 for name in GUARANTEES}
         assert got == want, f"{check.summary}: {h}"
         if check.verdict == "valid":
             assert not any(want.values()), h

@@ -52,7 +52,7 @@ def final(*values: Value | list[Value]) -> list[OperationRecord]:
 def outcome_of(*records: OperationRecord, **options: Any) -> tuple[str, bool | None, int]:
     check = check_convergence(list(records), NODES, **options)
     assert (check.verdict == "invalid") == bool(check.witness), check
-    return check.verdict, check.details["converged"], check.details["lost_writes"]
+    return check.verdict, check.details.converged, check.details.lost_writes
 
 
 W1 = op("write", 0, 10, 1)
@@ -181,6 +181,6 @@ def test_a_greater_version_does_not_excuse_overwriting_the_future() -> None:
 def test_the_last_answer_of_a_node_counts() -> None:
     early = op("read", 900, 950, None, node="n2", process="final-0")
     check = check_convergence([W1, early, *final(1, 1)], NODES, healed_ns=100, last_stale_ns=850)
-    assert check.details["converged"] is True
-    assert check.details["converged_within_s"] == 1000 / S
-    assert check.details["last_stale_after_heal_s"] == 750 / S
+    assert check.details.converged is True
+    assert check.details.converged_within_s == 1000 / S
+    assert check.details.last_stale_after_heal_s == 750 / S

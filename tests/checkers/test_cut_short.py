@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bench.checkers import check_run
 from bench.record.history import OperationRecord
-from bench.record.run_folder import RunFolder, Verdict
+from bench.record.run_folder import RunFolder
+from bench.record.verdict import Verdict
 from chaos.commands.main import main
 from tests.checkers.test_verdict import Run
 
@@ -192,8 +194,10 @@ def check_again(folder: RunFolder) -> Verdict:
     again = check_run(folder)
     before = folder.verdict()
     assert before is not None
-    for new, old in zip(again.checks, before.checks, strict=True):
-        new.seconds = old.seconds
+    again.checks = [
+        replace(new, seconds=old.seconds)
+        for new, old in zip(again.checks, before.checks, strict=True)
+    ]
     return again
 
 

@@ -269,9 +269,9 @@ def test_check_history(tmp_path: Path) -> None:
     )
     check = check_history(path)
     assert (check.verdict, check.model, check.algorithm) == ("invalid", "register", "zones")
-    assert check.details["strongest"] == "sequential"
+    assert check.strongest == "sequential"
     assert [line.role for line in check.witness] == ["wrote k=1 (ok)", "1 ns later read k=null"]
-    assert check_history(path, initial=5).details["kind"] == "never-written"
+    assert check_history(path, initial=5).details.kind == "never-written"
 
 
 def test_a_register_has_no_cas(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ nothing."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from bench.checkers import availability
 from bench.checkers.outages import outages, pauses, silences
 from bench.record.history import OperationRecord
 from bench.record.run_folder import FaultRecord, Manifest
+from bench.record.verdict import Availability
 
 MS = 1_000_000
 NODES = ["n1", "n2", "n3"]
@@ -21,11 +21,10 @@ EVERY_MS = 10
 
 def recovery(answered_ms: Callable[[int], int | None], nodes: list[str] = NODES) -> float | None:
     """``recovery_s`` of the load that `details` describes."""
-    seconds: float | None = details(answered_ms, nodes)["recovery_s"]
-    return seconds
+    return details(answered_ms, nodes).recovery_s
 
 
-def details(answered_ms: Callable[[int], int | None], nodes: list[str]) -> dict[str, Any]:
+def details(answered_ms: Callable[[int], int | None], nodes: list[str]) -> Availability:
     """What the checker finds in a load of 12 s with a fault from 2 s to 9 s. ``answered_ms``: when
     the operation that was intended at a given time was answered ok; None: never."""
     records = []
@@ -124,23 +123,23 @@ def test_what_was_under_way_when_a_fault_struck_counts_as_hit_by_it() -> None:
 
 def test_an_outage_that_began_long_before_a_fault_is_not_its_own() -> None:
     found = details(lambda at: None if 1000 <= at < 3000 else at + 3, NODES)
-    assert found["recovery_s"] == 0.0
-    (outage,) = found["outages"]
-    assert (outage["fault"], outage["begin_s"]) == (None, 1.0)
+    assert found.recovery_s == 0.0
+    (outage,) = found.outages
+    assert (outage.fault, outage.begin_s) == (None, 1.0)
 
 
 def test_an_outage_that_begins_after_the_heal_is_said_and_not_called_a_recovery() -> None:
     found = details(lambda at: None if 9200 <= at < 10_000 else at + 3, NODES)
-    assert found["recovery_s"] == 0.0
-    assert [outage["fault"] for outage in found["outages"]] == [None]
+    assert found.recovery_s == 0.0
+    assert [outage.fault for outage in found.outages] == [None]
 
 
 def test_one_operation_of_a_hundred_is_no_outage_and_two_are() -> None:
     lost = {10_000}  # no cut is on: 100 were wanted in that second
-    assert details(lambda at: None if at in lost else at + 3, NODES)["outages"] == []
+    assert details(lambda at: None if at in lost else at + 3, NODES).outages == []
     lost.add(10_500)
     found = details(lambda at: None if at in lost else at + 3, NODES)
-    assert len(found["outages"]) == 1
+    assert len(found.outages) == 1
 
 
 def test_a_load_that_pauses_is_no_silence_and_its_outage_ends_when_it_goes_on() -> None:

@@ -231,7 +231,7 @@ def test_times_of_any_64_bits(tmp_path: Path, w: tuple[int, int], r: tuple[int, 
     assert not (c.completed[:2] == NEVER).any()
     records = [OperationRecord(**each) for each in (write, read, lost)]  # type: ignore[arg-type]
     for check in (check_history(path), check_history(records)):
-        assert (check.verdict, check.details["strongest"]) == ("invalid", "sequential")
+        assert (check.verdict, check.strongest) == ("invalid", "sequential")
         assert [line.operation.invoked_ns for line in check.witness] == [w[0], r[0]]
     read["value"] = 7
     path.write_text("".join(json.dumps(each) + "\n" for each in (write, read, lost)))
@@ -308,7 +308,7 @@ def test_clock_errors_and_ties(
         check = check_history(given, initial=initial, clock_error_ns=error)
         assert check.verdict in {verdict, "unknown" if far and verdict == "valid" else verdict}
         if not far:
-            assert check.details["strongest"] == strongest
+            assert check.strongest == strongest
 
 
 # --- small histories, each with its verdict by definition ---
@@ -331,7 +331,7 @@ def test_cases(name: str, verdict: str, strongest: str) -> None:
     path = CASES / f"{name}.jsonl"
     records = [msgspec.json.decode(each, type=OperationRecord) for each in with_ids(path)]
     for check in (check_history(path), check_history(records)):
-        assert (check.verdict, check.details["strongest"]) == (verdict, strongest)
+        assert (check.verdict, check.strongest) == (verdict, strongest)
 
 
 def with_ids(path: Path) -> list[bytes]:

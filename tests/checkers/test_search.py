@@ -122,7 +122,7 @@ def test_over_budget_is_unknown(budget: dict[str, float], spent: str) -> None:
     check = check_linearizable(Columns.from_records(crowd(40)), **budget)  # type: ignore[arg-type]
     assert check.verdict == "unknown"
     assert check.summary.endswith(f"the search ran out of {spent}")
-    assert check.details["keys_undecided"] == 1
+    assert check.details.keys_undecided == 1
 
 
 def test_each_key_has_the_algorithm_that_fits() -> None:
@@ -134,7 +134,7 @@ def test_each_key_has_the_algorithm_that_fits() -> None:
     ]
     both = check_linearizable(Columns.from_records([*unique, *repeated]))
     assert (both.verdict, both.algorithm) == ("valid", "zones and search")
-    assert both.details["why"].startswith("on 1 of 2 keys")
+    assert both.details.why.startswith("on 1 of 2 keys")
     assert check_linearizable(Columns.from_records(unique)).algorithm == "zones"
     assert check_linearizable(Columns.from_records(repeated)).algorithm == "search"
 
@@ -149,7 +149,7 @@ def test_a_deleted_value_does_not_come_back() -> None:
         op("read", "                [-]", 1),
     ]
     check = check_linearizable(Columns.from_records(records))
-    assert (check.verdict, check.details["kind"]) == ("invalid", "search")
+    assert (check.verdict, check.details.kind) == ("invalid", "search")
     assert [line.operation.op for line in check.witness] == ["write", "delete", "read"]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.checkers import check_run
 from bench.record.history import HistoryWriter, OperationRecord
-from bench.record.run_folder import LoadSummary, Manifest, Model, RunFolder, Verdict, write_json
+from bench.record.run_folder import BadRunFolder, LoadSummary, Manifest, RunFolder, write_json
+from bench.record.verdict import Model, Verdict
 from bench.record.witness import shown
 from nodes.contract.replica import OperationKind, Value
 
@@ -237,9 +239,29 @@ def test_siblings_refute_a_register(tmp_path: Path) -> None:
     run.add("read", [1, 2], "n3", "s")
     run.fill()
     got = run.verdict()
-    assert (got.verdict, got.checks[0].details["kind"]) == ("invalid", "siblings")
+    assert (got.verdict, got.checks[0].details.kind) == ("invalid", "siblings")
 
 
 def test_long_values_are_shown_by_their_ends() -> None:
     assert shown("7") == '"7"'
     assert shown("." * 195 + "1774") == '"' + "." * 23 + "…" + "." * 19 + '1774"'
+
+
+def test_checks_of_another_version_are_read_as_far_as_they_fit(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", claim="eventual")
+    run.fill()
+    names = [check.name for check in run.verdict().checks]
+    folder = run.folder
+    told = msgspec.json.decode(folder.verdict_path.read_bytes())
+    assert [check["name"] for check in told["checks"]] == names
+    told["checks"].append({**told["checks"][0], "name": "of tomorrow"})
+    for check in told["checks"]:
+        if check["name"] == "availability":
+            check["details"] = {"windows": {"before": 0.5}}
+    write_json(folder.verdict_path, told)
+    with pytest.raises(BadRunFolder, match=r"verdict\.json"):
+        folder.verdict()
+    write_json(folder.verdict_path, {**told, "schema_version": 1})
+    kept = folder.verdict()
+    assert kept is not None
+    assert [check.name for check in kept.checks] == [n for n in names if n != "availability"]

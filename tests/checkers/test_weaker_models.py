@@ -161,7 +161,7 @@ def test_sessions_agree_with_every_pair() -> None:
         records = history(random.Random(seed), processes=4, keys=2, length=5)
         want = by_definition.session_violations(records)
         check = check_sessions(Columns.from_records(records))
-        got = {name: check.details[name]["violations"] or 0 for name in GUARANTEES}
+        got = {name: getattr(check.details, name).violations or 0 for name in GUARANTEES}
         assert got == want, f"seed {seed}: {check.summary}"
         assert bool(check.witness) == any(want.values())
         for name in GUARANTEES:
@@ -184,9 +184,9 @@ def test_without_nodes_two_guarantees_are_unknown() -> None:
         for i, op in enumerate(("write", "read"))
     ]
     details = check_sessions(Columns.from_records(records)).details
-    assert details["read_your_writes"]["violations"] is not None
-    assert details["monotonic_writes"]["violations"] is None
-    assert details["writes_follow_reads"]["violations"] is None
+    assert details.read_your_writes.violations is not None
+    assert details.monotonic_writes.violations is None
+    assert details.writes_follow_reads.violations is None
 
 
 def test_stale_reads_agree_with_every_pair() -> None:
@@ -230,7 +230,7 @@ def test_no_false_violation_on_a_million_linearizable_operations() -> None:
     assert len(stale_reads(c).rows) == 0
     check = check_sessions(c)
     assert check.verdict == "valid", check.summary
-    assert {check.details[name]["violations"] for name in GUARANTEES} == {0}
+    assert {getattr(check.details, name).violations for name in GUARANTEES} == {0}
     some = linearizable_history(30_000, clients=20, keys=10, seed=4)
     assert check_causal(some).verdict == "valid"
     assert check_sequential(some).verdict == "unknown"  # several keys are never proven

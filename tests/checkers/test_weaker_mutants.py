@@ -147,7 +147,7 @@ def differs(modules: dict[str, Any], h: Judged) -> bool:
     stale = modules["staleness"].stale_reads(c, code)
     ages = {h.records[row].id: age for row, age in zip(stale.rows, stale.age_ns, strict=True)}
     details = modules["guarantees"].check_sessions(c, code).details
-    broken = {name: details[name]["violations"] or 0 for name in GUARANTEES}
+    broken = {name: getattr(details, name).violations or 0 for name in GUARANTEES}
     return (ages, broken) != seen_by_definition(h)
 
 

@@ -10,6 +10,7 @@ from bench.checkers.availability import check_availability, service_time
 from bench.checkers.windows import NEVER, fault_spans, sides, timeline
 from bench.record.history import OperationRecord
 from bench.record.run_folder import FaultRecord, LoadSummary, Manifest
+from bench.record.verdict import Availability, Outcomes, Shares
 from nodes.contract.replica import Outcome
 
 S = 1_000_000_000
@@ -90,28 +91,22 @@ def details(
     faults: list[FaultRecord] | None = None,
     loads: list[LoadSummary] | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Availability:
     return check_availability(manifest(**options), records, faults or [], loads or []).details
 
 
-def counts(got: dict[str, Any], name: str) -> tuple[int, int]:
+def counts(got: Availability, name: str) -> tuple[int, int]:
     """Served and wanted in a window or on a side."""
-    return got["windows"][name]["served"], got["windows"][name]["wanted"]
+    return got.windows[name].served, got.windows[name].wanted
 
 
 def test_without_faults_everything_is_before() -> None:
     got = details([op(1), op(2, outcome="info"), op(9.999, 1.5)])
-    assert got["availability"] == {
-        "before": 2 / 3,
-        "during": None,
-        "after": None,
-        "majority": None,
-        "minority": None,
-    }
-    assert got["within_1s"]["before"] == 1 / 3
-    assert got["throughput"]["before"] == pytest.approx(0.2)
-    assert (got["recovery_s"], got["operations"]) == (None, {"ok": 2, "fail": 0, "info": 1})
-    assert set(got["windows"]) == {"before", "all"}
+    assert got.availability == Shares(before=2 / 3)
+    assert got.within_1s.before == 1 / 3
+    assert got.throughput.before == pytest.approx(0.2)
+    assert (got.recovery_s, got.operations) == (None, Outcomes(ok=2, info=1))
+    assert set(got.windows) == {"before", "all"}
 
 
 def test_the_intended_time_decides_where_an_operation_belongs() -> None:
@@ -156,15 +151,15 @@ def test_windows_and_sides_add_up() -> None:
         for node in ("n1", "n3", "elsewhere")
     ]
     got = details(records, cuts, [dropped(1, 2, 5, 9, unplaced=3, nodes=("n1", "n1", "n2"))])
-    wanted = {name: row["wanted"] for name, row in got["windows"].items()}
+    wanted = {name: row.wanted for name, row in got.windows.items()}
     assert wanted["all"] == 3 * 105 + 4
     for key in ("wanted", "served", "served_1s", "dropped", "seconds"):
-        of = {name: row[key] for name, row in got["windows"].items()}
+        of = {name: getattr(row, key) for name, row in got.windows.items()}
         assert of["before"] + of["during"] + of["after"] == pytest.approx(of["all"])
     assert wanted["majority"] + wanted["minority"] + wanted["none"] == wanted["during"]
     # n1 was cut off twice; n3 never. The last dropped one was wanted at a node that is not told.
     assert wanted["minority"] == 21 + 25 + 1
-    assert (got["dropped"], got["dropped_unplaced"]) == (7, 3)
+    assert (got.dropped, got.dropped_unplaced) == (7, 3)
 
 
 def test_what_a_fault_takes_to_come_and_go_belongs_to_it() -> None:
@@ -174,14 +169,14 @@ def test_what_a_fault_takes_to_come_and_go_belongs_to_it() -> None:
 
 def test_dropped_operations_are_wanted_and_not_served() -> None:
     got = details([op(1), op(4)], [fault(3, 6)], [dropped(1.5, 4.5, 4.6, unplaced=2)])
-    assert got["availability"]["before"] == 1 / 2
-    assert got["availability"]["during"] == 1 / 3
-    assert (got["dropped"], got["dropped_unplaced"]) == (5, 2)
+    assert got.availability.before == 1 / 2
+    assert got.availability.during == 1 / 3
+    assert (got.dropped, got.dropped_unplaced) == (5, 2)
 
 
 def test_final_reads_are_no_load() -> None:
     got = details([op(1, outcome="fail"), op(9, process="final-1")])
-    assert got["availability"]["before"] == 0
+    assert got.availability.before == 0
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -197,7 +192,7 @@ def test_sides_are_those_of_the_node_at_which_an_operation_was_wanted(told: bool
     got = details(records, [cut], [lost])
     assert counts(got, "majority") == ((2, 4) if told else (2, 2))
     assert counts(got, "minority") == ((0, 2) if told else (0, 1))
-    assert counts(got, "none") == ((0, 0) if told else (0, 3)) if "none" in got["windows"] else told
+    assert counts(got, "none") == ((0, 0) if told else (0, 3)) if "none" in got.windows else told
 
 
 NODES = ["n1", "n2", "n3", "n4", "n5"]
@@ -230,8 +225,8 @@ def test_of_two_cuts_at_once_the_majority_is_what_neither_separates() -> None:
 
 def test_a_partition_without_a_majority() -> None:
     cut = fault(3, 6, groups=[["n1", "n2"], ["n3", "n4"], ["n5"]])
-    got = details([op(4, outcome="info"), op(4, node="n5")], [cut])["availability"]
-    assert (got["majority"], got["minority"]) == (None, 0.5)
+    got = details([op(4, outcome="info"), op(4, node="n5")], [cut]).availability
+    assert (got.majority, got.minority) == (None, 0.5)
 
 
 def test_several_faults() -> None:
@@ -246,8 +241,8 @@ def test_several_faults() -> None:
 def test_a_fault_that_was_never_healed_is_on_until_the_end() -> None:
     got = details([op(4), op(9.9), op(10.1)], [fault(3, None)])
     assert counts(got, "during") == (3, 3)
-    assert got["windows"]["during"]["seconds"] == 7
-    assert "after" not in got["windows"]
+    assert got.windows["during"].seconds == 7
+    assert "after" not in got.windows
 
 
 def test_a_fault_that_could_not_be_applied_is_on_while_it_is_taken_back() -> None:
@@ -262,7 +257,7 @@ def test_a_fault_that_could_not_be_applied_is_on_while_it_is_taken_back() -> Non
 
 def test_a_run_that_was_cut_short_ends_with_its_last_operation() -> None:
     got = details([op(1), op(4)], end_s=None)
-    assert got["windows"]["before"]["seconds"] == pytest.approx(4)
+    assert got.windows["before"].seconds == pytest.approx(4)
 
 
 def test_without_load_there_is_nothing_to_measure() -> None:

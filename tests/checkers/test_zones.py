@@ -58,7 +58,7 @@ def op(
 
 def verdict_of(*records: OperationRecord, **options: bool | int | None) -> tuple[str, object, int]:
     check = check_linearizable(Columns.from_records(records), **options)  # type: ignore[arg-type]
-    return check.verdict, check.details["kind"], len(check.witness)
+    return check.verdict, check.details.kind, len(check.witness)
 
 
 VALID = ("valid", None, 0)

@@ -164,7 +164,7 @@ def judge(protocol: Protocol, result: SimulationResult, where: str) -> bool:
         assert check.verdict != "invalid", f"{where}: {check.summary}"
         return check.verdict == "valid"
     # That eventual replicas agree, and lost nothing, is an alarm of the simulator.
-    assert check.details["kind"] != "never-written", f"{where}: {check.summary}"
+    assert check.details.kind != "never-written", f"{where}: {check.summary}"
     return True
 
 

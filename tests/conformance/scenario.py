@@ -205,10 +205,10 @@ def judge(protocol: Protocol, played: Played) -> None:
     if protocol.claim == "linearizable":
         assert check.verdict == "valid", check.summary
         return
-    assert check.details["kind"] != "never-written", check.summary
+    assert check.details.kind != "never-written", check.summary
     check = check_convergence(history, played.cluster.nodes)
-    assert check.details["converged"], check.summary
-    assert not check.details["phantoms"], check.summary
+    assert check.details.converged, check.summary
+    assert not check.details.phantoms, check.summary
     # Not `lost_writes`: a protocol that lets the newest version win may order two writes otherwise
     # than a clock on the wall would, if the second writer had not heard of the first write.
     for write in history:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench.record.run_folder import Manifest
 from reports.data.metrics import load
@@ -36,7 +37,7 @@ def changed(
 
 def throughput(value: float) -> Callable[[RunSummary], None]:
     def change(summary: RunSummary) -> None:
-        summary.throughput.during = value
+        summary.throughput = replace(summary.throughput, during=value)
 
     return change
 
@@ -55,9 +56,9 @@ def test_verdicts_come_first_then_availability_throughput_latency(measured: Run)
     def worse(summary: RunSummary) -> None:
         summary.verdict, summary.measured_model = "invalid", "causal"
         summary.reason = "a stale read"
-        summary.availability.during = 0.5
-        summary.throughput.before = 10_000.0
-        summary.latency_ms.p99 = 1.0
+        summary.availability = replace(summary.availability, during=0.5)
+        summary.throughput = replace(summary.throughput, before=10_000.0)
+        summary.latency_ms = replace(summary.latency_ms, p99=1.0)
         summary.recovery_s = None
 
     found = diff([measured], [changed(measured, worse)])
@@ -79,7 +80,7 @@ def test_verdicts_come_first_then_availability_throughput_latency(measured: Run)
 def test_a_percentile_beyond_the_time_out_is_worse_than_any_number(measured: Run) -> None:
     def p99(value: float | None) -> Run:
         def change(summary: RunSummary) -> None:
-            summary.latency_ms.p99 = value
+            summary.latency_ms = replace(summary.latency_ms, p99=value)
 
         return changed(measured, change)
 

@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.record.run_folder import RunFolder, Verdict
+from bench.record.run_folder import RunFolder
+from bench.record.verdict import Verdict
 from reports.data.judged import Judged, judge
 from reports.data.metrics import RunTables, load
 from reports.formats.export import file_name, write_charts, write_csv

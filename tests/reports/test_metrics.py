@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench.record.run_folder import BadRunFolder, RunFolder
+from bench.record.verdict import AvailabilityCheck
 from reports.data.metrics import load, summarise
 from tests.reports import synthetic
 
@@ -112,12 +113,12 @@ def test_the_figures_are_those_of_the_checker(runs: dict[str, Path]) -> None:
     for path in runs.values():
         run = load(path)
         assert run.verdict is not None
-        details = next(c for c in run.verdict.checks if c.name == "availability").details
+        (details,) = (c.details for c in run.verdict.checks if isinstance(c, AvailabilityCheck))
         summary = run.summary
-        assert msgspec.to_builtins(summary.availability) == pytest.approx(details["availability"])
-        assert msgspec.to_builtins(summary.throughput) == pytest.approx(details["throughput"])
-        assert summary.recovery_s == details["recovery_s"]
-        for name, counts in details["windows"].items():
+        assert summary.availability == details.availability
+        assert summary.throughput == details.throughput
+        assert summary.recovery_s == details.recovery_s
+        for name, counts in details.windows.items():
             side = name if name in ("majority", "minority", "none") else "all"
             phase = name if side == "all" else "during"
             table = run.windows
@@ -127,9 +128,9 @@ def test_the_figures_are_those_of_the_checker(runs: dict[str, Path]) -> None:
                 inside, lost = inside[inside["phase"] == phase], lost[lost["phase"] == phase]
             if side != "all":
                 inside, lost = inside[inside["side"] == side], lost[lost["side"] == side]
-            assert row["wanted"].item() == counts["wanted"] == len(inside) + len(lost)
-            assert row["served"].item() == counts["served"] == inside["served"].sum()
-            assert row["dropped"].item() == counts["dropped"] == len(lost)
+            assert row["wanted"].item() == counts.wanted == len(inside) + len(lost)
+            assert row["served"].item() == counts.served == inside["served"].sum()
+            assert row["dropped"].item() == counts.dropped == len(lost)
 
 
 def test_a_verdict_of_an_older_version_is_judged_anew_and_that_is_said(tmp_path: Path) -> None:

@@ -26,17 +26,19 @@ the newest counts. Final reads belong to no session. Keys whose values are not u
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, program_order, reads_from
 from bench.checkers.sequential import CUT_SHORT
 from bench.checkers.sessions.follows import Shown, value_numbers, writes_follow_reads
 from bench.record import witness as words
 from bench.record.columns import NEVER, NULL, OK, Columns, Int64s
-from bench.record.run_folder import Check, VerdictValue
+from bench.record.verdict import Guarantee, Sessions, SessionsCheck, VerdictValue
 
 GUARANTEES = ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads")
 
@@ -53,79 +55,31 @@ class _Reads:
     known: Int64s
 
 
-def check_sessions(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> Check:
+def check_sessions(
+    c: Columns, initial: int = NULL, *, history_is_cut: bool = False
+) -> SessionsCheck:
     """The verdict on the four guarantees together. ``history_is_cut``: operations may be missing,
-    so *valid* is not to be had.
-
-    Details, per guarantee: ``violations`` (reads), None if it could not be checked; of the first
-    two ``same_node``, those in which both operations went to one node. ``keys_left_out``.
-    """
+    so *valid* is not to be had."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     order = _Order(c)
     reads = _reads(c, seen, order.place)
-    details: dict[str, Any] = {name: {"violations": None} for name in GUARANTEES}
-    witness_rows: list[int] = []
-
-    own = seen.writes[(c.outcome[seen.writes] == OK) & ~seen.is_final[seen.writes]]
     has_nodes = len(reads.rows) > 0 and bool((c.node[reads.rows] != _no_node(c)).all())
-    session = _pairs(c.process, c.key, len(c.keys))
-    at_node = session * (len(c.nodes) + 1) + c.node
-    ok = np.flatnonzero(c.outcome[seen.rows] == OK)
-    knowledge = {
-        "read_your_writes": _Known(own, own),
-        "monotonic_reads": _Known(seen.rows[ok], seen.write[ok]),
-    }
-    for name, known in knowledge.items():
-        bad = _sees_older(c, order, session, known, reads)
-        details[name]["violations"] = len(bad)
-        if has_nodes:
-            details[name]["same_node"] = len(_sees_older(c, order, at_node, known, reads))
-        if len(bad) and not witness_rows:
-            witness_rows = _witness(c, seen, order, session, known, reads, int(bad[0]))
+    found, witness_rows = _of_reads(c, seen, order, reads, has_nodes=has_nodes)
     if has_nodes:
         shown = Shown.of(c, seen)
-        for name, (count, rows_found) in (
-            ("monotonic_writes", _monotonic_writes(c, order, shown)),
-            (
-                "writes_follow_reads",
-                writes_follow_reads(c, seen, order.place, shown, touches=order.touches),
-            ),
-        ):
-            details[name]["violations"] = count
-            witness_rows = witness_rows or rows_found
-    details["keys_left_out"] = seen.keys_left_out
-
-    broken = {name: details[name]["violations"] for name in GUARANTEES}
-    verdict: VerdictValue = "valid"
-    if any(broken.values()):
-        verdict = "invalid"
-        summary = ", ".join(
-            f"{name.replace('_', ' ')}: {count} violations"
-            for name, count in broken.items()
-            if count
-        )
-    elif history_is_cut:
-        verdict, summary = "unknown", CUT_SHORT
-    elif len(reads.rows) == 0 or seen.keys_left_out or len(seen.unknown) or not has_nodes:
-        verdict = "unknown"
-        unchecked = [name.replace("_", " ") for name in GUARANTEES if broken[name] is None]
-        summary = "no violation found" + (
-            f"; not checked without nodes: {', '.join(unchecked)}" if unchecked else ""
-        )
-        if seen.keys_left_out:
-            summary += f"; {seen.keys_left_out} keys left out, their values are not unique"
-        if len(seen.unknown):
-            summary += f"; {len(seen.unknown)} reads of values that nobody wrote"
-        if len(reads.rows) == 0:
-            summary = "there are no reads"
-    else:
-        summary = f"all four guarantees hold for {len(reads.rows)} reads"
+        count, rows = _monotonic_writes(c, order, shown)
+        found["monotonic_writes"] = Guarantee(violations=count)
+        witness_rows = witness_rows or rows
+        count, rows = writes_follow_reads(c, seen, order.place, shown, touches=order.touches)
+        found["writes_follow_reads"] = Guarantee(violations=count)
+        witness_rows = witness_rows or rows
+    guarantees = {name: found.get(name, Guarantee()) for name in GUARANTEES}
+    verdict, summary = _judge(guarantees, seen, len(reads.rows), history_is_cut=history_is_cut)
     witness = words.lines([c.record(row) for row in witness_rows])
     if witness:
         summary += f": {words.sentence(witness)}"
-    return Check(
-        name="sessions",
+    return SessionsCheck(
         verdict=verdict,
         model="session guarantees",
         algorithm="real-time order of values",
@@ -133,8 +87,58 @@ def check_sessions(c: Columns, initial: int = NULL, *, history_is_cut: bool = Fa
         seconds=time.perf_counter() - began,
         summary=summary,
         witness=witness,
-        details=details,
+        details=Sessions(**guarantees, keys_left_out=seen.keys_left_out),
     )
+
+
+def _of_reads(
+    c: Columns, seen: ReadsFrom, order: _Order, reads: _Reads, *, has_nodes: bool
+) -> tuple[dict[str, Guarantee], list[int]]:
+    """The guarantees that reads keep or break, and the rows of a witness."""
+    own = seen.writes[(c.outcome[seen.writes] == OK) & ~seen.is_final[seen.writes]]
+    session = _pairs(c.process, c.key, len(c.keys))
+    at_node = session * (len(c.nodes) + 1) + c.node
+    ok = np.flatnonzero(c.outcome[seen.rows] == OK)
+    knowledge = {
+        "read_your_writes": _Known(own, own),
+        "monotonic_reads": _Known(seen.rows[ok], seen.write[ok]),
+    }
+    found: dict[str, Guarantee] = {}
+    witness_rows: list[int] = []
+    for name, known in knowledge.items():
+        bad = _sees_older(c, order, session, known, reads)
+        same = len(_sees_older(c, order, at_node, known, reads)) if has_nodes else UNSET
+        found[name] = Guarantee(violations=len(bad), same_node=same)
+        if len(bad) and not witness_rows:
+            witness_rows = _witness(c, seen, order, session, known, reads, int(bad[0]))
+    return found, witness_rows
+
+
+def _judge(
+    guarantees: Mapping[str, Guarantee], seen: ReadsFrom, reads: int, *, history_is_cut: bool
+) -> tuple[VerdictValue, str]:
+    broken = [
+        f"{name.replace('_', ' ')}: {found.violations} violations"
+        for name, found in guarantees.items()
+        if found.violations
+    ]
+    if broken:
+        return "invalid", ", ".join(broken)
+    if history_is_cut:
+        return "unknown", CUT_SHORT
+    if reads == 0:
+        return "unknown", "there are no reads"
+    unchecked = [n.replace("_", " ") for n, found in guarantees.items() if found.violations is None]
+    doubts = []
+    if unchecked:
+        doubts.append(f"not checked without nodes: {', '.join(unchecked)}")
+    if seen.keys_left_out:
+        doubts.append(f"{seen.keys_left_out} keys left out, their values are not unique")
+    if len(seen.unknown):
+        doubts.append(f"{len(seen.unknown)} reads of values that nobody wrote")
+    if doubts:
+        return "unknown", "; ".join(["no violation found", *doubts])
+    return "valid", f"all four guarantees hold for {reads} reads"
 
 
 def _no_node(c: Columns) -> int:

@@ -1,0 +1,352 @@
+"""verdict.json: what each checker says of a run, and what that makes of the claim.
+
+Each checker has a kind of `Check` of its own; in JSON its ``name`` says which. ``details`` are its
+figures. Seconds end in ``_s``, milliseconds in ``_ms``, shares are 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bench.record.history import OperationRecord
+
+VERDICT_VERSION = 3
+"""Of what verdict.json says. 2: availability, percentiles and *back in* of what was wanted, as
+`bench.checkers.availability` defines them; before that, what was in flight when a window ended was
+left out. 3: windows end where the load did, and a run that did not come to its end is never
+*valid*. A verdict of an older version is judged anew."""
+VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
+Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
+
+
+class WitnessLine(msgspec.Struct, kw_only=True):
+    """One operation of a witness, and the part it plays, in words."""
+
+    operation: OperationRecord
+    role: str
+
+
+class Check(msgspec.Struct, kw_only=True, frozen=True, tag_field="name"):
+    """What one checker says. ``seconds``: how long it took. ``summary``: one sentence.
+    ``witness``: for *invalid*, the operations that cannot be ordered (as few as possible)."""
+
+    verdict: VerdictValue
+    model: str
+    algorithm: str
+    operations: int
+    seconds: float
+    summary: str
+    witness: list[WitnessLine] = []
+
+    @property
+    def name(self) -> str:
+        """The checker: ``linearizability``, ``availability`` ..."""
+        return str(self.__struct_config__.tag)
+
+
+# -- consistency -----------------------------------------------------------------------------------
+
+
+class Linearizability(msgspec.Struct, kw_only=True, frozen=True):
+    """``kind`` of the contradiction, None if there is none; ``why`` this algorithm;
+    ``keys_searched``: those with values that are not unique; ``keys_undecided``: those on which the
+    search ran out of its budget; ``values_of_unknown_origin``: seen, and written by nobody."""
+
+    kind: str | None
+    why: str
+    keys: int
+    keys_searched: int
+    keys_undecided: int
+    values_of_unknown_origin: int
+
+
+class WeakerModel(msgspec.Struct, kw_only=True, frozen=True):
+    """``keys_left_out``: those with values that are not unique. ``impossible``: what refutes this
+    model refutes every model."""
+
+    keys_left_out: int
+    impossible: bool
+
+
+class Guarantee(msgspec.Struct, kw_only=True, frozen=True):
+    """``violations``: reads that break it, None if it could not be checked. ``same_node``: those in
+    which both operations went to one node, where that was counted."""
+
+    violations: int | None = None
+    same_node: int | UnsetType = UNSET
+
+
+class Sessions(msgspec.Struct, kw_only=True, frozen=True):
+    """Each guarantee of a session, and how many keys were left out because their values are not
+    unique."""
+
+    read_your_writes: Guarantee
+    monotonic_reads: Guarantee
+    monotonic_writes: Guarantee
+    writes_follow_reads: Guarantee
+    keys_left_out: int
+
+
+class Quantiles(msgspec.Struct, kw_only=True, frozen=True):
+    """Of the stale reads."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Visibility(msgspec.Struct, kw_only=True, frozen=True):
+    """``share`` of all reads that were more than ``t_s`` seconds behind."""
+
+    t_s: float
+    share: float
+
+
+class Staleness(msgspec.Struct, kw_only=True, frozen=True):
+    """``share``: stale / ``reads``, None without reads. ``undecided``: reads of which nobody knows.
+    ``age_s``: for how long a newer value had been acknowledged; ``k``: how many newer ones; both
+    None if no read was stale. ``worst``: the oldest stale read in words."""
+
+    reads: int
+    stale: int
+    share: float | None
+    undecided: int
+    age_s: Quantiles | None
+    k: Quantiles | None
+    t_visibility: list[Visibility]
+    worst: str | None
+
+
+class Convergence(msgspec.Struct, kw_only=True, frozen=True):
+    """``converged``: None if there are no final reads, or a node did not answer. ``keys``: finally
+    read; ``unanswered``: pairs of node and key; ``unread_keys``: written, yet not finally read.
+    ``lost_writes``: at least so many acknowledged writes are gone; ``missing_writes``: no final
+    value accounts for them. ``phantoms``: final values that nobody wrote.
+    ``converged_within_s``: after the heal, an upper bound: by when the final reads had shown it.
+    ``last_stale_after_heal_s``: when the last stale read began, None if none did after the heal."""
+
+    converged: bool | None
+    keys: int
+    diverged_keys: int
+    unanswered: int
+    unread_keys: int
+    lost_writes: int
+    missing_writes: int
+    phantoms: int
+    converged_within_s: float | None
+    last_stale_after_heal_s: float | None
+
+
+# -- availability (defined in `bench.checkers.availability`) ---------------------------------------
+
+
+class Phases(msgspec.Struct, kw_only=True, frozen=True):
+    """A figure before, during and after the faults; None where there is no such phase, or nothing
+    was wanted in it. Without a fault everything is *before*."""
+
+    before: float | None = None
+    during: float | None = None
+    after: float | None = None
+
+
+class Shares(Phases, kw_only=True, frozen=True):
+    """served / wanted. ``majority`` and ``minority``: the sides of a cut, while it was on."""
+
+    majority: float | None = None
+    minority: float | None = None
+
+
+class Latency(msgspec.Struct, kw_only=True, frozen=True):
+    """Percentiles (ms) of the latency of all that was wanted. One that falls on what was not served
+    is None, and longer than ``bound_ms``, the service time; where nothing was wanted, all are
+    None."""
+
+    p50: float | None = None
+    p99: float | None = None
+    bound_ms: float | None = None
+
+    def at(self, name: str) -> float | None:
+        """A percentile as a number that compares: infinite if it is longer than the bound."""
+        value: float | None = getattr(self, name)
+        return math.inf if value is None and self.bound_ms is not None else value
+
+
+class Latencies(msgspec.Struct, kw_only=True, frozen=True):
+    """The latencies in each phase, and on the sides of a cut while it was on."""
+
+    before: Latency
+    during: Latency
+    after: Latency
+    majority: Latency
+    minority: Latency
+
+
+class Window(msgspec.Struct, kw_only=True, frozen=True):
+    """What was wanted in one window, or on one side: how much of it was served, served within a
+    second, and dropped by the load generator. ``seconds``: how long it was."""
+
+    wanted: int
+    served: int
+    served_1s: int
+    dropped: int
+    seconds: float
+    latency_ms: Latency
+
+
+class FaultFigures(msgspec.Struct, kw_only=True, frozen=True):
+    """What one fault cost. ``begin_s``: after the load began. ``wanted``, ``served``: while it was
+    on; with overlapping faults, operations count for each. ``back_in_s``: from its begin to the end
+    of the first outage that began in it; 0 if none did, None if it did not end within the load.
+    ``outages``: how many began in it."""
+
+    number: int
+    begin_s: float
+    wanted: int
+    served: int
+    availability: float | None
+    back_in_s: float | None
+    outages: int
+    longest_silence_s: float
+
+
+class OutageFigures(msgspec.Struct, kw_only=True, frozen=True):
+    """Seconds after the load began. ``end_s`` None: it did not end within the load. ``fault``: the
+    number of the fault in which it began, None if there was none."""
+
+    begin_s: float
+    end_s: float | None
+    fault: int | None
+
+
+class Outcomes(msgspec.Struct, kw_only=True, frozen=True):
+    """How many operations of the load ended how."""
+
+    ok: int = 0
+    fail: int = 0
+    info: int = 0
+
+
+class Availability(msgspec.Struct, kw_only=True, frozen=True):
+    """``availability`` and ``within_1s``: served, and served within a second / wanted;
+    ``throughput``: served operations per second. ``windows``: before, during, after, all; and
+    majority, minority and none, where a cut was on; empty if there was no load. ``recovery_s``: the
+    longest *back in* of the faults; None: one is open, there was none, or *during* is cut.
+    ``service_s``: within which an operation must be served; ``assumed``: what of it the folder did
+    not say. ``dropped_unplaced``: dropped at an unknown time; ``without_intended``: operations
+    that have no intended time. ``ended_s``: when the load ended; ``stopped_s``: from when on not
+    all clients went on, None if all did; ``cut_windows``: those that are not what was planned."""
+
+    availability: Shares
+    within_1s: Shares
+    latency_ms: Latencies
+    throughput: Phases
+    windows: dict[str, Window]
+    faults: list[FaultFigures]
+    outages: list[OutageFigures]
+    recovery_s: float | None
+    longest_silence_s: float | None
+    service_s: float
+    assumed: str | None
+    operations: Outcomes
+    dropped: int
+    dropped_unplaced: int
+    without_intended: int
+    ended_s: float | None
+    stopped_s: float | None
+    cut_windows: list[str]
+
+
+# -- one kind of check for each checker ------------------------------------------------------------
+
+
+class LinearizabilityCheck(Check, kw_only=True, frozen=True, tag="linearizability"):
+    """Of `bench.checkers.linearizability`."""
+
+    details: Linearizability
+
+
+class SequentialCheck(Check, kw_only=True, frozen=True, tag="sequential"):
+    """Of `bench.checkers.sequential`."""
+
+    details: WeakerModel
+
+
+class CausalCheck(Check, kw_only=True, frozen=True, tag="causal"):
+    """Of `bench.checkers.causal`."""
+
+    details: WeakerModel
+
+
+class SessionsCheck(Check, kw_only=True, frozen=True, tag="sessions"):
+    """Of `bench.checkers.sessions`."""
+
+    details: Sessions
+
+
+class StalenessCheck(Check, kw_only=True, frozen=True, tag="staleness"):
+    """Of `bench.checkers.staleness`."""
+
+    details: Staleness
+
+
+class ConvergenceCheck(Check, kw_only=True, frozen=True, tag="convergence"):
+    """Of `bench.checkers.convergence`."""
+
+    details: Convergence
+
+
+class AvailabilityCheck(Check, kw_only=True, frozen=True, tag="availability"):
+    """Of `bench.checkers.availability`."""
+
+    details: Availability
+
+
+WeakerCheck: TypeAlias = SequentialCheck | CausalCheck
+AnyCheck: TypeAlias = (
+    LinearizabilityCheck
+    | SequentialCheck
+    | CausalCheck
+    | SessionsCheck
+    | StalenessCheck
+    | ConvergenceCheck
+    | AvailabilityCheck
+)
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """The verdict of a run. ``verdict``: whether the protocol's ``claim`` holds;
+    ``measured_model``: the strongest model that the history does not refute (``none``: not even
+    eventual)."""
+
+    schema_version: int = VERDICT_VERSION
+    claim: Model
+    verdict: VerdictValue
+    measured_model: Model
+    reason: str
+    converged: bool | None = None
+    checks: list[AnyCheck] = []
+
+
+class _Written(Verdict):
+    """As it stands in the file."""
+
+    checks: list[msgspec.Raw] = []  # type: ignore[assignment]
+
+
+def decode_verdict(data: bytes) -> Verdict:
+    """The verdict in the bytes of a verdict.json; one of another version without the checks that
+    counted something else then. Raises msgspec.DecodeError."""
+    written = msgspec.json.decode(data, type=_Written)
+    checks: list[AnyCheck] = []
+    for check in written.checks:
+        try:
+            checks.append(msgspec.json.decode(check, type=AnyCheck))
+        except msgspec.ValidationError:
+            if written.schema_version == VERDICT_VERSION:
+                raise
+    return Verdict(**{**msgspec.structs.asdict(written), "checks": checks})
