@@ -29,9 +29,9 @@ from rich.console import Console
 
 from bench.children import environment, python
 from bench.measure.figures import figures_of, hardware, is_met, table, with_ratios
-from bench.measure.live import NoCluster
 from bench.paths import ROOT
 from bench.record.files import write_whole
+from nodes.errors import CapbenchError
 
 SUITES = ("micro", "protocol", "e2e")
 """Folders of pytest-benchmark suites."""
@@ -107,9 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     except subprocess.CalledProcessError:
         print("bench: a benchmark failed, see above; no figures were written", file=sys.stderr)
         return 1
-    except (NoCluster, OSError) as error:
+    except (CapbenchError, OSError) as error:
         print(f"bench: {error}; no figures were written", file=sys.stderr)
-        return 3
+        return getattr(error, "exit_code", 3)
     machine = hardware()
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(figures))

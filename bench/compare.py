@@ -24,6 +24,7 @@ from typing import Any
 
 from bench.__main__ import SUITES, run_suites
 from bench.record.files import write_whole
+from nodes.errors import InvalidInput
 
 SAVED = Path("results/bench/saved.json")
 PERCENT = 20.0
@@ -34,7 +35,7 @@ Medians = dict[str, float]
 """Benchmark (its pytest id) -> median round, in seconds of CPU or wall time as it measures."""
 
 
-class NotComparable(ValueError):
+class NotComparable(InvalidInput):
     """There is no saved run, or none of this machine: says what to do."""
 
 

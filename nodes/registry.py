@@ -17,6 +17,7 @@ import msgspec
 from nodes.contract.knobs import Knobs
 from nodes.contract.names import BadName, check_name, did_you_mean
 from nodes.contract.replica import Config, OperationKind, Parameters, Replica
+from nodes.errors import InvalidInput
 from nodes.parts.quorum import majority
 from nodes.protocols import detector, gossip, paxos, quorum_register, raft
 
@@ -24,7 +25,7 @@ Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
 """Consistency models, strongest first."""
 
 
-class InvalidConfiguration(ValueError):
+class InvalidConfiguration(InvalidInput):
     """A protocol, a parameter or a cluster that cannot be. One line that says what would be
     right."""
 

@@ -28,6 +28,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from bench.record.cluster_file import Address, ClusterFile
 from nodes.contract.replica import Reply, Request
+from nodes.errors import InfrastructureFailed
 from nodes.wire.codec import BadFrame, replies_codec, requests_codec
 from nodes.wire.subscription import CONNECT_TIMEOUT_S, NOTHING_RETAINED
 from nodes.wire.tls import broker_tls
@@ -40,7 +41,7 @@ DIRECT_KEEPALIVE_S = 60
 _MAX_PACKETS_A_TURN = 100
 
 
-class BrokerUnreachable(ConnectionError):
+class BrokerUnreachable(InfrastructureFailed, ConnectionError):
     """A connection that load needs could not be made: says which address, why and what to do."""
 
 

@@ -31,13 +31,14 @@ from bench.record.quantities import (
     read_duration,
     read_number,
 )
+from nodes.errors import InvalidInput
 
 MAX_LEVEL = MAX_RATE_PER_S
 MAX_PARTS = 1000
 HOW = "use ramp:0-500/30s, steps:100,200,400/10s or spike:100,1000/10s,5s,20s"
 
 
-class BadShape(ValueError):
+class BadShape(InvalidInput):
     """A text that is no shape. One line that says what would be right."""
 
 

@@ -44,6 +44,7 @@ from bench.record.files import NotReadable, read_named
 from bench.record.quantities import MAX_COUNT, MAX_DURATION_S, MAX_RATE_PER_S
 from nodes.contract.names import did_you_mean
 from nodes.contract.replica import OperationKind
+from nodes.errors import InvalidInput
 from nodes.wire.codec import MAX_VALUE_BYTES
 
 MixKind: TypeAlias = Literal["read", "write", "cas", "delete", "rmw"]
@@ -58,7 +59,7 @@ MIN_VALUE_BYTES = 12
 _NS = 1_000_000_000
 
 
-class BadWorkload(ValueError):
+class BadWorkload(InvalidInput):
     """A workload that cannot be. One line that says what would be right."""
 
 

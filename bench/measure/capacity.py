@@ -24,7 +24,7 @@ import msgspec
 from bench.children import environment, python
 from bench.load.workload import Workload
 from bench.measure.figures import figure
-from bench.measure.live import live_cluster
+from bench.measure.live import LoadFailed, live_cluster
 from bench.measure.measuring import SCALE, scaled
 from bench.paths import ROOT
 from bench.record.cluster_file import ClusterFile, write_cluster_file
@@ -41,10 +41,6 @@ IN_FLIGHT = 10_000
 SECONDS = 2.0
 ROUNDS = 5
 _TIMEOUT_S = 60.0
-
-
-class LoadFailed(OSError):
-    """Locust did not come to its end, or operations failed: what was said."""
 
 
 class Driven(msgspec.Struct, frozen=True, kw_only=True):

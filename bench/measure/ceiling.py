@@ -14,6 +14,7 @@ import statistics
 import time
 
 from bench.record.cluster_file import Address
+from nodes.errors import InfrastructureFailed
 
 MESSAGE_BYTES = 100
 WINDOW = 800
@@ -22,7 +23,7 @@ _TOPIC = b"capbench/ceiling"
 _TIMEOUT_S = 5.0
 
 
-class NoMessages(ConnectionError):
+class NoMessages(InfrastructureFailed, ConnectionError):
     """The broker does not pass messages on: says where."""
 
 

@@ -30,6 +30,7 @@ from bench.measure.closed_loop import ClosedLoop, drive
 from bench.measure.live import Live, NoCluster, live_cluster
 from bench.record.sweep_file import Point
 from nodes import registry
+from nodes.errors import InfrastructureFailed
 
 INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
 RATE = 250
@@ -63,7 +64,7 @@ are system calls. All else (event loop, interpreter) is ``other``."""
 OTHER = "other"
 
 
-class NoProfiler(RuntimeError):
+class NoProfiler(InfrastructureFailed):
     """py-spy is not here, or may not look: says which and what to do."""
 
 

@@ -24,6 +24,7 @@ import msgspec
 
 from bench.paths import ROOT
 from chaos.clusters.processes import ProcessGroup, free_ports
+from nodes.errors import InfrastructureFailed
 
 CACHE = ROOT / ".cache"
 CLIENT_MODULE = "go.etcd.io/etcd/v3/tools/benchmark"
@@ -32,7 +33,7 @@ START_TIMEOUT_S = 30.0
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/go/bin"))
 
 
-class NoEtcd(RuntimeError):
+class NoEtcd(InfrastructureFailed):
     """Etcd cannot be had or did not start: one line that says why."""
 
 

@@ -24,12 +24,17 @@ import psutil
 
 from bench.children import environment, python
 from bench.record.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
+from nodes.errors import InfrastructureFailed
 
 START_TIMEOUT_S = 60.0
 
 
-class NoCluster(RuntimeError):
+class NoCluster(InfrastructureFailed):
     """The cluster did not start: its own last line."""
+
+
+class LoadFailed(InfrastructureFailed):
+    """A load did not come to its end, or operations failed although there was no fault."""
 
 
 class Live:

@@ -24,13 +24,14 @@ from typing import Any
 from rich.console import Console
 
 from bench.measure.closed_loop import ClosedLoop, drive
-from bench.measure.etcd import Etcd, NoEtcd, Puts, etcd_cluster, programs
+from bench.measure.etcd import Etcd, Puts, etcd_cluster, programs
 from bench.measure.figures import figure, hardware, is_met, table, with_ratios
-from bench.measure.live import Live, NoCluster, live_cluster
+from bench.measure.live import Live, LoadFailed, live_cluster
 from bench.measure.measuring import SCALE
 from bench.record.run_folder import write_json
-from chaos.clusters.processes import NoFreePorts, ProcessError, signals_as_exit
+from chaos.clusters.processes import signals_as_exit
 from chaos.errors import INFRASTRUCTURE, INTERRUPTED
+from nodes.errors import CapbenchError
 
 PROTOCOL = "raft"
 GOALS = {1: 0.7, 16: 1.0, 128: 1.0}
@@ -41,12 +42,8 @@ SECONDS = 4.0
 VALUE_BYTES = 32
 
 
-class LostOperations(RuntimeError):
-    """Operations failed, or were not answered, without any fault."""
-
-
 def rows(etcd: Etcd, live: Live) -> list[dict[str, Any]]:
-    """The figures, without their ratios. Raises NoEtcd, LostOperations, OSError."""
+    """The figures, without their ratios. Raises NoEtcd, LoadFailed, OSError."""
     figures = []
     for clients, goal in GOALS.items():
         theirs, ours = [], []
@@ -115,7 +112,7 @@ def _ours(live: Live, clients: int, nodes: Sequence[str]) -> Puts:
         ),
     )
     if not measured.ok or measured.failed or measured.unanswered:
-        raise LostOperations(
+        raise LoadFailed(
             f"{PROTOCOL}: {measured.failed} operations failed and {measured.unanswered} were not"
             f" answered, without any fault: {measured.error}"
         )
@@ -133,8 +130,7 @@ def _say(what: str) -> None:
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """Measure, and write the files. Raises NoEtcd, NoCluster, ProcessError, NoFreePorts,
-    LostOperations, OSError."""
+    """Measure, and write the files. Raises CapbenchError, OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     _say("looking for etcd and its benchmark client (got and built the first time)")
     found = programs()
@@ -156,14 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with signals_as_exit():
             figures = run(folder)
-    except (
-        NoEtcd,
-        NoCluster,
-        ProcessError,
-        NoFreePorts,
-        LostOperations,
-        OSError,
-    ) as error:
+    except (CapbenchError, OSError) as error:
         print(f"peers: {error}; no figures were written", file=sys.stderr)
         return INFRASTRUCTURE
     except KeyboardInterrupt:

@@ -37,6 +37,7 @@ from bench.record.sweep_file import (
 )
 from chaos.clusters.monitor import BrokerSilent, Monitor
 from chaos.progress import Bar, Lines
+from nodes.errors import InfrastructureFailed
 
 PROTOCOLS = ("raft", "paxos", "quorum", "gossip")
 VALUES: dict[str, tuple[int, ...]] = {
@@ -65,7 +66,7 @@ _COUNTERS = (
 CALIBRATION_BYTES = (100, 16 * 1024)
 
 
-class NodesSilent(RuntimeError):
+class NodesSilent(InfrastructureFailed):
     """Nodes did not tell their counters: says which."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from bench.measure.ceiling import messages_per_s
 from bench.measure.closed_loop import ClosedLoop, Measured, drive
 from bench.measure.figures import figure
-from bench.measure.live import Live, live_cluster
+from bench.measure.live import Live, LoadFailed, live_cluster
 from bench.measure.measuring import SCALE
 from bench.record.sweep_file import THINK_S
 
@@ -32,10 +32,6 @@ ROUNDS = 5
 the next node, since a leader answers sooner: the median is that of a follower."""
 
 CEILING = f"broker: messages / {MESSAGES_PER_OPERATION}"
-
-
-class LoadFailed(OSError):
-    """Operations failed or were not answered where there was no fault: what was said."""
 
 
 def rows() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import msgspec
 
 from bench.record.files import NotReadable, naming, read_named
 from nodes.contract.names import BadName, check_name
+from nodes.errors import InvalidInput
 
 STANDING = Path(".capbench")
 """Where `capbench up` writes what it starts, a folder for each cluster."""
@@ -56,7 +57,7 @@ class FaultOn(msgspec.Struct, frozen=True, kw_only=True):
     since: str
 
 
-class BadClusterFile(ValueError):
+class BadClusterFile(InvalidInput):
     """The file is not there or not what it should be: names it and says what to do."""
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from nodes.errors import InvalidInput
+
 _EXPECTED = "a regular file is expected"
 MOST_FILES: Final = 1000
 """In one directory of a run."""
@@ -29,7 +31,7 @@ _KINDS = {
 }
 
 
-class NotReadable(ValueError):
+class NotReadable(InvalidInput):
     """A file that is not read: names it and says why."""
 
 

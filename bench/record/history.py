@@ -16,6 +16,7 @@ import msgspec
 
 from bench.record.files import NotReadable, naming, open_regular, shown, whole_lines
 from nodes.contract.replica import OperationKind, Outcome, Value, Version
+from nodes.errors import InvalidInput
 
 ABSENT: Final[Any] = msgspec.UNSET
 """What a field holds that the record does not have: unknown, where None is the value null."""
@@ -60,7 +61,7 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-class BadHistory(ValueError):
+class BadHistory(InvalidInput):
     """A history file that cannot be used: names file, line and reason."""
 
 

@@ -12,6 +12,7 @@ import re
 from typing import Any, NamedTuple
 
 from bench.record.printable import quoted
+from nodes.errors import InvalidInput
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 UNITS_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -27,7 +28,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?(e[+-]?\d{1,3})?", re.ASCII)
 _WITH_UNIT = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)([a-zA-Z/]+)", re.ASCII)
 
 
-class BadQuantity(ValueError):
+class BadQuantity(InvalidInput):
     """A text that is no such quantity. One line that says what would be right."""
 
 

@@ -34,6 +34,7 @@ from bench.record.files import (
 )
 from bench.record.history import OperationRecord, Stamp, read_histories
 from bench.record.verdict import Model, Verdict, decode_verdict
+from nodes.errors import InvalidInput
 
 SCHEMA_VERSION = 1
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -48,7 +49,7 @@ MOST_HISTORY_BYTES = 2 << 30
 MOST_LINE_BYTES = 4 << 20
 
 
-class BadRunFolder(ValueError):
+class BadRunFolder(InvalidInput):
     """A folder that is not a run, or a file in it that cannot be read: names it and says why."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from bench.record.files import NotReadable, read_named, write_whole
+from nodes.errors import InvalidInput
 
 MAX_BYTES = 64 << 20
 DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied", "coalesced")
@@ -103,7 +104,7 @@ class Sweep(msgspec.Struct, kw_only=True):
     rows: list[SweepRow] = []
 
 
-class BadSweep(ValueError):
+class BadSweep(InvalidInput):
     """The file is no sweep: names it."""
 
 

@@ -12,14 +12,18 @@ from typing import Any, Literal
 
 from bench.record.cluster_file import ClusterFile
 from chaos.clusters.monitor import Monitor
+from chaos.errors import OBJECTIVE
 from nodes import registry
+from nodes.errors import CapbenchError
 
 TIMEOUT_S = 15.0
 """A new member first takes over what the others hold, which may be a whole snapshot."""
 
 
-class NotDone(Exception):
-    """The cluster refused, or did not get there in time. One line for the user."""
+class NotDone(CapbenchError):
+    """The cluster refused, or did not get there in time."""
+
+    exit_code = OBJECTIVE
 
 
 def transfer_leadership(

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from bench.children import python
 from bench.record.files import naming
+from nodes.errors import InfrastructureFailed
 
 
-class NoBroker(Exception):
+class NoBroker(InfrastructureFailed):
     """There is neither Mosquitto nor the embedded broker. Says how to get one."""
 
 

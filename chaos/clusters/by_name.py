@@ -22,6 +22,7 @@ from bench.record.cluster_file import STANDING, ClusterFile, read_cluster_file
 from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 from nodes.contract.names import check_name, did_you_mean
+from nodes.errors import InvalidInput
 from nodes.runtime import own_folder
 
 DIRECTORY = STANDING
@@ -33,11 +34,11 @@ class NotRunning(TargetFailed):
     """There is no such cluster: one line that says which there are, or how to start one."""
 
 
-class WhichCluster(ValueError):
+class WhichCluster(InvalidInput):
     """Several clusters run, and none was named: one line with their names."""
 
 
-class NoSuchCluster(ValueError):
+class NoSuchCluster(InvalidInput):
     """Nothing here has that name: one line with the names that there are."""
 
 

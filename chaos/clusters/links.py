@@ -32,6 +32,7 @@ from chaos.clusters.toxiproxy import (
     ToxiproxyError,
     ToxiproxyWedged,
 )
+from nodes.errors import InvalidInput
 from nodes.wire.links import Link, link_names
 
 SETTLE_S = 0.05
@@ -45,7 +46,7 @@ UNLIMITED = 1_000_000
 (the delete can deadlock the server)."""
 
 
-class UnknownLink(ValueError):
+class UnknownLink(InvalidInput):
     """A pair that is no link of this cluster."""
 
 

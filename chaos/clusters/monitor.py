@@ -19,6 +19,7 @@ from bench.record.cluster_file import STALE_S, ClusterFile
 from bench.record.fault_words import fault_on
 from bench.record.node_status import Digest, parse_status
 from bench.record.run_folder import FaultRecord, NodeRecord
+from nodes.errors import InfrastructureFailed
 from nodes.runtime.injected import Injected
 from nodes.wire.codec import part_digest
 from nodes.wire.subscription import NOTHING_RETAINED
@@ -31,11 +32,11 @@ AGAIN_S = 0.5
 _EVERY_NS = 1_000_000_000
 
 
-class NodeSilent(Exception):
+class NodeSilent(InfrastructureFailed):
     """A node did not confirm what it was told."""
 
 
-class BrokerSilent(Exception):
+class BrokerSilent(InfrastructureFailed):
     """The broker could not be reached, or did not answer in time."""
 
 

@@ -29,6 +29,7 @@ from typing import IO
 from bench.children import environment
 from chaos.clusters import locks
 from chaos.clusters.leftovers import HELD_BY
+from nodes.errors import InfrastructureFailed
 
 _GUARD = """
 import os, signal, sys
@@ -41,7 +42,7 @@ os.kill(0, signal.SIGKILL)
 """
 
 
-class ProcessError(RuntimeError):
+class ProcessError(InfrastructureFailed):
     """A child that cannot be started, or is not there: one line with its name and the reason."""
 
 
@@ -220,7 +221,7 @@ LAST_PORT = 31_999
 BLOCK = 500
 
 
-class NoFreePorts(RuntimeError):
+class NoFreePorts(InfrastructureFailed):
     """There are not enough ports: says how many were wanted and where they were looked for."""
 
 

@@ -25,13 +25,14 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from bench.paths import ROOT
 from bench.record.cluster_file import Address
+from nodes.errors import InfrastructureFailed
 
 Stream: TypeAlias = Literal["upstream", "downstream"]
 MAX_ANSWER_BYTES = 16 << 20
 T = TypeVar("T")
 
 
-class ToxiproxyError(RuntimeError):
+class ToxiproxyError(InfrastructureFailed):
     """Toxiproxy refused a call or failed at it: names the call and the answer."""
 
 
@@ -43,7 +44,7 @@ class ToxiproxyWedged(ToxiproxyError):
     """The server took a call and did not answer in time: it must be restarted."""
 
 
-class ToxiproxyMissing(RuntimeError):
+class ToxiproxyMissing(InfrastructureFailed):
     """There is no Toxiproxy server on this machine: says how to get one."""
 
 

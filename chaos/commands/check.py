@@ -17,6 +17,7 @@ from bench.record.verdict import VERDICT_VERSION, Check, VerdictValue
 from chaos import errors as exit_codes
 from chaos.commands.options import Name, duration, size
 from chaos.console import Json, print_json
+from chaos.errors import BadOption
 from nodes.contract.replica import Value
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ EXIT_CODES: dict[VerdictValue, int] = {
     "unknown": exit_codes.UNKNOWN,
 }
 MODEL = Name("model", lambda: ("register", "cas-register", "auto"))
-
-
-class BadOption(ValueError):
-    """An option that cannot be: names it and says what would be right."""
 
 
 @app.command("check")

@@ -1,4 +1,4 @@
-"""Which errors are a user's to mend, in a line, and the exit code of each."""
+"""What a command that failed says, in a line, and its exit code."""
 
 from __future__ import annotations
 
@@ -9,57 +9,21 @@ import typer
 from bench.record.printable import printable
 from chaos import errors as exit_codes
 from nodes.contract.names import did_you_mean
+from nodes.errors import CapbenchError
 
 
 def said(error: Exception) -> tuple[str, int | None]:
-    """The message and the exit code; without a code it is a fault of ours, to be seen whole."""
-    # Imported here only: nobody waits for all of this before there is an error.
+    """The message and the exit code; without a code it is a defect of ours, to be seen whole."""
     if isinstance(error, typer.Abort):
         return "interrupted", exit_codes.INTERRUPTED
     if hasattr(error, "format_message"):
         return _usage(error), exit_codes.INPUT
-    from bench.load.mqtt_client import BrokerUnreachable
-    from bench.measure.live import NoCluster
-    from bench.record.cluster_file import BadClusterFile
-    from bench.record.history import BadHistory
-    from bench.record.quantities import BadQuantity
-    from bench.record.run_folder import BadRunFolder
-    from chaos.clusters.by_name import NoSuchCluster, WhichCluster
-    from chaos.clusters.monitor import BrokerSilent
-    from chaos.commands.check import BadOption
-    from chaos.errors import StoppedAtOnce, TargetFailed, Unsupported
-    from chaos.experiments.experiment import InvalidExperiment
-    from chaos.seeds.simulate import WorkersFailed
-    from chaos.targets.load import BadLoad
-    from nodes.contract.names import BadName
-    from nodes.registry import InvalidConfiguration
-
-    if isinstance(
-        error,
-        InvalidExperiment
-        | InvalidConfiguration
-        | Unsupported
-        | BadOption
-        | BadLoad
-        | BadQuantity
-        | BadRunFolder
-        | BadHistory
-        | BadClusterFile
-        | BadName
-        | WhichCluster
-        | NoSuchCluster
-        | FileExistsError,
-    ):
-        there = isinstance(error, FileExistsError) and error.filename
-        return f"{there}: is there already" if there else str(error), exit_codes.INPUT
-    if isinstance(
-        error, TargetFailed | NoCluster | BrokerSilent | BrokerUnreachable | WorkersFailed
-    ):
-        return str(error), exit_codes.INFRASTRUCTURE
-    if isinstance(error, StoppedAtOnce):
-        return str(error), exit_codes.INTERRUPTED
+    if isinstance(error, CapbenchError):
+        return str(error), error.exit_code
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
+        if isinstance(error, FileExistsError):
+            return f"{where}is there already" if where else str(error), exit_codes.INPUT
         return f"{where}{error.strerror or error}", exit_codes.INFRASTRUCTURE
     return str(error), None
 

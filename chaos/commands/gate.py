@@ -50,7 +50,7 @@ def gate_command(
     from chaos.progress import make_progress
     from chaos.seeds.gate import BadGate, begin, go_on
     from chaos.seeds.simulate import find_protocol
-    from nodes.registry import PROTOCOLS, InvalidConfiguration
+    from nodes.registry import PROTOCOLS
 
     names = protocol or [*FIRST, *(name for name in PROTOCOLS if name not in FIRST)]
     for name in names:
@@ -71,7 +71,7 @@ def gate_command(
             )
     except (BadGate, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidConfiguration(f"--record {record}: {reason}") from None
+        raise exit_codes.BadOption(f"--record {record}: {reason}") from None
     lines = gate.of(names)
     if json:
         print_json(lines)

@@ -91,10 +91,9 @@ def load_command(
     Example: capbench load --workload a --rate 500 --run-time 30s
     """
     from bench.load.options import refuse_early
-    from bench.load.workload import BadWorkload
     from chaos.clusters.by_name import cluster_path, find
     from chaos.clusters.processes import signals_as_exit
-    from chaos.targets.load import BadLoad, run_headless, run_page
+    from chaos.targets.load import run_headless, run_page
 
     if name is not None and cluster_file is not None:
         raise typer.BadParameter("--name and --cluster-file exclude each other")
@@ -112,10 +111,7 @@ def load_command(
     if run_time is not None:
         options += ["--run-time", f"{run_time:.0f}s"]
     options += [extra for extra in context.args if extra != "--"]
-    try:
-        refuse_early(options)
-    except BadWorkload as error:
-        raise BadLoad(str(error)) from None
+    refuse_early(options)
     cluster_file = cluster_file or cluster_path(find(name).name)
     with signals_as_exit():
         if web:

@@ -32,8 +32,6 @@ from chaos.commands.status import app as status_app
 from chaos.commands.sweep import app as sweep_app
 from chaos.console import Json, print_json
 
-EXIT_OBJECTIVE, EXIT_INPUT = exit_codes.OBJECTIVE, exit_codes.INPUT
-EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED = exit_codes.INFRASTRUCTURE, exit_codes.INTERRUPTED
 LINE = 1500
 """Characters of an error: the names that there are fit, megabytes of somebody's do not."""
 
@@ -65,11 +63,11 @@ def main() -> NoReturn:
                 print(f"capbench: {line}", file=sys.stderr)
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
-        _stop("interrupted", EXIT_INTERRUPTED)
+        _stop("interrupted", exit_codes.INTERRUPTED)
     except Exception as error:
         if len(sys.argv) == 1:  # nothing was asked for: the error is the help
             print(error.message, file=sys.stderr)  # type: ignore[attr-defined]
-            sys.exit(EXIT_INPUT)
+            sys.exit(exit_codes.INPUT)
         message, known = said(error)
         if known is None:
             raise
@@ -211,16 +209,12 @@ def members(
 
 
 def _administer(name: str | None, what: Any) -> None:
-    from chaos.clusters.administration import NotDone
     from chaos.clusters.by_name import read
     from chaos.clusters.monitor import Monitor
 
     cluster = read(name)
-    try:
-        with Monitor(cluster) as monitor:
-            print(what(monitor, cluster))
-    except NotDone as error:
-        _stop(str(error), EXIT_OBJECTIVE)
+    with Monitor(cluster) as monitor:
+        print(what(monitor, cluster))
 
 
 if __name__ == "__main__":

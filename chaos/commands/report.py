@@ -11,9 +11,9 @@ import typer
 from bench.record.files import shown, write_whole
 from bench.record.run_folder import BadRunFolder
 from chaos import errors as exit_codes
-from chaos.commands.check import BadOption
 from chaos.commands.options import PORT, Name
 from chaos.console import Json, json_text, print_json
+from chaos.errors import BadOption
 from nodes.contract.names import did_you_mean
 
 if TYPE_CHECKING:

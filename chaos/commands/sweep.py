@@ -11,7 +11,6 @@ import typer
 
 from bench.record.files import write_whole
 from chaos import errors as exit_codes
-from chaos.commands.check import BadOption
 from chaos.commands.options import (
     NODES,
     PROTOCOL,
@@ -25,6 +24,7 @@ from chaos.commands.options import (
 )
 from chaos.commands.simulate import say
 from chaos.console import Json, print_json
+from chaos.errors import BadOption
 from chaos.targets.folders import new_folder, stamp
 
 app = typer.Typer()

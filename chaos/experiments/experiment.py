@@ -45,6 +45,7 @@ from chaos.faults.catalogue import FAULTS, AnyFault
 from chaos.faults.nemesis import PlannedFault
 from nodes import registry
 from nodes.contract.names import BadName, check_name, did_you_mean
+from nodes.errors import InvalidInput
 from reports.data.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent
@@ -53,7 +54,7 @@ _ROUNDING_S = 1e-9
 Location: TypeAlias = tuple[str | int, ...]
 
 
-class InvalidExperiment(ValueError):
+class InvalidExperiment(InvalidInput):
     """An experiment that cannot be: one line for each thing that is wrong with it."""
 
 

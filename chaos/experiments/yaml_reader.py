@@ -19,13 +19,15 @@ from ruamel.yaml.events import (
     NodeEvent,
 )
 
+from nodes.errors import InvalidInput
+
 MAX_BYTES = 128 << 10
 MAX_VALUES = 10_000
 """Scalars, lists and mappings, every alias written out."""
 MAX_DEPTH = 20
 
 
-class BadYaml(ValueError):
+class BadYaml(InvalidInput):
     """A text that is no YAML, or too much of it. ``line``: where, from 1; None: nobody knows."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from bench.paths import ROOT
 from bench.record.run_folder import write_json
 from chaos.seeds.simulate import Alarm, Sweep, Workers, sweep
+from nodes.errors import InvalidInput
 
 SLICE = 50
 """Seeds of a protocol before the next one has its turn."""
@@ -55,7 +56,7 @@ class Gate(msgspec.Struct):
         return [self.lines.setdefault(name, Line(name)) for name in protocols]
 
 
-class BadGate(ValueError):
+class BadGate(InvalidInput):
     """A file that is no record of a gate."""
 
 

@@ -33,6 +33,7 @@ from bench.checkers.search import BYTES_PER_CONFIGURATION
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
 from nodes import registry
+from nodes.errors import InfrastructureFailed
 from nodes.registry import InvalidConfiguration, Protocol
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.simulate import SimulationResult, simulate
@@ -72,7 +73,7 @@ class SeedOutcome(msgspec.Struct, frozen=True):
     trace_hash: str
 
 
-class WorkersFailed(Exception):
+class WorkersFailed(InfrastructureFailed):
     """The processes or machines that run the seeds cannot be had, or went away: one line."""
 
 

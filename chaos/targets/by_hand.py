@@ -27,6 +27,7 @@ from chaos.errors import TargetFailed
 from chaos.experiments.experiment import InvalidExperiment, validate_fault
 from chaos.experiments.limits import AT_MOST_S
 from chaos.faults.nemesis import Nemesis
+from nodes.errors import InvalidInput
 
 FOR_S = Bounds(0, AT_MOST_S, excluded=True)
 ANSWER_TIMEOUT_S = 60.0
@@ -63,7 +64,7 @@ class Answer(msgspec.Struct):
     failed: str | None = None
 
 
-class NoSuchFault(ValueError):
+class NoSuchFault(InvalidInput):
     """There is no fault of that number on, or the fault's fields are not valid."""
 
 

@@ -35,6 +35,7 @@ from chaos.clusters.processes import ProcessGroup
 from chaos.errors import TargetFailed
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
+from nodes.errors import InvalidInput
 from nodes.registry import get
 
 NAME = "locust"
@@ -45,7 +46,7 @@ STOP_S = 10.0
 PAGE_STARTS_S = 30.0
 
 
-class BadLoad(ValueError):
+class BadLoad(InvalidInput):
     """What was asked for cannot be: one line, which Locust or the locustfile said."""
 
 

@@ -10,13 +10,15 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from nodes.errors import InvalidInput
+
 MAX_CHARACTERS = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_CHARACTERS - 1}}}")
 _SHOWN = 60
 _LISTED = 40
 
 
-class BadName(ValueError):
+class BadName(InvalidInput):
     """One line: which name it is, and what a name may be."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from nodes.contract.names import BadName, check_name
+from nodes.errors import InvalidInput
 from nodes.runtime.injected import Injected
 
 
@@ -51,7 +52,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     injected: dict[str, Injected] = {}
 
 
-class BadSettings(ValueError):
+class BadSettings(InvalidInput):
     """The settings cannot be used: one line that says why."""
 
 

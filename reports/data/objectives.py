@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from bench.record.quantities import format_share
+from nodes.errors import InvalidInput
 
 Phase: TypeAlias = Literal["before", "during", "after", "always"]
 Comparison: TypeAlias = Literal[">=", "<=", ">", "<"]
@@ -34,7 +35,7 @@ MODELS = ("linearizable", "sequential", "causal", "eventual")
 """Consistency models, strongest first."""
 
 
-class BadObjective(ValueError):
+class BadObjective(InvalidInput):
     """An objective that cannot be: says what would be right."""
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bench.measure import capacity
 from bench.measure.figures import with_ratios
+from bench.measure.live import LoadFailed
 from bench.record.cluster_file import ClusterFile
 
 pytestmark = pytest.mark.live
@@ -41,7 +42,7 @@ def test_operations_that_fail_give_no_figure(
 ) -> None:
     monkeypatch.setattr(capacity, "SCALE", 0.1)
     echo(cluster, "--fail", "10")
-    with pytest.raises(capacity.LoadFailed, match=r"of \d+ operations failed"):
+    with pytest.raises(LoadFailed, match=r"of \d+ operations failed"):
         capacity.drive(cluster, users=2)
 
 

@@ -15,7 +15,7 @@ import pytest
 from bench.measure import throughput
 from bench.measure.closed_loop import ClosedLoop, drive
 from bench.measure.figures import with_ratios
-from bench.measure.live import NoCluster, live_cluster
+from bench.measure.live import LoadFailed, NoCluster, live_cluster
 from chaos.clusters.local import LocalCluster
 from nodes import registry
 from tests.live.conftest import ROOT, leftovers, next_statuses
@@ -76,7 +76,7 @@ def test_a_cluster_that_does_not_answer_gives_no_figure(monkeypatch: pytest.Monk
         for name, process in live.processes.items():
             if name in ("n1", "n2"):
                 process.suspend()
-        with pytest.raises(throughput.LoadFailed, match="without any fault"):
+        with pytest.raises(LoadFailed, match="without any fault"):
             throughput._measure(live, 4)
         for name, process in live.processes.items():
             if name in ("n1", "n2"):
