@@ -18,10 +18,10 @@ def portions(
     keys: Iterable[str], records: Mapping[str, Record], characters_of: Callable[[Record], int]
 ) -> Iterator[dict[str, Record]]:
     """The records of those ``keys`` that have one, in portions that fit a frame. A record is never
-    divided."""
+    divided. However often a key is asked for, its record comes once."""
     portion: dict[str, Record] = {}
     characters = 0
-    for key in keys:
+    for key in dict.fromkeys(keys):
         record = records.get(key)
         if record is None:
             continue

@@ -32,7 +32,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from nodes.contract.bounds import BadMessage, Count, WireStruct, check_leap
+from nodes.contract.bounds import BadMessage, Count, WireStruct, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Invariant, InvariantBroken, Out
 from nodes.parts.quorum import majority
@@ -285,7 +285,7 @@ class Placements:
         placements."""
         if key_range >= self.ranges:
             raise BadMessage(f"range {key_range} of {self.ranges}")
-        check_leap("placement", number, self.current[key_range].number)
+        check_reach("placement", number, self.current[key_range].number, self._env.wall)
 
     def check(self, placement: Placement) -> None:
         """Raises BadMessage for a placement that nobody can have proposed, or another one than is
@@ -324,7 +324,8 @@ class Placements:
     def _check_ballot(self, src: str, key_range: int, ballot: Ballot) -> None:
         if ballot.node != src:
             raise BadMessage(f"ballot {ballot} is not its own")
-        check_leap("ballot", ballot.round, self._acceptors[key_range].promised.round)
+        promised = self._acceptors[key_range].promised
+        check_reach("ballot", ballot.round, promised.round, self._env.wall)
 
     # --- learning ---
 
@@ -516,7 +517,7 @@ class Placements:
         proposal = self._open(msg.range, msg.ballot)
         if proposal is not None:
             promised = self._acceptors[msg.range].promised
-            check_leap("ballot", msg.promised.round, promised.round)
+            check_reach("ballot", msg.promised.round, promised.round, self._env.wall)
             self._refuse(proposal, msg.promised)
 
     def _refuse(self, proposal: _Proposal, promised: Ballot) -> None:

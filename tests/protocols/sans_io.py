@@ -96,6 +96,8 @@ class Cluster:
         self.lost = 0
         self.lies = False
         """Whether somebody sends what cannot be true."""
+        self.refused: list[str] = []
+        """Of that, what was refused, and why."""
         self.replies: list[tuple[str, Reply]] = []
         self.marks: list[tuple[str, str, dict[str, Any]]] = []
         """(node, name, details), in the order in which they were made."""
@@ -123,6 +125,7 @@ class Cluster:
         node = self.nodes[id]
         out = node.replica.out
         assert self.lies or not out.refused, f"nobody lies here: {out.refused}"
+        self.refused += out.refused
         writes = node.replica.disk.take()
         node.unsynced.extend(self._writes.decode(self._writes.encode(writes)))
         for invariant in self.invariants:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from nodes import registry
@@ -22,6 +23,7 @@ from nodes.protocols.gossip import (
     Record,
     Rumour,
     Sibling,
+    policies,
 )
 from tests.protocols.sans_io import Cluster
 
@@ -545,6 +547,14 @@ def history(rng: random.Random) -> list[Sibling]:
     return known
 
 
+@pytest.fixture(params=["few", "many"])
+def as_if(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few siblings are compared one by one, many by what all of them have seen."""
+    if request.param == "many":
+        monkeypatch.setattr(policies, "_FEW", 0)
+
+
+@pytest.mark.usefixtures("as_if")
 @pytest.mark.parametrize("policy", [KeepSiblings, LastWriteWins])
 def test_merging_keeps_all_that_no_other_supersedes_and_ours_itself_without_news(
     policy: Any,
@@ -565,6 +575,70 @@ def test_merging_keeps_all_that_no_other_supersedes_and_ours_itself_without_news
         assert (merged is ours) == (expected == ours)
 
 
+@pytest.mark.usefixtures("as_if")
+def test_what_is_missing_is_what_nobody_has_or_has_seen() -> None:
+    rng = random.Random(9)
+    for _ in range(300):
+        known = history(rng)
+        present = [s for s in known if rng.random() < 0.9]
+        wanted = [s for s in known if rng.random() < 0.5]
+        expected = [
+            s
+            for s in wanted
+            if s not in present and not any(KeepSiblings.supersedes(t, s) for t in present)
+        ]
+        assert KeepSiblings.missing(present, wanted) == (expected[0] if expected else None)
+        for s in present:
+            other = msgspec.structs.replace(s, value="another one")
+            seen = any(KeepSiblings.supersedes(t, s) for t in present)
+            assert KeepSiblings.missing(present, [other]) == (None if seen else other)
+
+
+# --- what cannot be ---
+
+
+def liars() -> Cluster:
+    """Nodes of which some say what cannot be; so what holds of honest ones is not watched."""
+    c = cluster()
+    c.lies, c.invariants = True, []
+    return c
+
+
+def test_a_lie_of_one_key_does_not_keep_others_from_being_repaired() -> None:
+    """n2 was lied to: another version of n1's first write. It tells of it with all the rest."""
+    c = liars()
+    c.write("n1", "lied", 1)
+    lie = Record((sibling("n1", 1, {}), sibling("n3", 1, {})))
+    c.step("n2", Message("n3", Push({"lied": lie})))
+    c.write("n2", "true", 2)
+    c.step("n1", Message("n2", Push(c["n2"].records)))
+    assert len(c.refused) == 1
+    assert "a dot has two versions" in c.refused[0]
+    assert c.read("n1", "true").value == 2
+    assert c.read("n1", "lied").value == 1
+
+
+def test_more_siblings_than_can_be_are_refused() -> None:
+    """To compare each of them with each other one would take hours."""
+    c = liars()
+    many = tuple(sibling("n2", counter, {}) for counter in range(1, 100_000))
+    for kind in (Rumour, Push):
+        c.step("n1", Message("n2", kind({"k": Record(many)})))
+    assert c.refused == ["key 'k': 99999 siblings"] * 2
+    assert c.read("n1", "k").value is None
+
+
+def test_keys_and_buckets_that_are_asked_for_often_are_sent_once() -> None:
+    c = liars()
+    c.write("n1", "k", "x" * 1000)
+    c.step("n1", Message("n2", Pull(("k",) * 10_000)))
+    assert len(c.find(kind=Push)) == 1
+    c.step("n1", Message("n2", Difference(0, (0,) * 10_000, {})))
+    assert "buckets" in c.refused[0]
+    assert len(c.find(kind=Push)) == 1
+
+
+@pytest.mark.usefixtures("as_if")
 @pytest.mark.parametrize("policy", [KeepSiblings, LastWriteWins])
 def test_merging_is_commutative_associative_and_idempotent(policy: Any) -> None:
     rng = random.Random(7)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from nodes.contract.bounds import MAX_COUNT, BadMessage, check_leap
+from nodes.contract.bounds import MAX_COUNT, BadMessage, check_reach, reach
 from nodes.contract.replica import Message, Operation, Request
 from nodes.parts.failure_detector import Heartbeat
 from nodes.parts.placement import (
@@ -310,8 +311,84 @@ def test_a_field_too_many_is_refused() -> None:
         codec.decode(fuzz.framed(msgspec.msgpack.encode([["TimeoutNow", 1, 2]])))
 
 
-def test_what_is_out_of_reach_is_not_taken_over() -> None:
-    check_leap("term", 2**40, 0)
-    check_leap("term", 0, 2**62)
+# --- numbers that only ever grow ---
+
+FAR: dict[str, Callable[[int], Any]] = {
+    "raft": lambda number: raft.RequestVote(number, 0, 0),
+    "paxos": lambda number: paxos.Prepare(Ballot(number, "n2"), 1),
+    "paxos-basic": lambda number: paxos.Prepare(Ballot(number, "n2"), 1),
+    "gossip": lambda number: gossip.Push(rumour(sibling(number)).records),
+    "gossip-lww": lambda number: gossip.Push(rumour(sibling(number)).records),
+    "quorum": lambda number: quorum_register.Push(
+        {"k": quorum_register.Record((number, "n2", 1), 1, False, "c", 1)}
+    ),
+}
+"""A message that takes whoever believes it as far as ``number``."""
+
+
+@pytest.mark.parametrize("protocol", sorted(FAR))
+def test_where_one_node_was_taken_the_others_follow(protocol: str, tmp_path: Path) -> None:
+    """One node alone is lied to, step by step, up to the last number that it takes."""
+
+    async def run() -> None:
+        cluster = fuzz.Cluster(protocol, tmp_path, parameters_of(protocol))
+        try:
+            await cluster.check_that_it_serves()
+            taken = cluster.drivers["n1"]
+            steps = [2**power for power in range(40, 61)]
+            if protocol == "gossip-lww":
+                # Its numbers are stamps: milliseconds and 16 bits. Two years, again and again.
+                now = int(time.time() * 1000) << 16
+                steps = [now + (number << 52) for number in range(1, 2000)]
+            else:
+                steps.append(reach(time.time()) - 2**28)
+            for number in steps:
+                taken.feed(Message("n2", FAR[protocol](number)))
+                await asyncio.sleep(0)
+            await cluster.drain()
+            for node in fuzz.NODES:
+                await cluster.ask("me", node, 1 + fuzz.NODES.index(node), WRITE, fuzz.SETTLE_S)
+            await cluster.check_that_it_serves()
+            assert await _same_everywhere(cluster)
+        finally:
+            await cluster.close()
+
+    asyncio.run(run())
+
+
+WRITE = Operation("write", "k", 5)
+
+
+async def _same_everywhere(cluster: fuzz.Cluster) -> bool:
+    """Whether all nodes come to hold the same under that key, in time."""
+    deadline = time.monotonic() + fuzz.SETTLE_S
+    while time.monotonic() < deadline:
+        held = [driver.replica.state().get("k") for driver in cluster.drivers.values()]
+        if held[0] is not None and set(held[0][0]) == {5} and held.count(held[0]) == len(held):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("wall_s", [-1e300, 0.0, 1.7e9, 4e9, 2.0**32, 1e300, float("inf")])
+def test_the_reach_is_far_from_where_anybody_comes_and_from_the_end(wall_s: float) -> None:
+    assert 2**60 <= reach(wall_s) <= MAX_COUNT // 2
+    check_reach("term", reach(wall_s), 0, lambda: wall_s)
     with pytest.raises(BadMessage):
-        check_leap("term", 2**40 + 1, 0)
+        check_reach("term", reach(wall_s) + 1, 0, lambda: wall_s)
+
+
+def test_what_is_known_is_within_reach_whatever_the_clock_says() -> None:
+    highest = reach(2.0**32)
+    check_reach("term", highest, highest, lambda: 0.0)
+    with pytest.raises(BadMessage):
+        check_reach("term", highest, highest - 1, lambda: 0.0)
+
+
+def test_what_one_node_took_another_one_takes_when_its_clock_is_there() -> None:
+    """And all can go on from there: a microsecond is enough for more steps than one."""
+    for early_s in (0.0, 1.7e9, 1.8e9 + 0.123456):
+        taken = reach(early_s)
+        check_reach("term", taken, 0, lambda early_s=early_s: early_s)  # type: ignore[misc]
+        later_s = early_s + 1e-6
+        check_reach("term", taken + 100, 0, lambda later_s=later_s: later_s)  # type: ignore[misc]

@@ -10,6 +10,7 @@ from nodes.parts.vector_clock import Clock, covers, dominates, merge
 from nodes.protocols.gossip.messages import Sibling
 
 _LOGICAL_BITS = 16
+_FEW = 8
 
 
 class KeepSiblings:
@@ -31,17 +32,22 @@ class KeepSiblings:
         # Most of what is told is known. Few siblings are compared faster one by one than by a
         # clock of them all.
         news: list[Sibling] = []
-        for s in theirs:
-            node, counter = s.node, s.counter
-            for t in ours:
-                if (t.counter == counter and t.node == node) or t.past.get(node, 0) >= counter:
-                    break
-            else:
-                news.append(s)
-        kept = [s for s in ours if not _is_seen(s, theirs)]
+        if len(ours) > _FEW:
+            dots, pasts = {(t.node, t.counter) for t in ours}, _pasts(ours)
+            news = [s for s in theirs if (s.node, s.counter) not in dots and not _is_seen(s, pasts)]
+        else:
+            for s in theirs:
+                node, counter = s.node, s.counter
+                for t in ours:
+                    if (t.counter == counter and t.node == node) or t.past.get(node, 0) >= counter:
+                        break
+                else:
+                    news.append(s)
+        pasts = _pasts(theirs)
+        kept = [s for s in ours if not _is_seen(s, pasts)]
         if not news and len(kept) == len(ours):
             return tuple(ours)
-        by_dot = {(s.node, s.counter): s for s in news if not _is_seen(s, theirs)}
+        by_dot = {(s.node, s.counter): s for s in news if not _is_seen(s, pasts)}
         for s in kept:
             by_dot[s.node, s.counter] = s
         return tuple([by_dot[dot] for dot in sorted(by_dot)])
@@ -56,15 +62,25 @@ class KeepSiblings:
                 before = siblings[number - 1]
                 if (before.node, before.counter) >= (s.node, s.counter):
                     return "the siblings are not in the order of their dots"
-        if len(siblings) > 1 and any(_is_seen(s, siblings) for s in siblings):
+        pasts = _pasts(siblings)
+        if len(siblings) > 1 and any(_is_seen(s, pasts) for s in siblings):
             return "a sibling supersedes another one"
         return None
 
     @staticmethod
     def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
         """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
+        if len(present) > _FEW:
+            known: dict[tuple[str, int], list[Sibling]] = {}
+            for t in present:
+                known.setdefault((t.node, t.counter), []).append(t)
+            pasts = _pasts(present)
+            for s in wanted:
+                if s not in known.get((s.node, s.counter), ()) and not _is_seen(s, pasts):
+                    return s
+            return None
         for s in wanted:
-            if s not in present and not any(covers(t.past, s.node, s.counter) for t in present):
+            if s not in present and not _is_seen(s, present):
                 return s
         return None
 
@@ -133,6 +149,14 @@ class LastWriteWins:
 
 
 Policy: TypeAlias = type[KeepSiblings] | type[LastWriteWins]
+
+
+def _pasts(siblings: Sequence[Sibling]) -> Sequence[Sibling]:
+    """What has seen as much as ``siblings`` have: they themselves, or one in the place of many. To
+    compare many with many one by one takes the square of their number."""
+    if len(siblings) <= _FEW:
+        return siblings
+    return (Sibling("", 0, merge(*(s.past for s in siblings)), None, False, "", 0),)
 
 
 def _is_seen(s: Sibling, others: Sequence[Sibling]) -> bool:

@@ -68,7 +68,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.contract.bounds import MAX_LEAP, BadMessage, check_leap
+from nodes.contract.bounds import BadMessage, check_reach, reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import (
     Config,
@@ -113,8 +113,8 @@ MAX_SIBLINGS = 100
 
 
 MAX_CLOCK_LEAP = 1 << 36 + _LOGICAL_BITS
-"""Two years: how far a stamp may be ahead of the wall clock, and of all stamps that are known. No
-clock is so wrong; and a node that went along would soon be at the end of what a stamp can be."""
+"""Two years: how far a stamp may be ahead of the wall clock. No clock is so wrong; and a node that
+went along would soon be at the end of what a stamp can be."""
 
 
 _FORWARD_AGAIN_S = 0.3
@@ -285,8 +285,9 @@ class Gossip(PlacedReplica):
         context = operation.context
         if context is None:
             return dict(clock)
+        highest = reach(self.env.wall())
         if not isinstance(context, dict) or not all(
-            node in self._members and 0 <= counter <= clock.get(node, 0) + MAX_LEAP
+            node in self._members and 0 <= counter <= max(highest, clock.get(node, 0))
             for node, counter in context.items()
         ):
             raise ValueError("the context is not a version that a read of this cluster returned")
@@ -453,21 +454,34 @@ class Gossip(PlacedReplica):
         return self.policy.version(self._clock(key))
 
     def _absorb(self, records: Mapping[str, Record]) -> list[str]:
-        """Merge what another node told. Returns the keys of which it was news."""
-        news = {}
+        """Merge what another node told. Returns the keys of which it was news. A key of which it
+        lies is refused, and no other: what was once lied of one key would else keep all that
+        travels with it from being repaired."""
+        news = []
         for key, theirs in records.items():
             ours = self.records.get(key)
             before = ours.siblings if ours is not None else ()
-            merged = self.policy.merge(before, theirs.siblings)
+            try:
+                merged = self._merged(key, before, theirs.siblings)
+            except BadMessage as error:
+                self.out.refused.append(str(error))
+                continue
             if merged is not before and merged != before:
-                self._check_news(key, before, theirs.siblings, merged)
-                # Also what only a superseded version has seen may go: the past is what a client
-                # gave as the context of its write, whatever that was.
-                assert self.policy.missing((*merged, *theirs.siblings), before) is None
-                news[key] = merged
-        for key, merged in news.items():
-            self._store(key, Record(merged))
-        return list(news)
+                self._store(key, Record(merged))
+                news.append(key)
+        return news
+
+    def _merged(
+        self, key: str, before: tuple[Sibling, ...], theirs: tuple[Sibling, ...]
+    ) -> tuple[Sibling, ...]:
+        """Raises BadMessage."""
+        merged = self.policy.merge(before, theirs)
+        if merged is not before and merged != before:
+            self._check_news(key, before, theirs, merged)
+            # Also what only a superseded version has seen may go: the past is what a client gave as
+            # the context of its write, whatever that was.
+            assert self.policy.missing((*merged, *theirs), before) is None
+        return merged
 
     def _check_news(
         self,
@@ -498,12 +512,13 @@ class Gossip(PlacedReplica):
         if self.policy is LastWriteWins:
             self._check_stamp(counter)
         else:
-            check_leap("counter", counter, clock.get(node, 0))
+            check_reach("counter", counter, clock.get(node, 0), self.env.wall)
 
     def _check_stamp(self, stamp: int) -> None:
-        known = max(self._stamp, int(self.env.wall() * 1000) << _LOGICAL_BITS)
-        if stamp - known > MAX_CLOCK_LEAP:
-            raise BadMessage(f"stamp {stamp} is years ahead of {known}")
+        """Raises BadMessage. By the clock alone, like `nodes.contract.bounds.check_reach`."""
+        wall = int(self.env.wall() * 1000) << _LOGICAL_BITS
+        if stamp > max(self._stamp, wall + MAX_CLOCK_LEAP):
+            raise BadMessage(f"stamp {stamp} is years ahead of {wall}")
 
     # --- rumours ---
 
@@ -589,7 +604,7 @@ class Gossip(PlacedReplica):
     def on_difference(self, src: str, msg: Difference) -> None:
         """Push what the peer lacks, pull what this node lacks."""
         count = self.parameters.buckets
-        if msg.differing > count or not all(bucket < count for bucket in msg.buckets):
+        if max(msg.differing, len(msg.buckets)) > count or not all(b < count for b in msg.buckets):
             raise BadMessage(f"more than the {count} buckets that there are")
         self._note_agreement(src, msg.differing)
         push: list[str] = []

@@ -44,7 +44,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from nodes.contract.bounds import BadMessage, check_leap
+from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
 from nodes.parts.flow import WINDOW_BATCHES
@@ -257,11 +257,11 @@ class Paxos(Replica):
         """Raises BadMessage where ``src`` cannot have begun ``ballot``."""
         if ballot.node != src:
             raise BadMessage(f"ballot {ballot} is not its own")
-        check_leap("ballot", ballot.round, self.promised.round)
+        check_reach("ballot", ballot.round, self.promised.round, self.env.wall)
 
-    def _check_slots(self, last: int) -> None:
+    def _check_slots(self, last: int, ahead: int) -> None:
         """Raises BadMessage where a slot is so far ahead that nobody can have voted there."""
-        if last > max(self.upto, self.commit) + self._max_ahead:
+        if last > max(self.upto, self.commit) + ahead:
             raise BadMessage(f"slot {last}, and {self.upto} is the last that is known here")
 
     def on_prepare(self, src: str, m: Prepare) -> None:
@@ -303,7 +303,7 @@ class Paxos(Replica):
             self._refuse(src, ballot)
             return
         if m.values:
-            self._check_slots(m.first + len(m.values))
+            self._check_slots(m.first + len(m.values), self._max_ahead)
         if ballot > self.promised:
             if self.role != "follower":
                 self._preempted()
@@ -326,7 +326,7 @@ class Paxos(Replica):
         snapshot = m.snapshot
         if snapshot.slot <= self.commit or self.role == "leader":
             return
-        check_leap("slot", snapshot.slot, self.commit)
+        check_reach("slot", snapshot.slot, self.commit, self.env.wall)
         self._restore(snapshot)
         self._compact(snapshot)
         self._votes_position = self.disk.position
@@ -413,7 +413,7 @@ class Paxos(Replica):
         self.out.send(src, SurveyReply(m.number, silent, self._highest))
 
     def on_survey_reply(self, src: str, m: SurveyReply) -> None:
-        check_leap("ballot", m.promised.round, self._highest.round)
+        check_reach("ballot", m.promised.round, self._highest.round, self.env.wall)
         self._highest = max(self._highest, m.promised)
         if self._silent is not None and m.number == self._survey and m.silent:
             self._silent.add(src)
@@ -466,7 +466,9 @@ class Paxos(Replica):
         for slot, ballot, _ in m.votes:
             if ballot > m.ballot or slot < m.first:
                 raise BadMessage(f"a vote in slot {slot} of ballot {ballot}")
-            self._check_slots(slot)
+            # It may itself be ahead of this node, by all that it has not compacted; and what it was
+            # allowed to vote for from there must not be refused here.
+            self._check_slots(slot, 2 * self._max_ahead)
 
     def _try_to_lead(self) -> None:
         """Phase 1 is over when a majority has promised, this node among them: durably."""
@@ -518,7 +520,7 @@ class Paxos(Replica):
         return self.role == "leader" and self.commit >= self._recovered
 
     def on_refused(self, src: str, m: Refused) -> None:
-        check_leap("ballot", m.promised.round, self._highest.round)
+        check_reach("ballot", m.promised.round, self._highest.round, self.env.wall)
         self._highest = max(self._highest, m.promised)
         if self.role != "follower" and m.ballot == self.ballot:
             self._preempted()

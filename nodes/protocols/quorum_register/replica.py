@@ -64,7 +64,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.contract.bounds import BadMessage, check_leap
+from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Value, Version
 from nodes.parts.flow import portions
@@ -284,7 +284,7 @@ class QuorumRegister(PlacedReplica):
 
     def _check_counter(self, key: str, version: Tag) -> None:
         """Raises BadMessage where no replica can have come so far."""
-        check_leap("version", version[0], self.version_of(key)[0])
+        check_reach("version", version[0], self.version_of(key)[0], self.env.wall)
 
     def _note_answer(self, operation: _Operation) -> None:
         if self.recovery is not None:
@@ -585,8 +585,9 @@ class QuorumRegister(PlacedReplica):
 
     def on_difference(self, src: str, msg: Difference) -> None:
         """Push what is newer here, pull what is newer there."""
-        if not all(bucket < self.parameters.buckets for bucket in msg.buckets):
-            raise BadMessage(f"more than the {self.parameters.buckets} buckets that there are")
+        count = self.parameters.buckets
+        if len(msg.buckets) > count or not all(bucket < count for bucket in msg.buckets):
+            raise BadMessage(f"more than the {count} buckets that there are")
         push = [
             key
             for bucket in msg.buckets

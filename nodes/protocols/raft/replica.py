@@ -70,7 +70,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from nodes.contract.bounds import BadMessage, check_leap
+from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
 from nodes.parts.flow import WINDOW_BATCHES
@@ -340,7 +340,7 @@ class Raft(Replica):
 
     def become_follower(self, term: int, leader: str | None = None) -> None:
         """Of a newer term, or of the present one."""
-        check_leap("term", term, self.term)
+        check_reach("term", term, self.term, self.env.wall)
         if self.role == "leader":
             self.out.cancel_timer("heartbeat")
             self.out.cancel_timer("quorum")
@@ -628,7 +628,7 @@ class Raft(Replica):
             self.out.send(src, AppendEntriesReply(self.term, m.round, False, 0))
             return
         self._check_leads(src, m.term)
-        check_leap("index", m.index, self.disk.last_index)
+        check_reach("index", m.index, self.disk.last_index, self.env.wall)
         if m.term > self.term:
             self.become_follower(m.term, src)
         self._heard(src)
