@@ -162,6 +162,7 @@ def experiment_schema() -> dict[str, Any]:
         definition["properties"] = {
             "at": _DURATION,
             "for": _DURATION,
+            "every": _DURATION,
             **definition["properties"],
         }
         definition["required"] = sorted({"at", "fault", *definition.get("required", [])})
