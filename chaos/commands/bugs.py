@@ -1,21 +1,36 @@
-"""`capbench bugs`: the planted bugs, what caught them, and how short their stories become."""
+"""What the simulator catches, and what it does not: `capbench bugs`, the mistakes that somebody
+planted, and `capbench mutants`, those that a machine makes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from chaos import errors as exit_codes
-from chaos.commands.options import SEEDS, Jobs
-from chaos.commands.simulate import how_it_ended, some_workers
+from chaos.commands.options import (
+    SEED,
+    SEEDS,
+    WITH_SOURCE,
+    Jobs,
+    Minutes,
+    count,
+    distinct,
+    number,
+)
+from chaos.commands.simulate import how_it_ended, say, some_workers
 from chaos.console import Json, print_json
 
 app = typer.Typer()
 
 DEFAULT_SEEDS = 400
+SECONDS_EACH = 60.0
+MUTANTS_RECORD = Path("results") / "mutants.json"
 TABLE_WIDTH = 130
+
+# --- planted bugs ---
 
 
 @app.command("bugs")
@@ -102,3 +117,115 @@ def table(result: Any, shrink: bool = False) -> Any:
             )
         told.add_row(*cells)
     return told
+
+
+# --- mutants ---
+
+
+@app.command("mutants")
+def mutants_command(
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            "-p",
+            parser=WITH_SOURCE,
+            autocompletion=WITH_SOURCE.complete,
+            callback=distinct,
+            help="A protocol; again for more. Its variants are run, too. [default: all]",
+        ),
+    ] = None,
+    seconds_each: Annotated[
+        float, typer.Option(parser=number(0, 3600, excluded=True), help="CPU seconds for each.")
+    ] = SECONDS_EACH,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE or FILE:LINE: the mutants of a file or a line. Repeatable."),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(parser=count(1), help="Try at most so many of each file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(parser=SEED, help="Draws which come first.")] = 1,
+    minutes: Minutes = None,
+    record: Annotated[
+        Path, typer.Option(help="Where it is written down what became of each.")
+    ] = MUTANTS_RECORD,
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """Small changes of a protocol's source, each run on seeds until it is caught or out of time.
+
+    It goes on where it stopped, as long as the code is the same. Exit code 1: of a file less than
+    90 percent were caught; 5: some are left to try.
+    Example: capbench mutants --protocol raft --sample 20
+    """
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.seeds.mutants.hunt import hunt
+    from chaos.seeds.mutants.marks import Marks
+    from chaos.seeds.mutants.record import BadRecord, begin, in_order, report
+    from chaos.seeds.mutants.sources import Target, chosen
+    from nodes.registry import INTERNAL, PROTOCOLS, InvalidConfiguration
+
+    target = Target(protocol or [*PROTOCOLS, *INTERNAL])
+    mutants = chosen(target, only or [])
+    marks = Marks(target)
+    wanted = in_order([each for each in mutants if not marks.reason(each)], seed, sample)
+    try:
+        kept, other_code = begin(record, target)
+        if other_code:
+            say(f"{record} is of other code and counts no more: all begins anew")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            signals_as_exit(),
+            some_workers(jobs, apart=True) as workers,
+            make_progress() as progress,
+        ):
+            progress.run("mutants")
+
+            def on_progress(done: int, caught: int) -> None:
+                progress.tick(done, len(wanted), f"mutants, {done - caught} not caught")
+
+            stop = hunt(
+                wanted,
+                target,
+                kept,
+                record,
+                workers,
+                budget_s=seconds_each,
+                minutes=minutes,
+                on_progress=on_progress,
+            )
+    except (BadRecord, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidConfiguration(f"--record {record}: {reason}") from None
+    found = report(target, mutants, wanted, kept, marks, seconds_each)
+    if json:
+        print_json(found)
+    else:
+        _print_mutants(found)
+    ended = how_it_ended(stop) or (exit_codes.UNKNOWN if found.left else 0)
+    raise typer.Exit(ended or (exit_codes.OBJECTIVE if found.falls_short else 0))
+
+
+def _print_mutants(found: Any) -> None:
+    for survivor in found.survivors:
+        mutant, trial = survivor.mutant, survivor.trial
+        print(f"{mutant.file}:{mutant.at} in {mutant.function}: {mutant.change}")
+        print(f"  {trial.status} {trial.seeds} seeds, {trial.cpu_s:g} CPU seconds")
+        print(survivor.diff + "\n")
+    names = ("mutants", "tried", "caught", "survived", "died", "equivalent", "score")
+    print(f"{'file':<44}" + "".join(f" {name:>10}" for name in names))
+    for score in found.scores:
+        share = "-" if score.share is None else f"{score.share:.0%}"
+        if score.share is not None and not score.is_whole:
+            share = "~" + share
+        counts = (score.mutants, score.counted, score.caught, score.survived, score.died)
+        cells = [f"{each:,}" for each in (*counts, score.equivalent)]
+        print(f"{score.file:<44}" + "".join(f" {cell:>10}" for cell in (*cells, share)))
+    if not all(score.is_whole for score in found.scores):
+        print("\n~: not all were tried; those that were are a sample, drawn by --seed")
+    if found.left:
+        print(f"{found.left:,} are left to try")
+    for mark in found.stale:
+        say(f"equivalent.toml: no mutant is {mark.function}: {mark.line} [{mark.change}] any more")

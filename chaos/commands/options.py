@@ -120,11 +120,16 @@ def _protocols() -> list[str]:
     return list(PROTOCOLS)
 
 
-def _simulated() -> list[str]:
+def _internal_too() -> list[str]:
     from nodes.registry import INTERNAL
+
+    return [*_protocols(), *INTERNAL]
+
+
+def _simulated() -> list[str]:
     from nodes.simulator.bugs import all_bugs
 
-    return [*_protocols(), *INTERNAL, *(bug.name for bug in all_bugs())]
+    return [*_internal_too(), *(bug.name for bug in all_bugs())]
 
 
 def _experiments() -> list[str]:
@@ -150,6 +155,7 @@ def _is_file(text: str) -> bool:
 
 
 PROTOCOL = Name("protocol", _protocols, _is_file)
+WITH_SOURCE = Name("protocol", _internal_too, _is_file)
 SIMULATED = Name("protocol", _simulated, _is_file)
 EXPERIMENT = Name("experiment", _experiments, is_path)
 RUNNABLE = Name("experiment", lambda: [*_experiments(), DETECTOR_SWEEP], is_path)

@@ -89,11 +89,16 @@ def simulate_command(
 # --- sweeps ---
 
 
-def some_workers(jobs: int | None, dask: str | None = None) -> AbstractContextManager[Any]:
-    """The processes, or the cluster, that a user asked for. Raises InvalidConfiguration."""
+def some_workers(
+    jobs: int | None, dask: str | None = None, *, apart: bool = False
+) -> AbstractContextManager[Any]:
+    """The processes, or the cluster, that a user asked for. ``apart``: never this process itself.
+    Raises InvalidConfiguration."""
     from chaos.seeds.simulate import dask_workers, default_jobs, local_workers
 
-    return dask_workers(dask) if dask else local_workers(default_jobs() if jobs is None else jobs)
+    if dask:
+        return dask_workers(dask)
+    return local_workers(default_jobs() if jobs is None else jobs, apart=apart)
 
 
 def _sweep(

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from concurrent.futures import (
     wait,
 )
 from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -46,6 +49,9 @@ SEARCH_CONFIGURATIONS = 100_000
 not unique. Counted, not timed, so that a seed gives the same on every machine."""
 SEARCH_BUDGET_S = 60.0
 """The same as time, which no search of that size should need."""
+SEED_CPU_S = 30.0
+"""CPU seconds after which the run of a seed is given up, with an alarm: it takes tenths of one, so
+a handler goes round in circles, or messages make more messages."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +60,7 @@ T = TypeVar("T")
 class Alarm(msgspec.Struct, frozen=True):
     """Something that a protocol must not do. ``check``: what found it (see
     `nodes.simulator.simulate.Alarm`), or ``linearizability``, or ``never-written`` (an eventual
-    protocol returned a value that nobody wrote)."""
+    protocol returned a value that nobody wrote), or ``endless`` (`SEED_CPU_S`)."""
 
     seed: int
     check: str
@@ -119,11 +125,48 @@ def check_of(protocol: Protocol) -> Callable[[SimulationResult], str | None]:
     return first
 
 
+class Endless(Exception):
+    """The run of a seed has used `SEED_CPU_S`."""
+
+
+@contextlib.contextmanager
+def _given_up_after(cpu_s: float) -> Iterator[list[Endless]]:
+    """Raises `Endless` in what runs within after so much CPU time of this process, and notes it in
+    the list, should somebody catch it. In another thread than the main one nothing is raised."""
+    raised: list[Endless] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield raised
+        return
+
+    def give_up(_: int, frame: FrameType | None) -> None:
+        assert frame is not None
+        code = frame.f_code
+        place = f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}"
+        raised.append(Endless(f"the seed has used {cpu_s:g} CPU seconds, now at {place}"))
+        raise raised[0]
+
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+    try:
+        yield raised
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def run_seed(protocol: Protocol, seed: int) -> SeedOutcome:
     """Simulate one seed and judge it."""
     began_s = time.process_time()
-    result = simulate(protocol, seed)
-    alarms, undecided = judge(protocol, result)
+    try:
+        with _given_up_after(SEED_CPU_S) as raised:
+            result = simulate(protocol, seed)
+    except Endless as error:
+        cpu_s = time.process_time() - began_s
+        return SeedOutcome(seed, [Alarm(seed, "endless", str(error))], None, 0, cpu_s, "")
+    if raised:
+        alarms, undecided = [Alarm(seed, "endless", str(raised[0]))], None
+    else:
+        alarms, undecided = judge(protocol, result)
     return SeedOutcome(
         seed, alarms, undecided, result.events, time.process_time() - began_s, result.trace_hash
     )
@@ -163,16 +206,16 @@ def default_jobs() -> int:
 
 
 @contextlib.contextmanager
-def local_workers(jobs: int) -> Iterator[Workers]:
+def local_workers(jobs: int, *, apart: bool = False) -> Iterator[Workers]:
     """``jobs`` processes on this machine; they leave at the end, whatever they are at, and also if
-    this process is killed."""
-    if jobs == 1:
+    this process is killed. One is this process itself, unless it must be ``apart``."""
+    if jobs == 1 and not apart:
         yield Workers(_Here(), 1)
         return
     context = multiprocessing.get_context("spawn")
     lifeline, ours = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_live_while, initargs=(lifeline,)
+        jobs, mp_context=context, initializer=live_while, initargs=(lifeline,)
     )
     try:
         yield Workers(executor, jobs)
@@ -182,11 +225,9 @@ def local_workers(jobs: int) -> Iterator[Workers]:
         executor.shutdown(cancel_futures=True)
 
 
-def _live_while(lifeline: Connection) -> None:
+def live_while(lifeline: Connection) -> None:
     """In a worker: leave as soon as the other end of ``lifeline`` is closed. Ctrl-C in a terminal
     reaches the workers too: it is for their parent."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

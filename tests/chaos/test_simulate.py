@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from chaos.commands.bugs import table
 from chaos.commands.main import app
+from chaos.seeds import simulate as seeds_of
 from chaos.seeds.bugs import BugOutcome, BugSweep, hunt, sweep_bugs
 from chaos.seeds.simulate import (
     Sweep,
@@ -33,6 +34,7 @@ from chaos.seeds.simulate import (
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.load import OperationRecord
 from nodes.simulator.simulate import simulate
+from tests.simulator import toy
 from tests.waiting import patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,20 @@ def rarely() -> BugOutcome:
     rare = ("raft-read-before-ready", "raft-stale-leader-read", "raft-older-term-commit")
     outcomes = (hunt(name, 100) for name in rare)
     return next(outcome for outcome in outcomes if outcome.caught and outcome.seeds > 1)
+
+
+def test_a_seed_that_never_ends_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Round(toy.Toy):
+        def on_ask(self, src: str, msg: toy.Ask) -> None:
+            while msg:
+                pass
+
+    monkeypatch.setattr(seeds_of, "SEED_CPU_S", 0.2)
+    (alarm,) = run_seed(toy.protocol(Round), 1).alarms
+    assert alarm.check == "endless"
+    assert "0.2 CPU seconds, now at test_simulate.py" in alarm.message
+    assert "in on_ask" in alarm.message
+    assert run_seed(toy.protocol(), 1).alarms == []
 
 
 # --- determinism ---

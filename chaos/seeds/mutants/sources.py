@@ -1,0 +1,100 @@
+"""Which files make a protocol, and under which names it runs."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.paths import ROOT
+from chaos.seeds.mutants.operators import Mutant, mutants_of
+from nodes.registry import (
+    INTERNAL,
+    PROTOCOLS,
+    InvalidConfiguration,
+    Protocol,
+    findable_name,
+    get,
+)
+
+JUDGES = ("__init__.py", "invariants.py", "knobs.py", "parameters.py")
+"""Files of a protocol's package in which no mistake of the protocol can be."""
+PARTS = "nodes.parts."
+
+
+class Target:
+    """What is mutated, and what is run: ``files``, as `Mutant.file` names them, each with the names
+    of the protocols that use it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Raises nodes.registry.InvalidConfiguration."""
+        self.files: dict[str, list[str]] = {}
+        for name in names:
+            protocol = get(name)
+            family = family_of(protocol)
+            for file in files_of(protocol):
+                known = self.files.setdefault(file, [])
+                known += [each for each in family if each not in known]
+        self.mutants = [
+            mutant for file in self.files for mutant in mutants_of((ROOT / file).read_bytes(), file)
+        ]
+
+
+def chosen(target: Target, only: Sequence[str]) -> list[Mutant]:
+    """The mutants of what ``only`` names: ``FILE`` or ``FILE:LINE``, where the end of a path is
+    enough; all of them, if it names nothing. Raises InvalidConfiguration where it means none."""
+    found: dict[str, Mutant] = {}
+    for text in only:
+        name, _, line = text.partition(":")
+        of_file = [each for each in target.mutants if f"/{each.file}".endswith(f"/{name}")]
+        if not of_file:
+            files = ", ".join({each.file: None for each in target.mutants})
+            raise InvalidConfiguration(f"--only {text}: no mutant of {name}; there are of {files}")
+        here = [each for each in of_file if not line or str(each.at) == line]
+        if not here:
+            lines = ", ".join(dict.fromkeys(str(each.at) for each in of_file))
+            raise InvalidConfiguration(f"--only {text}: no mutant begins there, but on {lines}")
+        found |= {each.key: each for each in here}
+    return list(found.values()) if only else target.mutants
+
+
+def family_of(protocol: Protocol) -> list[str]:
+    """The protocols of the same class, which run the same source, as `get` finds them."""
+    known = (*PROTOCOLS.values(), *INTERNAL.values())
+    return [findable_name(each) for each in known if each.replica is protocol.replica]
+
+
+def files_of(protocol: Protocol) -> list[str]:
+    """The files of its package, or the one file that it is, and the parts that they use; those of
+    the project relative to `ROOT`."""
+    own = _file(protocol.replica.__module__)
+    is_package = (own.parent / "__init__.py").exists()
+    files = [own]
+    if is_package:
+        files += [
+            file
+            for file in sorted(own.parent.glob("*.py"))
+            if file.name not in JUDGES and file != own
+        ]
+    todo = list(files)
+    while todo:
+        for file in _parts(todo.pop()):
+            if file not in files:
+                files.append(file)
+                todo.append(file)
+    return [
+        (file.relative_to(ROOT) if file.is_relative_to(ROOT) else file).as_posix() for file in files
+    ]
+
+
+def _parts(file: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PARTS):
+            yield _file(node.module)
+
+
+def _file(module: str) -> Path:
+    file = sys.modules[module].__file__
+    assert file is not None
+    return Path(file).resolve()
