@@ -155,7 +155,7 @@ def _run(
 
 
 def _limit(budget_s: float) -> None:
-    most_s = int(budget_s + 2 * SEED_CPU_S)
+    most_s = int(budget_s + 2 * SEED_CPU_S) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s))
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
