@@ -24,6 +24,8 @@
     │   ├── WhichCluster          chaos: several run, and none is named
     │   ├── BadLoad               chaos: what Locust refused
     │   ├── BadGate               chaos: the record of a gate
+    │   ├── BadRecord             chaos: the record of mutants
+    │   ├── BadMarks              chaos: the list of equivalent mutants
     │   └── BadOption             chaos: an option of the command line
     ├── InfrastructureFailed    3 a part that a run needs could not be started, reached or kept up
     │   ├── BrokerUnreachable     bench: the load does not reach the broker

@@ -165,7 +165,7 @@ def mutants_command(
     from chaos.seeds.mutants.marks import Marks
     from chaos.seeds.mutants.record import BadRecord, begin, in_order, report
     from chaos.seeds.mutants.sources import Target, chosen
-    from nodes.registry import INTERNAL, PROTOCOLS, InvalidConfiguration
+    from nodes.registry import INTERNAL, PROTOCOLS
 
     target = Target(protocol or [*PROTOCOLS, *INTERNAL])
     mutants = chosen(target, only or [])
@@ -198,7 +198,7 @@ def mutants_command(
             )
     except (BadRecord, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidConfiguration(f"--record {record}: {reason}") from None
+        raise exit_codes.BadOption(f"--record {record}: {reason}") from None
     found = report(target, mutants, wanted, kept, marks, seconds_each)
     if json:
         print_json(found)

@@ -20,6 +20,7 @@ INSIDE: dict[str, str] = {
     "BadMessage": "the driver counts it and drops the message",
     "CorruptLog": "ends a node's process, which has exit codes of its own",
     "DiskFailed": "ends a node's process, which has exit codes of its own",
+    "Endless": "an alarm of a seed",
     "InvariantBroken": "an alarm, or a node's defect",
     "NotCalibrated": "the sweep's page says it in the model's place",
     "NotOurs": "a FileExistsError like Python's own",

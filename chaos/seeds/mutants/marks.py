@@ -10,11 +10,12 @@ import msgspec
 
 from chaos.seeds.mutants.operators import Mutant
 from chaos.seeds.mutants.sources import Target
+from nodes.errors import InvalidInput
 
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
 
-class BadMarks(ValueError):
+class BadMarks(InvalidInput):
     """A file that is no list of equivalent mutants: one line."""
 
 

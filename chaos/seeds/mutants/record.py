@@ -19,12 +19,13 @@ from chaos.seeds.mutants.marks import Equivalent, Marks
 from chaos.seeds.mutants.operators import Mutant
 from chaos.seeds.mutants.sources import Target
 from chaos.seeds.mutants.trial import Trial
+from nodes.errors import InvalidInput
 
 GOAL = 0.9
 """The share of the mutants of each file, but for the equivalent ones, that must be caught."""
 
 
-class BadRecord(ValueError):
+class BadRecord(InvalidInput):
     """A file that is no record of mutants: one line."""
 
 
