@@ -6,6 +6,7 @@ fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interr
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shlex
@@ -53,6 +54,8 @@ def main() -> NoReturn:
         # A terminal of another alphabet, or a name that is no UTF-8, is no reason to end.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Most of a short command is imports, which make few cycles.
+    gc.set_threshold(50_000, 20, 100)
     # Whatever Python we start, and whatever that starts: nothing of the working folder is imported.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

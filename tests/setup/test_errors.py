@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,24 +31,26 @@ INSIDE: dict[str, str] = {
 DRAWN = re.compile(r"^    ([│ ├└─]*)(\w+)(?: +(\d+))? ", re.M)
 
 
-def classes() -> Iterator[tuple[str, str, list[str]]]:
+@cache
+def classes() -> list[tuple[str, str, list[str]]]:
     """Module, name and bases of every class of the four rooms."""
+    found = {}
     for room in ("nodes", "bench", "reports", "chaos"):
         for path in sorted((ROOT / room).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.ClassDef):
-                    yield module, node.name, [ast.unparse(base) for base in node.bases]
+                    found[module, node.name] = [ast.unparse(base) for base in node.bases]
+    return [(*place, bases) for place, bases in found.items()]
 
 
 def known() -> dict[str, tuple[str, str]]:
     """Our errors: name -> first base and module."""
     found = {"CapbenchError": ("", "nodes.errors")}
-    every = list(classes())
     while True:
         more = {
             name: (bases[0], module)
-            for module, name, bases in every
+            for module, name, bases in classes()
             if bases and bases[0] in found and name not in found
         }
         if not more:
