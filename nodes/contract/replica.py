@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -218,6 +218,27 @@ class InvariantBroken(AssertionError):
     """A protocol did what its paper proves impossible. The message has the state that was seen."""
 
 
+T = TypeVar("T")
+
+
+class Scene:
+    """What the invariants of one run may know beside the replicas. ``configs``: of all nodes.
+    ``disks``: what of each node would survive a crash now; always up to date."""
+
+    def __init__(self, configs: Mapping[str, Config], disks: Mapping[str, Disk]) -> None:
+        self.configs = configs
+        self.disks = disks
+        self.nodes = tuple(configs)
+        self._common: dict[type, Any] = {}
+
+    def common(self, kind: type[T]) -> T:
+        """What several invariants of the run record together, made when it is first asked for."""
+        record = self._common.get(kind)
+        if record is None:
+            record = self._common[kind] = kind()
+        return record
+
+
 class Invariant:
     """A statement over the whole cluster that must hold after each step.
 
@@ -225,10 +246,21 @@ class Invariant:
     each step of a replica that changed what is `Replica.watched`, with only that replica, so that a
     check costs what changed. ``looks_at``: the fields of `Replica.WATCHED` that it depends on; if
     none of them changed, `observe` is not called. Empty: all.
+
+    What a node *claims* is judged when it leaves the node: ``hears`` names, for a type of message,
+    the method that is called with the node, the receiver and the message, at the moment when the
+    durability gate lets it through. For `Reply` it is called with the node, the `Request` and the
+    reply; for `Request`, when a client's request arrives, with the node, "" and the request.
     """
 
     name: ClassVar[str] = "invariant"
     looks_at: ClassVar[tuple[str, ...]] = ()
+    hears: ClassVar[Mapping[type, str]] = {}
+    scene: Scene
+
+    def begin(self, scene: Scene) -> None:
+        """Called once, before the run."""
+        self.scene = scene
 
     def observe(self, node: str, replica: Any) -> None:
         """Raises InvariantBroken."""

@@ -8,17 +8,17 @@ on it are others: `nodes.simulator.load` (clients), `nodes.simulator.faults` (a 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import ne
 from typing import Any, TypeAlias
 
 import msgspec
 
 from nodes.contract.disk import Disk, Write
-from nodes.contract.replica import Config, Message, Replica, Reply, Request
+from nodes.contract.replica import Config, Invariant, Message, Replica, Reply, Request, Scene
 from nodes.registry import Protocol, node_ids
 from nodes.simulator.clock import Clock
-from nodes.simulator.host import Host, Timing
+from nodes.simulator.host import Host, Listener, Timing
 from nodes.simulator.network import Link, LinkId, Quality, TracedLink
 from nodes.simulator.timeline import Timeline
 from nodes.wire.codec import Codec, WriteCodec
@@ -66,13 +66,18 @@ class Cluster:
         self.seed = seed
         self.timeline = Timeline(trace=trace)
         self.invariants = [invariant() for invariant in protocol.replica.INVARIANTS]
-        self.observers: list[Observer] = [invariant.observe for invariant in self.invariants]
+        self.observers: list[Observer] = [
+            invariant.observe
+            for invariant in self.invariants
+            if type(invariant).observe is not Invariant.observe
+        ]
         """Who looks at a replica after its steps. More may be added before time runs."""
         self._watched_fields = fields = protocol.replica.WATCHED
         for invariant in self.invariants if fields else ():
             unknown = set(invariant.looks_at).difference(fields)
             assert not unknown, f"{invariant.name!r} looks at {unknown}, WATCHED has {fields}"
         self._observers_of: dict[tuple[bool, ...], list[Observer]] = {}
+        self.listeners = _listeners(self.invariants)
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""
@@ -117,6 +122,12 @@ class Cluster:
                     link.held = []
                 self.links[src, dst] = link
                 self.hosts[src].links[dst] = link
+        scene = Scene(
+            {node: host.config for node, host in self.hosts.items()},
+            {node: host.storage.synced for node, host in self.hosts.items()},
+        )
+        for invariant in self.invariants:
+            invariant.begin(scene)
         for host in self.hosts.values():
             host.start()
 
@@ -337,6 +348,26 @@ class Cluster:
         if self.timeline.transcript is not None:
             self.timeline.say(f"{node} -> {reply.client}  {reply!r}")
         self.reply_to(node, reply)
+
+
+def _listeners(invariants: Sequence[Invariant]) -> dict[type, Listener]:
+    """By type, who has to hear of what leaves or arrives (`Invariant.hears`)."""
+    by_type: dict[type, list[Listener]] = {}
+    for invariant in invariants:
+        for kind, method in invariant.hears.items():
+            by_type.setdefault(kind, []).append(getattr(invariant, method))
+    return {
+        kind: listeners[0] if len(listeners) == 1 else _all_of(listeners)
+        for kind, listeners in by_type.items()
+    }
+
+
+def _all_of(listeners: Sequence[Listener]) -> Listener:
+    def hear(node: str, other: Any, what: Any) -> None:
+        for listener in listeners:
+            listener(node, other, what)
+
+    return hear
 
 
 def _message_round_trip(kind: type[Replica]) -> Callable[[Any], Any]:

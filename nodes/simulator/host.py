@@ -53,6 +53,10 @@ TrapPoint: TypeAlias = Literal[
 ]
 
 
+Listener: TypeAlias = Callable[[str, Any, Any], None]
+"""See `nodes.contract.replica.Invariant.hears`."""
+
+
 class Trap(msgspec.Struct, kw_only=True):
     """Crash a node each ``nth`` time that it passes ``point``, ``times`` in all. ``match``: at an
     fsync the kind of write that must be in it (``Put``, ``Append``, ``rare`` or the key of a Put;
@@ -94,6 +98,7 @@ class Surroundings(Protocol):
 
     timeline: Timeline
     hosts: dict[str, Host]
+    listeners: dict[type, Listener]
 
     def observers_after(self, before: Any, now: Any) -> list[Callable[[str, Replica], None]]:
         """Who has to look at a replica, of which `Replica.watched` was ``before`` and is
@@ -120,7 +125,7 @@ class Host:
         *("_cluster", "_timeline", "_build", "_timing", "_step_s", "_random", "_disk", "_number"),
         *("_timer_inputs", "_inbox", "_due", "_deadlines", "_scheduled", "_gate", "_asked"),
         *("_taken", "_durable", "_flight", "_late_fsync", "_waking", "_free_at_s", "_watched"),
-        *("_at", "_note", "_tracing", "ready_at_s"),
+        *("_at", "_note", "_tracing", "_listeners", "ready_at_s"),
     )
 
     def __init__(
@@ -163,6 +168,7 @@ class Host:
         self._random = disk_rng.random
         self._disk = Disk()
         self._number = float(config.nodes.index(config.node)) + 900_000.0
+        self._listeners = cluster.listeners
         self._timer_inputs: dict[str, Timer] = {}
         self._forget()
 
@@ -172,7 +178,7 @@ class Host:
         self._deadlines: dict[str, float] = {}
         self._scheduled: dict[str, float] = {}
         self._gate: deque[Send | tuple[int, Reply]] = deque()
-        self._asked: set[tuple[str, int]] = set()
+        self._asked: dict[tuple[str, int], Request] = {}
         self._taken = 0
         self._durable = 0
         self._flight: _Flight | None = None
@@ -251,7 +257,10 @@ class Host:
             self.dropped += 1
             return
         if type(item) is Request:
-            self._asked.add((item.client, item.sequence))
+            self._asked[item.client, item.sequence] = item
+            listener = self._listeners.get(Request)
+            if listener is not None:
+                listener(self.id, "", item)
         if self._timeline.now < self.ready_at_s:
             self._inbox.append(item)
             self._wake_later()
@@ -366,11 +375,8 @@ class Host:
             for observe in self._cluster.observers_after(before, watched):
                 observe(self.id, replica)
         if out.marks:
-            self._cluster.on_marks(self.id, out.marks)
-            if self.traps:
-                for name, _ in out.marks:
-                    if self._springs("mark", name):
-                        return
+            if self._pass_marks(out.marks):
+                return
             out.marks.clear()
         # Sends before the fsync starts: an early one may be out when the node dies before its
         # fsync.
@@ -378,11 +384,15 @@ class Host:
         sends = out.sends
         if sends:
             traps = self._names_of_traps("after-send") if self.traps or self._tracing else None
-            links = self.links
+            links, listeners = self.links, self._listeners
             for send in sends:
                 if send.position > durable:
                     self._gate.append(send)
-                elif traps is None:
+                    continue
+                listener = listeners.get(type(send.msg))
+                if listener is not None:
+                    listener(self.id, send.dst, send.msg)
+                if traps is None:
                     links[send.dst].send(send.msg)
                 elif self._transmit(send, traps):
                     return
@@ -397,6 +407,11 @@ class Host:
         if storage.waiting and self._flight is None:
             self._start_fsync()
 
+    def _pass_marks(self, marks: list[tuple[str, dict[str, Any]]]) -> bool:
+        """Tell them. True: that sprang a trap and the node is down."""
+        self._cluster.on_marks(self.id, marks)
+        return bool(self.traps) and any(self._springs("mark", name) for name, _ in marks)
+
     def _transmit(self, send: Send, traps: list[str]) -> bool:
         """Hand a message to its link. ``traps``: the names on which one springs. True: one did, and
         the node is down."""
@@ -408,12 +423,14 @@ class Host:
 
     def _answer(self, reply: Reply) -> bool:
         """Hand a reply to the clients. True: that sprang a trap and the node is down."""
-        asked = (reply.client, reply.sequence)
-        if asked not in self._asked:
+        request = self._asked.pop((reply.client, reply.sequence), None)
+        if request is None:
             # A live node has no topic to answer to: nobody asked it, or it has answered already.
             self.orphan_replies += 1
             return False
-        self._asked.discard(asked)
+        listener = self._listeners.get(Reply)
+        if listener is not None:
+            listener(self.id, request, reply)
         self._cluster.on_reply(self.id, reply)
         return bool(self.traps) and self._springs("after-reply", reply.outcome)
 
@@ -469,6 +486,9 @@ class Host:
                 if first.position > position:
                     break
                 gate.popleft()
+                listener = self._listeners.get(type(first.msg))
+                if listener is not None:
+                    listener(self.id, first.dst, first.msg)
                 if traps is None:
                     self.links[first.dst].send(first.msg)
                 elif self._transmit(first, traps):

@@ -4,15 +4,15 @@ Begin with `nodes.protocols.raft.replica`."""
 
 from __future__ import annotations
 
+from nodes.protocols.raft.claims import AcknowledgementsAreTrue, VotesStand
 from nodes.protocols.raft.invariants import (
     CommitIsSafe,
     Durability,
     ElectionSafety,
+    ElectionsAreWon,
     LeaderCompleteness,
     LogMatching,
     StateMachineSafety,
-    VotesAreDurable,
-    stable_term,
 )
 from nodes.protocols.raft.knobs import KNOBS, MOMENTS
 from nodes.protocols.raft.messages import (
@@ -39,12 +39,14 @@ __all__ = [
     "KNOBS",
     "MAX_CHUNK_BYTES",
     "MOMENTS",
+    "AcknowledgementsAreTrue",
     "AppendEntries",
     "AppendEntriesReply",
     "ChangeMembership",
     "CommitIsSafe",
     "Durability",
     "ElectionSafety",
+    "ElectionsAreWon",
     "Entry",
     "HardState",
     "Incoming",
@@ -66,7 +68,6 @@ __all__ = [
     "StateMachineSafety",
     "TimeoutNow",
     "TransferLeadership",
-    "VotesAreDurable",
+    "VotesStand",
     "entry_bytes",
-    "stable_term",
 ]

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken
-from nodes.parts.quorum import is_majority
-from nodes.protocols.raft.messages import Entry, HardState
+from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.protocols.raft.claims import (
+    RaftChronicle,
+    deciding,
+    has_majority,
+    stable_term,
+)
+from nodes.protocols.raft.messages import HardState
 
 
 class Observed(Protocol):
@@ -24,12 +29,6 @@ class Observed(Protocol):
 
     @property
     def hard_state_is_durable(self) -> bool: ...
-
-    @property
-    def voters(self) -> list[str]: ...
-
-    @property
-    def deciding(self) -> tuple[tuple[str, ...], ...]: ...
 
     def term_at(self, index: int) -> int: ...
 
@@ -58,8 +57,14 @@ class LogMatching(Invariant):
     looks_at = ("disk.position",)
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
         self._seen: dict[str, tuple[Observed, int, int, int]] = {}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        chronicle = scene.common(RaftChronicle)
+        chronicle.begin(scene)
+        self._entries, self._memberships = chronicle.entries, chronicle.memberships
 
     def observe(self, node: str, replica: Observed) -> None:
         # Only what this replica wrote since: from the lowest index that it truncated meanwhile.
@@ -95,6 +100,8 @@ class LogMatching(Invariant):
                     f"entry {index} of term {entry.term} is {first[0]} behind term {first[1]} on "
                     f"one node, and {entry} behind term {previous} on {node}"
                 )
+            if entry.members is not None and entry.members not in self._memberships:
+                self._memberships.append(entry.members)
             if entry.term < previous:
                 raise InvariantBroken(f"terms fall from {previous} to {entry.term} in {node}'s log")
             previous = entry.term
@@ -132,14 +139,21 @@ class LeaderCompleteness(Invariant):
 
 
 class StateMachineSafety(Invariant):
-    """No two nodes apply different entries at an index, nor answer differently to one."""
+    """No two nodes apply different entries at an index, nor answer differently to one. A snapshot,
+    taken or installed, is the state after the log up to its entry, with the members and clients'
+    answers of then (paper, section 7; dissertation, 6.3)."""
 
     name = "state machine safety"
     looks_at = ("applied",)
 
     def __init__(self) -> None:
-        self._applied: dict[int, Entry] = {}
         self._seen: dict[str, tuple[Observed, int]] = {}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(RaftChronicle)
+        self._snapshots: dict[str, int] = {}
 
     def observe(self, node: str, replica: Observed) -> None:
         before, seen = self._seen.get(node, (None, 0))
@@ -148,15 +162,25 @@ class StateMachineSafety(Invariant):
             return
         start = max(replica.disk.first_index, seen + 1 if before is replica else 0)
         self._seen[node] = (replica, applied)
+        if applied > self._chronicle.reference.index:
+            self._chronicle.advance(applied, stable_term(replica.disk, applied))
+        if replica.disk.snapshot_index != self._snapshots.get(node, 0):
+            self._check_snapshot(node, replica.disk)
         if start > applied:
             return
-        known = self._applied
-        for index, entry in enumerate(replica.disk.entries(start, applied + 1), start):
-            first = known.setdefault(index, entry)
-            if first is not entry and first != entry:
-                raise InvariantBroken(
-                    f"{node} applied {entry} at {index}, where {first} was applied"
-                )
+        entries = replica.disk.entries(start, applied + 1)
+        known = self._chronicle.applied[start - 1 : applied]
+        if entries != known:
+            raise InvariantBroken(
+                f"{node} applied {entries} from {start} on, where {known} were applied"
+            )
+
+    def _check_snapshot(self, node: str, disk: Disk) -> None:
+        self._snapshots[node] = disk.snapshot_index
+        # One that was not durable may be forgotten.
+        problem = None if disk.snapshot is None else self._chronicle.problem(disk.snapshot)
+        if problem is not None:
+            raise InvariantBroken(f"{node} has {disk.snapshot}, but {problem}")
 
 
 class Durability(Invariant):
@@ -205,86 +229,95 @@ class Durability(Invariant):
 
 class CommitIsSafe(Invariant):
     """What a leader commits is durable on a majority, and no member that lacks it could still be
-    elected (paper, 5.4.2 and figure 8)."""
+    elected (paper, 5.4.2 and figure 8). Others take for committed what some leader has committed.
+
+    Whose majority counts is read from the leader's log."""
 
     name = "a commit is safe"
     looks_at = ("role", "commit")
 
     def __init__(self) -> None:
-        self._replicas: dict[str, Observed] = {}
-        self._commit: tuple[Observed | None, int] = (None, 0)
+        self._seen: dict[str, tuple[Observed, int, bool]] = {}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(RaftChronicle)
 
     def observe(self, node: str, replica: Observed) -> None:
-        self._replicas[node] = replica
-        index = replica.commit
-        if replica.role != "leader" or self._commit == (replica, index):
+        """Raises InvariantBroken."""
+        index, leads = replica.commit, replica.role == "leader"
+        before = self._seen.get(node)
+        self._seen[node] = (replica, index, leads)
+        if index <= self._chronicle.safe or not self.scene.disks:
             return
-        before, self._commit = self._commit, (replica, index)
-        stable = replica.disk.stable is not None
-        if stable and before[0] is replica and index > replica.disk.snapshot_index:
-            self._check(node, index, replica.term_at(index), replica.deciding)
+        # It may have led only until this step, and have committed in it.
+        if not (leads or (before is not None and before[0] is replica and before[2])):
+            raise InvariantBroken(
+                f"{node} takes entry {index} for committed, and leaders have committed only"
+                f" {self._chronicle.safe}"
+            )
+        self._check(node, index, replica.disk)
+        self._chronicle.safe = index
 
-    def _check(
-        self, leader: str, index: int, term: int, deciding: tuple[tuple[str, ...], ...]
-    ) -> None:
+    def _check(self, leader: str, index: int, log: Disk) -> None:
+        term, nodes = stable_term(log, index), self.scene.nodes
+        changed = len(self._chronicle.memberships) > 1
+        memberships = deciding(log, nodes) if changed else (nodes,)
         last: dict[str, tuple[int, int]] = {}
         holders: list[str] = []
-        for member in dict.fromkeys(each for members in deciding for each in members):
-            replica = self._replicas.get(member)
-            disk = None if replica is None else replica.disk.stable
-            if disk is None:
-                last[member] = (0, 0)
-                continue
+        for member in dict.fromkeys(each for members in memberships for each in members):
+            disk = self.scene.disks[member]
             last[member] = (stable_term(disk, disk.last_index), disk.last_index)
             # What a snapshot covers was committed before.
             if disk.snapshot_index >= index or (
                 disk.last_index >= index and stable_term(disk, index) == term
             ):
                 holders.append(member)
-        if not any(is_majority(holders, members) for members in deciding):
+        if not has_majority(holders, memberships):
             raise InvariantBroken(
                 f"{leader} committed entry {index} of term {term}, which is durable on {holders}"
             )
         for member in last:
             if member not in holders:
                 voters = [other for other in last if last[other] <= last[member]]
-                if any(is_majority(voters, members) for members in deciding):
+                if has_majority(voters, memberships):
                     raise InvariantBroken(
                         f"{leader} committed entry {index} of term {term}, but {member} lacks it, "
                         f"and {voters} could elect it: (last term, last index) are {last}"
                     )
 
 
-class VotesAreDurable(Invariant):
-    """Whoever elected a leader cannot forget it: the votes are on disk."""
+class ElectionsAreWon(Invariant):
+    """Whoever leads has the votes of a majority of the members, by its own log: votes that left
+    those who gave them (see `nodes.protocols.raft.claims.VotesStand`), and so cannot be
+    forgotten."""
 
-    name = "votes are durable"
+    name = "elections are won"
     looks_at = ("role", "term")
 
     def __init__(self) -> None:
-        self._replicas: dict[str, Observed] = {}
         self._led: dict[str, int] = {}
 
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(RaftChronicle)
+
     def observe(self, node: str, replica: Observed) -> None:
-        self._replicas[node] = replica
-        if replica.role != "leader" or self._led.get(node) == replica.term:
+        """Raises InvariantBroken."""
+        term = replica.term
+        if replica.role != "leader" or self._led.get(node) == term or not self.scene.disks:
             return
-        self._led[node] = replica.term
-        if replica.disk.stable is None:
-            return
-        for voter in replica.voters:
-            disk = self._replicas[voter].disk.stable
-            assert disk is not None
-            known: HardState = disk.get("hard_state", HardState(0, None))
-            if known.term < replica.term or (known.term == replica.term and known.vote != node):
-                raise InvariantBroken(
-                    f"{node} leads term {replica.term} by a vote of {voter}, which has only {known}"
-                    " on disk"
-                )
-
-
-def stable_term(disk: Disk, index: int) -> int:
-    """Term of the entry at ``index`` of a disk that nobody runs on."""
-    if index == disk.snapshot_index:
-        return 0 if disk.snapshot is None else int(disk.snapshot.term)
-    return int(disk.entry(index).term)
+        self._led[node] = term
+        self._chronicle.logs[term] = replica.disk
+        state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))
+        if (state.term, state.vote) != (term, node):
+            raise InvariantBroken(f"{node} leads term {term}, and has {state} on disk")
+        voters = self._chronicle.voters.get((term, node), {node})
+        # Its first entry, of this step, names no members.
+        memberships = deciding(replica.disk, self.scene.nodes)
+        if not has_majority(voters, memberships):
+            raise InvariantBroken(
+                f"{node} leads term {term} by the votes of {sorted(voters)}, of {memberships}"
+            )

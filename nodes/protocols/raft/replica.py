@@ -77,14 +77,19 @@ from nodes.parts.flow import WINDOW_BATCHES
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.quorum import is_majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
+from nodes.protocols.raft.claims import (
+    AcknowledgementsAreTrue,
+    RaftAnswers,
+    VotesStand,
+)
 from nodes.protocols.raft.invariants import (
     CommitIsSafe,
     Durability,
     ElectionSafety,
+    ElectionsAreWon,
     LeaderCompleteness,
     LogMatching,
     StateMachineSafety,
-    VotesAreDurable,
 )
 from nodes.protocols.raft.messages import (
     AppendEntries,
@@ -164,7 +169,10 @@ class Raft(Replica):
         StateMachineSafety,
         Durability,
         CommitIsSafe,
-        VotesAreDurable,
+        ElectionsAreWon,
+        VotesStand,
+        AcknowledgementsAreTrue,
+        RaftAnswers,
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),
@@ -241,12 +249,6 @@ class Raft(Replica):
         """The last membership in the log, committed or not."""
         return self._memberships[-1][1]
 
-    @property
-    def deciding(self) -> tuple[tuple[str, ...], ...]:
-        """The memberships of which a majority of any elects and commits: the last one in the log,
-        and the one before it until the last one is confirmed."""
-        return self._deciding
-
     def _add_membership(self, index: int, members: tuple[str, ...]) -> None:
         self._memberships.append((index, members))
         self._set_deciding()
@@ -260,11 +262,6 @@ class Raft(Replica):
     def hard_state_is_durable(self) -> bool:
         """Whether the present term and vote survive a crash."""
         return self._hard_state_position <= self._durable_position
-
-    @property
-    def voters(self) -> list[str]:
-        """Who voted for this node in the present term."""
-        return sorted(self._votes)
 
     def term_at(self, index: int) -> int:
         """Term of the entry at ``index``; 0 before the first."""

@@ -1,0 +1,182 @@
+"""What a leader's answers to clients claim, for the protocols that agree on a log.
+
+All of it is recorded from what was seen to leave nodes and from the log on disks; no replica is
+asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
+from nodes.parts.forwarding import Forwarded
+from nodes.parts.quorum import is_majority
+from nodes.parts.reference_map import ReferenceMap
+
+EVERY = 3
+"""Of a client's operations every third one is followed: what leaders get wrong they get wrong more
+than once, and the history is judged as a whole in the end."""
+
+
+class Chronicle:
+    """What invariants record together of a run. ``reference``: fed with the log, in order, as it
+    was first applied anywhere. ``memberships``: of which a majority may elect and commit, all that
+    ever were."""
+
+    reference: ReferenceMap
+    memberships: list[tuple[str, ...]]
+
+
+class Asked:
+    """The operations that clients asked for. ``tick``: their order; ``known``: by (client,
+    sequence) the request, when it first arrived anywhere, and up to which entry answers had told of
+    its key by then."""
+
+    def __init__(self) -> None:
+        self.tick = 0
+        self.known: dict[tuple[str, int], tuple[Request, int, int]] = {}
+        self._told: dict[str, int] = {}
+
+    def note(self, request: Request) -> None:
+        """It arrives, perhaps not for the first time."""
+        name = (request.client, request.sequence)
+        if name not in self.known:
+            self.tick += 1
+            told = self._told.get(request.operation.key, 0)
+            self.known[name] = request, self.tick, told
+
+    def tell(self, key: str, index: int) -> None:
+        """A client hears what ``key`` is at entry ``index``."""
+        if index > self._told.get(key, 0):
+            self._told[key] = index
+
+
+class Rounds:
+    """The rounds by which the leader of a term (or ballot) asked who still follows it. ``began``:
+    the `Asked.tick` at the first message of each. ``last``: the number of the last one.
+    ``confirmed``: by node, the last one that it confirmed."""
+
+    __slots__ = ("began", "confirmed", "last")
+
+    def __init__(self) -> None:
+        self.began: dict[int, int] = {}
+        self.last = -1
+        self.confirmed: dict[str, int] = {}
+
+
+class Led:
+    """``rounds``: by term. ``last``: of each node the term that it began to lead last."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[Any, Rounds] = {}
+        self.last: dict[str, Any] = {}
+
+    def begin(self, asked: Asked, leader: str, term: Any, number: int) -> None:
+        """The leader of ``term`` asks for confirmations of a round."""
+        rounds = self.rounds.get(term)
+        if rounds is None:
+            rounds = self.rounds[term] = Rounds()
+            self.last[leader] = term
+        if number > rounds.last:
+            asked.tick += 1
+            rounds.last = number
+            rounds.began[number] = asked.tick
+
+    def confirm(self, node: str, term: Any, number: int) -> None:
+        """``node`` confirms a round. Raises InvariantBroken."""
+        rounds = self.rounds.get(term)
+        if rounds is None or number > rounds.last:
+            raise InvariantBroken(
+                f"{node} confirms round {number} of {term}, where the last one was"
+                f" {None if rounds is None else rounds.last}"
+            )
+        confirmed = rounds.confirmed
+        if number > confirmed.get(node, -1):
+            confirmed[node] = number
+
+
+class AnswersAreTrue(Invariant):
+    """An answer is what the log says. A write's is that of the entry that carries it, however often
+    it is asked for (RIFL, section 3). A read's is what the key held at some entry, no older than
+    what any client had been told when the read was first asked (Herlihy and Wing,
+    "Linearizability", TOPLAS 1990, section 2); and where reads take no entry, a majority has
+    confirmed a round that the leader began, in that term, after the read was asked (Ongaro,
+    dissertation, 6.4, step 3)."""
+
+    name = "an answer is what the log says"
+    hears: ClassVar = {Request: "on_request", Reply: "on_reply", Forwarded: "on_forwarded"}
+    records: ClassVar[type[Chronicle]]
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._asked = scene.common(Asked)
+        self._led = scene.common(Led)
+        self._chronicle = scene.common(self.records)
+        self._vouched: dict[tuple[str, int], None] = {}
+        parameters = next(iter(scene.configs.values())).parameters
+        self._fresh, self._by_rounds = self.claimed(parameters)
+
+    def claimed(self, parameters: Any) -> tuple[bool, bool]:
+        """Whether reads are claimed to be the newest, and whether by rounds."""
+        return True, True
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """It arrives."""
+        if request.sequence % EVERY == 0:
+            self._asked.note(request)
+
+    def on_forwarded(self, node: str, dst: str, msg: Forwarded) -> None:
+        """Raises InvariantBroken."""
+        for reply in msg.replies:
+            if reply.sequence % EVERY == 0 and reply.outcome == "ok":
+                name = (reply.client, reply.sequence)
+                self._vouched[name] = None
+                self._check(node, self._asked.known[name], reply)
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        if reply.sequence % EVERY or reply.outcome != "ok":
+            return
+        name = (reply.client, reply.sequence)
+        if name not in self._vouched:
+            self._check(node, self._asked.known[name], reply)
+        if self._fresh and reply.version is not None:
+            self._asked.tell(request.operation.key, reply.version)  # type: ignore[arg-type]
+
+    def _check(self, node: str, asked: tuple[Request, int, int], reply: Reply) -> None:
+        request, tick, since = asked
+        reference, operation = self._chronicle.reference, request.operation
+        if operation.op != "read":
+            if reply not in reference.answers(request):
+                raise InvariantBroken(
+                    f"{node} answers {request} with {reply}, and the log with"
+                    f" {reference.answers(request)}"
+                )
+            return
+        since = since if self._fresh else 0
+        value: Any = reply.value
+        version: Any = reply.version
+        if not reference.was(operation.key, value, version, since):
+            raise InvariantBroken(
+                f"{node} answers {request} with {reply}, which {operation.key!r} never was since"
+                f" entry {since}"
+            )
+        if self._by_rounds:
+            self._check_round(node, request, tick)
+
+    def _check_round(self, node: str, request: Request, tick: int) -> None:
+        memberships = self._chronicle.memberships
+        if any(len(members) == 1 for members in memberships):
+            return
+        term = self._led.last.get(node)
+        rounds = self._led.rounds.get(term, Rounds())
+        voters = [node]
+        for other, number in rounds.confirmed.items():
+            if rounds.began.get(number, 0) > tick:
+                voters.append(other)
+        if not any(is_majority(voters, members) for members in memberships):
+            raise InvariantBroken(
+                f"{node} answers {request}; in {term}, only {sorted(voters)} confirmed since that"
+                " it leads"
+            )

@@ -1,0 +1,313 @@
+"""What nodes of Raft claim in their messages, judged when these leave.
+
+Sources as in `nodes.protocols.raft.replica`. All that is known here was seen: in messages that
+left, in logs, and on disks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.parts.claims import AnswersAreTrue, Asked, Chronicle, Led
+from nodes.parts.quorum import is_majority
+from nodes.parts.reference_map import ReferenceMap
+from nodes.protocols.raft.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    HardState,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    RequestVote,
+    RequestVoteReply,
+    Snapshot,
+)
+from nodes.protocols.raft.parameters import RaftParameters
+
+FEW = 1000
+"""Entries between snapshots that are taken often."""
+
+
+class RaftChronicle(Chronicle):
+    """``entries``: (index, term) -> an entry of some log, and the term of the one before it.
+    ``applied``: those that were, in order. ``safe``: up to here some leader has committed.
+    ``logs``: of the leader of each term, as it is now. ``voters``: whose vote left to whom, by term
+    and candidate."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
+        self.safe = 0
+        self.applied: list[Entry] = []
+        self.logs: dict[int, Disk] = {}
+        self.voters: dict[tuple[int, str], set[str]] = {}
+        self.memberships = []
+        self.reference = ReferenceMap(0)
+        self._terms: list[tuple[int, tuple[str, ...]]] = [(0, ())]
+
+    def begin(self, scene: Scene) -> None:
+        """Of a run. (Each invariant calls it; only the first call does anything.)"""
+        if self.memberships:
+            return
+        config = next(iter(scene.configs.values()))
+        assert isinstance(config.parameters, RaftParameters)
+        parameters = config.parameters
+        # Where they take none in a simulated minute, states need not be kept for them.
+        keeps = parameters.snapshot_entries <= FEW
+        self.reference = ReferenceMap(parameters.client_entries, keeps_states=keeps)
+        self.memberships.append(config.nodes)
+        self._terms[0] = 0, config.nodes
+
+    def advance(self, index: int, term: int) -> None:
+        """The log up to that entry was applied by somebody: take it up. Raises InvariantBroken if
+        it does not go on from what was applied before."""
+        chain: list[Entry] = []
+        for at in range(index, self.reference.index, -1):
+            known = self.entries.get((at, term))
+            if known is None:
+                raise InvariantBroken(f"entry {at} of term {term} was applied, and in no log")
+            entry, term = known
+            chain.append(entry)
+        if term != self._terms[-1][0]:
+            raise InvariantBroken(
+                f"after entry {self.reference.index} of term {self._terms[-1][0]} came entries up"
+                f" to {index} that go on from term {term}"
+            )
+        for entry in reversed(chain):
+            self.reference.apply(entry.request)
+            self.applied.append(entry)
+            self._terms.append((entry.term, entry.members or self._terms[-1][1]))
+
+    def applied_term(self, index: int) -> int | None:
+        """The term of the entry that was applied at ``index``; None if none was."""
+        return self._terms[index][0] if index < len(self._terms) else None
+
+    def problem(self, snapshot: Snapshot) -> str | None:
+        """Why this is no snapshot of the log, if so (paper, section 7)."""
+        state = self.reference.state_at(snapshot.index)
+        if snapshot.index > self.reference.index:
+            return "nobody has applied so much"
+        term, members = self._terms[snapshot.index]
+        if (snapshot.term, snapshot.members) != (term, members):
+            return f"its entry is of term {term}, and its members are {members}"
+        if state is None:
+            return None
+        for what, held, wanted in zip(
+            ("data", "sessions"), (snapshot.data, snapshot.sessions), state, strict=True
+        ):
+            if held != wanted:
+                return f"its {what} should be {wanted}"
+        return None
+
+
+class _True:
+    """What of a node's acknowledgements in ``term`` is known to be true, up to the highest
+    ``index`` and ``round``."""
+
+    __slots__ = ("index", "round", "term")
+
+    def __init__(self, term: int) -> None:
+        self.term = term
+        self.index = self.round = -1
+
+
+class AcknowledgementsAreTrue(Invariant):
+    """What a follower acknowledges is on its disk, with the term, and is the leader's log up to
+    there (paper, 5.3: "identical in all preceding entries"; dissertation, 10.2.1, for what may wait
+    for the disk). The round that it confirms was begun by that leader in that term."""
+
+    name = "what is acknowledged is durable, and the leader's"
+    hears: ClassVar = {
+        AppendEntries: "on_append",
+        AppendEntriesReply: "on_ack",
+        InstallSnapshot: "on_chunk",
+        InstallSnapshotReply: "on_chunk_reply",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(RaftChronicle)
+        self._asked = scene.common(Asked)
+        self._led = scene.common(Led)
+        self._last: AppendEntries | None = None
+        self._term = self._round = -1
+        self._true: dict[str, _True] = {}
+        self._sent: dict[tuple[int, int], int] = {}
+
+    def on_append(self, node: str, dst: str, msg: AppendEntries) -> None:
+        """Note the round. The same message goes to many."""
+        if msg is self._last:
+            return
+        self._last = msg
+        if msg.round != self._round or msg.term != self._term:
+            self._begin(node, msg)
+
+    def _begin(self, node: str, msg: AppendEntries | InstallSnapshot) -> None:
+        self._term, self._round = msg.term, msg.round
+        self._led.begin(self._asked, node, msg.term, msg.round)
+
+    def on_ack(self, node: str, dst: str, msg: AppendEntriesReply) -> None:
+        """Raises InvariantBroken."""
+        true = self._true.get(node)
+        if true is None or true.term != msg.term:
+            self._check_term(node, msg.term)
+            true = self._true[node] = _True(msg.term)
+        index = msg.index
+        if not msg.success:
+            if msg.conflict_index == 0:
+                return  # It refuses an older term, and so confirms nothing.
+        elif index > true.index:
+            self._check_log(node, msg)
+            true.index = index
+        round_ = msg.round
+        if round_ > true.round:
+            rounds = self._led.rounds.get(msg.term)
+            if rounds is None or round_ > rounds.last:
+                raise InvariantBroken(f"{node} confirms a round that was not begun: {msg}")
+            true.round = rounds.confirmed[node] = round_
+
+    def _check_term(self, node: str, term: int) -> None:
+        state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))
+        if state.term < term:
+            raise InvariantBroken(f"{node} answers in term {term}, and has {state} on disk")
+
+    def _check_log(self, node: str, msg: AppendEntriesReply) -> None:
+        index, disk = msg.index, self.scene.disks[node]
+        log = self._chronicle.logs.get(msg.term)
+        if (
+            log is not None
+            and log.snapshot_index < index <= log.last_index
+            and disk.snapshot_index < index <= disk.last_index
+            and log.entry(index) is disk.entry(index)
+        ):
+            return
+        if disk.get("hard_state").term > msg.term or index <= disk.snapshot_index:
+            return  # Another leader may have had it replaced since; or it was committed.
+        if log is None or log.get("hard_state").term > msg.term:
+            return  # Nobody listens any more.
+        if index <= log.snapshot_index:
+            wanted = self._chronicle.applied_term(index)
+        else:
+            wanted = log.entry(index).term if index <= log.last_index else None
+        held = disk.entry(index).term if index <= disk.last_index else None
+        if held is None or held != wanted:
+            raise InvariantBroken(
+                f"{node} acknowledges entry {index}; it is of term {wanted} in the leader's log up"
+                f" to {log.last_index}, and of {held} on disk, in a log up to {disk.last_index}:"
+                f" {msg}"
+            )
+
+    def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
+        """Raises InvariantBroken."""
+        snapshot = msg.term, msg.index
+        self._sent[snapshot] = max(self._sent.get(snapshot, 0), msg.offset + len(msg.data))
+        if msg.index > self._chronicle.safe:
+            raise InvariantBroken(f"{node} sends a snapshot of entry {msg.index}, not committed")
+        self._begin(node, msg)
+
+    def on_chunk_reply(self, node: str, dst: str, msg: InstallSnapshotReply) -> None:
+        """Raises InvariantBroken."""
+        self._check_term(node, msg.term)
+        self._led.confirm(node, msg.term, msg.round)
+        sent = self._sent.get((msg.term, msg.index), 0)
+        if msg.received > sent:
+            raise InvariantBroken(f"{node} has bytes that nobody sent, after {sent}: {msg}")
+
+
+class VotesStand(Invariant):
+    """A vote that leaves is on disk, goes to one candidate in a term, and to one whose log is no
+    older (paper, figure 2 and 5.4.1). Who asks for votes has voted for itself, and tells the end of
+    its log."""
+
+    name = "a vote that leaves stands"
+    hears: ClassVar = {
+        RequestVote: "on_request_vote",
+        RequestVoteReply: "on_vote",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        chronicle = scene.common(RaftChronicle)
+        self._logs_of_leaders, self._voters = chronicle.logs, chronicle.voters
+        self._logs: dict[tuple[int, str], tuple[int, int]] = {}
+        self._votes: dict[tuple[int, str], str] = {}
+
+    def on_request_vote(self, node: str, dst: str, msg: RequestVote) -> None:
+        """Raises InvariantBroken."""
+        disk = self.scene.disks[node]
+        state: HardState = disk.get("hard_state", HardState(0, None))
+        if state.term < msg.term or (state.term == msg.term and state.vote != node):
+            raise InvariantBroken(f"{node} stands in term {msg.term}, and has {state} on disk")
+        self._logs[msg.term, node] = msg.last_term, msg.last_index
+        index = msg.last_index
+        if (
+            index < disk.snapshot_index
+            or state.term > msg.term
+            or msg.term in self._logs_of_leaders
+        ):
+            return  # A leader may have changed its log since.
+        held = stable_term(disk, index) if index <= disk.last_index else None
+        if held != msg.last_term or index < disk.last_index:
+            raise InvariantBroken(
+                f"{node} says that its log ends with entry {index} of term {msg.last_term}; on disk"
+                f" it ends with {disk.last_index}, of term {stable_term(disk, disk.last_index)}"
+            )
+
+    def on_vote(self, node: str, dst: str, msg: RequestVoteReply) -> None:
+        """Raises InvariantBroken."""
+        disk = self.scene.disks[node]
+        state: HardState = disk.get("hard_state", HardState(0, None))
+        if state.term < msg.term or (msg.granted and state.term == msg.term and state.vote != dst):
+            raise InvariantBroken(f"{node} sends {msg} to {dst}, and has {state} on disk")
+        if not msg.granted:
+            return
+        voted = self._votes.setdefault((msg.term, node), dst)
+        if voted != dst:
+            raise InvariantBroken(f"{node} votes for {voted} and for {dst} in term {msg.term}")
+        self._voters.setdefault((msg.term, dst), {dst}).add(node)
+        if state.term > msg.term or msg.term in self._logs_of_leaders:
+            return  # A leader may have changed its log since.
+        last = stable_term(disk, disk.last_index), disk.last_index
+        log = self._logs.get((msg.term, dst))
+        if log is None or log < last:
+            raise InvariantBroken(
+                f"{node} votes for {dst} in term {msg.term}, whose log ends with (term, index)"
+                f" {log}, and has {last} itself"
+            )
+
+
+class RaftAnswers(AnswersAreTrue):
+    """See `AnswersAreTrue`. With stale reads a node answers from what it has applied, which claims
+    less."""
+
+    records = RaftChronicle
+
+    def claimed(self, parameters: Any) -> tuple[bool, bool]:
+        """See `AnswersAreTrue`."""
+        return not parameters.stale_reads, not parameters.stale_reads
+
+
+def stable_term(disk: Disk, index: int) -> int:
+    """Term of the entry at ``index`` of a disk that nobody runs on."""
+    if index == disk.snapshot_index:
+        return 0 if disk.snapshot is None else int(disk.snapshot.term)
+    return int(disk.entry(index).term)
+
+
+def deciding(disk: Disk, nodes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The memberships of which a majority of any elects and commits, by the log on ``disk``: the
+    last one, and the one before unless that is the same (`nodes.protocols.raft.replica`).
+    ``nodes``: the members where nobody ever changed them."""
+    known = [nodes if disk.snapshot is None else tuple(disk.snapshot.members)]
+    entries = disk.entries(disk.first_index, disk.last_index + 1)
+    known += [entry.members for entry in entries if entry.members is not None]
+    return tuple(dict.fromkeys(known[-2:]))
+
+
+def has_majority(nodes: Collection[str], memberships: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether ``nodes`` are a majority of one that decides."""
+    return any(is_majority(nodes, members) for members in memberships)
