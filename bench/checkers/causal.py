@@ -33,15 +33,13 @@ import numpy as np
 from bench.checkers.reads_from import (
     Impossible,
     ReadsFrom,
-    evidence,
     impossible,
     program_order,
     reads_from,
 )
-from bench.checkers.sequential import CUT_SHORT, NOTHING_OK
-from bench.record import witness as words
-from bench.record.columns import INFO, NULL, OK, Columns, Int32s
-from bench.record.verdict import CausalCheck, VerdictValue, WeakerModel
+from bench.checkers.sequential import doubts, refuted
+from bench.record.columns import INFO, NULL, Columns, Int32s
+from bench.record.verdict import CausalCheck, VerdictValue, WeakerModel, WitnessLine
 
 _NOT_YET = np.iinfo(np.int32).max
 
@@ -70,18 +68,11 @@ def check_causal(
             found = _Closure(c, seen, memory_bytes).run(time.monotonic() + budget_s)
         except _TooMuch as too_much:
             undecided = str(too_much)
-    witness = []
+    witness: list[WitnessLine] = []
     if found is not None:
-        witness = words.lines([c.record(row) for row in evidence(c, seen, found.rows)])
-        verdict, summary = "invalid", f"{found.what}: {words.sentence(witness)}"
-    elif undecided:
-        summary = undecided
-    elif not (c.outcome == OK).any():
-        summary = NOTHING_OK if len(c) else "there are no operations"
-    elif history_is_cut:
-        summary = CUT_SHORT
-    elif seen.keys_left_out:
-        summary = f"{seen.keys_left_out} keys left out, their values are not unique"
+        verdict, summary, witness = refuted(c, seen, found)
+    elif doubt := undecided or doubts(c, seen, history_is_cut=history_is_cut):
+        summary = doubt
     else:
         verdict, summary = "valid", "no operation contradicts what its process knew"
     return CausalCheck(

@@ -37,7 +37,7 @@ from bench.checkers.reads_from import (
 )
 from bench.record import witness as words
 from bench.record.columns import CAS, INFO, NULL, OK, Columns, Int64s
-from bench.record.verdict import SequentialCheck, VerdictValue, WeakerModel
+from bench.record.verdict import SequentialCheck, VerdictValue, WeakerModel, WitnessLine
 
 CUT_SHORT = "the history was cut short, operations are missing from it"
 NOTHING_OK = "no operation was answered ok"
@@ -52,17 +52,12 @@ def check_sequential(
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     never = impossible(c, seen, initial, history_is_cut=history_is_cut)
     found = never or _contradiction(c, seen)
-    witness = []
+    witness: list[WitnessLine] = []
     verdict: VerdictValue = "unknown"
     if found is not None:
-        witness = words.lines([c.record(row) for row in evidence(c, seen, found.rows)])
-        verdict, summary = "invalid", f"{found.what}: {words.sentence(witness)}"
-    elif not (c.outcome == OK).any():
-        summary = NOTHING_OK if len(c) else "there are no operations"
-    elif history_is_cut:
-        summary = CUT_SHORT
-    elif seen.keys_left_out:
-        summary = f"{seen.keys_left_out} keys left out, their values are not unique"
+        verdict, summary, witness = refuted(c, seen, found)
+    elif doubt := doubts(c, seen, history_is_cut=history_is_cut):
+        summary = doubt
     elif len(c.keys) > 1:
         summary = f"none of {len(c.keys)} keys refutes it; several keys together are not decided"
     else:
@@ -77,6 +72,25 @@ def check_sequential(
         witness=witness,
         details=WeakerModel(keys_left_out=seen.keys_left_out, impossible=never is not None),
     )
+
+
+def refuted(
+    c: Columns, seen: ReadsFrom, found: Impossible
+) -> tuple[VerdictValue, str, list[WitnessLine]]:
+    """The verdict on a history with a contradiction: in words, and with its witness."""
+    witness = words.lines([c.record(row) for row in evidence(c, seen, found.rows)])
+    return "invalid", f"{found.what}: {words.sentence(witness)}", witness
+
+
+def doubts(c: Columns, seen: ReadsFrom, *, history_is_cut: bool) -> str | None:
+    """Why a history without a contradiction is not yet *valid*; None if nothing speaks against."""
+    if not (c.outcome == OK).any():
+        return NOTHING_OK if len(c) else "there are no operations"
+    if history_is_cut:
+        return CUT_SHORT
+    if seen.keys_left_out:
+        return f"{seen.keys_left_out} keys left out, their values are not unique"
+    return None
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from chaos.clusters.capabilities import OfAttached
 from chaos.clusters.containers import engine
 from chaos.clusters.links import Links
 from chaos.clusters.live import LiveCluster
-from chaos.clusters.monitor import BrokerSilent, Monitor
+from chaos.clusters.monitor import Monitor
 from chaos.clusters.processes import ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
@@ -73,9 +73,6 @@ class AttachedCluster(LiveCluster, OfAttached):
         except ToxiproxyError as error:
             self._stack.close()
             raise TargetFailed(f"Toxiproxy: {error}") from None
-        except BrokerSilent as error:
-            self._stack.close()
-            raise TargetFailed(str(error)) from None
         except BaseException:
             self._stack.close()
             raise

@@ -167,9 +167,9 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
             for number in [n for n in wanted if n not in told]:
                 self.monitor.inject(node, number, wanted[number])
                 told[number] = wanted[number]
-        except NodeSilent as error:
+        except NodeSilent:
             if self.running(node):
-                raise TargetFailed(str(error)) from None
+                raise
 
     def _tell(self, node: str, name: str) -> None:
         self._record(NodeRecord(t_ns=time.monotonic_ns(), node=node, kind="event", name=name))

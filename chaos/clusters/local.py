@@ -19,15 +19,16 @@ from bench.children import environment, python
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
 from bench.record.files import naming, no_space
 from bench.record.run_folder import NodeRecord
-from chaos.clusters.broker import NoBroker, broker_command, find_mosquitto
+from chaos.clusters.broker import broker_command, find_mosquitto
 from chaos.clusters.capabilities import OfLocal
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
-from chaos.clusters.monitor import BrokerSilent, Monitor
+from chaos.clusters.monitor import Monitor
 from chaos.clusters.owned import OwnedCluster
-from chaos.clusters.processes import NoFreePorts, ProcessError, ProcessGroup, free_ports
-from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyMissing, find_toxiproxy
+from chaos.clusters.processes import ProcessGroup, free_ports
+from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, find_toxiproxy
 from chaos.errors import TargetFailed
+from nodes.errors import InfrastructureFailed
 from nodes.registry import Protocol, findable_name
 from nodes.runtime import own_folder
 from nodes.runtime.settings import Endpoint, NodeSettings
@@ -85,9 +86,6 @@ class LocalCluster(OwnedCluster, OfLocal):
         self._held.enter_context(held(self.processes.token, data, self._recorded, what=what))
         try:
             self._start_all()
-        except (NoBroker, ToxiproxyMissing, NoFreePorts, ProcessError, BrokerSilent) as error:
-            self._stop()
-            raise TargetFailed(str(error)) from None
         except ToxiproxyError as error:
             self._stop()
             raise TargetFailed(f"Toxiproxy: {error}; see {self.log_path('toxiproxy')}") from None
@@ -97,7 +95,7 @@ class LocalCluster(OwnedCluster, OfLocal):
         return self
 
     def __exit__(self, *error: object) -> None:
-        failed = isinstance(error[1], TargetFailed)
+        failed = isinstance(error[1], InfrastructureFailed)
         self._stop(discard=self._recorded is not None and not failed)
 
     def _start_all(self) -> None:
@@ -263,14 +261,11 @@ class LocalCluster(OwnedCluster, OfLocal):
         self.processes.kill(name)
 
     def _start(self, name: str) -> None:
-        try:
-            if name == "broker":
-                self._start_broker()
-                self._wait_for("broker", self.broker)
-            else:
-                self._spawn_node(name)
-        except ProcessError as error:
-            raise TargetFailed(str(error)) from None
+        if name == "broker":
+            self._start_broker()
+            self._wait_for("broker", self.broker)
+        else:
+            self._spawn_node(name)
 
     def _suspend(self, name: str) -> bool:
         return self.processes.signal(name, signal.SIGSTOP)

@@ -129,8 +129,7 @@ def mutants_command(
         typer.Option(
             "--protocol",
             "-p",
-            parser=WITH_SOURCE,
-            autocompletion=WITH_SOURCE.complete,
+            **WITH_SOURCE.typed,
             callback=distinct,
             help="A protocol; again for more. Its variants are run, too. [default: all]",
         ),

@@ -42,9 +42,7 @@ def check_command(
     model: Annotated[
         str,
         typer.Option(
-            parser=MODEL,
-            autocompletion=MODEL.complete,
-            help="register, cas-register, or auto: what the history needs.",
+            **MODEL.typed, help="register, cas-register, or auto: what the history needs."
         ),
     ] = "auto",
     initial: Annotated[

@@ -27,8 +27,7 @@ def gate_command(
         typer.Option(
             "--protocol",
             "-p",
-            parser=SIMULATED,
-            autocompletion=SIMULATED.complete,
+            **SIMULATED.typed,
             callback=distinct,
             help="A protocol; again for more. [default: all]",
         ),

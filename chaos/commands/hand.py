@@ -19,12 +19,7 @@ app = typer.Typer()
 
 @app.command()
 def inject(
-    fault: Annotated[
-        str,
-        typer.Argument(
-            parser=FAULT, autocompletion=FAULT.complete, help="A fault of `capbench faults`."
-        ),
-    ],
+    fault: Annotated[str, typer.Argument(**FAULT.typed, help="A fault of `capbench faults`.")],
     parameters: Annotated[
         list[str] | None,
         typer.Argument(help="Its parameters as in a schedule: groups=halves, nodes=[n1,n2]."),

@@ -197,10 +197,7 @@ def transfer_leadership(
 
 @app.command()
 def members(
-    change: Annotated[
-        str,
-        typer.Argument(parser=CHANGE, autocompletion=CHANGE.complete, help="add or remove"),
-    ],
+    change: Annotated[str, typer.Argument(**CHANGE.typed, help="add or remove")],
     node: Annotated[str, typer.Argument(help="A node that the cluster was started with.")],
     name: Cluster = None,
 ) -> None:

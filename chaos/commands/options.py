@@ -98,6 +98,11 @@ class Name:
                 )
         return value
 
+    @property
+    def typed(self) -> dict[str, Any]:
+        """What typer is to know of an option or argument that takes such a name."""
+        return {"parser": self, "autocompletion": self.complete}
+
     def complete(self, incomplete: str) -> list[str]:
         """The names that begin so, for the shell."""
         return [name for name in self.known() if name.startswith(incomplete)]
@@ -167,8 +172,7 @@ Protocol = Annotated[
     typer.Option(
         "--protocol",
         "-p",
-        parser=PROTOCOL,
-        autocompletion=PROTOCOL.complete,
+        **PROTOCOL.typed,
         help="The protocol: a name of `capbench list`, or a file my.py.",
     ),
 ]
@@ -177,8 +181,7 @@ Protocols = Annotated[
     typer.Option(
         "--protocol",
         "-p",
-        parser=PROTOCOL,
-        autocompletion=PROTOCOL.complete,
+        **PROTOCOL.typed,
         callback=distinct,
         help="A protocol of `capbench list`, or a file my.py; may be given again for more.",
     ),
@@ -186,8 +189,7 @@ Protocols = Annotated[
 Target = Annotated[
     str,
     typer.Option(
-        parser=TARGET,
-        autocompletion=TARGET.complete,
+        **TARGET.typed,
         help="local: processes on this machine; sim: simulated, in virtual time; compose: the "
         "containers of `docker compose up`; attached: a cluster found by addresses only.",
         envvar="CAPBENCH_TARGET",

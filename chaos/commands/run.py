@@ -62,11 +62,7 @@ class Place(NamedTuple):
 def run(
     experiment: Annotated[
         str | None,
-        typer.Argument(
-            parser=RUNNABLE,
-            autocompletion=RUNNABLE.complete,
-            help="A name of `capbench list`, or a YAML file.",
-        ),
+        typer.Argument(**RUNNABLE.typed, help="A name of `capbench list`, or a YAML file."),
     ] = None,
     protocol: Protocols = None,
     seed: Seed = None,
@@ -158,8 +154,7 @@ def compare(
     experiments: Annotated[
         list[str] | None,
         typer.Argument(
-            parser=EXPERIMENT,
-            autocompletion=EXPERIMENT.complete,
+            **EXPERIMENT.typed,
             help="Names of `capbench list`, or YAML files. [default: those of the preset]",
         ),
     ] = None,
@@ -168,16 +163,14 @@ def compare(
         typer.Option(
             "--experiment",
             "-e",
-            parser=EXPERIMENT,
-            autocompletion=EXPERIMENT.complete,
+            **EXPERIMENT.typed,
             help="The same as an option; may be given again for more.",
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            parser=PRESET,
-            autocompletion=PRESET.complete,
+            **PRESET.typed,
             help="quick: two protocols, three experiments; full: all protocols, the catalogue. "
             "[default: quick, or for experiments of your own the protocols that they name]",
         ),

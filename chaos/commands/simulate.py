@@ -30,8 +30,7 @@ def simulate_command(
         typer.Option(
             "--protocol",
             "-p",
-            parser=SIMULATED,
-            autocompletion=SIMULATED.complete,
+            **SIMULATED.typed,
             help="A protocol, or a planted bug (capbench bugs).",
         ),
     ],

@@ -40,8 +40,7 @@ def sweep_command(
         typer.Option(
             "--protocol",
             "-p",
-            parser=PROTOCOL,
-            autocompletion=PROTOCOL.complete,
+            **PROTOCOL.typed,
             callback=distinct,
             help="A protocol; again for more. [default: raft, paxos, quorum, gossip]",
         ),
@@ -51,8 +50,7 @@ def sweep_command(
         typer.Option(
             "--dimension",
             "-d",
-            parser=DIMENSION,
-            autocompletion=DIMENSION.complete,
+            **DIMENSION.typed,
             callback=distinct,
             help="nodes, value_bytes, clients, proxied or coalesced; again for more. "
             "[default: all]",

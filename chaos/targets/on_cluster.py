@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -30,76 +30,51 @@ LOAD_START_TIMEOUT_S = 30.0
 KEPT_TAIL_S = 10.0
 """How long after its planned end the load may take to finish before the run counts as failed."""
 
-Cluster = TypeVar("Cluster", bound=LiveCluster)
+Record: TypeAlias = Callable[[NodeRecord], None]
+Owned = TypeVar("Owned", LocalCluster, ComposeCluster)
 
 
-def conduct_local(run: Run) -> str | None:
-    """See `chaos.targets`, for the target local."""
-    folder, nodes = run.folder, run.experiment.node_ids()
-    run.progress.phase(
-        f"start {len(nodes)} nodes, a broker and {len(nodes) * (len(nodes) + 1)} links"
+def local(run: Run, record: Record) -> LocalCluster:
+    """The cluster of a run with the target local."""
+    nodes = len(run.experiment.node_ids())
+    run.progress.phase(f"start {nodes} nodes, a broker and {nodes * (nodes + 1)} links")
+    return _owned(LocalCluster, run, record)
+
+
+def compose(run: Run, record: Record) -> ComposeCluster:
+    """The cluster of a run with the target compose."""
+    run.progress.phase(f"take {len(run.experiment.node_ids())} containers")
+    return _owned(ComposeCluster, run, record)
+
+
+def attached(run: Run, record: Record) -> AttachedCluster:
+    """The cluster of a run with the target attached."""
+    run.progress.phase("attach to the cluster")
+    cluster = AttachedCluster(
+        Path(os.environ.get("CAPBENCH_CLUSTER_FILE", "/clients/cluster.json")),
+        Path(os.environ.get("CAPBENCH_RUNNER_LOGIN", "/runner/login.json")),
+        record=record,
+        seed=run.seed,
+    )
+    cluster.refuse(run.protocol.name, len(run.experiment.node_ids()))
+    return cluster
+
+
+def _owned(kind: type[Owned], run: Run, record: Record) -> Owned:
+    return kind(
+        run.protocol,
+        run.experiment.node_ids(),
+        run.folder.path / "cluster",
+        cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
+        parameters=run.parameters,
+        record=record,
+        seed=run.seed,
+        recorded=run.folder.path,
     )
 
-    def make(record: Callable[[NodeRecord], None]) -> LocalCluster:
-        return LocalCluster(
-            run.protocol,
-            nodes,
-            folder.path / "cluster",
-            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
-            parameters=run.parameters,
-            record=record,
-            seed=run.seed,
-            recorded=folder.path,
-        )
 
-    failure, _ = conduct_on(run, make)
-    return failure
-
-
-def conduct_compose(run: Run) -> str | None:
-    """See `chaos.targets`, for the target compose."""
-    folder, nodes = run.folder, run.experiment.node_ids()
-    run.progress.phase(f"take {len(nodes)} containers")
-
-    def make(record: Callable[[NodeRecord], None]) -> ComposeCluster:
-        return ComposeCluster(
-            run.protocol,
-            nodes,
-            folder.path / "cluster",
-            cluster=f"run-{os.getpid()}-{time.time_ns() % 1_000_000}",
-            parameters=run.parameters,
-            record=record,
-            seed=run.seed,
-            recorded=folder.path,
-        )
-
-    failure, _ = conduct_on(run, make)
-    return failure
-
-
-def conduct_attached(run: Run) -> str | None:
-    """See `chaos.targets`, for the target attached."""
-    run.progress.phase("attach to the cluster")
-
-    def make(record: Callable[[NodeRecord], None]) -> AttachedCluster:
-        cluster = AttachedCluster(
-            Path(os.environ.get("CAPBENCH_CLUSTER_FILE", "/clients/cluster.json")),
-            Path(os.environ.get("CAPBENCH_RUNNER_LOGIN", "/runner/login.json")),
-            record=record,
-            seed=run.seed,
-        )
-        cluster.refuse(run.protocol.name, len(run.experiment.node_ids()))
-        return cluster
-
-    failure, _ = conduct_on(run, make)
-    return failure
-
-
-def conduct_on(
-    run: Run, make: Callable[[Callable[[NodeRecord], None]], Cluster]
-) -> tuple[str | None, Cluster]:
-    """A run on the cluster that ``make`` makes, which is stopped when this returns. Returns what
-    went wrong, None if nothing did."""
+def conduct(run: Run, make: Callable[[Run, Record], LiveCluster]) -> str | None:
+    """See `chaos.targets`. The cluster that ``make`` makes is stopped when this returns."""
     folder = run.folder
     lock = threading.Lock()
 
@@ -107,8 +82,7 @@ def conduct_on(
         with lock:
             folder.append_node(line)
 
-    cluster = make(record)
-    with cluster:
+    with make(run, record) as cluster:
         run.update_manifest(notes=list(cluster.notes), versions=_versions(cluster))
         failure = _load_and_faults(run, cluster)
         run.progress.phase("read every key at every node")
@@ -117,7 +91,7 @@ def conduct_on(
         run.update_manifest(notes=list(cluster.notes))
         final_reads(cluster.cluster_file, run.left, run.keys, folder)
         cluster.check()
-    return failure, cluster
+    return failure
 
 
 def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:

@@ -23,12 +23,13 @@ from bench.paths import ROOT
 from bench.record.run_folder import Manifest, RunFolder
 from bench.record.verdict import Verdict
 from chaos.clusters.capabilities import TargetName
-from chaos.errors import StoppedAtOnce, TargetFailed
+from chaos.errors import StoppedAtOnce
 from chaos.experiments.experiment import Experiment
 from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
 from chaos.targets.table import TARGETS, refuse_unsupported
+from nodes.errors import InfrastructureFailed
 from nodes.registry import Protocol as ReplicationProtocol
 
 """The targets that there are."""
@@ -92,7 +93,7 @@ def run_experiment(
         if failure is None and not any(load.invoked for load in loads):
             failure = "the history has no operations: the load asked for none in its time"
         run.update_manifest(complete=failure is None)
-    except TargetFailed as error:
+    except InfrastructureFailed as error:
         failure = str(error)
     except KeyboardInterrupt as interrupt:
         if isinstance(interrupt.__context__, KeyboardInterrupt):

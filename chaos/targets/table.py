@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.capabilities import Cluster, TargetName, works_on
@@ -11,7 +12,7 @@ from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.local import LocalCluster
 from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment
-from chaos.targets.on_cluster import conduct_attached, conduct_compose, conduct_local
+from chaos.targets import on_cluster
 from chaos.targets.run import Run
 from chaos.targets.simulator import SimulatedCluster
 from chaos.targets.simulator import conduct as conduct_simulated
@@ -27,10 +28,10 @@ class Target:
 
 
 TARGETS: dict[TargetName, Target] = {
-    "local": Target(LocalCluster, conduct_local),
+    "local": Target(LocalCluster, partial(on_cluster.conduct, make=on_cluster.local)),
     "sim": Target(SimulatedCluster, conduct_simulated),
-    "compose": Target(ComposeCluster, conduct_compose),
-    "attached": Target(AttachedCluster, conduct_attached),
+    "compose": Target(ComposeCluster, partial(on_cluster.conduct, make=on_cluster.compose)),
+    "attached": Target(AttachedCluster, partial(on_cluster.conduct, make=on_cluster.attached)),
 }
 
 

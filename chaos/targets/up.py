@@ -35,6 +35,7 @@ from chaos.clusters.processes import signals_as_exit
 from chaos.errors import INFRASTRUCTURE, TargetFailed
 from chaos.targets.by_hand import ByHand
 from nodes import registry
+from nodes.errors import CapbenchError, InfrastructureFailed
 from nodes.runtime import own_folder
 
 DEFAULT_BROKER_PORT = 1883
@@ -186,7 +187,7 @@ def start_cluster(
     port = default_port() if broker_port is None else broker_port
     try:
         return stack.enter_context(cluster_at(port))
-    except TargetFailed:
+    except InfrastructureFailed:
         if broker_port is not None or port is None:
             raise
         return stack.enter_context(cluster_at(None))
@@ -270,7 +271,7 @@ def main() -> int:
     try:
         with signals_as_exit(), claim(order["name"]) if lock is None else os.fdopen(lock, "ab"):
             keep(order)
-    except (TargetFailed, registry.InvalidConfiguration) as error:
+    except CapbenchError as error:
         print(error, flush=True)
         return INFRASTRUCTURE
     except OSError as error:

@@ -26,9 +26,9 @@ from chaos.clusters.containers.engine import Engine, is_inside
 from chaos.clusters.containers.installation import RUN_FILE, taken
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
-from chaos.clusters.monitor import BrokerSilent, Monitor
+from chaos.clusters.monitor import Monitor
 from chaos.clusters.owned import OwnedCluster
-from chaos.clusters.processes import ProcessError, ProcessGroup
+from chaos.clusters.processes import ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
 from nodes.container import Login, RunOrder
@@ -82,9 +82,6 @@ class ComposeCluster(OwnedCluster, OfCompose):
         except ToxiproxyError as error:
             self._stack.close()
             raise TargetFailed(f"Toxiproxy: {error}; {self.logs}") from None
-        except (BrokerSilent, ProcessError) as error:
-            self._stack.close()
-            raise TargetFailed(str(error)) from None
         except BaseException:
             self._stack.close()
             raise
