@@ -23,7 +23,18 @@ MEANT = {
     ("number", "0"): "the number of the first fault",
 }
 """Zero, where it means something."""
-TEXT = {"name", "parameters", "parameter", "change", "node", "dask", "shape", "workload", "initial", "only"}
+TEXT = {
+    "name",
+    "parameters",
+    "parameter",
+    "change",
+    "node",
+    "dask",
+    "shape",
+    "workload",
+    "initial",
+    "only",
+}
 """Options that take any text; what is read from it is checked further on."""
 SAMPLES = {"protocol": "raft", "path": "x", "fault": "wan", "node": "n1", "change": "add"}
 
