@@ -198,7 +198,7 @@ class _Finder(ast.NodeVisitor):
         """``alone_is_left``: a single statement is not dropped; forcing the condition is the
         same."""
         for statement in body:
-            if _is_mark(statement):
+            if _is_left_alone(statement):
                 continue
             if self._can_be_dropped(statement) and not (alone_is_left and len(body) == 1):
                 self._add(statement, "pass", f"drop `{self._short(statement)}`")
@@ -210,8 +210,6 @@ class _Finder(ast.NodeVisitor):
         match statement:
             case ast.Expr(value=ast.Constant()):
                 return False
-            case ast.Expr(value=ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))):
-                return not name.lstrip("_").startswith("check")
             case ast.Expr() | ast.AugAssign() | ast.Delete() | ast.Break() | ast.Continue():
                 return True
             case ast.Return(value=None):
@@ -398,11 +396,11 @@ class _Finder(ast.NodeVisitor):
             self._add((end, end), f"{comma}early=True", "`early=True`")
 
 
-def _is_mark(statement: ast.stmt) -> bool:
-    """Marks are for those who watch a run."""
+def _is_left_alone(statement: ast.stmt) -> bool:
+    """A mark, which is for those who watch a run, or a check that refuses what nobody sends."""
     match statement:
-        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="mark"))):
-            return True
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))):
+            return name == "mark" or name.lstrip("_").startswith("check")
     return False
 
 
