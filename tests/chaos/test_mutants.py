@@ -147,10 +147,12 @@ def test_a_mutant_is_known_by_its_content() -> None:
 def test_a_protocol_is_its_package_and_the_parts_that_it_uses() -> None:
     files = Target(["paxos"]).files
     assert {"nodes/protocols/paxos/replica.py", "nodes/parts/synod.py"} <= set(files)
-    assert not {Path(file).name for file in files} & {"invariants.py", "knobs.py"}
-    assert files["nodes/parts/synod.py"] == ["paxos", "paxos-basic"]
-    shared = Target(["paxos", "raft"]).files["nodes/parts/forwarding.py"]
+    assert not {Path(file).name for file in files} & {"claims.py", "invariants.py", "knobs.py"}
+    assert files["nodes/protocols/paxos/replica.py"] == ["paxos", "paxos-basic"]
+    # Whoever is asked for, a part is run by all that use it.
+    shared = Target(["raft"]).files["nodes/parts/forwarding.py"]
     assert shared == ["paxos", "paxos-basic", "raft", "raft-stale-read"]
+    assert "nodes/protocols/paxos/replica.py" not in Target(["raft"]).files
 
 
 def test_a_sample_is_drawn_by_content_and_grows() -> None:

@@ -18,24 +18,27 @@ from nodes.registry import (
     get,
 )
 
-JUDGES = ("__init__.py", "invariants.py", "knobs.py", "parameters.py")
+JUDGES = ("__init__.py", "claims.py", "invariants.py", "knobs.py", "parameters.py")
 """Files of a protocol's package in which no mistake of the protocol can be."""
 PARTS = "nodes.parts."
 
 
 class Target:
     """What is mutated, and what is run: ``files``, as `Mutant.file` names them, each with the names
-    of the protocols that use it."""
+    of the protocols that are run on its mutants. A part is run by all that use it, for each uses
+    only some of its functions."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Raises nodes.registry.InvalidConfiguration."""
         self.files: dict[str, list[str]] = {}
-        for name in names:
-            protocol = get(name)
+        wanted = [get(name) for name in names]
+        every = [*wanted, *PROTOCOLS.values(), *INTERNAL.values()]
+        for protocol in {each.replica: each for each in reversed(every)}.values():
             family = family_of(protocol)
             for file in files_of(protocol):
-                known = self.files.setdefault(file, [])
-                known += [each for each in family if each not in known]
+                self.files.setdefault(file, []).extend(family)
+        asked = {file for protocol in wanted for file in files_of(protocol)}
+        self.files = {file: sorted(names) for file, names in self.files.items() if file in asked}
         self.mutants = [
             mutant for file in self.files for mutant in mutants_of((ROOT / file).read_bytes(), file)
         ]
