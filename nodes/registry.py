@@ -35,8 +35,9 @@ Needs: TypeAlias = Literal["any node", "majority", "first node", "all nodes"]
 any one; any majority of those that hold a key; the first of the cluster (a fixed primary), whoever
 else is there; all."""
 
-Retries: TypeAlias = Literal["any node", "node asked first"]
-"""Where a client may send a request again, so that it is applied at most once."""
+Retries: TypeAlias = Literal["any node", "node asked first", "nowhere"]
+"""Where a client may send a request again, so that it is applied at most once. ``nowhere``: each
+copy of a request is applied."""
 
 
 class Protocol(msgspec.Struct, frozen=True):
@@ -222,7 +223,7 @@ register(
         summary="a leader replicates a log to a majority; elections by randomised timeouts",
         knobs=raft.KNOBS,
         moments=raft.MOMENTS,
-        bugs=("nodes.simulator.bugs.raft",),
+        bugs=("nodes.simulator.bugs.raft", "nodes.simulator.bugs.clients"),
     )
 )
 register(
@@ -244,6 +245,7 @@ register(
         claim="eventual",
         operations=("read", "write", "delete"),
         needs="any node",
+        retries="node asked first",
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
         knobs=gossip.KNOBS,
         bugs=("nodes.simulator.bugs.gossip",),
@@ -256,6 +258,7 @@ register(
         claim="eventual",
         operations=("read", "write", "delete"),
         needs="any node",
+        retries="node asked first",
         summary="gossip, but of concurrent writes the one with the latest hybrid clock wins",
         parameters={"conflict": "lww"},
         knobs=gossip.KNOBS,

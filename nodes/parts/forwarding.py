@@ -6,22 +6,24 @@ is safe since the state machine applies each (client, sequence) once (`nodes.par
 
 *Fail or info*. A request that was never handed to anybody is certainly not applied, so it may end
 ``fail``; one that was may be applied yet, so it ends ``info`` (a read changes nothing, and ends
-``fail``). What ended ``fail`` is remembered, lest a late copy of it is carried out after all.
+``fail``). What ended ``fail`` is remembered on disk, lest a late copy of it is carried out after
+all.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from nodes.contract.bounds import WireStruct
+from nodes.contract.disk import Disk
 from nodes.contract.replica import Out, Outcome, Reply, Request
 
 MAX_REFUSED = 10_000
 """Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
 TIMER = "requests"
 """The timer that calls `Requests.on_timer`."""
+_PREFIX = "refused/"
 
 Key = tuple[str, int]
 """(client, sequence)."""
@@ -74,26 +76,28 @@ class Requests:
 
     __slots__ = (
         *("waiting", "arrived", "answers", "offer_again"),
-        *("_node", "_out", "_parameters", "_refused", "_tick", "_ticking"),
+        *("_disk", "_node", "_out", "_parameters", "_refused", "_tick", "_ticking"),
     )
 
-    def __init__(self, node: str, out: Out, parameters: ForwardingParameters) -> None:
+    def __init__(self, node: str, disk: Disk, out: Out, parameters: ForwardingParameters) -> None:
         self.waiting: dict[Key, Waiting] = {}
         self.arrived: list[Asked] = []
         self.answers: dict[str, list[Reply]] = {}
         self.offer_again = False
         self._node = node
+        self._disk = disk
         self._out = out
         self._parameters = parameters
-        self._refused: OrderedDict[Key, None] = OrderedDict()
+        # The one that was refused first is the first to be forgotten.
+        self._refused = {name: None for name, _ in disk.items() if name.startswith(_PREFIX)}
         self._tick = 0
         self._ticking = False
 
     def take(self, request: Request) -> None:
         """A client's request, or a copy of it."""
         key = (request.client, request.sequence)
-        if key in self._refused:
-            self._out.reply(_no_leader(request), early=True)
+        if self._refused and _refusal(request) in self._refused:
+            self._out.reply(_no_leader(request))
         elif key not in self.waiting:
             self.waiting[key] = Waiting(request, self._tick)
             self.arrived.append((request, self._node))
@@ -168,10 +172,7 @@ class Requests:
         for waiting in [waiting for waiting in self.waiting.values() if waiting.tick <= oldest]:
             request = waiting.request
             if not waiting.handed:
-                self.answer_here(_no_leader(request))
-                self._refused[request.client, request.sequence] = None
-                if len(self._refused) > MAX_REFUSED:
-                    self._refused.popitem(last=False)
+                self._refuse(request)
             else:
                 outcome: Outcome = "fail" if request.operation.op == "read" else "info"
                 error = "no answer of a leader in time"
@@ -182,6 +183,19 @@ class Requests:
         if self._ticking:
             self._out.set_timer(TIMER, self._parameters.retry_s)
 
+    def _refuse(self, request: Request) -> None:
+        """The answer waits until it cannot be forgotten."""
+        del self.waiting[request.client, request.sequence]
+        if request.operation.op != "read":
+            name = _refusal(request)
+            self._refused[name] = None
+            self._disk.put(name, True)
+            if len(self._refused) > MAX_REFUSED:
+                oldest = next(iter(self._refused))
+                del self._refused[oldest]
+                self._disk.put(oldest, None)
+        self._out.reply(_no_leader(request))
+
     def _offer(self, before: int) -> None:
         """Deal again with what came before that tick."""
         self.arrived.extend(
@@ -189,6 +203,11 @@ class Requests:
             for waiting in self.waiting.values()
             if waiting.tick < before or not waiting.handed
         )
+
+
+def _refusal(request: Request) -> str:
+    """The key on disk of a request that was refused."""
+    return f"{_PREFIX}{request.client}/{request.sequence}"
 
 
 def _no_leader(request: Request) -> Reply:

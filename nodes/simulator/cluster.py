@@ -81,6 +81,8 @@ class Cluster:
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""
+        self.orphan_to: Callable[[str, Reply], None] = lambda node, reply: None
+        """Who is told of replies that nobody waits for where they were made."""
         self.quality = quality or Quality()
         timing = timing or Timing()
         if manual:
@@ -348,6 +350,10 @@ class Cluster:
         if self.timeline.transcript is not None:
             self.timeline.say(f"{node} -> {reply.client}  {reply!r}")
         self.reply_to(node, reply)
+
+    def on_orphan(self, node: str, reply: Reply) -> None:
+        """A replica answered, and nobody waits for it there."""
+        self.orphan_to(node, reply)
 
 
 def _listeners(invariants: Sequence[Invariant]) -> dict[type, Listener]:

@@ -110,6 +110,9 @@ class Surroundings(Protocol):
     def on_reply(self, node: str, reply: Reply) -> None:
         """A replica answered."""
 
+    def on_orphan(self, node: str, reply: Reply) -> None:
+        """A replica answered, and nobody waits for it there."""
+
     def cut_off(self, node: str, for_s: float, *, deaf: bool) -> None:
         """Let nobody hear of a node for a while; ``deaf``: nor the node of anybody."""
 
@@ -228,6 +231,11 @@ class Host:
         self.replica = None
         self._forget()
         self._note_turn(2)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a crash now would lose nothing that was written."""
+        return self.replica is not None and self._durable == self.replica.disk.position
 
     def pause(self) -> None:
         """Stop the process (SIGSTOP): inputs queue, timers come late, an fsync in flight goes
@@ -427,6 +435,7 @@ class Host:
         if request is None:
             # A live node has no topic to answer to: nobody asked it, or it has answered already.
             self.orphan_replies += 1
+            self._cluster.on_orphan(self.id, reply)
             return False
         listener = self._listeners.get(Reply)
         if listener is not None:

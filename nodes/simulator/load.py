@@ -1,9 +1,16 @@
 """Clients of a simulated cluster, and the history of what they saw.
 
-A *process* is a logical client with one operation open at a time; after an operation that ended
-``info`` it is never used again, and another takes its place. Requests and replies travel on a
-network of their own, which can lose them: "the request was lost" and "applied, but the reply was
-lost" look the same to a client.
+A *process* has one operation open at a time; after an operation that ended ``info`` it is never
+used again, and another takes its place. A *session* is what replicas know as a client: it numbers
+its requests, and may have several processes. Requests and replies travel on a network of their own,
+which can lose them: "the request was lost" and "applied, but the reply was lost" look the same to a
+client.
+
+*Impolite clients* send what they need not, and what may arrive when nobody waits for it any more:
+second copies that are late, requests that have been answered, and such as were refused. What a
+client does never breaks its own promises. It calls an operation ``fail`` only if each copy that it
+sent was refused, for a refusal speaks of one copy; and from then on it asks nobody again but the
+node that refused last.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from typing import Literal
 import msgspec
 
 from nodes.contract.replica import Operation, OperationKind, Outcome, Reply, Request, Value, Version
+from nodes.simulator.answers import Answers
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.story import Arrow
 
@@ -48,19 +56,32 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
     """How clients behave. ``timeout_s``: after that an operation ends ``info``. ``retry``: whether
     an unanswered request is sent again under the same (client, sequence), to the same node or to
     another one, every ``retry_after_s``. ``latency_s``: one way between client and node; ``loss``:
-    per message."""
+    per message.
+
+    Probabilities: ``copies``, a second copy of a request is sent, which takes up to ``late_s``;
+    ``repeats``, a request is sent again up to ``late_s`` after it has ended; ``insists``, who was
+    refused asks again before it takes that for an answer. ``at_once``: to how many nodes a request
+    goes. ``elsewhere``: what is sent again may go to any node, else to the one asked first.
+    ``lag``: how many results a client has that it does not acknowledge yet."""
 
     timeout_s: float = 1.0
     retry: Retry = "never"
     retry_after_s: float = 0.3
     latency_s: float = 0.0005
     loss: float = 0.0
+    copies: float = 0.0
+    repeats: float = 0.0
+    insists: float = 0.0
+    late_s: float = 0.0
+    at_once: int = 1
+    elsewhere: bool = False
+    lag: int = 0
 
 
 class _Open:
     """An operation under way."""
 
-    __slots__ = ("attempts", "done", "on_end", "record", "request")
+    __slots__ = ("attempts", "done", "on_end", "record", "refusals", "request")
 
     def __init__(
         self, record: OperationRecord, request: Request, on_end: Callable[[OperationRecord], None]
@@ -68,29 +89,42 @@ class _Open:
         self.record = record
         self.request = request
         self.on_end = on_end
-        self.attempts = 0
+        self.attempts = self.refusals = 0
         self.done = False
+
+
+class _Session:
+    """The next sequence of a client, and the operations that it has open, oldest first."""
+
+    __slots__ = ("open", "sequence")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.open: dict[int, _Open] = {}
 
 
 class Clients:
     """Sends operations of any number of processes and keeps the history.
 
     ``request_loss`` and ``reply_loss``: per node, the probability that faults add to
-    `Manners.loss`.
+    `Manners.loss`. ``answers``: who watches what is answered.
     """
 
-    def __init__(self, cluster: Cluster, manners: Manners) -> None:
+    def __init__(self, cluster: Cluster, manners: Manners, answers: Answers | None = None) -> None:
         self.cluster = cluster
         self.history: list[OperationRecord] = []
         self.request_loss: dict[str, float] = {}
         self.reply_loss: dict[str, float] = {}
         self._manners = manners
+        self._answers = answers
         self._timeline = cluster.timeline
         self._rng = cluster.rng("client network")
-        self._open: dict[tuple[str, int], _Open] = {}
-        self._sequences: dict[str, int] = {}
+        self._rude = cluster.rng("impolite clients").random
+        self._sessions: dict[str, _Session] = {}
         self._count = 0
         cluster.reply_to = self._on_reply
+        if answers is not None:
+            cluster.orphan_to = answers.on_orphan
 
     def invoke(
         self,
@@ -99,12 +133,12 @@ class Clients:
         operation: Operation,
         on_end: Callable[[OperationRecord], None],
         *,
+        session: str | None = None,
         intended_s: float | None = None,
     ) -> None:
-        """Send an operation now; ``on_end`` gets its record once its outcome is known."""
+        """Send an operation now; ``on_end`` gets its record once its outcome is known. ``session``:
+        the process has one of its own, if None."""
         now_ns = int(self._timeline.now * 1e9)
-        sequence = self._sequences.get(process, 0)
-        self._sequences[process] = sequence + 1
         record = OperationRecord(
             process=process,
             id=self._count,
@@ -119,28 +153,56 @@ class Clients:
         )
         self._count += 1
         self.history.append(record)
-        # One operation at a time: all earlier ones of this client have their results.
-        request = Request(process, sequence, operation, sequence)
-        opened = self._open[process, sequence] = _Open(record, request, on_end)
+        manners = self._manners
+        client = session or process
+        numbered = self._sessions.get(client)
+        if numbered is None:
+            numbered = self._sessions[client] = _Session()
+        sequence = numbered.sequence
+        numbered.sequence += 1
+        # What is older than all that is open has its result, and is never sent again on purpose.
+        acked = max(0, next(iter(numbered.open), sequence) - manners.lag)
+        request = Request(client, sequence, operation, acked)
+        opened = numbered.open[sequence] = _Open(record, request, on_end)
         self._send((opened, node))
-        self._timeline.at(self._timeline.now + self._manners.timeout_s, self._time_out, opened)
+        self._timeline.at(self._timeline.now + manners.timeout_s, self._time_out, opened)
+        for _ in range(manners.at_once - 1):
+            self._send_copy(opened, self._again_at(node))
+        if manners.copies and self._rude() < manners.copies:
+            self._send_copy(opened, self._again_at(node), manners.late_s * self._rude())
 
     def calm(self) -> None:
-        """No more losses and no more retries between clients and nodes."""
+        """No more losses, retries and bad manners between clients and nodes. Copies that are on
+        their way arrive."""
         self.request_loss.clear()
         self.reply_loss.clear()
         self._manners = Manners(timeout_s=max(1.0, self._manners.timeout_s))
 
     def close(self) -> None:
         """Operations that are still open end ``info``; nobody is told."""
-        for opened in self._open.values():
-            opened.done = True
-        self._open.clear()
+        for session in self._sessions.values():
+            for opened in session.open.values():
+                opened.done = True
+            session.open.clear()
 
     def _send(self, what: tuple[_Open, str]) -> None:
         opened, node = what
         if opened.done:
             return
+        self._send_copy(opened, node)
+        manners = self._manners
+        if manners.retry != "never":
+            if manners.retry == "other":
+                nodes = self.cluster.nodes
+                step = 1 + int(self._rng.random() * (len(nodes) - 1))
+                node = nodes[(nodes.index(node) + step) % len(nodes)]
+            self._timeline.at(
+                self._timeline.now + manners.retry_after_s, self._send, (opened, node)
+            )
+
+    def _send_copy(self, opened: _Open, node: str, late_s: float = 0.0) -> None:
+        """Send a request, for the first time or again. It arrives, if at all, ``late_s`` later than
+        it would."""
         opened.attempts += 1
         manners = self._manners
         timeline = self._timeline
@@ -151,7 +213,9 @@ class Clients:
         lost = 1 - (1 - manners.loss) * (1 - self.request_loss.get(node, 0.0))
         if not lost or self._rng.random() >= lost:
             delay_s = manners.latency_s * (0.5 + self._rng.random())
-            arrives_s = timeline.now + delay_s
+            arrives_s = timeline.now + delay_s + late_s
+            if self._answers is not None:
+                self._answers.on_sent(node, opened.request)
             timeline.at(arrives_s, self.cluster.hosts[node].receive, opened.request)
         if timeline.story is not None:
             operation = opened.request.operation
@@ -159,14 +223,17 @@ class Clients:
             if operation.value is not None:
                 label += f"={operation.value}"
             self._tell(opened.request.client, node, label, repr(opened.request), arrives_s)
-        if manners.retry != "never":
-            if manners.retry == "other":
-                nodes = self.cluster.nodes
-                step = 1 + int(self._rng.random() * (len(nodes) - 1))
-                node = nodes[(nodes.index(node) + step) % len(nodes)]
-            timeline.at(timeline.now + manners.retry_after_s, self._send, (opened, node))
+
+    def _again_at(self, node: str) -> str:
+        """A node for another copy of what ``node`` was asked."""
+        if not self._manners.elsewhere:
+            return node
+        nodes = self.cluster.nodes
+        return nodes[int(self._rude() * len(nodes))]
 
     def _on_reply(self, node: str, reply: Reply) -> None:
+        if self._answers is not None:
+            self._answers.on_answer(node, reply)
         lost = 1 - (1 - self._manners.loss) * (1 - self.reply_loss.get(node, 0.0))
         arrives_s: float | None = None
         if lost and self._rng.random() < lost:
@@ -174,7 +241,7 @@ class Clients:
         else:
             delay_s = self._manners.latency_s * (0.5 + self._rng.random())
             arrives_s = self._timeline.now + delay_s
-            self._timeline.at(arrives_s, self._arrive, reply)
+            self._timeline.at(arrives_s, self._arrive, (node, reply))
         if self._timeline.story is not None:
             label = reply.outcome if reply.value is None else f"{reply.outcome} {reply.value}"
             self._tell(node, reply.client, label, repr(reply), arrives_s)
@@ -188,11 +255,18 @@ class Clients:
         arrow.fate = "lost" if arrives_s is None else "arrived"
         timeline.story.arrows.append(arrow)
 
-    def _arrive(self, reply: Reply) -> None:
-        opened = self._open.get((reply.client, reply.sequence))
+    def _arrive(self, answer: tuple[str, Reply]) -> None:
+        node, reply = answer
+        session = self._sessions.get(reply.client)
+        opened = session.open.get(reply.sequence) if session is not None else None
         if opened is None:
             return
-        if reply.outcome != "ok" and opened.attempts > 1:
+        if reply.outcome == "fail":
+            opened.refusals += 1
+            manners = self._manners
+            if manners.insists and self._rude() < manners.insists:
+                self._send_copy(opened, self._again_at(node), manners.late_s * self._rude())
+        if reply.outcome != "ok" and opened.refusals < opened.attempts > 1:
             # This node knows nothing of what the other attempts did. One of them may still answer;
             # else the operation times out as info.
             return
@@ -207,28 +281,38 @@ class Clients:
             record.seen = reply.seen
             if record.op == "read":
                 record.value = reply.value
-        self._end(opened)
+        elif reply.outcome == "fail" and self._answers is not None:
+            self._answers.on_refused(opened.request)
+        self._end(opened, node if reply.outcome == "fail" else None)
 
     def _time_out(self, opened: _Open) -> None:
         if not opened.done:
             opened.record.error = "timeout"
             self._end(opened)
 
-    def _end(self, opened: _Open) -> None:
+    def _end(self, opened: _Open, refused_by: str | None = None) -> None:
         opened.done = True
-        del self._open[opened.request.client, opened.request.sequence]
+        request = opened.request
+        del self._sessions[request.client].open[request.sequence]
         record = opened.record
         if self._timeline.transcript is not None:
             self._timeline.say(
                 f"{record.process} {record.op} {record.key} ended {record.outcome} {record.value!r}"
             )
+        manners = self._manners
+        if manners.repeats and self._rude() < manners.repeats:
+            assert record.node is not None
+            node = refused_by or self._again_at(record.node)
+            self._send_copy(opened, node, manners.late_s * self._rude())
         opened.on_end(record)
 
 
 class Habits(msgspec.Struct, frozen=True, kw_only=True):
     """What random clients do: shares of the operations (the rest are writes), how many keys they
     use and how long they think on average. ``sticky``: a client stays on its node; ``context``: a
-    write tells the version that the client read last, for protocols that keep siblings."""
+    write tells the version that the client read last, for protocols that keep siblings. ``depth``:
+    how many of the clients share a session; ``lasting``: a session goes on after an operation of
+    it ended ``info``; ``silent``: how likely a client thinks for `SILENCE` times as long."""
 
     clients: int = 10
     keys: int = 3
@@ -238,6 +322,13 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
     deletes: float = 0.0
     sticky: bool = False
     context: bool = True
+    depth: int = 1
+    lasting: bool = False
+    silent: float = 0.0
+
+
+SILENCE = 20
+"""How many times as long as usual a client thinks that has become silent."""
 
 
 class RandomClients:
@@ -252,7 +343,10 @@ class RandomClients:
         self.operations = operations
         self.running = True
         self._cluster = clients.cluster
-        self._members = [_RandomClient(self, f"c{i + 1}") for i in range(habits.clients)]
+        self._members = [
+            _RandomClient(self, f"c{i + 1}", f"c{i - i % habits.depth + 1}")
+            for i in range(habits.clients)
+        ]
 
     def start(self) -> None:
         """Every client begins to think."""
@@ -265,8 +359,10 @@ class RandomClients:
 
 
 class _RandomClient:
-    def __init__(self, group: RandomClients, name: str) -> None:
+    def __init__(self, group: RandomClients, name: str, session: str) -> None:
         self._group = group
+        self._session = session
+        self._lasts = group.habits.lasting or group.habits.depth > 1
         self._clients = group.clients
         self._timeline = group.clients.cluster.timeline
         self._rng: random.Random = group.clients.cluster.rng(f"client/{name}")
@@ -283,7 +379,10 @@ class _RandomClient:
 
     def think(self) -> None:
         """Wait a while, then act."""
-        pause_s = 2 * self._rng.random() * self._group.habits.think_s
+        habits = self._group.habits
+        pause_s = 2 * self._rng.random() * habits.think_s
+        if habits.silent and self._rng.random() < habits.silent:
+            pause_s *= SILENCE
         self._timeline.at(self._timeline.now + pause_s, self._act)
 
     def _act(self, _: None) -> None:
@@ -295,7 +394,8 @@ class _RandomClient:
             self._node = self._any_node()
         key = f"k{int(draw() * habits.keys)}"
         operation = self._choose(draw(), key)
-        self._clients.invoke(self._process, self._node, operation, self._on_end)
+        session = self._session if self._lasts else self._process
+        self._clients.invoke(self._process, self._node, operation, self._on_end, session=session)
 
     def _choose(self, share: float, key: str) -> Operation:
         habits = self._group.habits

@@ -26,6 +26,7 @@ import msgspec
 
 from nodes.contract.replica import Invariant, InvariantBroken, Operation, Version
 from nodes.registry import Protocol, get
+from nodes.simulator.answers import Answers, WrongAnswer
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
@@ -68,8 +69,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 class Alarm(msgspec.Struct, frozen=True):
     """Something that must not happen. ``check``: ``invariant: <name>``, ``assert``, ``liveness``,
-    ``convergence``, ``detection``, ``acknowledged`` (an eventual protocol lost a write), ``codec``,
-    ``exception``, or what a caller adds."""
+    ``convergence``, ``detection``, ``acknowledged`` (an eventual protocol lost a write),
+    ``answers`` (`nodes.simulator.answers`), ``codec``, ``exception``, or what a caller adds."""
 
     seed: int
     check: str
@@ -161,8 +162,13 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         retry_after_s=pick(0.05, 0.3),
         loss=pick(0.0, 0.0, 0.02),
     )
-    if manners.retry == "other" and protocol.retries == "node asked first":
+    if (
+        manners.retry == "other"
+        and protocol.retries == "node asked first"
+        and protocol.claim != "eventual"
+    ):
         manners = msgspec.structs.replace(manners, retry="same")
+    habits, manners = _draw_bad_manners(protocol, seed, habits, manners)
     quality = Quality(
         latency_s=pick(0.0002, 0.001, 0.003, 0.02),
         jitter_s=pick(0.0, 0.0005, 0.005),
@@ -185,6 +191,39 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         timing=timing,
         parameters=parameters,
         round_trip=seed % ROUND_TRIP_EVERY == 0,
+    )
+
+
+def _draw_bad_manners(
+    protocol: Protocol, seed: int, habits: Habits, manners: Manners
+) -> tuple[Habits, Manners]:
+    """What half of the seeds have of the habits of impolite clients."""
+    replace = msgspec.structs.replace
+    if protocol.retries == "nowhere":
+        return habits, replace(manners, retry="never")
+    draw = random.Random(f"{seed}/manners").random
+    if draw() < 0.5:
+        return habits, manners
+
+    def pick(*choices: Any) -> Any:
+        return choices[int(draw() * len(choices))]
+
+    habits = replace(
+        habits,
+        depth=pick(1, 1, 2, 5),
+        lasting=pick(False, True),
+        silent=pick(0.0, 0.0, 0.05),
+    )
+    elsewhere = protocol.retries == "any node" and pick(False, True)
+    return habits, replace(
+        manners,
+        copies=pick(0.0, 0.1, 0.5),
+        repeats=pick(0.0, 0.1, 0.5),
+        insists=pick(0.0, 0.5),
+        late_s=pick(0.01, 0.3, 3.0),
+        at_once=pick(1, 1, 1, 2, 3) if elsewhere else 1,
+        elsewhere=elsewhere,
+        lag=pick(0, 0, 1, 20),
     )
 
 
@@ -245,7 +284,8 @@ class _Run:
             trace=trace,
             round_trip=setup.round_trip,
         )
-        self.clients = Clients(self.cluster, setup.manners)
+        self.answers = Answers(protocol.retries)
+        self.clients = Clients(self.cluster, setup.manners, self.answers)
         self.load = RandomClients(self.clients, setup.habits, protocol.operations)
         if tape is None:
             tape = draw_tape(
@@ -272,6 +312,8 @@ class _Run:
             self._alarm(f"invariant: {_broken(error)}", str(error))
         except RoundTripChanged as error:
             self._alarm("codec", str(error))
+        except WrongAnswer as error:
+            self._alarm("answers", str(error))
         except AssertionError as error:
             self._alarm("assert", _where(error))
         except Exception as error:
@@ -382,10 +424,11 @@ class _Run:
         for node, host in cluster.hosts.items():
             if host.replica is None:
                 continue
+            state = host.replica.state()
+            self.answers.on_state(node, state, durable=host.is_durable)
             applied = host.replica.probe().get("applied")
             if applied is None:
-                return
-            state = host.replica.state()
+                continue
             other, expected = by_applied.setdefault(applied, (node, state))
             if state != expected:
                 raise InvariantBroken(

@@ -20,9 +20,10 @@ def write(sequence: int, client: str = "c") -> Request:
     return Request(client, sequence, Operation("write", "k", sequence))
 
 
-def new() -> tuple[Requests, Out]:
-    out = Out(Disk())
-    return Requests("n1", out, Limits()), out
+def new(disk: Disk | None = None) -> tuple[Requests, Out]:
+    disk = disk or Disk()
+    out = Out(disk)
+    return Requests("n1", disk, out, Limits()), out
 
 
 def test_batches_are_bounded_in_number_and_bytes_and_never_empty() -> None:
@@ -46,14 +47,27 @@ def test_a_leader_that_is_one_no_more_forwards_its_own_clients_only() -> None:
 
 
 def test_a_refused_request_stays_refused_and_the_oldest_are_forgotten() -> None:
-    requests, out = new()
+    disk = Disk()
+    requests, out = new(disk)
     for sequence in range(MAX_REFUSED + 1):
         requests.take(write(sequence))
     requests.forward(None)
     requests.on_timer()
     assert {reply.outcome for _, reply in out.replies} == {"fail"}
-    out.replies.clear()
-    for sequence in (0, 1, MAX_REFUSED):
-        requests.take(write(sequence))
-    assert [reply.sequence for _, reply in out.replies] == [1, MAX_REFUSED]
-    assert list(requests.waiting) == [("c", 0)]
+    assert all(position > reply.sequence for position, reply in out.replies), "durable before"
+    for again, told in ((requests, out), new(Disk.replay(disk.take()))):
+        told.replies.clear()
+        for sequence in (0, 1, MAX_REFUSED):
+            again.take(write(sequence))
+        assert [reply.sequence for _, reply in told.replies] == [1, MAX_REFUSED]
+        assert list(again.waiting) == [("c", 0)]
+
+
+def test_a_read_that_is_refused_costs_no_write() -> None:
+    disk = Disk()
+    requests, out = new(disk)
+    requests.take(Request("c", 1, Operation("read", "k")))
+    requests.forward(None)
+    requests.on_timer()
+    assert [reply.outcome for _, reply in out.replies] == ["fail"]
+    assert disk.position == 0

@@ -167,6 +167,7 @@ def protocol(replica: type[Replica] = Toy, claim: Any = "linearizable") -> Proto
         ("read", "write"),
         "toy",
         needs=needs,
+        retries="nowhere",
         knobs=[[{"resend_s": 0.03}, {"resend_s": 0.2}]],
     )
 

@@ -177,7 +177,7 @@ class Paxos(Replica):
         self._ballot_began_s = self._phase_1_s = 0.0
 
         self.majority = majority(len(config.nodes))
-        self._requests = Requests(self.id, self.out, self.parameters)
+        self._requests = Requests(self.id, disk, self.out, self.parameters)
         # More than what a leader keeps under way, what a node holds since its last snapshot, and
         # what a leader without a majority proposes until it gives up.
         self._max_ahead = MAX_OPEN_SLOTS + 2 * (

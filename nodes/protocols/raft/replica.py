@@ -216,7 +216,7 @@ class Raft(Replica):
         # A restarted node has applied less than it had: no stale reads before it caught up.
         self._caught_up = disk.last_index == 0
 
-        self._requests = Requests(self.id, self.out, self.parameters)
+        self._requests = Requests(self.id, disk, self.out, self.parameters)
 
         # Leaders only.
         self._progress: dict[str, Progress] = {}
