@@ -61,7 +61,7 @@ class DurableLog:
 
     def open(self) -> list[Write]:
         """Read what is there, cut a torn tail, and get ready to append."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        _make_directory(self._directory)
         with contextlib.suppress(FileNotFoundError):
             # The rewriting of the log was cut off by a crash, the old file still counts.
             self._path.with_name("log.new").unlink()
@@ -71,15 +71,17 @@ class DurableLog:
             content = b""
         writes, good = self._scan(content)
         self.cut_bytes = len(content) - good
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         if good < len(MAGIC):
-            os.ftruncate(self._fd, 0)
-            os.write(self._fd, MAGIC)
+            # By way of another name: a power cut may leave zeros where the first bytes should be,
+            # and then nobody could tell the log from somebody else's file.
+            self._fd = self._write_new(MAGIC)
             good = len(MAGIC)
-        elif self.cut_bytes:
-            os.ftruncate(self._fd, good)
-        os.fsync(self._fd)
-        _sync_directory(self._directory)
+        else:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND)
+            if self.cut_bytes:
+                os.ftruncate(self._fd, good)
+            os.fsync(self._fd)
+            _sync_directory(self._directory)
         self._size = good
         self._rewrite_at = max(_MIN_REWRITE_BYTES, _REWRITE_FACTOR * good)
         return writes
@@ -147,18 +149,23 @@ class DurableLog:
             self._fd = -1
 
     def _replace(self, checkpoint: bytes) -> None:
-        new = self._path.with_name("log.new")
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         content = MAGIC + _record(0, checkpoint)
-        _write_all(fd, content)
-        os.fsync(fd)
-        os.replace(new, self._path)
-        _sync_directory(self._directory)
+        fd = self._write_new(content)
         os.close(self._fd)
         self._fd = fd
         self._size = len(content)
         self._written_bytes += len(content)
         self._rewrite_at = max(_MIN_REWRITE_BYTES, _REWRITE_FACTOR * self._size)
+
+    def _write_new(self, content: bytes) -> int:
+        """Let the log be ``content``, or leave it as it is. Returns the new file, open."""
+        new = self._path.with_name("log.new")
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        _write_all(fd, content)
+        os.fsync(fd)
+        os.replace(new, self._path)
+        _sync_directory(self._directory)
+        return fd
 
     def _scan(self, content: bytes) -> tuple[list[Write], int]:
         """The writes of the intact prefix, and its length in bytes."""
@@ -218,6 +225,20 @@ def _write_all(fd: int, content: bytes | bytearray) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _make_directory(directory: Path) -> None:
+    """Make it and those above it, so that a power cut cannot take them away again."""
+    missing = [directory, *directory.parents]
+    while missing and missing[-1].exists():
+        there = missing.pop()
+    # Perhaps whoever made it died before he had synced it. Where we may not read we have made
+    # nothing.
+    with contextlib.suppress(PermissionError):
+        _sync_directory(there.parent)
+    for made in reversed(missing):
+        made.mkdir(exist_ok=True)
+        _sync_directory(made.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -11,7 +11,7 @@ that is then lost on its way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from nodes.contract.replica import Reply, Request, Value, Version
@@ -25,19 +25,24 @@ class WrongAnswer(AssertionError):
     """A client was told, or a replica holds, what cannot be."""
 
 
+_UNKNOWN: Any = object()
+
+
 class _Asked:
-    """A request, how often and where it was sent, and its answer. ``refused``: for good;
-    ``seen``: its value was."""
+    """A request, how often and where it was sent, and its answer. ``refused``: for good; ``seen``:
+    its value was, as ``version``."""
 
-    __slots__ = ("answer", "copies", "nodes", "refused", "request", "seen")
+    __slots__ = ("answer", "copies", "key", "nodes", "refused", "request", "seen", "version")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, node: str) -> None:
         self.request = request
-        self.copies = 0
-        self.nodes: set[str] = set()
+        self.key = request.operation.key
+        self.copies = 1
+        self.nodes: tuple[str, ...] = (node,)
         self.answer: Reply | None = None
         """The first ``ok``, if it is a write."""
         self.refused = self.seen = False
+        self.version: Version = _UNKNOWN
 
 
 class Answers:
@@ -48,20 +53,21 @@ class Answers:
         self._retries = retries
         self._asked: dict[Key, _Asked] = {}
         self._writers: dict[Value, _Asked] = {}
-        self._versions: dict[Value, Version] = {}
 
     def on_sent(self, node: str, request: Request) -> None:
         """A copy of a request is on its way to a node."""
         key = (request.client, request.sequence)
         asked = self._asked.get(key)
         if asked is None:
-            asked = self._asked[key] = _Asked(request)
+            asked = self._asked[key] = _Asked(request, node)
             value = request.operation.value
             if value is not None:
                 assert value not in self._writers, f"{value!r} is written by two requests"
                 self._writers[value] = asked
+            return
         asked.copies += 1
-        asked.nodes.add(node)
+        if node not in asked.nodes:
+            asked.nodes = (*asked.nodes, node)
 
     def _takes_effect_once(self, asked: _Asked) -> bool:
         """Whether the protocol promises it, as often and where it was sent."""
@@ -77,35 +83,37 @@ class Answers:
 
     def on_answer(self, node: str, reply: Reply) -> None:
         """A node answers."""
-        asked = self._asked[reply.client, reply.sequence]
         if reply.outcome != "ok":
             return
-        request = asked.request
-        operation = request.operation
-        if operation.op == "read":
-            self._is_of_key(operation.key, _values(reply.value), f"{node} answers {reply}")
-            if not isinstance(reply.value, list):
-                self._has_one_version(reply.value, reply.version, node)
+        asked = self._asked[reply.client, reply.sequence]
+        if asked.request.operation.op != "read":
+            self._check_write(node, asked, reply)
             return
-        if asked.refused:
-            raise WrongAnswer(f"{request} was refused, and then {node} answers {reply}")
-        self._check_write(node, asked, reply)
+        value, version = reply.value, reply.version
+        if isinstance(value, list):
+            for one in value:
+                self._look_at(asked.key, one, _UNKNOWN, node, reply)
+        elif value is not None:
+            self._look_at(asked.key, value, version, node, reply)
 
     def _check_write(self, node: str, asked: _Asked, reply: Reply) -> None:
-        operation = asked.request.operation
+        request = asked.request
+        operation = request.operation
+        if asked.refused:
+            raise WrongAnswer(f"{request} was refused, and then {node} answers {reply}")
         if (reply.applied is None) != (operation.op != "cas"):
             raise WrongAnswer(f"{node} answers a {operation.op} by {reply}")
         if reply.applied is False and reply.seen == operation.expected:
             raise WrongAnswer(f"{node} answers {operation} by {reply}")
         if reply.seen is not None:
-            self._is_of_key(operation.key, [reply.seen], f"{node} answers {reply}")
-        if reply.applied is not False and operation.op != "delete":
-            self._has_one_version(operation.value, reply.version, node)
-        if asked.answer is None:
+            self._look_at(asked.key, reply.seen, _UNKNOWN, node, reply)
+        before = asked.answer
+        if before is None:
             asked.answer = reply
-        elif asked.answer != reply and self._takes_effect_once(asked):
-            before = asked.answer
-            raise WrongAnswer(f"two answers to {asked.request}: {before}, and of {node} {reply}")
+        elif before != reply and self._takes_effect_once(asked):
+            raise WrongAnswer(f"two answers to {request}: {before}, and of {node} {reply}")
+        if reply.applied is not False and operation.op != "delete":
+            self._look_at(asked.key, operation.value, reply.version, node, reply)
 
     def on_refused(self, request: Request) -> None:
         """All copies of a request were refused. From now on none may be sent but to nodes that
@@ -120,32 +128,27 @@ class Answers:
     ) -> None:
         """What a replica holds (`Replica.state`). What is not ``durable`` may never have been."""
         for key, (values, version) in state.items():
-            self._is_of_key(key, values, f"{node} holds {values}")
-            if durable and len(values) == 1:
-                self._has_one_version(values[0], version, node)
+            if not durable or len(values) != 1:
+                version = _UNKNOWN
+            for value in values:
+                if value is not None:
+                    self._look_at(key, value, version, node, state)
 
-    def _is_of_key(self, key: str, values: Iterable[Value], what: str) -> None:
-        for value in values:
-            if value is None:
-                continue
-            writer = self._writers.get(value)
-            if writer is None or writer.request.operation.key != key:
-                raise WrongAnswer(f"{what}, but nobody wrote {value!r} to {key}")
-            if writer.refused:
-                raise WrongAnswer(f"{what}, but {writer.request} was refused")
-            writer.seen = True
-
-    def _has_one_version(self, value: Value, version: Version, node: str) -> None:
-        """A version that is a clock tells of the key, not of the value."""
-        if value is None or isinstance(version, dict):
+    def _look_at(self, key: str, value: Value, version: Version, node: str, where: object) -> None:
+        """A value of a key is seen, in an answer or a state. A version that is a clock tells of the
+        key, not of the value."""
+        writer = self._writers.get(value)
+        if writer is None or writer.key != key:
+            raise WrongAnswer(f"nobody wrote {value!r} to {key}, but {node} has {where}")
+        if writer.refused:
+            raise WrongAnswer(f"{writer.request} was refused, but {node} has {where}")
+        writer.seen = True
+        if version is _UNKNOWN or isinstance(version, dict):
             return
-        known = self._versions.setdefault(value, version)
-        if known != version and self._takes_effect_once(writer := self._writers[value]):
+        if writer.version is _UNKNOWN:
+            writer.version = version
+        elif writer.version != version and self._takes_effect_once(writer):
             raise WrongAnswer(
-                f"{writer.request} took effect twice: as version {known}, and at {node} as"
+                f"{writer.request} took effect twice: as version {writer.version}, and at {node} as"
                 f" {version}"
             )
-
-
-def _values(value: Any) -> Iterable[Value]:
-    return value if isinstance(value, list) else (value,)

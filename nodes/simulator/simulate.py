@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from nodes.contract.replica import Invariant, InvariantBroken, Operation, Version
-from nodes.registry import Protocol, get
+from nodes.registry import Protocol, Retries, get
 from nodes.simulator.answers import Answers, WrongAnswer
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
@@ -194,6 +194,14 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
     )
 
 
+def _retries_of(protocol: Protocol) -> Retries:
+    """Where a request that is sent again takes effect once. Of an eventual protocol nobody expects
+    it at a node that may not have heard of the first copy."""
+    if protocol.claim == "eventual" and protocol.retries == "any node":
+        return "node asked first"
+    return protocol.retries
+
+
 def _draw_bad_manners(
     protocol: Protocol, seed: int, habits: Habits, manners: Manners
 ) -> tuple[Habits, Manners]:
@@ -284,7 +292,7 @@ class _Run:
             trace=trace,
             round_trip=setup.round_trip,
         )
-        self.answers = Answers(protocol.retries)
+        self.answers = Answers(_retries_of(protocol))
         self.clients = Clients(self.cluster, setup.manners, self.answers)
         self.load = RandomClients(self.clients, setup.habits, protocol.operations)
         if tape is None:

@@ -45,7 +45,7 @@ RIGHT: dict[str, list[tuple[str, Reply]]] = {
     "siblings": [("n1", ok(READ, value=["v", "w"], version={"n1": 2}))],
 }
 WRONG: dict[str, tuple[str, list[tuple[str, Reply]]]] = {
-    "two versions": ("twice", [("n1", ok(WRITE, version=3)), ("n2", ok(WRITE, version=4))]),
+    "two versions": ("two answers", [("n1", ok(WRITE, version=3)), ("n2", ok(WRITE, version=4))]),
     "a read of a second version": (
         "took effect twice",
         [("n1", ok(WRITE, version=3)), ("n2", ok(READ, value="v", version=4))],

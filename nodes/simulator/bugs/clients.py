@@ -11,7 +11,6 @@ from nodes.contract.replica import Reply, Request
 from nodes.parts.replicated_map import ReplicatedMap
 from nodes.parts.sessions import Sessions
 from nodes.protocols.gossip import Gossip
-from nodes.protocols.paxos import Paxos
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import Raft
 from nodes.simulator.bugs import Bug
@@ -23,14 +22,6 @@ class RefusalForgotten(Raft):
     def on_request(self, request: Request) -> None:
         self._requests._refused.clear()
         super().on_request(request)
-
-
-class RefusalInMemory(Paxos):
-    """What was refused is remembered in memory only."""
-
-    def __init__(self, config: Any, env: Any, disk: Any) -> None:
-        super().__init__(config, env, disk)
-        self._requests._refused.clear()
 
 
 class _LastAnswerOnly(ReplicatedMap):
@@ -93,12 +84,6 @@ BUGS = (
         protocol="raft",
         replica=RefusalForgotten,
         source="fail means certainly not applied, now or later",
-    ),
-    Bug(
-        name="paxos-refusal-in-memory",
-        protocol="paxos",
-        replica=RefusalInMemory,
-        source="fail means certainly not applied, now or later; also after a crash",
     ),
     Bug(
         name="raft-one-answer-per-client",

@@ -1,0 +1,204 @@
+"""The durable log after a power cut, in each state that one can leave its files in: nothing that
+was acknowledged is lost, nothing torn is taken for corruption, and the node starts."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from nodes.contract.disk import Append, Compact, Disk, Put, Write
+from nodes.runtime import durable_log
+from nodes.runtime.durable_log import DurableLog
+from nodes.wire.codec import WriteCodec
+from tests.nodes.crash_states import Recorder, State
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    term: int
+    text: str
+
+
+CODEC = WriteCodec([Entry])
+BATCHES: list[list[Write]] = [
+    [Put("a", 1), Append(Entry(1, "x"))],
+    [Put("b", 2)],
+    [Append(Entry(2, "y")), Put("a", 3)],
+    [Compact(1, "s"), Put("c", 4)],
+    [Put("d", 5)],
+]
+DIRECTORY = "data/n1"
+
+
+def held(batches: Sequence[Sequence[Write]]) -> tuple[Any, ...]:
+    """What a disk holds after these."""
+    disk = Disk.replay(write for batch in batches for write in batch)
+    log = tuple(disk.entries(disk.first_index, disk.last_index + 1))
+    return tuple(sorted(disk.items())), disk.snapshot_index, disk.snapshot, log
+
+
+class Judge:
+    """Runs a script under a recorder, and looks at each state that a power cut may leave.
+    ``begun`` and ``acknowledged``: how many of `BATCHES` the log was given, and has confirmed."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._tmp_path = tmp_path
+        self._monkeypatch = monkeypatch
+        self._numbers = itertools.count()
+        self.states = 0
+
+    def new(self) -> Path:
+        """An empty disk."""
+        root = self._tmp_path / str(next(self._numbers))
+        root.mkdir()
+        return root
+
+    def record(self, root: Path, script: Callable[[Recorder, Path], None]) -> Recorder:
+        with self._monkeypatch.context() as patched:
+            recorder = Recorder(root, patched)
+            script(recorder, root / DIRECTORY)
+        return recorder
+
+    def judge(
+        self, recorder: Recorder, begun: int = 0, acknowledged: int = 0, depth: int = 1
+    ) -> None:
+        """Recover from each state. ``depth``: how many power cuts more during a recovery."""
+        for count, state in recorder.crashes():
+            least, most = acknowledged, begun
+            for call in recorder.calls[:count]:
+                if call.kind == "acknowledged":
+                    least = call.file
+                elif call.kind == "begun":
+                    most = call.file
+            self._recover(state, least, most, depth)
+
+    def _recover(self, state: State, least: int, most: int, depth: int) -> None:
+        self.states += 1
+        root = self.new()
+        state.write_to(root)
+        found: list[tuple[Any, ...]] = []
+
+        def start(recorder: Recorder, directory: Path) -> None:
+            log = DurableLog(directory, CODEC)
+            try:
+                found.append(held([log.open()]))
+                recorder.mark("started", 0)
+                log.append([Put("after", True)])
+                log.commit(log.take())
+            finally:
+                log.close()
+
+        recorder = self.record(root, start)
+        allowed = [held(BATCHES[:count]) for count in range(least, most + 1)]
+        assert found[0] in allowed, f"{state}: {found[0]}, of {least} to {most} batches"
+        log = DurableLog(root / DIRECTORY, CODEC)
+        after = held([log.open()])
+        log.close()
+        assert after[0] == tuple(sorted({**dict(found[0][0]), "after": True}.items())), state
+        assert after[1:] == found[0][1:], state
+        shutil.rmtree(root)
+        if depth:
+            opening = [call.kind for call in recorder.calls].index("started")
+            del recorder.calls[opening:]
+            self.judge(recorder, most, least, depth - 1)
+
+
+@pytest.fixture
+def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    # What reaches the disk of this machine is of no interest here.
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    monkeypatch.setattr(os, "fdatasync", lambda fd: None)
+    return Judge(tmp_path, monkeypatch)
+
+
+def writing(groups: Sequence[int], start: int = 0) -> Callable[[Recorder, Path], None]:
+    """Open a log and commit so many batches at a time."""
+
+    def script(recorder: Recorder, directory: Path) -> None:
+        log = DurableLog(directory, CODEC)
+        log.open()
+        done = start
+        for size in groups:
+            recorder.mark("begun", done + size)
+            for batch in BATCHES[done : done + size]:
+                log.append(batch)
+            log.commit(log.take())
+            done += size
+            recorder.mark("acknowledged", done)
+        log.close()
+
+    return script
+
+
+def rewriting(recorder: Recorder, directory: Path) -> None:
+    """Open a log that has outgrown its content, and commit: its rewriting, and a batch behind."""
+    log = DurableLog(directory, CODEC)
+    disk = Disk.replay(log.open())
+    for number, batch in enumerate(BATCHES[2:4], 3):
+        recorder.mark("begun", number)
+        for write in batch:
+            disk.apply(write)
+        log.append(batch)
+        log.maybe_rewrite(disk)
+        if number == 4:
+            recorder.mark("begun", 5)
+            log.append(BATCHES[4])
+        log.commit(log.take())
+        recorder.mark("acknowledged", 5 if number == 4 else number)
+    log.close()
+
+
+def test_a_log_that_is_created_and_written_to(judge: Judge) -> None:
+    judge.judge(judge.record(judge.new(), writing([1, 1])), depth=0)
+    assert judge.states > 50
+
+
+def test_a_group_of_batches_is_torn_anywhere(judge: Judge) -> None:
+    root = judge.new()
+    judge.record(root, writing([1]))
+    judge.judge(judge.record(root, writing([3, 1], start=1)), 1, 1, depth=0)
+    assert judge.states > 50
+
+
+def test_a_log_is_rewritten(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 1)
+    monkeypatch.setattr(durable_log, "_REWRITE_FACTOR", 1)
+    root = judge.new()
+    judge.record(root, writing([1, 1]))
+    recorder = judge.record(root, rewriting)
+    assert [call.kind for call in recorder.calls].count("rename") == 2
+    judge.judge(recorder, 2, 2, depth=0)
+    assert judge.states > 50
+
+
+@pytest.mark.parametrize("left", [b"", durable_log.MAGIC[:7], durable_log.MAGIC + b"half a check"])
+def test_a_rewriting_that_was_cut_off_is_taken_away(judge: Judge, left: bytes) -> None:
+    root = judge.new()
+    judge.record(root, writing([1]))
+    (root / DIRECTORY / "log.new").write_bytes(left)
+    judge.judge(judge.record(root, writing([1], start=1)), 1, 1, depth=0)
+
+
+def test_the_power_fails_again_while_a_log_is_taken_up(judge: Judge) -> None:
+    root = judge.new()
+    judge.judge(judge.record(root, writing([])))
+    judge.record(root, writing([1]))
+    path = root / DIRECTORY / "log"
+    whole = path.read_bytes()
+    judge.record(root, writing([2], start=1))
+    longer = path.read_bytes()
+    second = len(whole) + (len(longer) - len(whole)) // 2
+    for torn in (
+        longer[:-3],
+        longer[: len(whole) + 5],
+        whole + bytes(len(longer) - len(whole)),
+        whole + bytes(second - len(whole)) + longer[second:],
+    ):
+        path.write_bytes(torn)
+        judge.judge(judge.record(root, writing([], start=1)), 3, 1)
