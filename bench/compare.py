@@ -18,13 +18,13 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from bench.__main__ import SUITES, run_suites
 from bench.record.files import write_whole
 from nodes.errors import InvalidInput
+from nodes.runtime.scratch import scratch
 
 SAVED = Path("results/bench/saved.json")
 PERCENT = 20.0
@@ -91,8 +91,8 @@ def slower(before: Medians, now: Medians, percent: float) -> Medians:
 def measure(suites: list[str], keep: Path | None = None) -> dict[str, Any]:
     """A run of suites (folders of this room, or paths), also in the file ``keep``.
     Raises CalledProcessError."""
-    with tempfile.TemporaryDirectory(prefix="capbench-compare-") as folder:
-        raw = Path(folder) / "run.json"
+    with scratch("compare") as folder:
+        raw = folder / "run.json"
         run_suites(suites, raw)
         text = raw.read_text()
     if keep is not None:

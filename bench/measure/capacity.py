@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +27,7 @@ from bench.measure.measuring import SCALE, scaled
 from bench.paths import ROOT
 from bench.record.cluster_file import ClusterFile, write_cluster_file
 from bench.record.run_folder import write_json
+from nodes.runtime.scratch import scratch
 
 GOAL_PER_CPU_S = 8000
 COST_OF_RECORDING = 0.1
@@ -134,8 +133,7 @@ def drive(
         duration_s=max(0.3, SECONDS * SCALE),
         seed=1,
     )
-    with tempfile.TemporaryDirectory(prefix="capbench-capacity-") as folder:
-        directory = Path(folder)
+    with scratch("capacity") as directory:
         write_cluster_file(directory / "cluster.json", cluster)
         write_json(directory / "workload.json", workload)
         command = [

@@ -17,7 +17,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +30,7 @@ from bench.measure.live import Live, NoCluster, live_cluster
 from bench.record.sweep_file import Point
 from nodes import registry
 from nodes.errors import InfrastructureFailed
+from nodes.runtime.scratch import scratch
 
 INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
 RATE = 250
@@ -101,7 +101,7 @@ def profile(point: Point, seconds: float) -> dict[str, dict[str, float]]:
         value_bytes=point.value_bytes,
     )
     with (
-        tempfile.TemporaryDirectory() as folder,
+        scratch("profile") as folder,
         live_cluster(point.protocol, nodes=point.nodes) as live,
     ):
         watched = {name: live.processes[name].pid for name in live.cluster.nodes}
@@ -116,17 +116,16 @@ def profile(point: Point, seconds: float) -> dict[str, dict[str, float]]:
             broker_s.append((times.system, times.user))
             if not spies:
                 spies.extend(
-                    _spy(program, pid, seconds, Path(folder) / name)
-                    for name, pid in watched.items()
+                    _spy(program, pid, seconds, folder / name) for name, pid in watched.items()
                 )
 
         measured = drive(live.cluster, load, at_edge)
         found = {}
         for (name, _), spy in zip(watched.items(), spies, strict=True):
             if spy.wait(timeout=30) != 0:
-                said = (Path(folder) / f"{name}.log").read_text(errors="replace").strip()
+                said = (folder / f"{name}.log").read_text(errors="replace").strip()
                 raise NoProfiler(f"py-spy on {name}: {said.splitlines()[-1] if said else '?'}")
-            found[name] = shares((Path(folder) / name).read_text().splitlines())
+            found[name] = shares((folder / name).read_text().splitlines())
         per_us = 1e6 / max(1, measured.ok)
         used = _differences(live, cpu_s, measured.client_cpu_s)
         costs = {

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,8 @@ import msgspec
 from bench.paths import ROOT
 from chaos.clusters.processes import ProcessGroup, free_ports
 from nodes.errors import InfrastructureFailed
+from nodes.runtime import own_folder
+from nodes.runtime.scratch import scratch
 
 CACHE = ROOT / ".cache"
 CLIENT_MODULE = "go.etcd.io/etcd/v3/tools/benchmark"
@@ -81,14 +82,18 @@ def _unpack_server(cache: Path) -> None:
             "no etcd on PATH, and without apt-get and dpkg its package cannot be unpacked; "
             "put etcd on PATH"
         )
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        _run("apt-get", ["apt-get", "-qq", "download", "etcd-server"], Path(folder))
-        packages = list(Path(folder).glob("etcd-server_*.deb"))
+    target = cache / "etcd"
+    if os.path.lexists(target) and not own_folder.is_ours(target):
+        raise NoEtcd(str(own_folder.NotOurs(target)))
+    with scratch("etcd", cache) as folder:
+        _run("apt-get", ["apt-get", "-qq", "download", "etcd-server"], folder)
+        packages = list(folder.glob("etcd-server_*.deb"))
         if not packages:
             raise NoEtcd("apt-get download etcd-server left no package")
-        _run("dpkg", ["dpkg", "-x", str(packages[0]), f"{folder}/etcd"], Path(folder))
-        shutil.rmtree(cache / "etcd", ignore_errors=True)
-        os.replace(f"{folder}/etcd", cache / "etcd")
+        own_folder.make(folder / "etcd")
+        _run("dpkg", ["dpkg", "-x", str(packages[0]), f"{folder}/etcd"], folder)
+        own_folder.remove(target)
+        os.replace(folder / "etcd", target)
 
 
 def _build_client(target: Path) -> None:
@@ -97,8 +102,7 @@ def _build_client(target: Path) -> None:
         raise NoEtcd(
             f"no etcd-benchmark on PATH, and no Go to build {CLIENT_MODULE}@{CLIENT_VERSION}"
         )
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name)
+    with scratch("etcd", target.parent) as folder:
         # `go install` refuses a module that replaces others, as etcd's does.
         (folder / "go.mod").write_text("module client\n\ngo 1.23\n")
         _run("go get", [go, "get", f"{CLIENT_MODULE}@{CLIENT_VERSION}"], folder)
@@ -191,8 +195,7 @@ def etcd_cluster(found: Programs, nodes: int = 3) -> Iterator[Etcd]:
     clients = [f"http://127.0.0.1:{port}" for port in ports[:nodes]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[nodes:]]
     members = ",".join(f"{name}={peer}" for name, peer in zip(names, peers, strict=True))
-    with tempfile.TemporaryDirectory(prefix="capbench-etcd-") as name, ProcessGroup() as group:
-        folder = Path(name)
+    with scratch("etcd") as folder, ProcessGroup() as group:
         for node, client, peer in zip(names, clients, peers, strict=True):
             group.spawn(
                 node,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ import psutil
 from bench.children import environment, python
 from bench.record.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 from nodes.errors import InfrastructureFailed
+from nodes.runtime.scratch import scratch
 
 START_TIMEOUT_S = 60.0
 
@@ -88,8 +88,7 @@ def live_cluster(
         "coalesce": coalesce,
         "owned": True,
     }
-    with tempfile.TemporaryDirectory(prefix="capbench-bench-") as folder:
-        directory = Path(folder)
+    with scratch("bench") as directory:
         log = directory / "keeper.log"
         with log.open("wb") as output:
             keeper = subprocess.Popen(

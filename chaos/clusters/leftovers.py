@@ -5,7 +5,8 @@ lies, and takes the note back when it has stopped everything. A note whose write
 command that was killed (SIGKILL, a crashed machine). Its processes are usually gone already, since
 their guard goes with it (`chaos.clusters.processes`); those that are left know their holder by a
 token in their environment, so that nobody else's process is ever touched. The data of a run's nodes
-is removed. That of a cluster that stays is its user's: it lies there until `capbench down`.
+is removed, and so are temporary folders (`nodes.runtime.scratch`), silently. That of a cluster that
+stays is its user's: it lies there until `capbench down`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.record.files import naming
 from chaos.clusters.locks import directory
 from chaos.clusters.pids import started
 from nodes.runtime import own_folder
+from nodes.runtime.scratch import sweep
 
 HELD_BY = "CAPBENCH_HELD_BY"
 """The environment variable by which a process of a cluster knows its holder."""
@@ -78,6 +80,7 @@ def held(
 
 def clean_up() -> list[str]:
     """Clean up after every holder that is gone. Returns a line for each, for the user."""
+    sweep()
     told = []
     for note in sorted(directory().glob("*.json")):
         try:

@@ -12,7 +12,6 @@ and why.
 from __future__ import annotations
 
 import http.server
-import tempfile
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from bench.load.same_site import refusal
 from bench.record.files import shown
 from bench.record.run_folder import BadRunFolder, RunFolder
 from chaos.errors import TargetFailed
+from nodes.runtime.scratch import scratch
 from reports.data.folders import find_runs, run_name
 from reports.formats.render import TEMPLATES, write_report
 
@@ -153,8 +153,8 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
                 return HTTPStatus.NOT_FOUND, self._message(what)
             if len(names) > MOST_RUNS:
                 return HTTPStatus.BAD_REQUEST, self._message(f"At most {MOST_RUNS} runs at once.")
-            with tempfile.TemporaryDirectory() as folder:
-                page = write_report([by_name[name].path for name in names], Path(folder) / "r.html")
+            with scratch("page") as folder:
+                page = write_report([by_name[name].path for name in names], folder / "r.html")
                 return HTTPStatus.OK, page.read_text(encoding="utf-8")
 
         def _message(self, text: str) -> str:

@@ -13,7 +13,6 @@ import re
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
 from nodes.errors import InvalidInput
 from nodes.registry import get
+from nodes.runtime.scratch import scratch
 
 NAME = "locust"
 ENDS = (0, 1, -signal.SIGTERM)
@@ -130,8 +130,8 @@ def run_page(
         except OSError:
             raise BadLoad(f"port {port} is taken; choose another with --port") from None
     argv = [*_argv(cluster_path, None, options), "--web-host", "127.0.0.1", "--web-port", str(port)]
-    with tempfile.TemporaryDirectory(prefix="capbench-load-") as place, ProcessGroup() as processes:
-        log = Path(place) / LOG
+    with scratch("load") as place, ProcessGroup() as processes:
+        log = place / LOG
         locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
         try:
             deadline = time.monotonic() + PAGE_STARTS_S

@@ -8,14 +8,13 @@ messages would change what is measured.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from bench.record.run_folder import RunFolder, write_json
 from bench.record.verdict import Verdict
 from chaos.targets.run import Run
 from chaos.targets.simulator import trace
+from nodes.runtime.scratch import scratch
 from nodes.simulator.story import Arrow, Moment, Story
 from reports.charts.anomaly import MESSAGES_FILE, Messages
 from reports.data.summary import cut, witness_of
@@ -42,8 +41,8 @@ def keep_messages(run: Run, verdict: Verdict) -> None:
         return
     stamps = [line.operation.invoked_ns for line in lines]
     stamps += [line.operation.completed_ns or line.operation.invoked_ns for line in lines]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder.create(Path(scratch) / "run", run.folder.manifest())
+    with scratch("replay") as place:
+        folder = RunFolder.create(place / "run", run.folder.manifest())
         story = trace(replace(run, folder=folder, progress=Silent()), max(stamps))
     nodes = [n for n in run.experiment.node_ids() if any(n == ln.operation.node for ln in lines)]
     moments = [each / 1e9 for each in stamps]

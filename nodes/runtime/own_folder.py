@@ -15,6 +15,9 @@ MARK = ".made-by-capbench"
 class NotOurs(FileExistsError):
     """There is something that we did not make: one line that names it."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: is there already and not of capbench's making; move it away")
+
 
 def make(path: Path) -> None:
     """Make the folder and mark it; one of ours stays as it is. Raises NotOurs."""
@@ -26,7 +29,7 @@ def make(path: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         empty = False
     if path.is_symlink() or not empty:
-        raise NotOurs(f"{path}: is there already and not of capbench's making; move it away")
+        raise NotOurs(path)
     (path / MARK).touch()
 
 

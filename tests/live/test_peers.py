@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.measure.etcd import NoEtcd, Programs, etcd_cluster, programs, summary
-from tests.live.conftest import ROOT
+from bench.measure.etcd import NoEtcd, Programs, _unpack_server, etcd_cluster, programs, summary
+from tests.live.conftest import ROOT, capbench
 from tests.waiting import patience
 
 # The first time etcd is got, and its client built.
@@ -114,7 +114,10 @@ def test_three_nodes_replicate_and_nothing_is_left(found: Programs) -> None:
     assert not any(process.is_running() for process in running)
 
 
-def test_a_killed_run_leaves_nothing(found: Programs, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_nothing(
+    found: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = typed(tmp_path)
     deadline = time.monotonic() + patience(60)
     while len(running := etcds(process.pid)) < 3:
@@ -124,6 +127,21 @@ def test_a_killed_run_leaves_nothing(found: Programs, tmp_path: Path) -> None:
     process.communicate()
     _, left = psutil.wait_procs(running, timeout=patience(10))
     assert left == []
+    assert list(tmp_path.glob("capbench-tmp-*"))
+    assert capbench("list", cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.glob("capbench-tmp-*"))
+
+
+def test_what_is_in_the_place_of_etcd_and_not_ours_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.measure.etcd._on_path", lambda program: Path("/bin/true"))
+    theirs = tmp_path / "etcd" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    with pytest.raises(NoEtcd, match="etcd: is there already and not of capbench's making"):
+        _unpack_server(tmp_path)
+    assert theirs.read_text() == "theirs"
 
 
 def test_without_etcd_it_says_so(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bench.measure.figures import with_ratios
 from bench.measure.live import LoadFailed, NoCluster, live_cluster
 from chaos.clusters.local import LocalCluster
 from nodes import registry
-from tests.live.conftest import ROOT, leftovers, next_statuses
+from tests.live.conftest import ROOT, capbench, leftovers, next_statuses
 from tests.waiting import patience
 
 pytestmark = pytest.mark.live
@@ -91,7 +91,11 @@ def test_a_cluster_that_cannot_be_says_why() -> None:
         pass
 
 
-def test_the_cluster_ends_with_whoever_holds_it() -> None:
+def test_the_cluster_ends_with_whoever_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next command removes its folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     program = (
         "import time; from bench.measure.live import live_cluster\n"
         "with live_cluster('gossip') as live:\n"
@@ -114,6 +118,9 @@ def test_the_cluster_ends_with_whoever_holds_it() -> None:
     holder.stdout.close()
     _, alive = psutil.wait_procs(processes, timeout=patience(20))
     assert not alive
+    assert list(tmp_path.glob("capbench-tmp-*"))
+    assert capbench("list", cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.glob("capbench-tmp-*"))
 
 
 def test_drive_counts_one_node_alone() -> None:

@@ -20,7 +20,6 @@ import gc
 import json
 import random
 import sys
-import tempfile
 import time
 import traceback
 import uuid
@@ -39,6 +38,7 @@ from nodes.contract.bounds import reach
 from nodes.contract.replica import Message, Operation, Reply, Request
 from nodes.protocols.raft import ChangeMembership, Raft
 from nodes.runtime.driver import Driver
+from nodes.runtime.scratch import scratch
 from nodes.runtime.settings import Endpoint, NodeSettings
 from nodes.wire.codec import WIRE_VERSION, is_frame, replies_codec, requests_codec
 from nodes.wire.topics import FREE_REPLIES, Topics
@@ -486,8 +486,8 @@ async def run(
 ) -> dict[str, Any]:
     """Figures of one run. Raises AssertionError where a node is lost, memory grows, or (if
     ``serves``) a node does not serve afterwards."""
-    with tempfile.TemporaryDirectory() as directory:
-        cluster = Cluster(protocol, Path(directory), parameters or {})
+    with scratch("fuzz") as directory:
+        cluster = Cluster(protocol, directory, parameters or {})
         try:
             await cluster.check_that_it_serves()
             kinds = registry.get(protocol).replica.MESSAGES
