@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from nodes.wire.topics import Topics
 CONFIRM_S = 10.0
 """How long a node has to confirm what it is told; it may be starting."""
 AGAIN_S = 0.5
+MOST_RECORDED_BYTES = 64 << 20
+"""Of what one node tells in a run: a hundred times what nodes have to tell in an hour."""
 
 _EVERY_NS = 1_000_000_000
 
@@ -45,6 +48,8 @@ class Monitor:
 
     ``record``: called with every event and, at most once a second and node, with a status; from the
     MQTT thread. ``refused``: how many messages were none that a node of the cluster gives.
+    ``unrecorded``: of each node that told more than `MOST_RECORDED_BYTES`, how many events and
+    statuses came after that. They are heard, and not recorded.
     """
 
     def __init__(
@@ -54,12 +59,15 @@ class Monitor:
         self._topics = Topics(cluster.cluster)
         self._record = record
         self.refused = 0
+        self.unrecorded: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._latest: dict[str, NodeRecord] = {}
         self._recorded_ns: dict[str, int] = {}
+        self._recorded_bytes: Counter[str] = Counter()
         self._digests: dict[str, tuple[int, dict[str, str]]] = {}
         self._refusal: NodeRecord | None = None
         self._injected: dict[tuple[str, str], str] = {}
+        """(node, number) of what nodes were told -> what they said of it last."""
         self._announced: bytes | None = None
         self._subscribed = threading.Event()
         self._client = paho_client(cluster, f"{cluster.cluster}-monitor-{uuid.uuid4().hex[:12]}")
@@ -105,25 +113,34 @@ class Monitor:
             elif isinstance(told, Digest):
                 self._digests[told.node] = (told.t_ns, told.details.digests)
             else:
-                self._heard(told)
+                self._heard(told, len(message.payload))
             self._changed.notify_all()
 
-    def _heard(self, record: NodeRecord) -> None:
-        node, now = record.node, record.t_ns
+    def _heard(self, record: NodeRecord, size: int) -> None:
+        node = record.node
         if record.kind == "status":
             self._latest[node] = record
+            # By our own clock: a node's may be wrong, or a lie.
+            now = time.monotonic_ns()
             if now - self._recorded_ns.get(node, 0) >= _EVERY_NS:
                 self._recorded_ns[node] = now
-                self._tell(record)
+                self._tell(record, size)
             return
         if record.name in ("injected", "withdrawn"):
-            self._injected[node, str(record.details.get("number"))] = record.name
+            number = node, str(record.details.get("number"))
+            if number in self._injected:  # Nobody else was asked.
+                self._injected[number] = record.name
         if record.name == "refuse":
             self._refusal = record
-        self._tell(record)
+        self._tell(record, size)
 
-    def _tell(self, record: NodeRecord) -> None:
-        if self._record is not None:
+    def _tell(self, record: NodeRecord, size: int) -> None:
+        if self._record is None:
+            return
+        self._recorded_bytes[record.node] += size
+        if self._recorded_bytes[record.node] > MOST_RECORDED_BYTES:
+            self.unrecorded[record.node] += 1
+        else:
             self._record(record)
 
     # --- what the nodes say ---
@@ -234,8 +251,11 @@ class Monitor:
     def _confirmed(
         self, node: str, number: int, wanted: str, command: dict[str, Any], timeout_s: float
     ) -> None:
+        with self._changed:
+            self._injected.setdefault((node, str(number)), "")
+
         def done() -> bool:
-            return self._injected.get((node, str(number))) == wanted
+            return self._injected[node, str(number)] == wanted
 
         deadline = time.monotonic() + timeout_s
         # Said again, since a node that is just starting does not listen yet: twice is as once.

@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -22,6 +22,7 @@ from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.live import LiveCluster
 from chaos.clusters.local import LocalCluster
+from chaos.clusters.monitor import MOST_RECORDED_BYTES
 from chaos.faults.nemesis import Nemesis
 from chaos.targets.final_reads import final_reads
 from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
@@ -88,10 +89,18 @@ def conduct(run: Run, make: Callable[[Run, Record], LiveCluster]) -> str | None:
         run.progress.phase("read every key at every node")
         if cluster.monitor.converged(run.left, CONVERGENCE_TIMEOUT_S) is None and failure is None:
             failure = "a node did not answer after the load"
-        run.update_manifest(notes=list(cluster.notes))
+        run.update_manifest(notes=[*cluster.notes, *_left_out(cluster.monitor.unrecorded)])
         final_reads(cluster.cluster_file, run.left, run.keys, folder)
         cluster.check()
     return failure
+
+
+def _left_out(unrecorded: Mapping[str, int]) -> list[str]:
+    """What a report must say of nodes that told more than is recorded."""
+    return [
+        f"{node} told more than {MOST_RECORDED_BYTES >> 20} MB; the last {count} lines are missing"
+        for node, count in sorted(unrecorded.items())
+    ]
 
 
 def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:

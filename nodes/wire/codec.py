@@ -101,7 +101,7 @@ def replies_codec() -> Codec[Reply]:
 class JsonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request as any MQTT 5 client may write it. ``client`` and ``sequence`` are for clients that
     retry: the same pair is applied at most once. ``value`` and ``expected``: null is a value, and
-    not the same as none given."""
+    not the same as none given. A field that means nothing to the operation is refused."""
 
     op: str
     key: str
@@ -134,15 +134,15 @@ def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
         raise ValueError(f"unknown operation {raw.op[:40]!r}: use read, write, cas or delete")
     if (raw.client is None) != (raw.sequence is None):
         raise ValueError("client and sequence belong together: give both or neither")
-    for name in _NEEDED.get(raw.op, ()):
-        if getattr(raw, name) is msgspec.UNSET:
+    for name in ("value", "expected", "context"):
+        given = getattr(raw, name) is not (None if name == "context" else msgspec.UNSET)
+        if name in _NEEDED[raw.op] and not given:
             raise ValueError(f"not a request: {name} is missing (null is a value, too)")
-    value = None if raw.value is msgspec.UNSET else raw.value
-    expected = None if raw.expected is msgspec.UNSET else raw.expected
+        if given and name not in (*_NEEDED[raw.op], *_ALLOWED[raw.op]):
+            raise ValueError(f"not a request: a {raw.op} has no {name}")
+    fields = [None if each is msgspec.UNSET else each for each in (raw.value, raw.expected)]
     try:
-        operation = msgspec.convert(
-            [raw.op, raw.key, value, expected, raw.context], Operation, strict=True
-        )
+        operation = msgspec.convert([raw.op, raw.key, *fields, raw.context], Operation, strict=True)
     except msgspec.ValidationError as error:
         raise ValueError(
             f"not a request: {error} (a value is null, a bool, number or string)"
@@ -154,8 +154,15 @@ def decode_json_request(payload: bytes, client: str, sequence: int) -> Request:
     return request
 
 
-_NEEDED = {"write": ("value",), "cas": ("expected", "value")}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "read": (),
+    "delete": (),
+    "write": ("value",),
+    "cas": ("expected", "value"),
+}
 """Operation -> the fields that must be given, if only as null."""
+_ALLOWED = {"read": (), "write": ("context",), "cas": (), "delete": ("context",)}
+"""Operation -> the fields that may be given beside."""
 _TOO_LARGE = "an integer of more than 64 bits (integers are -2^63 to 2^63-1)"
 
 

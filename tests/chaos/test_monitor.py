@@ -17,6 +17,7 @@ from bench.record.run_folder import NodeRecord
 from chaos.clusters.broker import broker_command
 from chaos.clusters.monitor import Monitor
 from chaos.clusters.processes import ProcessGroup, free_ports
+from chaos.targets.on_cluster import _left_out
 from nodes.wire.topics import Topics
 from tests.chaos.conftest import TIMEOUT_S, listens
 from tests.waiting import wait_for
@@ -155,3 +156,37 @@ def test_what_nodes_do_tell_is_heard(wire: Wire) -> None:
     asked.join()
     assert agreed == [True]
     assert wire.monitor.refused == 0
+
+
+def test_a_flood_on_a_nodes_topic_fills_neither_memory_nor_disk(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaos.clusters.monitor.MOST_RECORDED_BYTES", 20_000)
+    for number in range(300):
+        wire.tell("n1", kind="event", name="injected", details={"number": f"{number}" * 50})
+    wire.tell("n2", kind="event", name="become_leader")
+    wait_for(lambda: "n2" in {record.node for record in wire.recorded}, "an event of n2")
+    of_n1 = [record for record in wire.recorded if record.node == "n1"]
+    assert 0 < len(of_n1) < 150
+    assert wire.monitor.unrecorded == {"n1": 300 - len(of_n1)}
+    assert wire.monitor._injected == {}
+    assert _left_out(wire.monitor.unrecorded) == [
+        f"n1 told more than 64 MB; the last {300 - len(of_n1)} lines are missing"
+    ]
+
+
+def test_a_status_of_the_future_hides_none_that_comes_after_it(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaos.clusters.monitor._EVERY_NS", 0)
+    for t_ns in (2**61, 1):
+        wire.tell("n1", t_ns=t_ns)
+    wait_for(lambda: len(wire.recorded) == 2, "both")
+
+
+def test_statuses_are_recorded_once_a_second_whatever_time_they_say(wire: Wire) -> None:
+    for number in range(50):
+        wire.tell("n1", t_ns=number * 10**10)
+    wire.tell("n1", kind="event", name="last")
+    wait_for(lambda: any(record.name == "last" for record in wire.recorded), "the last one")
+    assert len(wire.recorded) < 25

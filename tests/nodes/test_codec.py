@@ -113,6 +113,14 @@ def test_a_json_request_is_named_by_the_node_or_by_itself() -> None:
         (b'{"op":"write","key":"k"}', "value is missing"),
         (b'{"op":"cas","key":"k","expected":1}', "value is missing"),
         (b'{"op":"cas","key":"k","value":1}', "expected is missing"),
+        (b'{"op":"read","key":"k","value":1}', "a read has no value"),
+        (b'{"op":"read","key":"k","value":null}', "a read has no value"),
+        (b'{"op":"read","key":"k","expected":1}', "a read has no expected"),
+        (b'{"op":"read","key":"k","context":{"n1":1}}', "a read has no context"),
+        (b'{"op":"delete","key":"k","value":1}', "a delete has no value"),
+        (b'{"op":"delete","key":"k","expected":null}', "a delete has no expected"),
+        (b'{"op":"write","key":"k","value":1,"expected":2}', "a write has no expected"),
+        (b'{"op":"cas","key":"k","value":1,"expected":2,"context":[1]}', "a cas has no context"),
         (b'{"op":"write","key":"k","value":1,"value":2}', "'value' is given twice"),
         (b'{"op":"write","key":"k","value":1,"k\\u0065y":"j"}', "'key' is given twice"),
         (b'{"op":"read","key":"k","context":{"n1":1,"n1":2}}', "'n1' is given twice"),
@@ -140,6 +148,14 @@ def test_a_bad_json_request_gets_one_line(payload: bytes | str, says: str) -> No
     with pytest.raises(ValueError, match=says) as caught:
         decode_json_request(payload if isinstance(payload, bytes) else payload.encode(), "n1", 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_context_goes_with_writes_and_deletes_and_null_is_none() -> None:
+    context = {"n1": 1}
+    for op, fields in (("write", {"value": 1}), ("delete", {})):
+        payload = msgspec.json.encode({"op": op, "key": "k", "context": context, **fields})
+        assert decode_json_request(payload, "n1", 1).operation.context == context
+    assert decode_json_request(b'{"op":"read","key":"k","context":null}', "n1", 1)
 
 
 def test_null_is_a_value_and_a_pair_of_halves_a_character() -> None:
