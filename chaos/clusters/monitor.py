@@ -122,7 +122,7 @@ class Monitor:
             self._latest[node] = record
             # By our own clock: a node's may be wrong, or a lie.
             now = time.monotonic_ns()
-            if now - self._recorded_ns.get(node, 0) >= _EVERY_NS:
+            if now - self._recorded_ns.get(node, -_EVERY_NS) >= _EVERY_NS:
                 self._recorded_ns[node] = now
                 self._tell(record, size)
             return
