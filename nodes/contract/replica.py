@@ -30,7 +30,8 @@ Time and randomness are handed in (`Env`), so that a run is a pure function of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
@@ -38,6 +39,8 @@ import msgspec
 
 from nodes.contract.bounds import BadMessage, Finite, Integer, Natural
 from nodes.contract.disk import Disk
+
+MAX_HEAVY = 64
 
 Value: TypeAlias = bool | Integer | Finite | str | None
 """What a key holds: a JSON scalar, so that values are immutable and hashable. Integers have 64
@@ -278,6 +281,9 @@ class Replica:
 
     MESSAGES: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
     """The messages of the protocol, as tagged structs."""
+    HEAVY: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
+    """Those that are short and cost much to answer: a frame could hold so many of them that a node
+    is busy for hours. Of each kind at most `MAX_HEAVY` from each node are dealt with in a step."""
     RECORDS: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
     """The tagged structs that the protocol puts on disk (beside plain scalars and lists)."""
     INVARIANTS: ClassVar[tuple[type[Invariant], ...]] = ()
@@ -287,7 +293,7 @@ class Replica:
 
     _handlers: ClassVar[dict[type, str]]
 
-    __slots__ = ("__dict__", "_bound", "_members", "config", "disk", "env", "id", "out")
+    __slots__ = ("__dict__", "_bound", "_heavy", "_members", "config", "disk", "env", "id", "out")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -301,6 +307,9 @@ class Replica:
         self.id = config.node
         self._members = frozenset(config.nodes)
         self._bound = {message: getattr(self, name) for message, name in self._handlers.items()}
+        self._heavy: Counter[tuple[str, type]] = Counter()
+        for message in self.HEAVY:
+            self._bound[message] = self._seldom(self._bound[message])
 
     def step(self, inputs: Sequence[Input]) -> None:
         """Take a batch of inputs. The effects collect in `out`, the writes in `disk`."""
@@ -320,6 +329,20 @@ class Replica:
             else:
                 self.on_request(item)  # type: ignore[arg-type]
         self.end_step()
+        if self._heavy:
+            self._heavy.clear()
+
+    def _seldom(self, handler: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+        """Handles not more of a kind than a step has the time for."""
+
+        def handle(src: str, msg: Any) -> None:
+            asked = src, type(msg)
+            self._heavy[asked] += 1
+            if self._heavy[asked] > MAX_HEAVY:
+                raise BadMessage(f"more than {MAX_HEAVY} at once")
+            handler(src, msg)
+
+        return handle
 
     def on_request(self, request: Request) -> None:
         """A client asks this node. Every node takes every request (it forwards or coordinates)."""

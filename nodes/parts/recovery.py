@@ -555,6 +555,7 @@ class PlacedReplica(Replica):
     """
 
     MESSAGES: ClassVar[tuple[type[msgspec.Struct], ...]] = MESSAGES
+    HEAVY: ClassVar[tuple[type[msgspec.Struct], ...]] = (CopyRange, PlacementNumbers)
 
     changed: dict[str, None]
     durable_position: int

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nodes.contract.bounds import MAX_COUNT, BadMessage, check_reach, reach
-from nodes.contract.replica import Message, Operation, Request
+from nodes.contract.replica import MAX_HEAVY, Message, Operation, Request
 from nodes.parts.failure_detector import Heartbeat
 from nodes.parts.placement import (
     AcceptPlacement,
@@ -27,6 +27,7 @@ from nodes.protocols import gossip, paxos, quorum_register, raft
 from nodes.registry import INTERNAL, PROTOCOLS
 from nodes.wire.codec import BadFrame, Codec
 from tests.protocols import fuzz
+from tests.protocols.sans_io import Cluster
 
 TOP = 2**64 - 1
 ROW = (("n1", 1), ("n2", 1))
@@ -115,6 +116,9 @@ LIES: dict[str, Sequence[Any]] = {
         *PLACEMENTS,
     ],
 }
+
+
+HELD = quorum_register.Push({"k": quorum_register.Record((1, "n2", 1), 1, False, "c", 1)})
 
 
 def parameters_of(protocol: str) -> dict[str, Any]:
@@ -309,6 +313,45 @@ def test_a_field_too_many_is_refused() -> None:
     assert codec.decode(fuzz.framed(body)) == [raft.TimeoutNow(1)]
     with pytest.raises(BadFrame, match="at most"):
         codec.decode(fuzz.framed(msgspec.msgpack.encode([["TimeoutNow", 1, 2]])))
+
+
+# --- short messages that cost much ---
+
+MANY = 20_000
+HEAVY: list[tuple[str, Any, Any]] = [
+    ("paxos", paxos.Accept(Ballot(5, "n2"), 0, 1, 0, (None,) * 500), paxos.Prepare),
+    ("gossip", gossip.Push(rumour(sibling(1)).records), gossip.Digest),
+    ("gossip", gossip.Push(rumour(sibling(1)).records), gossip.Pull),
+    ("quorum", HELD, quorum_register.Digest),
+    ("quorum", HELD, quorum_register.Pull),
+]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "before", "kind"),
+    HEAVY,
+    ids=[f"{name}-{kind.__name__}" for name, _, kind in HEAVY],
+)
+def test_a_frame_full_of_questions_is_not_answered_in_full(
+    protocol: str, before: Any, kind: Any
+) -> None:
+    questions = {
+        paxos.Prepare: paxos.Prepare(Ballot(6, "n2"), 1),
+        gossip.Digest: gossip.Digest((1,) * 256),
+        gossip.Pull: gossip.Pull(("k",)),
+        quorum_register.Digest: quorum_register.Digest((1,) * 256),
+        quorum_register.Pull: quorum_register.Pull(("k",)),
+    }
+    entry = PROTOCOLS[protocol]
+    cluster = Cluster(entry.replica, entry.configure("n1", fuzz.NODES, {}).parameters)
+    cluster.lies, cluster.invariants = True, []
+    cluster.step("n1", Message("n2", before))
+    cluster.network.clear()
+    cluster.step("n1", *[Message("n2", questions[kind])] * MANY)
+    assert 0 < len(cluster.network) <= 4 * MAX_HEAVY
+    assert len(cluster.refused) == MANY - MAX_HEAVY
+    cluster.step("n1", Message("n2", questions[kind]))
+    assert len(cluster.refused) == MANY - MAX_HEAVY, "the next step has time again"
 
 
 # --- numbers that only ever grow ---

@@ -140,6 +140,7 @@ class Gossip(PlacedReplica):
         *(Rumour, Digest, Difference, Pull, Push, Forward, Forwarded),
         *PlacedReplica.MESSAGES,
     )
+    HEAVY = (Digest, Difference, Pull, *PlacedReplica.HEAVY)
     RECORDS = (Record, Result, *RECOVERY_RECORDS)
     INVARIANTS = (
         OnlyDominatedVersionsDisappear,

@@ -116,6 +116,7 @@ class Paxos(Replica):
         Forward,
         Forwarded,
     )
+    HEAVY = (Prepare,)
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (OneProposer, Agreement, Durability, MajoritiesAreDurable)
     WATCHED = (

@@ -152,6 +152,7 @@ class QuorumRegister(PlacedReplica):
         *(Prepare, Prepared, Commit, Committed, Digest, Difference, Pull, Push),
         *PlacedReplica.MESSAGES,
     )
+    HEAVY = (Digest, Difference, Pull, *PlacedReplica.HEAVY)
     RECORDS = (Record, Result, *RECOVERY_RECORDS)
     INVARIANTS = (
         VersionNamesOneWrite,

@@ -64,6 +64,7 @@ committed. No snapshot is taken between the two entries, so a snapshot's members
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -556,9 +557,9 @@ class Raft(Replica):
             entries = entries[disk.snapshot_index - prev :]
             prev = min(disk.snapshot_index, prev + len(m.entries))
         elif self.term_at(prev) != m.prev_term:
-            conflict_term, first = self.term_at(prev), prev
-            while first > disk.first_index and self.term_at(first - 1) == conflict_term:
-                first -= 1
+            conflict_term = self.term_at(prev)
+            indices = range(disk.first_index, prev)  # Terms never fall from one to the next.
+            first = disk.first_index + bisect_left(indices, conflict_term, key=self.term_at)
             self._refuse(src, m, conflict_term, first)
             return
         match = prev + len(entries)
@@ -738,11 +739,12 @@ class Raft(Replica):
             return
         following = m.conflict_index
         if m.conflict_term:
-            index = min(refused, self.disk.last_index)
-            while index > self.disk.snapshot_index and self.term_at(index) > m.conflict_term:
-                index -= 1
+            index, compacted = min(refused, self.disk.last_index), self.disk.snapshot_index
+            if index > compacted:
+                indices = range(compacted + 1, index + 1)
+                index = compacted + bisect_right(indices, m.conflict_term, key=self.term_at)
             # What was refused may be compacted since: then a snapshot goes there.
-            if index >= self.disk.snapshot_index and self.term_at(index) == m.conflict_term:
+            if index >= compacted and self.term_at(index) == m.conflict_term:
                 following = index + 1
         progress.become_probe(max(progress.match + 1, min(following, refused)))
 
