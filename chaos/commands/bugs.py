@@ -1,5 +1,5 @@
-"""What the simulator catches, and what it does not: `capbench bugs`, the mistakes that somebody
-planted, and `capbench mutants`, those that a machine makes."""
+"""What the simulator catches and what it misses: `capbench bugs`, planted by hand, and `capbench
+mutants`, made by machine."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def bugs_command(
         int, typer.Option(parser=SEEDS, help="Seeds to try for each.")
     ] = DEFAULT_SEEDS,
     shrink: Annotated[
-        bool, typer.Option("--shrink", help="Shrink what is caught, and measure that.")
+        bool, typer.Option("--shrink", help="Also shrink what is caught, and measure the result.")
     ] = False,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
     """The planted bugs, and what caught them.
 
-    Exit code 1: one was missed, or with --shrink fewer than 90 percent became readable (200
-    messages, crashes and operations, within 30 CPU seconds). Example: capbench bugs --seeds 400
+    Exit code 1: one was missed, or with --shrink fewer than 90 percent shrank to a readable size
+    (200 messages, crashes and operations) within 30 CPU seconds. Example: capbench bugs --seeds 400
     """
     from rich.console import Console
 
@@ -142,21 +142,21 @@ def mutants_command(
         typer.Option(help="FILE or FILE:LINE: the mutants of a file or a line. Repeatable."),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(parser=count(1), help="Try at most so many of each file.")
+        int | None, typer.Option(parser=count(1), help="Try at most this many per file.")
     ] = None,
     seed: Annotated[int, typer.Option(parser=SEED, help="Draws which come first.")] = 1,
     minutes: Minutes = None,
     record: Annotated[
-        Path, typer.Option(help="Where it is written down what became of each.")
+        Path, typer.Option(help="The file that records what became of each.")
     ] = MUTANTS_RECORD,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
-    """Small changes of a protocol's source, each run on seeds until it is caught or out of time.
+    """Small changes to a protocol's source, each run on seeds until it is caught or time is up.
 
-    It goes on where it stopped, as long as the code is the same. Exit code 1: of a file less than
-    90 percent were caught; 5: some are left to try.
-    Example: capbench mutants --protocol raft --sample 20
+    It resumes where it stopped, as long as the code is unchanged. Exit code 1: fewer than 90
+    percent of a file's mutants were caught; 5: some are left to try. Example: capbench mutants
+    --protocol raft --sample 20
     """
     from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
@@ -173,7 +173,7 @@ def mutants_command(
     try:
         kept, other_code = begin(record, target)
         if other_code:
-            say(f"{record} is of other code and counts no more: all begins anew")
+            say(f"{record} was made with other code and no longer counts: starting over")
         record.parent.mkdir(parents=True, exist_ok=True)
         with (
             signals_as_exit(),

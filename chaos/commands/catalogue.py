@@ -1,4 +1,4 @@
-"""What there is: `capbench doctor`, `list`, `faults` and `schema`."""
+"""Looking around: `capbench doctor`, `list`, `faults` and `schema`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _RATE = {"type": "string", "pattern": r"^\d+(\.\d+)?/s$", "examples": ["300/s"]}
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """What is here, what is missing, how to get it. Example: capbench doctor"""
+    """Check this machine: what is there, what is missing, how to get it. Example: capbench
+    doctor"""
     from rich.console import Console
 
     from chaos.commands.doctor import examine, is_ready, table
@@ -36,7 +37,7 @@ def doctor(json: Json = False) -> None:
 
 @app.command("list")
 def list_everything(json: Json = False) -> None:
-    """Protocols, faults and experiments, each with a line. Example: capbench list"""
+    """List protocols, faults and experiments, a line each. Example: capbench list"""
     from chaos.clusters.capabilities import works_on
     from chaos.experiments.experiment import catalogue
     from chaos.faults.catalogue import FAULTS
@@ -71,7 +72,7 @@ def list_everything(json: Json = False) -> None:
             "name": DETECTOR_SWEEP,
             "title": "Failure detectors under latency, jitter, loss and flapping links",
             "shows": "How fast two failure detectors notice a crash, and how often they suspect a"
-            " node that is well. A sweep of its own, in the simulator; for `run` only.",
+            " healthy node. A simulated sweep; for `run` only.",
             "protocols": ["heartbeat"],
             "nodes": 5,
             "duration_s": None,
@@ -101,7 +102,7 @@ def _print_list(title: str, rows: Sequence[tuple[Any, Any]]) -> None:
 
 @app.command()
 def faults(json: Json = False) -> None:
-    """The catalogue of faults: what each does, where, its parameters. Example: capbench faults"""
+    """List the faults: what each does, where it works, its parameters. Example: capbench faults"""
     from chaos.faults.catalogue import FAULTS
 
     found = [_described(name, kind) for name, kind in sorted(FAULTS.items())]
@@ -118,7 +119,7 @@ def faults(json: Json = False) -> None:
 
 
 def _described(name: str, kind: Any) -> dict[str, Any]:
-    """A fault as its class has it. Parameters have their units in their names."""
+    """A fault as its class describes it. Parameters carry their units in their names."""
     from chaos.clusters.capabilities import works_on
 
     paragraphs = (kind.__doc__ or "").strip().split("\n\n")
@@ -128,7 +129,7 @@ def _described(name: str, kind: Any) -> dict[str, Any]:
         "name": name,
         "targets": works_on(kind.NEEDS),
         "summary": kind.summary(),
-        "description": "\n".join(description),
+        "description": "\n".join(description).replace("``", "`"),
         "parameters": {
             field: "required" if info.is_required() else f"default {_shown(info.default)}"
             for field, info in kind.model_fields.items()
@@ -144,13 +145,13 @@ def _shown(default: Any) -> str:
 
 @app.command()
 def schema() -> None:
-    """The JSON Schema of experiments, for editors. Example: capbench schema > schema.json"""
+    """Print the JSON Schema of experiments, for editors. Example: capbench schema > schema.json"""
     print(json_format.dumps(experiment_schema(), indent=2))
 
 
 def experiment_schema() -> dict[str, Any]:
-    """The JSON Schema of an experiment as YAML has it. It knows shapes and names; what depends on
-    more than one field (a fault that ends after the load) only `capbench run` finds."""
+    """The JSON Schema of an experiment's YAML. It covers names and types; rules across fields (a
+    fault must end before the load does) are checked by `capbench run`."""
     from chaos.experiments.experiment import Experiment
     from chaos.faults.catalogue import FAULTS
 

@@ -1,4 +1,4 @@
-"""`capbench check`: the verdict of a run folder, or of a history that somebody else recorded."""
+"""`capbench check`: the verdict on a run folder, or on a history recorded elsewhere."""
 
 from __future__ import annotations
 
@@ -42,38 +42,39 @@ def check_command(
     model: Annotated[
         str,
         typer.Option(
-            **MODEL.typed, help="register, cas-register, or auto: what the history needs."
+            **MODEL.typed, help="register, cas-register, or auto: whatever the history needs."
         ),
     ] = "auto",
     initial: Annotated[
-        str | None, typer.Option(help="What every key of a history holds at first, as JSON.")
+        str | None, typer.Option(help="The initial value of every key of a history, as JSON.")
     ] = None,
     budget: Annotated[
-        float, typer.Option(parser=duration(), help="Time for a search, such as 60s.")
+        float, typer.Option(parser=duration(), help="Time limit for the search, such as 60s.")
     ] = 60.0,
-    memory: Annotated[int, typer.Option(parser=size(), help="Memory for a search, such as 4G.")] = 4
-    << 30,
+    memory: Annotated[
+        int, typer.Option(parser=size(), help="Memory limit for the search, such as 4G.")
+    ] = 4 << 30,
     clock_error: Annotated[
         float | None,
         typer.Option(
             parser=duration(),
-            help="By how much the clocks of the clients' hosts may differ, such as 5ms: what is no "
-            "further apart counts as concurrent. A run folder keeps it.",
+            help="How far apart the clocks of the clients' hosts may be, such as 5ms: operations "
+            "no further apart count as concurrent. A run folder remembers it.",
             show_default=False,
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """The verdict of a run folder, or of any history.
+    """Judge a run folder, or any history.
 
-    Exit code 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.jsonl
+    Exit code: 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.jsonl
     """
     from bench.checkers.standalone import check_history
 
     error_ns = None if clock_error is None else round(clock_error * 1e9)
     if _is_folder(path):
         if (model, initial) != ("auto", None):
-            raise BadOption("--model and --initial are for histories; a run folder knows its own")
+            raise BadOption("--model and --initial are for histories; a run folder has its own")
         folder = RunFolder(path)
         if error_ns is not None:
             manifest = msgspec.structs.replace(folder.manifest(), clock_error_ns=error_ns)
@@ -99,7 +100,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
-    """Judge a run again, and write the verdict there."""
+    """Judge a run again, and write the verdict into its folder."""
     from bench.checkers import check_run
 
     folder.manifest()
@@ -125,7 +126,7 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
     print(f"{name}: claim {verdict.claim}: {verdict.verdict} ({verdict.reason})")
     if earlier is not None:
         print(
-            f"  judged anew by the present definitions (version {verdict.schema_version}); "
+            f"  judged again by the current definitions (version {verdict.schema_version}); "
             f"verdict.json was of version {earlier}"
         )
     print(f"  measured: {verdict.measured_model}")
@@ -136,7 +137,7 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
 
 
 def _earlier_version(folder: RunFolder) -> int | None:
-    """Of a verdict that was made under other definitions; None: there is none."""
+    """The version of a verdict made under other definitions; None if there is none."""
     try:
         verdict = folder.verdict()
     except BadRunFolder:
@@ -162,7 +163,7 @@ def _show_history(path: Path, check: HistoryCheck, json: bool) -> VerdictValue:
     name = "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
     print(f"{name}: {check.verdict}: {check.summary}")
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
-    print(f"  strongest model that it does not refute: {check.strongest}")
+    print(f"  strongest model not refuted: {check.strongest}")
     _print_witness(check)
     return check.verdict
 
@@ -182,5 +183,5 @@ def _initial(text: str) -> Value:
         raise BadOption(f"--initial: a value is null, a bool, number or string ({why})") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         short = printable(text, 40)
-        raise BadOption(f"--initial: {short!r} is no JSON; write 0, null or '\"text\"'") from None
+        raise BadOption(f"--initial: {short!r} is not JSON; write 0, null or '\"text\"'") from None
     return value

@@ -1,4 +1,4 @@
-"""What this machine has of what a run needs, and how to get the rest: `capbench doctor`."""
+"""`capbench doctor`: which of the things a run needs this machine has, and how to get the rest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MODULES = {
     "toxiproxy-python": "toxiproxy",
     "vl-convert-python": "vl_convert",
 }
-# In a process of its own: whatever an import does, it does not do it to us.
+# In a separate process, so that no import can affect this one.
 _IMPORT_EACH = """
 import importlib, sys
 for module in sys.argv[1:]:
@@ -53,8 +53,8 @@ for module in sys.argv[1:]:
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing looked at. ``required``: without it nothing runs. ``fallback``: runs go on, with
-    the loss that ``detail`` names. ``remedy``: what to do, empty where all is well."""
+    """One thing that was checked. ``required``: nothing runs without it. ``fallback``: runs work,
+    with the limitation that ``detail`` names. ``remedy``: what to do; empty if all is well."""
 
     name: str
     status: Literal["ok", "missing", "fallback"]
@@ -64,7 +64,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a second or two, changes nothing and raises nothing."""
+    """Check everything. Takes a second or two, changes nothing and raises nothing."""
     looks: list[Callable[[], Sequence[Finding]]] = [
         lambda: [_python()],
         _libraries,
@@ -78,7 +78,7 @@ def examine() -> list[Finding]:
             _program(
                 "mosquitto_rr",
                 ["--help"],
-                loses="no MQTT client for trying a request by hand, and its test is skipped",
+                loses="no MQTT client to try requests by hand; its test is skipped",
                 remedy="apt-get install mosquitto-clients",
             )
         ],
@@ -86,7 +86,7 @@ def examine() -> list[Finding]:
             _program(
                 "chromium",
                 ["--version"],
-                loses="reports are not tested as a person sees them",
+                loses="reports are not tested in a browser",
                 remedy="apt-get install chromium",
             )
         ],
@@ -99,7 +99,7 @@ def examine() -> list[Finding]:
             )
         ],
     ]
-    # Nearly all of it is waiting for other programs: for all of them at once.
+    # Nearly all of it is waiting for other programs: wait for all at once.
     with ThreadPoolExecutor(len(looks)) as pool:
         return [finding for found in pool.map(lambda look: look(), looks) for finding in found]
 
@@ -110,7 +110,7 @@ def is_ready(findings: Sequence[Finding]) -> bool:
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    """The findings for a person; libraries that are well share one line."""
+    """The findings as a table; libraries that are fine share one line."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("", "what", "found, and what to do"):
         shown.add_column(column, overflow="fold")
@@ -230,7 +230,7 @@ def _broker() -> Finding:
         return Finding(
             name=name,
             status="fallback",
-            detail=f"the embedded amqtt {version}: runs work, their speed says nothing",
+            detail=f"the embedded amqtt {version}: runs work, but their speed means nothing",
             remedy=remedy,
             required=True,
         )
@@ -299,7 +299,7 @@ def _results() -> Finding:
         name="results",
         status="ok" if free_gib >= 1 else "fallback",
         detail=f"{_short(folder)}, {free_gib:.0f} GiB free",
-        remedy="" if free_gib >= 1 else "make room: a long run writes hundreds of megabytes",
+        remedy="" if free_gib >= 1 else "free some space: a long run writes hundreds of megabytes",
         required=True,
     )
 
@@ -308,7 +308,7 @@ def _results() -> Finding:
 
 
 def _clock() -> Finding:
-    """The smallest step that the monotonic clock was seen to make."""
+    """The smallest step seen on the monotonic clock."""
     stamps = [time.monotonic_ns() for _ in range(10_000)]
     steps_ns = [after - before for before, after in itertools.pairwise(stamps) if after > before]
     step_s = min(steps_ns) / 1e9 if steps_ns else time.get_clock_info("monotonic").resolution
@@ -317,7 +317,7 @@ def _clock() -> Finding:
         name="clock",
         status="ok" if fine else "fallback",
         detail=f"monotonic, steps of {step_s * 1e6:.2g} us"
-        + ("" if fine else ": operations that are close cannot be ordered"),
+        + ("" if fine else ": operations close together cannot be ordered"),
         remedy="" if fine else "use a machine whose clock source is not emulated",
     )
 
@@ -328,8 +328,8 @@ def _cores() -> Finding:
     return Finding(
         name="cores",
         status="ok" if cores >= 2 else "fallback",
-        detail=f"{cores}" if cores >= 2 else "1: load and nodes share it, figures are poor",
-        remedy="" if cores >= 2 else "use a machine with 2 cores or more",
+        detail=f"{cores}" if cores >= 2 else "1: load and nodes share it, figures are unreliable",
+        remedy="" if cores >= 2 else "use a machine with at least 2 cores",
     )
 
 
@@ -349,7 +349,7 @@ def _program(program: str, arguments: Sequence[str], *, loses: str, remedy: str)
 
 
 def _short(path: str | Path) -> str:
-    """A path as seen from the current folder, where it lies below it."""
+    """A path, relative to the current folder if it lies below it."""
     below = Path(path).is_relative_to(Path.cwd())
     return str(Path(path).relative_to(Path.cwd()) if below else path)
 

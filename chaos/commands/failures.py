@@ -13,7 +13,7 @@ from nodes.errors import CapbenchError
 
 
 def said(error: Exception) -> tuple[str, int | None]:
-    """The message and the exit code; without a code it is a defect of ours, to be seen whole."""
+    """The message and the exit code; None: a defect of ours, to be shown with its traceback."""
     if isinstance(error, typer.Abort):
         return "interrupted", exit_codes.INTERRUPTED
     if hasattr(error, "format_message"):
@@ -29,8 +29,8 @@ def said(error: Exception) -> tuple[str, int | None]:
 
 
 def _usage(error: Any) -> str:
-    """What the command line says wrong, on one line. ``error``: an exception of click, of which
-    typer brings its own, so that no type of it can be named here."""
+    """What is wrong with the command line, on one line. ``error``: an exception of click, which
+    typer vendors, so its type cannot be named here."""
     command: Any = error.ctx.command if error.ctx else None
     parts = [] if command is None or hasattr(command, "commands") else [command.name]
     message = str(error.message).rstrip(".")

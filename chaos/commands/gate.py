@@ -1,4 +1,4 @@
-"""`capbench gate`: the protocols as they are, over many seeds, without one alarm."""
+"""`capbench gate`: all protocols over many seeds, without a single alarm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer()
 DEFAULT_SEEDS = 10_000
 RECORD = Path("results") / "gate.json"
 FIRST = ("raft", "paxos", "quorum", "gossip", "heartbeat")
-"""The protocols without their variants, and the failure detectors: they go first."""
+"""The protocols without their variants, and the failure detectors: these run first."""
 
 
 @app.command("gate")
@@ -36,13 +36,13 @@ def gate_command(
         int, typer.Option(parser=SEEDS, help="Seeds of each protocol.")
     ] = DEFAULT_SEEDS,
     minutes: Minutes = None,
-    record: Annotated[Path, typer.Option(help="Where it is written down what was run.")] = RECORD,
+    record: Annotated[Path, typer.Option(help="The file that records what was run.")] = RECORD,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
     """Simulate all protocols on seeds 1 to 10,000: there must be no alarm.
 
-    It goes on where it stopped, as long as the code is the same. Exit code 4: an alarm; 5: seeds
+    It resumes where it stopped, as long as the code is unchanged. Exit code 4: an alarm; 5: seeds
     are left to run, or a checker has no verdict on one. Example: capbench gate --minutes 60
     """
     from chaos.clusters.processes import signals_as_exit
@@ -86,7 +86,7 @@ def gate_command(
 def _say_other_code(record: Path) -> None:
     from chaos.commands.simulate import say
 
-    say(f"{record} is of other code and counts no more: the gate begins anew")
+    say(f"{record} was made with other code and no longer counts: starting over")
 
 
 def _print(lines: list[Any], seeds: int) -> None:

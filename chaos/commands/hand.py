@@ -19,23 +19,25 @@ app = typer.Typer()
 
 @app.command()
 def inject(
-    fault: Annotated[str, typer.Argument(**FAULT.typed, help="A fault of `capbench faults`.")],
+    fault: Annotated[
+        str, typer.Argument(**FAULT.typed, help="A fault listed by `capbench faults`.")
+    ],
     parameters: Annotated[
         list[str] | None,
-        typer.Argument(help="Its parameters as in a schedule: groups=halves, nodes=[n1,n2]."),
+        typer.Argument(help="Its parameters, as in a schedule: groups=halves, nodes=[n1,n2]."),
     ] = None,
     for_: Annotated[
         float | None,
         typer.Option(
             "--for",
             parser=duration(Bounds(0, AT_MOST_S, excluded=True)),
-            help="How long: 10s [default: until `capbench heal`, an hour at most]",
+            help="For how long: 10s [default: until `capbench heal`, an hour at most]",
         ),
     ] = None,
     name: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Begin a fault on the running cluster.
+    """Inject a fault into the running cluster.
 
     Exit code 2: no such fault or parameter; 3: it could not be applied.
     Example: capbench inject partition groups=leader-alone --for 10s
@@ -64,7 +66,7 @@ def heal(
     name: Cluster = None,
     json: Json = False,
 ) -> None:
-    """End the faults that are on, or one of them.
+    """Heal the active faults, or one of them.
 
     Exit code 2: no such fault is on; 3: it could not be healed. Example: capbench heal
     """
@@ -76,20 +78,20 @@ def heal(
 
 
 def _fields(parameters: list[str]) -> dict[str, Any]:
-    """``field=value``, the values as YAML has them."""
+    """``field=value``, with values in YAML."""
     from chaos.experiments.yaml_reader import BadYaml, read_yaml
 
     fields: dict[str, Any] = {}
     for parameter in parameters:
         field, equals, text = parameter.partition("=")
         if not (field and equals):
-            raise typer.BadParameter(f"{quoted(parameter)} is no parameter; use field=value")
+            raise typer.BadParameter(f"{quoted(parameter)} is not a parameter; use field=value")
         if field == "fault" or field in fields:
             raise typer.BadParameter(f"{quoted(field)} is given twice")
         try:
             fields[field] = read_yaml(text, "safe")
         except BadYaml:
-            raise typer.BadParameter(f"{quoted(parameter)}: the value is no YAML") from None
+            raise typer.BadParameter(f"{quoted(parameter)}: the value is not YAML") from None
     return fields
 
 

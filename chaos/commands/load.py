@@ -1,4 +1,4 @@
-"""`capbench load`: load on a cluster that runs, by Locust."""
+"""`capbench load`: put load on a running cluster with Locust."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load_command(
     users: Annotated[
         int,
         typer.Option(
-            "--users", "-u", parser=count(1, 10_000), help="Locust's users; they share the load."
+            "--users", "-u", parser=count(1, 10_000), help="Locust's users, who share the load."
         ),
     ] = 1,
     run_time: Annotated[
@@ -54,22 +54,22 @@ def load_command(
             "--run-time",
             "-t",
             parser=duration(ABOVE_ZERO_S, whole_seconds=True),
-            help="How long, such as 20s or 5m [default: 20s, or the shape's]",
+            help="For how long, such as 20s or 5m [default: 20s, or the shape's]",
         ),
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
-            parser=count(1, 256), help="Worker processes, beside a master [default: none]"
+            parser=count(1, 256), help="Worker processes, besides a master [default: none]"
         ),
     ] = None,
     web: Annotated[
-        bool, typer.Option("--web", help="Locust's web page instead; Ctrl-C ends it.")
+        bool, typer.Option("--web", help="Start Locust's web page instead; Ctrl-C ends it.")
     ] = False,
     port: Annotated[int, typer.Option(parser=PORT, help="Of the web page.")] = DEFAULT_PORT,
     name: Cluster = None,
     cluster_file: Annotated[
-        Path | None, typer.Option(help="Of a cluster that `capbench up` did not start.")
+        Path | None, typer.Option(help="For a cluster that `capbench up` did not start.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -82,13 +82,12 @@ def load_command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Load a running cluster with Locust, and record every operation.
+    """Put load on a running cluster with Locust, and record every operation.
 
-    Whatever else is given goes to Locust and to our locustfile: --mix read=9,write=1, --keys 100,
-    --tags read; `capbench load --web -- --help` shows all of it. Exit code 1: operations failed;
-    2: bad input; 3: the cluster cannot be reached, or the load is not whole (a load process was
-    lost, or stopped by others).
-    Example: capbench load --workload a --rate 500 --run-time 30s
+    All other options are passed to Locust and our locustfile: --mix read=9,write=1, --keys 100,
+    --tags read; `capbench load --web -- --help` shows all of it. Exit code 1: operations failed; 2:
+    bad input; 3: the cluster cannot be reached, or the load is incomplete (a load process was lost,
+    or stopped by someone else). Example: capbench load --workload a --rate 500 --run-time 30s
     """
     from bench.load.options import refuse_early
     from chaos.clusters.by_name import cluster_path, find

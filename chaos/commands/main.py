@@ -34,7 +34,8 @@ from chaos.commands.sweep import app as sweep_app
 from chaos.console import Json, print_json
 
 LINE = 1500
-"""Characters of an error: the names that there are fit, megabytes of somebody's do not."""
+"""The most characters of an error line: long enough for lists of names, not for megabytes of
+input."""
 
 app = typer.Typer(
     name="capbench",
@@ -47,16 +48,16 @@ app = typer.Typer(
 
 
 def main() -> NoReturn:
-    """Run the command line. Every user's mistake ends in one line and exit code 2."""
+    """Run the command line. A user's mistake ends in one line and exit code 2."""
     from chaos.commands.failures import said
 
     for stream in (sys.stdout, sys.stderr):
-        # A terminal of another alphabet, or a name that is no UTF-8, is no reason to end.
+        # A terminal with another encoding, or a name that is not UTF-8, must not end the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # Most of a short command is imports, which make few cycles.
     gc.set_threshold(50_000, 20, 100)
-    # Whatever Python we start, and whatever that starts: nothing of the working folder is imported.
+    # No Python that we start, directly or not, may import from the working folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
         if not ({"--help", "--version"} & set(sys.argv) or "_CAPBENCH_COMPLETE" in os.environ):
@@ -68,7 +69,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _stop("interrupted", exit_codes.INTERRUPTED)
     except Exception as error:
-        if len(sys.argv) == 1:  # nothing was asked for: the error is the help
+        if len(sys.argv) == 1:  # no command was given: the error is the help
             print(error.message, file=sys.stderr)  # type: ignore[attr-defined]
             sys.exit(exit_codes.INPUT)
         message, known = said(error)
@@ -117,12 +118,12 @@ def up(
     parameter: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="A parameter of the protocol: replication_factor=3. Repeatable."
+            "--set", help="A parameter of the protocol, such as replication_factor=3. Repeatable."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start a cluster that stays. Example: capbench up --protocol raft --nodes 3"""
+    """Start a cluster and keep it running. Example: capbench up --protocol raft --nodes 3"""
     from chaos.targets import up as keeper_room
     from nodes import registry
 
@@ -146,12 +147,12 @@ def up(
 
 
 def _parameters(settings: list[str]) -> dict[str, Any]:
-    """``name=value``, where a value is JSON, or else a string."""
+    """``name=value``; a value is JSON if it can be, else a string."""
     parameters: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(f"--set: {setting!r} is no parameter; use name=value")
+            raise typer.BadParameter(f"--set: {setting!r} is not a parameter; use name=value")
         try:
             parameters[name] = msgspec.json.decode(text)
         except msgspec.DecodeError:
@@ -163,9 +164,8 @@ def _parameters(settings: list[str]) -> dict[str, Any]:
 def down(name: Cluster = None) -> None:
     """Stop the cluster that `capbench up` started, and remove its folder.
 
-    A cluster that runs no more (its keeper was killed) is removed, too; without --name only if none
-    runs. Exit code 0 also if there is no cluster at all; 2: none has that name.
-    Example: capbench down
+    This also removes what a killed cluster left behind (without --name, only if none is running).
+    Exit code 0 even if there is no cluster; 2: none has that name. Example: capbench down
     """
     from chaos.clusters import by_name as clusters
     from chaos.targets import up as keeper_room
@@ -181,12 +181,12 @@ def down(name: Cluster = None) -> None:
         print(clusters.why_none())
     for each in names:
         ran = keeper_room.stop(each)
-        print(f"cluster {each}: {'stopped' if ran else 'it ran no more; what it left is removed'}")
+        print(f"cluster {each}: {'stopped' if ran else 'was not running; leftovers removed'}")
 
 
 @app.command("transfer-leadership")
 def transfer_leadership(
-    node: Annotated[str, typer.Argument(help="The node that shall lead.")],
+    node: Annotated[str, typer.Argument(help="The node that is to lead.")],
     name: Cluster = None,
 ) -> None:
     """Make a node of the running cluster its leader. Example: capbench transfer-leadership n2"""

@@ -1,7 +1,6 @@
-"""What the options of `capbench` take: quantities within bounds, and names that are known.
-
-All of it is refused while the command line is read, before anything starts. Whoever adds an option
-uses these: a plain ``int`` or ``float`` would take what no command can work with.
+"""The types of `capbench`'s options: quantities within bounds, and known names. Bad values are
+refused while the command line is parsed, before anything starts. New options must use these: a
+plain ``int`` or ``float`` accepts values that no command can work with.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ DETECTOR_SWEEP = "detector-sweep"
 
 
 class Quantity:
-    """A parser of an option's text; ``__name__`` stands in the help."""
+    """A parser of an option's text; its ``__name__`` is shown in the help."""
 
     def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
         self.__name__ = name
         self._read = read
 
     def __call__(self, value: Any) -> Any:
-        """What it says. Raises typer.BadParameter."""
+        """The quantity. Raises typer.BadParameter."""
         try:
             return self._read(value)
         except BadQuantity as error:
@@ -57,7 +56,7 @@ def number(least: float, most: float, *, excluded: bool = False) -> Quantity:
 
 
 def duration(bounds: Bounds = ABOVE_ZERO_S, *, whole_seconds: bool = False) -> Quantity:
-    """``10s``, ``200ms``: seconds. ``whole_seconds``: for a program that knows no parts of one."""
+    """``10s``, ``200ms``: seconds. ``whole_seconds``: for a program that takes no fractions."""
 
     def read(value: Any) -> float:
         # A default is in seconds.
@@ -76,7 +75,7 @@ def size() -> Quantity:
 
 
 class Name:
-    """A parser for one of the known names, or for what ``also`` takes (a path)."""
+    """A parser for a known name, or for whatever ``also`` accepts (a path)."""
 
     def __init__(
         self,
@@ -100,11 +99,11 @@ class Name:
 
     @property
     def typed(self) -> dict[str, Any]:
-        """What typer is to know of an option or argument that takes such a name."""
+        """The arguments of a typer option or argument that takes such a name."""
         return {"parser": self, "autocompletion": self.complete}
 
     def complete(self, incomplete: str) -> list[str]:
-        """The names that begin so, for the shell."""
+        """The names that start with this, for shell completion."""
         return [name for name in self.known() if name.startswith(incomplete)]
 
 
@@ -112,7 +111,7 @@ class Name:
 
 
 def distinct(names: Any) -> Any:
-    """Each of them once. Raises typer.BadParameter."""
+    """The names, none of them repeated. Raises typer.BadParameter."""
     for name in names or ():
         if names.count(name) > 1:
             raise typer.BadParameter(f"{name} is given twice")
@@ -173,7 +172,7 @@ Protocol = Annotated[
         "--protocol",
         "-p",
         **PROTOCOL.typed,
-        help="The protocol: a name of `capbench list`, or a file my.py.",
+        help="The protocol: a name from `capbench list`, or a file my.py.",
     ),
 ]
 Protocols = Annotated[
@@ -183,7 +182,7 @@ Protocols = Annotated[
         "-p",
         **PROTOCOL.typed,
         callback=distinct,
-        help="A protocol of `capbench list`, or a file my.py; may be given again for more.",
+        help="A protocol from `capbench list`, or a file my.py. Repeatable.",
     ),
 ]
 Target = Annotated[
@@ -213,9 +212,7 @@ def _clusters(incomplete: str) -> list[str]:
 _new_name.__name__ = "name"
 NewCluster = Annotated[
     str,
-    typer.Option(
-        "--name", parser=_new_name, help="Its name, for the other commands and in topics."
-    ),
+    typer.Option("--name", parser=_new_name, help="Its name, for other commands and in topics."),
 ]
 Cluster = Annotated[
     str | None,
@@ -223,14 +220,14 @@ Cluster = Annotated[
         "--name",
         parser=_new_name,
         autocompletion=_clusters,
-        help="Name of the cluster [default: the only one that runs]",
+        help="Name of the cluster [default: the only one running]",
     ),
 ]
 
 # --- quantities --------------------------------------------------------------------------------
 
 SEED = count(0, MAX_COUNT // 2)
-"""With room for seeds that count up from there."""
+"""Leaves room for seeds that count up from it."""
 SEEDS = count(1, 10**9)
 NODES = count(1, MAX_NODES)
 PORT = count(1, 65535)
@@ -246,12 +243,12 @@ Nodes = Annotated[
 Repeat = Annotated[
     int,
     typer.Option(
-        parser=count(1, 1000), help="Runs of each, with seeds that count up: gives intervals."
+        parser=count(1, 1000), help="Runs of each, with consecutive seeds: gives intervals."
     ),
 ]
 Minutes = Annotated[
     float | None,
-    typer.Option(parser=MINUTES, help="Begin nothing more after that time."),
+    typer.Option(parser=MINUTES, help="Start nothing new after this many minutes."),
 ]
 Jobs = Annotated[
     int | None, typer.Option(parser=count(1, 1024), help="Processes. [default: one per core]")
@@ -259,7 +256,7 @@ Jobs = Annotated[
 
 
 def folder(value: str | Path) -> Path:
-    """A folder that is there or can be made. Raises typer.BadParameter."""
+    """A folder that exists or can be created. Raises typer.BadParameter."""
     if not str(value):
         raise typer.BadParameter("'' is no folder")
     path = Path(value)

@@ -1,4 +1,4 @@
-"""`capbench report` and `capbench serve`: what lies on disk, in the form that is asked for."""
+"""`capbench report` and `capbench serve`: what is on disk, in the requested form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMATS = ("html", "md", "json", "csv", "png", "junit")
 DIFF_FORMATS = ("text", "md", "json")
 FORMAT = Name("format", lambda: dict.fromkeys(FORMATS + DIFF_FORMATS))
 FILES = Path("results") / "report"
-"""Where the files of csv and png go."""
+"""The default folder for csv and png files."""
 
 
 @app.command()
@@ -51,15 +51,15 @@ def report(
         ),
     ] = None,
     diff: Annotated[
-        bool, typer.Option("--diff", help="What changed between two: --diff OLD NEW.")
+        bool, typer.Option("--diff", help="Show what changed between two: --diff OLD NEW.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """The report again, from what lies on disk, or what changed between two comparisons.
+    """Report what is on disk, or what changed between two comparisons.
 
-    Exit code 0, or with --diff 4 if a claim is refuted that was not, 5 if one is now unknown.
-    Examples: capbench report results/compare/* --format md;
-    capbench report --diff results/before results/after
+    Exit code 0; with --diff, 4 if a claim is newly refuted, 5 if one is newly unknown. Examples:
+    capbench report results/compare/* --format md; capbench report --diff results/before
+    results/after
     """
     given = runs or []
     form = _known_format(form, json=json, diff=diff)
@@ -88,7 +88,7 @@ def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
 
 
 def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[str]]:
-    """The runs with their names, and which cannot be read. Raises BadRunFolder if none can."""
+    """The runs with their names, and those that cannot be read. Raises BadRunFolder if none can."""
     from reports.data.folders import find_runs, load_run, run_name
 
     loaded: dict[Path, tuple[str, RunTables]] = {}
@@ -108,7 +108,7 @@ def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[st
 
 
 def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tuple[str, RunTables]]:
-    """Runs of different folders may have the same name: then their paths are their names."""
+    """Runs in different folders may share a name: then their paths are their names."""
     names = [name for _, (name, _) in loaded]
     return [(name if names.count(name) == 1 else shown(path), run) for path, (name, run) in loaded]
 
@@ -158,7 +158,7 @@ def _as_text(given: Sequence[Path], loaded: Sequence[tuple[str, RunTables]], for
 
 
 def _emit(text: str, out: Path | None) -> None:
-    """Onto standard output, or into a file that is there whole or not at all."""
+    """To standard output, or into a file that is written whole or not at all."""
     if out is None:
         print(text, end="")
         return
@@ -191,7 +191,7 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="A folder of runs.")] = Path("results"),
     port: Annotated[int, typer.Option(parser=PORT, help="Where to listen.")] = 8090,
 ) -> None:
-    """Show the run folders in a browser: list, filter, open, compare. Until Ctrl-C.
+    """Browse the run folders: list, filter, open, compare. Ctrl-C ends it.
 
     Exit code 2: there is no run; 3: the port is taken. Example: capbench serve results/
     """
@@ -207,7 +207,7 @@ def serve(
             print("stopped")
 
 
-# --- what a run prints, too ---
+# --- also printed by a run ---
 
 
 def write_page(folders: Sequence[Path], page: Path) -> list[Any]:
@@ -233,7 +233,7 @@ def _runs_body(summaries: Sequence[Any], page: Path | None) -> dict[str, Any]:
 
 
 def print_screen(summaries: Sequence[Any], page: Path, missed: Sequence[str]) -> None:
-    """The first screen for the terminal, what was missed, and where the page lies."""
+    """The first screen for the terminal, missed objectives, and where the page is."""
     from reports.data.compare import first_screen, wrap
     from reports.data.repeats import lines
 

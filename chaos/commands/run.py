@@ -1,4 +1,4 @@
-"""`capbench run` and `capbench compare`: experiments are run, judged and reported."""
+"""`capbench run` and `capbench compare`: run experiments, judge them, report them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ PRESET = Name("preset", lambda: ("quick", "full"))
 
 
 class Place(NamedTuple):
-    """Where results go: ``folders``, one a run, and the ``page`` (None: in the folder of the run)
-    below ``root``. ``made_up``: which of these names nobody gave; another one is taken where there
-    is such a thing already."""
+    """Where results go: ``folders``, one per run, and the ``page`` (None: in the run's folder)
+    below ``root``. ``made_up``: those of these names that the user did not give; if one is taken,
+    another is used."""
 
     root: Path
     folders: Sequence[Path]
@@ -48,7 +48,7 @@ class Place(NamedTuple):
     made_up: Literal["root", "folders"] | None
 
     def refuse_taken(self) -> None:
-        """Raise FileExistsError where a run lies, before the first one begins."""
+        """Raise FileExistsError if a run is there already, before the first one begins."""
         from bench.record.run_folder import RunFolder
 
         for folder in self.folders:
@@ -62,7 +62,7 @@ class Place(NamedTuple):
 def run(
     experiment: Annotated[
         str | None,
-        typer.Argument(**RUNNABLE.typed, help="A name of `capbench list`, or a YAML file."),
+        typer.Argument(**RUNNABLE.typed, help="A name from `capbench list`, or a YAML file."),
     ] = None,
     protocol: Protocols = None,
     seed: Seed = None,
@@ -72,7 +72,7 @@ def run(
     out: Out = None,
     again: Annotated[
         Path | None,
-        typer.Option(help="Run what a run folder holds once more: its experiment, protocol, seed."),
+        typer.Option(help="Repeat a run from its folder: same experiment, protocol and seed."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -83,7 +83,7 @@ def run(
     if again is not None:
         if experiment or protocol or nodes or seed is not None or target != "local" or repeat > 1:
             raise typer.BadParameter(
-                "--again: the run folder says all of it; give only --out and --json"
+                "--again takes everything from the run folder; give only --out and --json"
             )
         _run_again(again, out, json=json)
         return
@@ -110,7 +110,7 @@ def run(
 
 
 def _run_again(again: Path, out: Path | None, *, json: bool) -> None:
-    """What a run folder says was run."""
+    """What was run, according to a run folder."""
     from bench.record.run_folder import RunFolder
     from chaos.experiments.experiment import validate
     from nodes import registry
@@ -155,7 +155,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             **EXPERIMENT.typed,
-            help="Names of `capbench list`, or YAML files. [default: those of the preset]",
+            help="Names from `capbench list`, or YAML files. [default: those of the preset]",
         ),
     ] = None,
     experiment: Annotated[
@@ -164,7 +164,7 @@ def compare(
             "--experiment",
             "-e",
             **EXPERIMENT.typed,
-            help="The same as an option; may be given again for more.",
+            help="The same as an option. Repeatable.",
         ),
     ] = None,
     preset: Annotated[
@@ -183,7 +183,7 @@ def compare(
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """The main job: protocols x experiments, one report.
+    """Run several protocols in several experiments, and report them side by side.
 
     Examples: capbench compare; capbench compare my-experiment.yaml -p raft -p gossip
     """
@@ -224,8 +224,7 @@ def compare(
 def _plans(
     pairs: Sequence[tuple[Any, registry.Protocol]], repeat: int, target: Any
 ) -> list[tuple[Any, registry.Protocol]]:
-    """Each of them so often, with seeds that count up from the experiment's own. Raises
-    Unsupported."""
+    """Each pair repeated, with seeds counting up from the experiment's own. Raises Unsupported."""
     from chaos.targets.table import refuse_unsupported
 
     for experiment, _ in pairs:
@@ -238,7 +237,7 @@ def _plans(
 
 
 def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
-    """Whether a protocol can take part in an experiment; if not, it is said."""
+    """Whether a protocol can take part in an experiment; if not, prints why."""
     from chaos.errors import Unsupported
     from chaos.targets.table import refuse_unsupported
     from nodes.registry import InvalidConfiguration
@@ -260,7 +259,7 @@ def _run_all(
     *,
     json: bool,
 ) -> None:
-    """Run all plans, and report them on one page."""
+    """Run all plans and report them on one page."""
     from chaos.clusters.processes import signals_as_exit
     from chaos.commands.report import print_runs, print_screen, write_page
     from chaos.progress import make_progress

@@ -1,12 +1,12 @@
-"""`capbench serve`: the run folders in a browser. On loopback only, and it changes nothing.
+"""`capbench serve`: run folders in a browser. On loopback only, and read-only.
 
     /                          every run below the folder, newest first
-    /?protocol=raft&verdict=invalid&text=partition     those that fit
-    /report?run=NAME&run=NAME  their report, one run or several side by side
+    /?protocol=raft&verdict=invalid&text=partition     those that match /report?run=NAME&run=NAME
+    their report, one run or several side by side
 
-A run is named by its place in the list, which is made anew from the disk for every request; a name
-that is not in it is not found, whatever it looks like. A run that cannot be read is in the list,
-and why.
+A run is named by its place in the list, which is read from disk for every request; a name that is
+not in the list is not found, whatever it looks like. A run that cannot be read is listed with the
+reason.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the list. ``verdict``: valid, invalid, unknown, ``unchecked``, or ``unreadable``:
-    then ``why``, and nothing else is known."""
+    """A run in the list. ``verdict``: valid, invalid, unknown, ``unchecked``, or ``unreadable``;
+    then only ``why`` is known."""
 
     name: str
     path: Path
@@ -52,8 +52,8 @@ class Row:
 
 
 def rows(root: Path) -> list[Row]:
-    """Every run, the newest first, at the end those that cannot be read. Raises BadRunFolder if
-    there is none."""
+    """Every run, newest first, with the unreadable ones last. Raises BadRunFolder if there is
+    none."""
     found = [_row(path, root) for path in find_runs(root)]
     return sorted(found, key=lambda row: (row.started, row.name), reverse=True)
 
@@ -84,7 +84,7 @@ def _to_the_second(utc: str) -> str:
 
 
 def chosen(all_rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
-    """Those that have every wanted value; ``text``: somewhere in name or experiment."""
+    """The runs that match every given value; ``text``: anywhere in name or experiment."""
     text = wanted.get("text", "").lower()
     return [
         row
@@ -126,7 +126,7 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
             except BadRunFolder as error:
                 self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
             except (BrokenPipeError, ConnectionResetError):
-                pass  # Whoever asked has gone.
+                pass  # The client has gone.
 
         def _list(self, query: Mapping[str, list[str]]) -> str:
             everything = rows(root)

@@ -1,4 +1,4 @@
-"""`capbench simulate`: sweeps of the simulator, and one seed in detail."""
+"""`capbench simulate`: many seeds in the simulator, or one in detail."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def simulate_command(
     seed: Annotated[int | None, typer.Option(parser=SEED, help="This one only.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Its transcript.")] = False,
     shrink: Annotated[
-        bool, typer.Option("--shrink", help="The smallest schedule that fails as it does.")
+        bool, typer.Option("--shrink", help="Find the smallest schedule that fails the same way.")
     ] = False,
     jobs: Jobs = None,
     dask: Annotated[
@@ -54,7 +54,7 @@ def simulate_command(
     minutes: Minutes = None,
     json: Json = False,
 ) -> None:
-    """Thousands of random chaos experiments in virtual time; every failure is a seed.
+    """Run thousands of random chaos experiments in virtual time; every failure is a seed.
 
     Exit code 4: an alarm. Example: capbench simulate --protocol raft --seeds 1000
     """
@@ -91,8 +91,8 @@ def simulate_command(
 def some_workers(
     jobs: int | None, dask: str | None = None, *, apart: bool = False
 ) -> AbstractContextManager[Any]:
-    """The processes, or the cluster, that a user asked for. ``apart``: never this process itself.
-    Raises InvalidConfiguration."""
+    """The worker processes, or the cluster, that were asked for. ``apart``: never this process
+    itself. Raises InvalidConfiguration."""
     from chaos.seeds.simulate import dask_workers, default_jobs, local_workers
 
     if dask:
@@ -146,7 +146,7 @@ def _sweep(
     for outcome in result.undecided[:SHOWN_ALARMS]:
         say(f"seed {outcome.seed} is undecided: {outcome.undecided}")
     if len(result.undecided) > SHOWN_ALARMS:
-        say(f"{len(result.undecided)} seeds in all are undecided")
+        say(f"{len(result.undecided)} seeds are undecided in total")
     ended = how_it_ended(result)
     if result.alarms:
         return ended or exit_codes.VIOLATED
@@ -154,12 +154,12 @@ def _sweep(
 
 
 def how_it_ended(result: Any) -> int:
-    """Say why a sweep did not come to its end; its exit code, 0 if it did."""
+    """Print why the seeds did not all run; returns the exit code, 0 if they did."""
     if result.failure is not None:
-        say(f"{result.failure}; what was found until then is kept")
+        say(f"{result.failure}; what was found so far is kept")
         return exit_codes.INFRASTRUCTURE
     if result.interrupted:
-        say("interrupted: what was found until then is kept")
+        say("interrupted: what was found so far is kept")
         return exit_codes.INTERRUPTED
     return 0
 
@@ -246,7 +246,7 @@ def _print_setup(name: str, seed: int, result: Any) -> None:
 
 
 def _setup_lines(seed: int, result: Any) -> list[str]:
-    """The run but its seed, a line each."""
+    """The run's settings except its seed, a line each."""
     lines = [f"{result.nodes} nodes, {result.duration_s:g} virtual seconds"]
     if result.seed != seed:
         lines.append(f"its random streams are those of seed {result.seed}")
@@ -272,5 +272,5 @@ def require(condition: bool, problem: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the result."""
+    """A line for the user, apart from the result."""
     print(f"capbench: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`capbench status`: what the nodes of the running clusters say of themselves."""
+"""`capbench status`: what the nodes of running clusters report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chaos.console import Json, print_json
 app = typer.Typer()
 
 ANSWER_S = 2.0
-"""A node that has said nothing for that long is shown as silent."""
+"""A node that has reported nothing for this long is shown as silent."""
 
 
 @app.command()
@@ -24,10 +24,9 @@ def status(
     name: Cluster = None,
     json: Json = False,
 ) -> None:
-    """What every node of the running cluster says of itself; without --name, of all clusters here.
-
-    A cluster that runs no more is a line that says why. Exit code 3: none runs.
-    Example: capbench status
+    """Show what every node of a running cluster reports; without --name, of all clusters. A cluster
+    that is no longer running is listed with the reason. Exit code 3: none is running. Example:
+    capbench status
     """
     from chaos.clusters import by_name as clusters
 
@@ -47,7 +46,7 @@ def status(
 
 
 def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list[FaultRecord]]:
-    """What its nodes say, and the faults that are on."""
+    """What its nodes report, and the active faults."""
     from chaos.clusters import by_name as clusters
     from chaos.clusters.monitor import Monitor
     from chaos.errors import TargetFailed
@@ -57,7 +56,7 @@ def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list
         monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), ANSWER_S)
         statuses = dict(monitor.statuses())
     faults: list[FaultRecord] = []
-    with contextlib.suppress(TargetFailed):  # its keeper ended just now
+    with contextlib.suppress(TargetFailed):  # its keeper has just ended
         faults = by_hand.ask(clusters.socket_path(cluster.cluster), by_hand.Faults()).faults
     return cluster, statuses, faults
 
@@ -99,7 +98,7 @@ def _print(
         cells = ["-" if probe.get(column) is None else str(probe[column]) for column in columns]
         shown.add_row(node, *cells, str(counters.get("frames_dropped", 0)), str(refused))
     console = Console()
-    # Into a file or a pipe, whole: nobody can make that wider.
+    # Full width for a file or a pipe: it cannot be widened later.
     (console if console.is_terminal else Console(width=400)).print(shown)
     for fault in faults:
         print(f"fault {described(fault)}")

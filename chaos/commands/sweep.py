@@ -1,5 +1,5 @@
-"""`capbench sweep`: what an operation costs, and how that grows with nodes, value size, clients.
-`capbench soak`: whether millions of operations leave memory and disk bounded."""
+"""`capbench sweep`: the cost of an operation, by nodes, value size and clients. `capbench soak`:
+whether memory and disk stay bounded over millions of operations."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def sweep_command(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only both ends, and one second each: some 3 minutes.")
+        bool, typer.Option("--quick", help="Only the extremes, one second each: about 3 minutes.")
     ] = False,
     seconds: Annotated[
         float | None,
-        typer.Option(parser=number(0.1, 3600), help="Of each measurement. [default: 4]"),
+        typer.Option(parser=number(0.1, 3600), help="Length of each measurement. [default: 4]"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -69,16 +69,16 @@ def sweep_command(
             "--out",
             "-o",
             parser=folder,
-            help="Folder for the results. What is measured there already is not measured again.",
+            help="Folder for the results. What was measured there already is not measured again.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure live protocols over nodes, value size and clients, one at a time; some 8 minutes.
+    """Measure live protocols over nodes, value size and clients, one at a time; about 8 minutes.
 
     Writes points.csv, processes.csv, sweep.json, tables.md and report.html. Ctrl-C keeps what was
-    measured, and the same --out goes on there. Exit code 3: points are missing.
-    Example: capbench sweep --protocol raft
+    measured; the same --out resumes. Exit code 3: points are missing. Example: capbench sweep
+    --protocol raft
     """
     from bench.measure.sweep import PROTOCOLS, points_of, run_sweep
     from bench.record.sweep_file import DIMENSIONS, BadSweep
@@ -117,7 +117,7 @@ def sweep_command(
         print(first_screen(sweep))
         print(f" {page}")
     if missing:
-        say(f"{len(missing)} of {len(sweep.rows)} points are missing; again with --out {place}")
+        say(f"{len(missing)} of {len(sweep.rows)} points are missing; try again with --out {place}")
     if interrupted:
         raise typer.Exit(exit_codes.INTERRUPTED)
     if missing:
@@ -132,22 +132,22 @@ def soak_command(
     ] = 5_000_000,
     nodes: Annotated[int, typer.Option(parser=NODES, help="Number of nodes.")] = 3,
     clients: Annotated[
-        int, typer.Option(parser=count(1, 100_000), help="Operations in flight at most.")
+        int, typer.Option(parser=count(1, 100_000), help="The most operations in flight.")
     ] = 128,
     value_bytes: Annotated[
         int, typer.Option(parser=count(1, 1 << 20), help="Of each written value.")
     ] = 32,
     stretch_s: Annotated[
         float,
-        typer.Option(parser=number(0.1, 3600), help="Seconds of load between two figures."),
+        typer.Option(parser=number(0.1, 3600), help="Seconds of load between two samples."),
     ] = 5.0,
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Load a live cluster with millions of operations: memory and disk must stay bounded.
+    """Put millions of operations on a live cluster: memory and disk must stay bounded.
 
-    Writes samples.csv, soak.json and report.html. Exit code 1: something still grows; 3: it
-    ended early; 5: too few figures to tell. Example: capbench soak --operations 5000000
+    Writes samples.csv, soak.json and report.html. Exit code 1: something keeps growing; 3: it ended
+    early; 5: too few samples to tell. Example: capbench soak --operations 5000000
     """
     from bench.measure.closed_loop import ClosedLoop
     from bench.measure.soak import run_soak

@@ -55,7 +55,7 @@ Location: TypeAlias = tuple[str | int, ...]
 
 
 class InvalidExperiment(InvalidInput):
-    """An experiment that cannot be: one line for each thing that is wrong with it."""
+    """An invalid experiment: one line for each problem."""
 
 
 # --- values with units -------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class _Model(BaseModel):
 
 
 class Arrival(_Model):
-    """When operations are wanted: at a rate, whatever the answers do (open loop)."""
+    """When operations are wanted: at a rate, regardless of the answers (open loop)."""
 
     open_loop: Rate = Field(examples=["300/s"])
     in_flight: Count = 256
@@ -89,7 +89,7 @@ class Keys(_Model):
 
 class Load(_Model):
     """What the clients ask for; see `bench.load.workload.Workload`. ``ycsb``: a workload of
-    `bench.load.ycsb`; it gives what is not given here."""
+    `bench.load.ycsb`, for whatever is not given here."""
 
     ycsb: Literal["a", "b", "c", "d", "f"] | None = None
     arrival: Arrival = Field(examples=["{open_loop: 300/s, in_flight: 256}"])
@@ -103,7 +103,7 @@ class Load(_Model):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, load: Any) -> Any:
-        """What the workload of YCSB says and the file does not."""
+        """The fields of the YCSB workload that the file does not give."""
         if not isinstance(load, Mapping) or load.get("ycsb") not in ycsb.NAMES:
             return load
         shape = ycsb.fields(load["ycsb"])
@@ -118,8 +118,8 @@ class Load(_Model):
 
 class ScheduleEntry(_Model):
     """A fault and its time: ``{at: 10s, for: 5s, fault: partition, groups: halves}``. Without
-    ``for`` it lasts until the end of the load. With ``every`` it comes again in that interval, as
-    often as it also ends before the load does; what is drawn by seed is drawn each time."""
+    ``for`` it lasts until the end of the load. With ``every`` it repeats at that interval as long
+    as it also ends before the load does; what is drawn by seed is drawn each time."""
 
     at_s: Duration = Field(alias="at", examples=["10s"])
     for_s: Duration | None = Field(default=None, alias="for")
@@ -129,7 +129,7 @@ class ScheduleEntry(_Model):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, entry: Any) -> Any:
-        """In YAML the fault's fields stand beside its times."""
+        """In YAML, the fault's fields are next to its times."""
         if not isinstance(entry, Mapping):
             return entry
         times = {name: entry[name] for name in ("at", "for", "every") if name in entry}
@@ -137,14 +137,14 @@ class ScheduleEntry(_Model):
         return {**times, "fault": fault}
 
     def times(self, duration_s: float) -> Iterator[tuple[float, float]]:
-        """When it begins and ends, in a load of ``duration_s``: seconds after the load's begin."""
+        """When it begins and ends in a load of ``duration_s``: seconds after the load's start."""
         if self.for_s is None:
             yield self.at_s, duration_s
             return
         yield self.at_s, self.at_s + self.for_s
         if self.every_s is not None:
             for number in itertools.count(1):
-                # Multiplied and not added up, so that no error adds up either.
+                # Multiplied, not summed, so that errors do not accumulate.
                 begin_s = self.at_s + number * self.every_s
                 if begin_s + self.for_s > duration_s + _ROUNDING_S:
                     return
@@ -158,7 +158,7 @@ class ScheduleEntry(_Model):
 
 
 class Experiment(_Model):
-    """An experiment as validated. ``name``: that of its file."""
+    """A validated experiment. ``name``: that of its file."""
 
     title: str = Field(min_length=1, examples=["The leader is cut off"])
     shows: str = Field(min_length=1, examples=["what a reader learns from it"])
@@ -166,7 +166,7 @@ class Experiment(_Model):
     nodes: Annotated[int, Field(strict=True, ge=1, le=MAX_NODES)] = Field(examples=["5"])
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT // 2)] = 1
     parameters: dict[str, Any] = {}
-    """Of the protocol, where they differ from its defaults."""
+    """The protocol's parameters, where they differ from its defaults."""
     load: Load = Field(alias="workload", examples=["{arrival: {open_loop: 300/s}, mix: {read: 1}}"])
     duration_s: Duration = Field(alias="duration", examples=["20s"])
     schedule: tuple[ScheduleEntry, ...] = ()
@@ -194,7 +194,7 @@ class Experiment(_Model):
         )
 
     def plan(self) -> tuple[PlannedFault, ...]:
-        """The schedule, numbered by time. What a fault chooses is drawn when it begins, by seed and
+        """The schedule, numbered by time. A fault's choices are drawn when it begins, by seed and
         number."""
         times = [
             (begin_s, end_s, entry.fault)
@@ -216,8 +216,8 @@ class Experiment(_Model):
         )
 
     def as_data(self) -> dict[str, Any]:
-        """The experiment as JSON and YAML have it, defaults filled in: for the manifest; `validate`
-        takes it back."""
+        """The experiment as in JSON and YAML, with defaults filled in: for the manifest; `validate`
+        reads it back."""
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -225,10 +225,10 @@ class Experiment(_Model):
 
 
 def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
-    """Read and validate an experiment: a name of the catalogue, or a file.
+    """Read and validate an experiment, by its name in the catalogue or from a file.
 
-    ``overrides``: top-level fields instead of those in the file (``nodes=3``, ``seed=8``); None: as
-    in the file. Raises InvalidExperiment."""
+    ``overrides``: top-level fields that replace those of the file (``nodes=3``, ``seed=8``); None
+    keeps the file's. Raises InvalidExperiment."""
     path = _find(name_or_path)
     shown = path.name if path.parent == CATALOGUE else str(path)
     try:
@@ -249,8 +249,8 @@ def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
 def validate(
     document: Any, *, source: str, name: str, overrides: Mapping[str, Any] | None = None
 ) -> Experiment:
-    """An experiment from data. ``name``: its own, and that of the folder of its results. ``source``
-    begins each line of InvalidExperiment."""
+    """An experiment from data. ``name``: its name, and that of its results folder. ``source``
+    starts each line of InvalidExperiment."""
     try:
         check_name(name, f"{source}: the experiment's name, that of its file")
     except BadName as error:
@@ -280,17 +280,17 @@ def validate(
 
 
 def validate_fault(fields: Mapping[str, Any], nodes: Sequence[str], *, source: str) -> Fault:
-    """One fault on a cluster of these nodes, from its fields as a schedule has them. ``source``
-    begins each line of InvalidExperiment."""
+    """A fault on a cluster of these nodes, from its fields as in a schedule. ``source`` starts each
+    line of InvalidExperiment."""
     fault = parse_fault(fields, source=source)
     _refuse(fault.problems(nodes), source)
     return fault
 
 
 def parse_fault(fields: Mapping[str, Any], *, source: str) -> Fault:
-    """The same where the nodes are not known yet."""
+    """The same, if the nodes are not known yet."""
     times = [name for name in ("at", "for", "every") if name in fields]
-    _refuse(((name, "is no parameter of a fault, but of a schedule") for name in times), source)
+    _refuse(((name, "belongs to a schedule, not to a fault") for name in times), source)
     try:
         return ScheduleEntry.model_validate({"at": "0s", **fields}).fault
     except ValidationError as error:
@@ -314,7 +314,7 @@ def catalogue() -> dict[str, Experiment]:
 
 
 def names() -> list[str]:
-    """Of the experiments that come with capbench."""
+    """The names of the experiments that come with capbench."""
     return sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
 
 
@@ -328,7 +328,7 @@ def _find(name_or_path: str | Path) -> Path:
     return CATALOGUE / f"{name_or_path}.yaml"
 
 
-# --- what the types alone do not say -----------------------------------------------------------
+# --- what the types do not say -----------------------------------------------------------
 
 
 def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
@@ -382,21 +382,21 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
             yield (*at, "for"), "must be longer than 0s"
         if entry.every_s is not None:
             if entry.for_s is None:
-                yield (*at, "every"), "needs a for: until its end, a fault cannot come again"
+                yield (*at, "every"), "needs a for: a fault can repeat only after it has ended"
             elif entry.every_s < max(entry.for_s, MIN_EVERY_S):
                 yield (
                     (*at, "every"),
                     "must be at least as long as for, and at least " + format_duration(MIN_EVERY_S),
                 )
         if entry.for_s is not None and not getattr(entry.fault, "restart", True):
-            yield (*at, "for"), "is of no use: what is crashed for good does not come back"
+            yield (*at, "for"), "makes no sense: what is crashed for good does not come back"
         for field, message in entry.fault.problems(nodes):
             yield (*at, field), message
     for phase, expected in experiment.objectives.items():
         if phase in ("during", "after") and not experiment.schedule:
             yield (
                 ("objectives", phase),
-                "there is no fault in the schedule; use before, or always",
+                "the schedule has no fault; use before, or always",
             )
         for metric, text in expected.items():
             try:
@@ -409,7 +409,7 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
 
 
 def _said(error: ErrorDetails) -> tuple[Location, str]:
-    """Where an error lies in the file, and what would be right."""
+    """Where an error is in the file, and what would be right."""
     at: Location = error["loc"]
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     fault = None
@@ -420,7 +420,7 @@ def _said(error: ErrorDetails) -> tuple[Location, str]:
         at = at[:-1]
     if kind == "extra_forbidden":
         known = sorted(_fields(at[:-1], fault))
-        # The name stands before the message already.
+        # The name already precedes the message.
         hint = did_you_mean(str(at[-1]), known).partition("; ")[2]
         return at, f"unknown field; {hint}"
     if kind == "missing":
@@ -459,7 +459,7 @@ _MODELS: dict[Location, type[BaseModel]] = {
 
 
 def _fields(at: Location, fault: str | int | None) -> dict[str, str]:
-    """The fields that may stand there, by their names in YAML, each with an example."""
+    """The fields allowed there, by their names in YAML, each with an example."""
     if len(at) == 2 and at[0] == "schedule":
         models: list[type[BaseModel]] = [ScheduleEntry]
         if isinstance(fault, str):
@@ -475,7 +475,7 @@ def _fields(at: Location, fault: str | int | None) -> dict[str, str]:
 
 
 def _choices(fault: str | int | None, field: str) -> list[str]:
-    """The words that a parameter of a fault may be."""
+    """The words that a fault's parameter accepts."""
     if not isinstance(fault, str) or field not in FAULTS[fault].model_fields:
         return []
     found = []
@@ -496,7 +496,7 @@ def _dotted(at: Location) -> str:
 
 
 def _line_of(document: Any, at: Sequence[str | int]) -> int:
-    """The line of a field, or of the nearest thing around it that is in the file."""
+    """The line of a field, or of its nearest enclosing field in the file."""
     line = 1
     node = document
     for part in at:

@@ -1,4 +1,4 @@
-"""YAML of somebody else, read within bounds: size, depth, and how much its aliases make of it.
+"""Foreign YAML, read within bounds: size, depth, and how far its aliases expand.
 
 A few lines of aliases of aliases ("billion laughs") stand for gigabytes, and a deep nest ends the
 reader's stack. So a text is walked first, event by event, which takes no more than its length, and
@@ -28,7 +28,7 @@ MAX_DEPTH = 20
 
 
 class BadYaml(InvalidInput):
-    """A text that is no YAML, or too much of it. ``line``: where, from 1; None: nobody knows."""
+    """A text that is not YAML, or too much of it. ``line``: where, from 1; None: unknown."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)
@@ -36,8 +36,8 @@ class BadYaml(InvalidInput):
 
 
 def read_yaml(text: str, kind: Literal["rt", "safe"] = "rt", *, ours: bool = False) -> Any:
-    """What the text says. ``rt``: with the lines of its fields (YAML 1.2). ``ours``: it comes with
-    capbench and need not be walked first. Raises BadYaml."""
+    """The content of the text. ``rt``: with line numbers of fields (YAML 1.2). ``ours``: it comes
+    with capbench and need not be checked first. Raises BadYaml."""
     if len(text) > MAX_BYTES:
         raise BadYaml(f"has {len(text):,} characters, at most {MAX_BYTES:,} are read")
     try:
@@ -55,7 +55,7 @@ def read_yaml(text: str, kind: Literal["rt", "safe"] = "rt", *, ours: bool = Fal
         reason = " ".join(str(error).split()).replace(
             ' in "<unicode string>", position', " at character"
         )
-        raise BadYaml(f"is no YAML: {reason}") from None
+        raise BadYaml(f"is not YAML: {reason}") from None
 
 
 def _refuse_too_much(events: Iterable[Any]) -> None:
@@ -65,7 +65,7 @@ def _refuse_too_much(events: Iterable[Any]) -> None:
     for event in events:
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
-            # An alias of what is still open is a value that contains itself.
+            # An alias of an open value makes that value contain itself.
             if any(anchor == event.anchor for anchor, _ in open_):
                 raise BadYaml(f"&{event.anchor} contains itself", line)
             count += sizes.get(event.anchor, 1)
@@ -85,6 +85,6 @@ def _refuse_too_much(events: Iterable[Any]) -> None:
                 sizes[anchor] = count - before
         if count > MAX_VALUES:
             raise BadYaml(
-                f"has more than {MAX_VALUES:,} values, its aliases written out; nobody runs that",
+                f"has more than {MAX_VALUES:,} values with aliases expanded; nobody needs that",
                 line,
             )

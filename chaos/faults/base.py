@@ -1,5 +1,5 @@
-"""What a fault is. The faults themselves: `chaos.faults.catalogue`; what they may do to a cluster:
-`chaos.clusters.capabilities`."""
+"""What a fault is. The faults themselves are in `chaos.faults.catalogue`, what they may do to a
+cluster is in `chaos.clusters.capabilities`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nodes.wire.links import Link
 class Resolved:
     """What a fault does in this run. ``groups``: the sides of a partition, where it has sides.
     ``nodes``: those it touches. ``links``: the directed links it touches. ``chosen_by``: for a
-    fault that picks a node, what picked it: ``leader``, or ``seed`` (also where no leader was to be
-    had). ``seed``: for a fault that goes on drawing while it is on. ``state``: what a fault that
-    changes while it is on did last."""
+    fault that picks a node, what picked it: ``leader``, or ``seed`` (also where there was no
+    leader). ``seed``: for a fault that keeps drawing while active. ``state``: the last step of a
+    fault that changes while active."""
 
     groups: tuple[tuple[str, ...], ...] | None = None
     nodes: tuple[str, ...] = ()
@@ -37,8 +37,8 @@ class Fault(BaseModel):
 
     fault: str
     NEEDS: ClassVar[tuple[type[Capability], ...]] = ()
-    """What a cluster must be capable of, beyond cutting and slowing links, which all are. The
-    targets on which the fault works follow from it."""
+    """The capabilities a cluster must have, beyond cutting and slowing links, which all have. The
+    targets on which the fault works follow from this."""
 
     @classmethod
     def summary(cls) -> str:
@@ -50,31 +50,30 @@ class Fault(BaseModel):
         return self.model_dump(mode="json", exclude={"fault"}, exclude_none=True)
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """What is wrong with the fault on a cluster of these nodes: (field, what would be
-        right)."""
+        """Problems with the fault on a cluster of these nodes: (field, what would be right)."""
         return iter(())
 
     def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
-        """Turn names into nodes and links. Draws from ``rng`` the same number of times whatever the
-        cluster is like, so that equal seeds make equal choices."""
+        """Turn names into nodes and links. Draws from ``rng`` equally often on every cluster, so
+        that equal seeds make equal choices."""
         raise NotImplementedError
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Begin. Raises whatever the cluster raises."""
+        """Apply the fault. Raises whatever the cluster raises."""
         raise NotImplementedError
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
-        """End: also what was applied in part only. Raises whatever the cluster raises."""
+        """Undo it, even if it was applied only in part. Raises whatever the cluster raises."""
         raise NotImplementedError
 
     def beats(self, resolved: Resolved, for_s: float) -> Sequence[float]:
-        """When `beat` is called in the ``for_s`` seconds that the fault is on: seconds after its
-        begin, rising. Most faults do nothing between their begin and their end."""
+        """When `beat` is called during the ``for_s`` seconds of the fault: seconds after its start,
+        ascending. Most faults do nothing between start and end."""
         return ()
 
     def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
-        """What happens at the beat of that number, from 0; returns what `undo` must know. Raises
-        whatever the cluster raises."""
+        """The step of this number, from 0; returns what `undo` must know. Raises whatever the
+        cluster raises."""
         raise NotImplementedError
 
 
@@ -91,7 +90,7 @@ def one(
 def sides(
     groups: Sequence[Sequence[str]], chosen_by: Literal["leader", "seed", "experiment"]
 ) -> Resolved:
-    """Groups whose nodes reach no node of another group."""
+    """Groups whose nodes reach no node in another group."""
     links = tuple(
         (src, dst)
         for group in groups
@@ -109,8 +108,8 @@ def sides(
 
 
 def unknown_nodes(chosen: str | Sequence[str], nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What is wrong with the field ``nodes`` of a fault, as `Fault.problems` tells it. A word such
-    as ``leader`` has been looked at before."""
+    """Problems with a fault's field ``nodes``, as in `Fault.problems`. Words such as ``leader``
+    were checked before."""
     if isinstance(chosen, str):
         return
     if not chosen:

@@ -1,11 +1,9 @@
-"""The one vocabulary of faults: what each is called, what it takes, what it does and how it is
-undone.
+"""The one vocabulary of faults: each fault's name, parameters, effect and undo.
 
 A fault is a frozen model, named in YAML by its field ``fault``. Before it is applied it is
-*resolved*: names such as ``leader-alone`` become nodes and links, by what the cluster is at that
-moment and by the fault's own random stream, and the result is recorded. A target makes it real
-through `Cluster`: every fault is written against that interface only, so that a name means the
-same on every target.
+*resolved*: names such as ``leader-alone`` become nodes and links, from the cluster's state at that
+moment and the fault's own random stream, and the result is recorded. Targets implement `Cluster`;
+faults are written against that interface only, so a name means the same on every target.
 
 A new fault is a subclass of `Fault` in `FAULTS`; see docs/ADDING_A_FAULT.md.
 """
@@ -94,21 +92,21 @@ def _groups(value: Any) -> Any:
 class Partition(Fault):
     """Cut links between nodes; clients still reach every node.
 
-    ``groups``, as lists: nodes reach those of their own group only. By name: ``leader-alone`` (the
-    leader against all others; without a leader, a node by seed), ``halves`` (a majority by seed,
-    and the rest), ``isolate`` (one node against all others), ``bridge`` (two halves and one node
-    that reaches both), ``majorities-ring`` (every node reaches a majority, no two the same one),
-    ``one-way`` (the smaller half does not hear the larger one, but is heard), ``mute`` (nobody
-    hears one node), ``deaf`` (one node hears nobody), ``random`` (two or three groups, by seed).
-    ``node``: the one of ``isolate``, ``bridge``,
-    ``mute`` and ``deaf``: a node, ``leader``, or by seed if it is not given."""
+    ``groups``, as lists: nodes reach only their own group. By name: ``leader-alone`` (the leader
+    against all others; without a leader, a node by seed), ``halves`` (a majority by seed, and the
+    rest), ``isolate`` (one node against all others), ``bridge`` (two halves and one node that
+    reaches both), ``majorities-ring`` (every node reaches a majority, no two the same), ``one-way``
+    (the smaller half does not hear the larger, but is heard), ``mute`` (nobody hears one node),
+    ``deaf`` (one node hears nobody), ``random`` (two or three groups, by seed). ``node``: the one
+    of ``isolate``, ``bridge``, ``mute`` and ``deaf``: a node or ``leader``; by seed if not
+    given."""
 
     fault: Literal["partition"] = "partition"
     groups: Annotated[Shape | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
     node: str | None = None
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Nodes that are none, or in no group or two; shapes that need more nodes."""
+        """Unknown nodes, or nodes in no group or two; shapes that need more nodes."""
         if isinstance(self.groups, str):
             least = _LEAST_NODES.get(self.groups, 2)
             if len(nodes) < least:
@@ -125,10 +123,10 @@ class Partition(Fault):
                 if listed.count(node) != 1:
                     yield (
                         "groups",
-                        f"{node} is in {listed.count(node)} groups; every node is in exactly one",
+                        f"{node} is in {listed.count(node)} groups; it must be in exactly one",
                     )
             if len(self.groups) < 2 or not all(self.groups):
-                yield "groups", "a partition has at least two groups, and none is empty"
+                yield "groups", "a partition needs at least two groups, none of them empty"
         if self.node is not None:
             if self.groups not in ("isolate", "bridge", "mute", "deaf"):
                 yield "node", "goes with isolate, bridge, mute and deaf only"
@@ -136,7 +134,7 @@ class Partition(Fault):
                 yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
 
     def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
-        """The links to cut, and the sides where there are sides."""
+        """The links to cut, and the sides if there are any."""
         nodes = tuple(cluster.nodes)
         shuffled = rng.sample(nodes, len(nodes))
         if not isinstance(self.groups, str):
@@ -211,8 +209,8 @@ class Crash(Fault):
     """Kill nodes with SIGKILL, then restart them on the same data.
 
     ``nodes``: ``leader`` (without a leader, a node by seed), ``random`` (one by seed), ``majority``
-    (by seed), ``all``, or a list of nodes. ``restart``: false crashes them for good; then there is
-    no ``for``, and the fault lasts as long as the load."""
+    (by seed), ``all``, or a list of nodes. ``restart``: false crashes them for good, without
+    ``for``; the fault then lasts as long as the load."""
 
     fault: Literal["crash"] = "crash"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill,)
@@ -245,14 +243,14 @@ class Crash(Fault):
                 return Resolved(nodes=tuple(dict.fromkeys(listed)))
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Kill, one right after the other."""
+        """Kill them, one right after the other."""
         for node in resolved.nodes:
             cluster.can(CanKill).crash(node)
             if not self.restart:
                 cluster.can(CanKill).abandon(node)
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Start them again; every one is tried, the first failure is raised."""
+        """Start them again. All are tried; the first failure is raised."""
         each(resolved.nodes, cluster.can(CanKill).restart)
 
 

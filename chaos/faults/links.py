@@ -1,4 +1,4 @@
-"""Faults of links other than a partition and a constant latency."""
+"""Faults of links, other than partitions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OnLinks(Fault):
     node: str | None = None
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Nodes that are none; groups that leave no link."""
+        """Unknown nodes; groups that leave no link."""
         if self.node not in (None, "leader", *nodes):
             yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
         if self.links == "all":
@@ -59,10 +59,10 @@ class OnLinks(Fault):
         if len(set(named)) != len(named):
             yield "links", "a node is in two groups"
         if named and (len(self.links) < 2 or not all(self.links)):
-            yield "links", "there are links between at least two groups, and none is empty"
+            yield "links", "give at least two groups, none of them empty"
 
     def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
-        """The links, and a seed of the fault's own."""
+        """The links, and a seed for the fault."""
         nodes = tuple(cluster.nodes)
         by_seed, seed = rng.choice(nodes), rng.getrandbits(48)
         links: tuple[Link, ...]
@@ -88,8 +88,8 @@ def _ends(link: str) -> Link:
 class Latency(OnLinks):
     """Delay every message between nodes, one way.
 
-    ``latency_ms``: on top of what the link takes, the same for every message (``jitter`` changes).
-    ``links``, ``node``: which links; all between nodes if neither is given."""
+    ``latency_ms``: on top of the link's own latency, the same for every message (unlike
+    ``jitter``). ``links``, ``node``: which links; all links between nodes if neither is given."""
 
     fault: Literal["latency"] = "latency"
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
@@ -99,15 +99,15 @@ class Latency(OnLinks):
         cluster.links.add_latency(dict.fromkeys(resolved.links, self.latency_ms))
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Take the delay back; what is under way arrives in order."""
+        """Remove the delay; messages in flight arrive in order."""
         cluster.links.remove_latency(dict.fromkeys(resolved.links, self.latency_ms))
 
 
 class Flapping(OnLinks):
-    """Cut links and heal them again and again.
+    """Cut and heal links repeatedly.
 
-    ``period_ms``: from one cut to the next. ``duty``: the part of each period in which the links
-    are cut. ``links``, ``node``: which links; all between nodes if neither is given."""
+    ``period_ms``: from one cut to the next. ``duty``: the fraction of each period in which the
+    links are cut. ``links``, ``node``: which links; all links between nodes if neither is given."""
 
     fault: Literal["flapping"] = "flapping"
     period_ms: Annotated[int, Field(strict=True, ge=200, le=60_000)]
@@ -140,13 +140,12 @@ class Flapping(OnLinks):
 
 
 class Jitter(OnLinks):
-    """Give each link a latency that changes all the time, by seed.
+    """Give each link a latency that keeps changing, by seed.
 
-    ``latency_ms`` and ``jitter_ms``: every link takes a latency drawn evenly between
-    ``latency_ms`` - ``jitter_ms`` and ``latency_ms`` + ``jitter_ms``, on top of what it takes
-    anyway, and another one every ``every_ms``. Messages of one link stay in order. (Toxiproxy's own
-    jitter cannot be repeated.) ``links``, ``node``: which links; all between nodes if neither is
-    given."""
+    ``latency_ms`` and ``jitter_ms``: each link gets a latency drawn uniformly from ``latency_ms`` -
+    ``jitter_ms`` to ``latency_ms`` + ``jitter_ms``, on top of its own, and a new one every
+    ``every_ms``. Messages on one link stay in order. (Toxiproxy's own jitter cannot be repeated.)
+    ``links``, ``node``: which links; all links between nodes if neither is given."""
 
     fault: Literal["jitter"] = "jitter"
     latency_ms: Annotated[int, Field(strict=True, ge=1, le=60_000)]
@@ -154,7 +153,7 @@ class Jitter(OnLinks):
     every_ms: Annotated[int, Field(strict=True, ge=100, le=60_000)] = 500
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Also: a latency below nothing."""
+        """Also: a negative latency."""
         yield from super().problems(nodes)
         if self.jitter_ms > self.latency_ms:
             yield "jitter_ms", f"must be at most latency_ms ({self.latency_ms})"
@@ -176,7 +175,7 @@ class Jitter(OnLinks):
         cluster.links.add_latency(self.drawn_ms(resolved, 0))
 
     def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
-        """Others. ``state``: the number that the latencies were drawn by."""
+        """New latencies. ``state``: the number they were drawn by."""
         change = self.drawn_ms(resolved, number + 1)
         for link, before_ms in self.drawn_ms(resolved, number).items():
             change[link] -= before_ms
@@ -189,10 +188,10 @@ class Jitter(OnLinks):
 
 
 class Bandwidth(OnLinks):
-    """Limit links to a rate; what is more waits, and arrives late and in order.
+    """Limit the rate of links; what exceeds it waits, and arrives late but in order.
 
-    ``rate_kb_per_s``: kilobytes (1000 bytes) a second, for each link. ``links``, ``node``: which
-    links; all between nodes if neither is given."""
+    ``rate_kb_per_s``: kilobytes (1000 bytes) per second and link. ``links``, ``node``: which links;
+    all links between nodes if neither is given."""
 
     fault: Literal["bandwidth"] = "bandwidth"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
@@ -208,10 +207,10 @@ class Bandwidth(OnLinks):
 
 
 class Stall(OnLinks):
-    """Let nothing pass on links; all of it arrives late and in order when the fault ends.
+    """Hold back everything on links; it arrives late but in order when the fault ends.
 
-    Unlike a partition, nothing is lost that the sender's buffers can hold. ``links``, ``node``:
-    which links; all between nodes if neither is given."""
+    Unlike in a partition, nothing is lost that fits into the sender's buffers. ``links``, ``node``:
+    which links; all links between nodes if neither is given."""
 
     fault: Literal["stall"] = "stall"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
@@ -226,10 +225,10 @@ class Stall(OnLinks):
 
 
 class Disconnect(OnLinks):
-    """Close the connections of links, and refuse new ones until the fault ends.
+    """Close the connections of links and refuse new ones until the fault ends.
 
-    Unlike a partition, the sender notices at once. ``links``, ``node``: which links; all between
-    nodes if neither is given."""
+    Unlike in a partition, the sender notices immediately. ``links``, ``node``: which links; all
+    links between nodes if neither is given."""
 
     fault: Literal["disconnect"] = "disconnect"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
@@ -244,11 +243,10 @@ class Disconnect(OnLinks):
 
 
 class Reset(OnLinks):
-    """Reset the connections of links as soon as they carry data, and each new one too.
+    """Reset the connections of links as soon as they carry data, new ones included.
 
-    Unlike with ``disconnect`` nobody is refused: a connection is taken, and reset (RST) by the
-    first bytes that it carries. ``links``, ``node``: which links; all between nodes if neither is
-    given."""
+    Unlike with ``disconnect``, connections are accepted, then reset (RST) by the first bytes they
+    carry. ``links``, ``node``: which links; all links between nodes if neither is given."""
 
     fault: Literal["reset"] = "reset"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (ShapesStreams,)
@@ -263,10 +261,10 @@ class Reset(OnLinks):
 
 
 class SlowClose(OnLinks):
-    """Let the broker see late that the sender of a link has closed its connection.
+    """Delay the moment at which the broker notices that a link's sender closed its connection.
 
-    A node that dies keeps its connections alive at the other end for ``delay_ms``, as behind a
-    firewall that says nothing. ``links``, ``node``: which links; all between nodes if neither is
+    The connections of a node that died stay open at the other end for ``delay_ms``, as behind a
+    silent firewall. ``links``, ``node``: which links; all links between nodes if neither is
     given."""
 
     fault: Literal["slow-close"] = "slow-close"
@@ -294,7 +292,7 @@ class _OfClients(Fault):
             yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
 
     def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
-        """The links of all client groups with the nodes."""
+        """The links between all client groups and the nodes."""
         nodes = tuple(cluster.nodes)
         by_seed = rng.choice(nodes)
         chosen_by: Literal["leader", "seed", "experiment"] = "experiment"
@@ -319,9 +317,9 @@ class _OfClients(Fault):
 
 
 class RequestsLost(_OfClients):
-    """Lose every request of clients to a node, or to all: it certainly was not applied.
+    """Lose every client request to one node or all: it is certainly not applied.
 
-    ``node``: a node, or ``leader``; all nodes if it is not given."""
+    ``node``: a node or ``leader``; all nodes if not given."""
 
     fault: Literal["requests-lost"] = "requests-lost"
 
@@ -332,9 +330,9 @@ class RequestsLost(_OfClients):
 
 
 class RepliesLost(_OfClients):
-    """Lose every reply of a node to clients, or of all: applied, but nobody is told.
+    """Lose every reply to clients from one node or all: applied, but the client never learns it.
 
-    ``node``: a node, or ``leader``; all nodes if it is not given."""
+    ``node``: a node or ``leader``; all nodes if not given."""
 
     fault: Literal["replies-lost"] = "replies-lost"
 
@@ -365,16 +363,16 @@ https://acomputerscientistlearnsaws.blogspot.com/2017/04/aws-regions.html."""
 
 
 class Wan(Fault):
-    """Put the nodes into five regions of the world, with the latencies between them.
+    """Spread the nodes over five regions of the world, with the latencies between them.
 
     The nodes go to Virginia, Oregon, Ireland, Tokyo and Singapore in turn; each direction takes
     half of the published mean round trip (`chaos.faults.links.ROUND_TRIP_MS`: from 74 to 239 ms).
-    Clients stay next to the node that they ask."""
+    Clients stay close to the node that they ask."""
 
     fault: Literal["wan"] = "wan"
 
     def latencies_ms(self, nodes: Sequence[str]) -> dict[Link, int]:
-        """One way, of every link between different regions."""
+        """The one-way latency of every link between different regions."""
         region = {node: REGIONS[i % len(REGIONS)] for i, node in enumerate(nodes)}
         return {
             (src, dst): round(round_trip_ms / 2)

@@ -1,8 +1,8 @@
 """The nemesis: plays a schedule of faults against a cluster, records it, and always heals.
 
-It waits for points in monotonic time, not for intervals, so lateness does not add up. Where faults
-begin and end at the same moment, the new one begins first: between two partitions back to back
-there is no moment without one."""
+It waits for points in monotonic time, not for intervals, so lateness does not accumulate. Where one
+fault ends at the moment another begins, the new one begins first: between two partitions back to
+back there is no gap."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from nodes.runtime.injected import Injected
 
 @dataclass(frozen=True)
 class PlannedFault:
-    """An entry of a schedule. ``number`` counts from 0 in order of time; times are seconds from the
-    start of the load."""
+    """An entry of a schedule. ``number`` counts from 0 in order of time; times are seconds after
+    the start of the load."""
 
     number: int
     at_s: float
@@ -43,10 +43,9 @@ class PlannedFault:
 
 
 class _Counted(Cluster):
-    """The cluster as faults that overlap see it: a node is restarted when the last fault that
-    crashed it ends, and goes on when the last one that paused it does; so does the broker. (Links
-    are counted where they are.) Whatever is not counted here is the cluster's own, and so is what
-    it is capable of."""
+    """The cluster as overlapping faults see it: a node restarts when the last fault that crashed it
+    ends, and resumes when the last one that paused it ends; likewise the broker. (Links count for
+    themselves.) Everything else, capabilities included, is the cluster's own."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -112,7 +111,7 @@ class _Counted(Cluster):
         self._end("pause", _BROKER, self._cluster.can(CanStopBroker).resume_broker)
 
     def end_all(self) -> None:
-        """The broker first, since nothing works without it. All are tried; the first failure is
+        """Broker first, since nothing works without it. All are tried; the first failure is
         raised."""
         failures: list[Exception] = []
         for what, whom in sorted(self._on, key=lambda each: each[1] != _BROKER):
@@ -146,7 +145,7 @@ class _Counted(Cluster):
                 self._cluster.can(CanUnplug).plug(node)
 
     def _end(self, what: str, whom: str, end: Callable[[], None]) -> None:
-        # The count falls only once it worked: what failed is tried again at the end.
+        # The count drops only on success: what failed is tried again at the end.
         if self._on[what, whom] == 1:
             end()
         self._on[what, whom] = max(0, self._on[what, whom] - 1)
@@ -156,11 +155,11 @@ _BROKER = "broker"
 
 
 class FaultPlayer:
-    """Begins and heals the faults of a schedule and records them; when, its caller knows.
+    """Begins, heals and records the faults of a schedule, when its caller says so.
 
-    ``seed``: every fault draws from a random stream of its own, named by seed and number, so that
-    the same seed makes the same choices, and leaving one fault out does not change the others.
-    ``on_fault``: called with each record (for progress). ``now_ns``: the clock of the records."""
+    ``seed``: every fault has its own random stream, named by seed and number, so that equal seeds
+    make equal choices, and leaving out one fault does not change the others. ``on_fault``: called
+    with each record (for progress). ``now_ns``: the clock of the records."""
 
     def __init__(
         self,
@@ -184,18 +183,18 @@ class FaultPlayer:
 
     @property
     def failed(self) -> bool:
-        """Whether a fault could not be applied, healed or recorded: the run is not what was asked
-        for. `errors` says what happened, a line each."""
+        """Whether a fault could not be applied, healed or recorded: the run is not as planned.
+        `errors` says what happened, a line each."""
         return bool(self.errors)
 
     @property
     def records(self) -> list[FaultRecord]:
-        """The faults that were begun so far."""
+        """The faults begun so far."""
         return [self._records[number] for number in sorted(self._records)]
 
     @property
     def lateness_ms(self) -> list[float]:
-        """How late each fault began, after its planned time."""
+        """How long after its planned time each fault began."""
         return [
             (record.started_ns - record.planned_ns) / 1e6
             for record in self.records
@@ -236,13 +235,13 @@ class FaultPlayer:
         return True
 
     def beats(self, number: int) -> Sequence[float]:
-        """When `beat` shall be called for a fault that is on: seconds after its planned begin."""
+        """When to call `beat` for an active fault: seconds after its planned start."""
         planned = self._schedule[number]
         for_s = planned.heal_at_s - planned.at_s
         return planned.fault.beats(self._active[number], for_s)
 
     def beat(self, number: int, beat: int) -> None:
-        """A fault that changes while it is on does its next step. Nothing happens once it ended."""
+        """The next step of a fault that changes while active. Does nothing once it has ended."""
         resolved = self._active.get(number)
         if resolved is None:
             return
@@ -256,7 +255,7 @@ class FaultPlayer:
             self._fault_failed(f"{record.fault} (fault {number}) {reason}")
 
     def end(self, number: int) -> None:
-        """Heal a fault. It is recorded, whether that worked or not."""
+        """Heal a fault, and record whether that worked."""
         record = self._records[number]
         resolved = self._active.pop(number, None)
         if resolved is not None:
@@ -274,7 +273,7 @@ class FaultPlayer:
         """Heal whatever is on."""
         for number in list(self._active):
             self.end(number)
-        # Once more from the ground up, for whatever an undo that failed has left.
+        # Once more from scratch, for whatever a failed undo has left behind.
         for last_resort in (self._cluster.links.heal_all, self._cluster.end_all):
             try:
                 last_resort()
@@ -286,7 +285,7 @@ class FaultPlayer:
             self._folder.append_fault(record)
             if self._on_fault is not None:
                 self._on_fault(record)
-        except Exception as error:  # a full disk is no reason not to heal
+        except Exception as error:  # a full disk must not keep us from healing
             self._fault_failed(f"{record.fault} (fault {record.number}) not recorded: {error}")
 
     def _fault_failed(self, message: str) -> None:
@@ -297,11 +296,11 @@ _BEGIN, _BEAT, _END = 0, 1, 2
 
 
 class Nemesis(FaultPlayer):
-    """Plays a schedule in a thread of its own, from which it also calls ``on_fault``. Use as a
-    context manager: leaving it heals, for whatever reason it is left.
+    """Plays a schedule in its own thread, which also calls ``on_fault``. Use it as a context
+    manager: leaving it heals, whatever the reason.
 
-    ``by_hand``: it does not end with the schedule, but goes on taking faults (`inject`, `heal`)
-    until it is stopped."""
+    ``by_hand``: does not end with the schedule, but keeps accepting faults (`inject`, `heal`) until
+    stopped."""
 
     def __init__(
         self,
@@ -326,7 +325,7 @@ class Nemesis(FaultPlayer):
         self._thread: threading.Thread | None = None
 
     def start(self, start_ns: int) -> None:
-        """Begin to play; ``start_ns`` (`time.monotonic_ns()`) is the schedule's time 0."""
+        """Start playing; ``start_ns`` (`time.monotonic_ns()`) is the schedule's time 0."""
         assert self._thread is None, "a nemesis plays once"
         self._start_ns = start_ns
         self._events = [
@@ -337,12 +336,13 @@ class Nemesis(FaultPlayer):
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end of the schedule; whether it has come."""
-        assert self._thread is not None, "a nemesis is started first"
+        """Wait for the end of the schedule; returns whether it has come."""
+        assert self._thread is not None, "start the nemesis first"
         return self._done.wait(timeout_s)
 
     def stop(self) -> None:
-        """Heal whatever is on, and wait until it is done. May be called at any time, again too."""
+        """Heal every active fault and wait until that is done. May be called at any time,
+        repeatedly."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -363,10 +363,10 @@ class Nemesis(FaultPlayer):
     # --- by hand
 
     def inject(self, fault: Fault, for_s: float) -> FaultRecord:
-        """Begin a fault now, for so many seconds at most. Returns its record once it is applied, or
-        could not be (``error`` says why)."""
+        """Begin a fault now, for at most this many seconds. Returns its record once it is applied,
+        or has failed (``error`` says why)."""
         with self._changed:
-            assert self._by_hand, "the schedule is all that this nemesis plays"
+            assert self._by_hand, "this nemesis plays only its schedule"
             now_s = (time.monotonic_ns() - self._start_ns) / 1e9
             number = len(self._schedule)
             self._schedule[number] = PlannedFault(number, now_s, now_s + for_s, fault)
@@ -375,7 +375,7 @@ class Nemesis(FaultPlayer):
             return self._records[number]
 
     def heal(self, number: int) -> FaultRecord:
-        """End a fault now, if it is on. Returns its record; ``error`` says what did not work."""
+        """End a fault now, if it is active. Returns its record; ``error`` says what went wrong."""
         with self._changed:
             self._push((time.monotonic_ns(), _END, number, 0))
             self._changed.wait_for(lambda: self._done.is_set() or self._is_over(number))
@@ -383,7 +383,7 @@ class Nemesis(FaultPlayer):
 
     @property
     def on(self) -> list[FaultRecord]:
-        """The faults that are on now."""
+        """The active faults."""
         with self._changed:
             return [self._records[number] for number in sorted(self._active)]
 
@@ -408,7 +408,7 @@ class Nemesis(FaultPlayer):
                 self._happen(*event)
                 with self._changed:
                     self._changed.notify_all()
-        except Exception as error:  # nothing may keep what is on from being healed
+        except Exception as error:  # nothing may keep active faults from being healed
             self._fault_failed(f"nemesis: {_line(error)}")
         finally:
             try:
@@ -419,7 +419,7 @@ class Nemesis(FaultPlayer):
                     self._changed.notify_all()
 
     def _next(self) -> tuple[int, int, int, int] | None:
-        """Wait for the next event. None: there is none, or it is time to stop."""
+        """Wait for the next event; None if there is none left, or it is time to stop."""
         with self._changed:
             while not self._stopping and (self._events or self._by_hand):
                 wait_s = None

@@ -1,4 +1,4 @@
-"""Faults that a node does to itself as it is told: messages, clock and disk."""
+"""Faults that a node injects into itself on command: messages, connections, clock and disk."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Injecting(Fault):
-    """Base of faults that nodes do to themselves until they are told to stop."""
+    """Base of faults that nodes inject into themselves until they are ordered to stop."""
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
-        """What each node does."""
+        """What each node injects."""
         raise NotImplementedError
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Tell the nodes, and have them confirm it."""
+        """Send the order to the nodes, and wait for each to confirm it."""
         assert resolved.seed is not None
         for node, injected in self.injected(resolved).items():
             cluster.can(CanInject).inject(node, resolved.seed, injected)
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Tell them to stop; start again whoever stopped because of it."""
+        """Withdraw the order; restart nodes that stopped because of it."""
         number = resolved.seed
         assert number is not None
         each(self.injected(resolved), lambda node: cluster.can(CanInject).withdraw(node, number))
@@ -74,7 +74,7 @@ class _OfMessages(OnLinks, _Injecting):
     share: Share
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
-        """The sender of each link does it, by a seed of its own."""
+        """The sender of each link does it, with its own seed."""
         to = _by_sender(resolved.links)
         seeds = random.Random(resolved.seed)
         return {src: self.of(dst, seeds.getrandbits(48)) for src, dst in to.items()}
@@ -143,12 +143,12 @@ class Corrupt(_OfMessages):
 
 
 class AtLeastOnce(OnLinks, _Injecting):
-    """Send with QoS 1 instead of 0 over links: nothing is lost, but late or twice.
+    """Send with QoS 1 instead of 0 on links: nothing is lost, but may arrive late or twice.
 
-    Not a failure, but another choice of transport: the sender keeps each frame until the broker has
-    confirmed it, also over a lost connection. What a cut would have lost arrives after the heal,
-    late, and what was under way may arrive twice. ``links``, ``node``: which links; all between
-    nodes if neither is given."""
+    Not a failure but another transport: the sender keeps each frame until the broker has confirmed
+    it, even across a lost connection. What a cut would have lost arrives late, after the heal, and
+    what was in flight may arrive twice. ``links``, ``node``: which links; all between nodes if
+    neither is given."""
 
     fault: Literal["qos-1"] = "qos-1"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CarriesFrames)
@@ -162,11 +162,11 @@ class AtLeastOnce(OnLinks, _Injecting):
 
 
 class BrokerDisconnect(_Injecting, OnNodes):
-    """Take the broker away from nodes: no connection of theirs is left, nor comes up.
+    """Take the broker away from nodes: all their connections break, and none comes back.
 
-    Unlike an isolated node, one that is disconnected knows it at once, and clients do not reach it
-    either. (It keeps one connection, by which the nemesis tells it.) ``nodes``: ``leader`` (without
-    a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+    Unlike an isolated node, a disconnected one knows immediately, and clients cannot reach it
+    either. (It keeps one connection, for the nemesis.) ``nodes``: ``leader`` (without a leader, a
+    node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["broker-disconnect"] = "broker-disconnect"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
@@ -180,11 +180,11 @@ class BrokerDisconnect(_Injecting, OnNodes):
 
 
 class Clock(_Injecting, OnNodes):
-    """Make the clocks that replicas see wrong; at the end the wall clock is right again.
+    """Make the clocks that replicas see wrong; the wall clock is right again at the end.
 
-    ``offset_ms``: added to the wall clock; may be negative. ``drift``: seconds a second by which
-    both clocks run too fast (-0.5 to 1). ``jump_ms``: the monotonic clock jumps forwards, once,
-    and stays so, as after a suspended machine. At least one of them. ``nodes``: ``leader``
+    ``offset_ms``: added to the wall clock; may be negative. ``drift``: how much too fast both
+    clocks run, in seconds per second (-0.5 to 1). ``jump_ms``: the monotonic clock jumps ahead
+    once, as after the machine was suspended. At least one of the three. ``nodes``: ``leader``
     (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["clock"] = "clock"
@@ -194,10 +194,10 @@ class Clock(_Injecting, OnNodes):
     jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Also: a clock with nothing wrong."""
+        """Also: a clock without any error."""
         yield from super().problems(nodes)
         if not (self.offset_ms or self.drift or self.jump_ms):
-            yield "offset_ms", "give offset_ms, drift or jump_ms: nothing is wrong with this clock"
+            yield "offset_ms", "give offset_ms, drift or jump_ms"
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """The same error for all of them."""
@@ -211,9 +211,9 @@ class Clock(_Injecting, OnNodes):
 
 
 class SlowDisk(_Injecting, OnNodes):
-    """Make every sync of a node's log take longer.
+    """Slow down every sync of a node's log.
 
-    ``delay_ms``: on top of what a sync takes. ``nodes``: ``leader`` (without a leader, a node by
+    ``delay_ms``: on top of the sync's own time. ``nodes``: ``leader`` (without a leader, a node by
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["slow-fsync"] = "slow-fsync"
@@ -226,9 +226,9 @@ class SlowDisk(_Injecting, OnNodes):
 
 
 class FailingFsync(_Injecting, OnNodes):
-    """Let the next sync of a node's log fail: the node stops, and is started again at the end.
+    """Make the next sync of a node's log fail: the node stops, and is restarted at the end.
 
-    Nobody knows what a disk holds after a sync that failed, so a node must not go on: it ends with
+    Nobody knows what a disk holds after a failed sync, so a node must not continue: it ends with
     exit code 3. ``nodes``: ``leader`` (without a leader, a node by seed), ``random``, ``majority``,
     ``all``, or a list of nodes."""
 
@@ -241,9 +241,9 @@ class FailingFsync(_Injecting, OnNodes):
 
 
 class NoSpace(_Injecting, OnNodes):
-    """Fill a node's disk: the node stops at its next write, and is started again at the end.
+    """Fill a node's disk: the node stops at its next write, and is restarted at the end.
 
-    It ends with a line that says so and exit code 3. ``nodes``: ``leader`` (without a leader, a
+    It says so in one line, and ends with exit code 3. ``nodes``: ``leader`` (without a leader, a
     node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["full-disk"] = "full-disk"
@@ -255,12 +255,13 @@ class NoSpace(_Injecting, OnNodes):
 
 
 class CrashPointFault(_Injecting, OnNodes):
-    """Crash nodes (SIGKILL) at a named point of their next write, and restart them at the end.
+    """Crash nodes (SIGKILL) at a given point of their next write, and restart them at the end.
 
-    ``point``: ``before-fsync`` (written, not synced: nobody may have been told) or ``after-fsync``
-    (synced, and nothing has left that waited for it: it is there after the restart, though nobody
-    was told). A node that writes nothing meanwhile is not crashed. ``nodes``: ``leader`` (without a
-    leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+    ``point``: ``before-fsync`` (written but not synced: nothing may have been acknowledged) or
+    ``after-fsync`` (synced, with everything that waited for it still unsent: it is there after the
+    restart, though never acknowledged). A node that writes nothing in that time does not crash.
+    ``nodes``: ``leader`` (without a leader, a node by seed), ``random``, ``majority``, ``all``, or
+    a list of nodes."""
 
     fault: Literal["crash-point"] = "crash-point"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CanKill)
@@ -274,15 +275,15 @@ class CrashPointFault(_Injecting, OnNodes):
 class TornWrite(OnNodes):
     """Crash nodes (SIGKILL) in the middle of a write, and restart them at the end.
 
-    A part of a record that was never synced is left at the end of the log, as drawn by seed; the
-    node must cut it off and lose nothing else. ``nodes``: ``leader`` (without a leader, a node by
-    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+    Part of a record that was never synced, drawn by seed, is left at the end of the log; the node
+    must cut it off and lose nothing else. ``nodes``: ``leader`` (without a leader, a node by seed),
+    ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["torn-write"] = "torn-write"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill, DamagesLogs)
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Kill, and leave the torn record."""
+        """Kill them, and leave a torn record."""
         rng = random.Random(resolved.seed)
         for node in resolved.nodes:
             cluster.can(CanKill).crash(node)
@@ -296,9 +297,9 @@ class TornWrite(OnNodes):
 class BitFlip(OnNodes):
     """Flip a bit in the old part of a node's log while it is down: it must refuse to start.
 
-    The node is crashed (SIGKILL), the bit is drawn by seed from the first half of its log, and the
-    node is started: it must end with exit code 3 and name the damaged place. At the end the bit is
-    flipped back and the node started again. ``nodes``: ``leader`` (without a leader, a node by
+    The node is crashed (SIGKILL), a bit drawn by seed is flipped in the first half of its log, and
+    the node is started: it must end with exit code 3 and name the damaged place. At the end the bit
+    is flipped back and the node started again. ``nodes``: ``leader`` (without a leader, a node by
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["bit-flip"] = "bit-flip"

@@ -1,4 +1,4 @@
-"""Faults of processes other than a plain crash: pauses, rolling restarts, the broker."""
+"""Faults of processes, other than plain crashes: pauses, rolling restarts, the broker."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class OnNodes(Fault):
 
 
 class Pause(OnNodes):
-    """Stop nodes (SIGSTOP) and let them go on (SIGCONT), in which time nothing is lost.
+    """Pause nodes (SIGSTOP) and resume them (SIGCONT); nothing is lost meanwhile.
 
-    A paused node keeps its memory and its connections; what was sent to it waits. It goes on with
-    what it believed before: a leader that was replaced meanwhile still thinks that it leads.
-    ``nodes``: ``leader`` (without a leader, a node by seed), ``random``, ``majority``, ``all``, or
-    a list of nodes."""
+    A paused node keeps its memory and its connections; what was sent to it waits. It resumes with
+    its old beliefs: a leader that was replaced meanwhile still thinks it leads. ``nodes``:
+    ``leader`` (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of
+    nodes."""
 
     fault: Literal["pause"] = "pause"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanPause,)
@@ -89,11 +89,11 @@ class Pause(OnNodes):
 
 
 class NetworkDisconnect(OnNodes):
-    """Take the network away from nodes (containers): nothing passes, and nobody is told.
+    """Unplug nodes from the network (containers): nothing passes, and no connection is closed.
 
-    Beside Toxiproxy: also the node's own connections to the broker, and with them its requests and
-    replies, are silent without being closed. ``nodes``: ``leader`` (without a leader, a node by
-    seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+    This bypasses Toxiproxy: the node's direct connections to the broker, and with them its requests
+    and replies, fall silent too, without being closed. ``nodes``: ``leader`` (without a leader, a
+    node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["network-disconnect"] = "network-disconnect"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanUnplug,)
@@ -110,12 +110,11 @@ class NetworkDisconnect(OnNodes):
 
 
 class RollingRestart(OnNodes):
-    """Crash nodes (SIGKILL) one after the other, each back before the next goes.
+    """Crash nodes (SIGKILL) one after the other, each back before the next one goes.
 
-    ``nodes``: ``leader``, ``random``, ``majority``, ``all``, or a list of nodes.
-    ``down_ms``: how long each is down. ``every_ms``: from one crash to the next; longer than
-    ``down_ms``. It goes through the nodes once, in a seeded order (or that of the list), as far as
-    its time reaches."""
+    ``nodes``: ``leader``, ``random``, ``majority``, ``all``, or a list of nodes. ``down_ms``: how
+    long each is down. ``every_ms``: from one crash to the next; longer than ``down_ms``. It goes
+    through the nodes once, in seeded order (or that of the list), as far as time allows."""
 
     fault: Literal["rolling-restart"] = "rolling-restart"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill,)
@@ -123,7 +122,7 @@ class RollingRestart(OnNodes):
     every_ms: Milliseconds = 2000
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Nodes that are none; times that overlap."""
+        """Unknown nodes; overlapping times."""
         yield from super().problems(nodes)
         if self.every_ms <= self.down_ms:
             yield "every_ms", f"must be longer than down_ms ({self.down_ms}), not {self.every_ms}"
@@ -141,8 +140,8 @@ class RollingRestart(OnNodes):
         cluster.can(CanKill).crash(resolved.nodes[0])
 
     def beat(self, cluster: Cluster, resolved: Resolved, number: int) -> Resolved:
-        """Restart, or crash the next. ``state``: the node that is up again, None while the last
-        that was crashed is down."""
+        """Restart, or crash the next. ``state``: the node that is up again, None while the last one
+        crashed is down."""
         node = resolved.nodes[(number + 1) // 2]
         if number % 2 == 0:
             cluster.can(CanKill).restart(node)
@@ -158,10 +157,10 @@ class RollingRestart(OnNodes):
 
 
 class BrokerRestart(Fault):
-    """Kill the broker (SIGKILL); it comes back at the end of the fault, with nothing in memory.
+    """Kill the broker (SIGKILL); it comes back at the end of the fault, with its memory gone.
 
-    Every connection of every node and client breaks, and all that was under way is lost. It is the
-    one part that all links share: a network that is away, not one that is divided."""
+    Every connection of every node and client breaks, and everything in flight is lost. The broker
+    is the one part that all links share: the network is gone, not divided."""
 
     fault: Literal["broker-restart"] = "broker-restart"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanStopBroker,)
@@ -180,7 +179,7 @@ class BrokerRestart(Fault):
 
 
 class BrokerPause(Fault):
-    """Stop the broker (SIGSTOP) and let it go on (SIGCONT); messages wait and arrive late."""
+    """Pause the broker (SIGSTOP) and resume it (SIGCONT); messages wait and arrive late."""
 
     fault: Literal["broker-pause"] = "broker-pause"
     NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanStopBroker,)
@@ -199,7 +198,7 @@ class BrokerPause(Fault):
 
 
 def each(nodes: Iterable[str], act: Callable[[str], None]) -> None:
-    """Every node is tried; the first failure is raised at the end."""
+    """Tries every node; raises the first failure at the end."""
     failures: list[Exception] = []
     for node in nodes:
         try:

@@ -53,7 +53,7 @@ def test_every_fault_is_described_with_its_parameters(tmp_path: Path) -> None:
     assert told["latency"]["targets"] == ["attached", "compose", "local", "sim"]
     for fault in told.values():
         for parameter in fault["parameters"]:
-            assert f"``{parameter}``" in fault["description"], f"{fault['name']}: {parameter}"
+            assert f"`{parameter}`" in fault["description"], f"{fault['name']}: {parameter}"
     assert "rolling-restart  (on compose, local, sim)" in capbench("faults", cwd=tmp_path).stdout
 
 
@@ -77,7 +77,7 @@ def test_again_repeats_the_operations_and_the_faults(tmp_path: Path) -> None:
 
 def test_again_takes_nothing_that_the_folder_says(tmp_path: Path) -> None:
     for arguments, said in [
-        (("--again", "x", "--seed", "1"), "the run folder says all of it"),
+        (("--again", "x", "--seed", "1"), "takes everything from the run folder"),
         (("--again", "nowhere"), "nowhere/manifest.json: not found"),
         ((), "name an experiment"),
     ]:

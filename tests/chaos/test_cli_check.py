@@ -85,14 +85,14 @@ def test_a_run_of_before_is_judged_anew_and_that_is_said_once(
     )
     assert check(monkeypatch, folder.path) == 0
     text = capsys.readouterr().out
-    said = "judged anew by the present definitions (version 3); verdict.json was of version 1"
+    said = "judged again by the current definitions (version 3); verdict.json was of version 1"
     assert said in text
     assert "availability: valid (1200 operations): served within 2 s: before 1.000" in text
     kept = folder.verdict()
     assert kept is not None
     assert (kept.schema_version, len(kept.checks)) == (3, len(told["checks"]))
     assert check(monkeypatch, folder.path) == 0
-    assert "judged anew" not in capsys.readouterr().out
+    assert "judged again" not in capsys.readouterr().out
 
 
 def test_what_the_keys_held_at_first_can_be_said(
@@ -129,9 +129,9 @@ def test_a_search_over_its_budget_is_unknown(
         (["--memory", "4X"], "--memory: '4X' is no size"),
         (["--model", "queue"], "unknown model 'queue'; use"),
         (["--initial", "[1]"], "--initial: a value is null, a bool, number or string"),
-        (["--initial", "'"], '--initial: "\'" is no JSON'),
-        (["--initial", "NaN"], "--initial: 'NaN' is no JSON"),
-        (["--initial", "Infinity"], "--initial: 'Infinity' is no JSON"),
+        (["--initial", "'"], '--initial: "\'" is not JSON'),
+        (["--initial", "NaN"], "--initial: 'NaN' is not JSON"),
+        (["--initial", "Infinity"], "--initial: 'Infinity' is not JSON"),
         (
             ["--initial", "9" * 9000],
             "--initial: a value is null, a bool, number or string (Integer",
@@ -232,7 +232,7 @@ def test_nothing_that_ended_ok_is_unknown(
     assert check(monkeypatch, path) == 5
     told = capsys.readouterr().out
     assert "unknown: no operation was answered ok" in told
-    assert "strongest model that it does not refute: unknown" in told
+    assert "strongest model not refuted: unknown" in told
 
 
 def test_a_named_pipe_is_not_waited_for_and_that_of_a_shell_is_read(

@@ -164,7 +164,7 @@ def test_a_name_that_is_mistyped_is_answered_with_the_one_that_was_meant(
         (("load", "--shape", "ramp:0-0/1s"), "its highest level must be more than 0"),
         (("run", "./"), "is a directory; a regular file is expected"),
         (("gate", "--record", "/", "-p", "raft", "--seeds", "1"), "--record /: Is a directory"),
-        (("inject", "latency", "latency_ms=\x1b[2J"), "the value is no YAML"),
+        (("inject", "latency", "latency_ms=\x1b[2J"), "the value is not YAML"),
     ],
 )
 def test_a_mistake_is_one_line(

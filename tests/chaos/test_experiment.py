@@ -194,7 +194,7 @@ def test_what_is_missing_is_asked_for(tmp_path: Path, field: str) -> None:
         ("", "bad.yaml:1: an experiment is a mapping that begins with `title:`"),
         ("[1, 2]", "bad.yaml:1: an experiment is a mapping"),
         ("--- 1\n--- 2\n", "bad.yaml:2: but found another document"),
-        ("title: \x00", "bad.yaml: is no YAML: unacceptable character"),
+        ("title: \x00", "bad.yaml: is not YAML: unacceptable character"),
         ("a: &x\n  b: *x\n", "bad.yaml"),
         ("? [a, b]\n: 1\n", "bad.yaml:1: ('a', 'b'): unknown field"),
         ("title: !!python/object:os.system x\n", "bad.yaml:1: shows: is missing"),
@@ -226,7 +226,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_as_yaml_allows(tmp_path: Path) 
 
 def test_faults_need_a_schedule_to_be_expected_from(tmp_path: Path) -> None:
     data = {**good(tmp_path).as_data(), "schedule": []}
-    with pytest.raises(InvalidExperiment, match=r"objectives\.during: there is no fault"):
+    with pytest.raises(InvalidExperiment, match=r"objectives\.during: the schedule has no fault"):
         validate(data, source="f", name="f")
 
 

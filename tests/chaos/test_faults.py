@@ -220,7 +220,7 @@ def test_a_crash_takes_whom_it_names(nodes: Any, count: int, by: str) -> None:
         (Partition(groups="majorities-ring"), 3, "needs at least 4 nodes"),
         (Partition(groups=(("n1",), ("n2",))), 3, "n3 is in 0 groups"),
         (Partition(groups=(("n1", "n2"), ("n2", "n3"))), 3, "n2 is in 2 groups"),
-        (Partition(groups=(("n1", "n2", "n3"), ())), 3, "none is empty"),
+        (Partition(groups=(("n1", "n2", "n3"), ())), 3, "none of them empty"),
         (Partition(groups=(("n1", "n2", "n3"),)), 3, "at least two groups"),
         (Partition(groups="mute", node="n7"), 3, "unknown node 'n7'; use leader, n1, n2, n3"),
         (Partition(groups="halves", node="n1"), 3, "goes with isolate, bridge, mute and deaf"),

@@ -204,7 +204,7 @@ def test_a_call_goes_on_where_the_last_one_stopped(protocol: Path) -> None:
     code, found, err = mutants(protocol, read, more="--minutes 0.00001")
     assert code == 5
     assert found["left"] == len(after)
-    assert "is of other code and counts no more" in err
+    assert "was made with other code and no longer counts" in err
 
 
 def test_a_budget_is_part_of_what_is_known(tmp_path: Path) -> None:

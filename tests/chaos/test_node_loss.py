@@ -141,7 +141,7 @@ def test_parameters_of_the_command_line_go_before_those_of_the_experiment(tmp_pa
                     {"at": "2s", "for": "3s", "fault": "crash", "nodes": "all", "restart": False}
                 ]
             },
-            "for: is of no use: what is crashed for good does not come back",
+            "for: makes no sense: what is crashed for good does not come back",
         ),
         (
             {"schedule": [{"at": "2s", "fault": "crash", "nodes": "all", "restart": "no"}]},

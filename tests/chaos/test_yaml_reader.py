@@ -22,7 +22,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        (LAUGHS, 5, f"more than {MAX_VALUES:,} values, its aliases written out"),
+        (LAUGHS, 5, f"more than {MAX_VALUES:,} values with aliases expanded"),
         ("x: &x [" + "1, " * (MAX_VALUES // 2) + "]\ny: *x\n", 2, "more than"),
         ("- 1\n" * (MAX_VALUES + 1), MAX_VALUES, "more than"),
         ("[" * 50_000, 1, f"nested deeper than {MAX_DEPTH} levels"),
@@ -32,7 +32,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: &x\n  b: *x\n", 2, "&x contains itself"),
         ("a: &x [1, [*x]]\n", 1, "&x contains itself"),
         ("x" * (MAX_BYTES + 1), None, "characters, at most"),
-        ("a: " + "9" * 5000, None, "is no YAML: Exceeds the limit"),
+        ("a: " + "9" * 5000, None, "is not YAML: Exceeds the limit"),
         ("a: &x 1\nb: &x 2\n", 2, "the anchor &x is given twice"),
         ("a: *nothing\n", 1, "found undefined alias"),
     ],

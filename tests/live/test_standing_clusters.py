@@ -124,7 +124,7 @@ def test_each_of_two_clusters_is_reached_by_its_name_and_outlives_the_other(
     assert "A: not running: its keeper was killed; `capbench down --name A`" in out
     assert typed("heal") == (0, "no fault is on\n", "")
     assert typed("down") == (0, "cluster C: stopped\n", "")
-    removed = "cluster A: it ran no more; what it left is removed\n"
+    removed = "cluster A: was not running; leftovers removed\n"
     assert typed("down") == (0, removed, "")
     assert clusters.known() == []
     assert not (workspace / ".capbench" / "A").exists()
