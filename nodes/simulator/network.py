@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from nodes.contract.replica import Message
-from nodes.parts.quorum import majority
 from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
 
@@ -292,7 +291,7 @@ def majorities_ring(nodes: Sequence[str]) -> list[LinkId]:
     """Every node sees a majority, and no two see the same one: ``nodes`` in a ring, each sees its
     nearest neighbours only."""
     count = len(nodes)
-    reach = majority(count) // 2
+    reach = (count // 2 + 1) // 2
     return [
         (a, b)
         for i, a in enumerate(nodes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nodes.parts.placement import Placement, Placements
-from nodes.parts.quorum import majority
 from nodes.parts.recovery import PlacedReplica
 from nodes.simulator.cluster import Cluster
 
@@ -35,6 +34,6 @@ def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
             for node, joined in newest.members
             if node in nodes and node in known and known[node].ready[number] == joined
         ]
-        if len(ready) < majority(len(newest.members)):
+        if 2 * len(ready) <= len(newest.members):
             return f"{newest} is served by {' '.join(ready) or 'nobody'} of {' '.join(nodes)}"
     return None

@@ -225,20 +225,27 @@ from chaos.seeds.mutants import trial
 from chaos.seeds.mutants.sources import Target, chosen
 import msgspec
 trial.SEED_CPU_S, trial.MEMORY_BYTES = 0.25, 100 << 20
-target = Target(["mutable.py"])
-change, text, budget_s = sys.argv[2], sys.argv[3], float(sys.argv[4])
-(mutant,) = [m for m in chosen(target, [sys.argv[1]]) if m.change == change]
+only, change, text, budget_s, protocol = sys.argv[1:]
+target = Target([protocol])
+(mutant,) = [m for m in chosen(target, [only]) if m.change == change]
 if text:
     mutant = msgspec.structs.replace(mutant, text=text)
-print(msgspec.json.encode(trial.try_mutant(mutant, ["mutable.py"], budget_s)).decode())
+print(msgspec.json.encode(trial.try_mutant(mutant, [protocol], float(budget_s))).decode())
 """
 
 
-def tried(path: Path, line: str, change: str, text: str = "", budget_s: float = 0.5) -> Trial:
+def tried(
+    path: Path,
+    line: str,
+    change: str,
+    text: str = "",
+    budget_s: float = 0.5,
+    protocol: str = "mutable.py",
+) -> Trial:
     """One mutant alone; ``text``: instead of its own."""
-    only = f"mutable.py:{line_of(path, line)}"
+    only = f"{path.name}:{line_of(path, line)}"
     done = subprocess.run(
-        [sys.executable, "-c", TRY, only, change, text, str(budget_s)],
+        [sys.executable, "-c", TRY, only, change, text, str(budget_s), protocol],
         cwd=path.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -271,6 +278,13 @@ def test_an_alarm_of_the_protocol_itself_is_no_catch(protocol: Path) -> None:
     protocol.write_text(text.replace("waited = 0\n", "waited = 0 if index < 2 else None\n"))
     trial = tried(protocol, 'if request.operation.op == "read"', "`==` to `!=`", budget_s=0.1)
     assert trial.status == "survived"
+
+
+def test_the_simulator_counts_majorities_by_itself() -> None:
+    """Or a protocol whose majorities are too large would be given as many nodes as it asks for."""
+    path = ROOT / "nodes" / "parts" / "quorum.py"
+    trial = tried(path, "return n // 2 + 1", "`1` to `2`", budget_s=20, protocol="quorum")
+    assert (trial.status, trial.check) == ("caught", "liveness")
 
 
 # --- equivalent ones ---
