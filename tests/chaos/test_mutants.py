@@ -110,7 +110,7 @@ def changes(code: str) -> set[str]:
         # What nobody could catch, or anybody would.
         ('"""Words about 1 < 2."""', set()),
         ("assert x < y", set()),
-        ("if x:\n    raise BadMessage(y)", {"`x` is True"}),
+        ("if x < 1:\n    raise BadMessage(y)", {"`x < 1` is True"}),
         ("check_reach(x)\nself._check_entry(x)", set()),
         ("raise ValueError(x + 1)", set()),
         ("self.out.mark('x', term=1)", set()),

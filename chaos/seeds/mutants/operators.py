@@ -263,7 +263,10 @@ class _Finder(ast.NodeVisitor):
         self._add(node, "break", "`continue` to `break`")
 
     def visit_If(self, node: ast.If) -> None:
-        self._force(node.test, "True", *(() if _refuses_lies(node) else ("False",)))
+        if _refuses_lies(node):
+            self._force(node.test, "True")
+            return
+        self._force(node.test, "True", "False")
         self.visit(node.test)
         self._block(node.body, alone_is_left=not node.orelse)
         self._block(node.orelse)
