@@ -14,10 +14,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from nodes.contract.administration import Administration
 from nodes.contract.knobs import Knobs
 from nodes.contract.names import BadName, check_name, did_you_mean
 from nodes.contract.replica import Config, OperationKind, Parameters, Replica
 from nodes.errors import InvalidInput
+from nodes.parts.knobs import PLACED_MOMENTS
 from nodes.protocols import detector, gossip, paxos, quorum_register, raft
 
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual"]
@@ -45,7 +47,8 @@ class Protocol(msgspec.Struct, frozen=True):
     that. ``retries``: where a request that is sent again is applied at most once.
 
     For the simulator: ``knobs``, which parameters vary from seed to seed; ``moments``, marks
-    (`Out.mark`) at which something rare has just begun, so that faults strike there; ``bugs``,
+    (`Out.mark`) at which something rare has just begun, so that faults strike there;
+    ``administration``, what is asked of it while it runs; ``bugs``,
     modules whose ``BUGS`` are planted bugs of it (`nodes.simulator.bugs`)."""
 
     name: str
@@ -58,17 +61,21 @@ class Protocol(msgspec.Struct, frozen=True):
     retries: Retries = "any node"
     knobs: Knobs = ()
     moments: tuple[str, ...] = ()
+    administration: Administration = Administration()
     bugs: tuple[str, ...] = ()
 
     def core_size(self, nodes: int, copies: int | None = None) -> int:
         """The fewest nodes with which it must serve. ``copies``: how many nodes hold each key, if
         not all of them."""
-        if self.needs in ("any node", "first node") or not self.operations:
+        copies = copies or nodes
+        if self.needs == "first node" or not self.operations:
+            return 1
+        if self.needs == "any node" and copies == nodes:
             return 1
         if self.needs == "all nodes":
             return nodes
-        copies = copies or nodes
-        # Not as the parts count a majority: they are judged by it.
+        # Not as the parts count a majority: they are judged by it. Where keys move, `any node` is
+        # no exception: a new member of a range copies from a majority.
         return nodes - copies + copies // 2 + 1
 
     def configure(
@@ -110,18 +117,56 @@ def _check_bounds(parameters: Parameters) -> None:
 PROTOCOLS: dict[str, Protocol] = {}
 """The protocols that hold data: those that are listed, compared and held to every test."""
 INTERNAL: dict[str, Protocol] = {
-    "heartbeat": Protocol(
-        name="heartbeat",
-        replica=detector.Detector,
-        claim="eventual",
-        operations=(),
-        needs="any node",
-        summary="no data: heartbeats only, to measure failure detectors",
-        knobs=detector.KNOBS,
-        bugs=("nodes.simulator.bugs.detection",),
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="heartbeat",
+            replica=detector.Detector,
+            claim="eventual",
+            operations=(),
+            needs="any node",
+            summary="no data: heartbeats only, to measure failure detectors",
+            knobs=detector.KNOBS,
+            bugs=("nodes.simulator.bugs.detection",),
+        ),
+        Protocol(
+            name="quorum-placed",
+            replica=quorum_register.QuorumRegister,
+            claim="linearizable",
+            operations=("read", "write", "delete"),
+            summary="quorum, simulated with fewer copies of a key than nodes, which move soon",
+            retries="node asked first",
+            knobs=quorum_register.PLACED_KNOBS,
+            moments=PLACED_MOMENTS,
+            bugs=("nodes.simulator.bugs.recovery",),
+        ),
+        Protocol(
+            name="gossip-placed",
+            replica=gossip.Gossip,
+            claim="eventual",
+            operations=("read", "write", "delete"),
+            needs="any node",
+            retries="nowhere",
+            summary="gossip, simulated with fewer copies of a key than nodes, which move soon",
+            knobs=gossip.PLACED_KNOBS,
+            moments=PLACED_MOMENTS,
+        ),
+        Protocol(
+            name="gossip-lww-placed",
+            replica=gossip.Gossip,
+            claim="eventual",
+            operations=("read", "write", "delete"),
+            needs="any node",
+            retries="nowhere",
+            summary="gossip-lww, simulated with fewer copies of a key than nodes, which move soon",
+            parameters={"conflict": "lww"},
+            knobs=gossip.PLACED_KNOBS,
+            moments=PLACED_MOMENTS,
+        ),
     )
 }
-"""Protocols without operations. They run when asked for by name (`get`)."""
+"""What is neither listed nor compared, and runs when asked for by name (`get`): protocols without
+operations, and those whose knobs make them a case for the simulator."""
 _LOADED: dict[Path, tuple[Protocol, ...]] = {}
 
 
@@ -223,6 +268,7 @@ register(
         summary="a leader replicates a log to a majority; elections by randomised timeouts",
         knobs=raft.KNOBS,
         moments=raft.MOMENTS,
+        administration=raft.ADMINISTRATION,
         bugs=("nodes.simulator.bugs.raft", "nodes.simulator.bugs.clients"),
     )
 )
@@ -236,6 +282,7 @@ register(
         parameters={"stale_reads": True},
         knobs=raft.KNOBS,
         moments=raft.MOMENTS,
+        administration=raft.ADMINISTRATION,
     )
 )
 register(
@@ -273,7 +320,7 @@ register(
         summary="no leader: a majority holds the newest version, reads and writes ask a majority",
         retries="node asked first",
         knobs=quorum_register.KNOBS,
-        bugs=("nodes.simulator.bugs.quorum", "nodes.simulator.bugs.recovery"),
+        bugs=("nodes.simulator.bugs.quorum",),
     )
 )
 register(

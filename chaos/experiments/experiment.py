@@ -50,8 +50,6 @@ from reports.data.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent
 MIN_EVERY_S = 0.1
-MAX_TIMES = 10_000
-"""That one line of a schedule may come again."""
 _ROUNDING_S = 1e-9
 Location: TypeAlias = tuple[str | int, ...]
 
@@ -390,8 +388,6 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
                     (*at, "every"),
                     "must be at least as long as for, and at least " + format_duration(MIN_EVERY_S),
                 )
-            elif experiment.duration_s / entry.every_s > MAX_TIMES:
-                yield (*at, "every"), f"the fault comes more than {MAX_TIMES:,} times"
         if entry.for_s is not None and not getattr(entry.fault, "restart", True):
             yield (*at, "for"), "makes no sense: what is crashed for good does not come back"
         for field, message in entry.fault.problems(nodes):

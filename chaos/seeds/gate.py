@@ -15,6 +15,7 @@ import msgspec
 
 from bench.paths import ROOT
 from bench.record.run_folder import write_json
+from chaos.seeds.coverage import ENOUGH_SEEDS, Coverage, sweep_coverage, totals
 from chaos.seeds.simulate import Alarm, Sweep, Workers, sweep
 from nodes.errors import InvalidInput
 
@@ -26,7 +27,7 @@ JUDGES = ("nodes", "bench/checkers", "chaos/seeds/simulate.py")
 
 class Line(msgspec.Struct):
     """What one protocol has behind it: seeds 1 to ``seeds``. ``undecided``: seeds on which a
-    checker has no verdict."""
+    checker has no verdict. ``coverage``: what its traced seeds reached."""
 
     protocol: str
     seeds: int = 0
@@ -34,6 +35,7 @@ class Line(msgspec.Struct):
     undecided: list[int] = []
     events: int = 0
     cpu_s: float = 0.0
+    coverage: Coverage = msgspec.field(default_factory=Coverage)
 
     def add(self, found: Sweep) -> None:
         """A slice more."""
@@ -54,6 +56,16 @@ class Gate(msgspec.Struct):
     def of(self, protocols: Sequence[str]) -> list[Line]:
         """Their lines; new ones, if they have none."""
         return [self.lines.setdefault(name, Line(name)) for name in protocols]
+
+
+def are_enough(lines: Sequence[Line]) -> bool:
+    """Whether so many seeds were traced that it means something if none reached a branch."""
+    return all(line.coverage.seeds >= ENOUGH_SEEDS for line in lines)
+
+
+def any_missed(lines: Sequence[Line]) -> bool:
+    """Whether there is a branch that no traced seed reached, and no reason for it."""
+    return any(total.unreached for total in totals(line.coverage for line in lines))
 
 
 class BadGate(InvalidInput):
@@ -131,8 +143,12 @@ def _go_on(
                 if outcome.seed != first + number:
                     del found.outcomes[number:]
                     break
+            wanted = range(first, first + len(found.outcomes))
             line.add(found)
+            stop = sweep_coverage(line.protocol, wanted, workers, line.coverage)
             write_json(path, gate)
             if found.interrupted or found.failure:
                 return found
+            if stop.interrupted or stop.failure:
+                return Sweep(line.protocol, [], stop.interrupted, stop.failure)
     return None

@@ -39,7 +39,7 @@ from nodes import registry
 from nodes.errors import InfrastructureFailed
 from nodes.registry import InvalidConfiguration, Protocol
 from nodes.simulator.bugs import all_bugs
-from nodes.simulator.simulate import SimulationResult, simulate
+from nodes.simulator.simulate import SimulationResult, promises_once, simulate
 
 CHUNK = 5
 """Seeds per task: enough to pay for its way to a worker, few enough to stop soon."""
@@ -97,6 +97,8 @@ def find_protocol(name: str) -> Protocol:
 def judge(protocol: Protocol, result: SimulationResult) -> tuple[list[Alarm], str | None]:
     """The alarms of a run, those of the checkers last; and why a checker has no verdict."""
     alarms = [Alarm(alarm.seed, alarm.check, alarm.message) for alarm in result.alarms]
+    if protocol.claim == "linearizable" and not promises_once(result.setup):
+        return alarms, None
     history = msgspec.convert(result.history, list[OperationRecord], from_attributes=True)
     check = check_linearizable(
         Columns.from_records(history),

@@ -374,6 +374,11 @@ class Replica:
         version). Deleted keys are left out. Equal states mean converged replicas."""
         raise NotImplementedError
 
+    def machine(self) -> Any:
+        """What replicas that applied the same prefix of a log hold alike: `state`, and all that
+        decides what becomes of the entries to come."""
+        return self.state()
+
     def parts(self) -> Mapping[str, Mapping[str, tuple[tuple[Value, ...], Version]]]:
         """`state` in the parts that the same nodes hold: replicas have converged where all that
         have a part have equal ones. Here it is one part."""

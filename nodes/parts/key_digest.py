@@ -15,16 +15,19 @@ from typing import Any
 
 import msgspec
 
-KEYS_PER_MESSAGE = 2000
-MAX_TOUCHED = 5000
-"""So many keys are hashed in some 10 ms: no step of a replica shall take much longer."""
+from nodes.parts.limits import KeyLimits
 
 
 class KeyDigest:
     """Of ``buckets`` buckets. ``version_of``: the version that the replica holds of a key that was
     `touch`ed, as anything that msgpack encodes."""
 
-    def __init__(self, buckets: int, version_of: Callable[[str], Any]) -> None:
+    def __init__(
+        self, buckets: int, version_of: Callable[[str], Any], limits: KeyLimits | None = None
+    ) -> None:
+        limits = limits or KeyLimits()
+        self._keys_per_message = limits.digest_keys
+        self._max_touched = limits.digest_touched
         self._version_of = version_of
         self._hashes = [0] * buckets
         self._keys: list[dict[str, int]] = [{} for _ in range(buckets)]
@@ -33,7 +36,7 @@ class KeyDigest:
     def touch(self, key: str) -> None:
         """``key`` is new, or has another version than before, which `version_of` tells already."""
         self._touched[key] = None
-        if len(self._touched) >= MAX_TOUCHED:
+        if len(self._touched) >= self._max_touched:
             self._catch_up()
 
     @property
@@ -75,7 +78,7 @@ class KeyDigest:
         for bucket in buckets:
             taken.append(bucket)
             keys.extend(self._keys[bucket])
-            if len(keys) > KEYS_PER_MESSAGE:
+            if len(keys) > self._keys_per_message:
                 portions.append((tuple(taken), keys))
                 taken, keys = [], []
         if taken or not portions:

@@ -43,8 +43,9 @@ import msgspec
 
 from nodes.contract.bounds import BadMessage, Count, WireStruct
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Config, Env, Out, Parameters, Replica, Value, Version
+from nodes.contract.replica import Config, Env, Out, Replica, Value, Version
 from nodes.parts.failure_detector import Heartbeat, HeartbeatParameters, Heartbeats
+from nodes.parts.limits import KeyLimits
 from nodes.parts.placement import MESSAGES as PLACEMENT_MESSAGES
 from nodes.parts.placement import RECORDS as PLACEMENT_RECORDS
 from nodes.parts.placement import (
@@ -59,19 +60,16 @@ from nodes.parts.placement import (
     RefusePlacement,
 )
 
-PAGE_KEYS = 500
-PAGE_BYTES = 64 * 1024
-"""A page of a transfer ends after the key that exceeds one of these."""
 TICK = "recovery"
 _TICK_S = 0.25
 _ASK_AGAIN_S = 0.5
 _TELL_NUMBERS_S = 1.0
 
 
-class PlacementParameters(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PlacementParameters(KeyLimits, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``replication_factor``: how many nodes hold a key, 0 for all. Below the number of nodes:
     ``ranges`` into which keys hash, ``heartbeat`` for the detector, and ``recover_after_s``, how
-    long a suspicion lasts until the node is replaced."""
+    long a suspicion lasts until the node is replaced. The limits are those of `KeyLimits`."""
 
     replication_factor: int = 0
     ranges: int = 16
@@ -80,6 +78,7 @@ class PlacementParameters(Parameters, frozen=True, forbid_unknown_fields=True, k
 
     def check_placement(self, nodes: Sequence[str], buckets: int) -> None:
         """Raises ValueError where a value does not fit a cluster of ``nodes``."""
+        self.check_limits()
         if not 0 <= self.replication_factor <= len(nodes):
             raise ValueError(
                 f"replication_factor is 0 (all nodes) to {len(nodes)} with {len(nodes)} nodes,"
@@ -560,9 +559,11 @@ class PlacedReplica(Replica):
     changed: dict[str, None]
     durable_position: int
     recovery: Recovery | None = None
+    limits = KeyLimits()
 
     def start_recovery(self, parameters: PlacementParameters, copy_quorum: int) -> None:
         """Begin to watch the other nodes, if the replication factor is below their number."""
+        self.limits = parameters
         if parameters.is_partial(self.config.nodes):
             self.recovery = Recovery(
                 self, self.config, self.env, self.out, self.disk, parameters, copy_quorum
@@ -612,13 +613,13 @@ class PlacedReplica(Replica):
         """The keys of a range behind ``after``, in order: the last one of the page (None: there are
         no more), and what there is to know of them."""
         keys = sorted(key for key in self.keys_in(key_range) if key > after)
-        page = keys[:PAGE_KEYS]
+        page = keys[: self.limits.page_keys]
         contents: list[bytes] = []
         size = 0
         for content in self.export_keys(page):
             contents.append(content)
             size += len(content)
-            if size > PAGE_BYTES:
+            if size > self.limits.page_bytes:
                 break
         last = keys[len(contents) - 1] if len(contents) < len(keys) else None
         return last, tuple(contents)

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from nodes.contract.replica import Reply, Request, Value
-from nodes.parts.replicated_map import MAX_REPLIES
 
 KEPT = 4096
 """So many states are kept: whoever takes a snapshot lags behind by less."""
@@ -32,10 +31,13 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 class ReferenceMap:
     """``index``: of the last entry that was applied. ``keeps_states``: for `state_at`."""
 
-    def __init__(self, client_entries: int, *, keeps_states: bool = True) -> None:
+    def __init__(
+        self, client_entries: int, client_replies: int = 1024, *, keeps_states: bool = True
+    ) -> None:
         self.index = 0
         self._keeps_states = keeps_states
         self._client_entries = client_entries
+        self._client_replies = client_replies
         self._data: dict[str, tuple[Value, int]] = {}
         self._sessions: dict[str, tuple[str, int, int, tuple[Reply, ...]]] = {}
         self._answers: dict[tuple[str, int], list[Reply]] = {}
@@ -68,8 +70,8 @@ class ReferenceMap:
             replies = (*replies, reply)
             self._answers.setdefault((client, sequence), []).append(reply)
         floor = request.acked
-        if len(replies) > 2 * MAX_REPLIES:
-            floor = max(floor, sorted(reply.sequence for reply in replies)[MAX_REPLIES])
+        if len(replies) > 2 * self._client_replies:
+            floor = max(floor, sorted(reply.sequence for reply in replies)[self._client_replies])
         if floor > acked:
             acked = floor
             replies = tuple(reply for reply in replies if reply.sequence >= floor)

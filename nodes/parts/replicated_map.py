@@ -13,9 +13,6 @@ from typing import TypeAlias
 
 from nodes.contract.replica import Reply, Request, Value, Version
 
-MAX_REPLIES = 1024
-"""Answers remembered for a client that never says which ones it has."""
-
 Data: TypeAlias = dict[str, tuple[Value, int]]
 """Key -> (value, index of the entry that wrote it)."""
 Sessions: TypeAlias = tuple[tuple[str, int, int, tuple[Reply, ...]], ...]
@@ -33,10 +30,12 @@ class _Session:
 
 class ReplicatedMap:
     """``client_entries``: a client's answers are forgotten when so many entries were applied since
-    its last request."""
+    its last request. ``client_replies``: answers remembered for a client that never says which ones
+    it has, at most twice as many."""
 
-    def __init__(self, client_entries: int) -> None:
+    def __init__(self, client_entries: int, client_replies: int = 1024) -> None:
         self._client_entries = client_entries
+        self._client_replies = client_replies
         self._data: Data = {}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._next_forget = 0
@@ -58,8 +57,8 @@ class ReplicatedMap:
         if reply is None:
             reply = session.replies[request.sequence] = self._execute(request, index)
         floor = request.acked
-        if len(session.replies) > 2 * MAX_REPLIES:
-            floor = max(floor, sorted(session.replies)[MAX_REPLIES])
+        if len(session.replies) > 2 * self._client_replies:
+            floor = max(floor, sorted(session.replies)[self._client_replies])
         if floor > session.acked:
             _forget_below(session, floor)
         return reply

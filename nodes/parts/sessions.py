@@ -1,7 +1,8 @@
 """What a node remembers of its clients, so that a write is applied at most once; sans-I/O.
 
 Results are kept durably by (client, sequence) until the client has acknowledged them (RIFL, Lee et
-al., SOSP 2015, section 3), and at most MAX_RESULTS of each of the last MAX_CLIENTS clients. A
+al., SOSP 2015, section 3), and at most ``remembered_results`` of each of the last
+``remembered_clients`` clients (`nodes.parts.limits.KeyLimits`). A
 client's *floor* is the sequence below which it has acknowledged everything: what comes from below
 is a late copy, even when its result is forgotten.
 """
@@ -14,9 +15,8 @@ from heapq import heapify, heappop, heappush
 from nodes.contract.bounds import Natural, WireStruct
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Version
+from nodes.parts.limits import KeyLimits
 
-MAX_CLIENTS = 4096
-MAX_RESULTS = 1024
 _PREFIX = "r/"
 
 
@@ -51,7 +51,10 @@ class Sessions:
     it carries.
     """
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, limits: KeyLimits | None = None) -> None:
+        limits = limits or KeyLimits()
+        self._max_clients = limits.remembered_clients
+        self._max_results = limits.remembered_results
         self._disk = disk
         self._sessions: dict[str, _Session] = {}
 
@@ -104,13 +107,13 @@ class Sessions:
             sequence = heappop(sequences)
             if sequence in session.results:
                 self._forget(client, session, sequence)
-        if len(session.results) > MAX_RESULTS:
+        if len(session.results) > self._max_results:
             self._forget(client, session, next(iter(session.results)))
-            if len(sequences) > 2 * MAX_RESULTS:
+            if len(sequences) > 2 * self._max_results:
                 # A client that acknowledges nothing: the floor will not come by.
                 session.sequences = list(session.results)
                 heapify(session.sequences)
-        if len(self._sessions) > MAX_CLIENTS:
+        if len(self._sessions) > self._max_clients:
             oldest = next(iter(self._sessions))
             forgotten = self._sessions.pop(oldest)
             for sequence in list(forgotten.results):

@@ -437,10 +437,8 @@ class Driver:
                 self._answer(reply)
             else:
                 self._gated.append((position, None, reply))
-        for name, details in out.marks[:_MAX_UNTOLD]:
+        for name, details in out.marks:
             self._mark(name, details)
-        if len(out.marks) > _MAX_UNTOLD:  # Nobody but a liar has a node do so much in a step.
-            self._add("marks_untold", len(out.marks) - _MAX_UNTOLD)
         for why in out.refused:
             self._count("bad_messages", why)
         out.refused.clear()

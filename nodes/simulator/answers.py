@@ -46,11 +46,13 @@ class _Asked:
 
 
 class Answers:
-    """Watches one run. Written values must be unique. Methods that are told of an answer or of a
-    state raise WrongAnswer."""
+    """Watches one run. Written values must be unique. ``once``: False where nodes forget clients
+    so soon that nothing is promised about a request that is handed on again. Methods that are told
+    of an answer or of a state raise WrongAnswer."""
 
-    def __init__(self, retries: Retries) -> None:
+    def __init__(self, retries: Retries, *, once: bool = True) -> None:
         self._retries = retries
+        self._once = once
         self._asked: dict[Key, _Asked] = {}
         self._writers: dict[Value, _Asked] = {}
 
@@ -71,6 +73,8 @@ class Answers:
 
     def _takes_effect_once(self, asked: _Asked) -> bool:
         """Whether the protocol promises it, as often and where it was sent."""
+        if not self._once:
+            return False
         if asked.copies == 1 or self._retries == "any node":
             return True
         return self._retries == "node asked first" and len(asked.nodes) == 1

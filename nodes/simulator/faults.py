@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from nodes.contract.replica import Message
 from nodes.simulator import network
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Host, Trap
@@ -206,6 +207,58 @@ class Nemesis:
             clock.wall_error_s -= wall_error_s
 
         return heal
+
+    def do_administer(
+        self,
+        number: int,
+        fault: Fault,
+        action: str,
+        node: str,
+        at: str,
+        lost: str = "",
+        every_s: float = 0.0,
+    ) -> Heal:
+        """Ask ``at`` for an ``action`` of the protocol (`Administration`) about ``node``, or to
+        ``replace`` the node ``lost`` by it: again every ``every_s`` until the end, or once (0)."""
+        cluster = self._cluster
+        wanted = [(action, node)] if action != "replace" else [("add", node), ("remove", lost)]
+        is_over = False
+
+        def ask(turn: int) -> None:
+            if is_over:
+                return
+            name, about = wanted[turn % len(wanted)]
+            host = self._host(at)
+            message = cluster.protocol.administration.messages[name](self._node(about))
+            host.receive(Message(host.id, message))
+            if every_s or turn + 1 < len(wanted):
+                cluster.timeline.at(cluster.now + (every_s or 0.1), ask, turn + 1)
+
+        def heal() -> None:
+            nonlocal is_over
+            is_over = True
+
+        ask(0)
+        return heal
+
+    def do_slow_steps(self, number: int, fault: Fault, node: str, step_s: float) -> Heal:
+        """Every step of a node takes so long; what arrives meanwhile is stepped together."""
+        host = self._host(node)
+        host.slow_down(step_s)
+        return lambda: host.slow_down(0.0)
+
+    def do_late_kinds(
+        self, number: int, fault: Fault, kinds: Sequence[str], node: str = "", late_s: float = 0.1
+    ) -> Heal:
+        """Messages of these types that are sent to ``node`` (empty: to any) take longer by up to
+        ``late_s``, and others overtake them: an answer comes when its question is long past."""
+        cluster = self._cluster
+        node = self._node(node)
+        links = [link for link in cluster.links if link[0] != link[1] and node in ("", link[1])]
+        types = {kind for kind in cluster.protocol.replica.MESSAGES if kind.__name__ in kinds}
+        for link in links:
+            cluster.links[link].delay(number, types, late_s)
+        return lambda: cluster.heal_links(number)
 
     def do_slow_disk(self, number: int, fault: Fault, node: str, factor: float) -> Heal:
         """Every fsync takes ``factor`` times as long."""

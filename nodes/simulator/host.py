@@ -245,6 +245,10 @@ class Host:
             self.ready_at_s = inf
             self._timeline.tell(self.id, "pause", f"{self.id} pauses")
 
+    def slow_down(self, step_s: float) -> None:
+        """Let each step take ``step_s`` from now on, or as long as usual, if that is longer."""
+        self._step_s = max(step_s, self._timing.step_s)
+
     def resume(self) -> None:
         """Go on after `pause`."""
         if not (self.up and self.paused):

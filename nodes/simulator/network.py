@@ -94,6 +94,7 @@ class Link:
         self._base = quality
         self._overlays: dict[int, Quality] = {}
         self._cuts: dict[int, bool] = {}
+        self._delays: dict[int, tuple[set[type], float]] = {}
         self._cut = False
         self._cut_in_flight = False
         self._deliver = self.deliver
@@ -138,6 +139,11 @@ class Link:
             return
         r = self._random()
         arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
+        for kinds, late_s in self._delays.values():
+            if type(msg) in kinds:
+                arrival_s += late_s * self._random()
+                heappush(self._heap, (arrival_s, self._next(), self._deliver, message))
+                return
         if self._rough:
             self._send_rough(message, arrival_s)
             return
@@ -191,8 +197,15 @@ class Link:
         self._overlays[number] = quality
         self._refresh()
 
+    def delay(self, number: int, kinds: set[type], late_s: float) -> None:
+        """Let messages of these types come later by up to ``late_s``, on behalf of fault
+        ``number``."""
+        self._delays[number] = (kinds, late_s)
+        self._refresh()
+
     def heal(self, number: int) -> None:
         """Undo what was done on behalf of fault ``number``."""
+        self._delays.pop(number, None)
         self._cuts.pop(number, None)
         self._overlays.pop(number, None)
         self._refresh()
@@ -201,6 +214,7 @@ class Link:
         """Undo all faults; ``quality``: what the link is like from now on."""
         self._cuts.clear()
         self._overlays.clear()
+        self._delays.clear()
         self._base = quality or self._base
         self._refresh()
 
@@ -216,7 +230,11 @@ class Link:
         self._cut = bool(self._cuts)
         self._cut_in_flight = any(self._cuts.values())
         self._special = (
-            self._cut or self._rough or self._round_trip is not None or self._held is not None
+            self._cut
+            or self._rough
+            or bool(self._delays)
+            or self._round_trip is not None
+            or self._held is not None
         )
 
 

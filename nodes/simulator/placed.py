@@ -1,12 +1,37 @@
-"""Whether nodes that are to serve alone hold what they need, where keys are placed on few nodes."""
+"""Who can serve, where not every node does: because keys are placed on few nodes, or because
+somebody changed the members."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from nodes.parts.placement import Placement, Placements
 from nodes.parts.recovery import PlacedReplica
 from nodes.simulator.cluster import Cluster
+
+
+class Members:
+    """The members that were committed last, as the logs say: the first node to commit an entry
+    shows it. An observer of `nodes.simulator.cluster.Cluster`."""
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        self.committed = tuple(nodes)
+        self._index = 0
+
+    def observe(self, node: str, replica: Any) -> None:
+        """Look at what was committed since."""
+        if replica.commit <= self._index:
+            return
+        disk = replica.disk
+        if disk.snapshot_index > self._index:
+            self.committed = disk.snapshot.members
+            self._index = disk.snapshot_index
+        for index in range(self._index + 1, replica.commit + 1):
+            members = disk.entry(index).members
+            if members is not None:
+                self.committed = members
+        self._index = max(self._index, replica.commit)
 
 
 def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:

@@ -18,7 +18,7 @@ from nodes.simulator.host import Timing
 from nodes.simulator.load import Manners
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
-from nodes.simulator.tape import draw_tape
+from nodes.simulator.tape import draw_more, draw_tape
 
 READABLE = 200
 """So long may the story of a failure be (`SimulationResult.told`). What is longer is worth a look
@@ -158,7 +158,8 @@ def _others(case: Case, protocol: Protocol, *, plain: bool = False) -> Iterator[
                 setup = replace(setup, quality=Quality(), manners=Manners(), timing=Timing())
         habits = replace(setup.habits, clients=clients, keys=1)
         patience_s = setup.parameters.get("election_timeout_max_s", 1.0)
-        tape = draw_tape(draw, node_ids(nodes), protocol, duration_s, patience_s)
+        stage = (node_ids(nodes), protocol, duration_s, patience_s)
+        tape = [*draw_tape(draw, *stage), *draw_more(draw, *stage)]
         yield replace(
             case,
             seed=seed,
@@ -279,7 +280,7 @@ def _without(tape: Sequence[Fault], node: str) -> list[Fault]:
     kept: list[Fault] = []
     for fault in tape:
         args = dict(fault.args)
-        if args.get("node") == node:
+        if node in (args.get("node"), args.get("at"), args.get("lost")):
             continue
         if "nodes" in args:
             args["nodes"] = [name for name in args["nodes"] if name != node]

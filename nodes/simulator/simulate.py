@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from nodes.contract.replica import Invariant, InvariantBroken, Operation, Version
+from nodes.contract.replica import Invariant, InvariantBroken, Message, Operation, Version
 from nodes.registry import Protocol, Retries, get
 from nodes.simulator.answers import Answers, WrongAnswer
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
@@ -32,9 +32,9 @@ from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
 from nodes.simulator.network import Quality
-from nodes.simulator.placed import unready_range
+from nodes.simulator.placed import Members, unready_range
 from nodes.simulator.story import Story
-from nodes.simulator.tape import draw_tape
+from nodes.simulator.tape import draw_more, draw_tape
 from nodes.simulator.timeline import Timeline
 
 CORE_BOUND_S = 30.0
@@ -50,10 +50,16 @@ DETECTION_STAYS_S = 10
 STORY_S = 1.0
 """Virtual seconds of a phase that are told if it ends because something did not happen: what comes
 after is more of the same."""
+ADMINISTER_EVERY_S = 0.5
+"""Virtual seconds between two requests to take a node in again, after the heal."""
 COMPARE_EVERY_S = 0.5
 """Virtual seconds between comparisons of the states of replicas that applied the same prefix."""
 ROUND_TRIP_EVERY = 10
 """Each seed that this number divides runs every message and write through the real codec."""
+
+
+FORGETFUL = ("client_entries", "remembered_clients")
+"""Knobs that make nodes forget a client while it is still there. Nobody repeats a request then."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +71,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing = Timing()
     parameters: dict[str, Any] = {}
     round_trip: bool = False
+
+
+def promises_once(setup: Setup) -> bool:
+    """Whether each request is applied at most once. Where a log remembers so few entries of a
+    client, a request that a node hands on again may be applied again: such seeds show whether all
+    nodes forget alike, and no history of theirs is judged as linearizable."""
+    return "client_entries" not in setup.parameters
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -130,6 +143,8 @@ def simulate(
         setup = msgspec.structs.replace(setup, parameters={**setup.parameters, **parameters})
     if nodes is None:
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
+        # One more than hold a key: else every node would.
+        nodes = max(nodes, setup.parameters.get("replication_factor", 0) + 1)
     run = _Run(protocol, seed, nodes, duration_s, tape, setup, trace, finish, most_told)
     return run.result()
 
@@ -184,6 +199,12 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         parameters.update(pick(*alternatives))
     for name in protocol.parameters:
         parameters.pop(name, None)
+    if any(name in parameters for name in FORGETFUL):
+        manners = Manners(timeout_s=manners.timeout_s, loss=manners.loss)
+    if "replication_factor" in parameters:
+        # More keys than a page holds.
+        keys = pick(habits.keys, 6, 20)
+        habits = msgspec.structs.replace(habits, keys=keys)
     return Setup(
         habits=habits,
         manners=manners,
@@ -292,19 +313,23 @@ class _Run:
             trace=trace,
             round_trip=setup.round_trip,
         )
-        self.answers = Answers(_retries_of(protocol))
+        self.answers = Answers(_retries_of(protocol), once=promises_once(setup))
         self.clients = Clients(self.cluster, setup.manners, self.answers)
         self.load = RandomClients(self.clients, setup.habits, protocol.operations)
         if tape is None:
-            tape = draw_tape(
-                self.cluster.rng("nemesis"),
-                self.cluster.nodes,
-                protocol,
-                duration_s,
-                self._parameter("election_timeout_max_s") or 1.0,
-            )
+            patience_s = self._parameter("election_timeout_max_s") or 1.0
+            stage = (self.cluster.nodes, protocol, duration_s, patience_s)
+            tape = [
+                *draw_tape(self.cluster.rng("nemesis"), *stage),
+                *draw_more(self.cluster.rng("more faults"), *stage),
+            ]
         self.tape = list(tape)
+        self.members: Members | None = None
+        if any(fault.kind == "administer" for fault in self.tape):
+            self.members = Members(self.cluster.nodes)
+            self.cluster.observers.append(self.members.observe)
         self.nemesis = Nemesis(self.cluster, self.clients, self.tape)
+        self._phases = 0
         self._waits = 0
         self._told: _Told | None = None
 
@@ -408,8 +433,11 @@ class _Run:
             for node in self.cluster.nodes
             for key in range(self.setup.habits.keys)
         ]
-        if self._complete("whole", list(self.cluster.nodes), reads) and (
-            self.protocol.claim == "eventual" and self.protocol.operations
+        if (
+            self._complete("whole", list(self.cluster.nodes), reads)
+            and self._are_members()
+            and self.protocol.claim == "eventual"
+            and self.protocol.operations
         ):
             self._converge()
 
@@ -428,6 +456,7 @@ class _Run:
     def _compare(self, _: None) -> None:
         """Replicas that say they applied the same prefix of a log must hold the same state."""
         cluster = self.cluster
+        whole = self.setup.round_trip or not promises_once(self.setup)
         by_applied: dict[int, tuple[str, Any]] = {}
         for node, host in cluster.hosts.items():
             if host.replica is None:
@@ -437,6 +466,8 @@ class _Run:
             applied = host.replica.probe().get("applied")
             if applied is None:
                 continue
+            if whole:
+                state = host.replica.machine()
             other, expected = by_applied.setdefault(applied, (node, state))
             if state != expected:
                 raise InvariantBroken(
@@ -459,9 +490,9 @@ class _Run:
 
     def _choose_core(self) -> list[str]:
         nodes = self.cluster.nodes
-        needed = self.protocol.core_size(len(nodes), self._parameter("replication_factor"))
+        rest = list(nodes if self.members is None else self.members.committed)
+        needed = self.protocol.core_size(len(rest), self._parameter("replication_factor"))
         draw = self.cluster.rng("core").random
-        rest = list(nodes)
         core: list[str] = []
         if self.protocol.needs == "first node":
             # Alone, or with another one, which must be served as well.
@@ -537,6 +568,34 @@ class _Run:
                 host.crash(why=f"for the {name} phase")
             else:
                 host.start()
+        if self.members is not None:
+            self._phases += 1
+            self._administer((self._phases, up))
+
+    def _administer(self, what: tuple[int, list[str]]) -> None:
+        """Ask for those who are up to be members again. What was asked before the heal may have
+        been done after it."""
+        phase, up = what
+        assert self.members is not None
+        if phase != self._phases:
+            return
+        missing = [node for node in up if node not in self.members.committed]
+        for host in self.cluster.hosts.values() if missing else ():
+            add = self.protocol.administration.messages["add"](missing[0])
+            host.receive(Message(host.id, add))
+        self.cluster.timeline.at(self.cluster.now + ADMINISTER_EVERY_S, self._administer, what)
+
+    def _are_members(self) -> bool:
+        """All nodes must be members again, as they were asked to be (`_administer`)."""
+        cluster = self.cluster
+        end_s = cluster.now + CORE_BOUND_S
+        while self.members is not None and len(self.members.committed) < len(cluster.nodes):
+            if cluster.now >= end_s:
+                told = f"only {','.join(self.members.committed)} are members"
+                self._alarm("liveness", f"{CORE_BOUND_S:g} s after all nodes were served, {told}")
+                return False
+            cluster.run(0.1)
+        return True
 
     def _core_operations(self, nodes: list[str]) -> list[tuple[str, Operation]]:
         """Writes, or in some seeds reads only: a new leader must not need a write to be ready."""
@@ -590,33 +649,43 @@ class _Run:
         cluster = self.cluster
         self._begin_wait()
         end_s = cluster.now + CONVERGENCE_BOUND_S
-        while not cluster.converged():
+        placed = self._parameter("replication_factor")
+        while True:
+            converged = cluster.converged()
+            # A write may be at a node that held its key before, and has yet to hand it over.
+            lost = self._lost() if converged else None
+            if converged and (lost is None or not placed):
+                break
             if cluster.now >= end_s:
-                self._alarm(
-                    "convergence",
-                    f"{CONVERGENCE_BOUND_S:g} s after the heal the nodes hold {cluster.states()}",
-                )
-                return
+                break
             cluster.run(0.25)
-        self._nothing_lost(cluster.states()[cluster.nodes[0]])
+        if not converged:
+            self._alarm(
+                "convergence",
+                f"{CONVERGENCE_BOUND_S:g} s after the heal the nodes hold {cluster.states()}",
+            )
+        elif lost is not None:
+            self._alarm("acknowledged", lost)
 
-    def _nothing_lost(self, state: Mapping[str, Any]) -> None:
-        """What all hold in the end is no older than any write that was acknowledged."""
+    def _lost(self) -> str | None:
+        """A write that was acknowledged, and is newer than what all hold; None if there is none."""
+        held: dict[str, Any] = {}
+        for state in self.cluster.states().values():
+            held.update(state)
         history = self.clients.history
         deleted = {record.key for record in history if record.op == "delete"}
         for record in history:
             if record.outcome != "ok" or record.op == "read" or record.version is None:
                 continue
-            final = state.get(record.key)
+            final = held.get(record.key)
             if final is None and record.key in deleted:
                 continue
             if final is None or is_older(final[1], record.version):
-                self._alarm(
-                    "acknowledged",
+                return (
                     f"{record.process} {record.op} {record.key}={record.value!r} ended ok with"
-                    f" version {record.version}, but after convergence all hold {final}",
+                    f" version {record.version}, but after convergence all hold {final}"
                 )
-                return
+        return None
 
 
 def is_older(final: Version, acknowledged: Version) -> bool:

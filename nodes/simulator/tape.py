@@ -9,12 +9,13 @@ every protocol goes through all of them.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from nodes.contract.replica import Replica
 from nodes.registry import Protocol
-from nodes.simulator.faults import KINDS, Fault
+from nodes.simulator.faults import KINDS as ALL_KINDS
+from nodes.simulator.faults import Fault
 
 
 class _Draw:
@@ -42,6 +43,8 @@ class _Draw:
         return self.random() < probability
 
 
+KINDS = tuple(kind for kind in ALL_KINDS if kind not in ("administer", "slow-steps", "late-kinds"))
+"""What a tape mixes; the others come on top (`draw_more`)."""
 _POINTS = (
     *("before-fsync", "before-fsync", "in-fsync", "after-fsync", "after-release"),
     *("after-send", "after-send", "after-reply"),
@@ -89,6 +92,7 @@ class _Stage:
         self.nodes = nodes
         self.replica = protocol.replica
         self.moments = protocol.moments
+        self.administration = protocol.administration
         self.duration_s = duration_s
 
     def some_others(self) -> list[str]:
@@ -258,6 +262,144 @@ _STYLES: tuple[tuple[int, Callable[[_Stage], Tape]], ...] = (
     (8, _struck_at_a_moment),
     (6, _amnesia),
 )
+
+
+# --- on top of a tape, in some seeds ---
+
+
+def draw_more(
+    rng: random.Random,
+    nodes: Sequence[str],
+    protocol: Protocol,
+    duration_s: float,
+    patience_s: float = 1.0,
+) -> Tape:
+    """What comes on top of `draw_tape` in about every third seed, from a random stream of its own:
+    an administrator at work in the middle of it, nodes that are slow or asleep while leaders
+    change, answers that come late. The arguments are those of `draw_tape`."""
+    stage = _Stage(_Draw(rng), nodes, protocol, duration_s, patience_s)
+    draw = stage.draw
+    tape: Tape = []
+    if protocol.administration.messages and draw.chance(0.25):
+        tape += _administration(stage)
+    if draw.chance(0.2):
+        more = draw.pick((_slow_steps, _slow_steps, _pauses, _pauses, _late_kinds, _slow_disks))
+        tape += more(stage)
+    return sorted(tape, key=lambda fault: fault.at_s)
+
+
+def _times(stage: _Stage, gap_s: float) -> Iterator[float]:
+    """Moments between which ``gap_s`` pass on average."""
+    at_s = stage.draw.between(0.1, 1.5)
+    while at_s < stage.duration_s:
+        yield at_s
+        at_s = round(at_s + stage.draw.between(0.0, 2 * gap_s), 6)
+
+
+def _administration(stage: _Stage) -> Tape:
+    """Changes of members and leaders, whatever else is going on; and in some seeds whoever begins
+    one is struck just then."""
+    draw, nodes = stage.draw, stage.nodes
+    administration = stage.administration
+    actions = [*administration.messages, "add", "replace"]
+    if "add" not in administration.messages:
+        actions = list(administration.messages)
+    tape: Tape = []
+    for at_s in _times(stage, draw.pick((0.2, 0.6, 1.5))):
+        action = draw.pick(actions)
+        args: dict[str, Any] = {
+            "action": action,
+            "node": "leader" if action == "remove" and draw.chance(0.3) else draw.pick(nodes),
+            "at": "leader" if draw.chance(0.7) else draw.pick(nodes),
+            "every_s": draw.pick((0.0, 0.05, 0.3)),
+        }
+        if action == "replace":
+            args["lost"] = "leader" if draw.chance(0.3) else draw.pick(nodes)
+        for_s = draw.between(0.05, 1.5)
+        tape.append(Fault(at_s=at_s, kind="administer", for_s=for_s, args=args))
+    if administration.moments and draw.chance(0.4):
+        trap: dict[str, Any] = {
+            "nodes": list(nodes),
+            "point": "mark",
+            "match": draw.pick(administration.moments),
+            "nth": draw.pick((1, 1, 2)),
+            "times": 1000,
+            "down_s": stage.patience_s * draw.pick((0.1, 0.5, 2.0)),
+            "cut": draw.pick(("isolate", "mute", "mute", "")),
+        }
+        tape.append(Fault(at_s=0.0, kind="trap", for_s=stage.duration_s, args=trap))
+    return tape
+
+
+def _slow_steps(stage: _Stage) -> Tape:
+    """A node takes 5 to 50 ms for each step: what it hears in the meantime, of whatever leader and
+    term, is one batch."""
+    draw = stage.draw
+    tape: Tape = []
+    for at_s in _times(stage, draw.pick((0.3, 1.0))):
+        node = "leader" if draw.chance(0.3) else draw.pick(stage.nodes)
+        args = {"node": node, "step_s": draw.pick((0.005, 0.02, 0.05))}
+        tape.append(Fault(at_s=at_s, kind="slow-steps", for_s=draw.between(0.2, 3.0), args=args))
+    return tape
+
+
+def _pauses(stage: _Stage) -> Tape:
+    """A node sleeps while another one comes to lead, and then hears it all at once."""
+    draw = stage.draw
+    few = draw.chance(0.5)
+    tape: Tape = []
+    for at_s in _times(stage, stage.patience_s * draw.pick((1.0, 2.0))):
+        for_s = stage.patience_s * draw.between(0.5, 2.5)
+        nodes = ["leader"] if few or draw.chance(0.5) else [draw.pick(stage.nodes)]
+        tape.append(Fault(at_s=at_s, kind="pause", for_s=round(for_s, 6), args={"nodes": nodes}))
+        if draw.chance(0.5):
+            at_s = round(at_s + for_s * draw.between(0.0, 0.8), 6)
+            tape.append(Fault(at_s=at_s, kind="crash", for_s=0.1, args={"nodes": ["leader"]}))
+    return tape
+
+
+def _late_kinds(stage: _Stage) -> Tape:
+    """Messages of one or two types come late, by as much as it takes to have another leader, and
+    in some seeds leaders are cut off meanwhile: the answers to one come when it leads again."""
+    draw = stage.draw
+    cuts = draw.chance(0.7)
+    names = [message.__name__ for message in stage.replica.MESSAGES]
+    answers = [name for name in names if name.endswith(("Reply", "ed", "Promise"))] or names
+    tape: Tape = []
+    for at_s in _times(stage, draw.pick((0.5, 1.5))):
+        kinds = [draw.pick(answers)]
+        if draw.chance(0.3):
+            kinds.append(draw.pick(names))
+        args = {
+            "kinds": kinds,
+            "node": draw.pick(("", "leader", draw.pick(stage.nodes))),
+            "late_s": stage.patience_s * draw.pick((0.1, 0.7, 2.0)),
+        }
+        tape.append(Fault(at_s=at_s, kind="late-kinds", for_s=draw.between(0.3, 3.0), args=args))
+        if cuts:
+            few = ["leader", *stage.some_others()]
+            shape = draw.pick(("isolate", "mute", "deaf"))
+            args = {"shape": shape, "nodes": few, "in_flight": False}
+            for_s = round(stage.patience_s * draw.between(0.5, 2.0), 6)
+            at_s = round(at_s + draw.between(0.0, 0.5), 6)
+            tape.append(Fault(at_s=at_s, kind="partition", for_s=for_s, args=args))
+    return tape
+
+
+def _slow_disks(stage: _Stage) -> Tape:
+    """Disks so slow that what a node has promised is not durable for long, while leaders fall."""
+    draw = stage.draw
+    tape: Tape = []
+    for at_s in _times(stage, draw.pick((0.3, 1.0))):
+        node = "leader" if draw.chance(0.4) else draw.pick(stage.nodes)
+        args: dict[str, Any] = {"node": node, "factor": draw.pick((20.0, 100.0, 300.0))}
+        tape.append(Fault(at_s=at_s, kind="slow-disk", for_s=draw.between(0.3, 3.0), args=args))
+        if draw.chance(0.5):
+            torn = draw.pick((0.0, 0.5, 1.0))
+            args = {"nodes": ["leader" if draw.chance(0.7) else node], "torn": torn}
+            at_s = round(at_s + draw.between(0.0, 0.5), 6)
+            tape.append(Fault(at_s=at_s, kind="crash", for_s=draw.pick((0.01, 0.3)), args=args))
+    return tape
 
 
 # --- one fault ---

@@ -11,14 +11,7 @@ import pytest
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Message, Operation, Reply, Request
-from nodes.protocols.raft import (
-    AppendEntries,
-    Entry,
-    Raft,
-    RequestVote,
-    TimeoutNow,
-    TransferLeadership,
-)
+from nodes.protocols.raft import AppendEntries, Entry, Raft, RequestVote, TimeoutNow
 from nodes.registry import PROTOCOLS
 from nodes.runtime.durable_log import DurableLog
 from nodes.wire.codec import Codec, WriteCodec, encode_json_reply, replies_codec, requests_codec
@@ -85,24 +78,6 @@ def test_an_integer_over_64_bits_fails_and_stops_nobody(protocol: str, tmp_path:
         await cluster.check_that_it_serves()
 
     play(script, tmp_path, protocol)
-
-
-def test_a_peer_cannot_make_a_node_tell_of_everything_that_it_sends(tmp_path: Path) -> None:
-    """What is told goes to the log, the broker and the runner: more bytes than what caused it."""
-
-    async def script(cluster: Cluster) -> None:
-        await until(lambda: leader_of(cluster), "a leader")
-        leader = leader_of(cluster)
-        assert leader is not None
-        driver = cluster.drivers[leader]
-        for _ in range(5000):
-            driver.feed(Message(leader, TransferLeadership("n9")))
-        await until(lambda: not driver._inputs, "the end of it")
-        await asyncio.sleep(0)
-        assert driver.counters["marks_untold"] + cluster.told["refuse"] == 5000
-        assert 0 < cluster.told["refuse"] <= 2000
-
-    play(script, tmp_path)
 
 
 def test_a_request_is_answered_on_reply_topics_only(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from nodes.parts import key_digest
 from nodes.parts.key_digest import KeyDigest
+from nodes.parts.limits import KeyLimits
 
 
-def _digest(versions: dict[str, int]) -> KeyDigest:
-    return KeyDigest(8, versions.__getitem__)
+def _digest(versions: dict[str, int], **limits: int) -> KeyDigest:
+    return KeyDigest(8, versions.__getitem__, KeyLimits(**limits))
 
 
 def _change(digest: KeyDigest, versions: dict[str, int], key: str, version: int) -> None:
@@ -19,15 +19,12 @@ def _change(digest: KeyDigest, versions: dict[str, int], key: str, version: int)
     digest.touch(key)
 
 
-@pytest.mark.parametrize("max_touched", [key_digest.MAX_TOUCHED, 3])
-def test_equal_keys_have_equal_hashes_however_often_somebody_asked(
-    monkeypatch: pytest.MonkeyPatch, max_touched: int
-) -> None:
-    monkeypatch.setattr(key_digest, "MAX_TOUCHED", max_touched)
+@pytest.mark.parametrize("touched", [KeyLimits().digest_touched, 3])
+def test_equal_keys_have_equal_hashes_however_often_somebody_asked(touched: int) -> None:
     rng = random.Random(7)
     ours: dict[str, int] = {}
     theirs: dict[str, int] = {}
-    asked, silent = _digest(ours), _digest(theirs)
+    asked, silent = (_digest(versions, digest_touched=touched) for versions in (ours, theirs))
     for number in range(200):
         key = f"k{rng.randrange(30)}"
         _change(asked, ours, key, number)

@@ -10,7 +10,6 @@ import pytest
 
 from nodes import registry
 from nodes.contract.replica import Message, Operation, Reply, Request
-from nodes.parts import key_digest, sessions
 from nodes.protocols.gossip import (
     Difference,
     Digest,
@@ -366,9 +365,8 @@ def test_equal_changes_of_two_keys_in_one_bucket_do_not_cancel_out() -> None:
     assert c["n2"].state() == c["n1"].state()
 
 
-def test_a_large_difference_travels_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_digest, "KEYS_PER_MESSAGE", 10)
-    c = cluster(2)
+def test_a_large_difference_travels_in_several_messages() -> None:
+    c = cluster(2, parameters=GossipParameters(digest_keys=10))
     c.partition(["n1"], ["n2"])
     for i in range(100):
         c.write("n1", f"a{i}", i)
@@ -454,14 +452,11 @@ def test_a_late_copy_of_an_acknowledged_request_has_no_effect() -> None:
     assert c.read("n1", "k").value == "b"
 
 
-def test_results_are_forgotten_once_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_CLIENTS", 3)
-    monkeypatch.setattr(sessions, "MAX_RESULTS", 4)
-
+def test_results_are_forgotten_once_acknowledged() -> None:
     def remembered() -> int:
         return sum(name.startswith("r/") for name, _ in c["n1"].disk.items())
 
-    c = cluster()
+    c = cluster(parameters=GossipParameters(remembered_clients=3, remembered_results=4))
     for i in range(50):
         c.write("n1", "k", i, client="acks", acked=i)
         assert remembered() == 1
@@ -742,3 +737,16 @@ def test_random_schedules_converge_and_lose_no_acknowledged_write(
             assert any(t == s or policy.supersedes(t, s) for t in present), f"seed {seed}: {s}"
             acknowledged += 1
     assert acknowledged > 500
+
+
+def test_a_late_copy_of_a_refused_write_takes_no_effect() -> None:
+    c = cluster(1, parameters=GossipParameters(max_siblings=1))
+    c.write("n1", "k", "a", client="a", sequence=0)
+    version = c.read("n1", "k", client="r").version
+    refused = c.write("n1", "k", "b", client="b", sequence=0, context={})
+    assert refused.outcome == "fail"
+    c.write("n1", "k", None, client="c", sequence=0, context=version)
+    c.crash("n1")
+    c.restart("n1")
+    assert c.write("n1", "k", "b", client="b", sequence=0, context=version).outcome == "fail"
+    assert c.read("n1", "k", client="r").value is None

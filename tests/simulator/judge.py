@@ -7,7 +7,7 @@ import msgspec
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
-from nodes.simulator.simulate import Alarm, SimulationResult
+from nodes.simulator.simulate import Alarm, SimulationResult, promises_once
 
 
 def records(result: SimulationResult) -> list[OperationRecord]:
@@ -18,6 +18,8 @@ def records(result: SimulationResult) -> list[OperationRecord]:
 
 def linearizable(result: SimulationResult) -> list[Alarm]:
     """An alarm if the history refutes the claim."""
+    if not promises_once(result.setup):
+        return []
     check = check_linearizable(Columns.from_records(records(result)), budget_s=1.0)
     if check.verdict == "invalid":
         return [Alarm(result.seed, "linearizability", check.summary, result.duration_s)]

@@ -10,7 +10,7 @@ from nodes.protocols.gossip.invariants import (
     DurableVersionsStay,
     OnlyDominatedVersionsDisappear,
 )
-from nodes.protocols.gossip.knobs import KNOBS
+from nodes.protocols.gossip.knobs import KNOBS, PLACED_KNOBS
 from nodes.protocols.gossip.messages import (
     Difference,
     Digest,
@@ -26,14 +26,13 @@ from nodes.protocols.gossip.parameters import GossipParameters
 from nodes.protocols.gossip.policies import KeepSiblings, LastWriteWins, Policy
 from nodes.protocols.gossip.replica import (
     MAX_CLOCK_LEAP,
-    MAX_SIBLINGS,
     Gossip,
 )
 
 __all__ = [
     "KNOBS",
     "MAX_CLOCK_LEAP",
-    "MAX_SIBLINGS",
+    "PLACED_KNOBS",
     "ClockNeverGoesBack",
     "Difference",
     "Digest",

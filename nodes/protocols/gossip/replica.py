@@ -83,7 +83,6 @@ from nodes.contract.replica import (
 from nodes.parts.flow import portions
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
-from nodes.parts.quorum import majority
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
@@ -107,10 +106,6 @@ from nodes.protocols.gossip.messages import (
 )
 from nodes.protocols.gossip.parameters import GossipParameters
 from nodes.protocols.gossip.policies import _LOGICAL_BITS, KeepSiblings, LastWriteWins, Policy
-
-MAX_SIBLINGS = 100
-"""Of a key, by writes through one node. Who writes with the context of a fresh read adds none."""
-
 
 MAX_CLOCK_LEAP = 1 << 36 + _LOGICAL_BITS
 """Two years: how far a stamp may be ahead of the wall clock. No clock is so wrong; and a node that
@@ -167,16 +162,14 @@ class Gossip(PlacedReplica):
         self._stamp = 0
         self._live_keys = 0
         self._hot: dict[str, int] = {}
-        self._digest = KeyDigest(self.parameters.buckets, self._dots)
+        self._digest = KeyDigest(self.parameters.buckets, self._dots, self.parameters)
         self._agreed: dict[str, tuple[float, int]] = {}
-        self._sessions = Sessions(disk)
+        self._sessions = Sessions(disk, self.parameters)
         for name, record in disk.items():
             if isinstance(record, Record):
                 self._index(name.removeprefix("k/"), record)
         self._sessions.load(self._has_effect)
-        self.start_recovery(
-            self.parameters, majority(self.parameters.replication_factor or len(config.nodes))
-        )
+        self.start_recovery(self.parameters, self.parameters.copy_quorum(config.nodes))
         self._forwarding: dict[tuple[str, int], _Forwarding] = {}
         self._asker: str | None = None
         """The node that has forwarded the request that is being answered."""
@@ -223,6 +216,9 @@ class Gossip(PlacedReplica):
     def _write(self, request: Request) -> None:
         operation = request.operation
         known = self._sessions.find(request.client, request.sequence)
+        if known is not None and known.version is None:
+            self._reply(request, "fail", error="refused before")
+            return
         if known is not None:
             self._reply(request, "ok", version=known.version)
             return
@@ -242,13 +238,11 @@ class Gossip(PlacedReplica):
         try:
             new = self._new_sibling(request, self._clock(operation.key))
         except ValueError as error:
-            self._reply(request, "fail", error=str(error))
+            self._refuse(request, str(error))
             return
         merged = self.policy.merge(siblings, (new,))
-        if len(merged) > max(MAX_SIBLINGS, len(siblings)):
-            self._reply(
-                request, "fail", error="too many siblings: read, and write with its version"
-            )
+        if self._are_too_many(merged, siblings):
+            self._refuse(request, "too many siblings: read, and write with its version")
             return
         assert new in merged, f"{new} does not supersede {siblings}"
         clock = self.policy.clock(merged)
@@ -259,6 +253,17 @@ class Gossip(PlacedReplica):
         self._sessions.trim(request.client)
         self._heat(operation.key)
         self._reply(request, "ok", version=version)
+
+    def _refuse(self, request: Request, error: str) -> None:
+        """A copy of the request that comes later must not take effect, whatever is here then."""
+        self._remember(request, None)
+        self._sessions.trim(request.client)
+        self._reply(request, "fail", error=error)
+
+    def _are_too_many(self, merged: Sequence[Sibling], before: Sequence[Sibling]) -> bool:
+        """Whether this node would hold too many siblings by its own writes. Those of others do not
+        count: nodes that replace each other's siblings would come to any number together."""
+        return sum([s.node == self.id for s in merged]) > self.parameters.max_siblings
 
     def _new_sibling(self, request: Request, clock: Clock) -> Sibling:
         operation = request.operation
@@ -376,7 +381,8 @@ class Gossip(PlacedReplica):
         """Each key's siblings, and the results of the requests that wrote it."""
         results = self._sessions.of_keys(keys)
         for key in keys:
-            yield _encode((key, self.records[key], results[key]))
+            known = [result for result in results[key] if result.version is not None]
+            yield _encode((key, self.records[key], known))
 
     def import_keys(self, contents: Sequence[bytes]) -> None:
         """Merge, and remember the requests."""
@@ -421,6 +427,8 @@ class Gossip(PlacedReplica):
     # --- what this node holds ---
 
     def _has_effect(self, result: Result) -> bool:
+        if result.version is None:
+            return True
         record = self.records.get(result.key)
         if record is None:
             return False
@@ -493,7 +501,7 @@ class Gossip(PlacedReplica):
     ) -> None:
         """Raises BadMessage for versions that nobody can hold."""
         # All nodes may have come to as many while they did not hear of each other.
-        if max(len(theirs), len(merged)) > MAX_SIBLINGS * len(self._members):
+        if max(len(theirs), len(merged)) > self.parameters.max_siblings * len(self._members):
             raise BadMessage(f"key {key!r}: {len(merged)} siblings")
         problem = self.policy.problem(theirs)
         if problem is not None:
@@ -566,7 +574,7 @@ class Gossip(PlacedReplica):
 
     def _portions(self, keys: Sequence[str]) -> Iterator[dict[str, Record]]:
         """The siblings of a record must travel together."""
-        return portions(keys, self.records, _characters)
+        return portions(keys, self.records, _characters, self.parameters.message_characters)
 
     # --- anti-entropy ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.knobs import DEFAULT, Knobs
+from nodes.parts.knobs import LOG_LIMITS
 
 KNOBS: Knobs = [
     [
@@ -25,6 +26,7 @@ KNOBS: Knobs = [
     [DEFAULT, {"batch_entries": 1}, {"batch_bytes": 100}],
     [DEFAULT, {"request_timeout_s": 0.6}],
     [DEFAULT, {"backoff_s": 0.002}, {"backoff_max_s": 0.1}],
+    *LOG_LIMITS,
 ]
 
 MOMENTS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from nodes.contract.replica import Parameters
+from nodes.parts.limits import LOG_LIMITS
 
 
 class PaxosParameters(Parameters, frozen=True, kw_only=True):
@@ -18,7 +19,9 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
     most ``batch_entries`` values and (roughly) ``batch_bytes`` bytes, but at least one value. A
     snapshot is taken every ``snapshot_entries`` slots; the votes behind it go when
     ``snapshot_tail`` more have been applied. A client's answers are forgotten when
-    ``client_entries`` slots were applied since its last request. ``stable_leader`` False: every
+    ``client_entries`` slots were applied since its last request, and ``client_replies`` of them are
+    kept of a client that never acknowledges any. ``window_batches``: batches that may be on their
+    way to a node without an acknowledgement. ``stable_leader`` False: every
     node runs both phases for its own clients; a preempted one pauses for a random time up to
     ``backoff_s``, doubled each time up to ``backoff_max_s``, or up to `PAUSE_PHASES` times what
     phase 1 takes here for each node, if that is longer (and shorter than ``request_timeout_s``).
@@ -34,6 +37,8 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
     snapshot_entries: int = 20_000
     snapshot_tail: int = 2_000
     client_entries: int = 100_000
+    client_replies: int = 1024
+    window_batches: int = 16
     stable_leader: bool = True
     backoff_s: float = 0.02
     backoff_max_s: float = 1.0
@@ -43,7 +48,7 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
             value = getattr(self, name)
             if name.endswith("_s") and not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} is a positive number of seconds, not {value}")
-        for name in ("batch_entries", "batch_bytes", "snapshot_entries", "client_entries"):
+        for name in LOG_LIMITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.snapshot_tail < 0:

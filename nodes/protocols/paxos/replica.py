@@ -47,7 +47,6 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
-from nodes.parts.flow import WINDOW_BATCHES
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.quorum import majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
@@ -143,7 +142,7 @@ class Paxos(Replica):
         self._journal: deque[tuple[int, int]] = deque()
 
         # The learner. ``upto``: voted for in the promised ballot, without a gap.
-        self._map = ReplicatedMap(self.parameters.client_entries)
+        self._map = ReplicatedMap(self.parameters.client_entries, self.parameters.client_replies)
         self.commit = self.applied = 0
         self._next_snapshot: Snapshot | None = None
         if disk.snapshot is not None:
@@ -182,7 +181,7 @@ class Paxos(Replica):
         # More than what a leader keeps under way, what a node holds since its last snapshot, and
         # what a leader without a majority proposes until it gives up.
         self._max_ahead = MAX_OPEN_SLOTS + 2 * (
-            WINDOW_BATCHES * self.parameters.batch_entries
+            self.parameters.window_batches * self.parameters.batch_entries
             + self.parameters.snapshot_entries
             + self.parameters.snapshot_tail
         )
@@ -621,7 +620,7 @@ class Paxos(Replica):
     def _replicate(self) -> None:
         """One message to each node for which there is something new, or to all of them."""
         contact_all, self._contact_all = self._contact_all, False
-        window = WINDOW_BATCHES * self.parameters.batch_entries
+        window = self.parameters.window_batches * self.parameters.batch_entries
         snapshot_slot = disk_slot(self.disk)
         made: dict[tuple[int, bool], Accept] = {}
         for peer, progress in self._progress.items():
@@ -855,6 +854,10 @@ class Paxos(Replica):
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
         return self._map.state()
+
+    def machine(self) -> Any:
+        """The keys, and what is remembered of whom."""
+        return self._map.freeze()
 
 
 def value_bytes(value: Command) -> int:

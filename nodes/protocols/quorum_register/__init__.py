@@ -9,7 +9,7 @@ from nodes.protocols.quorum_register.invariants import (
     VersionNamesOneWrite,
     VersionNeverGoesBack,
 )
-from nodes.protocols.quorum_register.knobs import KNOBS
+from nodes.protocols.quorum_register.knobs import KNOBS, PLACED_KNOBS
 from nodes.protocols.quorum_register.messages import (
     NOTHING,
     Commit,
@@ -29,6 +29,7 @@ from nodes.protocols.quorum_register.replica import QuorumRegister
 __all__ = [
     "KNOBS",
     "NOTHING",
+    "PLACED_KNOBS",
     "AnswersAreDurable",
     "Commit",
     "Committed",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from nodes.contract.knobs import DEFAULT, Knobs
+from nodes.parts.knobs import FORGETFUL_KEYS, KEY_LIMITS, PLACED
 
 KNOBS: Knobs = [
     [DEFAULT, {"retransmit_interval_s": 0.05}, {"retransmit_interval_s": 1.0}],
     [DEFAULT, {"anti_entropy_interval_s": 0.1}, {"anti_entropy_interval_s": 5.0}],
     [DEFAULT, {"timeout_s": 0.5}],
+    *KEY_LIMITS,
 ]
+
+PLACED_KNOBS: Knobs = [*KNOBS, *PLACED]
+KNOBS = [*KNOBS, *FORGETFUL_KEYS]

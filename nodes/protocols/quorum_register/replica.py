@@ -175,12 +175,12 @@ class QuorumRegister(PlacedReplica):
         self._operations: dict[int, _Operation] = {}
         self._by_request: dict[tuple[str, int], int] = {}
         self._live_keys = 0
-        self._digest = KeyDigest(self.parameters.buckets, self.version_of)
+        self._digest = KeyDigest(self.parameters.buckets, self.version_of, self.parameters)
         for name, record in disk.items():
             if isinstance(record, Record):
                 self._index(name.removeprefix("k/"), record)
         self.start_recovery(self.parameters, self.parameters.copy_quorum(config.nodes))
-        self._sessions = Sessions(disk)
+        self._sessions = Sessions(disk, self.parameters)
         self._sessions.load(self._has_effect)
 
         incarnation = disk.get(_INCARNATION, 0) + 1
@@ -612,7 +612,9 @@ class QuorumRegister(PlacedReplica):
             self._hold(key, record)
 
     def _push(self, peer: str, keys: Sequence[str]) -> None:
-        for records in portions(keys, self.records, _characters):
+        for records in portions(
+            keys, self.records, _characters, self.parameters.message_characters
+        ):
             self.out.send(peer, Push(records))
 
     # --- views ---

@@ -14,7 +14,7 @@ from nodes.protocols.raft.invariants import (
     LogMatching,
     StateMachineSafety,
 )
-from nodes.protocols.raft.knobs import KNOBS, MOMENTS
+from nodes.protocols.raft.knobs import ADMINISTRATION, KNOBS, MOMENTS
 from nodes.protocols.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -36,6 +36,7 @@ from nodes.protocols.raft.progress import Incoming, Outgoing, Progress, State
 from nodes.protocols.raft.replica import Raft, Role, entry_bytes
 
 __all__ = [
+    "ADMINISTRATION",
     "KNOBS",
     "MAX_CHUNK_BYTES",
     "MOMENTS",

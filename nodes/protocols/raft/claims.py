@@ -56,7 +56,9 @@ class RaftChronicle(Chronicle):
         parameters = config.parameters
         # Where they take none in a simulated minute, states need not be kept for them.
         keeps = parameters.snapshot_entries <= FEW
-        self.reference = ReferenceMap(parameters.client_entries, keeps_states=keeps)
+        self.reference = ReferenceMap(
+            parameters.client_entries, parameters.client_replies, keeps_states=keeps
+        )
         self.memberships.append(config.nodes)
         self._terms[0] = 0, config.nodes
 
@@ -298,12 +300,15 @@ def stable_term(disk: Disk, index: int) -> int:
     return int(disk.entry(index).term)
 
 
-def deciding(disk: Disk, nodes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+def deciding(
+    disk: Disk, nodes: tuple[str, ...], last: int | None = None
+) -> tuple[tuple[str, ...], ...]:
     """The memberships of which a majority of any elects and commits, by the log on ``disk``: the
     last one, and the one before unless that is the same (`nodes.protocols.raft.replica`).
-    ``nodes``: the members where nobody ever changed them."""
+    ``nodes``: the members where nobody ever changed them. ``last``: by the log up to there."""
     known = [nodes if disk.snapshot is None else tuple(disk.snapshot.members)]
-    entries = disk.entries(disk.first_index, disk.last_index + 1)
+    last = disk.last_index if last is None else last
+    entries = disk.entries(disk.first_index, max(disk.first_index, last + 1))
     known += [entry.members for entry in entries if entry.members is not None]
     return tuple(dict.fromkeys(known[-2:]))
 

@@ -263,7 +263,11 @@ class CommitIsSafe(Invariant):
     def _check(self, leader: str, index: int, log: Disk) -> None:
         term, nodes = stable_term(log, index), self.scene.nodes
         changed = len(self._chronicle.memberships) > 1
-        memberships = deciding(log, nodes) if changed else (nodes,)
+        memberships: tuple[tuple[str, ...], ...] = (nodes,)
+        if changed:
+            # What was confirmed in the same step decides on later entries only.
+            both = (*deciding(log, nodes, index), *deciding(log, nodes))
+            memberships = tuple(dict.fromkeys(both))
         last: dict[str, tuple[int, int]] = {}
         holders: list[str] = []
         for member in dict.fromkeys(each for members in memberships for each in members):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from nodes.contract.administration import Administration
 from nodes.contract.knobs import DEFAULT, Knobs
+from nodes.parts.knobs import LOG_LIMITS
+from nodes.protocols.raft.messages import ChangeMembership, TransferLeadership
 
 KNOBS: Knobs = [
     [
@@ -30,9 +35,20 @@ KNOBS: Knobs = [
     ],
     [DEFAULT, {"batch_entries": 1}, {"batch_bytes": 100}],
     [DEFAULT, {"request_timeout_s": 0.6}],
+    [DEFAULT, {"snapshot_chunk_bytes": 50}, {"snapshot_chunk_bytes": 400}],
+    *LOG_LIMITS,
 ]
 
 MOMENTS = (
     *("become_leader", "become_leader", "ready", "ready", "become_candidate"),
     *("become_follower", "follow", "install_snapshot", "compact"),
+)
+
+ADMINISTRATION = Administration(
+    {
+        "add": partial(ChangeMembership, "add"),
+        "remove": partial(ChangeMembership, "remove"),
+        "transfer": TransferLeadership,
+    },
+    moments=("change_membership", "confirm_membership", "transfer"),
 )

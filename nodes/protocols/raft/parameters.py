@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from nodes.contract.replica import Parameters
+from nodes.parts.limits import LOG_LIMITS
 
 MAX_CHUNK_BYTES = 2 << 20
 """Upper limit of ``snapshot_chunk_bytes``: a chunk must fit in a frame with other messages."""
@@ -21,7 +22,9 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
     snapshot is taken every ``snapshot_entries`` applied entries; the log behind it goes when
     ``snapshot_tail`` more have been applied, so that slow followers need no snapshot. It is sent in
     chunks of ``snapshot_chunk_bytes`` (at most `MAX_CHUNK_BYTES`). A client's answers are forgotten
-    when ``client_entries`` entries were applied since its last one.
+    when ``client_entries`` entries were applied since its last one; ``client_replies`` of them are
+    kept of a client that never acknowledges any. ``window_batches``: batches that may be on their
+    way to a node without an acknowledgement.
     ``stale_reads``: any node answers reads from what it has applied, which is eventual consistency
     only.
     """
@@ -37,6 +40,8 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
     snapshot_tail: int = 2_000
     snapshot_chunk_bytes: int = 512 << 10
     client_entries: int = 100_000
+    client_replies: int = 1024
+    window_batches: int = 16
     stale_reads: bool = False
 
     def __post_init__(self) -> None:
@@ -44,7 +49,7 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
             value = getattr(self, name)
             if name.endswith("_s") and not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} is a positive number of seconds, not {value}")
-        for name in ("batch_entries", "batch_bytes", "snapshot_entries", "client_entries"):
+        for name in LOG_LIMITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.snapshot_tail < 0:

@@ -74,7 +74,6 @@ import msgspec
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
-from nodes.parts.flow import WINDOW_BATCHES
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.quorum import is_majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
@@ -204,7 +203,7 @@ class Raft(Replica):
         # The state machine.
         self.commit = self.applied = 0
         self._snapshot_term = 0
-        self._map = ReplicatedMap(self.parameters.client_entries)
+        self._map = ReplicatedMap(self.parameters.client_entries, self.parameters.client_replies)
         self._memberships: list[tuple[int, tuple[str, ...]]] = [(0, config.nodes)]
         self._deciding: tuple[tuple[str, ...], ...] = (config.nodes,)
         self._next_snapshot: Snapshot | None = None
@@ -232,7 +231,7 @@ class Raft(Replica):
         # all up to the last index that it saw.
         self._contact_all = self._more_to_send = False
         self._offered = 0
-        self._window = WINDOW_BATCHES * self.parameters.batch_entries
+        self._window = self.parameters.window_batches * self.parameters.batch_entries
         self._joining: str | None = None
         self._transferee: str | None = None
         # Followers only: the acknowledgement that ends this step, and a snapshot that is arriving.
@@ -1148,6 +1147,10 @@ class Raft(Replica):
 
     def state(self) -> Mapping[str, tuple[tuple[Value, ...], Version]]:
         return self._map.state()
+
+    def machine(self) -> Any:
+        """The keys, and what is remembered of whom."""
+        return self._map.freeze()
 
 
 def entry_bytes(entry: Entry) -> int:

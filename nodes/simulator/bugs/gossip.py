@@ -128,9 +128,22 @@ class PushOnly(Gossip):
         pass
 
 
+class SiblingsCountedTogether(Gossip):
+    """A write may replace the sibling of another node however many there are."""
+
+    def _are_too_many(self, merged: Sequence[Sibling], before: Sequence[Sibling]) -> bool:
+        return len(merged) > max(self.parameters.max_siblings, len(before))
+
+
 _SKETCH = "protocols.md, Gossip, wrong there"
 
 BUGS = (
+    Bug(
+        name="gossip-siblings-counted-together",
+        protocol="gossip",
+        replica=SiblingsCountedTogether,
+        source="found here: writes that replace the siblings of others make more than all may have",
+    ),
     Bug(
         name="gossip-told-once",
         protocol="gossip",

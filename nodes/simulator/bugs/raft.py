@@ -13,6 +13,7 @@ from nodes.protocols.raft import (
     AppendEntriesReply,
     Entry,
     HardState,
+    InstallSnapshot,
     PreVote,
     Raft,
     RequestVote,
@@ -283,10 +284,68 @@ class NoOpMissing(Raft):
         return super()._append(entry)
 
 
+class ChunksOfTwoSnapshots(Raft):
+    """Chunks of a newer snapshot are put behind what has come of the one before."""
+
+    def _take_chunk(self, m: InstallSnapshot) -> None:
+        incoming = self._incoming
+        if incoming is not None and incoming.index < m.index:
+            incoming.index = m.index
+        super()._take_chunk(m)
+
+
+class NewMembersDecideAlone(Raft):
+    """Members that stand in a log decide, and those before them no longer."""
+
+    def _set_deciding(self) -> None:
+        self._deciding = (self._memberships[-1][1],)
+
+
+class RestartForgetsMembers(Raft):
+    """A restarted node knows the members of its snapshot, not those of the log behind it."""
+
+    def __init__(self, config: Any, env: Any, disk: Any) -> None:
+        super().__init__(config, env, disk)
+        self._memberships = self._memberships[:1]
+        self._set_deciding()
+
+
+class SnapshotSortsClients(Raft):
+    """A snapshot has its clients by name, not by how long they were silent."""
+
+    def _take_snapshot(self) -> Snapshot:
+        snapshot = super()._take_snapshot()
+        return msgspec.structs.replace(snapshot, sessions=tuple(sorted(snapshot.sessions)))
+
+
 _PAPER = "Ongaro and Ousterhout, In search of an understandable consensus algorithm, extended, "
 _SKETCH = "protocols.md, Raft, wrong there"
 
 BUGS = (
+    Bug(
+        name="raft-chunks-of-two-snapshots",
+        protocol="raft",
+        replica=ChunksOfTwoSnapshots,
+        source=_PAPER + "figure 13, 3: create a new snapshot file if the offset is 0",
+    ),
+    Bug(
+        name="raft-new-members-decide-alone",
+        protocol="raft",
+        replica=NewMembersDecideAlone,
+        source="dissertation 4.1, and what 4.2.2 leaves open: docs/decisions/0004",
+    ),
+    Bug(
+        name="raft-restart-forgets-members",
+        protocol="raft",
+        replica=RestartForgetsMembers,
+        source="dissertation 4.1: a server always uses the latest configuration in its log",
+    ),
+    Bug(
+        name="raft-snapshot-sorts-clients",
+        protocol="raft",
+        replica=SnapshotSortsClients,
+        source="dissertation 6.3: sessions expire alike on all servers",
+    ),
     Bug(
         name="raft-vote-not-persisted",
         protocol="raft",

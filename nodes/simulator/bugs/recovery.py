@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from nodes.parts.recovery import RangePage
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.simulator.bugs import Bug
 
@@ -39,39 +42,37 @@ class EverybodyPlaces(QuorumRegister):
             placements.propose = placements.learn
 
 
-_SKETCH = "protocols.md, recovery, wrong there"
-PARAMETERS: dict[str, Any] = {
-    "replication_factor": 3,
-    "ranges": 4,
-    "recover_after_s": 0.1,
-    "heartbeat": {
-        "heartbeat_every_s": 0.15,
-        "check_every_s": 0.05,
-        "counting": {"timeout_s": 0.3, "rise": 0.5},
-    },
-}
-"""Fewer copies than nodes, and moved soon."""
+class FirstPageIsAll(QuorumRegister):
+    """A new member of a range is content with the first page of each source."""
 
+    def on_range_page(self, src: str, msg: RangePage) -> None:
+        super().on_range_page(src, msgspec.structs.replace(msg, last=None))
+
+
+_SKETCH = "protocols.md, recovery, wrong there"
 BUGS = (
     Bug(
         name="recovery-not-fenced",
-        protocol="quorum",
+        protocol="quorum-placed",
         replica=NotFenced,
         source=_SKETCH + ": two replica sets at a time",
-        parameters=PARAMETERS,
     ),
     Bug(
         name="recovery-serves-before-copying",
-        protocol="quorum",
+        protocol="quorum-placed",
         replica=ServesBeforeCopying,
         source=_SKETCH + ": the new replica never gets the data",
-        parameters=PARAMETERS,
+    ),
+    Bug(
+        name="recovery-first-page-is-all",
+        protocol="quorum-placed",
+        replica=FirstPageIsAll,
+        source="a transfer that ends when an answer comes",
     ),
     Bug(
         name="recovery-everybody-places",
-        protocol="quorum",
+        protocol="quorum-placed",
         replica=EverybodyPlaces,
         source=_SKETCH + ": two nodes that suspect each other hand out different sets",
-        parameters=PARAMETERS,
     ),
 )

@@ -1,0 +1,164 @@
+"""Seeds reach what is rare: changes of members, slow nodes, late answers, few copies."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from nodes.registry import INTERNAL, get
+from nodes.simulator.bugs import all_bugs
+from nodes.simulator.cluster import Cluster
+from nodes.simulator.faults import Fault, Nemesis
+from nodes.simulator.placed import Members
+from nodes.simulator.shrink import Case, shrink
+from nodes.simulator.simulate import Setup, draw_setup, promises_once, simulate
+from nodes.simulator.tape import draw_more
+from tests.simulator.judge import linearizable
+from tests.simulator.test_driver_duties import cluster, probe, tell
+
+RAFT = get("raft")
+
+
+def administer(at_s: float, **args: object) -> Fault:
+    return Fault(at_s=at_s, kind="administer", for_s=1.0, args={"at": "n2", **args})
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        ([administer(3.0, action="remove", node="n1")], {"n2", "n3"}),
+        (
+            [
+                administer(3.0, action="remove", node="n1"),
+                administer(4.5, action="replace", node="n1", lost="n3", every_s=0.1),
+            ],
+            {"n1", "n2"},
+        ),
+    ],
+)
+def test_members_are_changed_and_their_watcher_knows(
+    faults: list[Fault], expected: set[str]
+) -> None:
+    it = Cluster(RAFT, nodes=3, seed=1, parameters={"snapshot_entries": 1, "snapshot_tail": 0})
+    members = Members(it.nodes)
+    it.observers.append(members.observe)
+    Nemesis(it, None, faults)
+    it.run(10.0)
+    assert set(members.committed) == expected
+
+
+def test_leadership_is_handed_over() -> None:
+    it = Cluster(RAFT, nodes=3, seed=1)
+    it.run(3.0)
+    target = next(node for node in it.nodes if node != it.leader())
+    Nemesis(it, None, [administer(3.0, action="transfer", node=target)])
+    it.run(0.1)
+    assert it.leader() == target
+
+
+def test_members_that_were_taken_out_are_members_again_in_the_end() -> None:
+    tape = [
+        administer(2.0, action="remove", node="n3"),
+        administer(4.0, action="remove", node="n2"),
+    ]
+    result = simulate(RAFT, 1, nodes=3, tape=tape, setup=Setup())
+    assert result.alarms == []
+    changes = [m.details["members"] for m in result.marks if m.name == "confirm_membership"]
+    assert changes[0] == "n1,n2"
+    assert set(changes[-1].split(",")) == {"n1", "n2", "n3"}
+
+
+def test_who_is_never_taken_in_again_is_an_alarm() -> None:
+    class NeverAgain(RAFT.replica):  # type: ignore[misc, name-defined]
+        def on_change_membership(self, src: str, m: object) -> None:
+            if getattr(m, "change", "") == "remove":
+                super().on_change_membership(src, m)
+
+    lame = msgspec.structs.replace(RAFT, replica=NeverAgain)
+    tape = [administer(3.0, action="remove", node="n3")]
+    result = simulate(lame, 1, nodes=3, tape=tape, setup=Setup())
+    assert [alarm.check for alarm in result.alarms] == ["liveness"]
+
+
+def test_what_comes_on_top_of_a_tape_takes_nothing_from_it() -> None:
+    kinds: set[str] = set()
+    for seed in range(60):
+        tape = draw_more(random.Random(seed), ["n1", "n2", "n3"], RAFT, 10.0, 0.5)
+        assert tape == sorted(tape, key=lambda fault: fault.at_s)
+        kinds |= {fault.kind for fault in tape}
+    assert {"administer", "slow-steps", "late-kinds", "pause", "slow-disk"} <= kinds
+    quorum = [draw_more(random.Random(s), ["n1", "n2"], get("quorum"), 5.0) for s in range(60)]
+    assert not any(fault.kind == "administer" for tape in quorum for fault in tape)
+    assert sum(not tape for tape in quorum) > 30
+
+
+def test_what_a_slow_node_hears_during_a_step_is_one_batch() -> None:
+    it = cluster()
+    steps = it.hosts["n2"].steps
+    Nemesis(
+        it,
+        None,
+        [Fault(at_s=0.0, kind="slow-steps", for_s=0.2, args={"node": "n2", "step_s": 0.05})],
+    )
+    for number in range(20):
+        tell(it, "n1" if number % 2 else "n3", f"send n2 {number}", sequence=number)
+    it.run(0.3)
+    assert len(probe(it, "n2").texts()) == 20
+    assert it.hosts["n2"].steps - steps < 5
+
+
+def test_some_types_of_messages_come_late_and_the_others_do_not() -> None:
+    it = Cluster(RAFT, nodes=3, seed=1)
+    late = Fault(
+        at_s=0.0, kind="late-kinds", for_s=2.0, args={"kinds": ["PreVoteReply"], "late_s": 1e5}
+    )
+    Nemesis(it, None, [late])
+    it.run(1.9)
+    asked = sum(mark.name == "ask_pre_votes" for mark in it.marks)
+    assert asked
+    assert it.leader() is None
+    it.run(8.0)
+    assert it.leader() is not None
+
+
+@pytest.mark.parametrize("name", [name for name in INTERNAL if name.endswith("-placed")])
+def test_placed_variants_move_ranges_page_by_page_without_an_alarm(name: str) -> None:
+    protocol = INTERNAL[name]
+    moved = pages = 0
+    for seed in range(1, 31):
+        result = simulate(protocol, seed, duration_s=4.0)
+        alarms = result.alarms
+        if protocol.claim == "linearizable":
+            alarms = alarms + linearizable(result)
+        assert alarms == [], f"{name}, seed {seed}: {alarms[0].check}: {alarms[0].message}"
+        limit = result.setup.parameters.get("page_keys", 500)
+        copied = [mark for mark in result.marks if mark.name == "re_replicated"]
+        moved += len(copied)
+        pages += sum(mark.details["keys"] > 2 * limit for mark in copied)
+    assert moved > 20
+    assert pages > 5
+
+
+def test_clients_that_may_be_forgotten_ask_once_and_no_history_of_theirs_is_judged() -> None:
+    setups = [draw_setup(RAFT, seed) for seed in range(200)]
+    forgetful = [setup for setup in setups if not promises_once(setup)]
+    assert 5 < len(forgetful) < 60
+    assert all(setup.manners.retry == "never" for setup in forgetful)
+
+
+def test_a_catch_by_an_administrator_is_shrunk_and_keeps_him() -> None:
+    bug = next(bug for bug in all_bugs() if bug.name == "raft-restart-forgets-members")
+    planted = bug.planted()
+    result = next(r for r in (simulate(planted, s) for s in range(1, 200)) if r.alarms)
+    check = result.alarms[0].check
+
+    def first(result: object) -> str | None:
+        alarms = getattr(result, "alarms", ())
+        return alarms[0].check if alarms else None
+
+    case = shrink(planted, result, first, budget_events=100_000)
+    assert [alarm.check for alarm in case.run(planted).alarms][:1] == [check]
+    assert any(fault.kind == "administer" for fault in case.tape)
+    assert len(case.tape) < len(Case.of(result).tape)
