@@ -167,7 +167,7 @@ def _incomplete(manifest: Manifest, loads: Sequence[LoadSummary]) -> str | None:
     """Why the run is not what was planned; None if it came to its end."""
     if not manifest.complete:
         why = f" ({manifest.notes[-1]})" if manifest.notes else ""
-        return f"the run did not come to its planned end{why}"
+        return f"the run did not reach its planned end{why}"
     if any(load.stopped_early for load in loads):
         return "the load was stopped before its planned end"
     return None
@@ -189,13 +189,13 @@ def _doubt(
     if incomplete:
         return incomplete
     if availability.verdict == "unknown":
-        return "the load was not there: no operation was invoked"
+        return "there was too little load: no operation was invoked"
     offered = manifest.offered_per_s
     if offered:
         ok_per_s, what = _ok_per_s(availability)
         if ok_per_s < LOAD_FLOOR * offered:
             return (
-                f"the load was not there: {ok_per_s:.0f} of {offered:.0f} offered operations/s "
+                f"there was too little load: {ok_per_s:.0f} of {offered:.0f} offered operations/s "
                 f"ended ok {what}"
             )
     return None

@@ -8,7 +8,7 @@ from bench.record.history import OperationRecord, read_history
 from bench.record.run_folder import LoadSummary, RunFolder
 
 LOG = "locust.log"
-NOT_WHOLE = "the load is not whole: "
+NOT_WHOLE = "the load is incomplete: "
 """How a line of the log goes on that says so."""
 
 
@@ -34,7 +34,7 @@ def _lost(folder: RunFolder, client: str, begin_ns: int | None) -> str:
         return f"client process {client} was lost before it recorded anything"
     after_s = (last_ns - (first_ns if begin_ns is None else begin_ns)) / 1e9
     return (
-        f"client process {client} was lost about {after_s:.1f} s after the begin of the load: what "
+        f"client process {client} was lost about {after_s:.1f} s after the start of the load: what "
         "it did last, and would have done, is not in the history"
     )
 

@@ -153,7 +153,7 @@ def drive(
                 timeout=_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
-            raise LoadFailed("Locust did not come to its end") from None
+            raise LoadFailed("Locust did not finish") from None
         try:
             driven = msgspec.json.decode((directory / "driven.json").read_bytes(), type=Driven)
         except FileNotFoundError:

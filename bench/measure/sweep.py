@@ -282,8 +282,6 @@ def counters(monitor: Monitor, live: Live) -> dict[str, int]:
         return [node for node in nodes if node not in told or told[node].t_ns < now_ns]
 
     if not monitor.wait(lambda: not silent(), STATUS_TIMEOUT_S):
-        raise NodesSilent(
-            f"{', '.join(silent())} did not tell any counters in {STATUS_TIMEOUT_S:.0f} s"
-        )
+        raise NodesSilent(f"{', '.join(silent())} reported no counters in {STATUS_TIMEOUT_S:.0f} s")
     told = monitor.statuses()
     return {name: sum(told[node].counters.get(name, 0) for node in nodes) for name in _COUNTERS}

@@ -140,7 +140,7 @@ def why_bad(line: bytes, error: Exception) -> str:
     try:
         line.decode()
     except UnicodeDecodeError as bad:
-        return f"byte {bad.start + 1} of the line, 0x{line[bad.start]:02x}, is no UTF-8"
+        return f"byte {bad.start + 1} of the line, 0x{line[bad.start]:02x}, is not UTF-8"
     said = str(error)
     for field, choices in (("op", get_args(OperationKind)), ("outcome", get_args(Outcome))):
         if said.startswith("Invalid enum value") and said.endswith(f"`$.{field}`"):

@@ -59,7 +59,7 @@ def read_duration(value: Any, bounds: Bounds = FROM_ZERO_S) -> float:
     text, unit = _split(value)
     if unit not in UNITS_S:
         raise BadQuantity(
-            f"{quoted(value)} is no duration; use a number with a unit: 10s, 200ms, 1m"
+            f"{quoted(value)} is not a duration; use a number with a unit: 10s, 200ms, 1m"
         )
     seconds = float(text) * UNITS_S[unit]
     if not bounds.hold(seconds):
@@ -71,7 +71,7 @@ def read_rate(value: Any) -> float:
     """``300/s`` in operations per second, more than 0. Raises BadQuantity."""
     text, unit = _split(value)
     if unit != "/s" or not (math.isfinite(float(text)) and float(text) > 0):
-        raise BadQuantity(f"{quoted(value)} is no rate; use operations per second: 300/s")
+        raise BadQuantity(f"{quoted(value)} is not a rate; use operations per second: 300/s")
     return float(text)
 
 
@@ -79,7 +79,7 @@ def read_bytes(value: Any) -> int:
     """``500M``, ``4G`` in bytes, at least one. Raises BadQuantity."""
     text, unit = _split(value)
     if unit not in UNITS_BYTES or not Bounds(1, MAX_COUNT).hold(float(text) * UNITS_BYTES[unit]):
-        raise BadQuantity(f"{quoted(value)} is no size; use a number with a unit: 500M, 4G")
+        raise BadQuantity(f"{quoted(value)} is not a size; use a number with a unit: 500M, 4G")
     return int(float(text) * UNITS_BYTES[unit])
 
 
@@ -103,7 +103,7 @@ def read_count(value: Any, bounds: Bounds) -> int:
     elif isinstance(value, str) and _COUNT.fullmatch(value):
         number = int(value)
     if number is None:
-        raise BadQuantity(f"{quoted(value)} is no whole number; use {bounds.told()}")
+        raise BadQuantity(f"{quoted(value)} is not a whole number; use {bounds.told()}")
     if not bounds.least <= number <= bounds.most:
         raise BadQuantity(f"{quoted(value)}: use {bounds.told()}")
     return number

@@ -17,7 +17,7 @@ from nodes import registry
 from nodes.errors import CapbenchError
 
 TIMEOUT_S = 15.0
-"""A new member first takes over what the others hold, which may be a whole snapshot."""
+"""A new member first copies the others' state, which may be a whole snapshot."""
 
 
 class NotDone(CapbenchError):
@@ -51,8 +51,8 @@ def change_members(
     node: str,
     timeout_s: float = TIMEOUT_S,
 ) -> str:
-    """Make ``node``, one of the nodes that the cluster was started with, a member or none. Returns
-    what happened; raises NotDone, InvalidConfiguration."""
+    """Add ``node``, one of the nodes that the cluster was started with, to the members, or remove
+    it. Returns what happened; raises NotDone, InvalidConfiguration."""
     _refuse(cluster, "ChangeMembership", node)
     _leader(monitor)
     if (node in members(monitor)) == (change == "add"):
@@ -68,10 +68,10 @@ def change_members(
 
 
 def members(monitor: Monitor) -> list[str]:
-    """The committed members, as the leader tells; none while a change is under way."""
+    """The committed members, as the leader reports them; none during a change."""
     status = monitor.statuses().get(monitor.leader() or "")
-    told = str(status.probe.get("members", "")) if status is not None else ""
-    return told.split(",") if told and " " not in told else []
+    members = str(status.probe.get("members", "")) if status is not None else ""
+    return members.split(",") if members and " " not in members else []
 
 
 def _refuse(cluster: ClusterFile, message: str, node: str) -> None:
@@ -86,7 +86,7 @@ def _refuse(cluster: ClusterFile, message: str, node: str) -> None:
 
 
 def _leader(monitor: Monitor) -> str:
-    # Nobody says anything for the first moments.
+    # At first, nobody reports anything.
     monitor.wait(lambda: monitor.leader() is not None and bool(members(monitor)), 3.0)
     leader = monitor.leader()
     if leader is None:

@@ -1,14 +1,14 @@
-"""The attached target: a cluster that somebody else runs, found by addresses only.
+"""The attached target: a cluster run by others, reached by its addresses only.
 
-For an orchestrator (Kubernetes, another machine's compose file), whose engine is none of ours: what
-needs Toxiproxy and the broker only can be done, and what kills or starts processes is refused
+For an orchestrator (Kubernetes, another machine's compose file), whose engine is out of our reach:
+faults that need only Toxiproxy and the broker work, those that kill or start processes are refused
 before the run. The nodes are taken as they are, so the protocol and the number of nodes must be
 theirs, and their data must be empty: a checker has to know every write.
 
 ``CAPBENCH_CLUSTER_FILE`` (default ``/clients/cluster.json``) says where everything is, and
 ``CAPBENCH_RUNNER_LOGIN`` (``/runner/login.json``) who the nemesis is at the broker: both come from
 the set-up (`chaos.clusters.containers.setup`). ``CAPBENCH_TOXIPROXY_API`` (``toxiproxy-api:8474``)
-is where Toxiproxy takes commands, which is nobody's business but the runner's.
+is where Toxiproxy takes commands, which only the runner needs to know.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ANSWER_TIMEOUT_S = 10.0
 
 
 class AttachedCluster(LiveCluster, OfAttached):
-    """A cluster that is there already, and stays."""
+    """A cluster that exists already, and stays."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The MQTT broker of a local cluster: Mosquitto, or the embedded one where there is none.
 
-It listens on loopback only and takes anybody who is on this machine; the compose file's broker does
-not (docs/ARCHITECTURE.md).
+It listens on loopback only and accepts anyone on this machine; the compose file's broker does not
+(docs/ARCHITECTURE.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nodes.errors import InfrastructureFailed
 
 
 class NoBroker(InfrastructureFailed):
-    """There is neither Mosquitto nor the embedded broker. Says how to get one."""
+    """Neither Mosquitto nor the embedded broker is installed. Says how to get one."""
 
 
 def find_mosquitto() -> Path | None:
@@ -58,7 +58,7 @@ def broker_command(directory: Path, port: int) -> BrokerCommand:
             )
         return BrokerCommand([str(mosquitto), "-c", str(configuration)], None, 5)
     if importlib.util.find_spec("amqtt") is not None:
-        note = "the embedded broker was used: what works is shown, how fast it would be is not"
+        note = "the embedded broker was used: behaviour is shown, speed is not"
         argv = [*python("chaos.clusters.broker"), "--port", str(port)]
         return BrokerCommand(argv, note, 4)
     raise NoBroker(

@@ -1,7 +1,7 @@
-"""The clusters that stay, by name: where each is written down, and which of them run.
+"""The standing clusters, by name: where each is recorded, and which are running.
 
-``capbench up --name A`` makes the folder ``.capbench/A`` of the working directory, and nothing of
-that cluster lies elsewhere:
+``capbench up --name A`` makes the folder ``.capbench/A`` in the working directory, which holds
+everything of that cluster:
 
     cluster.json     how to reach it (`bench.record.cluster_file`)
     keeper.json      the process that holds it (`Keeper`), written last
@@ -31,7 +31,7 @@ _OF_BEFORE = DIRECTORY / "cluster.json"
 
 
 class NotRunning(TargetFailed):
-    """There is no such cluster: one line that says which there are, or how to start one."""
+    """No such cluster: one line that lists the clusters, or says how to start one."""
 
 
 class WhichCluster(InvalidInput):
@@ -39,7 +39,7 @@ class WhichCluster(InvalidInput):
 
 
 class NoSuchCluster(InvalidInput):
-    """Nothing here has that name: one line with the names that there are."""
+    """Nothing here has that name: one line with the existing names."""
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ def running(name: str) -> Keeper | None:
         keeper = msgspec.json.decode(keeper_path(name).read_bytes(), type=Keeper)
     except (OSError, msgspec.DecodeError):
         return None
-    # A folder that was copied, or moved, is no cluster.
+    # A folder that was copied or moved is not a cluster.
     here = keeper.directory == str(folder(name).resolve())
     return keeper if here and started(keeper.pid) == keeper.started else None
 
@@ -99,12 +99,12 @@ def all_running() -> list[Keeper]:
 
 
 def all_dead() -> list[str]:
-    """The names of the clusters that run no more, and have not been cleared."""
+    """The names of clusters that are no longer running and have not been removed."""
     return [name for name in known() if running(name) is None]
 
 
 def why_dead(name: str) -> str:
-    """Why a cluster of `all_dead` does not run, in a few words."""
+    """Why a cluster of `all_dead` is not running, in a few words."""
     silent = "its keeper was killed" if keeper_path(name).exists() else "it did not start"
     return last_line(folder(name) / "keeper.log") or silent
 
@@ -114,7 +114,7 @@ def require_known(name: str) -> None:
     nodes.contract.names.BadName."""
     check_name(name, "--name")
     if name not in known():
-        raise NoSuchCluster(f"no cluster here has the name {did_you_mean(name, known())}")
+        raise NoSuchCluster(f"no cluster here is named {did_you_mean(name, known())}")
 
 
 def find(name: str | None) -> Keeper:
@@ -157,7 +157,7 @@ def _why_not(name: str) -> str:
 
 
 def why_none() -> str:
-    """That no cluster runs, and why, as far as it is known: one line."""
+    """One line: no cluster is running, and why, if known."""
     dead = known()
     if len(dead) == 1:
         return _why_not(dead[0])

@@ -1,12 +1,12 @@
-"""What can be done to a cluster: small capabilities, which a target's cluster has or has not.
+"""What can be done to a cluster, as small capabilities that a target's cluster has or lacks.
 
-A fault names the capabilities that it needs (`chaos.faults.base.Fault.NEEDS`) and takes each one
-from the cluster where it uses it: ``cluster.can(CanKill).crash(node)``. On which targets a fault
-works follows from the classes of their clusters. (The model is Jepsen's ``db.clj``: Process, Pause,
+A fault names the capabilities that it needs (`chaos.faults.base.Fault.NEEDS`) and asks the cluster
+for each one where it uses it: ``cluster.can(CanKill).crash(node)``. On which targets a fault works
+follows from the classes of their clusters. (The model is Jepsen's ``db.clj``: Process, Pause,
 Primary, LogFiles.)
 
-A new capability is a subclass of `Capability` here with the methods that a fault calls, and a base
-of each target that has it (below). Every method raises an exception if it could not be done.
+To add a capability, subclass `Capability` here with the methods that faults call, and make it a
+base of each target that has it (below). Every method raises an exception on failure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LinkControl(Protocol):
 
 
 class StreamControl(LinkControl, Protocol):
-    """Links that are connections: they have a rate, and an end."""
+    """Links that are connections, with a rate and an end."""
 
     def limit(self, links: Iterable[Link], rate_kb_per_s: int) -> None: ...
     def unlimit(self, links: Iterable[Link], rate_kb_per_s: int) -> None: ...
@@ -60,18 +60,18 @@ class Cluster:
     links: LinkControl
 
     def leader(self) -> str | None:
-        """The node that leads now; None: there is none, or the protocol has none."""
+        """The current leader; None: there is none, or the protocol has none."""
         raise NotImplementedError
 
     def can(self, capability: type[Wanted]) -> Wanted:
-        """This cluster, as one that has ``capability``. Raises Unsupported if it has not."""
+        """This cluster, typed as having ``capability``. Raises Unsupported if it does not."""
         if not isinstance(self, capability):
             raise Unsupported(f"this cluster has no capability {capability.__name__}")
         return self
 
 
 class CanKill(Capability):
-    """Nodes can be killed and started again on what their disks kept."""
+    """Nodes can be killed and restarted on what their disks kept."""
 
     @abstractmethod
     def crash(self, node: str) -> None:
@@ -82,12 +82,12 @@ class CanKill(Capability):
         """Start the node again on what its disk kept; does not wait until it serves."""
 
     def abandon(self, node: str) -> None:
-        """Never start the node again, whatever fault ends. The nemesis sees to it: a cluster has
-        nothing to do."""
+        """Never restart the node, whichever fault ends. The nemesis ensures this; a cluster need do
+        nothing."""
 
 
 class CanPause(Capability):
-    """Nodes can be stopped and go on later, with all that they had in memory."""
+    """Nodes can be paused and resumed with their memory intact."""
 
     @abstractmethod
     def pause(self, node: str) -> None:
@@ -96,11 +96,11 @@ class CanPause(Capability):
 
     @abstractmethod
     def resume(self, node: str) -> None:
-        """Let it go on (SIGCONT). Nothing happens if it is gone, or was not paused."""
+        """Resume it (SIGCONT). Does nothing if it is gone or was not paused."""
 
 
 class CanUnplug(Capability):
-    """Nodes have a network of their own that can be taken away."""
+    """Nodes have their own network connection, which can be removed."""
 
     @abstractmethod
     def unplug(self, node: str) -> None:
@@ -112,16 +112,16 @@ class CanUnplug(Capability):
 
 
 class CanInject(Capability):
-    """Nodes do something wrong themselves, as they are told."""
+    """Nodes can inject faults into themselves on command."""
 
     @abstractmethod
     def inject(self, node: str, number: int, injected: Injected) -> None:
-        """Let the node itself do something wrong until `withdraw` with the same ``number``, also
+        """Make the node inject a fault into itself until `withdraw` with the same ``number``, even
         after a restart."""
 
     @abstractmethod
     def withdraw(self, node: str, number: int) -> None:
-        """The end of `inject`. A node that stopped because of it is started again."""
+        """Undo `inject`. A node that stopped because of it is restarted."""
 
 
 class CarriesFrames(Capability):
@@ -175,7 +175,7 @@ class CanStopBroker(Capability):
 
 
 class OfAttached(CanInject, CarriesFrames, ShapesStreams):
-    """A cluster that somebody else runs can be reached, and no more."""
+    """A cluster run by others can only be reached."""
 
 
 class OfLocal(
@@ -208,8 +208,8 @@ TARGETS: dict[TargetName, type[Capability]] = {
     "compose": OfCompose,
     "attached": OfAttached,
 }
-"""What the clusters of each target are capable of: a base of their classes (`chaos.targets.table`),
-which cannot be made without its methods."""
+"""The capabilities of each target's clusters: a base of their classes (`chaos.targets.table`),
+which cannot be instantiated without its methods."""
 
 
 def works_on(needs: Iterable[type[Capability]]) -> list[TargetName]:

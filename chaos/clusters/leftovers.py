@@ -1,11 +1,11 @@
-"""What a command that was killed left behind, and how the next one cleans it up.
+"""What killed commands left behind, and how the next command cleans it up.
 
 Whatever holds a cluster writes down, in a folder of this user, who it is and where its cluster
-lies, and takes the note back when it has stopped everything. A note whose writer is gone is of a
-command that was killed (SIGKILL, a crashed machine). Its processes are usually gone already, since
-their guard goes with it (`chaos.clusters.processes`); those that are left know their holder by a
-token in their environment, so that nobody else's process is ever touched. The data of a run's nodes
-is removed, and so are temporary folders (`nodes.runtime.scratch`), silently. That of a cluster that
+lies, and takes the note back when it has stopped everything. A note whose writer is gone belongs to
+a killed command (SIGKILL, a crashed machine). Its processes are usually gone already, since their
+guard goes with it (`chaos.clusters.processes`); those that are left know their holder by a token in
+their environment, so that nobody else's process is ever touched. The data of a run's nodes is
+removed, and so are temporary folders (`nodes.runtime.scratch`), silently. That of a cluster that
 stays is its user's: it lies there until `capbench down`.
 """
 
@@ -81,7 +81,7 @@ def held(
 def clean_up() -> list[str]:
     """Clean up after every holder that is gone. Returns a line for each, for the user."""
     sweep()
-    told = []
+    lines = []
     for note in sorted(directory().glob("*.json")):
         try:
             holder = msgspec.json.decode(note.read_bytes(), type=Holder)
@@ -95,15 +95,15 @@ def clean_up() -> list[str]:
             os.rename(note, claimed)
         except FileNotFoundError:
             continue
-        told.append(_clean(holder))
+        lines.append(_clean(holder))
         claimed.unlink()
     if os.environ.get("CAPBENCH_INSIDE") == "1":
         # A run in another container, whose notes went with it.
         from chaos.clusters.containers.installation import restore_abandoned
 
         if line := restore_abandoned():
-            told.append(line)
-    return told
+            lines.append(line)
+    return lines
 
 
 def _lives(holder: Holder) -> bool:

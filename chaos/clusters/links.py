@@ -1,4 +1,4 @@
-"""The proxies of every directed link, and the faults that lie on them.
+"""The proxies of every directed link, and the faults on them.
 
 A link is a pair (src, dst). Between nodes it is the way of protocol messages; with a client group
 as one end it is the way of that group's requests to a node, or of the node's replies to the group.
@@ -47,12 +47,12 @@ UNLIMITED = 1_000_000
 
 
 class UnknownLink(InvalidInput):
-    """A pair that is no link of this cluster."""
+    """A pair that is not a link of this cluster."""
 
 
 class LinkState(msgspec.Struct, frozen=True):
-    """What lies on a link. ``rate_kb_per_s``: None is no limit, 0 a stall. ``closed``: no
-    connection is left or taken. ``reset``: connections end as soon as they carry data.
+    """The state of a link. ``rate_kb_per_s``: None is no limit, 0 a stall. ``closed``: no
+    connection stays open or is accepted. ``reset``: connections end as soon as they carry data.
     ``close_ms``: how much later the broker sees that a connection was closed."""
 
     cut: bool = False
@@ -64,8 +64,8 @@ class LinkState(msgspec.Struct, frozen=True):
 
 
 class LinkFaults:
-    """What the faults that are on now add up to, for each link. A target says how it becomes real,
-    in `apply`. Calls may come from several threads."""
+    """The combined effect of all active faults on each link. Targets implement it in `apply`. Calls
+    may come from several threads."""
 
     def __init__(self, links: Iterable[Link]) -> None:
         self.links: tuple[Link, ...] = tuple(links)
@@ -87,7 +87,7 @@ class LinkFaults:
         self._fewer(self._cuts, links)
 
     def add_latency(self, latency_ms: Mapping[Link, int]) -> None:
-        """Messages on these links take that much longer, one way, on top of what they take now."""
+        """Delay messages on these links, one way, on top of their current latency."""
         links = self._checked(latency_ms)
         with self._lock:
             self._latency_ms.update(dict(latency_ms))
@@ -135,7 +135,7 @@ class LinkFaults:
         self._take(self._close_ms, links, delay_ms)
 
     def heal_all(self) -> None:
-        """No fault is on any link, however many there were."""
+        """Remove all faults from all links."""
         with self._lock:
             self._cuts.clear()
             self._latency_ms.clear()
@@ -185,8 +185,8 @@ class LinkFaults:
             self.apply(links)
 
     def apply(self, links: Sequence[Link]) -> None:
-        """Make these links what `wanted` says. A target overrides it. It tries all of them before
-        it raises, so that one that fails does not keep the others from healing."""
+        """Bring these links into the state `wanted`. Targets override it. It tries all of them
+        before it raises, so that one that fails does not keep the others from healing."""
         raise NotImplementedError
 
     def _checked(self, links: Iterable[Link]) -> tuple[Link, ...]:

@@ -1,7 +1,6 @@
-"""What clusters with real nodes have in common: a broker, a Toxiproxy, and how faults get there.
+"""Shared by clusters with real nodes: a broker, a Toxiproxy, and how faults get there.
 
-Links, injections and everything that has to be known of them is here. Parts are named ``n1``,
-``broker``, ``toxiproxy``.
+Links and injections are managed here. Parts are named ``n1``, ``broker``, ``toxiproxy``.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ LOOK_AT_TOXIPROXY_S = 1.0
 
 
 class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
-    """A running cluster that can be reached. Use as a context manager: whatever it started is gone
-    after it, also after an exception, and also if this process is killed.
+    """A running cluster that can be reached. Use it as a context manager: whatever it started is
+    gone afterwards, even after an exception or if this process is killed.
 
-    ``record`` is called with what the nodes tell (from another thread). ``cluster_path``: where
+    ``record`` is called with what the nodes report (from another thread). ``cluster_path``: where
     load reads how to reach it. ``notes``: what a report must say of it.
     """
 
@@ -62,7 +61,7 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
         self._data_lock = threading.Lock()
         self._down: set[str] = set()
         self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
-        self._told: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
+        self._confirmed: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
         self._paused: set[str] = set()
         self._unplugged: set[str] = set()
         self._broker_away: set[str] = set()
@@ -96,7 +95,7 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
         """Replace it by one that has nothing in it."""
         raise NotImplementedError
 
-    # --- is it well? ---
+    # --- health ---
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until all nodes expect to serve. Raises TargetFailed."""
@@ -136,8 +135,8 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
         return self.monitor.leader()
 
     def inject(self, node: str, number: int, injected: Injected) -> None:
-        """Tell the node, now or as soon as it hears again, and at each start. Raises TargetFailed
-        if it does not confirm."""
+        """Send the order to the node, now or as soon as it can hear, and at each start. Raises
+        NodeSilent if it does not confirm."""
         with self._data_lock:
             self._injected[node][number] = injected
         self._tell_injected(node)
@@ -150,23 +149,25 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
                 del self._injected[node][number]
 
     def _tell_injected(self, node: str, but: int | None = None) -> None:
-        """Tell a node what it is to do wrong, ``but`` that of one number, and what not any more.
+        """Send a node its current injections, ``but`` the one of that number, and withdraw old
+        ones.
 
-        A paused node hears nothing, nor does one without its network, nor anybody while the broker
-        is away: they are told when they go on. Until then they do nothing that could be done wrong.
+        A paused node hears nothing, nor does an unplugged one, nor anyone while the broker is down:
+        they get their orders when they resume. Until then they do nothing that a fault could
+        affect.
         """
         deaf = self._paused | self._unplugged
         if not self.running(node) or node in deaf or self._broker_away:
             return
         wanted = {n: each for n, each in self._injected[node].items() if n != but}
-        told = self._told[node]
+        confirmed = self._confirmed[node]
         try:
-            for number in [n for n in told if n not in wanted]:
+            for number in [n for n in confirmed if n not in wanted]:
                 self.monitor.withdraw(node, number)
-                del told[number]
-            for number in [n for n in wanted if n not in told]:
+                del confirmed[number]
+            for number in [n for n in wanted if n not in confirmed]:
                 self.monitor.inject(node, number, wanted[number])
-                told[number] = wanted[number]
+                confirmed[number] = wanted[number]
         except NodeSilent:
             if self.running(node):
                 raise

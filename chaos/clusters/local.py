@@ -39,11 +39,11 @@ class LocalCluster(OwnedCluster, OfLocal):
     """A cluster of processes on this machine.
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
-    what the nodes tell (from another thread). ``broker_port``: None picks a free one. ``recorded``:
-    the run folder, if there is one, for whoever has to clean up after us; what the nodes stored is
-    removed at the end of a run, unless it may tell why the run failed. ``proxied``: without,
-    there is no Toxiproxy, everybody connects to the broker itself, and no link can be cut: for
-    benchmarks alone. ``coalesce``: see `nodes.runtime.settings.NodeSettings`.
+    what the nodes report (from another thread). ``broker_port``: None picks a free one.
+    ``recorded``: the run folder, if there is one, for whoever has to clean up after us; what the
+    nodes stored is removed at the end of a run, unless it may tell why the run failed. ``proxied``:
+    without, there is no Toxiproxy, everybody connects to the broker itself, and no link can be cut:
+    for benchmarks alone. ``coalesce``: see `nodes.runtime.settings.NodeSettings`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LocalCluster(OwnedCluster, OfLocal):
         self._broker_port = broker_port
         self._recorded = recorded
         self._held = contextlib.ExitStack()
-        # Refuses what cannot be before anything is started.
+        # Refuses invalid parameters before anything starts.
         for node in nodes:
             protocol.configure(node, nodes, self._parameters)
 

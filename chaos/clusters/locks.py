@@ -1,4 +1,4 @@
-"""Locks between commands: a file that one process holds, and that is gone when nobody does."""
+"""Locks between commands: a file held by one process, and removed when released."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import IO
 
 def directory() -> Path:
     """The folder of notes and locks, this user's alone: one for all commands, or what
-    CAPBENCH_NOTES names. Raises PermissionError if somebody else made it: what a note says is
-    done."""
+    CAPBENCH_NOTES names. Raises PermissionError if another user made it, since notes are acted
+    upon."""
     named = os.environ.get("CAPBENCH_NOTES")
     path = Path(named or Path(tempfile.gettempdir()) / f"capbench-held-{os.getuid()}")
     path.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The runner's ear and voice in a cluster: the status and events of every node, and their control.
+"""The runner's line to a cluster: status and events of every node, and commands to them.
 
 A direct connection to the broker, past all proxies, so that no fault can blind it.
 """
@@ -27,7 +27,7 @@ from nodes.wire.subscription import NOTHING_RETAINED
 from nodes.wire.topics import Topics
 
 CONFIRM_S = 10.0
-"""How long a node has to confirm what it is told; it may be starting."""
+"""How long a node has to confirm a command; it may be starting."""
 AGAIN_S = 0.5
 MOST_RECORDED_BYTES = 64 << 20
 """Of what one node tells in a run: a hundred times what nodes have to tell in an hour."""
@@ -36,7 +36,7 @@ _EVERY_NS = 1_000_000_000
 
 
 class NodeSilent(InfrastructureFailed):
-    """A node did not confirm what it was told."""
+    """A node did not confirm a command."""
 
 
 class BrokerSilent(InfrastructureFailed):
@@ -47,8 +47,8 @@ class Monitor:
     """Listens to all nodes of a cluster. Use as a context manager.
 
     ``record``: called with every event and, at most once a second and node, with a status; from the
-    MQTT thread. ``refused``: how many messages were none that a node of the cluster gives.
-    ``unrecorded``: of each node that told more than `MOST_RECORDED_BYTES`, how many events and
+    MQTT thread. ``refused``: how many messages cannot come from a node of the cluster.
+    ``unrecorded``: of each node that reported more than `MOST_RECORDED_BYTES`, how many events and
     statuses came after that. They are heard, and not recorded.
     """
 
@@ -67,7 +67,7 @@ class Monitor:
         self._digests: dict[str, tuple[int, dict[str, str]]] = {}
         self._refusal: NodeRecord | None = None
         self._injected: dict[tuple[str, str], str] = {}
-        """(node, number) of what nodes were told -> what they said of it last."""
+        """(node, number) of each injection -> what the node last said of it."""
         self._announced: bytes | None = None
         self._subscribed = threading.Event()
         self._client = paho_client(cluster, f"{cluster.cluster}-monitor-{uuid.uuid4().hex[:12]}")
@@ -101,19 +101,19 @@ class Monitor:
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         if message.retain:
-            return  # Nodes retain nothing: whoever did is none.
+            return  # Nodes retain nothing: a retained message is not from one.
         try:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        told = parse_status(self._topics, topic, message.payload, self._cluster.nodes)
+        heard = parse_status(self._topics, topic, message.payload, self._cluster.nodes)
         with self._changed:
-            if told is None:
+            if heard is None:
                 self.refused += 1
-            elif isinstance(told, Digest):
-                self._digests[told.node] = (told.t_ns, told.details.digests)
+            elif isinstance(heard, Digest):
+                self._digests[heard.node] = (heard.t_ns, heard.details.digests)
             else:
-                self._heard(told, len(message.payload))
+                self._heard(heard, len(message.payload))
             self._changed.notify_all()
 
     def _heard(self, record: NodeRecord, size: int) -> None:
@@ -210,9 +210,9 @@ class Monitor:
                     return None
                 continue
             with self._changed:
-                told = [self._digests[node][1].items() for node in wanted]
+                of_nodes = [self._digests[node][1].items() for node in wanted]
             digests: dict[str, set[str]] = {}
-            for part, digest in (pair for pairs in told for pair in pairs):
+            for part, digest in (pair for pairs in of_nodes for pair in pairs):
                 digests.setdefault(part, set()).add(digest)
             if all(len(different) == 1 for different in digests.values()):
                 return True
@@ -227,10 +227,10 @@ class Monitor:
         if not self.converged(wanted, timeout_s):
             return False
         with self._changed:
-            told = {digest for node in wanted for digest in self._digests[node][1].values()}
-        return told <= {part_digest({})}
+            digests = {digest for node in wanted for digest in self._digests[node][1].values()}
+        return digests <= {part_digest({})}
 
-    # --- what they are told ---
+    # --- commands ---
 
     def administer(self, node: str, message: dict[str, Any]) -> None:
         """Give ``node`` a message of its protocol, as from itself: ``type`` and its fields."""
@@ -239,7 +239,7 @@ class Monitor:
     def inject(
         self, node: str, number: int, injected: Injected, timeout_s: float = CONFIRM_S
     ) -> None:
-        """Let a node do something wrong. Raises NodeSilent if it does not confirm it."""
+        """Make a node inject a fault. Raises NodeSilent if it does not confirm."""
         command = {"cmd": "inject", "number": number, "injected": msgspec.to_builtins(injected)}
         self._confirmed(node, number, "injected", command, timeout_s)
 
@@ -275,7 +275,7 @@ class Monitor:
         return f"{refusal.node}: {refusal.details.get('reason')}"
 
     def announce(self, faults: Sequence[FaultRecord]) -> None:
-        """Tell whoever looks on (Locust's page) which faults are on now."""
+        """Publish the active faults for onlookers (Locust's page)."""
         self._announced = msgspec.json.encode([fault_on(record) for record in faults])
         self._client.publish(self._topics.faults, self._announced, qos=0, retain=True)
 

@@ -62,7 +62,7 @@ class OwnedCluster(LiveCluster, CanKill, CanPause, CanStopBroker, DamagesLogs):
         """Replace the log of a node that is down."""
         raise NotImplementedError
 
-    # --- is it well? ---
+    # --- health ---
 
     def check(self) -> None:
         """Raise TargetFailed if a node or the broker has ended that nobody stopped, or if something
@@ -97,12 +97,12 @@ class OwnedCluster(LiveCluster, CanKill, CanPause, CanStopBroker, DamagesLogs):
         self._tell(node, "restarted")
 
     def _start_node(self, node: str) -> None:
-        self._told[node] = self._told_at_start(node)
+        self._confirmed[node] = self._at_start(node)
         self._paused.discard(node)
         self._start(node)
 
-    def _told_at_start(self, node: str) -> dict[int, Injected]:
-        """What a node is told to do wrong with its settings: all, unless a target overrides it."""
+    def _at_start(self, node: str) -> dict[int, Injected]:
+        """The injections that a node gets with its settings: all, unless a target overrides it."""
         return dict(self._injected[node])
 
     def withdraw(self, node: str, number: int) -> None:
@@ -118,7 +118,7 @@ class OwnedCluster(LiveCluster, CanKill, CanPause, CanStopBroker, DamagesLogs):
                 or (isinstance(injected, CrashAt) and not self.running(node))
             )
             if restart:
-                self._kill(node)  # From here on nobody wonders that it has ended.
+                self._kill(node)  # From here on its end is expected.
             del self._injected[node][number]
             if restart:
                 self._exited.discard(node)

@@ -1,4 +1,4 @@
-"""Which process had a pid: pids are used again."""
+"""Which process had a pid, since pids are reused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import psutil
 
 
 def started(pid: int) -> str | None:
-    """What tells a process from others that had its pid; None if there is none, or one that has
-    ended and that nobody has asked for its end. On Linux the kernel counts from its own start, so
-    that no step of the wall clock makes a process another."""
+    """What distinguishes a process from others that had its pid; None if there is none, or only a
+    zombie. On Linux the kernel counts from its own start, so that no step of the wall clock makes a
+    process another."""
     with contextlib.suppress(OSError):
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         if after_name[0] in "ZX":

@@ -1,5 +1,4 @@
-"""The Toxiproxy client: what toxiproxy-python has, for one server, with the guards that chaos
-needs.
+"""The Toxiproxy client: toxiproxy-python's, for one server, with the safeguards that chaos needs.
 
 toxiproxy-python brings the proxies, the toxics and the meaning of the server's answers; its own
 client is one per process, without timeouts, updates, or a check of server errors. A Toxiproxy can

@@ -97,13 +97,13 @@ def table(result: Any, shrink: bool = False) -> Any:
     """A row for each bug, caught or missed."""
     from rich.table import Table
 
-    told = Table(box=None, title="planted bugs", title_justify="left")
+    table = Table(box=None, title="planted bugs", title_justify="left")
     for column in ("bug", "protocol", "caught", "check"):
-        told.add_column(column, no_wrap=column != "check")
+        table.add_column(column, no_wrap=column != "check")
     for column in ("CPU s per catch", "seeds tried"):
-        told.add_column(column, justify="right")
-    for column in ("told", "shrunk", "CPU s") if shrink else ():
-        told.add_column(column, justify="right")
+        table.add_column(column, justify="right")
+    for column in ("events", "shrunk", "CPU s") if shrink else ():
+        table.add_column(column, justify="right")
     for row in result.bugs:
         caught = "yes" if row.caught else "MISSED" if row.seeds else "not tried"
         cpu = "-" if row.cpu_s_per_catch is None else f"{row.cpu_s_per_catch:.2f}"
@@ -115,8 +115,8 @@ def table(result: Any, shrink: bool = False) -> Any:
                 if story is None
                 else [str(story.told), str(story.events), f"{story.cpu_s:.1f}"]
             )
-        told.add_row(*cells)
-    return told
+        table.add_row(*cells)
+    return table
 
 
 # --- mutants ---

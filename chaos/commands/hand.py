@@ -51,8 +51,8 @@ def inject(
         parse_fault(fields, source="inject")
     except InvalidExperiment as error:
         # A schedule has `nodes: [n1]`; here it is a word of the command line.
-        told = re.sub(r"^(inject: (\w+): .*such as )(\[.*)$", r"\1\2=\3", str(error), flags=re.M)
-        raise InvalidExperiment(told) from None
+        text = re.sub(r"^(inject: (\w+): .*such as )(\[.*)$", r"\1\2=\3", str(error), flags=re.M)
+        raise InvalidExperiment(text) from None
     answer = by_hand.ask(socket_path(find(name).name), by_hand.Inject(fields, for_))
     _show(answer, "", json=json)
 

@@ -238,9 +238,9 @@ def print_screen(summaries: Sequence[Any], page: Path, missed: Sequence[str]) ->
     from reports.data.repeats import lines
 
     print(first_screen(summaries))
-    if told := lines(summaries):
+    if repeats := lines(summaries):
         print(" means of the repeats, with 95% intervals (bootstrap):")
-    for line in told:
+    for line in repeats:
         print("\n".join(wrap("  ", line)))
     for text in missed:
         print(f" objective missed: {text}")

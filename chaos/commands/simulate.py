@@ -252,8 +252,8 @@ def _setup_lines(seed: int, result: Any) -> list[str]:
         lines.append(f"its random streams are those of seed {result.seed}")
     for part in ("habits", "manners", "quality", "timing", "parameters"):
         values = msgspec.to_builtins(getattr(result.setup, part))
-        told = ", ".join(f"{name} {value}" for name, value in values.items())
-        lines.append(f"{part}: {told or 'as usual'}")
+        text = ", ".join(f"{name} {value}" for name, value in values.items())
+        lines.append(f"{part}: {text or 'as usual'}")
     for number, fault in enumerate(result.tape, 1):
         args = ", ".join(f"{name} {value}" for name, value in fault.args.items())
         lines.append(

@@ -32,14 +32,14 @@ def status(
 
     running = clusters.all_running() if name is None else []
     names = [keeper.name for keeper in running] or [clusters.find(name).name]
-    told = [_ask(clusters.read(each)) for each in names]
+    answers = [_ask(clusters.read(each)) for each in names]
     dead = {each: clusters.why_dead(each) for each in clusters.all_dead()} if name is None else {}
     if json:
-        shown = [_as_json(*each) for each in told]
+        shown = [_as_json(*each) for each in answers]
         shown += [{"cluster": each, "not_running": why} for each, why in dead.items()]
         print_json(shown[0] if len(shown) == 1 else {"clusters": shown})
         return
-    for each in told:
+    for each in answers:
         _print(*each)
     for cluster, why in dead.items():
         print(f"{cluster}: not running: {why}; `capbench down --name {cluster}` removes it")

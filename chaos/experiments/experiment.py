@@ -239,7 +239,7 @@ def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
     except NotReadable as error:
         raise InvalidExperiment(str(error)) from None
     except UnicodeDecodeError:
-        raise InvalidExperiment(f"{shown}: is no UTF-8 text") from None
+        raise InvalidExperiment(f"{shown}: is not UTF-8 text") from None
     except BadYaml as error:
         where = shown if error.line is None else f"{shown}:{error.line}"
         raise InvalidExperiment(f"{where}: {error}") from None

@@ -393,8 +393,8 @@ class Nemesis(FaultPlayer):
 
     def _is_over(self, number: int) -> bool:
         record = self._records[number]
-        told = record.healed_ns is not None or record.error is not None
-        return number not in self._active and told
+        is_over = record.healed_ns is not None or record.error is not None
+        return number not in self._active and is_over
 
     def _push(self, event: tuple[int, int, int, int]) -> None:
         heapq.heappush(self._events, event)

@@ -232,17 +232,17 @@ class _Run:
         marks = self.cluster.marks
         assert not marks
         self.cluster.run(seconds)
-        told: list[tuple[Mark, float | None]] = []
+        found: list[tuple[Mark, float | None]] = []
         for mark in marks:
             pair = (mark.details["detector"], mark.node, mark.details["node"])
             if mark.name == "suspect":
                 assert pair not in self.since, f"{pair} is suspected twice"
                 self.since[pair] = mark.at_s
-                told.append((mark, None))
+                found.append((mark, None))
             else:
-                told.append((mark, self.since.pop(pair)))
+                found.append((mark, self.since.pop(pair)))
         marks.clear()
-        return told
+        return found
 
     def _observe(self, seconds: float) -> None:
         start_s = self.cluster.now

@@ -1,9 +1,8 @@
-"""Faults by hand on a cluster that stays: `capbench inject` and `capbench heal`.
+"""Faults by hand on a standing cluster: `capbench inject` and `capbench heal`.
 
-The keeper of the cluster (`chaos.targets.up`) is the only one that may touch it. It listens on a
-Unix socket that only its user may open; a command is one JSON line there, and so is the answer.
-Faults are played and recorded by the same nemesis as those of an experiment: ``faults.jsonl`` in
-the cluster's directory.
+Only the cluster's keeper (`chaos.targets.up`) may touch it. It listens on a Unix socket that only
+its user may open; commands and answers are one JSON line each. Faults are played and recorded by
+the same nemesis as those of an experiment: ``faults.jsonl`` in the cluster's directory.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ Command: TypeAlias = Inject | Heal | Faults
 
 
 class Answer(msgspec.Struct):
-    """``faults``: those that the command began, ended, or asked for. ``refused``: the input is not
-    valid; ``failed``: it could not be done. One line for each thing that is wrong."""
+    """``faults``: those that the command began, ended, or asked for. ``refused``: the input is
+    invalid; ``failed``: it could not be done. One line per problem."""
 
     faults: list[FaultRecord] = []
     refused: str | None = None
@@ -65,12 +64,12 @@ class Answer(msgspec.Struct):
 
 
 class NoSuchFault(InvalidInput):
-    """There is no fault of that number on, or the fault's fields are not valid."""
+    """No fault of that number is active, or the fault's fields are invalid."""
 
 
 class ByHand:
     """The keeper's side: takes commands while it is open. Use as a context manager; leaving it
-    heals whatever is on. ``announce``: is told which faults are on, whenever that changes."""
+    heals all active faults. ``announce``: called with the active faults whenever they change."""
 
     def __init__(
         self,
@@ -97,13 +96,13 @@ class ByHand:
             timeout = ANSWER_TIMEOUT_S
 
             def handle(self) -> None:
-                # Whoever goes away before the answer has only themselves to tell.
+                # A client that leaves before the answer gets none.
                 with contextlib.suppress(OSError):
                     answer = hand._answer(self.rfile.readline(_LINE_BYTES))
                     self.wfile.write(msgspec.json.encode(answer) + b"\n")
 
         self._path.unlink(missing_ok=True)
-        # The socket is only for this user from its first moment on.
+        # The socket is this user's alone from the moment it exists.
         before = os.umask(0o177)
         try:
             self._server = socketserver.UnixStreamServer(str(self._path), Handler)
@@ -154,8 +153,7 @@ class ByHand:
 
 
 def ask(socket_path: Path, command: Command) -> Answer:
-    """Send a command to the keeper. Raises TargetFailed where there is none, or it does not
-    answer."""
+    """Send a command to the keeper. Raises TargetFailed if there is none, or it does not answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_TIMEOUT_S)
         try:
@@ -164,6 +162,6 @@ def ask(socket_path: Path, command: Command) -> Answer:
             with connection.makefile("rb") as answer:
                 return msgspec.json.decode(answer.readline(), type=Answer)
         except (FileNotFoundError, ConnectionRefusedError):
-            raise TargetFailed("the cluster's keeper is not there any more") from None
+            raise TargetFailed("the cluster's keeper has gone") from None
         except (OSError, msgspec.DecodeError) as error:
             raise TargetFailed(f"the cluster's keeper did not answer: {error}") from None

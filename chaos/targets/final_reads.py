@@ -1,4 +1,4 @@
-"""After the load: every key is read at every node, through the same door as any client."""
+"""After the load: read every key at every node, the way any client would."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def planned_reads(nodes: Sequence[str], keys: Sequence[str]) -> list[PlannedOper
 
 
 def summarise(folder: RunFolder, started_ns: int, ended_ns: int, count: int) -> None:
-    """Leave the summary that says that the history of the reads is whole."""
+    """Write the summary that marks the history of the reads as complete."""
     summary = LoadSummary(
         client=NAME,
         started_ns=started_ns,

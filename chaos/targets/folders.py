@@ -1,7 +1,7 @@
-"""Names of results that the tool makes up: by the time, and nobody else's.
+"""Generated names of results: the time, made unique.
 
-Two commands in one second make up the same name; whoever makes the folder has it, and the other one
-takes a number more.
+Two commands within one second generate the same name; the first to make the folder has it, the
+other one appends a number.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path
 
 
 def stamp() -> str:
-    """The UTC time, as results are named."""
+    """The UTC time, in the form of results' names."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
 
 
 def new_folder(path: Path) -> Path:
-    """Make the folder, or one with ``-2``, ``-3`` ... behind its name if there is one. Raises
-    OSError."""
+    """Make the folder, or if it exists, one with ``-2``, ``-3`` ... appended. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for each in _numbered(path):
         try:
@@ -31,7 +30,7 @@ def new_folder(path: Path) -> Path:
 
 
 def new_file(path: Path) -> Path:
-    """The same for a file, which is empty then."""
+    """The same for an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for each in _numbered(path):
         try:

@@ -1,8 +1,8 @@
-"""`capbench load`: Locust on a cluster that runs already, with a run folder of what it did.
+"""`capbench load`: run Locust against a running cluster, and keep a run folder.
 
-Locust itself asks the operations (`bench/load/locustfile.py`) and shows its statistics. Here is
-what stands around it: keys that held nothing before, so that the history can be judged; a guard, so
-that no Locust outlives us; and a manifest, so that the folder is a run like any other.
+Locust itself invokes the operations (`bench/load/locustfile.py`) and shows its statistics. This
+module adds fresh keys, so that the history can be judged; a guard, so that no Locust outlives us;
+and a manifest, so that the folder is a run like any other.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ NAME = "locust"
 ENDS = (0, 1, -signal.SIGTERM)
 LOOK_EVERY_S = 0.1
 STOP_S = 10.0
-"""For Locust to record what is open, once it was told to stop."""
+"""For Locust to record open operations after it was asked to stop."""
 PAGE_STARTS_S = 30.0
 
 
 class BadLoad(InvalidInput):
-    """What was asked for cannot be: one line, which Locust or the locustfile said."""
+    """An invalid request: one line, as Locust or the locustfile put it."""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a load did. ``operations``: kind -> outcome -> how many, counted in the history.
     ``intended``: operations that the workload wanted; ``dropped``: those of them that were not
-    sent. ``lateness_ms_p50`` and ``lateness_ms_p99``: after their intended time, of the process in
-    which it was worst (None: closed loop). ``lost``: client processes that left no summary.
-    ``failures``: why the load is not whole, a line each. ``exit_code``: Locust's."""
+    sent. ``lateness_ms_p50`` and ``lateness_ms_p99``: after their intended time, of the worst
+    process (None: closed loop). ``lost``: client processes that left no summary. ``failures``: why
+    the load is incomplete, a line each. ``exit_code``: Locust's."""
 
     folder: str
     operations: dict[str, dict[str, int]]
@@ -78,9 +78,9 @@ def run_headless(
     command: Sequence[str],
     show: Callable[[bytes], None],
 ) -> Loaded:
-    """Load the cluster until Locust comes to its end, or until Ctrl-C. ``options``: Locust's, and
-    those of our locustfile. ``made_up``: nobody named the folder, so where there is one, another is
-    made. ``show`` gets what Locust writes, as it comes.
+    """Load the cluster until Locust ends, or until Ctrl-C. ``options``: Locust's, and those of our
+    locustfile. ``made_up``: the folder's name is generated, so if it exists, another one is made.
+    ``show`` gets Locust's output as it comes.
 
     Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
     """
@@ -88,7 +88,7 @@ def run_headless(
     manifest = _manifest(cluster, command)
     folder_path = new_folder(folder_path) if made_up else folder_path
     log = folder_path / LOG
-    if log.exists():  # It would be taken for ours.
+    if log.exists():  # It would be mistaken for ours.
         raise FileExistsError(f"{log} is there already; name another folder")
     was_there = folder_path.exists()
     folder = RunFolder.create(folder_path, manifest)
@@ -111,7 +111,7 @@ def run_headless(
     except BadLoad:
         _take_back(folder, log, was_there=was_there)
         raise
-    loaded = _told(folder, log, interrupted=stopped is not None, exit_code=locust.returncode)
+    loaded = _loaded(folder, log, interrupted=stopped is not None, exit_code=locust.returncode)
     if isinstance(stopped, SystemExit):
         raise stopped
     return loaded
@@ -171,7 +171,7 @@ _SAID = re.compile(rb"^(\S+: )?error: |" + NOT_WHOLE.encode())
 
 
 class _Tail:
-    """Shows what comes into a file, as it comes."""
+    """Follows a file."""
 
     def __init__(self, path: Path, show: Callable[[bytes], None]) -> None:
         self._path = path
@@ -186,7 +186,7 @@ class _Tail:
         self.more()
 
     def more(self) -> None:
-        """What has come since the last look."""
+        """What was added since the last call."""
         with self._path.open("rb") as file:
             file.seek(self._shown)
             new = file.read()
@@ -213,7 +213,7 @@ def _refuse_what_locust_refused(code: int, log: Path, folder: RunFolder | None) 
 
 
 def _take_back(folder: RunFolder, log: Path, *, was_there: bool) -> None:
-    """Nothing ran: the same folder can be given again. Only what we made in it goes."""
+    """Nothing ran: make the folder usable again, by removing only what we made in it."""
     for path in (folder.manifest_path, log):
         path.unlink()
     made = [folder.history_dir, folder.load_dir, folder.nodes_dir]
@@ -248,8 +248,8 @@ def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
     )
 
 
-def _told(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) -> Loaded:
-    """What lies in the folder, written into its manifest and counted."""
+def _loaded(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) -> Loaded:
+    """Count what is in the folder, and complete its manifest."""
     loads = folder.loads()
     workload = _workload(folder)
     lost = folder.lost_clients()

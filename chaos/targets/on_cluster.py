@@ -1,4 +1,4 @@
-"""The targets with real nodes: how an experiment takes place on a cluster."""
+"""The targets with real nodes: running an experiment on a cluster."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def conduct(run: Run, make: Callable[[Run, Record], LiveCluster]) -> str | None:
 
 
 def _left_out(unrecorded: Mapping[str, int]) -> list[str]:
-    """What a report must say of nodes that told more than is recorded."""
+    """What a report must say of nodes that reported more than is recorded."""
     return [
-        f"{node} told more than {MOST_RECORDED_BYTES >> 20} MB; the last {count} lines are missing"
+        f"{node} reported over {MOST_RECORDED_BYTES >> 20} MB; the last {count} lines are missing"
         for node, count in sorted(unrecorded.items())
     ]
 
@@ -158,7 +158,7 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
             cluster.monitor.wait(lambda: locust.poll() is not None, 0.25)
     if nemesis.failed:
         return f"a fault failed: {'; '.join(nemesis.errors)}"
-    # Locust exits with 1 when operations failed, which under faults is what is being measured.
+    # Locust exits with 1 if operations failed, which is what we measure under faults.
     failures = losses(folder)
     if locust.returncode not in (0, 1) and not failures:
         failures = [f"the load ended with code {locust.returncode}; its log: {folder.path / LOG}"]

@@ -1,9 +1,9 @@
 """The messages around the anomaly that the report of a simulated run explains.
 
-A simulated run is its seed: when a checker has found a witness, the run is played once more, with a
-trace, as far as the witness goes, and the messages between its nodes are kept in the run folder
-(``messages.json``) for the report's diagram. A live run cannot be played again, and keeping all its
-messages would change what is measured.
+A simulated run is its seed: when a checker has found a witness, the run is replayed with a trace up
+to the end of the witness, and the messages between its nodes are kept in the run folder
+(``messages.json``) for the report's diagram. A live run cannot be replayed, and keeping all its
+messages would change the measurement.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_TEXT = 160
 
 
 class Silent:
-    """Nobody is told how far a replay is."""
+    """Shows no progress."""
 
     def phase(self, text: str) -> None:
         """Nothing."""
@@ -70,10 +70,10 @@ def keep_messages(run: Run, verdict: Verdict) -> None:
             if operation.completed_ns is not None:
                 at_s = operation.completed_ns / 1e9
                 asked.append(Moment(at_s, who, "mark", f"answered-{number} {operation.outcome}"))
-    told = Messages(
+    messages = Messages(
         nodes=nodes,
         story=Story(near, sorted(asked, key=lambda moment: moment.at_s)),
         total=len(between),
         witness=[line.operation.id for line in witness],
     )
-    write_json(run.folder.path / MESSAGES_FILE, told)
+    write_json(run.folder.path / MESSAGES_FILE, messages)

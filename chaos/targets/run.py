@@ -1,4 +1,4 @@
-"""A run: what a target is to do, and where it leaves it."""
+"""A run: what a target must do, and where the results go."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from chaos.experiments.experiment import Experiment
 from nodes.registry import Protocol as ReplicationProtocol
 
 CONVERGENCE_TIMEOUT_S = 15.0
-"""How long after the load replicas may take to agree before the final reads begin all the same."""
+"""How long replicas may take to agree after the load; then the final reads begin regardless."""
 
 
 class Progress(Protocol):
-    """Who is told how far a run is."""
+    """Shows the progress of a run."""
 
     def phase(self, text: str) -> None:
         """A new part of the run has begun."""
 
     def tick(self, done: float, total: float) -> None:
-        """So much of the load is done (in seconds)."""
+        """How much of the load is done (in seconds)."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a target is to do, and the folder that it leaves it in."""
+    """What a target must do, and the folder for its results."""
 
     experiment: Experiment
     protocol: ReplicationProtocol

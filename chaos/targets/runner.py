@@ -1,7 +1,7 @@
 """One run: set up -> load -> faults -> heal -> final reads -> check -> report.
 
-Everything that is observed goes into the run folder as it happens, so that a run that is cut short
-leaves what it had, and checking and reporting work from the folder alone.
+All observations go into the run folder as they happen, so that a run that is cut short leaves what
+it had, and checks and reports need only the folder.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from chaos.targets.table import TARGETS, refuse_unsupported
 from nodes.errors import InfrastructureFailed
 from nodes.registry import Protocol as ReplicationProtocol
 
-"""The targets that there are."""
+"""All targets."""
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """What a comparison runs: every protocol in every experiment. Empty: all that there are."""
+    """What a comparison runs: every protocol in every experiment. Empty: all of them."""
 
     protocols: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ def run_experiment(
     """Run ``experiment`` on ``protocol`` at ``target``, and judge it.
 
     Raises InvalidConfiguration and Unsupported before anything is started. Whatever happens later
-    is in the result, but for StoppedAtOnce.
+    is in the result, except StoppedAtOnce.
     """
     ids = experiment.node_ids()
     parameters = {**experiment.parameters, **(parameters or {})}
@@ -91,7 +91,7 @@ def run_experiment(
         failure = TARGETS[target].conduct(run)
         loads = [load for load in folder.loads() if load.client != final_reads.NAME]
         if failure is None and not any(load.invoked for load in loads):
-            failure = "the history has no operations: the load asked for none in its time"
+            failure = "the history has no operations: the load invoked none"
         run.update_manifest(complete=failure is None)
     except InfrastructureFailed as error:
         failure = str(error)
@@ -102,7 +102,7 @@ def run_experiment(
                 f"stopped at once; what was recorded is kept and not yet checked: "
                 f"capbench check {folder.path}"
             ) from None
-        failure, interrupted = "interrupted: what was recorded until then is kept", True
+        failure, interrupted = "interrupted: what was recorded so far is kept", True
     if failure is not None:
         run.update_manifest(notes=[*folder.manifest().notes, failure])
     progress.phase("check")
@@ -113,7 +113,7 @@ def run_experiment(
 
 
 def judge(folder: RunFolder) -> Verdict:
-    """Check what lies in the folder, and write the verdict there."""
+    """Check the run in the folder, and write its verdict there."""
     verdict = check_run(folder)
     folder.write_verdict(verdict)
     return verdict
@@ -150,7 +150,7 @@ def make_manifest(
 
 
 def describe_machine() -> dict[str, Any]:
-    """The fields of a `Manifest` that say on what a run was made, and when it began."""
+    """The fields of a `Manifest` that describe the machine, and when the run began."""
     return {
         "capbench_version": metadata.version("capbench"),
         "commit": _commit(),

@@ -2,8 +2,8 @@
 
 The replicas, the workload, the clients' rules (`bench.load.client`), the faults and their choices,
 the run folder and all that reads it are those of the local target. The broker, the proxies, the
-disks and the clocks are simulated (`nodes.simulator`), so a run takes less time than it tells of, a
-seed gives the same history byte for byte, and no rate says anything about real hardware. All stamps
+disks and the clocks are simulated (`nodes.simulator`), so a run takes less time than it simulates,
+a seed gives the same history byte for byte, and rates say nothing about real hardware. All stamps
 are virtual nanoseconds since the start of the cluster.
 """
 
@@ -50,18 +50,18 @@ from nodes.wire.links import GROUP, Link
 
 CLIENT = "load-1"
 QUALITY = Quality(latency_s=0.0005, jitter_s=0.0001)
-"""A message from node to node; about what a broker and a proxy on loopback take."""
+"""Latency of a message between nodes; about that of a broker and a proxy on loopback."""
 TIMING = Timing(step_s=0.00005, fsync_s=0.001)
 CLIENT_LATENCY_S = 0.0005
-"""From a client to a node or back, in the mean."""
+"""From a client to a node or back, on average."""
 START_TIMEOUT_S = 30.0
 FINAL_TIMEOUT_S = 3.0
 _NEVER_S = 1e9
 _DRIFT_STEP_S = 0.01
-"""How often the wall clock of a node that drifts is set."""
+"""How often a drifting node's wall clock is adjusted."""
 _NO_HARM = Quality(latency_s=0.0, jitter_s=0.0, late_s=0.0)
 _FAULTS = 0
-"""What all that is done to a link is booked under: `LinkFaults` keeps the faults apart."""
+"""The one name under which the network holds a link's faults; `LinkFaults` keeps them apart."""
 
 
 class SimulatedLinks(LinkFaults):
@@ -131,7 +131,7 @@ class SimulatedCluster(FaultableCluster, OfSim):
         self.cluster.timeline.at(time_ns / 1e9, action, argument)
 
     def run_until(self, end_ns: int, done: Callable[[], bool], slice_s: float = 0.05) -> bool:
-        """Let virtual time pass until ``done``, looked at every ``slice_s``, or until ``end_ns``.
+        """Let virtual time pass until ``done``, checked every ``slice_s``, or until ``end_ns``.
         Returns whether it is done. Raises TargetFailed if a replica raises anything."""
         end_ns = min(end_ns, self.stops_at_ns)
         try:
@@ -217,7 +217,7 @@ class SimulatedCluster(FaultableCluster, OfSim):
                 raise TargetFailed(f"the simulator has no {type(injected).__name__}")
 
     def withdraw(self, node: str, number: int) -> None:
-        """The end of it; a node that stopped because of it is started again."""
+        """Stop injecting; restart the node if it stopped because of it."""
         host = self.cluster.hosts[node]
         injected = self._injected.pop((node, number), None)
         match injected:
@@ -249,7 +249,7 @@ class SimulatedCluster(FaultableCluster, OfSim):
         return [link for link in self.links.links if node in link]
 
     def _set_clock(self, node: str) -> None:
-        """What the clock errors that are on add up to. Without any the wall clock is right."""
+        """The sum of the active clock errors. Without any, the wall clock is right."""
         on = [e for (n, _), e in self._injected.items() if n == node and isinstance(e, ClockError)]
         drift = sum(error.drift for error in on)
         clock = self.cluster.hosts[node].clock
@@ -264,7 +264,7 @@ class SimulatedCluster(FaultableCluster, OfSim):
         clock.wall_error_s = offset_s + self._drifted_s.get(node, 0.0)
 
     def _drift(self, node: str) -> None:
-        """The wall clock of a node goes wrong a little more."""
+        """Let a node's wall clock drift a little further."""
         if node in self._drifted_s:
             self._drifted_s[node] += (self.cluster.hosts[node].clock.rate - 1) * _DRIFT_STEP_S
             self.cluster.timeline.at(self.cluster.now + _DRIFT_STEP_S, self._drift, node)
@@ -277,7 +277,7 @@ class SimulatedCluster(FaultableCluster, OfSim):
         self._clients[client] = on_reply
 
     def send(self, node: str, request: Request) -> None:
-        """Send a request to a node, with whatever becomes of it."""
+        """Send a request to a node, subject to faults."""
         self._travel((GROUP, node), self.cluster.hosts[node].receive, request)
 
     def _on_reply(self, node: str, reply: Reply) -> None:
@@ -527,7 +527,7 @@ def _versions() -> dict[str, str]:
 
 
 def _model() -> dict[str, Any]:
-    """What stands for the hardware."""
+    """The simulator's parameters, in place of hardware."""
     return {
         "machine": "simulated",
         "links": msgspec.to_builtins(QUALITY),

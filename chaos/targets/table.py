@@ -1,4 +1,4 @@
-"""Every target: the class of its clusters, and how a run takes place there."""
+"""Every target: the class of its clusters, and how to conduct a run there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chaos.targets.simulator import conduct as conduct_simulated
 
 @dataclass(frozen=True)
 class Target:
-    """``cluster``: what faults are done to; its bases are what it is capable of. ``conduct``: see
+    """``cluster``: what faults are applied to; its bases are its capabilities. ``conduct``: see
     `chaos.targets`."""
 
     cluster: type[Cluster]
@@ -36,7 +36,7 @@ TARGETS: dict[TargetName, Target] = {
 
 
 def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
-    """Raises Unsupported for the first fault of ``experiment`` that ``target`` cannot make real."""
+    """Raises Unsupported for the first fault of ``experiment`` that ``target`` does not support."""
     for planned in experiment.plan():
         if target not in (works := works_on(planned.fault.NEEDS)):
             raise Unsupported(

@@ -1,8 +1,8 @@
-"""A cluster that stays: `capbench up` and `capbench down`.
+"""A standing cluster: `capbench up` and `capbench down`.
 
 ``up`` starts a keeper, a process of its own that holds the cluster; ``down`` asks it to stop. Where
-everything lies: `chaos.clusters.by_name`. Whoever holds a cluster's folder has a lock on its mark,
-which the system drops when that process ends, however it ends.
+its files are: `chaos.clusters.by_name`. The process that holds a cluster's folder has a lock on its
+mark, which the system drops when that process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STOP_TIMEOUT_S = 20.0
 
 
 def default_port() -> int | None:
-    """MQTT's own port, so that clients need not be told; None (any free one) if it is taken."""
+    """MQTT's own port, the default of all clients; None (any free one) if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -181,8 +181,8 @@ def start_cluster(
 ) -> LocalCluster:
     """Start the cluster for as long as ``stack`` is open. Raises TargetFailed.
 
-    A ``broker_port`` that was asked for must be the one. Without, MQTT's own is preferred, and any
-    other does if somebody took that one between our look and the broker's start.
+    A ``broker_port`` that was asked for must be the one. Otherwise MQTT's own is preferred; any
+    other will do if that one was taken between our check and the broker's start.
     """
     port = default_port() if broker_port is None else broker_port
     try:
@@ -231,7 +231,7 @@ def keep(order: Mapping[str, Any]) -> None:
                 )
             write_down(cluster, directory)
             while True:
-                # A node that somebody killed stays away; without broker or proxies nothing is left.
+                # A node that was killed stays down; without broker or proxies the cluster ends.
                 time.sleep(0.2)
                 if {"broker", "toxiproxy"} & set(cluster.processes.ended()):
                     cluster.check()

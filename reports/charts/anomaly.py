@@ -20,8 +20,8 @@ MOST_BYTES = 4 << 20
 class Messages(msgspec.Struct, kw_only=True):
     """What a simulated run keeps of its messages. ``nodes``: those of the witness; ``story``: the
     messages between them that were sent closest to the witness's operations; ``total``: how many
-    there were from its begin to its end; ``witness``: the ids of its operations (none in a folder
-    of before: whose messages they are is not known)."""
+    there were from its start to its end; ``witness``: the ids of its operations (empty in older
+    folders, where the witness is not known)."""
 
     nodes: list[str]
     story: Story
@@ -29,8 +29,8 @@ class Messages(msgspec.Struct, kw_only=True):
     witness: list[int] = []
 
     def around(self, lines: Sequence[WitnessLine]) -> bool:
-        """Whether these are the messages around that witness, and not around another one that the
-        run was judged by before."""
+        """Whether these are the messages around that witness, not around one of an earlier
+        verdict."""
         return self.witness == [line.operation.id for line in lines]
 
 

@@ -74,7 +74,7 @@ def bin_width_s(span_s: float, most: int) -> float:
 
 
 def rate(run: RunTables) -> ChartView:
-    """Operations that ended per second, by outcome."""
+    """Operations ended per second, by outcome."""
 
     def count(width_s: float) -> pd.DataFrame:
         edges = _edges(run, width_s)
@@ -104,8 +104,8 @@ def rate(run: RunTables) -> ChartView:
 
 
 def availability(run: RunTables) -> ChartView:
-    """served / wanted over time, of all and per side while a cut was on, and when nobody at all
-    was served."""
+    """served / wanted over time, in total and per side during a cut, and when nothing at all was
+    served."""
     sides = [s for s in SIDES if (run.operations["side"] == s).any()]
     dropped = run.dropped["intended_s"]
 
@@ -128,7 +128,7 @@ def availability(run: RunTables) -> ChartView:
     drawing = over_time(run, Axis(0, 1.02, "served / wanted"))
     _steps(drawing, run, data, "side", "availability", SIDES)
     longest = max((end - begin for begin, end in run.silences), default=0.0)
-    told = (
+    silences = (
         f" Nobody at all got an answer in {len(run.silences)} "
         f"stretch{'es' if len(run.silences) != 1 else ''} of at least {SILENCE_S:g} s, the longest "
         f"{longest:.1f} s."
@@ -141,7 +141,7 @@ def availability(run: RunTables) -> ChartView:
         how="1 means that every operation wanted in that moment ended ok within "
         f"{run.summary.service_s:g} s, 0 that none did"
         + ("; majority and minority are the nodes at which they were wanted." if sides else "."),
-        note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + told,
+        note=f"Bins of {width_s:g} s by the time at which the operation was wanted." + silences,
         chart=drawing,
         data=_wide(share(bin_width_s(run.end_s, TABLE_BINS)), "side", "availability"),
         shares=("all", *sides),
@@ -156,8 +156,8 @@ def latency_quantiles(run: RunTables) -> ChartView:
         if not len(ok):
             return pd.DataFrame({"t_s": [0.0], "quantile": ["p50"], "latency_ms": [np.nan]})
         bins = (ok["intended_s"] // width_s).astype(int)
-        told = ok["latency_ms"].clip(lower=LEAST_MS).groupby(bins).quantile(_SHARES)
-        data = told.rename_axis(["bin", "q"]).rename("latency_ms").reset_index()
+        quantiles = ok["latency_ms"].clip(lower=LEAST_MS).groupby(bins).quantile(_SHARES)
+        data = quantiles.rename_axis(["bin", "q"]).rename("latency_ms").reset_index()
         names = {q: name for name, q in QUANTILES.items()}
         return data.assign(t_s=data["bin"] * width_s, quantile=data["q"].map(names))
 
@@ -249,7 +249,7 @@ def fault_gantt(run: RunTables) -> ChartView:
 
 
 def roles(run: RunTables) -> ChartView:
-    """Who was what, and when: roles and terms of every node."""
+    """The role and term of every node over time."""
     data = role_spans(run)
     nodes = list(run.manifest.nodes)
     drawing = over_time(run, nodes)
@@ -268,7 +268,7 @@ def roles(run: RunTables) -> ChartView:
         title="Leaders and terms",
         how="A row is a node, its colour is its role; two leaders at once are normal while one of "
         "them is cut off and in an older term.",
-        note="As the nodes told: events, and status in between.",
+        note="As the nodes reported: events, and status in between.",
         chart=drawing,
         data=data.round(3),
     )
@@ -277,8 +277,8 @@ def roles(run: RunTables) -> ChartView:
 def role_spans(run: RunTables) -> pd.DataFrame:
     """Columns node, role, term, from_s, to_s: the roles of each node, cut to the load's time."""
     spans = []
-    told = run.nodes[run.nodes["role"].notna()].sort_values("t_s", kind="stable")
-    for node, records in told.groupby("node", sort=False):
+    known = run.nodes[run.nodes["role"].notna()].sort_values("t_s", kind="stable")
+    for node, records in known.groupby("node", sort=False):
         changed = (records["role"] != records["role"].shift()) | (
             records["term"].ffill().fillna(-1) != records["term"].ffill().shift().fillna(-1)
         )
@@ -293,7 +293,7 @@ def role_spans(run: RunTables) -> pd.DataFrame:
 
 
 def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
-    """The operations of a witness as intervals, one row each, in order of invocation."""
+    """The operations of a witness as intervals, one row each, by invocation."""
     check = explained_check(run.verdict)
     stamps = [line.operation.invoked_ns for line in lines]
     ends = [line.operation.completed_ns for line in lines]
@@ -332,11 +332,11 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
         title="The witness, drawn",
         how="Each row is one operation from its begin to its end, in order: "
         + (
-            "at the end the nodes must agree, and have what was acknowledged."
+            "at the end, the nodes must agree and hold what was acknowledged."
             if check is not None and check.model == "eventual"
-            else "no single order of them all explains what they returned."
+            else "no single order of all of them explains what they returned."
         ),
-        note="Very short operations are drawn wider than they were.",
+        note="Very short operations are drawn wider than they are.",
         chart=drawing,
         data=data.round(6),
     )
@@ -346,7 +346,7 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
 
 
 def over_time(run: RunTables, y: Axis | Sequence[str]) -> Drawing:
-    """A drawing over the load's seconds with the faults behind it."""
+    """A drawing over the seconds of the load, with the faults behind it."""
     drawing = Drawing(_time(run), y, left=LEFT)
     faults = run.faults.dropna(subset=["applied_s"])
     ends = faults["healed_s"].fillna(run.end_s)
@@ -362,8 +362,8 @@ def _time(run: RunTables) -> Axis:
 
 
 def _latency(values: pd.Series[float]) -> Axis:
-    told = values.dropna().clip(lower=LEAST_MS)
-    low, high = (told.min(), told.max()) if len(told) else (1.0, 10.0)
+    known = values.dropna().clip(lower=LEAST_MS)
+    low, high = (known.min(), known.max()) if len(known) else (1.0, 10.0)
     return Axis(low, high, "ms, logarithmic", "log")
 
 
@@ -392,7 +392,7 @@ def _wide(data: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 
 
 def _sample(operations: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most ``most`` rows, half of them for outcomes other than ok, which are the rare ones."""
+    """At most ``most`` rows, half of them for the rarer outcomes, those other than ok."""
     if len(operations) <= most:
         return operations
     is_ok = operations["outcome"] == "ok"

@@ -23,8 +23,8 @@ MOST_COUNTERS = 12
 
 
 def percentiles(run: RunTables) -> ChartView:
-    """The percentile curve of what was wanted in each phase, on an axis of nines. It ends at the
-    share that was served."""
+    """The percentile curve of all wanted operations in each phase, on an axis of nines. It ends at
+    the share served."""
     rows = []
     for phase in PHASES:
         own = run.operations[run.operations["phase"] == phase]
@@ -49,7 +49,7 @@ def percentiles(run: RunTables) -> ChartView:
             drawing.line(curve["share"], curve["latency_ms"], style, phase)
     return ChartView(
         name="percentiles",
-        title=f"Latency, to the last nines{simulated(run)}",
+        title=f"Latency to the last nines{simulated(run)}",
         how="Each step to the right leaves a tenth of the operations; a line that climbs late has "
         "few slow ones, and the faster line below is the better phase.",
         note="Of all that was wanted in the phase; a line ends at the share that was served within "
@@ -62,7 +62,7 @@ def percentiles(run: RunTables) -> ChartView:
 
 
 def phases(run: RunTables) -> ChartView:
-    """Throughput before, during and after the faults, with how sure it is within the run."""
+    """Throughput before, during and after the faults, with its uncertainty within the run."""
     rows = []
     for phase in PHASES:
         own = run.windows[(run.windows["phase"] == phase) & (run.windows["side"] == "all")]
@@ -106,7 +106,7 @@ def _share(value: float | None) -> str:
 
 
 def timeline(run: RunTables) -> ChartView:
-    """Single operations of some clients around the first fault, one row a client process."""
+    """Single operations of some clients around the first fault, a row per client process."""
     applied = run.faults["applied_s"].dropna()
     begin = max(0.0, float(applied.min()) - TIMELINE_S / 4) if len(applied) else 0.0
     end = min(run.end_s, begin + TIMELINE_S)
@@ -157,8 +157,7 @@ def _natural(name: str) -> tuple[str, int]:
 
 
 def internals(run: RunTables) -> ChartView | None:
-    """What the nodes counted per acknowledged operation: messages, bytes, syncs, and what was
-    wrong."""
+    """What the nodes counted per acknowledged operation: messages, bytes, syncs and errors."""
     counted = run.counters
     ok = int((run.operations["outcome"] == "ok").sum())
     if not counted or not ok:

@@ -1,4 +1,4 @@
-"""Small SVG drawings: what a chart of a run needs, and not a byte more.
+"""Small SVG drawings: what a chart of a run needs, and no more.
 
 A comparison has more than a thousand charts on one page that must stay under 5 MB and open at
 once, so a drawing is a few paths: one for each line, one for all marks of a kind, coordinates as
@@ -41,15 +41,15 @@ svg .ink, svg .ink text { fill: var(--ink); }
 .x { text-anchor: middle; }
 .y { text-anchor: end; }
 """
-"""What all drawings have in common: once on a page, and in each file."""
+"""Shared by all drawings: once per page, and in each file."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 Shape: TypeAlias = Literal["dot", "cross", "square"]
 Kind: TypeAlias = Literal["linear", "log", "nines"]
 
 
 class Style(NamedTuple):
-    """How a series looks: lines differ by their dashes and marks by their shapes, too, so that
-    nobody needs the colours."""
+    """How a series looks: lines also differ in dashes and marks in shape, so that nobody needs the
+    colours."""
 
     colour: str
     dash: int = 0
@@ -83,7 +83,7 @@ class Axis:
         return value
 
     def at(self, value: float, pixels: float) -> float:
-        """Where the value lies on an axis of so many pixels; beyond its ends, at them."""
+        """The pixel of a value on an axis of this length, clamped to its ends."""
         share = (self._flat(value) - self._low) / (self._high - self._low)
         return min(1.0, max(0.0, share)) * pixels
 
@@ -199,7 +199,7 @@ class Drawing:
         )
 
     def interval(self, row: float, low: float, middle: float, high: float, style: Style) -> None:
-        """A value in a row and how sure it is, from ``low`` to ``high``."""
+        """A value in a row and its uncertainty, from ``low`` to ``high``."""
         y = round(ROW * (row + 0.5))
         x0, x, x1 = self._px(low), self._px(middle), self._px(high)
         self._front.append(

@@ -23,11 +23,11 @@ from nodes.simulator.story import Arrow, Happening, Story
 T = TypeVar("T")
 
 MOST_ARROWS = 600
-"""Of a longer story only the end is drawn: that is where it fails."""
+"""Only the end of a longer schedule is drawn: that is where it fails."""
 
 _TOP, _LEFT, _COLUMN, _LANE = 46, 86, 196, 18
 _LEAST_COLUMN, _WIDTH = 64, 1240
-"""Clients stand closer together, down to this, where the page would be wider than that."""
+"""Clients move closer together, down to this, if the page would be wider than that."""
 _LETTER, _ROW = 6.1, 10
 _LEAST_GAP, _MOST_GAP = 12.0, 44.0
 
@@ -60,8 +60,8 @@ svg { display: block; font: 10px ui-monospace, monospace; }
 
 @dataclass(frozen=True)
 class Diagram:
-    """What a page shows. ``command``: what makes it again; ``facts``: the run, a line each;
-    ``nodes``: in their order."""
+    """What a page shows. ``command``: reproduces it; ``facts``: of the run, a line each; ``nodes``:
+    in their order."""
 
     title: str
     message: str
@@ -79,7 +79,7 @@ def write_diagram(path: Path, diagram: Diagram) -> None:
 
 
 def page(diagram: Diagram) -> str:
-    """The page. Everything in it that is not ours is escaped."""
+    """The page. All foreign text in it is escaped."""
     html = ET.Element("html", lang="en")
     head = ET.SubElement(html, "head")
     ET.SubElement(head, "meta", charset="utf-8")
@@ -253,8 +253,8 @@ class _Drawing:
             x2, y2 = x1 + (x2 - x1) * part, y1 + (y2 - y1) * part
         group = ET.SubElement(self.svg, "g")
         fate = "arrived at a node that is down" if unheard else arrow.fate
-        told = f"{arrow.src} -> {arrow.dst} at {arrow.sent_s:.6f} s, {fate}: {arrow.text}"
-        ET.SubElement(group, "title").text = _clean(told)
+        whole = f"{arrow.src} -> {arrow.dst} at {arrow.sent_s:.6f} s, {fate}: {arrow.text}"
+        ET.SubElement(group, "title").text = _clean(whole)
         if arrow.fate in ("lost", "cut") or unheard:
             self._line(x1, y1, x2, y2, "lost", group)
             self._line(x2 - 4, y2 - 4, x2 + 4, y2 + 4, "cross", group)
@@ -264,7 +264,7 @@ class _Drawing:
             self._line(x1, y1, x2, y2, style, group).set("marker-end", f"url(#{kind})")
         anchor, shift = ("end", -9) if x2 > x1 else ("start", 9)
         label = arrow.label if len(arrow.label) <= 24 else arrow.label[:23] + "…"
-        self._label(x2 + shift, y2 - 3, label, "label", anchor, told)
+        self._label(x2 + shift, y2 - 3, label, "label", anchor, whole)
 
     def _mark(self, node: str, at_s: float, row: int, text: str) -> None:
         x, y = self._xs[node], self._ys[at_s]
@@ -321,10 +321,11 @@ class _Drawing:
         bar = ET.SubElement(self.svg, "rect", {**attributes, "class": style})
         ET.SubElement(bar, "title").text = _clean(text)
 
-    def _label(self, x: float, y: float, text: str, style: str, anchor: str, told: str) -> None:
-        """A text on white ground, before which lines end; ``told``: all of what it stands for."""
+    def _label(self, x: float, y: float, text: str, style: str, anchor: str, whole: str) -> None:
+        """A text on a white background that ends lines behind it; ``whole``: its full text, as a
+        tooltip."""
         group = ET.SubElement(self._labels, "g")
-        ET.SubElement(group, "title").text = _clean(told)
+        ET.SubElement(group, "title").text = _clean(whole)
         width = _LETTER * len(text)
         left = x - width if anchor == "end" else x
         size = {"x": left, "y": y - 7.5, "width": width, "height": 9.5}

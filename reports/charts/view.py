@@ -1,4 +1,4 @@
-"""What all charts have in common."""
+"""Shared by all charts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart and what a reader needs beside it. ``how``: one sentence on how to read it. ``note``:
-    what was binned or sampled. ``data``: the numbers behind it, as few rows as a person reads;
-    ``shares``: which of its columns are shares."""
+    """A chart and what goes with it. ``how``: one sentence on how to read it. ``note``: what was
+    binned or sampled. ``data``: the numbers behind it, few enough rows to read; ``shares``: which
+    of its columns are shares."""
 
     name: str
     title: str

@@ -1,8 +1,8 @@
 """Protocols side by side: one cell per protocol and experiment, for the terminal, the page and CSV.
 
 Runs of one plan (`reports.data.plan`) are repeats: a cell shows the median of their figures and the
-worst of their verdicts. Runs of other plans and other targets stand beside them, in columns (or, if
-their protocol differs, rows) of their own.
+worst of their verdicts. Runs of other plans and other targets get their own columns (or rows, if
+their protocol differs).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MODEL_WORDS = {"none": "not even eventual"}
 MARKS = "*†‡§¶"
 SIMULATED = " (simulated)"
 MOST_NAMED = 5
-"""Of more experiments, a line says only how many."""
+"""With more experiments than this, a line gives only their number."""
 COLUMNS = (
-    "op/s, p99, shares: of what was wanted while a fault was on; it is served if it ends ok before "
-    "its time-out, also after the heal · back in: from the begin of a fault to the end of the "
-    "outage that it brought (the worst of all faults)"
+    "op/s, p99, shares: of what was wanted while a fault was on; served = it ended ok before its "
+    "time-out, even after the heal · back in: from the start of a fault to the end of the outage "
+    "that it caused (the worst fault)"
 )
 LEGEND = (
     "holds = the claim was not refuted · REFUTED = a counterexample is shown · "
@@ -47,8 +47,8 @@ LEGEND = (
 @dataclass(frozen=True)
 class Cell:
     """One protocol in one experiment. Figures are medians over ``runs``; None: not applicable.
-    ``protocol`` and ``experiment``: the names of row and column, which say more than those of the
-    runs where there are several plans or targets."""
+    ``protocol`` and ``experiment``: the names of row and column, which are longer than the runs'
+    own where there are several plans or targets."""
 
     protocol: str
     experiment: str
@@ -155,7 +155,7 @@ class Cell:
         ]
 
     def note(self) -> str | None:
-        """What a reader must know beside the verdict, as one sentence; None if nothing."""
+        """What a reader must know besides the verdict, as one sentence; None if nothing."""
         parts: list[str] = []
         worst = next(run for run in self.runs if run.verdict == self.verdict)
         if self.verdict == "invalid":
@@ -165,7 +165,7 @@ class Cell:
         if any(run.converged is False for run in self.runs):
             parts.append("did not converge")
         elif converged_s and self.measured != "linearizable":
-            parts.append(f"had converged when it was read, {seconds(converged_s)} after the heal")
+            parts.append(f"had converged when read,  {seconds(converged_s)} after the heal")
         stale = stale_words(self.runs)
         if stale:
             parts.append(stale)
@@ -268,8 +268,8 @@ def _rows(runs: Sequence[RunSummary], columns: Sequence[str]) -> tuple[list[str]
 
 
 def _each(what: str, plans: Sequence[dict[str, str]]) -> str:
-    told = enumerate(differences(plans), 1)
-    return "; ".join(f"{what} {number} has {words}" for number, words in told)
+    numbered = enumerate(differences(plans), 1)
+    return "; ".join(f"{what} {number} has {words}" for number, words in numbered)
 
 
 def table(summaries: Iterable[RunSummary]) -> pd.DataFrame:
@@ -348,7 +348,7 @@ def stale_words(runs: Sequence[RunSummary]) -> str | None:
 
 
 def plain_line(cells: Sequence[Cell]) -> str:
-    """A protocol in plain language, over all its cells: was it consistent, and who got answers?"""
+    """A protocol in plain words, over all its cells: was it consistent, and who was served?"""
     return f"{_consistency(cells)}; {_answers(cells)}."
 
 
@@ -374,8 +374,8 @@ def _consistency(cells: Sequence[Cell]) -> str:
 
 
 def _answers(cells: Sequence[Cell]) -> str:
-    """What was served where it was worst: all figures are from that one experiment, one that was
-    not cut short if there is one."""
+    """What was served in its worst experiment: all figures are from that one, preferably one that
+    was not cut short."""
     cells = [cell for cell in cells if cell.back_in != "unknown"] or cells
     parted = [cell for cell in cells if cell.has_sides]
     if parted:
@@ -426,7 +426,7 @@ def _strength(model: str) -> int:
 
 
 def _names(cells: Sequence[Cell], most: int | None = None) -> str:
-    """The experiments; only how many, if they are more than ``most``."""
+    """The experiments; only their number if there are more than ``most``."""
     simulated = all(cell.simulated for cell in cells)
     names = [
         cell.experiment.removesuffix(SIMULATED) if simulated else cell.experiment for cell in cells

@@ -25,17 +25,17 @@ SENSELESS = (
     TypeError,
     ValueError,
 )
-"""What reading and drawing of a run may end with where its files have the right form, and hold what
-no run could have left."""
+"""What reading or drawing a run may raise if its files are well-formed but hold what no run could
+have written."""
 
 
 def find_runs(folder: Path) -> list[Path]:
     """The run folders in ``folder``, itself included, by name: what has a manifest, whatever that
-    is. A run is not looked into, symbolic links are not followed. Raises BadRunFolder if there is
-    no such folder, or no run in it."""
+    is. Runs inside a run are not searched for, symbolic links are not followed. Raises BadRunFolder
+    if there is no such folder, or no run in it."""
     if not folder.is_dir():
         raise BadRunFolder(
-            f"{shown(folder)}: there is no such folder; give a run folder, or one of runs"
+            f"{shown(folder)}: no such folder; give a run folder, or a folder of runs"
         )
     found = []
     for path, below, files in os.walk(folder):
@@ -53,7 +53,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 def run_name(run: Path, folder: Path) -> str:
     """What a run is called within ``folder``: its path below it without the folder ``runs`` (unless
-    another run has that path), or its own name. Bytes that are no UTF-8 are escaped."""
+    another run has that path), or its own name. Bytes that are not UTF-8 are escaped."""
     return shown(_name(run, folder))
 
 
@@ -68,14 +68,14 @@ def _name(run: Path, folder: Path) -> str:
 
 
 def load_run(path: Path) -> RunTables:
-    """As `reports.data.metrics.load`, and BadRunFolder also where what can be read makes no sense:
-    a run folder may come from anybody, and one of them stops no page of many."""
+    """As `reports.data.metrics.load`, but also raises BadRunFolder if the content makes no sense:
+    run folders may come from anywhere, and one bad folder must not stop a page of many."""
     from reports.data.compare import first_screen
     from reports.data.metrics import load
 
     try:
         run = load(path)
-        # What cannot be told of it alone cannot be told beside others.
+        # What cannot be reported alone cannot be reported next to others.
         first_screen([run.summary])
         msgspec.json.encode(run.summary)
         return run

@@ -1,4 +1,4 @@
-"""What a CI wants of a run: its claim and its objectives, each kept, broken, or not to be told."""
+"""A run for CI: its claim and its objectives, each kept, broken, or unknown."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Ending: TypeAlias = Literal["kept", "broken", "unknown", "not measured"]
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that a run had to show. ``unknown``: there was not enough evidence, which is never
-    the same as kept. ``not measured``: the run has no such figure. ``evidence``: in words."""
+    """One thing a run had to show. ``unknown``: not enough evidence, which never counts as kept.
+    ``not measured``: the run has no such figure. ``evidence``: in words."""
 
     name: str
     ending: Ending
@@ -55,7 +55,7 @@ def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
 
 
 def figures(summary: RunSummary) -> dict[str, str]:
-    """The figures of a run, named as objectives name them; without those that it does not have."""
+    """The figures that a run has, by the names that objectives use."""
     found: dict[str, str] = {}
     for window in WINDOWS:
         on_side = window in SIDES
@@ -88,11 +88,11 @@ def _claim(summary: RunSummary) -> Case:
     measured = f"measured: {summary.measured_model}"
     shown = summary.counterexample or ""
     # Most reasons have their witness in them.
-    told = summary.verdict != "invalid" or shown in summary.reason
+    is_said = summary.verdict != "invalid" or shown in summary.reason
     return Case(
         name=f"claim: {summary.claim}",
         ending=endings.get(summary.verdict, "unknown"),
-        evidence=f"{summary.reason}; {measured}{'' if told else f'; {shown}'}",
+        evidence=f"{summary.reason}; {measured}{'' if is_said else f'; {shown}'}",
     )
 
 

@@ -2,10 +2,10 @@
 
 Times in the tables are seconds after the load began (``_s``; before that they are negative),
 latencies are milliseconds from the *intended* send time, so that a stall counts for every operation
-that it held up. pandas is imported when a table is built: the console command starts without it.
+it held up. pandas is imported only when a table is built.
 
-Availability, percentiles, outages, windows and sides are those of `bench.checkers.availability`:
-nothing of them is computed here.
+Availability, percentiles, outages, windows and sides come from `bench.checkers.availability`; none
+of them is computed here.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ FAULT_COLUMNS = [
 
 @dataclass(frozen=True)
 class RunTables:
-    """A run as tidy tables. Seconds count from the begin of the load.
+    """A run as tidy tables. Seconds count from the start of the load.
 
     ``operations``, one row per operation of the load (final reads are left out): process, id, op,
     key, node, outcome (ok / fail / info), error, value (as text, cut if long), intended_s,
@@ -157,19 +157,19 @@ def load(path: Path) -> RunTables:
             f"{SCHEMA_VERSION}: figures may be missing"
         )
     if not manifest.complete:
-        missing.append("the run was cut short: it did not come to its planned end")
+        missing.append("the run was cut short: it did not reach its planned end")
     records = _read_load(folder, missing)
     if not records:
         missing.append("no operations: the load left no history")
     verdict = _judged(folder, _or_else(None, folder.verdict, missing), missing)
     if verdict is None:
-        missing.append("no verdict: the run was not checked; `capbench check` does it")
+        missing.append("no verdict: the run was not checked; run `capbench check`")
     faults: list[FaultRecord] = _or_else([], folder.faults, missing)
     loads: list[LoadSummary] = _or_else([], folder.loads, missing)
     lost: list[str] = _or_else([], folder.lost_clients, missing)
     node_records: list[NodeRecord] = _or_else([], folder.node_records, missing)
     if not node_records:
-        missing.append("nothing from the nodes: no roles, no elections")
+        missing.append("no reports from the nodes: no roles, no elections")
     cut_short: bool = _or_else(False, folder.cut_short, missing)
     if records and cut_short:
         missing.append(
@@ -233,24 +233,25 @@ def _or_else(default: T, read: Callable[[], T], missing: list[str]) -> T:
 
 
 def _judged(folder: RunFolder, verdict: Verdict | None, missing: list[str]) -> Verdict | None:
-    """The verdict; one of an older version is left where it is, and the run judged anew."""
+    """The verdict; if it is of an older version, the file stays as it is and the run is judged
+    again."""
     if verdict is None or verdict.schema_version >= VERDICT_VERSION:
         return verdict
-    old = f"verdict.json is of version {verdict.schema_version}, before the present definitions"
+    old = f"verdict.json is of version {verdict.schema_version}, before the current definitions"
     try:
         anew = check_run(folder)
     except (BadRunFolder, BadHistory) as error:
-        missing.append(f"{old}, and the run cannot be judged anew: {error}")
+        missing.append(f"{old}, and the run cannot be judged again: {error}")
         return verdict
     missing.append(
-        f"{old} ({VERDICT_VERSION}): figures and verdict were computed anew for this report; "
-        "`capbench check` keeps them"
+        f"{old} ({VERDICT_VERSION}): figures and verdict were recomputed for this report; "
+        "`capbench check` saves them"
     )
     return anew
 
 
 def _read_load(folder: RunFolder, missing: list[str]) -> list[OperationRecord]:
-    """The operations of the load; a broken file is left out from the broken line on."""
+    """The operations of the load; a broken file is read up to the broken line."""
     records: list[OperationRecord] = []
     paths: list[Path] = _or_else([], folder.histories, missing)
     for path in paths:
@@ -540,7 +541,7 @@ def _summary(
 
 
 def _stale_reads(verdict: Verdict | None) -> StaleReads | None:
-    """From the staleness checker, if it ran, there were reads, and none can be missing."""
+    """From the staleness checker, if it ran, saw reads, and no operation is missing."""
     for check in verdict.checks if verdict else []:
         if isinstance(check, StalenessCheck) and check.verdict == "valid":
             found = check.details

@@ -36,7 +36,7 @@ MODELS = ("linearizable", "sequential", "causal", "eventual")
 
 
 class BadObjective(InvalidInput):
-    """An objective that cannot be: says what would be right."""
+    """An invalid objective: says what would be right."""
 
 
 class _Metric(msgspec.Struct, frozen=True):
@@ -65,8 +65,8 @@ _METRICS: dict[str, _Metric] = {
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
-    """One expectation. ``comparison`` and ``value`` for a figure, in the unit of the summary;
-    ``model`` for consistency: ``claimed``, or the weakest model that will do."""
+    """One expectation. ``comparison`` and ``value`` for a figure, in the summary's unit; ``model``
+    for consistency: ``claimed``, or the weakest acceptable model."""
 
     phase: Phase
     metric: str
@@ -82,7 +82,9 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
         if metric != "consistency":
             raise BadObjective(f"unknown metric {metric!r}; always has: consistency")
         if text != "claimed" and text not in MODELS:
-            raise BadObjective(f"{text!r} is no consistency; use claimed, {', '.join(MODELS)}")
+            raise BadObjective(
+                f"{text!r} is not a consistency model; use claimed, {', '.join(MODELS)}"
+            )
         return Objective(phase=phase, metric=metric, text=text, model=text)
     known = [name for name, each in _METRICS.items() if phase in each.phases]
     if metric not in known:
@@ -92,7 +94,7 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
     units = {"": ("",), "op/s": ("/s", ""), "s": ("s", "ms"), "ms": ("s", "ms")}[unit]
     if match is None or match[3] not in units:
         example = {"": '">= 0.999"', "op/s": '">= 250/s"'}.get(unit, '"<= 100ms"')
-        raise BadObjective(f"{text!r} is no comparison; write it as {example}")
+        raise BadObjective(f"{text!r} is not a comparison; write it as {example}")
     value = float(match[2])
     if unit == "s" and match[3] == "ms":
         value /= 1000
@@ -103,8 +105,8 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an objective. ``met``: None if what it asks for was not measured, which is
-    never the same as met. ``measured``: in words, empty if nothing was."""
+    """What became of an objective. ``met``: None if it was not measured, which never counts as met.
+    ``measured``: in words, empty if nothing was."""
 
     phase: Phase
     metric: str
@@ -114,7 +116,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def word(self) -> str:
-        """``met``, ``missed``, or why it cannot be told."""
+        """``met``, ``missed``, or why it is unknown."""
         untold = "unknown" if self.measured else "not measured"
         return {True: "met", False: "missed", None: untold}[self.met]
 
@@ -163,7 +165,7 @@ def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | Non
         shown = "" if found is None else f" ({_shown(found, metric.unit, bound_ms)} until then)"
         return None, f"the run was cut short{shown}"
     if found is None and metric.path == ("recovery_s",) and _had_fault(summary):
-        return False, "never back while the run lasted"
+        return False, "never back during the run"
     if found is None:
         return None, ""
     met = _COMPARE[objective.comparison](found, objective.value)
@@ -216,8 +218,8 @@ def _had_fault(summary: Mapping[str, Any]) -> bool:
 
 
 def of_experiment(experiment: Mapping[str, Any]) -> tuple[Objective, ...]:
-    """The objectives of an experiment as a manifest has it. What cannot be read (of another
-    version) is left out."""
+    """The objectives of an experiment as a manifest has it. Those that cannot be read (of another
+    version) are left out."""
     found = []
     phases = experiment.get("objectives")
     for phase, expected in phases.items() if isinstance(phases, dict) else ():

@@ -1,7 +1,7 @@
-"""What makes runs repeats of each other: all that was planned, but the seed.
+"""What makes runs repeats of each other: everything planned except the seed.
 
-Runs of one name can have been made from different files, on different machines or with different
-code. Their figures are of different things, and a mean of them is of nothing.
+Runs of one name can come from different files, machines or code. Their figures then measure
+different things, and their mean measures nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import msgspec
 from bench.record.run_folder import Manifest
 
 _WORDS = frozenset(("title", "shows", "protocols", "parameters", "seed"))
-"""Parts of an experiment that change nothing in a run, or that stand elsewhere in a manifest."""
+"""Parts of an experiment that do not affect a run, or are elsewhere in a manifest."""
 _NO_PART = frozenset(("load_average_before", "pandas"))
 """What differs from run to run, and what only the report uses."""
 MOST_DIFFERENCES = 4
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Flat: ``{"workload.keys.count": "50"}``. ``experiment``: as validated; ``setting``: on what
-    it ran: target, machine, version of each part; ``protocol``: its claim and parameters."""
+    """Flat: ``{"workload.keys.count": "50"}``. ``experiment``: as validated; ``setting``: what it
+    ran on: target, machine, version of each part; ``protocol``: its claim and parameters."""
 
     experiment: dict[str, str] = {}
     setting: dict[str, str] = {}
@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
 
 
 def differences(plans: Sequence[Mapping[str, str]]) -> list[str]:
-    """For each plan, in words, what it has that is not the same in all of them."""
+    """For each plan, in words, what differs between them."""
     names = dict.fromkeys(name for plan in plans for name in plan)
     differing = [name for name in names if len({plan.get(name) for plan in plans}) > 1]
     more = len(differing) - MOST_DIFFERENCES

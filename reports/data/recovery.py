@@ -1,8 +1,6 @@
-"""What a lost node cost: how long until its data was there as often as before, what had to be
-moved, and what failed meanwhile.
-
-The nodes tell it by the events ``suspect``, ``under_replicated`` and ``re_replicated`` (see
-`nodes.parts.recovery.Recovery`); the runner tells ``killed``.
+"""The cost of a lost node: how long until its data was fully replicated again, what had to be
+moved, and what failed meanwhile. It comes from the nodes' events ``suspect``, ``under_replicated``
+and ``re_replicated`` (see `nodes.parts.recovery.Recovery`); and from the runner's ``killed``.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ class Loss:
     first suspected (``killed`` is false then: the suspicion may have been a mistake).
 
     ``detected_s``: when the last node that suspected it in time did so. ``restored_s``: when the
-    last of its ranges had all its replicas again; None: one has not. ``transfer_s``: the longest
+    last of its ranges had all its replicas again; None: one never had. ``transfer_s``: the longest
     copy of a range. ``ranges``: how many had to be restored; ``bytes``, ``keys``: of all pages that
     were copied, so each key counts once for each source. ``operations``: those wanted until then
     (or the end); of them ``failed_there``, which the lost node was asked, and ``failed_elsewhere``

@@ -2,7 +2,7 @@
 
 The interval is the percentile bootstrap of the mean (Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, chapter 13): it assumes no distribution, which latencies and recovery times do not
-have. With few runs it is too narrow rather than too wide; one run has no interval.
+have. With few runs it tends to be too narrow; a single run has no interval.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def interval(values: Sequence[float]) -> Interval | None:
 
 
 def repeats(summaries: Iterable[RunSummary]) -> list[Repeats]:
-    """What was run more than once, in the order in which it first comes."""
+    """What was run more than once, in order of first appearance."""
     cells = compare.matrix(summaries).cells.values()
     return [_of(cell) for cell in cells if len(cell.runs) > 1]
 
@@ -143,22 +143,22 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
         found.append(("back in, s", one.recovery_s, 1, False))
     if one.latency_ms_p99 is not None:
         found.append(("p99, ms", one.latency_ms_p99, 0, False))
-    told = []
+    rows = []
     for name, each, digits, floor in found:
         middle, mean = (_number(value, digits, floor=floor) for value in (each.median, each.mean))
         between = "–"
         if each.low is not None and each.high is not None:
             low, high = (_number(value, digits, floor=floor) for value in (each.low, each.high))
             between = f"{low} to {high}"
-        told.append((name, each.runs, middle, mean, between))
+        rows.append((name, each.runs, middle, mean, between))
     if one.over_time_out:
-        told.append(("p99", one.over_time_out, "> time-out", "–", "–"))
-    return told
+        rows.append(("p99", one.over_time_out, "> time-out", "–", "–"))
+    return rows
 
 
 def lines(summaries: Iterable[RunSummary]) -> list[str]:
     """One line for each protocol and experiment that was repeated, for the terminal."""
-    told = []
+    lines = []
     for one in repeats(summaries):
         phase = "during" if "during" in one.throughput else "before"
         parts = []
@@ -174,8 +174,8 @@ def lines(summaries: Iterable[RunSummary]) -> list[str]:
             parts.append(f"p99 longer than the time-out in {one.over_time_out} of {one.runs}")
         simulated = compare.SIMULATED if one.simulated else ""
         column = one.column.removesuffix(compare.SIMULATED)
-        told.append(f"{column} {one.row}{simulated}, {one.runs} runs: " + ", ".join(parts))
-    return told
+        lines.append(f"{column} {one.row}{simulated}, {one.runs} runs: " + ", ".join(parts))
+    return lines
 
 
 def _shown(one: Interval, digits: int, *, floor: bool = False) -> str:

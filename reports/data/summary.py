@@ -114,9 +114,9 @@ def refuting_check(verdict: Verdict | None) -> AnyCheck | None:
     if verdict is None or verdict.verdict != "invalid":
         return None
     invalid = [check for check in verdict.checks if check.verdict == "invalid"]
-    told = [check for check in invalid if check.summary == verdict.reason]
+    named = [check for check in invalid if check.summary == verdict.reason]
     included = [check for check in invalid if _includes(verdict.claim, check.model)]
-    return next(iter([*told, *included]), None)
+    return next(iter([*named, *included]), None)
 
 
 def explained_check(verdict: Verdict | None) -> AnyCheck | None:

@@ -6,7 +6,7 @@
     ok = tables.operations.query("outcome == 'ok'")
     ok.groupby(["experiment", "protocol", "phase"], observed=True)["latency_ms"].quantile(0.99)
 
-Seconds (``_s``) count from the begin of the load of their run, and are negative before it.
+Seconds (``_s``) count from the start of the load of their run, and are negative before it.
 Milliseconds (``_ms``) of latency count from the *intended* send time, so that a stall counts for
 every operation that it held up. pandas is imported when a folder is loaded, not before.
 """

@@ -1,8 +1,8 @@
 """What changed between two comparisons: verdicts first, then availability, throughput, latency.
 
-A figure of one run is one draw, and the next run draws another. So a change counts only beyond the
-thresholds below; where both sides were repeated, only if their confidence intervals
-(`reports.data.repeats`) do not meet either. A change of a verdict always counts.
+A figure of one run is one draw; the next run draws another. So a change counts only beyond the
+thresholds below and, where both sides have repeats, only if their confidence intervals
+(`reports.data.repeats`) do not overlap. A changed verdict always counts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Kind: TypeAlias = Literal["verdict", "availability", "throughput", "latency", "r
 Direction: TypeAlias = Literal["better", "worse", "different"]
 
 Counts: TypeAlias = Callable[[float, float], bool]
-"""Whether the step from old to new is large enough to be told."""
+"""Whether the step from old to new is large enough to report."""
 Shown: TypeAlias = Callable[[float], str]
 
 AVAILABILITY_STEP = 0.01
 THROUGHPUT_SHARE = 0.1
 LATENCY_SHARE = 0.25
 RECOVERY_STEP_S = 0.5
-"""Smaller changes of a figure are not told."""
+"""Smaller changes of a figure are not reported."""
 
 _RANK = {"invalid": 0, "unknown": 1, "valid": 2}
 _PHASES = ("before", "during", "after")
@@ -56,8 +56,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """``notes``: what differs beside the protocols, so that figures cannot be compared as they
-    are. ``changes``: by kind. ``only_old``, ``only_new``: cells that one side does not have.
+    """``notes``: what differs besides the protocols, so that figures are not directly comparable.
+    ``changes``: by kind. ``only_old``, ``only_new``: cells that one side does not have.
     ``compared``: how many cells both have."""
 
     schema: int = 1
@@ -240,7 +240,7 @@ def _change(
         direction = "better" if (second > first) == more_is_better else "worse"
     never = "never back" if kind == "recovery" else "not measured"
     words = [shown(_mean(values)) if values else never for values in (before, after)]
-    told = [
+    texts = [
         None if not values else word if math.isinf(_mean(values)) else _mean(values)
         for values, word in zip((before, after), words, strict=True)
     ]
@@ -249,8 +249,8 @@ def _change(
         experiment=new.experiment,
         protocol=new.protocol,
         figure=figure,
-        old=told[0],
-        new=told[1],
+        old=texts[0],
+        new=texts[1],
         direction=direction,
         sure=sure,
         words=f"{figure} {' -> '.join(words)}",
@@ -301,7 +301,7 @@ def _notes(old: Side, new: Side) -> list[str]:
             notes.append(f"{name} differs: {_some(sides[0])} -> {_some(sides[1])}")
     plans = [_plans(side) for side in (old, new)]
     notes += [
-        f"experiment {name} is another: its load, schedule or objectives changed"
+        f"experiment {name} is not the same: its load, schedule or objectives changed"
         for name, plan in plans[0].items()
         if name in plans[1] and plans[1][name] != plan
     ]
@@ -314,7 +314,7 @@ def _notes(old: Side, new: Side) -> list[str]:
 
 
 def _plans(side: Side) -> dict[str, set[bytes]]:
-    """The experiments of a side, as validated, without what is told of anyway."""
+    """The experiments of a side, as validated, without what is reported anyway."""
     found: dict[str, set[bytes]] = {}
     for _, manifest in side:
         plan = {k: v for k, v in manifest.experiment.items() if k not in ("seed", "protocols")}
@@ -332,11 +332,11 @@ def _versions(side: Side) -> dict[str, set[str]]:
 
 
 def _flat(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "none told"
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "none"
 
 
 def _some(values: Sequence[str]) -> str:
-    shown = " / ".join(cut(value, 120) for value in values[:3]) or "none told"
+    shown = " / ".join(cut(value, 120) for value in values[:3]) or "none"
     return shown if len(values) <= 3 else f"{shown} and {len(values) - 3} more"
 
 
@@ -348,7 +348,7 @@ def text(found: Diff) -> str:
     lines = [f"capbench report --diff · old: {found.old} · new: {found.new}", ""]
     lines += [f" note: {note}" for note in found.notes]
     if found.notes:
-        lines += [" note: so figures may differ for other reasons than the protocols", ""]
+        lines += [" note: so figures may differ for reasons other than the protocols", ""]
     if not found.changes:
         lines.append(f" nothing changed in {_cells(found.compared)} that both have")
     for change in found.changes:
@@ -373,7 +373,7 @@ def markdown(found: Diff) -> str:
     lines = [f"## What changed: {escape(found.old)} to {escape(found.new)}", ""]
     lines += [f"- note: {escape(note)}" for note in found.notes]
     if found.notes:
-        lines += ["- note: so figures may differ for other reasons than the protocols", ""]
+        lines += ["- note: so figures may differ for reasons other than the protocols", ""]
     if found.changes:
         rows = [
             [

@@ -1,6 +1,6 @@
 """JUnit XML, as CI servers read it: a suite per run, a case per claim and per objective.
 
-kept: a case that passed. broken: a ``failure``. unknown: an ``error``, since a CI must not take it
+kept: a case that passed. broken: a ``failure``. unknown: an ``error``, since CI must not take it
 for a pass. not measured: ``skipped``. The shape is that of Jenkins' and pytest's files:
 testsuites/testsuite/testcase with counts, times in seconds.
 """

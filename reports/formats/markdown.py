@@ -40,7 +40,7 @@ def markdown(runs: Sequence[Judged], title: str = "Replication protocols compare
     lines += _repeats(summaries)
     notes = [(cell, note) for cell in grid.cells.values() if (note := cell.note())]
     if notes:
-        lines += ["", "### What to know of single cells", ""]
+        lines += ["", "### Notes on single cells", ""]
         lines += [f"- {escape(f'{c.experiment}, {c.protocol}: {note}')}" for c, note in notes]
     lines += _objectives(runs)
     return "\n".join(lines) + "\n"
@@ -69,15 +69,15 @@ def _cell(cell: compare.Cell | None) -> str:
 
 
 def _repeats(summaries: Sequence[RunSummary]) -> list[str]:
-    told = [
+    repeated = [
         [escape(cell) for cell in (one.column, one.row, *map(str, row))]
         for one in repeats.repeats(summaries)
         for row in repeats.rows(one)
     ]
-    if not told:
+    if not repeated:
         return []
     head = ["experiment", "protocol", "figure", "n", "median", "mean", "95% interval of the mean"]
-    return ["", "### Repeats", "", *table(head, told)]
+    return ["", "### Repeats", "", *table(head, repeated)]
 
 
 def _objectives(runs: Sequence[Judged]) -> list[str]:

@@ -44,7 +44,7 @@ MOST_EVENTS = 1500
 """Node events listed on the whole page."""
 MOST_EVENTS_PER_RUN = 80
 FULL_TABLES = 24
-"""With more runs than this, the numbers behind charts are in the files of `capbench report`, and
+"""With more runs than this, the numbers behind charts are only in the files of `capbench report`,
 not on the page."""
 
 
@@ -106,7 +106,7 @@ def write_report(
     *,
     benchmarks: Path = BENCHMARKS,
 ) -> Path:
-    """Write the page and return where it is. A folder that is no run is named on the page.
+    """Write the page and return where it is. Folders that are not runs are named on the page.
     ``benchmarks``: figures of `make bench`, shown with their machine if they are there.
 
     Raises BadRunFolder if none of the folders can be read.
@@ -139,12 +139,12 @@ def write_loaded(
 
 
 def read_benchmarks(path: Path) -> Benchmarks | None:
-    """What `make bench` wrote; None: it is not there, or not what it should be."""
+    """What `make bench` wrote; None: missing or malformed."""
     try:
-        told = read_regular(path, MOST_BYTES)
-        figures = msgspec.json.decode(told, type=list[Benchmark])
-        told = read_regular(path.with_name("hardware.json"), MOST_BYTES)
-        machine = msgspec.json.decode(told)
+        data = read_regular(path, MOST_BYTES)
+        figures = msgspec.json.decode(data, type=list[Benchmark])
+        data = read_regular(path.with_name("hardware.json"), MOST_BYTES)
+        machine = msgspec.json.decode(data)
     except (OSError, NotReadable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Benchmarks(figures, dict(machine) if isinstance(machine, dict) else {})

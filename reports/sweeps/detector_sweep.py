@@ -206,7 +206,7 @@ def factor_figure(figures: pd.DataFrame, factor: str) -> Figure:
         panels.append(Markup(drawing.inline(f"{title}: {text}")))
     rows = [[f"{row['value']:g}", row["detector"], *_cells(row)] for row in data.to_dict("records")]
     how = (
-        "From above: how soon a crash is noticed (lower is faster); how often a healthy node is "
+        "From the top: how soon a crash is noticed (lower is faster); how often a healthy node is "
         f"suspected (lower is better; never is drawn at {RAREST_PER_H:g}); how soon a node that is "
         "back is trusted."
     )
@@ -311,7 +311,7 @@ def method_lines(sweep: Sweep) -> list[str]:
         "as on live nodes, on a model of the network. Absolute figures of a real network differ.",
         f"Each network: {plan['runs']} seeds, in each {plan['warm_up_s']:g} s to warm up, then "
         f"{plan['observe_s']:g} s without a crash, then {plan['crashes']} crashes, each node down "
-        f"for {plan['detect_s']:g} s. All detectors judge the same arrivals.",
+        f"for {plan['detect_s']:g} s. All detectors see the same arrivals.",
         "A crash is detected when an observer begins the suspicion that lasts until the restart. "
         "Observers that suspected the node already (“before”) say nothing on speed, and are "
         "counted apart.",

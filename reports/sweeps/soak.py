@@ -18,7 +18,7 @@ TOLERANCE = 0.1
 bounded: 6 MB of a process of 60 MB, in a third of five million operations, is 3.6 bytes an
 operation."""
 LEAST_SAMPLES = 12
-"""With fewer nobody can tell."""
+"""With fewer, growth cannot be judged."""
 LOOKS = (
     Style("blue"),
     Style("green", 1),

@@ -18,7 +18,7 @@ from reports.sweeps.sweep_model import PREDICTED, predictions
 TITLES = {
     "nodes": ("Nodes", "nodes"),
     "value_bytes": ("Size of a value", "bytes of each written value, logarithmic"),
-    "clients": ("Clients", "operations in flight at most, logarithmic"),
+    "clients": ("Clients", "most operations in flight, logarithmic"),
     "proxied": ("Toxiproxy", "0: direct, 1: a Toxiproxy on every link"),
     "coalesced": ("Coalescing", "0: one message per PUBLISH, 1: as it is"),
 }
@@ -207,7 +207,7 @@ def dimension_figure(figures: pd.DataFrame, dimension: str) -> Figure:
             drawing.key("the model", Style("muted", shape="cross"))
         panels.append(Markup(drawing.inline(f"{title}: {text}")))
     how = (
-        "From above: throughput (higher is better), median and 99th percentile of the latency, and "
+        "From the top: throughput (higher is better), median and 99th percentile of latency, and "
         "the CPU time that one operation takes of all processes together (lower is better). "
         "Crosses: what the model says, drawn from three points of each protocol."
     )

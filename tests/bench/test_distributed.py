@@ -217,7 +217,7 @@ def test_a_plan_without_operations_is_no_load(farm: Farm) -> None:
     master = farm.master(*("--rate", "0.01", "-t", "1s", "--expect-workers", "1"))
     _, said = master.communicate(timeout=patience(60))
     assert master.returncode == 3, said
-    assert "the load is not whole: the history has no operations" in said
+    assert "the load is incomplete: the history has no operations" in said
     worker.communicate(timeout=patience(60))
 
 
@@ -307,7 +307,7 @@ def test_a_worker_that_cannot_begin_ends_the_load(farm: Farm) -> None:
     master = farm.master(*["--rate", "100", "-t", "20s", "--expect-workers", "1"])
     _, said = master.communicate(timeout=patience(60))
     assert master.returncode == 3, said
-    assert "the load is not whole: worker 0: nothing can run: " in said
+    assert "the load is incomplete: worker 0: nothing can run: " in said
     assert "load-0.jsonl exists: give a new --run-folder" in said
     worker.communicate(timeout=patience(60))
     assert (farm.run.history_dir / "load-0.jsonl").read_text() == "somebody's\n"

@@ -121,7 +121,7 @@ def test_a_plan_without_operations_is_no_load(
     tmp_path: Path, cluster: ClusterFile, locust: Locust
 ) -> None:
     run = locust(cluster, "-t", "1s", "--rate", "0.01")
-    assert "the load is not whole: the history has no operations" in run.wait()
+    assert "the load is incomplete: the history has no operations" in run.wait()
     assert run.process.returncode == 3
 
 

@@ -63,7 +63,7 @@ def test_clocks_of_several_hosts_may_differ_by_a_bound_that_is_said(
     assert check(monkeypatch, path, "--clock-error", "9ms") == 4
     assert check(monkeypatch, path, "--clock-error", "10ms") == 0
     assert check(monkeypatch, path, "--clock-error", "soon") == 2
-    assert "--clock-error: 'soon' is no duration; use a number" in capsys.readouterr().err
+    assert "--clock-error: 'soon' is not a duration; use a number" in capsys.readouterr().err
 
 
 def test_a_run_folder_keeps_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +125,8 @@ def test_a_search_over_its_budget_is_unknown(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--budget", "soon"], "--budget: 'soon' is no duration; use a number with a unit: 10s"),
-        (["--memory", "4X"], "--memory: '4X' is no size"),
+        (["--budget", "soon"], "--budget: 'soon' is not a duration; use a number with a unit: 10s"),
+        (["--memory", "4X"], "--memory: '4X' is not a size"),
         (["--model", "queue"], "unknown model 'queue'; use"),
         (["--initial", "[1]"], "--initial: a value is null, a bool, number or string"),
         (["--initial", "'"], '--initial: "\'" is not JSON'),

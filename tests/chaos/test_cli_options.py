@@ -148,7 +148,7 @@ def test_a_name_that_is_mistyped_is_answered_with_the_one_that_was_meant(
         (("inject", "crash", "nodes=n1"), "or a list such as nodes=[n1]"),
         (("inject", "pause", "nodes=n1"), "or a list such as nodes=[n1]"),
         (("inject", "partition", "groups=n1"), "such as groups=[[n1, n2], [n3]]"),
-        (("run", "healthy", "--seed", "1.5"), "run: --seed: '1.5' is no whole number; use 0 to"),
+        (("run", "healthy", "--seed", "1.5"), "run: --seed: '1.5' is not a whole number; use 0 to"),
         (("up", "--set", "hartbeat_s=1"), "parameter 'hartbeat_s'; did you mean heartbeat_s?"),
         (("run", "healthy", "--out", __file__), "run: --out: "),
         (("run", "healthy", "--out", f"{__file__}/below"), "is no folder"),

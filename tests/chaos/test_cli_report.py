@@ -104,7 +104,7 @@ def test_diff_tells_a_claim_that_broke_by_its_exit_code(place: Path, printed: Pr
     ("arguments", "said"),
     [
         ((), "report: name a run folder"),
-        (("nowhere",), "nowhere: there is no such folder"),
+        (("nowhere",), "nowhere: no such folder"),
         (("empty",), "empty: no run in it"),
         (("old", "-f", "pdf"), "unknown format 'pdf'; use html, md, json, csv, png, junit"),
         (("old", "-f", "md", "--json"), "exclude each other"),

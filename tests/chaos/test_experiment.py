@@ -127,10 +127,10 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("fault: crash", "fault: crush", "bad.yaml:13: schedule[0].fault: unknown fault 'crush'; did you mean crash?"),
         ("fault: crash, ", "", "bad.yaml:13: schedule[0].fault: is missing; use one of bandwidth"),
         ("at: 12s, ", "", "bad.yaml:13: schedule[0].at: is missing; write `at: 10s`"),
-        ("at: 12s", "at: 12", "bad.yaml:13: schedule[0].at: 12 is no duration; use a number with a unit: 10s"),
+        ("at: 12s", "at: 12", "bad.yaml:13: schedule[0].at: 12 is not a duration; use a number with a unit: 10s"),
         ("at: 12s, ", "at: 12s, every: 2s, ", "bad.yaml:13: schedule[0].every: needs a for"),
         ("for: 8s", "for: 8s, every: 7s", "bad.yaml:14: schedule[1].every: must be at least as long as for"),
-        ("at: 12s", "at: -1s", "bad.yaml:13: schedule[0].at: '-1s' is no duration"),
+        ("at: 12s", "at: -1s", "bad.yaml:13: schedule[0].at: '-1s' is not a duration"),
         ("at: 12s", "at: 20s", "bad.yaml:13: schedule[0].at: the fault begins at 20s, the load ends at 20s"),
         ("for: 8s", "for: 16s", "bad.yaml:14: schedule[1].for: the fault ends at 21s, the load at 20s"),
         ("for: 200ms", "for: 0s", "bad.yaml:16: schedule[2].for: must be longer than 0s"),
@@ -144,8 +144,8 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("[raft, gossip]", "[raft, goship]", "bad.yaml:3: protocols[1]: unknown protocol 'goship'; did you mean gossip?"),
         ("[raft, gossip]", "raft", "bad.yaml:3: protocols: must be a list, not 'raft'"),
         ("[raft, gossip]", "[]", "bad.yaml:3: protocols: must not be empty"),
-        ("300/s", "300", "bad.yaml:7: workload.arrival.open_loop: 300 is no rate; use operations per second: 300/s"),
-        ("300/s", "0/s", "bad.yaml:7: workload.arrival.open_loop: '0/s' is no rate"),
+        ("300/s", "300", "bad.yaml:7: workload.arrival.open_loop: 300 is not a rate; use operations per second: 300/s"),
+        ("300/s", "0/s", "bad.yaml:7: workload.arrival.open_loop: '0/s' is not a rate"),
         ("300/s", "9999999/s", "bad.yaml:6: workload: rate_per_s is 9999999"),
         ("zipfian", "zipf", "bad.yaml:8: workload.keys.distribution: unknown 'zipf'; did you mean zipfian? use 'uniform'"),
         ("write: 50", "wirte: 50", "bad.yaml:9: workload.mix.wirte: unknown 'wirte'; did you mean write? use 'read'"),
@@ -156,9 +156,9 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("title: The", "title: The: x", "bad.yaml:1: mapping values are not allowed here"),
         ("seed: 7", "nodes: 7", 'bad.yaml:5: found duplicate key "nodes"'),
         ("seed: 7", "seed: [", "bad.yaml:7: expected ',' or ']'"),
-        ('">= 0.999"', '"0.999"', "bad.yaml:20: objectives.before.availability: '0.999' is no comparison"),
+        ('">= 0.999"', '"0.999"', "bad.yaml:20: objectives.before.availability: '0.999' is not a comparison"),
         ("availability.majority", "availability.all", "bad.yaml:21: objectives.during.availability.all: unknown metric 'availability.all'; during has: availability"),
-        ("claimed", "strong", "bad.yaml:22: objectives.always.consistency: 'strong' is no consistency; use claimed"),
+        ("claimed", "strong", "bad.yaml:22: objectives.always.consistency: 'strong' is not a consistency model; use claimed"),
         ("always:", "allways:", "bad.yaml:22: objectives.allways: unknown 'allways'"),
     ],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidExperiment, match=r"nothing\.yaml: No such file"):
         load(tmp_path / "nothing.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"title: \xe9\n")
-    with pytest.raises(InvalidExperiment, match=r"latin\.yaml: is no UTF-8 text"):
+    with pytest.raises(InvalidExperiment, match=r"latin\.yaml: is not UTF-8 text"):
         load(tmp_path / "latin.yaml")
     with pytest.raises(InvalidExperiment, match="did you mean healthy"):
         load("heathy")

@@ -171,7 +171,7 @@ def test_a_flood_on_a_nodes_topic_fills_neither_memory_nor_disk(
     assert wire.monitor.unrecorded == {"n1": 300 - len(of_n1)}
     assert wire.monitor._injected == {}
     assert _left_out(wire.monitor.unrecorded) == [
-        f"n1 told more than 64 MB; the last {300 - len(of_n1)} lines are missing"
+        f"n1 reported over 64 MB; the last {300 - len(of_n1)} lines are missing"
     ]
 
 

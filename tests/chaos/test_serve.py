@@ -173,7 +173,7 @@ def test_a_folder_without_runs_and_a_port_that_is_taken_are_said(
 ) -> None:
     with pytest.raises(BadRunFolder, match="no run in it"):
         make_server(tmp_path, 1)
-    with pytest.raises(BadRunFolder, match="there is no such folder"):
+    with pytest.raises(BadRunFolder, match="no such folder"):
         make_server(tmp_path / "nowhere", 1)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

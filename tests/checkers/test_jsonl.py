@@ -77,7 +77,7 @@ def refusal(tmp_path: Path, *lines: dict[str, object] | str | bytes) -> str:
             {**WRITE, "invoked_ns": 4, "completed_ns": 9},
             "2: process 'c1' has another operation open",
         ),
-        (b'{"process": "\xff"}', "2: byte 14 of the line, 0xff, is no UTF-8"),
+        (b'{"process": "\xff"}', "2: byte 14 of the line, 0xff, is not UTF-8"),
         (b" " * (MAX_LINE_BYTES + 1), "2: line of more than 4194304 bytes"),
         (b'{"value": "' + b"x" * (10 << 20) + b'"}', "2: line of more than 4194304 bytes"),
         (b"[" * 100_000, "2: "),

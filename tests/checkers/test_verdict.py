@@ -208,7 +208,7 @@ def test_a_run_without_its_load_proves_nothing(tmp_path: Path) -> None:
     run.fill(138)
     got = run.verdict()
     assert got.verdict == "unknown"
-    assert "the load was not there: 69 of 100" in got.reason
+    assert "there was too little load: 69 of 100" in got.reason
     enough = Run(tmp_path / "enough", claim="linearizable")
     enough.fill(140)
     assert enough.verdict().verdict == "valid"
@@ -221,7 +221,7 @@ def test_what_was_wanted_and_not_served_is_no_load(tmp_path: Path) -> None:
         record.outcome = "fail"
     got = run.verdict()
     assert got.verdict == "unknown"
-    assert "the load was not there: 65 of 100" in got.reason
+    assert "there was too little load: 65 of 100" in got.reason
 
 
 def test_a_small_load_does_not_excuse_a_contradiction(tmp_path: Path) -> None:

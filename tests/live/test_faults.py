@@ -594,15 +594,15 @@ def test_a_node_that_hears_nothing_is_told_when_it_does(live: Live, tap: Tap, aw
     fault = Loss(share=1.0, links=("n1->n2",))
     unheard = live.begin(away)
     resolved = live.begin(fault)
-    assert live.cluster._told["n1"] == {}
+    assert live.cluster._confirmed["n1"] == {}
     away.undo(live.cluster, unheard)
     lost = live.counter("n1", "messages_lost")
     wait_for(lambda: live.counter("n1", "messages_lost") > lost, "n1 to lose messages")
     unheard = live.begin(away)
     fault.undo(live.cluster, resolved)
-    assert len(live.cluster._told["n1"]) == 1
+    assert len(live.cluster._confirmed["n1"]) == 1
     away.undo(live.cluster, unheard)
-    assert live.cluster._told["n1"] == {}
+    assert live.cluster._confirmed["n1"] == {}
     tap.hear("n2")
 
 

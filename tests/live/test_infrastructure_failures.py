@@ -89,7 +89,7 @@ def test_a_load_that_was_not_there_is_unknown_not_valid(tmp_path: Path) -> None:
     verdict = RunFolder(manifest.parent).verdict()
     assert verdict is not None
     assert verdict.verdict == "unknown"
-    assert verdict.reason.startswith("the load was not there")
+    assert verdict.reason.startswith("there was too little load")
 
 
 def test_a_history_without_operations_is_no_run(tmp_path: Path) -> None:

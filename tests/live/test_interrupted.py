@@ -94,7 +94,7 @@ def test_ctrl_c_heals_and_keeps_what_there_is_with_a_report(
 ) -> None:
     run.send_signal(signal.SIGINT)
     errors, folder = ended(run, tmp_path)
-    assert "interrupted: what was recorded until then is kept" in errors
+    assert "interrupted: what was recorded so far is kept" in errors
     for fault in folder.faults():
         assert fault.healed_ns is not None, fault
         assert fault.error is None, fault

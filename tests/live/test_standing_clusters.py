@@ -101,7 +101,7 @@ def test_each_of_two_clusters_is_reached_by_its_name_and_outlives_the_other(
     # A name that is mistyped stops nothing, and is not taken for one that is stopped already.
     code, out, err = typed("down", "--name", "AA")
     assert (code, out) == (2, "")
-    assert err == "capbench: no cluster here has the name 'AA'; known: A\n"
+    assert err == "capbench: no cluster here is named 'AA'; known: A\n"
 
     # Its keeper is killed: that is what is said, until the next one starts or it is cleared.
     pid = clusters.find("A").pid

@@ -94,7 +94,7 @@ def test_a_run_that_did_not_come_to_its_end_is_unknown_in_every_print_out(
 ) -> None:
     run = run_of(tmp_path / "run", end)
     assert run.summary.verdict == "unknown"
-    assert "the load was not there" not in run.summary.reason
+    assert "there was too little load" not in run.summary.reason
     found = {result.asked: result.word for result in run.summary.objectives}
     assert found == {
         "before availability >= 0.999": "met",

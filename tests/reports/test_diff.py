@@ -134,7 +134,7 @@ def test_what_differs_beside_the_protocols_is_noted(measured: Run) -> None:
         "seed differs: 7 -> 8",
         "broker differs",
         "-> another",
-        "experiment leader-partition is another",
+        "experiment leader-partition is not the same",
     ):
         assert words in notes
     assert "toxiproxy" not in notes

@@ -145,14 +145,14 @@ def test_a_verdict_of_an_older_version_is_judged_anew_and_that_is_said(tmp_path:
     assert (again.summary.verdict, again.summary.recovery_s) == ("valid", now.summary.recovery_s)
     assert len(again.verdicts) == len(now.verdicts) > 3
     (said,) = [text for text in again.missing if "definitions" in text]
-    assert "verdict.json is of version 1, before the present definitions (3)" in said
+    assert "verdict.json is of version 1, before the current definitions (3)" in said
     assert folder.verdict_path.read_bytes() == kept, "a report changes nothing"
 
     history = folder.history_dir / "load.jsonl"
     history.write_bytes(b"not json\n" + history.read_bytes())
     broken = load(folder.path)
     assert broken.summary.verdict == "unknown"
-    assert any("cannot be judged anew: " in text for text in broken.missing)
+    assert any("cannot be judged again: " in text for text in broken.missing)
 
 
 def test_the_operations_table_counts_from_the_load_and_from_the_intended_time(

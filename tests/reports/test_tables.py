@@ -114,7 +114,7 @@ def test_what_is_missing_is_said_and_the_rest_is_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_none_or_has_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadRunFolder, match="there is no such folder"):
+    with pytest.raises(BadRunFolder, match="no such folder"):
         reports.load(tmp_path / "nowhere")
     with pytest.raises(BadRunFolder, match="no run in it"):
         reports.load(tmp_path)

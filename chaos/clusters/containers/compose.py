@@ -169,13 +169,13 @@ class ComposeCluster(OwnedCluster, OfCompose):
         )
 
     def _login(self, whose: str) -> Login:
-        told = self._engine.setup_file(f"{whose}/login.json")
-        if told is None:
+        login = self._engine.setup_file(f"{whose}/login.json")
+        if login is None:
             raise TargetFailed(
                 f"the set-up left no login for {whose}; see docker compose -p "
                 f"{self._engine.project} logs setup"
             )
-        return msgspec.json.decode(told, type=Login)
+        return msgspec.json.decode(login, type=Login)
 
     # --- what `LiveCluster` asks for ---
 

@@ -125,7 +125,7 @@ class Engine:
         return state
 
     def image(self, name: str) -> str:
-        """The image that a part runs, and the begin of its digest."""
+        """The image that a part runs, and the start of its digest."""
         attrs = self._get(name).attrs
         return f"{attrs['Config']['Image']} ({attrs['Image'].removeprefix('sha256:')[:12]})"
 
@@ -185,7 +185,7 @@ class Engine:
         return True
 
     def unpause(self, name: str) -> bool:
-        """Let it go on. False: it was not paused."""
+        """Resume it. False: it was not paused."""
         if not self.state(name)["Paused"]:
             return False
         with self._as_one_line(f"unpausing {name}"):
@@ -269,7 +269,7 @@ class Engine:
 
 
 def _bounded(chunks: Iterable[bytes]) -> io.BytesIO:
-    """A part may have been taken over, and what it holds is then anything."""
+    """A compromised part may hold anything."""
     packed = io.BytesIO()
     for chunk in chunks:
         packed.write(chunk)

@@ -1,4 +1,4 @@
-"""An installation in containers: who has it, and how it is given back.
+"""An installation in containers: who is using it, and how it is given back.
 
 Whoever takes an installation leaves a mark in the runner's volume and takes it back at the end. A
 note on this machine (`chaos.clusters.leftovers`) would not do: a runner in a container that is
@@ -101,7 +101,7 @@ def restore_abandoned() -> str | None:
     try:
         engine = Engine()
     except EngineFailed:
-        return None  # whoever needs it will hear of it
+        return None  # whoever needs it will find out
     try:
         holder = _holder(engine)
         if holder is None or holder.container is None or _lives(engine, holder):
@@ -155,9 +155,9 @@ def _give_back(engine: Engine) -> None:
 
 
 def _holder(engine: Engine) -> Holder | None:
-    told = engine.setup_file(MARK)
+    mark = engine.setup_file(MARK)
     try:
-        return None if told is None else msgspec.json.decode(told, type=Holder | None)
+        return None if mark is None else msgspec.json.decode(mark, type=Holder | None)
     except msgspec.DecodeError as error:
         raise TargetFailed(f"the mark of who has the installation: {error}") from None
 
@@ -175,8 +175,8 @@ def _lives(engine: Engine, holder: Holder) -> bool:
 def _refusal(project: str, holder: Holder) -> str:
     if holder.container is not None:
         return f"a run in the container {holder.container} is using the installation {project}"
-    told = f"a run, process {holder.pid} of the machine, is using the installation {project}"
-    return f"{told}; if it was killed, `capbench list` there gives it back" if is_inside() else told
+    busy = f"a run, process {holder.pid} of the machine, is using the installation {project}"
+    return f"{busy}; if it was killed, `capbench list` there gives it back" if is_inside() else busy
 
 
 def _forget(recorded: str | None) -> None:
