@@ -7,6 +7,7 @@ that is then lost on its way.
   again takes effect once (`nodes.registry.Protocol.retries`).
 - A request takes effect once: a value, which one request alone writes, has one version.
 - What was refused (``fail``) takes no effect, now or later.
+- No client hears that it has acknowledged what it has not.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Answers:
         self._once = once
         self._asked: dict[Key, _Asked] = {}
         self._writers: dict[Value, _Asked] = {}
+        self._acked: dict[str, int] = {}
 
     def on_sent(self, node: str, request: Request) -> None:
         """A copy of a request is on its way to a node."""
@@ -62,6 +64,7 @@ class Answers:
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = _Asked(request, node)
+            self._acked[request.client] = request.acked  # It never falls.
             value = request.operation.value
             if value is not None:
                 assert value not in self._writers, f"{value!r} is written by two requests"
@@ -88,6 +91,9 @@ class Answers:
     def on_answer(self, node: str, reply: Reply) -> None:
         """A node answers."""
         if reply.outcome != "ok":
+            told = reply.error is not None and "acknowledged" in reply.error
+            if told and reply.sequence >= self._acked[reply.client]:
+                raise WrongAnswer(f"{node} answers what nobody has acknowledged by {reply}")
             return
         asked = self._asked[reply.client, reply.sequence]
         if asked.request.operation.op != "read":

@@ -60,9 +60,11 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
 
     Probabilities: ``copies``, a second copy of a request is sent, which takes up to ``late_s``;
     ``repeats``, a request is sent again up to ``late_s`` after it has ended; ``insists``, who was
-    refused asks again before it takes that for an answer. ``at_once``: to how many nodes a request
-    goes. ``elsewhere``: what is sent again may go to any node, else to the one asked first.
-    ``lag``: how many results a client has that it does not acknowledge yet."""
+    refused asks again before it takes that for an answer (and once more after that).
+
+    ``at_once``: to how many nodes a request goes. ``elsewhere``: what is sent again may go to any
+    node, else to the one asked first. ``lag``: how many results a client has that it does not
+    acknowledge yet."""
 
     timeout_s: float = 1.0
     retry: Retry = "never"
@@ -300,7 +302,9 @@ class Clients:
                 f"{record.process} {record.op} {record.key} ended {record.outcome} {record.value!r}"
             )
         manners = self._manners
-        if manners.repeats and self._rude() < manners.repeats:
+        # Refusals are rare.
+        repeats = 1.0 if refused_by and manners.insists else manners.repeats
+        if repeats and self._rude() < repeats:
             assert record.node is not None
             node = refused_by or self._again_at(record.node)
             self._send_copy(opened, node, manners.late_s * self._rude())

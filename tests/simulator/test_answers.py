@@ -100,6 +100,18 @@ def test_what_was_refused_is_never_seen() -> None:
         told(("n1", seen)).on_refused(WRITE)
 
 
+def test_only_what_a_client_has_acknowledged_may_be_forgotten() -> None:
+    watch = told()
+    forgotten = Reply("c", 5, "info", error="already acknowledged")
+    with pytest.raises(WrongAnswer, match="nobody has acknowledged"):
+        watch.on_answer("n1", forgotten)
+    watch.on_sent("n1", Request("c", 8, READ.operation, acked=6))
+    watch.on_answer("n1", forgotten)
+    with pytest.raises(WrongAnswer):
+        watch.on_answer("n1", Reply("c", 6, "info", error="forgotten: acknowledged"))
+    watch.on_answer("n1", Reply("c", 6, "info", error="no answer in time"))
+
+
 def test_a_state_is_held_against_what_was_written() -> None:
     watch = told(("n1", ok(WRITE, version=3)))
     watch.on_state("n2", {"k": (("v",), 3)}, durable=True)

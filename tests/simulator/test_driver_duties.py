@@ -146,9 +146,13 @@ def test_what_waits_for_the_disk_leaves_in_order_and_no_further_than_it_came(sta
     stage.run(LATENCY_S * 2)
     assert texts(stage, "n2") == ["a", "a2"]
     assert [reply.sequence for reply in stage.replies] == [0]
+    # It writes nothing, but may build on what is not durable yet.
+    ask(stage, "n1", "send n2 d; reply", 2)
+    stage.run(LATENCY_S * 2)
+    assert texts(stage, "n2") == ["a", "a2"]
     stage.run(1.0)
-    assert texts(stage, "n2") == ["a", "a2", "b", "c"]
-    assert [reply.sequence for reply in stage.replies] == [0, 1]
+    assert texts(stage, "n2") == ["a", "a2", "b", "c", "d"]
+    assert [reply.sequence for reply in stage.replies] == [0, 1, 2]
     assert texts(stage, "n1") == ["durable 1", "durable 3"]
 
 
