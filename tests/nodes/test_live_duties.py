@@ -102,12 +102,13 @@ def test_the_same_messages_to_several_nodes_and_others_of_the_same_number(stage:
         ("n2", [first, second]),
         ("n3", [first, second]),
         ("n2", [second, first]),
+        ("n3", [first, second]),
         ("n3", [Note("first"), Note("third")]),
         ("n2", [first]),
     ):
         driver._send_to(dst, notes)
     assert frames(stage) == [["first", "second"], ["second", "first"], ["first"]]
-    assert frames(stage, "n3") == [["first", "second"], ["first", "third"]]
+    assert frames(stage, "n3") == [["first", "second"]] * 2 + [["first", "third"]]
 
 
 def test_nothing_to_send_is_no_frame(stage: Live) -> None:
