@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from bench.paths import ROOT
@@ -39,7 +40,11 @@ class Target:
                 self.files.setdefault(file, []).extend(family)
         asked = {file for protocol in wanted for file in files_of(protocol)}
         self.files = {file: sorted(names) for file, names in self.files.items() if file in asked}
-        self.mutants = [
+
+    @cached_property
+    def mutants(self) -> list[Mutant]:
+        """Of all files, by place."""
+        return [
             mutant for file in self.files for mutant in mutants_of((ROOT / file).read_bytes(), file)
         ]
 
