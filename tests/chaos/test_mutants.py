@@ -15,11 +15,13 @@ import msgspec
 import psutil
 import pytest
 
+from chaos.seeds.mutants import hunt as hunt_module
 from chaos.seeds.mutants.marks import EQUIVALENT, BadMarks, Marks
 from chaos.seeds.mutants.operators import Mutant, mutants_of
 from chaos.seeds.mutants.record import Record, in_order, report
 from chaos.seeds.mutants.sources import Target, chosen
 from chaos.seeds.mutants.trial import Trial
+from chaos.seeds.simulate import local_workers
 from nodes.registry import INTERNAL, PROTOCOLS, InvalidConfiguration
 from tests.chaos.test_simulate import ROOT, capbench, start
 from tests.conformance.example import PRIMARY_FILE
@@ -216,6 +218,24 @@ def test_a_budget_is_part_of_what_is_known(tmp_path: Path) -> None:
     record.add(["a"], mutant, Trial(status="caught", budget_s=60, cpu_s=7))
     assert record.find(["a"], mutant, 8) is not None
     assert record.find(["a"], mutant, 6) is None
+
+
+def test_a_record_that_cannot_be_written_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(["heartbeat"])
+    tries: list[Mutant] = []
+
+    def survives(mutant: Mutant, protocols: list[str], budget_s: float) -> Trial:
+        tries.append(mutant)
+        return Trial(status="survived", budget_s=budget_s)
+
+    monkeypatch.setattr(hunt_module, "try_mutant", survives)
+    path = tmp_path / "nowhere" / "mutants.json"
+    with local_workers(1) as workers, pytest.raises(FileNotFoundError):
+        hunt_module.hunt(target.mutants, target, Record("code"), path, workers, budget_s=1)
+    # Those that were under way, and no more.
+    assert len(tries) <= 3
 
 
 TRY = """

@@ -36,6 +36,7 @@ def hunt(
     ]
     end_s = None if minutes is None else time.monotonic() + 60 * minutes
     done = caught = 0
+    unwritten: list[OSError] = []
 
     def on_result(number: int, trial: Trial | None) -> bool:
         nonlocal done, caught
@@ -43,14 +44,22 @@ def hunt(
             return False
         mutant = todo[number]
         record.add(target.files[mutant.file], mutant, trial)
-        write_json(path, record)
+        try:
+            write_json(path, record)
+        except OSError as error:
+            # Not now: `gather` would take it for a worker's.
+            unwritten.append(error)
+            return False
         done += 1
         caught += trial.status == "caught"
         on_progress(done, caught)
         return end_s is None or time.monotonic() < end_s
 
     tasks = ((mutant, target.files[mutant.file], budget_s, end_s) for mutant in todo)
-    return gather(workers, tasks, _try_in_time, on_result)
+    stop = gather(workers, tasks, _try_in_time, on_result)
+    if unwritten:
+        raise unwritten[0]
+    return stop
 
 
 def _try_in_time(
