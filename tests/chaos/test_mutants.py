@@ -288,6 +288,11 @@ def test_a_mutant_that_is_no_python_does_not_count(protocol: Path) -> None:
     assert trial.message.startswith("SyntaxError")
 
 
+def test_a_mutant_that_does_not_begin_does_not_count(protocol: Path) -> None:
+    trial = tried(protocol, "self.is_primary = self.id ==", "`==` to `!=`", "@")
+    assert trial.status == "broken"
+
+
 def test_an_alarm_of_the_protocol_itself_is_no_catch(protocol: Path) -> None:
     text = protocol.read_text()
     protocol.write_text(text.replace("waited = 0\n", "waited = 0 if index < 2 else None\n"))

@@ -36,8 +36,9 @@ SILENT_FACTOR = 30
 """A child that says nothing for so many times its CPU budget waits for something."""
 
 Status: TypeAlias = Literal["caught", "survived", "broken", "died"]
-"""``broken``: it cannot be imported, so that anything would catch it. ``died``: its process ended
-without a word (its limit of CPU time, or a crash); nobody knows what it would have shown."""
+"""``broken``: it cannot be imported or begun, so that anything would catch it. ``died``: its
+process ended without a word (its limit of CPU time, or a crash); nobody knows what it would have
+shown."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +117,7 @@ def _child(
         simulate = importlib.import_module("chaos.seeds.simulate")
         tried = [(name, simulate.find_protocol(name)) for name in protocols]
     except Exception as error:
-        trial = Trial(status="broken", budget_s=budget_s, message=_line(error))
+        trial = _broken(error, budget_s)
     else:
         trial = _run(simulate, tried, answers, budget_s)
     # Plain data: the classes of this module are not those of the modules that are imported now.
@@ -132,7 +133,13 @@ def _run(
     while True:
         seed += 1
         for name, protocol in tried:
-            alarms = simulate.run_seed(protocol, seed).alarms
+            try:
+                alarms = simulate.run_seed(protocol, seed).alarms
+            except Exception as error:
+                # Before or after the run itself, where nothing of the simulator takes it.
+                if not seeds:
+                    return _broken(error, budget_s)
+                alarms = [simulate.Alarm(seed, "exception", _line(error))]
             seeds += 1
             cpu_s = time.process_time() - began_s
             if alarms:
@@ -152,6 +159,10 @@ def _run(
                 return Trial(
                     status="survived", budget_s=budget_s, cpu_s=round(cpu_s, 3), seeds=seeds
                 )
+
+
+def _broken(error: Exception, budget_s: float) -> Trial:
+    return Trial(status="broken", budget_s=budget_s, message=_line(error))
 
 
 def _limit(budget_s: float) -> None:
