@@ -269,7 +269,7 @@ register(
         knobs=raft.KNOBS,
         moments=raft.MOMENTS,
         administration=raft.ADMINISTRATION,
-        bugs=("nodes.simulator.bugs.raft", "nodes.simulator.bugs.clients"),
+        bugs=tuple(f"nodes.simulator.bugs.{name}" for name in ("raft", "clients", "claims")),
     )
 )
 register(

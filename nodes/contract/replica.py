@@ -269,6 +269,11 @@ class Invariant:
         """Raises InvariantBroken."""
         raise NotImplementedError
 
+    def agrees(self, disks: Mapping[str, Disk]) -> bool:
+        """Whether ``disks``, as their replicas see them, hold the same where they have to. An
+        eventual protocol must come to that when all is healed."""
+        return True
+
 
 class Replica:
     """Base of every protocol: takes inputs, leaves effects in `out`.

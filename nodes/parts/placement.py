@@ -35,7 +35,7 @@ import msgspec
 from nodes.contract.bounds import BadMessage, Count, WireStruct, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Invariant, InvariantBroken, Out
-from nodes.parts.quorum import majority
+from nodes.parts.quorum import fencing_quorum, majority
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 
 Member: TypeAlias = tuple[str, Count]
@@ -632,7 +632,7 @@ class OldPlacementsAreFenced(Invariant):
             for member, _ in placement.previous
             if self._durable.get(member, {}).get(placement.range, 1) >= placement.number
         ]
-        if len(fenced) < replica.recovery.copy_quorum:
+        if len(fenced) < fencing_quorum(replica.config):
             raise InvariantBroken(
                 f"{node}: serves {placement}, but of the members before only {fenced} are fenced"
             )

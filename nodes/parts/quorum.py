@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cache
+from typing import Any
 
 import msgspec
+
+from nodes.contract.replica import Config
 
 
 def majority(n: int) -> int:
@@ -58,3 +61,20 @@ class Quorums(msgspec.Struct, frozen=True):
     def tolerates(self) -> int:
         """How many replicas may be missing while reads and writes still end."""
         return self.n - max(self.read, self.write)
+
+
+def quorums_of(config: Config) -> tuple[int, int, int]:
+    """How many nodes hold a key, by the configuration, and how many of them answer a read and store
+    a write."""
+    parameters: Any = config.parameters
+    n = parameters.replication_factor or len(config.nodes)
+    read = getattr(parameters, "read_quorum", 0) or majority(n)
+    write = getattr(parameters, "write_quorum", 0) or majority(n)
+    return n, read, write
+
+
+def fencing_quorum(config: Config) -> int:
+    """So many of the members before leave no quorum without one of them, and hold, together, what
+    any write quorum stored (Lamport, Malkhi, Zhou, "Vertical Paxos", PODC 2009, section 2)."""
+    n, read, write = quorums_of(config)
+    return n - min(read, write) + 1 if read + write > n else majority(n)

@@ -13,6 +13,9 @@ import msgspec
 
 from nodes.contract.replica import Reply, Request, Value
 
+FEW = 1000
+"""Entries between snapshots that are taken often: where they take none in a simulated minute,
+states need not be kept for them."""
 KEPT = 4096
 """So many states are kept: whoever takes a snapshot lags behind by less."""
 

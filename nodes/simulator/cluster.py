@@ -182,9 +182,11 @@ class Cluster:
         }
 
     def converged(self) -> bool:
-        """Whether all nodes that are up hold equal states (`Replica.parts`)."""
+        """Whether all nodes that are up hold equal states (`Replica.parts`), and their disks agree
+        (`Invariant.agrees`), whatever the replicas say."""
         seen: dict[str, Mapping[str, Any]] = {}
-        return all(
+        disks = {n: host.replica.disk for n, host in self.hosts.items() if host.replica is not None}
+        return all(invariant.agrees(disks) for invariant in self.invariants) and all(
             seen.setdefault(name, part) == part
             for host in self.hosts.values()
             if host.replica is not None

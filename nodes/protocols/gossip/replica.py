@@ -83,10 +83,12 @@ from nodes.contract.replica import (
 from nodes.parts.flow import portions
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.parts.placement_claims import PlacementAcceptors
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
 from nodes.parts.vector_clock import Clock, increment, merge
+from nodes.protocols.gossip.claims import GossipCopies, NodesTellTrue
 from nodes.protocols.gossip.invariants import (
     ClockNeverGoesBack,
     DotNamesOneVersion,
@@ -143,6 +145,9 @@ class Gossip(PlacedReplica):
         DotNamesOneVersion,
         DurableVersionsStay,
         *PLACEMENT_INVARIANTS,
+        PlacementAcceptors,
+        NodesTellTrue,
+        GossipCopies,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
 

@@ -4,12 +4,12 @@ Begin with `nodes.protocols.paxos.replica`."""
 
 from __future__ import annotations
 
+from nodes.protocols.paxos.claims import AcceptorsTellTrue, disk_slot
 from nodes.protocols.paxos.invariants import (
     Agreement,
     Durability,
     MajoritiesAreDurable,
     OneProposer,
-    disk_slot,
 )
 from nodes.protocols.paxos.knobs import KNOBS, MOMENTS
 from nodes.protocols.paxos.messages import (
@@ -43,6 +43,7 @@ __all__ = [
     "PAUSE_PHASES",
     "Accept",
     "Accepted",
+    "AcceptorsTellTrue",
     "Agreement",
     "CatchUp",
     "Command",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Config, Invariant, InvariantBroken
+from nodes.contract.replica import Config, Invariant, InvariantBroken, Scene
 from nodes.parts.quorum import majority
 from nodes.parts.synod import NO_BALLOT, Ballot
+from nodes.protocols.paxos.claims import PaxosChronicle, disk_slot
 from nodes.protocols.paxos.messages import Command, Promised, Votes
 
 
@@ -52,11 +53,19 @@ class Agreement(Invariant):
     looks_at = ("disk.position", "durable_index", "applied")
 
     def __init__(self) -> None:
-        self._proposed: dict[tuple[int, Ballot], Command] = {}
         self._voters: dict[tuple[int, Ballot], list[str]] = {}
         self._chosen: dict[int, tuple[Ballot, Command]] = {}
         self._applied: dict[int, Command] = {}
         self._seen: dict[str, tuple[Observed, int, int, int]] = {}
+        self._snapshots: dict[str, int] = {}
+        self._newest: dict[int, tuple[Ballot, Command]] = {}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(PaxosChronicle)
+        self._chronicle.begin(scene)
+        self._proposed = self._chronicle.proposed
 
     def observe(self, node: str, replica: Observed) -> None:
         before, cast, counted, applied = self._seen.get(node, (replica, 0, 0, 0))
@@ -71,9 +80,30 @@ class Agreement(Invariant):
             for record in disk.entries(max(counted + 1, disk.first_index), durable + 1):
                 self._on_durable(node, record, len(replica.config.nodes))
         if replica.applied > applied:
+            self._advance(min(disk_slot(disk), replica.applied))
             for slot in range(max(applied, disk_slot(disk)) + 1, replica.applied + 1):
                 self._on_applied(node, slot, replica.value_at(slot))
+        if disk.snapshot_index != self._snapshots.get(node, 0):
+            self._check_snapshot(node, disk)
         self._seen[node] = (replica, last, durable, replica.applied)
+
+    def _advance(self, slot: int) -> None:
+        """The first who applies them may have compacted them in the same step."""
+        reference = self._chronicle.reference
+        while reference.index < slot:
+            newest = self._newest.get(reference.index + 1)
+            if newest is None:
+                raise InvariantBroken(f"slot {reference.index + 1} was applied without a vote")
+            # No higher ballot than that which chose it can have proposed otherwise.
+            value = self._applied.setdefault(reference.index + 1, newest[1])
+            reference.apply(value)
+
+    def _check_snapshot(self, node: str, disk: Disk) -> None:
+        self._snapshots[node] = disk.snapshot_index
+        # One that was not durable may be forgotten.
+        problem = None if disk.snapshot is None else self._chronicle.problem(disk.snapshot)
+        if problem is not None:
+            raise InvariantBroken(f"{node} has {disk.snapshot}, but {problem}")
 
     def _on_cast(self, node: str, record: Votes) -> None:
         ballot = record.ballot
@@ -88,6 +118,9 @@ class Agreement(Invariant):
                         f" propose in ballot {ballot}"
                     )
                 self._proposed[key] = value
+                newest = self._newest.get(slot)
+                if newest is None or ballot > newest[0]:
+                    self._newest[slot] = ballot, value
             elif known is not value and known != value:
                 raise InvariantBroken(f"slot {slot} of ballot {ballot} has {known} and {value}")
             chosen = self._chosen.get(slot)
@@ -108,6 +141,8 @@ class Agreement(Invariant):
                         raise InvariantBroken(f"slot {slot} has chosen {chosen} and {value}")
 
     def _on_applied(self, node: str, slot: int, value: Command) -> None:
+        if slot == self._chronicle.reference.index + 1:
+            self._chronicle.reference.apply(value)
         first = self._applied.setdefault(slot, value)
         if first is not value and first != value:
             raise InvariantBroken(f"{node} applied {value} in slot {slot}, where {first} was")
@@ -153,20 +188,20 @@ class MajoritiesAreDurable(Invariant):
     looks_at = ("role", "ballot", "commit")
 
     def __init__(self) -> None:
-        self._replicas: dict[str, Observed] = {}
         self._led: dict[str, tuple[Observed, Ballot]] = {}
         # The replica, its commit, and the ballot that it led, when it was last seen.
         self._seen: dict[str, tuple[Observed, int, Ballot | None]] = {}
-        # Chosen once is chosen for good: an acceptor that knows it answers so, and a crash that
-        # makes it forget what it knew takes nothing back.
-        self._chosen: set[int] = set()
-        self._journals: dict[str, _Journal] = {}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(PaxosChronicle)
+        self._chronicle.begin(scene)
 
     def observe(self, node: str, replica: Observed) -> None:
-        self._replicas[node] = replica
-        if replica.disk.stable is None:
+        if not self.scene.disks:
             return
-        nodes, commit = replica.config.nodes, replica.commit
+        nodes, commit = self.scene.nodes, replica.commit
         leads = replica.ballot if replica.role == "leader" else None
         before = self._seen.get(node)
         self._seen[node] = (replica, commit, leads)
@@ -175,76 +210,40 @@ class MajoritiesAreDurable(Invariant):
             held = [other for other in nodes if self._promised(other) >= leads]
             if len(held) < majority(len(nodes)):
                 raise InvariantBroken(f"{node} leads {leads}, which only {held} promised on disk")
-        if before is None or before[0] is not replica:
+        if commit <= self._chronicle.safe:
             return
         # It may have led only until this step, and have taken slots for chosen in it.
-        ballot = leads or before[2]
-        if ballot is None:
-            return
-        for slot in range(before[1] + 1, commit + 1):
-            if slot in self._chosen:
-                continue
+        ballot = leads
+        if before is not None and before[0] is replica:
+            ballot = leads or before[2]
+        if ballot is None or before is None:
+            raise InvariantBroken(
+                f"{node} takes slot {commit} for chosen, and leaders only {self._chronicle.safe}"
+            )
+        self._check_chosen(node, ballot, commit)
+        self._chronicle.safe = commit
+
+    def _check_chosen(self, node: str, ballot: Ballot, commit: int) -> None:
+        nodes = self.scene.nodes
+        for slot in range(self._chronicle.safe + 1, commit + 1):
             held = [other for other in nodes if self._holds(other, ballot, slot)]
             if len(held) < majority(len(nodes)):
                 raise InvariantBroken(
                     f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
                     " disk"
                 )
-            self._chosen.add(slot)
 
     def _promised(self, node: str) -> Ballot:
-        replica = self._replicas.get(node)
-        disk = None if replica is None else replica.disk.stable
-        promised: Promised | None = None if disk is None else disk.get("promised")
+        promised: Promised | None = self.scene.disks[node].get("promised")
         return NO_BALLOT if promised is None else promised.ballot
 
     def _holds(self, node: str, ballot: Ballot, slot: int) -> bool:
-        replica = self._replicas.get(node)
-        disk = None if replica is None else replica.disk.stable
-        if replica is None or disk is None:
-            return False
-        if disk_slot(disk) >= slot:
+        if disk_slot(self.scene.disks[node]) >= slot:
             return True
-        journal = self._journals.get(node)
-        if journal is None or journal.disk is not disk:
-            journal = self._journals[node] = _Journal(disk)
-        journal.read()
-        if journal.commit >= slot or (slot, ballot) in journal.votes:
-            return True
-        # It may have known before that the slot is chosen; the leader learns it only now.
-        return replica.role != "leader" and replica.commit >= slot
-
-
-class _Journal:
-    """What is in the votes on a disk: records are only added at the end, and compacted."""
-
-    def __init__(self, disk: Disk) -> None:
-        self.disk = disk
-        self.commit = 0
-        self.votes: set[tuple[int, Ballot]] = set()
-        self._upto = self._compacted = 0
-
-    def read(self) -> None:
-        """Take in what is new."""
-        disk = self.disk
-        if self._compacted != disk.snapshot_index:
-            self._compacted = self._upto = disk.snapshot_index
-            self.commit = 0
-            self.votes.clear()
-        assert self._upto <= disk.last_index, "votes are never truncated"
-        for record in disk.entries(self._upto + 1, disk.last_index + 1):
-            self.commit = max(self.commit, record.commit)
-            ballot = record.ballot
-            self.votes.update(
-                [(slot, ballot) for slot in range(record.first, record.first + len(record.values))]
-            )
-        self._upto = disk.last_index
+        journal = self._chronicle.journals[node]
+        journal.catch_up()
+        return (slot, ballot) in journal.votes
 
 
 # Its ballot equals no promise, not even NO_BALLOT.
 _NO_VOTE: tuple[Ballot, Command] = (Ballot(-1, ""), None)
-
-
-def disk_slot(disk: Disk) -> int:
-    """The last slot of the snapshot on disk; 0 without one."""
-    return 0 if disk.snapshot is None else int(disk.snapshot.slot)

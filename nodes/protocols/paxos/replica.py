@@ -51,13 +51,13 @@ from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, reques
 from nodes.parts.quorum import majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
+from nodes.protocols.paxos.claims import AcceptorsTellTrue, PaxosAnswers, disk_slot
 from nodes.protocols.paxos.invariants import (
     _NO_VOTE,
     Agreement,
     Durability,
     MajoritiesAreDurable,
     OneProposer,
-    disk_slot,
 )
 from nodes.protocols.paxos.messages import (
     Accept,
@@ -117,7 +117,10 @@ class Paxos(Replica):
     )
     HEAVY = (Prepare,)
     RECORDS = (Promised, Votes, Snapshot)
-    INVARIANTS = (OneProposer, Agreement, Durability, MajoritiesAreDurable)
+    INVARIANTS = (
+        *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
+        *(AcceptorsTellTrue, PaxosAnswers),
+    )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),
         *("commit", "applied", "promised", "ballot", "role"),

@@ -4,11 +4,8 @@ Begin with `nodes.protocols.quorum_register.replica`."""
 
 from __future__ import annotations
 
-from nodes.protocols.quorum_register.invariants import (
-    AnswersAreDurable,
-    VersionNamesOneWrite,
-    VersionNeverGoesBack,
-)
+from nodes.protocols.quorum_register.claims import AnswersAreDurable, ReplicasTellTrue
+from nodes.protocols.quorum_register.invariants import VersionNamesOneWrite, VersionNeverGoesBack
 from nodes.protocols.quorum_register.knobs import KNOBS, PLACED_KNOBS
 from nodes.protocols.quorum_register.messages import (
     NOTHING,
@@ -42,6 +39,7 @@ __all__ = [
     "QuorumParameters",
     "QuorumRegister",
     "Record",
+    "ReplicasTellTrue",
     "Tag",
     "VersionNamesOneWrite",
     "VersionNeverGoesBack",

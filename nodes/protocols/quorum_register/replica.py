@@ -70,15 +70,17 @@ from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Valu
 from nodes.parts.flow import portions
 from nodes.parts.key_digest import KeyDigest
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.parts.placement_claims import PlacementAcceptors
 from nodes.parts.quorum import Quorums
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
-from nodes.protocols.quorum_register.invariants import (
+from nodes.protocols.quorum_register.claims import (
     AnswersAreDurable,
-    VersionNamesOneWrite,
-    VersionNeverGoesBack,
+    RegisterCopies,
+    ReplicasTellTrue,
 )
+from nodes.protocols.quorum_register.invariants import VersionNamesOneWrite, VersionNeverGoesBack
 from nodes.protocols.quorum_register.messages import (
     NOTHING,
     Commit,
@@ -157,8 +159,11 @@ class QuorumRegister(PlacedReplica):
     INVARIANTS = (
         VersionNamesOneWrite,
         VersionNeverGoesBack,
-        AnswersAreDurable,
         *PLACEMENT_INVARIANTS,
+        PlacementAcceptors,
+        ReplicasTellTrue,
+        AnswersAreDurable,
+        RegisterCopies,
     )
     PARAMETERS: ClassVar[type[Parameters]] = QuorumParameters
 
@@ -624,8 +629,6 @@ class QuorumRegister(PlacedReplica):
     def watched(self) -> Any:
         """What is `changed` is on disk, too."""
         answers = self.recovery.answers if self.recovery is not None else 0
-        if self.out.replies:
-            return None
         return self.disk.position, self.durable_position, answers
 
     def probe(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Scene
 from nodes.parts.claims import AnswersAreTrue, Asked, Chronicle, Led
 from nodes.parts.quorum import is_majority
-from nodes.parts.reference_map import ReferenceMap
+from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -26,9 +26,6 @@ from nodes.protocols.raft.messages import (
     Snapshot,
 )
 from nodes.protocols.raft.parameters import RaftParameters
-
-FEW = 1000
-"""Entries between snapshots that are taken often."""
 
 
 class RaftChronicle(Chronicle):
@@ -54,7 +51,6 @@ class RaftChronicle(Chronicle):
         config = next(iter(scene.configs.values()))
         assert isinstance(config.parameters, RaftParameters)
         parameters = config.parameters
-        # Where they take none in a simulated minute, states need not be kept for them.
         keeps = parameters.snapshot_entries <= FEW
         self.reference = ReferenceMap(
             parameters.client_entries, parameters.client_replies, keeps_states=keeps

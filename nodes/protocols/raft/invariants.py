@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from nodes.contract.disk import Disk
@@ -259,6 +260,16 @@ class CommitIsSafe(Invariant):
             )
         self._check(node, index, replica.disk)
         self._chronicle.safe = index
+
+    def agrees(self, disks: Mapping[str, Disk]) -> bool:
+        """Whether all logs hold what was committed."""
+        index = self._chronicle.safe
+        term = self._chronicle.applied_term(index)
+        return all(
+            disk.snapshot_index >= index
+            or (disk.last_index >= index and stable_term(disk, index) == term)
+            for disk in disks.values()
+        )
 
     def _check(self, leader: str, index: int, log: Disk) -> None:
         term, nodes = stable_term(log, index), self.scene.nodes

@@ -1,0 +1,274 @@
+"""What nodes claim of placements, judged when it leaves: the acceptors' part and the copying.
+
+Recorded from messages and disks; no replica is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.parts.placement import (
+    AcceptedPlacement,
+    AcceptPlacement,
+    Placed,
+    Placement,
+    PlacementNumbers,
+    PreparePlacement,
+    PromisePlacement,
+    Vote,
+    range_of,
+)
+from nodes.parts.quorum import fencing_quorum, majority
+from nodes.parts.recovery import CopyRange, RangePage, RangeReady
+from nodes.parts.synod import NO_BALLOT, Ballot
+
+
+class PlacementChronicle:
+    """``chosen``: (range, number) -> what a majority of all nodes has voted for in one ballot.
+    ``serving``: by range, the newest number of which the new member has said that it is ready."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[tuple[int, int], Placement] = {}
+        self.serving: dict[int, int] = {}
+
+
+class PlacementAcceptors(Invariant):
+    """Votes stay, and a promise is no lower than any vote or promise before; a ballot is its
+    proposer's, who needs a majority of promises, and has one value for each range and number; what
+    is chosen stays, and nothing else is told as chosen. All of it is on disk before it is told
+    (Lamport, "Paxos Made Simple", 2001, section 2, P1a, P2b, P2c)."""
+
+    name = "acceptors of placements keep their word"
+    hears: ClassVar = {
+        PreparePlacement: "on_prepare",
+        PromisePlacement: "on_promise",
+        AcceptPlacement: "on_accept",
+        AcceptedPlacement: "on_accepted",
+        Placed: "on_placed",
+        PlacementNumbers: "on_numbers",
+        RangeReady: "on_range_ready",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(PlacementChronicle)
+        self._majority = majority(len(scene.nodes))
+        self._promised: dict[tuple[str, int], Ballot] = {}
+        self._promises: dict[tuple[int, int, Ballot], set[str]] = {}
+        self._proposed: dict[tuple[int, int, Ballot], Placement] = {}
+        self._cast: dict[tuple[str, int, int], tuple[Ballot, Placement]] = {}
+        self._voters: dict[tuple[int, int, Ballot], set[str]] = {}
+
+    def _vote_of(self, node: str, key_range: int) -> Vote:
+        vote: Vote = self.scene.disks[node].get(f"vote/{key_range}", Vote(NO_BALLOT))
+        return vote
+
+    def _check_promise(self, node: str, key_range: int, ballot: Ballot) -> None:
+        vote = self._vote_of(node, key_range)
+        if vote.promised < ballot:
+            raise InvariantBroken(
+                f"{node} speaks of range {key_range} in ballot {ballot}, and has {vote} on disk"
+            )
+
+    def _promise(self, node: str, key_range: int, ballot: Ballot) -> None:
+        before = self._promised.get((node, key_range), NO_BALLOT)
+        if ballot < before:
+            raise InvariantBroken(
+                f"{node} answers ballot {ballot} of range {key_range}, and has promised {before}"
+            )
+        self._promised[node, key_range] = ballot
+        self._check_promise(node, key_range, ballot)
+
+    def _check_chosen(self, node: str, placement: Placement) -> None:
+        chosen = self._chronicle.chosen.get((placement.range, placement.number))
+        if placement.number > 1 and chosen != placement:
+            raise InvariantBroken(f"{node} takes {placement} for chosen, and {chosen} was")
+
+    def _check_proposer(self, node: str, ballot: Ballot, base: Placement) -> None:
+        if ballot.node != node:
+            raise InvariantBroken(f"{node} proposes in ballot {ballot}, not its own")
+        self._check_chosen(node, base)
+        self._check_promise(node, base.range, ballot)
+
+    def on_prepare(self, node: str, dst: str, msg: PreparePlacement) -> None:
+        """Raises InvariantBroken."""
+        self._check_proposer(node, msg.ballot, msg.base)
+        name = (msg.base.range, msg.base.number + 1, msg.ballot)
+        if name not in self._promises:
+            self._promises[name] = {node}
+            self._promise(node, msg.base.range, msg.ballot)
+
+    def on_promise(self, node: str, dst: str, msg: PromisePlacement) -> None:
+        """Raises InvariantBroken."""
+        self._promise(node, msg.range, msg.ballot)
+        self._promises.setdefault((msg.range, msg.number, msg.ballot), set()).add(node)
+        ballot, placement = self._cast.get((node, msg.range, msg.number), (NO_BALLOT, msg.vote))
+        # A vote that left nobody before a crash may be on disk all the same.
+        if msg.voted < ballot or (msg.voted == ballot and msg.vote != placement):
+            raise InvariantBroken(
+                f"{node} tells {dst} of a vote for {msg.vote} in {msg.voted}; it voted for"
+                f" {placement} in {ballot}"
+            )
+        if msg.vote is not None:
+            proposed = self._proposed.get((msg.range, msg.number, msg.voted), msg.vote)
+            if proposed != msg.vote:
+                raise InvariantBroken(f"{node} voted for {msg.vote}; proposed was {proposed}")
+
+    def on_accept(self, node: str, dst: str, msg: AcceptPlacement) -> None:
+        """Raises InvariantBroken."""
+        placement = msg.placement
+        name = (placement.range, placement.number, msg.ballot)
+        proposed = self._proposed.get(name)
+        if proposed is None:
+            self._check_proposer(node, msg.ballot, msg.base)
+            promises = self._promises.get(name, set())
+            if len(promises) < self._majority:
+                raise InvariantBroken(
+                    f"{node} begins phase 2 of {msg.ballot} by the promises of {sorted(promises)}"
+                )
+            chosen = self._chronicle.chosen.get(name[:2], placement)
+            if chosen != placement:
+                raise InvariantBroken(f"{node} proposes {placement}, where {chosen} is chosen")
+            self._proposed[name] = placement
+            self._vote(node, name, placement)
+        elif proposed != placement:
+            raise InvariantBroken(f"{msg.ballot} proposes {proposed} and {placement}")
+
+    def on_accepted(self, node: str, dst: str, msg: AcceptedPlacement) -> None:
+        """Raises InvariantBroken."""
+        self._promise(node, msg.range, msg.ballot)
+        vote = self._vote_of(node, msg.range)
+        if vote.number < msg.number or (vote.number == msg.number and vote.ballot < msg.ballot):
+            raise InvariantBroken(f"{node} sends {msg}, and has {vote} on disk")
+        name = (msg.range, msg.number, msg.ballot)
+        placement = self._proposed.get(name)
+        if placement is None:
+            raise InvariantBroken(f"{node} votes in {msg.ballot}, in which nobody proposed")
+        self._vote(node, name, placement)
+
+    def _vote(self, node: str, name: tuple[int, int, Ballot], placement: Placement) -> None:
+        key_range, number, ballot = name
+        self._cast[node, key_range, number] = ballot, placement
+        voters = self._voters.setdefault(name, set())
+        voters.add(node)
+        if len(voters) >= self._majority:
+            chosen = self._chronicle.chosen.setdefault((key_range, number), placement)
+            if chosen != placement:
+                raise InvariantBroken(f"{chosen} and {placement} are chosen")
+
+    def on_placed(self, node: str, dst: str, msg: Placed) -> None:
+        """Raises InvariantBroken."""
+        self._check_chosen(node, msg.placement)
+        self._check_known(node, msg.placement.range, msg.placement.number)
+
+    def _check_known(self, node: str, key_range: int, number: int) -> None:
+        known: Placement | None = self.scene.disks[node].get(f"p/{key_range}")
+        if number > (1 if known is None else known.number):
+            raise InvariantBroken(
+                f"{node} tells of placement {number} of range {key_range}, and has {known} on disk"
+            )
+
+    def on_numbers(self, node: str, dst: str, msg: PlacementNumbers) -> None:
+        """Raises InvariantBroken."""
+        for key_range, number in enumerate(msg.numbers):
+            if number > 1:
+                self._check_known(node, key_range, number)
+        for key_range, joined in enumerate(msg.complete):
+            serving = self._chronicle.serving.get(key_range, 1)
+            if joined > serving and joined == self.scene.disks[node].get(f"ready/{key_range}"):
+                # Its own RangeReady may not have left before a crash.
+                self._chronicle.serving[key_range] = joined
+            elif joined > serving:
+                raise InvariantBroken(
+                    f"{node} says that member {joined} of range {key_range} is ready, which has"
+                    " not said so"
+                )
+
+    def on_range_ready(self, node: str, dst: str, msg: RangeReady) -> None:
+        """Raises InvariantBroken."""
+        ready = self.scene.disks[node].get(f"ready/{msg.range}", 1)
+        if ready < msg.joined:
+            raise InvariantBroken(f"{node} sends {msg}, and has {ready} on disk")
+        serving = self._chronicle.serving
+        serving[msg.range] = max(msg.joined, serving.get(msg.range, 1))
+
+
+class CopiesAreWhole(Invariant):
+    """A page has every key of its part of the range that was durable at the source when it was
+    asked, no older than there; and a member that is ready holds what so many sources sent that they
+    meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer)."""
+
+    name = "a new member holds what a quorum before it held"
+    hears: ClassVar = {
+        CopyRange: "on_copy_range",
+        RangePage: "on_page",
+        RangeReady: "on_range_ready",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        # By (new member, source, range, number, after): what the source had when it was asked.
+        self._had: dict[tuple[str, str, int, int, str], dict[str, Any]] = {}
+        # By (new member, range), number and source: what it sent, and whether that was all.
+        self._sent: dict[tuple[str, int], dict[tuple[int, str], dict[str, Any]]] = {}
+        self._done: set[tuple[str, int, int, str]] = set()
+
+    def decode(self, content: bytes) -> tuple[str, Any]:
+        """A key and its record, as they are in a page."""
+        raise NotImplementedError
+
+    def covers(self, record: Any, other: Any) -> bool:
+        """Whether ``record`` is no older than ``other``."""
+        raise NotImplementedError
+
+    def on_copy_range(self, node: str, src: str, msg: CopyRange) -> None:
+        """Note what there is to copy."""
+        placement, after = msg.placement, msg.after
+        name = (node, src, placement.range, placement.number, after)
+        if name in self._had:
+            return
+        parameters: Any = self.scene.configs[node].parameters
+        self._had[name] = {
+            key[2:]: record
+            for key, record in self.scene.disks[src].items()
+            if key.startswith("k/")
+            and key[2:] > after
+            and range_of(key[2:], parameters.ranges) == placement.range
+        }
+
+    def on_page(self, node: str, dst: str, msg: RangePage) -> None:
+        """Raises InvariantBroken."""
+        page = dict(map(self.decode, msg.contents))
+        had = self._had.get((dst, node, msg.range, msg.number, msg.after), {})
+        for key, record in had.items():
+            if (msg.last is None or key <= msg.last) and (
+                key not in page or not self.covers(page[key], record)
+            ):
+                raise InvariantBroken(
+                    f"{node} sends {dst} a page of range {msg.range} from {msg.after!r} to"
+                    f" {msg.last!r} with {page.get(key)} for {key!r}, which was {record}"
+                )
+        sent = self._sent.setdefault((dst, msg.range), {})
+        sent.setdefault((msg.number, node), {}).update(page)
+        if msg.last is None:
+            self._done.add((dst, msg.range, msg.number, node))
+
+    def on_range_ready(self, node: str, dst: str, msg: RangeReady) -> None:
+        """Raises InvariantBroken."""
+        disk = self.scene.disks[node]
+        needed = fencing_quorum(self.scene.configs[node])
+        by_number: dict[int, list[str]] = {}
+        for (number, source), page in self._sent.get((node, msg.range), {}).items():
+            if (node, msg.range, number, source) in self._done and all(
+                (held := disk.get("k/" + key)) is not None and self.covers(held, record)
+                for key, record in page.items()
+            ):
+                by_number.setdefault(number, []).append(source)
+        if not any(len(sources) >= needed for sources in by_number.values()):
+            raise InvariantBroken(
+                f"{node} is ready for range {msg.range}, and holds what"
+                f" {by_number or 'nobody'} (placement number: sources) sent, of {needed} needed"
+            )

@@ -1,0 +1,177 @@
+"""What nodes of gossip claim in their messages, judged when these leave.
+
+Sources as in `nodes.protocols.gossip.replica`. All that is known here was seen: in messages that
+left, and on disks. How versions supersede each other is written anew, and plainly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
+from nodes.parts.placement import Placement, first_placement, range_of
+from nodes.parts.placement_claims import CopiesAreWhole
+from nodes.parts.sessions import Result
+from nodes.protocols.gossip.messages import Difference, Forwarded, Push, Record, Rumour, Sibling
+
+
+def is_known(s: Sibling, held: tuple[Sibling, ...]) -> bool:
+    """Whether ``s`` is among those that are ``held``, or is superseded by one (Preguiça et al.,
+    "Dotted Version Vectors", 2010, section 3; under lww stamps are in order, and no version has a
+    past)."""
+    for t in held:
+        if (t.node, t.counter) == (s.node, s.counter) or t.past.get(s.node, 0) >= s.counter:
+            return True
+    return False
+
+
+def is_older(s: Sibling, held: tuple[Sibling, ...]) -> bool:
+    """The same for lww."""
+    return any((t.counter, t.node) >= (s.counter, s.node) for t in held)
+
+
+class NodesTellTrue(Invariant):
+    """A version that is told is on the teller's disk, or what supersedes it is: else a crash makes
+    it give the same dot to another one. The clocks of anti-entropy cover nothing that is not there,
+    for the peer does not send what they cover (Demers et al. 1987, section 1.3). What a client is
+    told of a key is on disk: as old as its version says, with the values that are there."""
+
+    name = "a node tells what is on its disk"
+    hears: ClassVar = {
+        Rumour: "on_records",
+        Push: "on_records",
+        Difference: "on_difference",
+        Forwarded: "on_forwarded",
+        Request: "on_request",
+        Reply: "on_reply",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        self._parameters = parameters
+        self._is_lww = parameters.conflict == "lww"
+        self._is_known = is_older if self._is_lww else is_known
+        self._placed = 0 < parameters.replication_factor < len(scene.nodes)
+        self._asked: dict[tuple[str, int], Request] = {}
+        self._vouched: dict[tuple[str, int], None] = {}
+
+    def _held(self, node: str, key: str) -> tuple[Sibling, ...]:
+        record: Record | None = self.scene.disks[node].get("k/" + key)
+        return () if record is None else record.siblings
+
+    def on_records(self, node: str, dst: str, msg: Rumour | Push) -> None:
+        """Raises InvariantBroken."""
+        disk = self.scene.disks[node]
+        for key, record in msg.records.items():
+            if disk.get("k/" + key) is not record:
+                held = self._held(node, key)
+                for s in record.siblings:
+                    if not self._is_known(s, held):
+                        raise InvariantBroken(f"{node} tells of {s} of {key!r}, on disk {held}")
+
+    def _covers(self, held: tuple[Sibling, ...], version: Any) -> bool:
+        """Whether what is held is no older than a clock, or a version under lww."""
+        if isinstance(version, dict):
+            return all(
+                any((t.node == node and t.counter >= c) or t.past.get(node, 0) >= c for t in held)
+                for node, c in version.items()
+            ) or (self._is_lww and self._covers(held, [0, max(version.values()), ""]))
+        milliseconds, logical, node = version
+        stamp = milliseconds << 16 | logical
+        return any((t.counter, t.node) >= (stamp, node) for t in held)
+
+    def on_difference(self, node: str, dst: str, msg: Difference) -> None:
+        """Raises InvariantBroken."""
+        for key, clock in msg.clocks.items():
+            held = self._held(node, key)
+            if clock and not self._covers(held, clock):
+                raise InvariantBroken(f"{node} claims {clock} of {key!r}, on disk {held}")
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """It arrives."""
+        if self._placed:
+            self._asked[request.client, request.sequence] = request
+
+    def on_forwarded(self, node: str, dst: str, msg: Forwarded) -> None:
+        """Raises InvariantBroken."""
+        name = (msg.reply.client, msg.reply.sequence)
+        self._vouched[name] = None
+        self._check(node, self._asked[name], msg.reply)
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        if (request.client, request.sequence) not in self._vouched:
+            self._check(node, request, reply)
+
+    def _check(self, node: str, request: Request, reply: Reply) -> None:
+        if reply.outcome != "ok" or reply.version is None:
+            return
+        key, version = request.operation.key, reply.version
+        held = self._held(node, key)
+        if not self._covers(held, version):
+            raise InvariantBroken(f"{node} answers {request} with {reply}, on disk {held}")
+        if request.operation.op == "read" and self._clock(held) == version:
+            values = {(s.client, s.sequence): s.value for s in held if not s.deleted}
+            wanted: Any = list(values.values())
+            if len(wanted) < 2:
+                wanted = wanted[0] if wanted else None
+            if reply.value != wanted:
+                raise InvariantBroken(f"{node} answers {request} with {reply}, on disk {held}")
+
+    def _clock(self, held: tuple[Sibling, ...]) -> Any:
+        """What a read of these tells as its version."""
+        if self._is_lww:
+            (s,) = held
+            return [s.counter >> 16, s.counter & 0xFFFF, s.node]
+        clock: dict[str, int] = {}
+        for s in held:
+            for node, counter in (*s.past.items(), (s.node, s.counter)):
+                clock[node] = max(counter, clock.get(node, 0))
+        return clock
+
+    def agrees(self, disks: Mapping[str, Disk]) -> bool:
+        """Whether all nodes that have to hold a key hold the same versions of it."""
+        keys = sorted(
+            {key for disk in disks.values() for key, _ in disk.items() if key[:2] == "k/"}
+        )
+        for key in keys:
+            members = self._members(disks, key[2:]) if self._placed else list(disks)
+            held = [disks[node].get(key) for node in members if node in disks]
+            if any(record != held[0] for record in held):
+                return False
+        return True
+
+    def _members(self, disks: Mapping[str, Disk], key: str) -> tuple[str, ...]:
+        """By the newest placement that any disk has."""
+        parameters = self._parameters
+        number = range_of(key, parameters.ranges)
+        newest = first_placement(number, self.scene.nodes, parameters.replication_factor)
+        for disk in disks.values():
+            known: Placement = disk.get(f"p/{number}", newest)
+            if known.number > newest.number:
+                newest = known
+        return newest.nodes
+
+
+class GossipCopies(CopiesAreWhole):
+    """See `CopiesAreWhole`."""
+
+    def decode(self, content: bytes) -> tuple[str, Any]:
+        """See `CopiesAreWhole`."""
+        key, record, _ = _decode_key(content)
+        return key, record
+
+    def covers(self, record: Any, other: Any) -> bool:
+        """See `CopiesAreWhole`."""
+        parameters: Any = next(iter(self.scene.configs.values())).parameters
+        known = is_older if parameters.conflict == "lww" else is_known
+        return all(known(s, record.siblings) for s in other.siblings)
+
+
+_decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode

@@ -1,0 +1,268 @@
+"""What nodes of the quorum register claim in their messages, judged when these leave.
+
+Sources as in `nodes.protocols.quorum_register.replica`. All that is known here was seen: in
+messages that left, and on disks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
+from nodes.parts.placement import range_of
+from nodes.parts.placement_claims import CopiesAreWhole, PlacementChronicle
+from nodes.parts.quorum import quorums_of
+from nodes.parts.sessions import Result
+from nodes.protocols.quorum_register.messages import (
+    NOTHING,
+    Commit,
+    Committed,
+    Difference,
+    Prepare,
+    Prepared,
+    Push,
+    Record,
+    Tag,
+)
+
+MANY = 1000
+"""Who remembers fewer clients or results may forget a request before it is acknowledged."""
+
+
+class RegisterChronicle:
+    """``writes``: (writer, sequence) of a version -> the key and record that it names."""
+
+    def __init__(self) -> None:
+        self.writes: dict[tuple[str, int], tuple[str, Record]] = {}
+
+
+class ReplicasTellTrue(Invariant):
+    """What a replica tells is on its disk: the version and record of a `Prepared`, and that of what
+    it says is `Committed`, or newer ones, with the version of the request. And it tells no version
+    older than one that it had acknowledged when it was asked (Attiya, Bar-Noy and Dolev 1995,
+    section 3: the label of a replica only grows)."""
+
+    name = "a replica tells what is on its disk"
+    hears: ClassVar = {
+        Request: "on_request",
+        Prepare: "on_prepare",
+        Prepared: "on_prepared",
+        Commit: "on_commit",
+        Committed: "on_committed",
+        Push: "on_push",
+        Difference: "on_difference",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        # By (coordinator, number): the question, and what replicas had acknowledged of the key.
+        self._asked: dict[tuple[str, int], tuple[Prepare, dict[str, Tag]]] = {}
+        self._stored: dict[tuple[str, int], Commit] = {}
+        self._acknowledged: dict[str, dict[str, Tag]] = {}
+        self._floors: dict[str, int] = {}
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        self._forgetful = min(parameters.remembered_clients, parameters.remembered_results) < MANY
+
+    def _held(self, node: str, key: str) -> Tag:
+        record: Record | None = self.scene.disks[node].get("k/" + key)
+        return NOTHING if record is None else record.version
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """Note what its client will not ask again."""
+        if request.acked > self._floors.get(request.client, 0):
+            self._floors[request.client] = request.acked
+
+    def on_prepare(self, node: str, dst: str, msg: Prepare) -> None:
+        """Note the question. The same one goes to many."""
+        name = (node, msg.number)
+        if name not in self._asked:
+            self._asked[name] = msg, self._acknowledged.get(msg.key, {})
+
+    def on_prepared(self, node: str, dst: str, msg: Prepared) -> None:
+        """Raises InvariantBroken."""
+        asked = self._asked.get((dst, msg.number))
+        if asked is None:
+            raise InvariantBroken(f"{node} answers {dst}, who asked nothing: {msg}")
+        question, acknowledged = asked
+        key, version = question.key, msg.version
+        record: Record | None = self.scene.disks[node].get("k/" + key)
+        held = NOTHING if record is None else record.version
+        if not acknowledged.get(node, NOTHING) <= version <= held:
+            raise InvariantBroken(
+                f"{node} tells of {version} of {key!r}; it has {held} on disk, and had acknowledged"
+                f" {acknowledged.get(node, NOTHING)} when it was asked"
+            )
+        if question.client is None:
+            if version == held and msg.record != record:
+                raise InvariantBroken(f"{node} tells {msg.record} of {key!r}, and holds {record}")
+        elif msg.known is not None:
+            result = self.scene.disks[node].get(f"r/{question.client}/{question.sequence}")
+            if result is not None and tuple(result.version or ()) != msg.known:
+                raise InvariantBroken(f"{node} knows {msg.known} for {question}, on disk {result}")
+
+    def on_commit(self, node: str, dst: str, msg: Commit) -> None:
+        """Note what is to be stored. The same message goes to many."""
+        self._stored[node, msg.number] = msg
+
+    def on_committed(self, node: str, dst: str, msg: Committed) -> None:
+        """Raises InvariantBroken."""
+        stored = self._stored.get((dst, msg.number))
+        if stored is None:
+            raise InvariantBroken(f"{node} has committed for {dst}, who asked nothing: {msg}")
+        key, record = stored.key, stored.record
+        held = self._held(node, key)
+        if held < record.version:
+            raise InvariantBroken(f"{node} has committed {record} of {key!r}, on disk {held}")
+        if not self._remembers(node, record.client, record.sequence):
+            raise InvariantBroken(
+                f"{node} has committed {record} of {key!r}, and does not remember the request"
+            )
+        known = self._acknowledged.get(key, {})
+        if known.get(node, NOTHING) < record.version:
+            self._acknowledged[key] = {**known, node: record.version}
+
+    def _remembers(self, node: str, client: str, sequence: int) -> bool:
+        """Whether the node knows what became of a request; or its client has acknowledged it, so
+        that it may be forgotten."""
+        if self._forgetful or sequence < self._floors.get(client, 0):
+            return True
+        result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
+        return result is not None and result.version is not None
+
+    def on_push(self, node: str, dst: str, msg: Push) -> None:
+        """Raises InvariantBroken."""
+        for key, record in msg.records.items():
+            if self._held(node, key) < record.version:
+                raise InvariantBroken(f"{node} pushes {record} of {key!r}, which is not on disk")
+
+    def on_difference(self, node: str, dst: str, msg: Difference) -> None:
+        """Raises InvariantBroken."""
+        for key, version in msg.versions.items():
+            if self._held(node, key) < version:
+                raise InvariantBroken(f"{node} tells of {version} of {key!r}, not on disk")
+
+
+EVERY = 2
+"""Of a client's operations every second one is followed up to its answer."""
+
+
+class AnswersAreDurable(Invariant):
+    """When a request is answered ok, a write quorum has the answer's version, or a newer one, on
+    disk. Without that, those who crash could take the answer back. Where keys are placed, it is a
+    quorum of a placement that was not replaced, by one that served, when the request came. And the
+    answer is no older than any that a client had when it was asked (Lynch and Shvartsman 1997,
+    section 4: atomicity), and has the value that its version names."""
+
+    name = "an answer is durable on a write quorum"
+    hears: ClassVar = {Request: "on_request", Reply: "on_reply"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        config = next(iter(scene.configs.values()))
+        self._parameters: Any = config.parameters
+        self._copies, read, self._needed = quorums_of(config)
+        self._is_atomic = read + self._needed > self._copies
+        self._placed = self._copies < len(scene.nodes)
+        self._placements = scene.common(PlacementChronicle)
+        self._writes = scene.common(RegisterChronicle).writes
+        self._told: dict[str, Tag] = {}
+        self._asked: dict[tuple[str, int], tuple[Tag, int]] = {}
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """It arrives, perhaps not for the first time."""
+        name = (request.client, request.sequence)
+        if request.sequence % EVERY == 0 and name not in self._asked:
+            key = request.operation.key
+            serving = 1
+            if self._placed:
+                number = range_of(key, self._parameters.ranges)
+                serving = self._placements.serving.get(number, 1)
+            self._asked[name] = self._told.get(key, NOTHING), serving
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        if request.sequence % EVERY or reply.outcome != "ok":
+            return
+        key = request.operation.key
+        told, serving = self._asked[request.client, request.sequence]
+        version: Any = NOTHING if reply.version is None else tuple(reply.version)  # type: ignore[arg-type]
+        if version < told and self._is_atomic:
+            raise InvariantBroken(
+                f"{node} answers {request} with {version}, and clients had been told of {told}"
+            )
+        if version == NOTHING:
+            return
+        if version > self._told.get(key, NOTHING):
+            self._told[key] = version
+        self._check_value(node, request, reply, version)
+        holders = [other for other in self.scene.nodes if self._holds(other, key, version)]
+        if not self._is_quorum(holders, key, serving):
+            raise InvariantBroken(
+                f"{node} answers with version {version} of {key!r}, which is durable on {holders}"
+            )
+
+    def agrees(self, disks: Mapping[str, Disk]) -> bool:
+        """Whether all replicas hold the same versions; where keys are placed, nobody asks."""
+        if self._placed:
+            return True
+        keys = sorted(
+            {key for disk in disks.values() for key, _ in disk.items() if key[:2] == "k/"}
+        )
+        held = [[disk.get(key) for key in keys] for disk in disks.values()]
+        return all(records == held[0] for records in held)
+
+    def _check_value(self, node: str, request: Request, reply: Reply, version: Tag) -> None:
+        _, writer, sequence = version
+        known = self._writes.get((writer, sequence))
+        key = request.operation.key
+        if known is None or request.operation.op != "read":
+            return  # It was never the newest one anywhere: all replicas had a newer one.
+        if (known[0], known[1].version, known[1].value) != (key, version, reply.value):
+            raise InvariantBroken(f"{node} answers {request} with {reply}; that is {known}")
+
+    def _holds(self, node: str, key: str, version: Tag) -> bool:
+        record: Record | None = self.scene.disks[node].get("k/" + key)
+        return record is not None and record.version >= version
+
+    def _is_quorum(self, holders: list[str], key: str, serving: int) -> bool:
+        if not self._placed:
+            return len(holders) >= self._needed
+        number = range_of(key, self._parameters.ranges)
+        chosen = self._placements.chosen
+        if serving == 1 and self._meet(holders, self._first(number)):
+            return True
+        last = max(serving, 2)
+        while (number, last) in chosen:
+            if self._meet(holders, chosen[number, last].nodes):
+                return True
+            last += 1
+        return False
+
+    def _first(self, number: int) -> tuple[str, ...]:
+        nodes, copies = self.scene.nodes, self._copies
+        return tuple(nodes[(number * copies + i) % len(nodes)] for i in range(copies))
+
+    def _meet(self, holders: list[str], members: tuple[str, ...]) -> bool:
+        return sum(member in holders for member in members) >= self._needed
+
+
+class RegisterCopies(CopiesAreWhole):
+    """See `CopiesAreWhole`."""
+
+    def decode(self, content: bytes) -> tuple[str, Any]:
+        """See `CopiesAreWhole`."""
+        key, record, _ = _decode_key(content)
+        return key, record
+
+    def covers(self, record: Any, other: Any) -> bool:
+        """See `CopiesAreWhole`."""
+        return bool(record.version >= other.version)
+
+
+_decode_key = msgspec.msgpack.Decoder(tuple[str, Record, list[Result]]).decode

@@ -1,0 +1,185 @@
+"""Lies in messages that seldom come to matter: what is claimed is not so, and mostly nobody
+notices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nodes.parts.placement import AcceptPlacement, PreparePlacement
+from nodes.protocols.gossip import Gossip
+from nodes.protocols.paxos import Paxos
+from nodes.protocols.quorum_register import Commit, QuorumRegister, Record
+from nodes.protocols.raft import Raft, Snapshot
+from nodes.simulator.bugs import Bug
+
+
+def _early_from(replica: Any, first: int) -> None:
+    """Let what was sent since overtake the disk."""
+    sends = replica.out.sends
+    for i in range(first, len(sends)):
+        sends[i] = msgspec.structs.replace(sends[i], position=0)
+
+
+# --- Raft, Paxos ---
+
+
+class ReadsJoinARound(Raft):
+    """Reads join a round that is under way, if nothing was committed since it began."""
+
+    def _begin_round(self) -> None:
+        if self._ready and self._rounds and self._rounds[-1][1] == self.commit:
+            self._rounds[-1][2].extend(self._reads)
+            self._reads = []
+        super()._begin_round()
+
+
+class SnapshotSortsClients(Raft):
+    """A snapshot has its clients by name: which one was silent for longest is lost."""
+
+    def _take_snapshot(self) -> Snapshot:
+        snapshot = super()._take_snapshot()
+        return msgspec.structs.replace(snapshot, sessions=tuple(sorted(snapshot.sessions)))
+
+
+class PaxosReadsJoinARound(Paxos):
+    """Reads join a round that is under way, if nothing was committed since it began."""
+
+    def _begin_round(self) -> None:
+        if self._ready and self._rounds and self._rounds[-1][1] == self.commit:
+            self._rounds[-1][2].extend(self._reads)
+            self._reads = []
+            return
+        super()._begin_round()
+
+
+# --- the register, gossip ---
+
+
+class OldRequestsNotRemembered(QuorumRegister):
+    """A replica that has a newer version acknowledges an older one without a note of its
+    request."""
+
+    def on_commit(self, src: str, msg: Commit) -> None:
+        self._is_old = msg.record.version < self.version_of(msg.key)
+        super().on_commit(src, msg)
+        self._is_old = False
+
+    _is_old = False
+
+    def _remember(self, key: str, record: Record, acked: int) -> bool:
+        return not self._is_old and super()._remember(key, record, acked)
+
+
+class PushesBeforeFsync(QuorumRegister):
+    """Anti-entropy tells of versions that are not durable."""
+
+    def _push(self, peer: str, keys: Any) -> None:
+        first = len(self.out.sends)
+        super()._push(peer, keys)
+        _early_from(self, first)
+
+
+class ClockClaimsTooMuch(Gossip):
+    """Now and then anti-entropy claims to have seen one event more than there was."""
+
+    def on_digest(self, src: str, msg: Any) -> None:
+        before = len(self.out.sends)
+        super().on_digest(src, msg)
+        for i, send in enumerate(self.out.sends[before:], before):
+            clocks = {
+                key: {node: n + (node == src and n % 50 == 7) for node, n in clock.items()}
+                for key, clock in send.msg.clocks.items()
+            }
+            told = msgspec.structs.replace(send.msg, clocks=clocks)
+            self.out.sends[i] = msgspec.structs.replace(send, msg=told)
+
+
+# --- placements ---
+
+
+class PlacementPromiseBeforeFsync(QuorumRegister):
+    """An acceptor of placements tells of its promise before that is durable."""
+
+    def on_prepare_placement(self, src: str, msg: PreparePlacement) -> None:
+        first = len(self.out.sends)
+        super().on_prepare_placement(src, msg)
+        _early_from(self, first)
+
+
+class PlacementVoteBeforeFsync(QuorumRegister):
+    """An acceptor of placements tells of its vote before that is durable."""
+
+    def on_accept_placement(self, src: str, msg: AcceptPlacement) -> None:
+        first = len(self.out.sends)
+        super().on_accept_placement(src, msg)
+        _early_from(self, first)
+
+
+class PageWithoutItsLastKey(QuorumRegister):
+    """A page of a transfer leaves out the last of several keys."""
+
+    def range_page(self, key_range: int, after: str) -> tuple[str | None, tuple[bytes, ...]]:
+        last, contents = super().range_page(key_range, after)
+        return last, contents[:-1] if len(contents) > 1 else contents
+
+
+_SIMPLE = "Lamport, Paxos made simple, 2.5: stable storage"
+
+BUGS = (
+    Bug(
+        name="raft-reads-join-a-round",
+        protocol="raft",
+        replica=ReadsJoinARound,
+        source="Ongaro, dissertation, 6.4, step 3",
+    ),
+    Bug(
+        name="raft-snapshot-sorts-clients",
+        protocol="raft",
+        replica=SnapshotSortsClients,
+        source="Ongaro, dissertation, 6.3: sessions expire alike everywhere",
+    ),
+    Bug(
+        name="paxos-reads-join-a-round",
+        protocol="paxos",
+        replica=PaxosReadsJoinARound,
+        source="Ongaro, dissertation, 6.4, step 3",
+    ),
+    Bug(
+        name="quorum-old-requests-not-remembered",
+        protocol="quorum",
+        replica=OldRequestsNotRemembered,
+        source="Lee et al., RIFL, section 3",
+    ),
+    Bug(
+        name="quorum-pushes-before-fsync",
+        protocol="quorum",
+        replica=PushesBeforeFsync,
+        source="a wrong early=True",
+    ),
+    Bug(
+        name="gossip-clock-claims-too-much",
+        protocol="gossip",
+        replica=ClockClaimsTooMuch,
+        source="Demers et al. 1987, 1.3",
+    ),
+    Bug(
+        name="placement-promise-before-fsync",
+        protocol="quorum-placed",
+        replica=PlacementPromiseBeforeFsync,
+        source=_SIMPLE,
+    ),
+    Bug(
+        name="placement-vote-before-fsync",
+        protocol="quorum-placed",
+        replica=PlacementVoteBeforeFsync,
+        source=_SIMPLE,
+    ),
+    Bug(
+        name="recovery-page-without-its-last-key",
+        protocol="quorum-placed",
+        replica=PageWithoutItsLastKey,
+        source="Lamport, Malkhi, Zhou 2009, section 2: state transfer",
+    ),
+)

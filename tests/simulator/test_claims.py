@@ -1,0 +1,132 @@
+"""Claims are judged when they leave a node: a lie is seen before anything comes of it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Invariant, Operation, Reply, Request, Scene
+from nodes.parts.quorum import fencing_quorum
+from nodes.parts.reference_map import ReferenceMap
+from nodes.parts.replicated_map import ReplicatedMap
+from nodes.registry import get
+from nodes.simulator.bugs import all_bugs
+from nodes.simulator.cluster import Cluster
+from nodes.simulator.simulate import simulate
+
+BUGS = {bug.name: bug for bug in all_bugs()}
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("raft-reads-join-a-round", "an answer is what the log says"),
+        ("raft-snapshot-sorts-clients", "state machine safety"),
+        ("raft-vote-before-fsync", "a vote that leaves stands"),
+        ("raft-ack-before-fsync", "what is acknowledged is durable, and the leader's"),
+        ("paxos-reads-join-a-round", "an answer is what the log says"),
+        ("paxos-accepted-before-fsync", "an acceptor tells what is on its disk"),
+        ("paxos-votes-not-found", "an acceptor tells what is on its disk"),
+        ("quorum-old-requests-not-remembered", "a replica tells what is on its disk"),
+        ("quorum-pushes-before-fsync", "a replica tells what is on its disk"),
+        ("gossip-clock-claims-too-much", "a node tells what is on its disk"),
+        ("placement-promise-before-fsync", "acceptors of placements keep their word"),
+        ("placement-vote-before-fsync", "acceptors of placements keep their word"),
+        (
+            "recovery-page-without-its-last-key",
+            "a new member holds what a quorum before it held",
+        ),
+    ],
+)
+def test_a_lie_is_seen_by_the_check_that_it_belongs_to(name: str, check: str) -> None:
+    planted = BUGS[name].planted()
+    for seed in range(1, 31):
+        alarms = simulate(planted, seed, duration_s=5.0, finish=False).alarms
+        if alarms:
+            assert [alarm.check for alarm in alarms] == [f"invariant: {check}"]
+            return
+    pytest.fail("30 seeds without an alarm")
+
+
+@pytest.mark.parametrize("client_entries", [3, 10, 1000])
+def test_the_reference_map_is_the_replicated_map(client_entries: int) -> None:
+    rng = random.Random(client_entries)
+    real, reference = ReplicatedMap(client_entries), ReferenceMap(client_entries)
+    asked: dict[str, list[Request]] = {}
+    for index in range(1, 600):
+        client = f"c{rng.randrange(5)}"
+        requests = asked.setdefault(client, [])
+        kind: Any = rng.choice(["write", "write", "cas", "delete"])
+        operation = Operation(kind, f"k{rng.randrange(2)}", rng.randrange(3), rng.randrange(3))
+        new = Request(client, len(requests), operation, max(0, len(requests) - rng.randrange(4)))
+        request = rng.choice([new, new, *requests[-3:]])
+        if request is new:
+            requests.append(new)
+        answer = real.apply(request, index)
+        reference.apply(request)
+        assert reference.state_at(index) == real.freeze()
+        if answer.outcome == "ok":
+            assert answer in reference.answers(request)
+            read = real.read(Request(client, 0, Operation("read", operation.key)))
+            value: Any = read.value
+            version: Any = read.version
+            assert reference.was(operation.key, value, version, index)
+
+
+def test_a_read_is_no_older_than_it_may_be() -> None:
+    reference = ReferenceMap(100)
+    for sequence, (kind, value) in enumerate([("write", 1), ("write", True), ("delete", None)]):
+        op: Any = kind
+        reference.apply(Request("c", sequence, Operation(op, "k", value)))
+    assert reference.was("k", 1, 1, 0)
+    assert reference.was("k", 1, 1, 1)
+    assert not reference.was("k", 1, 1, 2)
+    assert not reference.was("k", 1, 2, 0), "True is another value"
+    assert reference.was("k", None, None, 3)
+    assert reference.was("k", None, None, 0)
+    assert not reference.was("other", 1, 1, 0)
+
+
+def test_who_has_to_be_fenced_follows_from_the_configuration() -> None:
+    nodes = ("n1", "n2", "n3", "n4", "n5")
+
+    def of(protocol: str, **parameters: Any) -> int:
+        return fencing_quorum(get(protocol).configure("n1", nodes, parameters))
+
+    assert of("quorum", replication_factor=3) == 2
+    assert of("quorum", replication_factor=3, read_quorum=3, write_quorum=1) == 3
+    assert of("quorum", replication_factor=4) == 2
+    assert of("gossip", replication_factor=3) == 2
+
+
+def test_what_several_invariants_record_together_is_one_record() -> None:
+    scene = Scene({}, {"n1": Disk()})
+    assert scene.common(dict) is scene.common(dict)
+    assert scene.common(list) is not scene.common(dict)
+
+
+def test_a_request_is_heard_when_it_arrives_and_a_reply_when_it_leaves() -> None:
+    protocol = get("quorum")
+    heard: list[Any] = []
+
+    class Listener(Invariant):
+        hears: ClassVar = {Request: "hear", Reply: "hear"}
+
+        def hear(self, node: str, other: Any, what: Any) -> None:
+            durable = sum(1 for _ in self.scene.disks[node].items())
+            heard.append((type(what).__name__, type(other).__name__, durable))
+
+    class Watched(protocol.replica):  # type: ignore[misc, name-defined]
+        INVARIANTS = (Listener,)
+
+    cluster = Cluster(msgspec.structs.replace(protocol, replica=Watched), nodes=1)
+    cluster.run(1.0)
+    cluster.request("n1", Request("c", 0, Operation("write", "k", 1)))
+    cluster.run(1.0)
+    (asked, _, before), (answered, request, after) = heard
+    assert (asked, answered, request) == ("Request", "Reply", "Request")
+    assert after > before, "it is on disk when the reply leaves"
