@@ -250,7 +250,7 @@ def _setup_lines(seed: int, result: Any) -> list[str]:
     lines = [f"{result.nodes} nodes, {result.duration_s:g} virtual seconds"]
     if result.seed != seed:
         lines.append(f"its random streams are those of seed {result.seed}")
-    for part in ("habits", "manners", "quality", "timing", "parameters"):
+    for part in ("mix", "policy", "quality", "timing", "parameters"):
         values = msgspec.to_builtins(getattr(result.setup, part))
         text = ", ".join(f"{name} {value}" for name, value in values.items())
         lines.append(f"{part}: {text or 'as usual'}")

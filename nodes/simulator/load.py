@@ -52,7 +52,7 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-class Manners(msgspec.Struct, frozen=True, kw_only=True):
+class ClientPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How clients behave. ``timeout_s``: after that an operation ends ``info``. ``retry``: whether
     an unanswered request is sent again under the same (client, sequence), to the same node or to
     another one, every ``retry_after_s``. ``latency_s``: one way between client and node; ``loss``:
@@ -109,15 +109,17 @@ class Clients:
     """Sends operations of any number of processes and keeps the history.
 
     ``request_loss`` and ``reply_loss``: per node, the probability that faults add to
-    `Manners.loss`. ``answers``: who watches what is answered.
+    `ClientPolicy.loss`. ``answers``: who watches what is answered.
     """
 
-    def __init__(self, cluster: Cluster, manners: Manners, answers: Answers | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, policy: ClientPolicy, answers: Answers | None = None
+    ) -> None:
         self.cluster = cluster
         self.history: list[OperationRecord] = []
         self.request_loss: dict[str, float] = {}
         self.reply_loss: dict[str, float] = {}
-        self._manners = manners
+        self._policy = policy
         self._answers = answers
         self._timeline = cluster.timeline
         self._rng = cluster.rng("client network")
@@ -155,7 +157,7 @@ class Clients:
         )
         self._count += 1
         self.history.append(record)
-        manners = self._manners
+        policy = self._policy
         client = session or process
         numbered = self._sessions.get(client)
         if numbered is None:
@@ -163,22 +165,22 @@ class Clients:
         sequence = numbered.sequence
         numbered.sequence += 1
         # What is older than all that is open has its result, and is never sent again on purpose.
-        acked = max(0, next(iter(numbered.open), sequence) - manners.lag)
+        acked = max(0, next(iter(numbered.open), sequence) - policy.lag)
         request = Request(client, sequence, operation, acked)
         opened = numbered.open[sequence] = _Open(record, request, on_end)
         self._send((opened, node))
-        self._timeline.at(self._timeline.now + manners.timeout_s, self._time_out, opened)
-        for _ in range(manners.at_once - 1):
+        self._timeline.at(self._timeline.now + policy.timeout_s, self._time_out, opened)
+        for _ in range(policy.at_once - 1):
             self._send_copy(opened, self._again_at(node))
-        if manners.copies and self._rude() < manners.copies:
-            self._send_copy(opened, self._again_at(node), manners.late_s * self._rude())
+        if policy.copies and self._rude() < policy.copies:
+            self._send_copy(opened, self._again_at(node), policy.late_s * self._rude())
 
     def calm(self) -> None:
-        """No more losses, retries and bad manners between clients and nodes. Copies that are on
+        """No more losses, retries and misbehaviour between clients and nodes. Copies that are on
         their way arrive."""
         self.request_loss.clear()
         self.reply_loss.clear()
-        self._manners = Manners(timeout_s=max(1.0, self._manners.timeout_s))
+        self._policy = ClientPolicy(timeout_s=max(1.0, self._policy.timeout_s))
 
     def close(self) -> None:
         """Operations that are still open end ``info``; nobody is told."""
@@ -192,29 +194,27 @@ class Clients:
         if opened.done:
             return
         self._send_copy(opened, node)
-        manners = self._manners
-        if manners.retry != "never":
-            if manners.retry == "other":
+        policy = self._policy
+        if policy.retry != "never":
+            if policy.retry == "other":
                 nodes = self.cluster.nodes
                 step = 1 + int(self._rng.random() * (len(nodes) - 1))
                 node = nodes[(nodes.index(node) + step) % len(nodes)]
-            self._timeline.at(
-                self._timeline.now + manners.retry_after_s, self._send, (opened, node)
-            )
+            self._timeline.at(self._timeline.now + policy.retry_after_s, self._send, (opened, node))
 
     def _send_copy(self, opened: _Open, node: str, late_s: float = 0.0) -> None:
         """Send a request, for the first time or again. It arrives, if at all, ``late_s`` later than
         it would."""
         opened.attempts += 1
-        manners = self._manners
+        policy = self._policy
         timeline = self._timeline
         if timeline.transcript is not None:
             again = " (again)" if opened.attempts > 1 else ""
             timeline.say(f"{opened.request.client} -> {node}  {opened.request!r}{again}")
         arrives_s: float | None = None
-        lost = 1 - (1 - manners.loss) * (1 - self.request_loss.get(node, 0.0))
+        lost = 1 - (1 - policy.loss) * (1 - self.request_loss.get(node, 0.0))
         if not lost or self._rng.random() >= lost:
-            delay_s = manners.latency_s * (0.5 + self._rng.random())
+            delay_s = policy.latency_s * (0.5 + self._rng.random())
             arrives_s = timeline.now + delay_s + late_s
             if self._answers is not None:
                 self._answers.on_sent(node, opened.request)
@@ -228,7 +228,7 @@ class Clients:
 
     def _again_at(self, node: str) -> str:
         """A node for another copy of what ``node`` was asked."""
-        if not self._manners.elsewhere:
+        if not self._policy.elsewhere:
             return node
         nodes = self.cluster.nodes
         return nodes[int(self._rude() * len(nodes))]
@@ -236,12 +236,12 @@ class Clients:
     def _on_reply(self, node: str, reply: Reply) -> None:
         if self._answers is not None:
             self._answers.on_answer(node, reply)
-        lost = 1 - (1 - self._manners.loss) * (1 - self.reply_loss.get(node, 0.0))
+        lost = 1 - (1 - self._policy.loss) * (1 - self.reply_loss.get(node, 0.0))
         arrives_s: float | None = None
         if lost and self._rng.random() < lost:
             self._timeline.say(f"{node} -> {reply.client}  LOST reply")
         else:
-            delay_s = self._manners.latency_s * (0.5 + self._rng.random())
+            delay_s = self._policy.latency_s * (0.5 + self._rng.random())
             arrives_s = self._timeline.now + delay_s
             self._timeline.at(arrives_s, self._arrive, (node, reply))
         if self._timeline.story is not None:
@@ -265,9 +265,9 @@ class Clients:
             return
         if reply.outcome == "fail":
             opened.refusals += 1
-            manners = self._manners
-            if manners.insists and self._rude() < manners.insists:
-                self._send_copy(opened, self._again_at(node), manners.late_s * self._rude())
+            policy = self._policy
+            if policy.insists and self._rude() < policy.insists:
+                self._send_copy(opened, self._again_at(node), policy.late_s * self._rude())
         if reply.outcome != "ok" and opened.refusals < opened.attempts > 1:
             # This node knows nothing of what the other attempts did. One of them may still answer;
             # else the operation times out as info.
@@ -301,17 +301,17 @@ class Clients:
             self._timeline.say(
                 f"{record.process} {record.op} {record.key} ended {record.outcome} {record.value!r}"
             )
-        manners = self._manners
+        policy = self._policy
         # Refusals are rare.
-        repeats = 1.0 if refused_by and manners.insists else manners.repeats
+        repeats = 1.0 if refused_by and policy.insists else policy.repeats
         if repeats and self._rude() < repeats:
             assert record.node is not None
             node = refused_by or self._again_at(record.node)
-            self._send_copy(opened, node, manners.late_s * self._rude())
+            self._send_copy(opened, node, policy.late_s * self._rude())
         opened.on_end(record)
 
 
-class Habits(msgspec.Struct, frozen=True, kw_only=True):
+class WorkloadMix(msgspec.Struct, frozen=True, kw_only=True):
     """What random clients do: shares of the operations (the rest are writes), how many keys they
     use and how long they think on average. ``sticky``: a client stays on its node; ``context``: a
     write tells the version that the client read last, for protocols that keep siblings. ``depth``:
@@ -340,16 +340,16 @@ class RandomClients:
     writes."""
 
     def __init__(
-        self, clients: Clients, habits: Habits, operations: Sequence[OperationKind]
+        self, clients: Clients, mix: WorkloadMix, operations: Sequence[OperationKind]
     ) -> None:
         self.clients = clients
-        self.habits = habits
+        self.mix = mix
         self.operations = operations
         self.running = True
         self._cluster = clients.cluster
         self._members = [
-            _RandomClient(self, f"c{i + 1}", f"c{i - i % habits.depth + 1}")
-            for i in range(habits.clients)
+            _RandomClient(self, f"c{i + 1}", f"c{i - i % mix.depth + 1}")
+            for i in range(mix.clients)
         ]
 
     def start(self) -> None:
@@ -366,7 +366,7 @@ class _RandomClient:
     def __init__(self, group: RandomClients, name: str, session: str) -> None:
         self._group = group
         self._session = session
-        self._lasts = group.habits.lasting or group.habits.depth > 1
+        self._lasts = group.mix.lasting or group.mix.depth > 1
         self._clients = group.clients
         self._timeline = group.clients.cluster.timeline
         self._rng: random.Random = group.clients.cluster.rng(f"client/{name}")
@@ -383,37 +383,37 @@ class _RandomClient:
 
     def think(self) -> None:
         """Wait a while, then act."""
-        habits = self._group.habits
-        pause_s = 2 * self._rng.random() * habits.think_s
-        if habits.silent and self._rng.random() < habits.silent:
+        mix = self._group.mix
+        pause_s = 2 * self._rng.random() * mix.think_s
+        if mix.silent and self._rng.random() < mix.silent:
             pause_s *= SILENCE
         self._timeline.at(self._timeline.now + pause_s, self._act)
 
     def _act(self, _: None) -> None:
         if not self._group.running:
             return
-        habits = self._group.habits
+        mix = self._group.mix
         draw = self._rng.random
-        if not habits.sticky:
+        if not mix.sticky:
             self._node = self._any_node()
-        key = f"k{int(draw() * habits.keys)}"
+        key = f"k{int(draw() * mix.keys)}"
         operation = self._choose(draw(), key)
         session = self._session if self._lasts else self._process
         self._clients.invoke(self._process, self._node, operation, self._on_end, session=session)
 
     def _choose(self, share: float, key: str) -> Operation:
-        habits = self._group.habits
+        mix = self._group.mix
         offered = self._group.operations
         value, version = self._known.get(key, (None, None))
-        context = version if habits.context else None
-        if share < habits.reads:
+        context = version if mix.context else None
+        if share < mix.reads:
             return Operation("read", key)
-        share -= habits.reads
+        share -= mix.reads
         if "cas" in offered:
-            if share < habits.cas:
+            if share < mix.cas:
                 return Operation("cas", key, self._fresh(), expected=value)
-            share -= habits.cas
-        if share < habits.deletes and "delete" in offered:
+            share -= mix.cas
+        if share < mix.deletes and "delete" in offered:
             return Operation("delete", key, context=context)
         return Operation("write", key, self._fresh(), context=context)
 
@@ -425,7 +425,7 @@ class _RandomClient:
         if record.outcome == "info":
             self._generation += 1
             self._process = f"{self._name}-{self._generation}"
-            if self._group.habits.sticky:
+            if self._group.mix.sticky:
                 self._node = self._any_node()
         elif record.outcome == "ok":
             self._learn(record)

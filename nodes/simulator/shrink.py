@@ -15,7 +15,7 @@ from nodes.contract.knobs import Knobs
 from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
-from nodes.simulator.load import Manners
+from nodes.simulator.load import ClientPolicy
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
 from nodes.simulator.tape import draw_more, draw_tape
@@ -148,15 +148,15 @@ def _others(case: Case, protocol: Protocol, *, plain: bool = False) -> Iterator[
         draw = random.Random(f"{seed}/shrink")
         duration_s = (0.5, 1.0, 2.0, 4.0)[int(draw.random() * 4)]
         setup = draw_setup(protocol, seed)
-        clients = min(3, setup.habits.clients)
+        clients = min(3, setup.mix.clients)
         nodes = case.nodes
         if plain:
             if luck % 2:
                 nodes = min(3, nodes)
             if luck % 4 < 2:
                 clients = 1 + luck % 3
-                setup = replace(setup, quality=Quality(), manners=Manners(), timing=Timing())
-        habits = replace(setup.habits, clients=clients, keys=1)
+                setup = replace(setup, quality=Quality(), policy=ClientPolicy(), timing=Timing())
+        mix = replace(setup.mix, clients=clients, keys=1)
         patience_s = setup.parameters.get("election_timeout_max_s", 1.0)
         stage = (node_ids(nodes), protocol, duration_s, patience_s)
         tape = [*draw_tape(draw, *stage), *draw_more(draw, *stage)]
@@ -165,7 +165,7 @@ def _others(case: Case, protocol: Protocol, *, plain: bool = False) -> Iterator[
             seed=seed,
             nodes=nodes,
             duration_s=duration_s,
-            setup=replace(setup, habits=habits, round_trip=False),
+            setup=replace(setup, mix=mix, round_trip=False),
             tape=tape,
         )
 
@@ -218,12 +218,12 @@ def _smaller(case: Case, knobs: Knobs) -> Iterator[Case]:
     yield from _sooner(case)
     for tape in _shorter(case.tape):
         yield replace(case, tape=tape)
-    habits = case.setup.habits
-    for clients in (1, habits.clients // 2, habits.clients - 1):
-        if 1 <= clients < habits.clients:
-            yield _with_habits(case, clients=clients)
-    if habits.keys > 1:
-        yield _with_habits(case, keys=1)
+    mix = case.setup.mix
+    for clients in (1, mix.clients // 2, mix.clients - 1):
+        if 1 <= clients < mix.clients:
+            yield _with_mix(case, clients=clients)
+    if mix.keys > 1:
+        yield _with_mix(case, keys=1)
     if case.nodes > 3:
         used = _nodes_named(case.tape)
         if f"n{case.nodes}" not in used:
@@ -234,10 +234,10 @@ def _smaller(case: Case, knobs: Knobs) -> Iterator[Case]:
         silence = Fault(at_s=0.0, kind="crash", for_s=case.duration_s, args={"nodes": [node]})
         if silence.args not in [fault.args for fault in case.tape[:2]]:
             yield replace(case, tape=[silence, *_without(case.tape, node)])
-    if habits.think_s < 1.0:
-        yield _with_habits(case, think_s=habits.think_s * 3)
+    if mix.think_s < 1.0:
+        yield _with_mix(case, think_s=mix.think_s * 3)
     setup = case.setup
-    for name, plain in (("quality", Quality()), ("manners", Manners()), ("timing", Timing())):
+    for name, plain in (("quality", Quality()), ("policy", ClientPolicy()), ("timing", Timing())):
         if getattr(setup, name) != plain:
             yield replace(case, setup=replace(setup, **{name: plain}))
     yield from _plainer(case, knobs)
@@ -254,10 +254,10 @@ def _plainer(case: Case, knobs: Knobs) -> Iterator[Case]:
             yield replace(case, setup=replace(setup, parameters=fewer))
 
 
-def _with_habits(case: Case, **changes: float) -> Case:
+def _with_mix(case: Case, **changes: float) -> Case:
     replace = msgspec.structs.replace
-    habits = replace(case.setup.habits, **changes)
-    return replace(case, setup=replace(case.setup, habits=habits))
+    mix = replace(case.setup.mix, **changes)
+    return replace(case, setup=replace(case.setup, mix=mix))
 
 
 def _shorter(tape: Sequence[Fault]) -> Iterator[list[Fault]]:

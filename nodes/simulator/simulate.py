@@ -30,7 +30,7 @@ from nodes.simulator.answers import Answers, WrongAnswer
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
-from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
+from nodes.simulator.load import ClientPolicy, Clients, OperationRecord, RandomClients, WorkloadMix
 from nodes.simulator.network import Quality
 from nodes.simulator.placed import Members, unready_range
 from nodes.simulator.story import Story
@@ -65,8 +65,8 @@ FORGETFUL = ("client_entries", "remembered_clients")
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of a seed but its faults. Drawn from the seed, or given."""
 
-    habits: Habits = Habits()
-    manners: Manners = Manners()
+    mix: WorkloadMix = WorkloadMix()
+    policy: ClientPolicy = ClientPolicy()
     quality: Quality = Quality()
     timing: Timing = Timing()
     parameters: dict[str, Any] = {}
@@ -156,7 +156,7 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
     def pick(*choices: Any) -> Any:
         return choices[int(draw() * len(choices))]
 
-    habits = Habits(
+    mix = WorkloadMix(
         clients=pick(2, 5, 8, 12),
         keys=pick(1, 1, 2, 5),
         think_s=pick(0.02, 0.05, 0.2),
@@ -166,24 +166,24 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
         sticky=pick(False, True),
         context=pick(False, True),
     )
-    if habits.deletes and protocol.claim == "linearizable":
+    if mix.deletes and protocol.claim == "linearizable":
         # A deletion writes null, which is no value of its own, so that the checker must search; few
         # clients, few deletions and no CAS keep that small, and the seed decided.
-        few = min(habits.clients, 3)
-        habits = msgspec.structs.replace(habits, deletes=0.05, cas=0.0, clients=few)
-    manners = Manners(
+        few = min(mix.clients, 3)
+        mix = msgspec.structs.replace(mix, deletes=0.05, cas=0.0, clients=few)
+    policy = ClientPolicy(
         timeout_s=pick(0.1, 0.5, 2.0),
         retry=pick("never", "same", "other"),
         retry_after_s=pick(0.05, 0.3),
         loss=pick(0.0, 0.0, 0.02),
     )
     if (
-        manners.retry == "other"
+        policy.retry == "other"
         and protocol.retries == "node asked first"
         and protocol.claim != "eventual"
     ):
-        manners = msgspec.structs.replace(manners, retry="same")
-    habits, manners = _draw_bad_manners(protocol, seed, habits, manners)
+        policy = msgspec.structs.replace(policy, retry="same")
+    mix, policy = _draw_impolite(protocol, seed, mix, policy)
     quality = Quality(
         latency_s=pick(0.0002, 0.001, 0.003, 0.02),
         jitter_s=pick(0.0, 0.0005, 0.005),
@@ -200,14 +200,14 @@ def draw_setup(protocol: Protocol, seed: int) -> Setup:
     for name in protocol.parameters:
         parameters.pop(name, None)
     if any(name in parameters for name in FORGETFUL):
-        manners = Manners(timeout_s=manners.timeout_s, loss=manners.loss)
+        policy = ClientPolicy(timeout_s=policy.timeout_s, loss=policy.loss)
     if "replication_factor" in parameters:
         # More keys than a page holds.
-        keys = pick(habits.keys, 6, 20)
-        habits = msgspec.structs.replace(habits, keys=keys)
+        keys = pick(mix.keys, 6, 20)
+        mix = msgspec.structs.replace(mix, keys=keys)
     return Setup(
-        habits=habits,
-        manners=manners,
+        mix=mix,
+        policy=policy,
         quality=quality,
         timing=timing,
         parameters=parameters,
@@ -223,29 +223,29 @@ def _retries_of(protocol: Protocol) -> Retries:
     return protocol.retries
 
 
-def _draw_bad_manners(
-    protocol: Protocol, seed: int, habits: Habits, manners: Manners
-) -> tuple[Habits, Manners]:
-    """What half of the seeds have of the habits of impolite clients."""
+def _draw_impolite(
+    protocol: Protocol, seed: int, mix: WorkloadMix, policy: ClientPolicy
+) -> tuple[WorkloadMix, ClientPolicy]:
+    """The impolite habits that half of the seeds give their clients."""
     replace = msgspec.structs.replace
     if protocol.retries == "nowhere":
-        return habits, replace(manners, retry="never")
+        return mix, replace(policy, retry="never")
     draw = random.Random(f"{seed}/manners").random
     if draw() < 0.5:
-        return habits, manners
+        return mix, policy
 
     def pick(*choices: Any) -> Any:
         return choices[int(draw() * len(choices))]
 
-    habits = replace(
-        habits,
+    mix = replace(
+        mix,
         depth=pick(1, 1, 2, 5),
         lasting=pick(False, True),
         silent=pick(0.0, 0.0, 0.05),
     )
     elsewhere = protocol.retries == "any node" and pick(False, True)
-    return habits, replace(
-        manners,
+    return mix, replace(
+        policy,
         copies=pick(0.0, 0.1, 0.5),
         repeats=pick(0.0, 0.1, 0.5),
         insists=pick(0.0, 0.5),
@@ -256,7 +256,7 @@ def _draw_bad_manners(
     )
 
 
-class _Told:
+class StoryCutoff:
     """How far a story had come when it was told long enough."""
 
     def __init__(self, timeline: Timeline, events: int) -> None:
@@ -314,8 +314,8 @@ class _Run:
             round_trip=setup.round_trip,
         )
         self.answers = Answers(_retries_of(protocol), once=promises_once(setup))
-        self.clients = Clients(self.cluster, setup.manners, self.answers)
-        self.load = RandomClients(self.clients, setup.habits, protocol.operations)
+        self.clients = Clients(self.cluster, setup.policy, self.answers)
+        self.load = RandomClients(self.clients, setup.mix, protocol.operations)
         if tape is None:
             patience_s = self._parameter("election_timeout_max_s") or 1.0
             stage = (self.cluster.nodes, protocol, duration_s, patience_s)
@@ -331,7 +331,7 @@ class _Run:
         self.nemesis = Nemesis(self.cluster, self.clients, self.tape)
         self._phases = 0
         self._waits = 0
-        self._told: _Told | None = None
+        self._told: StoryCutoff | None = None
 
     def result(self) -> SimulationResult:
         cluster = self.cluster
@@ -397,7 +397,7 @@ class _Run:
 
     def _tell_no_more(self, wait: int) -> None:
         if wait == self._waits:
-            self._told = _Told(self.cluster.timeline, self._count_told())
+            self._told = StoryCutoff(self.cluster.timeline, self._count_told())
 
     def _alarm(self, check: str, message: str) -> None:
         if self._told is not None:
@@ -431,7 +431,7 @@ class _Run:
         reads = [
             (node, Operation("read", f"k{key}"))
             for node in self.cluster.nodes
-            for key in range(self.setup.habits.keys)
+            for key in range(self.setup.mix.keys)
         ]
         if (
             self._complete("whole", list(self.cluster.nodes), reads)

@@ -22,7 +22,7 @@ from nodes.contract.replica import Message, Operation, OperationKind, Replica, R
 from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing
-from nodes.simulator.load import Habits, Manners
+from nodes.simulator.load import ClientPolicy, WorkloadMix
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, is_older, simulate
 from nodes.wire.codec import Codec, WriteCodec
@@ -123,8 +123,8 @@ def lost_doubled_and_reordered_messages_break_nothing(protocol: Protocol) -> Non
     for name, quality in BAD_NETWORKS.items():
         for seed in range(1, 1 + max(8, SEEDS // 20)):
             setup = Setup(
-                habits=Habits(clients=4, keys=2, think_s=0.05),
-                manners=Manners(timeout_s=2.0, retry="same", retry_after_s=0.1, loss=0.05),
+                mix=WorkloadMix(clients=4, keys=2, think_s=0.05),
+                policy=ClientPolicy(timeout_s=2.0, retry="same", retry_after_s=0.1, loss=0.05),
                 quality=quality,
                 timing=Timing(fsync_s=0.002),
             )

@@ -20,7 +20,7 @@ from nodes.registry import Protocol
 from nodes.simulator import load
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Trap, TrapPoint
-from nodes.simulator.load import Clients, Manners
+from nodes.simulator.load import ClientPolicy, Clients
 
 TRAPS: tuple[TrapPoint, ...] = (
     "before-fsync",
@@ -90,8 +90,8 @@ class _Scenario:
         self.protocol = protocol
         self.boundary = boundary
         self.cluster = Cluster(protocol, nodes=3, seed=7)
-        manners = Manners(timeout_s=8.0, retry="same", retry_after_s=0.3)
-        self.clients = Clients(self.cluster, manners)
+        policy = ClientPolicy(timeout_s=8.0, retry="same", retry_after_s=0.3)
+        self.clients = Clients(self.cluster, policy)
         self.steps = dict.fromkeys(self.cluster.nodes, 0)
         self.due: Boundary | None = None
         self.open = 0

@@ -12,7 +12,7 @@ from nodes.contract.replica import Operation, Reply, Request
 from nodes.registry import PROTOCOLS
 from nodes.simulator.answers import Answers, WrongAnswer
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.load import Clients, Habits, Manners, OperationRecord, RandomClients
+from nodes.simulator.load import ClientPolicy, Clients, OperationRecord, RandomClients, WorkloadMix
 from nodes.simulator.simulate import draw_setup
 from tests.simulator.test_driver_duties import PROBE
 from tests.simulator.toy import protocol
@@ -123,7 +123,7 @@ def test_a_state_is_held_against_what_was_written() -> None:
 
 def test_a_node_answers_only_what_it_was_asked() -> None:
     it = Cluster(PROBE, nodes=2, seed=1)
-    Clients(it, Manners(), Answers("any node")).invoke(
+    Clients(it, ClientPolicy(), Answers("any node")).invoke(
         "c1", "n1", Operation("write", "x", "put k v"), lambda record: None
     )
     it.run(0.5)
@@ -154,17 +154,17 @@ class _Received:
         return on_request
 
 
-def invoke(manners: Manners, commands: str) -> tuple[list[OperationRecord], _Received]:
+def invoke(policy: ClientPolicy, commands: str) -> tuple[list[OperationRecord], _Received]:
     it = Cluster(PROBE, nodes=3, seed=4)
     received = _Received(it)
     ended: list[OperationRecord] = []
-    Clients(it, manners).invoke("c1", "n2", Operation("write", "x", commands), ended.append)
+    Clients(it, policy).invoke("c1", "n2", Operation("write", "x", commands), ended.append)
     it.run(9.0)
     return ended, received
 
 
 def test_copies_come_late_and_answered_requests_come_again() -> None:
-    ended, received = invoke(Manners(copies=1.0, repeats=1.0, late_s=3.0), "reply")
+    ended, received = invoke(ClientPolicy(copies=1.0, repeats=1.0, late_s=3.0), "reply")
     assert [record.outcome for record in ended] == ["ok"]
     times = [at_s for at_s, _, _ in received.copies]
     assert len(times) == 3
@@ -174,8 +174,8 @@ def test_copies_come_late_and_answered_requests_come_again() -> None:
 
 def test_a_request_goes_to_several_nodes_at_once_where_that_is_allowed() -> None:
     def nodes(elsewhere: bool) -> set[str]:
-        manners = Manners(at_once=9, elsewhere=elsewhere)
-        return {node for _, node, _ in invoke(manners, "put k v")[1].copies}
+        policy = ClientPolicy(at_once=9, elsewhere=elsewhere)
+        return {node for _, node, _ in invoke(policy, "put k v")[1].copies}
 
     assert nodes(elsewhere=True) == {"n1", "n2", "n3"}
     assert nodes(elsewhere=False) == {"n2"}
@@ -186,7 +186,7 @@ def test_an_operation_failed_once_each_copy_of_it_was_refused(
 ) -> None:
     it = Cluster(PROBE, nodes=3, seed=4)
     ended: list[OperationRecord] = []
-    clients = Clients(it, Manners(at_once=3, elsewhere=True, latency_s=0.001))
+    clients = Clients(it, ClientPolicy(at_once=3, elsewhere=True, latency_s=0.001))
     clients.invoke("c1", "n1", Operation("write", "x", "put k v"), ended.append)
     for answered in range(3):
         assert ended == []
@@ -200,7 +200,7 @@ def test_who_insists_asks_the_node_that_refused_again() -> None:
     it = Cluster(PROBE, nodes=3, seed=4)
     received = _Received(it)
     ended: list[OperationRecord] = []
-    clients = Clients(it, Manners(insists=0.5, repeats=1.0, timeout_s=5.0))
+    clients = Clients(it, ClientPolicy(insists=0.5, repeats=1.0, timeout_s=5.0))
     clients.invoke("c1", "n1", Operation("write", "x", "put k v"), ended.append)
     while not ended:
         it.run(0.1)
@@ -214,9 +214,9 @@ def test_who_insists_asks_the_node_that_refused_again() -> None:
 def test_sessions_are_shared_and_acknowledge_what_has_ended() -> None:
     it = Cluster(protocol(), nodes=3, seed=2)
     received = _Received(it)
-    clients = Clients(it, Manners(timeout_s=0.2, lag=2))
-    habits = Habits(clients=6, depth=3, think_s=0.02, lasting=True)
-    RandomClients(clients, habits, ("read", "write")).start()
+    clients = Clients(it, ClientPolicy(timeout_s=0.2, lag=2))
+    mix = WorkloadMix(clients=6, depth=3, think_s=0.02, lasting=True)
+    RandomClients(clients, mix, ("read", "write")).start()
     it.run(2.0)
     it.crash("n1")
     it.run(2.0)
@@ -231,18 +231,18 @@ def test_sessions_are_shared_and_acknowledge_what_has_ended() -> None:
     assert max(behind) > 2, "some are open"
 
 
-def test_seeds_have_manners_that_their_protocol_can_bear() -> None:
+def test_seeds_have_a_policy_that_their_protocol_can_bear() -> None:
     drawn = {
         name: [draw_setup(PROTOCOLS[name], seed) for seed in range(60)]
         for name in ("raft", "quorum", "gossip")
     }
     for name, setups in drawn.items():
-        manners = [setup.manners for setup in setups]
-        assert {one.copies > 0 for one in manners} == {True, False}, name
-        assert {one.repeats > 0 for one in manners} == {True, False}, name
-        assert {setup.habits.depth for setup in setups} == {1, 2, 5}, name
-        assert {one.elsewhere for one in manners} == ({True, False} if name == "raft" else {False})
-        assert {one.at_once > 1 for one in manners} == {one.elsewhere for one in manners}
+        policy = [setup.policy for setup in setups]
+        assert {one.copies > 0 for one in policy} == {True, False}, name
+        assert {one.repeats > 0 for one in policy} == {True, False}, name
+        assert {setup.mix.depth for setup in setups} == {1, 2, 5}, name
+        assert {one.elsewhere for one in policy} == ({True, False} if name == "raft" else {False})
+        assert {one.at_once > 1 for one in policy} == {one.elsewhere for one in policy}
     setups = [draw_setup(protocol(), seed) for seed in range(60)]
-    assert {setup.manners.retry for setup in setups} == {"never"}
-    assert {setup.manners.copies + setup.manners.repeats for setup in setups} == {0.0}
+    assert {setup.policy.retry for setup in setups} == {"never"}
+    assert {setup.policy.copies + setup.policy.repeats for setup in setups} == {0.0}

@@ -17,13 +17,13 @@ from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import KINDS, Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.load import (
+    ClientPolicy,
     Clients,
-    Habits,
-    Manners,
     OperationRecord,
     PlannedLoad,
     PlannedOperation,
     RandomClients,
+    WorkloadMix,
 )
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import simulate
@@ -211,7 +211,7 @@ def test_every_kind_of_fault_is_drawn_and_can_be_played() -> None:
         it = Cluster(protocol(), nodes=5, seed=seed)
         tape = draw_tape(it.rng("nemesis"), it.nodes, protocol(), 3.0)
         tape += draw_more(it.rng("more faults"), it.nodes, protocol(), 3.0)
-        nemesis = Nemesis(it, Clients(it, Manners()), tape)
+        nemesis = Nemesis(it, Clients(it, ClientPolicy()), tape)
         it.run(3.0)
         nemesis.heal_all()
         drawn |= set(nemesis.played)
@@ -281,10 +281,10 @@ def test_ring_leaves_every_node_a_majority() -> None:
 
 
 def run_one(
-    manners: Manners, request_loss: float = 0.0, reply_loss: float = 0.0
+    policy: ClientPolicy, request_loss: float = 0.0, reply_loss: float = 0.0
 ) -> tuple[OperationRecord, Cluster]:
     it = Cluster(protocol(), nodes=3, seed=2)
-    clients = Clients(it, manners)
+    clients = Clients(it, policy)
     clients.request_loss["n1"] = request_loss
     clients.reply_loss["n1"] = reply_loss
     ended: list[OperationRecord] = []
@@ -294,26 +294,26 @@ def run_one(
 
 
 def test_a_lost_request_and_a_lost_reply_both_end_info() -> None:
-    lost, it = run_one(Manners(), request_loss=1.0)
+    lost, it = run_one(ClientPolicy(), request_loss=1.0)
     assert (lost.outcome, lost.completed_ns, it.states()["n1"]) == ("info", None, {})
-    applied, it = run_one(Manners(), reply_loss=1.0)
+    applied, it = run_one(ClientPolicy(), reply_loss=1.0)
     assert (applied.outcome, applied.completed_ns) == ("info", None)
     assert it.states()["n1"] == {"x": (("v",), 1)}
 
 
 def test_a_retry_goes_to_another_node_under_the_same_name() -> None:
-    record, _ = run_one(Manners(retry="other", retry_after_s=0.1), request_loss=1.0)
+    record, _ = run_one(ClientPolicy(retry="other", retry_after_s=0.1), request_loss=1.0)
     assert record.outcome == "ok"
     assert record.completed_ns is not None
     assert record.completed_ns > 0.1e9
-    record, _ = run_one(Manners(retry="same", retry_after_s=0.1), request_loss=1.0)
+    record, _ = run_one(ClientPolicy(retry="same", retry_after_s=0.1), request_loss=1.0)
     assert record.outcome == "info"
 
 
 def test_a_refusal_after_a_retry_says_nothing_about_the_other_attempts() -> None:
     for again, outcome in ((False, "fail"), (True, "info")):
         it = Cluster(PROBE, nodes=2, seed=2)
-        clients = Clients(it, Manners(retry="other" if again else "never", retry_after_s=0.1))
+        clients = Clients(it, ClientPolicy(retry="other" if again else "never", retry_after_s=0.1))
         ended: list[OperationRecord] = []
         clients.invoke("c1", "n1", Operation("write", "x", "put k v"), ended.append)
         it.run(0.15)
@@ -325,7 +325,7 @@ def test_a_refusal_after_a_retry_says_nothing_about_the_other_attempts() -> None
 def test_client_loss_is_one_way_and_heals() -> None:
     for lost in ("requests", "replies"):
         it = Cluster(protocol(), nodes=3, seed=2)
-        clients = Clients(it, Manners())
+        clients = Clients(it, ClientPolicy())
         fault = Fault(at_s=0.0, for_s=2.0, kind="client-loss", args={"node": "n1", lost: 1.0})
         Nemesis(it, clients, [fault])
         ended: list[OperationRecord] = []
@@ -340,8 +340,8 @@ def test_client_loss_is_one_way_and_heals() -> None:
 
 def test_random_clients_write_unique_values_one_operation_at_a_time() -> None:
     it = Cluster(protocol(), nodes=3, seed=2)
-    clients = Clients(it, Manners(timeout_s=0.2))
-    RandomClients(clients, Habits(clients=4, think_s=0.02), ("read", "write")).start()
+    clients = Clients(it, ClientPolicy(timeout_s=0.2))
+    RandomClients(clients, WorkloadMix(clients=4, think_s=0.02), ("read", "write")).start()
     it.run(2.0)
     it.crash("n1")
     it.run(2.0)
@@ -362,9 +362,9 @@ def test_random_clients_write_unique_values_one_operation_at_a_time() -> None:
 @pytest.mark.parametrize(("deletes", "found"), [(0.0, False), (0.2, True)])
 def test_what_a_protocol_does_not_offer_becomes_no_deletion(deletes: float, found: bool) -> None:
     it = Cluster(protocol(), nodes=3, seed=2)
-    clients = Clients(it, Manners())
-    habits = Habits(think_s=0.02, reads=0.3, cas=0.3, deletes=deletes)
-    RandomClients(clients, habits, ("read", "write", "delete")).start()
+    clients = Clients(it, ClientPolicy())
+    mix = WorkloadMix(think_s=0.02, reads=0.3, cas=0.3, deletes=deletes)
+    RandomClients(clients, mix, ("read", "write", "delete")).start()
     it.run(1.0)
     kinds = {record.op for record in clients.history}
     assert kinds == ({"read", "write", "delete"} if found else {"read", "write"})
@@ -372,7 +372,7 @@ def test_what_a_protocol_does_not_offer_becomes_no_deletion(deletes: float, foun
 
 def test_a_planned_load_keeps_intended_times_and_counts_what_it_drops() -> None:
     it = Cluster(protocol(), nodes=3, seed=2, quality=Quality(latency_s=0.01))
-    clients = Clients(it, Manners())
+    clients = Clients(it, ClientPolicy())
     plan = [
         PlannedOperation(intended_s=0.001 * i, node="n1", operation=Operation("write", "x", i))
         for i in range(20)

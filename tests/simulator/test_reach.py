@@ -145,7 +145,7 @@ def test_clients_that_may_be_forgotten_ask_once_and_no_history_of_theirs_is_judg
     setups = [draw_setup(RAFT, seed) for seed in range(200)]
     forgetful = [setup for setup in setups if not promises_once(setup)]
     assert 5 < len(forgetful) < 60
-    assert all(setup.manners.retry == "never" for setup in forgetful)
+    assert all(setup.policy.retry == "never" for setup in forgetful)
 
 
 def test_a_catch_by_an_administrator_is_shrunk_and_keeps_him() -> None:

@@ -59,10 +59,10 @@ def run(seed: int, name: str = "quorum") -> tuple[Cluster, Clients, str]:
         timing=setup.timing,
         round_trip=seed % 4 == 0,
     )
-    clients = Clients(cluster, setup.manners)
+    clients = Clients(cluster, setup.policy)
     # Few enough operations for the checker, over all of the run.
-    habits = msgspec.structs.replace(setup.habits, clients=3, keys=3, think_s=0.2)
-    load = RandomClients(clients, habits, protocol.operations)
+    mix = msgspec.structs.replace(setup.mix, clients=3, keys=3, think_s=0.2)
+    load = RandomClients(clients, mix, protocol.operations)
     gone = random.Random(seed).choice(cluster.nodes)
     tape = draw_tape(cluster.rng("nemesis"), cluster.nodes, protocol, TURMOIL_S)
     before = Nemesis(cluster, clients, tape)

@@ -17,7 +17,7 @@ from nodes.contract.replica import Reply
 from nodes.registry import get
 from nodes.simulator.faults import Fault
 from nodes.simulator.host import Timing
-from nodes.simulator.load import Habits
+from nodes.simulator.load import WorkloadMix
 from nodes.simulator.simulate import Setup, SimulationResult, draw_setup, simulate
 from nodes.simulator.tape import draw_tape
 from tests.simulator.judge import linearizable
@@ -40,8 +40,8 @@ def run(replica: type[Toy], seed: int, **options: Any) -> SimulationResult:
     toy = protocol(replica)
     setup = draw_setup(toy, seed)
     # The toy does not remember which requests it has served.
-    manners = msgspec.structs.replace(setup.manners, retry="never")
-    setup = msgspec.structs.replace(setup, manners=manners)
+    policy = msgspec.structs.replace(setup.policy, retry="never")
+    setup = msgspec.structs.replace(setup, policy=policy)
     return simulate(toy, seed, setup=setup, **{"duration_s": 4.0, **options})
 
 
@@ -226,7 +226,7 @@ def test_an_early_acknowledgement_is_caught_by_power_failures_after_replies() ->
         Fault(at_s=0.3 * i, for_s=0.3, kind="trap", args={**trap, "everybody": True})
         for i in range(1, 13)
     ]
-    setup = Setup(timing=Timing(fsync_s=0.03), habits=Habits(think_s=0.1))
+    setup = Setup(timing=Timing(fsync_s=0.03), mix=WorkloadMix(think_s=0.1))
     caught = {
         replica: sum(
             bool(linearizable(simulate(protocol(replica), seed, setup=setup, tape=tape)))
@@ -285,9 +285,9 @@ def test_what_a_protocol_declares_is_what_its_seeds_draw() -> None:
     )
     setups = [draw_setup(declared, seed) for seed in range(40)]
     assert {setup.parameters["resend_s"] for setup in setups} == {0.07}
-    assert {setup.manners.retry for setup in setups} == {"never", "same"}
+    assert {setup.policy.retry for setup in setups} == {"never", "same"}
     anywhere = msgspec.structs.replace(declared, retries="any node")
-    assert "other" in {draw_setup(anywhere, seed).manners.retry for seed in range(40)}
+    assert "other" in {draw_setup(anywhere, seed).policy.retry for seed in range(40)}
     tapes = [
         draw_tape(random.Random(seed), ("n1", "n2", "n3"), declared, 9.0) for seed in range(90)
     ]

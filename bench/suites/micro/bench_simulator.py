@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.measure.measuring import measure, scaled
-from nodes.simulator.load import Habits
+from nodes.simulator.load import WorkloadMix
 from nodes.simulator.simulate import Setup, SimulationResult, simulate
 
 SECONDS = scaled(60)
@@ -23,7 +23,7 @@ SEEDS = range(1, 5)
 def _runs(protocol: str) -> list[SimulationResult]:
     results = [
         simulate(
-            protocol, seed, nodes=5, duration_s=SECONDS, setup=Setup(habits=Habits(clients=10))
+            protocol, seed, nodes=5, duration_s=SECONDS, setup=Setup(mix=WorkloadMix(clients=10))
         )
         for seed in SEEDS
     ]

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bench.measure.measuring import scaled
 from bench.suites.micro.empty_events import empty_events
-from nodes.simulator.load import Habits
+from nodes.simulator.load import WorkloadMix
 from nodes.simulator.simulate import Setup, simulate
 
 PROTOCOLS = ("raft", "paxos", "quorum", "gossip")
@@ -94,7 +94,7 @@ def profile(protocol: str, seconds: float = SECONDS, cpu_s: float = CPU_S) -> Pr
     def sample(_: int, frame: FrameType | None) -> None:
         found[part_of(frame)] += 1
 
-    setup = Setup(habits=Habits(clients=10))
+    setup = Setup(mix=WorkloadMix(clients=10))
     before = signal.signal(signal.SIGPROF, sample)
     began_s = time.process_time()
     events = 0

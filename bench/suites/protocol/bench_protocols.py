@@ -13,7 +13,7 @@ import pytest
 
 from bench.measure.measuring import measure, scaled
 from nodes.registry import PROTOCOLS
-from nodes.simulator.load import Habits
+from nodes.simulator.load import WorkloadMix
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import Setup, SimulationResult, simulate
 
@@ -31,7 +31,7 @@ def _run(protocol: str, nodes: int) -> SimulationResult:
         duration_s=SECONDS,
         tape=[],
         setup=Setup(
-            habits=Habits(clients=CLIENTS, keys=5, think_s=0.01, reads=0.5), quality=Quality()
+            mix=WorkloadMix(clients=CLIENTS, keys=5, think_s=0.01, reads=0.5), quality=Quality()
         ),
         finish=False,
     )
