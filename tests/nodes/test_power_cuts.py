@@ -51,6 +51,7 @@ class Judge:
         self._tmp_path = tmp_path
         self._monkeypatch = monkeypatch
         self._numbers = itertools.count()
+        self.batches = BATCHES
         self.states = 0
 
     def new(self) -> Path:
@@ -95,7 +96,7 @@ class Judge:
                 log.close()
 
         recorder = self.record(root, start)
-        allowed = [held(BATCHES[:count]) for count in range(least, most + 1)]
+        allowed = [held(self.batches[:count]) for count in range(least, most + 1)]
         assert found[0] in allowed, f"{state}: {found[0]}, of {least} to {most} batches"
         log = DurableLog(root / DIRECTORY, CODEC)
         after = held([log.open()])
@@ -202,3 +203,45 @@ def test_the_power_fails_again_while_a_log_is_taken_up(judge: Judge) -> None:
     ):
         path.write_bytes(torn)
         judge.judge(judge.record(root, writing([], start=1)), 3, 1)
+
+
+def test_what_was_cut_off_does_not_come_back_behind_something_new(judge: Judge) -> None:
+    """Of two batches in one commit the first was torn. A new one, as long as that, takes its place;
+    the second must be gone by then, for nobody could tell that it does not belong there."""
+    root = judge.new()
+    judge.record(root, writing([1]))
+    path = root / DIRECTORY / "log"
+    whole = path.read_bytes()
+    log = DurableLog(root / DIRECTORY, CODEC)
+    log.open()
+    log.append([Put("x", 2)])
+    log.append([Put("y", 3)])
+    log.commit(log.take())
+    log.close()
+    both = path.read_bytes()
+    length = (len(both) - len(whole)) // 2
+    path.write_bytes(whole + bytes(length) + both[-length:])
+
+    def go_on(recorder: Recorder, directory: Path) -> None:
+        log = DurableLog(directory, CODEC)
+        log.open()
+        recorder.mark("begun", 2)
+        log.append([Put("b", 2)])
+        log.commit(log.take())
+        recorder.mark("acknowledged", 2)
+        log.close()
+
+    judge.batches = [BATCHES[0], [Put("b", 2)]]
+    judge.judge(judge.record(root, go_on), 1, 1, depth=0)
+
+
+def test_what_the_system_takes_in_parts_is_written_as_a_whole(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:7]))
+    root = judge.new()
+    judge.record(root, writing([1, 3]))
+    log = DurableLog(root / DIRECTORY, CODEC)
+    assert held([log.open()]) == held(BATCHES[:4])
+    log.close()
