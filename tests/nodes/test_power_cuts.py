@@ -205,6 +205,22 @@ def test_the_power_fails_again_while_a_log_is_taken_up(judge: Judge) -> None:
         judge.judge(judge.record(root, writing([], start=1)), 3, 1)
 
 
+@pytest.mark.parametrize("made", ["data", "data/n1"])
+def test_a_folder_that_a_killed_process_had_just_made_is_no_more_certain(
+    judge: Judge, made: str
+) -> None:
+    def script(recorder: Recorder, directory: Path) -> None:
+        for path in [*reversed(Path(made).parents), Path(made)][1:]:
+            os.mkdir(directory.parent.parent / path)
+            if str(path) != made:
+                descriptor = os.open(directory.parent.parent, os.O_RDONLY)
+                os.fsync(descriptor)
+                os.close(descriptor)
+        writing([1])(recorder, directory)
+
+    judge.judge(judge.record(judge.new(), script), depth=0)
+
+
 def test_what_was_cut_off_does_not_come_back_behind_something_new(judge: Judge) -> None:
     """Of two batches in one commit the first was torn. A new one, as long as that, takes its place;
     the second must be gone by then, for nobody could tell that it does not belong there."""
