@@ -1,0 +1,122 @@
+"""What a gate's seeds reached: branches are seen exactly, and what is missed is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from chaos.seeds import coverage
+from chaos.seeds.branches import branches_of, modules_of, traced
+from chaos.seeds.coverage import Coverage, cover, totals
+from nodes.contract.bounds import BadMessage
+from nodes.registry import PROTOCOLS, get
+
+CODE = '''
+class Part:
+    def act(self, number):
+        """Act."""
+        if number > 3:
+            number = 3
+        elif (
+            number == 1
+            or number == 2
+        ):
+            number = 7
+        if number == 7:
+            return "seven"
+        for each in range(number):
+            number += each
+        try:
+            number / number
+        except ZeroDivisionError:
+            return "nothing"
+        if number < 0:
+            raise BadMessage("negative")
+        return number
+
+
+class SomeParameters(Parameters):
+    def check(self):
+        if self.size < 1:
+            raise ValueError
+'''
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> tuple[Path, ModuleType]:
+    path = tmp_path / "part.py"
+    path.write_text(
+        f"from {BadMessage.__module__} import BadMessage\n"
+        "from nodes.contract.replica import Parameters\n" + CODE
+    )
+    spec = importlib.util.spec_from_file_location("part", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return path, module
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([], None),
+        ([9], {"number > 3", "not: number == 7", "for range(number)", "not: number < 0"}),
+        ([1], {"not: number > 3", "number == 1 or number == 2", "number == 7"}),
+        (
+            [0],
+            {
+                "not: number > 3",
+                "not: number == 1 or number == 2",
+                "not: number == 7",
+                "except ZeroDivisionError",
+            },
+        ),
+    ],
+)
+def test_branches_are_reached_by_what_runs(
+    part: tuple[Path, ModuleType], numbers: list[int], expected: set[str] | None
+) -> None:
+    path, module = part
+    before = sys.gettrace()
+    _, steps = traced((path,), lambda: [module.Part().act(number) for number in numbers])
+    assert sys.gettrace() is before
+    reached = {b.name for b in branches_of(path) if b.is_reached(steps.lines[str(path)])}
+    where = f"{path.parent.name}/part.py: Part.act"
+    assert reached == (set() if expected is None else {where, *(f"{where}: {e}" for e in expected)})
+
+
+def test_neither_refusals_nor_parameters_count(part: tuple[Path, ModuleType]) -> None:
+    names = [branch.name for branch in branches_of(part[0])]
+    assert len(names) == len(set(names)) == 10
+    assert not any(name.endswith(": number < 0") and "not" not in name for name in names)
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_a_protocol_stands_on_files_with_branches(name: str) -> None:
+    paths = modules_of(get(name).replica)
+    assert any(path.name == "replica.py" for path in paths)
+    assert any(path.parent.name == "parts" for path in paths)
+    assert all(branches_of(path) for path in paths if path.name == "replica.py")
+
+
+def test_a_seed_is_covered_and_what_it_misses_is_listed_unless_excused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = cover("heartbeat", [1])
+    assert seen.seeds == 1
+    assert seen.messages["Heartbeat"] > 10
+    both = Coverage()
+    both.add(seen)
+    both.add(seen)
+    assert (both.seeds, both.reached) == (2, seen.reached)
+    assert both.messages["Heartbeat"] == 2 * seen.messages["Heartbeat"]
+    first = next(total for total in totals([seen]) if total.unreached)
+    assert len(first.unreached) < first.branches
+    monkeypatch.setitem(coverage.UNREACHED, first.unreached[0], "a reason")
+    again = next(total for total in totals([seen]) if total.file == first.file)
+    assert (again.unreached, again.excused) == (first.unreached[1:], first.unreached[:1])
