@@ -18,10 +18,11 @@ FORGETFUL_KEYS: Knobs = [[*[DEFAULT] * 6, {"remembered_clients": 1}, {"remembere
 
 LOG_LIMITS: Knobs = [
     [DEFAULT, DEFAULT, {"window_batches": 1}],
-    [DEFAULT, DEFAULT, {"client_replies": 1}, {"client_replies": 3}],
     [*[DEFAULT] * 14, {"client_entries": 4}, {"client_entries": 40}],
 ]
-"""Of `nodes.parts.limits.LOG_LIMITS`, those that are no limit of a batch or a snapshot."""
+"""Of `nodes.parts.limits.LOG_LIMITS`, those that are no limit of a batch or a snapshot. Not
+``client_replies``: a client of whose answers some were forgotten is told that it has acknowledged
+them."""
 
 
 def _watching(recover_after_s: float, heartbeat_every_s: float, timeout_s: float) -> dict[str, Any]:
