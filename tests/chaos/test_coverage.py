@@ -13,7 +13,7 @@ from chaos.seeds import coverage
 from chaos.seeds.branches import branches_of, modules_of, traced
 from chaos.seeds.coverage import Coverage, cover, totals
 from nodes.contract.bounds import BadMessage
-from nodes.registry import PROTOCOLS, get
+from nodes.registry import INTERNAL, PROTOCOLS, get
 
 CODE = '''
 class Part:
@@ -120,3 +120,10 @@ def test_a_seed_is_covered_and_what_it_misses_is_listed_unless_excused(
     monkeypatch.setitem(coverage.UNREACHED, first.unreached[0], "a reason")
     again = next(total for total in totals([seen]) if total.file == first.file)
     assert (again.unreached, again.excused) == (first.unreached[1:], first.unreached[:1])
+
+
+def test_only_branches_that_there_are_are_excused() -> None:
+    protocols = (PROTOCOLS | INTERNAL).values()
+    paths = {path for protocol in protocols for path in modules_of(protocol.replica)}
+    names = {branch.name for path in paths for branch in branches_of(path)}
+    assert sorted(set(coverage.UNREACHED) - names) == []
