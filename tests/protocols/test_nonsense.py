@@ -348,10 +348,11 @@ def test_a_frame_full_of_questions_is_not_answered_in_full(
     cluster.step("n1", Message("n2", before))
     cluster.network.clear()
     cluster.step("n1", *[Message("n2", questions[kind])] * MANY)
-    assert 0 < len(cluster.network) <= 4 * MAX_HEAVY
-    assert len(cluster.refused) == MANY - MAX_HEAVY
+    answered = len(cluster.network)
+    assert MAX_HEAVY <= answered <= 4 * MAX_HEAVY
+    assert cluster.refused == [], "who is paused hears many at once, and nobody has lied"
     cluster.step("n1", Message("n2", questions[kind]))
-    assert len(cluster.refused) == MANY - MAX_HEAVY, "the next step has time again"
+    assert len(cluster.network) > answered, "the next step has time again"
 
 
 # --- numbers that only ever grow ---
