@@ -319,7 +319,8 @@ class Cluster:
         client = uuid.uuid4().hex  # Nobody else's, whatever a fuzzer has made up.
         sequence, deadline = 0, time.monotonic() + wait_s
         for node in NODES:
-            key = f"after {node}"
+            # Nobody else's either: a sibling that a fuzzer has made up may be on its way.
+            key = f"after {node} {client}"
             await self.ask(client, node, sequence, Operation("write", key, 7), wait_s)
             while True:
                 sequence += 1
