@@ -310,14 +310,6 @@ class RestartForgetsMembers(Raft):
         self._set_deciding()
 
 
-class SnapshotSortsClients(Raft):
-    """A snapshot has its clients by name, not by how long they were silent."""
-
-    def _take_snapshot(self) -> Snapshot:
-        snapshot = super()._take_snapshot()
-        return msgspec.structs.replace(snapshot, sessions=tuple(sorted(snapshot.sessions)))
-
-
 _PAPER = "Ongaro and Ousterhout, In search of an understandable consensus algorithm, extended, "
 _SKETCH = "protocols.md, Raft, wrong there"
 
@@ -339,12 +331,6 @@ BUGS = (
         protocol="raft",
         replica=RestartForgetsMembers,
         source="dissertation 4.1: a server always uses the latest configuration in its log",
-    ),
-    Bug(
-        name="raft-snapshot-sorts-clients",
-        protocol="raft",
-        replica=SnapshotSortsClients,
-        source="dissertation 6.3: sessions expire alike on all servers",
     ),
     Bug(
         name="raft-vote-not-persisted",
