@@ -251,6 +251,39 @@ def _amnesia(stage: _Stage) -> Tape:
     return tape
 
 
+def _duel(stage: _Stage) -> Tape:
+    """Somebody is lost again and again, so that others take over, several at a time since all that
+    they say comes late; and whoever takes a certain step of that crashes after it, and is back
+    before the others are through. That is how proposers duel, and forget what they said."""
+    draw, nodes = stage.draw, list(stage.nodes)
+    latency_s = draw.pick((0.0, 0.02, 0.1))
+    tape: Tape = []
+    if latency_s:
+        slow: dict[str, Any] = {"latency_s": latency_s, "jitter_s": 0.01}
+        tape.append(Fault(at_s=0.0, kind="degrade", for_s=stage.duration_s, args=slow))
+    trap: dict[str, Any] = {
+        "nodes": nodes,
+        "point": draw.pick(("after-send", "after-send", "after-fsync", "before-fsync")),
+        "nth": draw.pick((1, 2, 3)),
+        "times": 3,
+        "down_s": draw.pick((0.005, 0.05, 0.3)),
+        "match": "rare",
+    }
+    at_s = draw.between(0.3, 1.5)
+    while at_s < stage.duration_s:
+        if trap["point"] == "after-send":
+            trap = trap | {"match": draw.pick([kind.__name__ for kind in stage.replica.MESSAGES])}
+        for_s = draw.between(0.5, 2.0)
+        lost = draw.pick((*nodes, "leader"))
+        kind, args = draw.pick(
+            (("crash", {"nodes": [lost]}), ("partition", {"shape": "isolate", "nodes": [lost]}))
+        )
+        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
+        tape.append(Fault(at_s=at_s, kind="trap", for_s=for_s, args=trap))
+        at_s = round(at_s + draw.between(0.3, 2.0), 6)
+    return tape
+
+
 _STYLES: tuple[tuple[int, Callable[[_Stage], Tape]], ...] = (
     (7, _calm),
     (18, _same_trap),
@@ -258,7 +291,8 @@ _STYLES: tuple[tuple[int, Callable[[_Stage], Tape]], ...] = (
     (7, _one_kind),
     (20, _mixture),
     (8, _churn),
-    (18, _relay),
+    (14, _relay),
+    (4, _duel),
     (8, _struck_at_a_moment),
     (6, _amnesia),
 )
