@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ import msgspec
 from nodes.contract.administration import Administration
 from nodes.contract.knobs import Knobs
 from nodes.contract.names import BadName, check_name, did_you_mean
+from nodes.contract.pace import Pace
 from nodes.contract.replica import Config, OperationKind, Parameters, Replica
 from nodes.errors import InvalidInput
 from nodes.parts.knobs import PLACED_MOMENTS
@@ -48,8 +49,9 @@ class Protocol(msgspec.Struct, frozen=True):
 
     For the simulator: ``knobs``, which parameters vary from seed to seed; ``moments``, marks
     (`Out.mark`) at which something rare has just begun, so that faults strike there;
-    ``administration``, what is asked of it while it runs; ``bugs``,
-    modules whose ``BUGS`` are planted bugs of it (`nodes.simulator.bugs`)."""
+    ``administration``, what is asked of it while it runs; ``bugs``, modules whose ``BUGS`` are
+    planted bugs of it (`nodes.simulator.bugs`); ``pace``: what its parameters, on these nodes,
+    promise of time and messages (`nodes.contract.pace`)."""
 
     name: str
     replica: type[Replica]
@@ -63,6 +65,7 @@ class Protocol(msgspec.Struct, frozen=True):
     moments: tuple[str, ...] = ()
     administration: Administration = Administration()
     bugs: tuple[str, ...] = ()
+    pace: Callable[[Any, tuple[str, ...]], Pace] = lambda parameters, nodes: Pace()
 
     def core_size(self, nodes: int, copies: int | None = None) -> int:
         """The fewest nodes with which it must serve. ``copies``: how many nodes hold each key, if
@@ -127,6 +130,7 @@ INTERNAL: dict[str, Protocol] = {
             needs="any node",
             summary="no data: heartbeats only, to measure failure detectors",
             knobs=detector.KNOBS,
+            pace=detector.pace,
             bugs=("nodes.simulator.bugs.detection",),
         ),
         Protocol(
@@ -137,6 +141,7 @@ INTERNAL: dict[str, Protocol] = {
             summary="quorum, simulated with fewer copies of a key than nodes, which move soon",
             retries="node asked first",
             knobs=quorum_register.PLACED_KNOBS,
+            pace=quorum_register.pace,
             moments=PLACED_MOMENTS,
             bugs=("nodes.simulator.bugs.recovery",),
         ),
@@ -149,6 +154,7 @@ INTERNAL: dict[str, Protocol] = {
             retries="nowhere",
             summary="gossip, simulated with fewer copies of a key than nodes, which move soon",
             knobs=gossip.PLACED_KNOBS,
+            pace=gossip.pace,
             moments=PLACED_MOMENTS,
         ),
         Protocol(
@@ -161,6 +167,7 @@ INTERNAL: dict[str, Protocol] = {
             summary="gossip-lww, simulated with fewer copies of a key than nodes, which move soon",
             parameters={"conflict": "lww"},
             knobs=gossip.PLACED_KNOBS,
+            pace=gossip.pace,
             moments=PLACED_MOMENTS,
         ),
     )
@@ -267,6 +274,7 @@ register(
         operations=("read", "write", "cas", "delete"),
         summary="a leader replicates a log to a majority; elections by randomised timeouts",
         knobs=raft.KNOBS,
+        pace=raft.pace,
         moments=raft.MOMENTS,
         administration=raft.ADMINISTRATION,
         bugs=tuple(f"nodes.simulator.bugs.{name}" for name in ("raft", "clients", "claims")),
@@ -281,6 +289,7 @@ register(
         summary="raft, but each node answers reads from what it has applied, however old",
         parameters={"stale_reads": True},
         knobs=raft.KNOBS,
+        pace=raft.pace,
         moments=raft.MOMENTS,
         administration=raft.ADMINISTRATION,
     )
@@ -295,6 +304,7 @@ register(
         retries="node asked first",
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
         knobs=gossip.KNOBS,
+        pace=gossip.pace,
         bugs=("nodes.simulator.bugs.gossip",),
     )
 )
@@ -309,6 +319,7 @@ register(
         summary="gossip, but of concurrent writes the one with the latest hybrid clock wins",
         parameters={"conflict": "lww"},
         knobs=gossip.KNOBS,
+        pace=gossip.pace,
     )
 )
 register(
@@ -320,6 +331,7 @@ register(
         summary="no leader: a majority holds the newest version, reads and writes ask a majority",
         retries="node asked first",
         knobs=quorum_register.KNOBS,
+        pace=quorum_register.pace,
         bugs=("nodes.simulator.bugs.quorum",),
     )
 )
@@ -333,6 +345,7 @@ register(
         parameters={"read_quorum": 1, "write_quorum": 1, "weak": True},
         retries="node asked first",
         knobs=quorum_register.KNOBS,
+        pace=quorum_register.pace,
     )
 )
 register(
@@ -343,6 +356,7 @@ register(
         operations=("read", "write", "cas", "delete"),
         summary="a log of Paxos instances; a stable leader runs phase 1 once for all of them",
         knobs=paxos.KNOBS,
+        pace=paxos.pace,
         moments=paxos.MOMENTS,
         bugs=("nodes.simulator.bugs.paxos",),
     )
@@ -356,6 +370,7 @@ register(
         summary="paxos without a leader: both phases each time, from every node, so proposers duel",
         parameters={"stable_leader": False},
         knobs=paxos.KNOBS,
+        pace=paxos.pace,
         moments=paxos.MOMENTS,
     )
 )

@@ -416,16 +416,24 @@ class Heartbeats:
         """Whether any detector suspects ``node``."""
         return any(detector.suspected(node) for detector in self._detectors.values())
 
+    def suspects(self) -> dict[str, list[str]]:
+        """The suspected nodes, by the name of the detector."""
+        return {
+            label: [peer for peer in self._peers if detector.suspected(peer)]
+            for label, detector in self._detectors.items()
+        }
+
     def probe(self) -> dict[str, Any]:
         """``suspects``: the suspected nodes. ``suspicion``: the level of each peer. Each in one
         text, since a status has a column for each key; with the detector's name in front where
         there are several."""
         now = self._env.now()
         view: dict[str, Any] = {}
+        suspects = self.suspects()
         for label, detector in self._detectors.items():
             prefix = f"{label}_" if label else ""
             levels = [f"{peer} {detector.level(peer, now):.1f}" for peer in self._peers]
-            view[f"{prefix}suspects"] = ",".join(p for p in self._peers if detector.suspected(p))
+            view[f"{prefix}suspects"] = ",".join(suspects[label])
             view[f"{prefix}suspicion"] = ", ".join(levels)
         return view
 

@@ -45,7 +45,8 @@ class Cluster:
     ``manual``: messages wait on their links until `deliver` or `drop`, writes are durable at once,
     and steps cost no time; timers fire when time runs (`run`) or by `fire`. ``round_trip``: every
     message and every write goes through the real codec. ``clock_offsets``: monotonic clocks of
-    different nodes have nothing in common. Raises nodes.registry.InvalidConfiguration.
+    different nodes have nothing in common. ``on_build``: is told of each replica before its first
+    step. Raises nodes.registry.InvalidConfiguration.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Cluster:
         trace: bool = False,
         manual: bool = False,
         round_trip: bool = False,
+        on_build: Callable[[Replica, Clock], None] = lambda replica, clock: None,
     ) -> None:
         self.protocol = protocol
+        self._on_build = on_build
         self.nodes = node_ids(nodes)
         self.seed = seed
         self.timeline = Timeline(trace=trace)
@@ -139,7 +142,9 @@ class Cluster:
         return random.Random(f"{self.seed}/{purpose}")
 
     def _build(self, config: Config, clock: Clock, disk: Disk) -> Replica:
-        return self.protocol.replica(config, clock, disk)
+        replica = self.protocol.replica(config, clock, disk)
+        self._on_build(replica, clock)
+        return replica
 
     # --- time ---
 
@@ -151,6 +156,14 @@ class Cluster:
     def run(self, seconds: float) -> None:
         """Let ``seconds`` of virtual time pass."""
         self.timeline.run_until(self.timeline.now + seconds)
+
+    def under_way_until(self) -> float:
+        """When the last message arrives that is on its way now; `now` if none is. On a link that
+        keeps the order, what is sent later waits for it."""
+        return max(
+            (at_s for at_s, _, _, what in self.timeline.heap if type(what) is Message),
+            default=self.now,
+        )
 
     # --- what is there ---
 

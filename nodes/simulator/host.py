@@ -261,6 +261,12 @@ class Host:
             self._end_fsync(self._flight)
         self._wake(None)
 
+    @property
+    def unanswered(self) -> list[tuple[str, int]]:
+        """(client, sequence) of the requests that came since the process was started and have no
+        answer yet."""
+        return sorted(self._asked)
+
     # --- inputs ---
 
     def receive(self, item: Message | Request) -> None:

@@ -125,6 +125,10 @@ class Clients:
         self._rng = cluster.rng("client network")
         self._rude = cluster.rng("impolite clients").random
         self._sessions: dict[str, _Session] = {}
+        self.requests: list[Request] = []
+        """What was asked, in the order of the history."""
+        self.elsewhere: set[int] = set()
+        """Numbers (`OperationRecord.id`) of what was sent to more than one node."""
         self._count = 0
         cluster.reply_to = self._on_reply
         if answers is not None:
@@ -167,6 +171,7 @@ class Clients:
         # What is older than all that is open has its result, and is never sent again on purpose.
         acked = max(0, next(iter(numbered.open), sequence) - policy.lag)
         request = Request(client, sequence, operation, acked)
+        self.requests.append(request)
         opened = numbered.open[sequence] = _Open(record, request, on_end)
         self._send((opened, node))
         self._timeline.at(self._timeline.now + policy.timeout_s, self._time_out, opened)
@@ -206,6 +211,8 @@ class Clients:
         """Send a request, for the first time or again. It arrives, if at all, ``late_s`` later than
         it would."""
         opened.attempts += 1
+        if node != opened.record.node:
+            self.elsewhere.add(opened.record.id)
         policy = self._policy
         timeline = self._timeline
         if timeline.transcript is not None:

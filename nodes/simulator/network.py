@@ -20,6 +20,8 @@ from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
 
 LinkId: TypeAlias = tuple[str, str]
+Tap: TypeAlias = Callable[[str, str, Any], None]
+"""Is told the sender, the receiver and the message."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +82,7 @@ class Link:
         self.src = src
         self.dst = dst
         self._held: list[Message] | None = None
+        self._tap: Tap | None = None
         self.sent = self.lost = self.cut = self.delivered = 0
         self._timeline = timeline
         self._note = timeline.note
@@ -110,6 +113,21 @@ class Link:
         self._held = held
         self._refresh()
 
+    @property
+    def tap(self) -> Tap | None:
+        """Who is told of each message that is sent, whatever becomes of it."""
+        return self._tap
+
+    @tap.setter
+    def tap(self, tap: Tap | None) -> None:
+        self._tap = tap
+        self._refresh()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a fault has cut it."""
+        return self._cut
+
     def send(self, msg: Any) -> None:
         """Send, with whatever becomes of it."""
         self.sent += 1
@@ -125,7 +143,10 @@ class Link:
         heappush(self._heap, (arrival_s, self._next(), self._deliver, Message(self.src, msg)))
 
     def _send_specially(self, msg: Any) -> None:
-        """The way of all messages that are cut, encoded, held, or at the mercy of chance."""
+        """The way of all messages that are cut, encoded, held, counted, or at the mercy of
+        chance."""
+        if self._tap is not None:
+            self._tap(self.src, self.dst, msg)
         if self._cut:
             self.cut += 1
             if self._timeline.transcript is not None:
@@ -235,6 +256,7 @@ class Link:
             or bool(self._delays)
             or self._round_trip is not None
             or self._held is not None
+            or self._tap is not None
         )
 
 

@@ -40,20 +40,9 @@ def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
 
     A member that still copies its range counts as one that is lost: with it, a protocol needs not
     survive what it survives without. A node that is down says nothing, so it is not ready."""
-    known: dict[str, Placements] = {}
-    for node, host in cluster.hosts.items():
-        if isinstance(host.replica, PlacedReplica):
-            if host.replica.recovery is None:
-                return None
-            known[node] = host.replica.recovery.placements
-    if not known:
-        return None
-    ranges = next(iter(known.values())).ranges
-    for number in range(ranges):
-        newest: Placement = max(
-            (placements.current[number] for placements in known.values()),
-            key=lambda placement: placement.number,
-        )
+    known = _placements(cluster)
+    for newest in _newest(known):
+        number = newest.range
         ready = [
             node
             for node, joined in newest.members
@@ -62,3 +51,48 @@ def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
         if 2 * len(ready) <= len(newest.members):
             return f"{newest} is served by {' '.join(ready) or 'nobody'} of {' '.join(nodes)}"
     return None
+
+
+def unrestored_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
+    """A range that is not as it should be once ``nodes``, and no others, have been up for long, in
+    words; None if there is none: each is on as many of them as before, all of whom are ready and
+    know it, and none has two ranges more than another."""
+    known = {node: each for node, each in _placements(cluster).items() if node in nodes}
+    newest = _newest(known)
+    if not newest or len(known) < len(newest[0].members):
+        return None
+    load = dict.fromkeys(nodes, 0)
+    for placement in newest:
+        for node in placement.nodes:
+            if node not in known:
+                return f"{placement} still counts on {node}"
+            load[node] += 1
+            if not known[node].serves(placement.range):
+                return f"{placement} is not served by {node}"
+        for node, each in known.items():
+            if each.current[placement.range] != placement:
+                return f"{node} has not heard of {placement}"
+    if len(nodes) == len(cluster.nodes) and max(load.values()) > min(load.values()) + 1:
+        return f"the nodes have very different numbers of ranges: {load}"
+    return None
+
+
+def _placements(cluster: Cluster) -> dict[str, Placements]:
+    """What each node that is up knows; nothing where every node holds every key."""
+    return {
+        node: host.replica.recovery.placements
+        for node, host in cluster.hosts.items()
+        if isinstance(host.replica, PlacedReplica) and host.replica.recovery is not None
+    }
+
+
+def _newest(known: dict[str, Placements]) -> list[Placement]:
+    """The newest placement of each range that any of them knows."""
+    ranges = next(iter(known.values())).ranges if known else 0
+    return [
+        max(
+            (placements.current[number] for placements in known.values()),
+            key=lambda placement: placement.number,
+        )
+        for number in range(ranges)
+    ]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,9 @@ from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.load import ClientPolicy, Clients, OperationRecord, RandomClients, WorkloadMix
 from nodes.simulator.network import Quality
+from nodes.simulator.oracles import causal
+from nodes.simulator.oracles.aftermath import Aftermath
+from nodes.simulator.oracles.detection import Detectors, WrongSuspicion
 from nodes.simulator.placed import Members, unready_range
 from nodes.simulator.story import Story
 from nodes.simulator.tape import draw_more, draw_tape
@@ -39,12 +42,6 @@ from nodes.simulator.timeline import Timeline
 
 CORE_BOUND_S = 30.0
 """Virtual seconds in which a healed core must complete an operation on each of its nodes."""
-CONVERGENCE_BOUND_S = 30.0
-"""Virtual seconds in which eventual replicas must agree after everything is healed."""
-DETECTION_BOUND_HEARTBEATS = 30
-"""Intervals between heartbeats after which detectors must suspect nobody who is up: it is heard
-again. To suspect who is down they have `CORE_BOUND_S` at least, since phi has learned from delays
-of seconds, and what was sent before the heal may still arrive so late."""
 DETECTION_STAYS_S = 10
 """Virtual seconds for which they must stay with it."""
 STORY_S = 1.0
@@ -54,6 +51,8 @@ ADMINISTER_EVERY_S = 0.5
 """Virtual seconds between two requests to take a node in again, after the heal."""
 COMPARE_EVERY_S = 0.5
 """Virtual seconds between comparisons of the states of replicas that applied the same prefix."""
+LASTING = 0.5
+"""The share of the seeds in which a fault lasts to the end."""
 ROUND_TRIP_EVERY = 10
 """Each seed that this number divides runs every message and write through the real codec."""
 
@@ -82,8 +81,10 @@ def promises_once(setup: Setup) -> bool:
 
 class Alarm(msgspec.Struct, frozen=True):
     """Something that must not happen. ``check``: ``invariant: <name>``, ``assert``, ``liveness``,
-    ``convergence``, ``detection``, ``acknowledged`` (an eventual protocol lost a write),
-    ``answers`` (`nodes.simulator.answers`), ``codec``, ``exception``, or what a caller adds."""
+    ``convergence``, ``detection``, ``stability``, ``messages``, ``catch-up``, ``re-replication``,
+    ``unanswered``, ``causality`` (see `nodes.simulator.oracles`), ``acknowledged`` (an eventual
+    protocol lost a write), ``answers`` (`nodes.simulator.answers`), ``codec``, ``exception``, or
+    what a caller adds."""
 
     seed: int
     check: str
@@ -91,7 +92,12 @@ class Alarm(msgspec.Struct, frozen=True):
     at_s: float = 0.0
 
 
-WAITING = frozenset({"liveness", "convergence", "detection"})
+WAITING = frozenset(
+    {
+        *("liveness", "convergence", "detection", "stability"),
+        *("messages", "catch-up", "unanswered", "re-replication"),
+    }
+)
 """The checks by which something did not happen within a bound."""
 
 
@@ -303,6 +309,7 @@ class _Run:
         self.duration_s = duration_s
         self.setup = setup
         self.alarms: list[Alarm] = []
+        self.detectors = Detectors()
         self.cluster = Cluster(
             protocol,
             nodes=nodes,
@@ -312,7 +319,10 @@ class _Run:
             timing=setup.timing,
             trace=trace,
             round_trip=setup.round_trip,
+            on_build=self.detectors.attach,
         )
+        host = self.cluster.hosts[self.cluster.nodes[0]]
+        self.pace = protocol.pace(host.config.parameters, self.cluster.nodes)
         self.answers = Answers(_retries_of(protocol), once=promises_once(setup))
         self.clients = Clients(self.cluster, setup.policy, self.answers)
         self.load = RandomClients(self.clients, setup.mix, protocol.operations)
@@ -330,7 +340,7 @@ class _Run:
             self.cluster.observers.append(self.members.observe)
         self.nemesis = Nemesis(self.cluster, self.clients, self.tape)
         self._phases = 0
-        self._waits = 0
+        self._waits = self._asked = 0
         self._told: StoryCutoff | None = None
 
     def result(self) -> SimulationResult:
@@ -341,6 +351,8 @@ class _Run:
         gc.disable()
         try:
             self._run()
+        except WrongSuspicion as error:
+            self._alarm("detection", str(error))
         except InvariantBroken as error:
             self._alarm(f"invariant: {_broken(error)}", str(error))
         except RoundTripChanged as error:
@@ -433,13 +445,13 @@ class _Run:
             for node in self.cluster.nodes
             for key in range(self.setup.mix.keys)
         ]
-        if (
-            self._complete("whole", list(self.cluster.nodes), reads)
-            and self._are_members()
-            and self.protocol.claim == "eventual"
-            and self.protocol.operations
-        ):
+        if not self._complete("whole", list(self.cluster.nodes), reads) or not self._are_members():
+            return
+        if self.protocol.claim == "eventual" and self.protocol.operations:
             self._converge()
+        if not self.alarms:
+            draw = self.cluster.rng("aftermath").random()
+            Aftermath(self, self.pace).run(lasting=draw < LASTING)
 
     def _play(self) -> None:
         timeline = self.cluster.timeline
@@ -544,8 +556,13 @@ class _Run:
                             trusting.append(told)
             return suspicious, trusting
 
-        heard_s = DETECTION_BOUND_HEARTBEATS * self._parameter("heartbeat_every_s")
-        silent_s = max(CORE_BOUND_S, heard_s)
+        # What was sent before the heal still arrives, and may make it think better of a dead node.
+        cluster.timeline.run_until(cluster.under_way_until())
+        models = self.detectors.models
+        heard_s = max(models[node].trusts_within_s() for node in up)
+        silent_s = max(
+            [heard_s, *(models[node].suspects_within_s(peer) for node in up for peer in down)]
+        )
         begin_s = cluster.now
         right = 0
         while right < DETECTION_STAYS_S:
@@ -554,7 +571,6 @@ class _Run:
                     told = f"{','.join(sorted(down)) or 'nobody'} is down; {mistakes[:3]}"
                     self._alarm("detection", f"{told} {bound_s:g} s later or more")
                     return False
-            # Heartbeats that were on their way may still make it think better of a dead node.
             right = 0 if any(mistaken()) else right + 1
             cluster.run(1.0)
         return True
@@ -603,14 +619,20 @@ class _Run:
             return [(node, Operation("read", "k0")) for node in nodes]
         return [(node, Operation("write", "k0", f"core.{node}")) for node in nodes]
 
-    def _complete(self, phase: str, nodes: list[str], wanted: list[tuple[str, Operation]]) -> bool:
+    def _complete(
+        self,
+        phase: str,
+        nodes: list[str],
+        wanted: list[tuple[str, Operation]],
+        bound_s: float = CORE_BOUND_S,
+    ) -> bool:
         """Each operation must end ok within the bound; it is asked again until then."""
         if not self.protocol.operations:
             return True
         timeline = self.cluster.timeline
         todo = set(range(len(wanted)))
         attempts = [0] * len(wanted)
-        end_s = timeline.now + CORE_BOUND_S
+        end_s = timeline.now + bound_s
 
         def ask(number: int) -> None:
             node, operation = wanted[number]
@@ -641,17 +663,44 @@ class _Run:
             self._alarm(
                 "liveness",
                 f"with {' '.join(nodes)} up and healed, {', '.join(stuck[:5])} did not complete"
-                f" within {CORE_BOUND_S:g} s",
+                f" within {bound_s:g} s",
             )
         return not todo
 
+    # --- what the aftermath borrows ---
+
+    def begin(self, phase: str) -> None:
+        """See `nodes.simulator.oracles.aftermath.Stage`."""
+        self.cluster.timeline.tell("", "phase", f"PHASE {phase}")
+        self._begin_wait()
+
+    def alarm(self, check: str, message: str) -> None:
+        """See `nodes.simulator.oracles.aftermath.Stage`."""
+        self._alarm(check, message)
+
+    def ask(self, phase: str, nodes: list[str], bound_s: float, mark: str) -> bool:
+        """See `nodes.simulator.oracles.aftermath.Stage`."""
+        if not self.protocol.operations:
+            return True
+        self._asked += 1
+        key = f"k{self._asked % self.setup.habits.keys}"
+        name = f"{mark}-{self._asked}"
+        kind = self.protocol.operations[self._asked % 2 % len(self.protocol.operations)]
+        wanted = [
+            (node, Operation(kind, key, f"{name}.{node}" if kind == "write" else None))
+            for node in nodes
+        ]
+        return self._complete(name, nodes, wanted, bound_s)
+
     def _converge(self) -> None:
+        """Clients that read every key at every node come to be told the same."""
         cluster = self.cluster
         self._begin_wait()
-        end_s = cluster.now + CONVERGENCE_BOUND_S
+        end_s = cluster.now + self.pace.converges_s
         placed = self._parameter("replication_factor")
+        # What replicas say of themselves spares reads that would differ, and decides nothing.
         while True:
-            converged = cluster.converged()
+            converged = cluster.converged() and self._reads_agree()
             # A write may be at a node that held its key before, and has yet to hand it over.
             lost = self._lost() if converged else None
             if converged and (lost is None or not placed):
@@ -662,10 +711,51 @@ class _Run:
         if not converged:
             self._alarm(
                 "convergence",
-                f"{CONVERGENCE_BOUND_S:g} s after the heal the nodes hold {cluster.states()}",
+                f"{self.pace.converges_s:g} s after the heal the nodes hold {cluster.states()}",
             )
         elif lost is not None:
             self._alarm("acknowledged", lost)
+        else:
+            self._judge_causality()
+
+    def _reads_agree(self) -> bool:
+        """Whether clients are told the same of each key at all nodes, now."""
+        history = self.clients.history
+        first = len(history)
+        nodes, keys = self.cluster.nodes, self.setup.habits.keys
+        reads = [(n, Operation("read", f"k{key}")) for key in range(keys) for n in nodes]
+        if not self._complete("final", list(nodes), reads):
+            return False
+        answers = {(record.key, record.node): record for record in history[first:]}
+        told: dict[str, Any] = {}
+        for (key, _), record in answers.items():
+            values = record.value if isinstance(record.value, list) else [record.value]
+            answer = sorted(map(repr, values)), record.version
+            if told.setdefault(key, answer) != answer:
+                return False
+        return True
+
+    def _judge_causality(self) -> None:
+        """By the history, what each write left behind (`nodes.simulator.oracles.causal`)."""
+        history, requests = self.clients.history, self.clients.requests
+        elsewhere, nodes = self.clients.elsewhere, self.cluster.nodes
+        findings: list[Iterator[tuple[str, str]]] = [causal.one_value(history, elsewhere)]
+        if self.pace.context:
+            findings.append(causal.newer_than_context(history, requests, elsewhere))
+        # Where few nodes hold a key, others pass on what is asked of them.
+        if self._placed_on() == len(nodes):
+            keys = causal.by_key(history, requests, elsewhere)
+            findings.append(causal.siblings(keys, len(nodes)))
+            if self.pace.monotonic:
+                findings.append(causal.never_back(history, elsewhere))
+        for each in findings:
+            for check, told in each:
+                self._alarm(check, told)
+                return
+
+    def _placed_on(self) -> int:
+        """On how many nodes a key is."""
+        return self._parameter("replication_factor") or len(self.cluster.nodes)
 
     def _lost(self) -> str | None:
         """A write that was acknowledged, and is newer than what all hold; None if there is none."""

@@ -22,6 +22,7 @@ from nodes.protocols.gossip.messages import (
     Rumour,
     Sibling,
 )
+from nodes.protocols.gossip.pace import pace
 from nodes.protocols.gossip.parameters import GossipParameters
 from nodes.protocols.gossip.policies import KeepSiblings, LastWriteWins, Policy
 from nodes.protocols.gossip.replica import (
@@ -51,4 +52,5 @@ __all__ = [
     "Record",
     "Rumour",
     "Sibling",
+    "pace",
 ]

@@ -26,6 +26,7 @@ from nodes.protocols.paxos.messages import (
     SurveyReply,
     Votes,
 )
+from nodes.protocols.paxos.pace import pace
 from nodes.protocols.paxos.parameters import PaxosParameters
 from nodes.protocols.paxos.progress import Progress
 from nodes.protocols.paxos.replica import (
@@ -63,5 +64,6 @@ __all__ = [
     "SurveyReply",
     "Votes",
     "disk_slot",
+    "pace",
     "value_bytes",
 ]

@@ -20,6 +20,7 @@ from nodes.protocols.quorum_register.messages import (
     Record,
     Tag,
 )
+from nodes.protocols.quorum_register.pace import pace
 from nodes.protocols.quorum_register.parameters import QuorumParameters
 from nodes.protocols.quorum_register.replica import QuorumRegister
 
@@ -43,4 +44,5 @@ __all__ = [
     "Tag",
     "VersionNamesOneWrite",
     "VersionNeverGoesBack",
+    "pace",
 ]

@@ -31,6 +31,7 @@ from nodes.protocols.raft.messages import (
     TimeoutNow,
     TransferLeadership,
 )
+from nodes.protocols.raft.pace import pace
 from nodes.protocols.raft.parameters import MAX_CHUNK_BYTES, RaftParameters
 from nodes.protocols.raft.progress import Incoming, Outgoing, Progress, State
 from nodes.protocols.raft.replica import Raft, Role, entry_bytes
@@ -71,4 +72,5 @@ __all__ = [
     "TransferLeadership",
     "VotesStand",
     "entry_bytes",
+    "pace",
 ]

@@ -569,7 +569,10 @@ class Raft(Replica):
         commit = min(m.commit, match)
         if commit > self.commit:
             self.commit = commit
-            self._caught_up = self._caught_up or self.term_at(commit) == self.term
+            # All that the leader had committed, not only what fits this message.
+            self._caught_up = self._caught_up or (
+                commit == m.commit and self.term_at(commit) == self.term
+            )
             if self._incoming is not None and self._incoming.index <= commit:
                 self._incoming = None
         ack = self._ack

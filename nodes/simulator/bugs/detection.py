@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.parts.failure_detector import CountingDetector, Heartbeat
+from nodes.parts.failure_detector import CountingDetector, Heartbeat, PhiDetector
 from nodes.protocols.detector import Detector
 from nodes.simulator.bugs import Bug
 
@@ -49,6 +49,20 @@ class NeverTrustsAgain(Detector):
                 detector._fall = 0
 
 
+class OutageIsLearned(Detector):
+    """Phi takes an outage for one of the intervals at which heartbeats come."""
+
+    def on_heartbeat(self, src: str, msg: Heartbeat) -> None:
+        for detector in self.heartbeats._detectors.values():
+            if isinstance(detector, PhiDetector):
+                arrivals = detector._arrivals[src]
+                now = self.env.now()
+                if detector.level(src, now) >= detector._parameters.threshold:
+                    arrivals.add(now - arrivals.heard)
+                    detector._normal[src] = detector._distribution(src)
+        super().on_heartbeat(src, msg)
+
+
 _SKETCH = "protocols.md, failure detection, wrong there"
 
 BUGS = (
@@ -75,5 +89,11 @@ BUGS = (
         protocol="heartbeat",
         replica=NeverTrustsAgain,
         source="Chandra and Toueg 1996: eventual accuracy",
+    ),
+    Bug(
+        name="detection-outage-is-learned",
+        protocol="heartbeat",
+        replica=OutageIsLearned,
+        source="Hayashibara et al. 2004: the window holds intervals between heartbeats",
     ),
 )

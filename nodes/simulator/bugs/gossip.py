@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from nodes.contract.replica import Operation, Request
+from nodes.parts.vector_clock import merge
 from nodes.protocols.gossip import Gossip, KeepSiblings, Record, Rumour, Sibling
 from nodes.simulator.bugs import Bug
 
@@ -135,6 +136,34 @@ class SiblingsCountedTogether(Gossip):
         return len(merged) > max(self.parameters.max_siblings, len(before))
 
 
+class ContextAndMore(Gossip):
+    """A write supersedes what its client had read, and what its node holds beside."""
+
+    def _past(self, operation: Operation, clock: Any) -> dict[str, int]:
+        return merge(super()._past(operation, clock), clock)
+
+
+class ContextIsNoClock(Gossip):
+    """The stamp of a write is later than all that its node knows, not than its context."""
+
+    def _new_sibling(self, request: Request, clock: Mapping[str, int]) -> Sibling:
+        operation = msgspec.structs.replace(request.operation, context=None)
+        return super()._new_sibling(msgspec.structs.replace(request, operation=operation), clock)
+
+
+class DigestKeepsOldVersions(Gossip):
+    """A digest also counts the versions that a delete replaced, so that equal replicas differ."""
+
+    def _index(self, key: str, record: Record) -> None:
+        super()._index(key, record)
+        if not all(sibling.deleted for sibling in record.siblings):
+            return
+        self._digest._catch_up()
+        for keys in self._digest._keys:
+            if key in keys:
+                keys[key] = 0
+
+
 _SKETCH = "protocols.md, Gossip, wrong there"
 
 BUGS = (
@@ -204,5 +233,23 @@ BUGS = (
         protocol="gossip",
         replica=PushOnly,
         source="anti-entropy that repairs nothing",
+    ),
+    Bug(
+        name="gossip-context-and-more",
+        protocol="gossip",
+        replica=ContextAndMore,
+        source="a sibling that nobody read is lost (Preguica et al. 2010, 3)",
+    ),
+    Bug(
+        name="gossip-lww-ignores-context",
+        protocol="gossip-lww",
+        replica=ContextIsNoClock,
+        source="Kulkarni et al. 2014: the clock is never behind what was seen",
+    ),
+    Bug(
+        name="gossip-digest-keeps-old",
+        protocol="gossip",
+        replica=DigestKeepsOldVersions,
+        source="anti-entropy that never finds replicas equal",
     ),
 )

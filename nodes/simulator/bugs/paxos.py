@@ -8,7 +8,17 @@ import msgspec
 
 from nodes.parts.forwarding import TIMER
 from nodes.parts.synod import Ballot, Proposer
-from nodes.protocols.paxos import Accept, Accepted, Command, Paxos, Prepare, Promise, Votes
+from nodes.protocols.paxos import (
+    Accept,
+    Accepted,
+    Command,
+    Paxos,
+    Prepare,
+    Promise,
+    Survey,
+    SurveyReply,
+    Votes,
+)
 from nodes.simulator.bugs import Bug
 
 
@@ -179,6 +189,13 @@ class RefusedAsFailed(Paxos):
         super().on_timer(name)
 
 
+class SurveyHearsNobody(Paxos):
+    """Asked whether it hears a leader, a node says that it does not."""
+
+    def on_survey(self, src: str, m: Survey) -> None:
+        self.out.send(src, SurveyReply(m.number, True, self._highest))
+
+
 _SKETCH = "protocols.md, Paxos, wrong there"
 _SIMPLE = "Lamport, Paxos made simple, "
 
@@ -278,5 +295,11 @@ BUGS = (
         protocol="paxos-basic",
         replica=VotesNotFound,
         source=_SKETCH + ": accepted values are looked up under the new ballot",
+    ),
+    Bug(
+        name="paxos-survey-hears-nobody",
+        protocol="paxos",
+        replica=SurveyHearsNobody,
+        source="a node that is cut off from the leader alone deposes it",
     ),
 )

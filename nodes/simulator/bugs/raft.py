@@ -310,6 +310,34 @@ class RestartForgetsMembers(Raft):
         self._set_deciding()
 
 
+class PreVoteAgainstALeader(Raft):
+    """A node that hears a leader says all the same that it would vote for another one."""
+
+    def on_pre_vote(self, src: str, m: PreVote) -> None:
+        role, self.leader, leader = self.role, None, self.leader
+        if role != "leader":
+            super().on_pre_vote(src, m)
+        self.leader = leader
+
+
+class LeadsWithoutMajority(Raft):
+    """A leader that hears nobody goes on, and whoever hears it waits for it."""
+
+    def _on_quorum_timer(self) -> None:
+        for progress in self._progress.values():
+            progress.active = True
+        super()._on_quorum_timer()
+
+
+class RequestsTimerOnce(Raft):
+    """The timer of waiting requests is not set again once nothing waits."""
+
+    def on_timer(self, name: str) -> None:
+        super().on_timer(name)
+        if name == TIMER:
+            self._requests._ticking = True
+
+
 _PAPER = "Ongaro and Ousterhout, In search of an understandable consensus algorithm, extended, "
 _SKETCH = "protocols.md, Raft, wrong there"
 
@@ -483,5 +511,23 @@ BUGS = (
         protocol="raft",
         replica=NoOpMissing,
         source=_PAPER + "8",
+    ),
+    Bug(
+        name="raft-pre-vote-against-a-leader",
+        protocol="raft",
+        replica=PreVoteAgainstALeader,
+        source="Ongaro, dissertation, 9.6: disruptive servers",
+    ),
+    Bug(
+        name="raft-leads-without-majority",
+        protocol="raft",
+        replica=LeadsWithoutMajority,
+        source="Ongaro, dissertation, 6.2; Cloudflare's outage of 2 November 2020",
+    ),
+    Bug(
+        name="raft-requests-timer-once",
+        protocol="raft",
+        replica=RequestsTimerOnce,
+        source="a timer that believes itself set",
     ),
 )

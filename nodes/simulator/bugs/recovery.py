@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from nodes.parts.failure_detector import CHECK
 from nodes.parts.recovery import RangePage
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.simulator.bugs import Bug
@@ -42,6 +43,16 @@ class EverybodyPlaces(QuorumRegister):
             placements.propose = placements.learn
 
 
+class SuspicionIsForgotten(QuorumRegister):
+    """The time of a suspicion is taken anew at each check, so that no suspicion lasts."""
+
+    def on_timer(self, name: str) -> None:
+        super().on_timer(name)
+        if name == CHECK and self.recovery is not None:
+            suspected = self.recovery._suspected_s
+            suspected.update(dict.fromkeys(suspected, self.env.now()))
+
+
 class FirstPageIsAll(QuorumRegister):
     """A new member of a range is content with the first page of each source."""
 
@@ -74,5 +85,11 @@ BUGS = (
         protocol="quorum-placed",
         replica=EverybodyPlaces,
         source=_SKETCH + ": two nodes that suspect each other hand out different sets",
+    ),
+    Bug(
+        name="recovery-suspicion-never-lasts",
+        protocol="quorum-placed",
+        replica=SuspicionIsForgotten,
+        source="a timer that every check starts again",
     ),
 )

@@ -1,0 +1,34 @@
+"""How soon Paxos promises what, and with how many messages."""
+
+from __future__ import annotations
+
+from nodes.contract.pace import Pace
+from nodes.protocols.paxos.parameters import PaxosParameters
+
+BALLOTS = 8
+"""Ballots until one wins for certain, as far as anything is."""
+
+
+def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
+    """With a stable leader as Raft: who hears none surveys first, and a leader without a majority
+    gives up. Without one nobody leads and nothing is sent unasked, so a node that missed something
+    learns of it with the next ballot only."""
+    if not parameters.stable_leader:
+        wait_s = max(parameters.backoff_max_s, parameters.heartbeat_s)
+        return Pace(
+            serves_s=1.0 + BALLOTS * wait_s + 2 * parameters.retry_s,
+            settles_s=parameters.request_timeout_s + 2 * parameters.retry_s,
+            idle={},
+            asked=12 * len(nodes),
+        )
+    beats = (len(nodes) - 1) / parameters.heartbeat_s
+    election_s = parameters.election_timeout_max_s
+    return Pace(
+        serves_s=1.0 + BALLOTS * election_s + 2 * parameters.retry_s,
+        settles_s=parameters.request_timeout_s + 2 * parameters.retry_s + BALLOTS * election_s,
+        idle={"Accept": beats, "Accepted": beats},
+        bare={"Accept": "values"},
+        asked=6 * len(nodes),
+        unrest=("become_proposer", "become_leader", "become_follower", "follow", "lost_majority"),
+        catches_up=True,
+    )

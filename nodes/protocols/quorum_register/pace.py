@@ -1,0 +1,23 @@
+"""How soon the quorum register promises what, and with how many messages."""
+
+from __future__ import annotations
+
+from nodes.contract.pace import Pace
+from nodes.parts.pace import EXCHANGES, pace_of_recovery
+from nodes.protocols.quorum_register.parameters import QuorumParameters
+
+
+def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
+    """No leader: a majority answers at once, or when it is asked again. Replicas that agree send
+    digests, and answer none."""
+    every_s = parameters.anti_entropy_interval_s
+    recovery = pace_of_recovery(parameters, nodes)
+    return Pace(
+        serves_s=1.0 + 3 * parameters.retransmit_interval_s + recovery.serves_s,
+        settles_s=parameters.timeout_s + EXCHANGES * every_s + recovery.settles_s,
+        converges_s=2.0 + EXCHANGES * every_s + recovery.settles_s,
+        # Jitter makes some intervals half as long.
+        idle={"Digest": 2 * len(nodes) / every_s, **(recovery.idle or {})},
+        monotonic=True,
+        asked=6 * len(nodes),
+    )

@@ -1,0 +1,31 @@
+"""How soon Raft promises what, and with how many messages."""
+
+from __future__ import annotations
+
+from nodes.contract.pace import Pace
+from nodes.protocols.raft.parameters import RaftParameters
+
+ELECTIONS = 8
+"""Rounds of pre-votes and votes until one wins for certain, as far as anything is: with timeouts
+that are close together several are split."""
+
+
+def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
+    """Pre-vote, and a leader that steps down without a majority (dissertation, 6.2 and 9.6): so a
+    leader that a majority hears is never deposed, and one that hears none makes room."""
+    beats = (len(nodes) - 1) / parameters.heartbeat_s
+    election_s = parameters.election_timeout_max_s
+    serves_s = 1.0 + ELECTIONS * election_s + 2 * parameters.retry_s
+    return Pace(
+        serves_s=serves_s,
+        settles_s=parameters.request_timeout_s + 2 * parameters.retry_s + ELECTIONS * election_s,
+        idle={"AppendEntries": beats, "AppendEntriesReply": beats},
+        bare={"AppendEntries": "entries"},
+        converges_s=serves_s,
+        asked=6 * len(nodes),
+        unrest=(
+            *("ask_pre_votes", "become_candidate", "become_leader"),
+            *("become_follower", "follow", "lost_majority"),
+        ),
+        catches_up=True,
+    )

@@ -1,0 +1,270 @@
+"""What is judged once the faults are over: each oracle sees what it is for, and nothing in what is
+right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from nodes.contract.replica import Operation, Reply, Request
+from nodes.parts.failure_detector import Heartbeat, HeartbeatParameters, PhiParameters
+from nodes.protocols.raft import Raft
+from nodes.registry import get
+from nodes.simulator.bugs.paxos import SurveyHearsNobody
+from nodes.simulator.bugs.raft import LeadsWithoutMajority, PreVoteAgainstALeader
+from nodes.simulator.cluster import Cluster
+from nodes.simulator.faults import Fault
+from nodes.simulator.load import Clients, Manners, OperationRecord
+from nodes.simulator.oracles import causal
+from nodes.simulator.oracles.aftermath import CALM, Aftermath
+from nodes.simulator.oracles.detection import Detectors, Model
+from nodes.simulator.oracles.lasting import FOREVER_S, Lasting, cliques, served, stays
+
+EAGER = {"heartbeat_s": 0.03, "election_timeout_min_s": 0.1, "election_timeout_max_s": 0.2}
+
+
+class Stage:
+    """What a run lends, of a cluster of three that was never disturbed."""
+
+    def __init__(self, name: str, replica: Any = None, **parameters: Any) -> None:
+        self.protocol = get(name)
+        if replica is not None:
+            self.protocol = planted(self.protocol, replica)
+        self.detectors = Detectors()
+        self.cluster = Cluster(
+            self.protocol,
+            nodes=3,
+            parameters=parameters,
+            quality=CALM,
+            on_build=self.detectors.attach,
+        )
+        self.clients = Clients(self.cluster, Manners())
+        self.alarms: list[tuple[str, str]] = []
+        self.pace = self.protocol.pace(
+            self.cluster.hosts["n1"].config.parameters, self.cluster.nodes
+        )
+        self.cluster.run(2.0)
+
+    def begin(self, phase: str) -> None:
+        pass
+
+    def alarm(self, check: str, message: str) -> None:
+        self.alarms.append((check, message))
+
+    def ask(self, phase: str, nodes: list[str], bound_s: float, mark: str) -> bool:
+        if not self.protocol.operations:
+            return True
+        done: list[OperationRecord] = []
+        for node in nodes:
+            name = f"{mark}-{node}-{len(self.clients.history)}"
+            self.clients.invoke(name, node, Operation("write", "k", name), done.append)
+        self.cluster.run(bound_s)
+        if len([record for record in done if record.outcome == "ok"]) == len(nodes):
+            return True
+        self.alarm("liveness", phase)
+        return False
+
+    def endure(self, kind: str, lame: tuple[str, ...] = (), **args: Any) -> list[str]:
+        """The checks that fail under a fault that lasts."""
+        fault = Fault(at_s=0.0, kind=kind, for_s=FOREVER_S, args=args)
+        Aftermath(self, self.pace).endure(Lasting(fault, lame))
+        return [check for check, _ in self.alarms]
+
+
+def planted(protocol: Any, replica: Any) -> Any:
+    return msgspec.structs.replace(protocol, replica=replica)
+
+
+def deaf_to_its_leader(stage: Stage) -> dict[str, Any]:
+    """Only the link from the leader to one of the others is cut."""
+    leader = stage.cluster.leader()
+    assert leader is not None
+    other = next(node for node in stage.cluster.nodes if node != leader)
+    return {"shape": "one-way", "groups": [[leader], [other]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [("raft", PreVoteAgainstALeader), ("paxos", SurveyHearsNobody)]
+)
+def test_a_leader_that_a_majority_hears_stays(name: str, broken: Any) -> None:
+    sound, disruptive = Stage(name, **EAGER), Stage(name, broken, **EAGER)
+    assert sound.endure("partition", **deaf_to_its_leader(sound)) == []
+    assert disruptive.endure("partition", **deaf_to_its_leader(disruptive)) == ["stability"]
+
+
+def test_a_leader_that_hears_nobody_makes_room() -> None:
+    for replica, expected in ((Raft, []), (LeadsWithoutMajority, ["liveness"])):
+        stage = Stage("raft", replica, **EAGER)
+        leader = stage.cluster.leader()
+        assert stage.endure("partition", shape="deaf", nodes=[leader]) == expected
+
+
+@pytest.mark.parametrize("kind", ["isolate", "mute", "deaf"])
+def test_who_is_no_longer_heard_is_suspected_in_time(kind: str) -> None:
+    assert Stage("heartbeat").endure("partition", shape=kind, nodes=["n2"]) == []
+
+
+def test_a_cluster_at_rest_is_silent_and_prompt() -> None:
+    for name in ("raft", "paxos", "gossip", "quorum", "heartbeat"):
+        stage = Stage(name)
+        Aftermath(stage, stage.pace).run(lasting=False)
+        assert stage.alarms == [], name
+
+
+def test_whoever_stands_for_election_at_rest_is_seen() -> None:
+    class Restless(Raft):
+        def _heard(self, leader: str) -> None:
+            before = self._heard_at_s
+            super()._heard(leader)
+            self._heard_at_s = before
+
+    stage = Stage("raft", Restless)
+    Aftermath(stage, stage.pace).run(lasting=False)
+    assert [check for check, _ in stage.alarms] == ["stability"]
+
+
+def test_who_has_to_be_served_is_in_every_majority_that_reaches_itself() -> None:
+    cluster = Cluster(get("raft"), nodes=5)
+    assert served(cluster, ["n1", "n2"], "majority") == ["n3", "n4", "n5"]
+    assert served(cluster, ["n1"], "any node") == ["n2", "n3", "n4", "n5"]
+    cluster.cut([("n1", "n2")])
+    assert cliques(cluster, cluster.nodes, 3) == [
+        ("n1", "n3", "n4", "n5"),
+        ("n2", "n3", "n4", "n5"),
+    ]
+    assert served(cluster, [], "majority") == ["n3", "n4", "n5"]
+    assert stays(cluster, [], "n1")
+    assert not stays(cluster, ["n3", "n4"], "n1")
+
+
+# --- detectors ---
+
+
+def test_the_model_forgets_an_outage_and_bounds_its_suspicions() -> None:
+    times = HeartbeatParameters(heartbeat_every_s=1.0, check_every_s=0.5)
+    model = Model(("n2",), 0.0, times, {"": PhiParameters(acceptable_pause_s=1.0)})
+    for second in range(1, 20):
+        model.hear("n2", Heartbeat(1, second), float(second))
+    before = model.suspects_within_s("n2")
+    model.hear("n2", Heartbeat(1, 20), 80.0)
+    assert model.suspects_within_s("n2") == before
+    assert 2.0 < before < 5.0
+    assert [suspected for _, suspected, _ in model.check(80.0)] == [[]]
+    assert [suspected for _, suspected, _ in model.check(80.0 + before)] == [["n2"]]
+
+
+# --- causality ---
+
+
+class Past:
+    """A history, told."""
+
+    def __init__(self) -> None:
+        self.history: list[OperationRecord] = []
+        self.requests: list[Request] = []
+
+    def add(
+        self,
+        op: Any,
+        node: str,
+        value: Any,
+        version: Any,
+        context: Any = None,
+        outcome: Any = "ok",
+    ) -> Past:
+        number = len(self.history)
+        self.history.append(
+            OperationRecord(
+                process=f"c{number}",
+                id=number,
+                op=op,
+                key="k",
+                outcome=outcome,
+                invoked_ns=10 * number,
+                completed_ns=10 * number + 5,
+                value=value,
+                node=node,
+                version=version,
+            )
+        )
+        written = None if op == "read" else value
+        self.requests.append(Request("c", number, Operation(op, "k", written, context=context)))
+        return self
+
+    def siblings(self) -> list[str]:
+        keys = causal.by_key(self.history, self.requests, ())
+        return [check for check, _ in causal.siblings(keys, 1)]
+
+
+def two_siblings() -> Past:
+    return Past().add("write", "n1", "a", {"n1": 1}).add("write", "n2", "b", {"n2": 1}, {})
+
+
+def test_siblings_are_what_no_other_write_has_seen() -> None:
+    both = {"n1": 1, "n2": 1}
+    assert two_siblings().add("read", "n1", ["a", "b"], both).siblings() == []
+    assert two_siblings().add("read", "n1", "a", both).siblings() == ["causality"]
+    seen = two_siblings().add("write", "n1", "c", {"n1": 2, "n2": 1}, {"n1": 1})
+    assert seen.add("read", "n1", ["b", "c"], {"n1": 2, "n2": 1}).siblings() == []
+    seen = two_siblings().add("write", "n1", "c", {"n1": 2, "n2": 1}, {"n1": 1})
+    assert seen.add("read", "n1", "c", {"n1": 2, "n2": 1}).siblings() == ["causality"]
+
+
+def test_what_was_seen_does_not_come_back() -> None:
+    seen = two_siblings().add("delete", "n1", None, {"n1": 2, "n2": 1}, {"n1": 1})
+    assert seen.add("read", "n2", ["a", "b"], {"n1": 2, "n2": 1}).siblings() == ["causality"]
+    gone = Past().add("delete", "n1", None, {"n1": 1})
+    assert gone.add("read", "n2", None, {"n2": 1}).add("read", "n1", None, None).siblings() == []
+
+
+def test_a_write_that_nobody_answered_excuses_what_it_may_have_seen() -> None:
+    after = {"n1": 1, "n2": 1}
+    lost = two_siblings().add("write", "n1", "c", None, {"n2": 1}, outcome="info")
+    assert lost.add("read", "n1", "a", after).siblings() == []
+    kept = two_siblings().add("write", "n1", "c", None, {"n2": 1}, outcome="info")
+    assert kept.add("read", "n1", "b", after).siblings() == ["causality"]
+    blind = two_siblings().add("write", "n1", "c", None, outcome="info")
+    assert blind.add("read", "n1", "b", after).siblings() == []
+
+
+@pytest.mark.parametrize(
+    ("context", "version", "found"),
+    [
+        ({"n1": 1}, {"n1": 2}, 0),
+        ({"n1": 1}, {"n2": 1}, 1),
+        ([5, 0, "n1"], [5, 1, "n2"], 0),
+        ([5, 0, "n1"], [4, 9, "n2"], 1),
+    ],
+)
+def test_a_write_is_newer_than_what_its_client_read(context: Any, version: Any, found: int) -> None:
+    past = Past().add("write", "n2", "b", version, context)
+    assert len(list(causal.newer_than_context(past.history, past.requests, ()))) == found
+
+
+def test_the_version_at_a_node_never_goes_back() -> None:
+    past = Past().add("write", "n1", "a", [2, 0, "n1"]).add("read", "n2", "z", [1, 0, "n2"])
+    assert list(causal.never_back(past.history, ())) == []
+    past.add("read", "n1", "z", [1, 0, "n2"])
+    assert len(list(causal.never_back(past.history, ()))) == 1
+    assert list(causal.never_back(past.history, (2,))) == []
+
+
+def test_a_version_names_one_value() -> None:
+    past = Past().add("write", "n1", "a", [2, 0, "n1"]).add("read", "n2", "a", [2, 0, "n1"])
+    assert list(causal.one_value(past.history, ())) == []
+    past.add("read", "n2", "b", [2, 0, "n1"])
+    assert len(list(causal.one_value(past.history, ()))) == 1
+
+
+def test_a_reply_that_never_comes_is_seen() -> None:
+    class Mute(get("gossip").replica):  # type: ignore[misc]
+        def _reply(self, request: Request, outcome: Any, **fields: Any) -> None:
+            if request.sequence != 0:
+                self.out.reply(Reply(request.client, request.sequence, outcome, **fields))
+
+    stage = Stage("gossip", Mute)
+    stage.clients.invoke("c", "n1", Operation("read", "k"), lambda record: None)
+    Aftermath(stage, stage.pace).run(lasting=False)
+    assert [check for check, _ in stage.alarms] == ["unanswered"]
