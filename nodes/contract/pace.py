@@ -27,6 +27,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     field that is empty then. ``asked``: how many more messages one operation costs.
     ``unrest``: marks that mean a change of leader, or an attempt at one. ``catches_up``: a node
     that was away has applied what the others have, without anybody asking for anything.
+    ``answers``: a node that runs on answers every request that it took, if only ``info``.
 
     Of an eventual protocol, ``context``: a write is newer than the version that its client tells,
     whatever the clocks say. ``monotonic``: at one node the version of a key never goes back.
@@ -40,5 +41,6 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     asked: float = float("inf")
     unrest: tuple[str, ...] = ()
     catches_up: bool = False
+    answers: bool = False
     context: bool = False
     monotonic: bool = False

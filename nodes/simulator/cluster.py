@@ -158,10 +158,10 @@ class Cluster:
         self.timeline.run_until(self.timeline.now + seconds)
 
     def under_way_until(self) -> float:
-        """When the last message arrives that is on its way now; `now` if none is. On a link that
-        keeps the order, what is sent later waits for it."""
+        """When the last message or request arrives that is on its way now; `now` if none is. On a
+        link that keeps the order, what is sent later waits for it."""
         return max(
-            (at_s for at_s, _, _, what in self.timeline.heap if type(what) is Message),
+            (at_s for at_s, _, _, what in self.timeline.heap if type(what) in (Message, Request)),
             default=self.now,
         )
 

@@ -451,7 +451,9 @@ class _Run:
             self._converge()
         if not self.alarms:
             draw = self.cluster.rng("aftermath").random()
-            Aftermath(self, self.pace).run(lasting=draw < LASTING)
+            any_majority = self.protocol.needs in ("majority", "any node")
+            self.cluster.run(self.setup.manners.late_s)
+            Aftermath(self, self.pace).run(lasting=any_majority and draw < LASTING)
 
     def _play(self) -> None:
         timeline = self.cluster.timeline

@@ -27,5 +27,6 @@ def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
         bare={"Difference": "clocks"},
         context=True,
         monotonic=True,
+        answers=True,
         asked=4 * len(nodes) + 2 * told,
     )

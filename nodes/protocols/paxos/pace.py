@@ -19,6 +19,7 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
             serves_s=1.0 + BALLOTS * wait_s + 2 * parameters.retry_s,
             settles_s=parameters.request_timeout_s + 2 * parameters.retry_s,
             idle={},
+            answers=True,
             asked=12 * len(nodes),
         )
     beats = (len(nodes) - 1) / parameters.heartbeat_s
@@ -28,6 +29,7 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         settles_s=parameters.request_timeout_s + 2 * parameters.retry_s + BALLOTS * election_s,
         idle={"Accept": beats, "Accepted": beats},
         bare={"Accept": "values"},
+        answers=True,
         asked=6 * len(nodes),
         unrest=("become_proposer", "become_leader", "become_follower", "follow", "lost_majority"),
         catches_up=True,

@@ -19,5 +19,6 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         # Jitter makes some intervals half as long.
         idle={"Digest": 2 * len(nodes) / every_s, **(recovery.idle or {})},
         monotonic=True,
+        answers=True,
         asked=6 * len(nodes),
     )

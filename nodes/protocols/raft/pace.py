@@ -22,6 +22,7 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
         idle={"AppendEntries": beats, "AppendEntriesReply": beats},
         bare={"AppendEntries": "entries"},
         converges_s=serves_s,
+        answers=True,
         asked=6 * len(nodes),
         unrest=(
             *("ask_pre_votes", "become_candidate", "become_leader"),

@@ -63,7 +63,7 @@ class Aftermath:
         for (src, dst), link in self._cluster.links.items():
             if src != dst:
                 link.reset(CALM)
-        # Old messages may still be on their way.
+        # Old messages and requests may still be on their way.
         self._stage.begin("rest")
         self._cluster.timeline.run_until(self._cluster.under_way_until())
         if self._is_at_rest("rest") and self._serves_promptly() and lasting:
@@ -90,7 +90,7 @@ class Aftermath:
                 rest.unrest(marks, (*pace.unrest, *rest.SUSPICION)),
                 mistaken(cluster, self._stage.detectors, set()),
                 rest.laggards(cluster, pace),
-                rest.forgotten_clients(cluster),
+                rest.forgotten_clients(cluster, pace),
                 rest.chatter(traffic, pace, len(self._nodes)),
             )
         )

@@ -85,9 +85,9 @@ def laggards(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
         yield "catch-up", f"entries applied by each node: {told}"
 
 
-def forgotten_clients(cluster: Cluster) -> Iterator[Finding]:
+def forgotten_clients(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
     """Requests that a node took and never answered, though it ran on."""
-    for node, host in cluster.hosts.items():
+    for node, host in cluster.hosts.items() if pace.answers else ():
         if host.unanswered:
             client, sequence = host.unanswered[0]
             yield "unanswered", f"{node} never answered {client}'s request {sequence}"
