@@ -53,6 +53,11 @@ def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
     return None
 
 
+def is_placed(cluster: Cluster) -> bool:
+    """Whether keys are on fewer nodes than there are."""
+    return bool(_placements(cluster))
+
+
 def unrestored_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:
     """A range that is not as it should be once ``nodes``, and no others, have been up for long, in
     words; None if there is none: each is on as many of them as before, all of whom are ready and

@@ -18,7 +18,7 @@ from nodes.simulator.oracles import rest
 from nodes.simulator.oracles.detection import Detectors, mistaken
 from nodes.simulator.oracles.lasting import Lasting, draw_lasting, served, stays
 from nodes.simulator.oracles.traffic import Traffic
-from nodes.simulator.placed import unrestored_range
+from nodes.simulator.placed import is_placed, unrestored_range
 
 LONGEST_S = 120.0
 """A suspicion that may take longer is not waited for: phi has learned from an unruly network."""
@@ -68,7 +68,9 @@ class Aftermath:
         self._cluster.timeline.run_until(self._cluster.under_way_until())
         if self._is_at_rest("rest") and self._serves_promptly() and lasting:
             leader = self._cluster.leader() if self._pace.unrest else None
-            self.endure(draw_lasting(self._cluster.rng("lasting"), self._nodes, leader))
+            placed = is_placed(self._cluster)
+            rng = self._cluster.rng("lasting")
+            self.endure(draw_lasting(rng, self._nodes, leader, placed=placed))
 
     def _judge(self, phase: str, findings: Iterable[rest.Finding]) -> bool:
         """Raise the first alarm. True: there is none."""

@@ -40,19 +40,23 @@ class Lasting(msgspec.Struct, frozen=True):
 
 
 def draw_lasting(
-    rng: random.Random, nodes: Sequence[str], leader: str | None, kinds: Sequence[str] = KINDS
+    rng: random.Random, nodes: Sequence[str], leader: str | None, *, placed: bool = False
 ) -> Lasting:
-    """One of ``kinds``, which strikes the leader in half of the cases. For two nodes or more, and a
-    minority of them."""
+    """One of `KINDS`, which strikes the leader in half of the cases, and a minority of the nodes.
+    ``placed``: keys are on few of them, so that it is the crash of one."""
     draw = rng.random
     order = sorted(nodes, key=lambda node: draw())
     if leader is not None and draw() < 0.5:
         order.remove(leader)
         order.insert(0, leader)
-    few = order[: 1 + int(draw() * ((len(nodes) - 1) // 2))]
-    kind = kinds[int(draw() * len(kinds))]
+    most = 1 if placed else (len(nodes) - 1) // 2
+    few = order[: 1 + int(draw() * most)]
+    kind = "crash" if placed else KINDS[int(draw() * len(KINDS))]
     if len(nodes) < 3 and kind in ("crash", "pause", "isolate", "mute", "deaf", "one-link"):
         kind = "fast-clock"
+    if kind == "pause" and leader is None:
+        # Digests that waited for so long are more than a node believes at once.
+        kind = "crash"
     one = order[0]
     cut: dict[str, Any] = {"in_flight": draw() < 0.5}
     lame: tuple[str, ...] = ()
