@@ -452,7 +452,7 @@ class _Run:
         if not self.alarms:
             draw = self.cluster.rng("aftermath").random()
             any_majority = self.protocol.needs in ("majority", "any node")
-            self.cluster.run(self.setup.manners.late_s)
+            self.cluster.run(self.setup.policy.late_s)
             Aftermath(self, self.pace).run(lasting=any_majority and draw < LASTING)
 
     def _play(self) -> None:
@@ -685,7 +685,7 @@ class _Run:
         if not self.protocol.operations:
             return True
         self._asked += 1
-        key = f"k{self._asked % self.setup.habits.keys}"
+        key = f"k{self._asked % self.setup.mix.keys}"
         name = f"{mark}-{self._asked}"
         kind = self.protocol.operations[self._asked % 2 % len(self.protocol.operations)]
         wanted = [
@@ -724,7 +724,7 @@ class _Run:
         """Whether clients are told the same of each key at all nodes, now."""
         history = self.clients.history
         first = len(history)
-        nodes, keys = self.cluster.nodes, self.setup.habits.keys
+        nodes, keys = self.cluster.nodes, self.setup.mix.keys
         reads = [(n, Operation("read", f"k{key}")) for key in range(keys) for n in nodes]
         if not self._complete("final", list(nodes), reads):
             return False

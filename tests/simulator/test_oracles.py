@@ -16,7 +16,7 @@ from nodes.simulator.bugs.paxos import SurveyHearsNobody
 from nodes.simulator.bugs.raft import LeadsWithoutMajority, PreVoteAgainstALeader
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault
-from nodes.simulator.load import Clients, Manners, OperationRecord
+from nodes.simulator.load import ClientPolicy, Clients, OperationRecord
 from nodes.simulator.oracles import causal
 from nodes.simulator.oracles.aftermath import CALM, Aftermath
 from nodes.simulator.oracles.detection import Detectors, Model
@@ -40,7 +40,7 @@ class Stage:
             quality=CALM,
             on_build=self.detectors.attach,
         )
-        self.clients = Clients(self.cluster, Manners())
+        self.clients = Clients(self.cluster, ClientPolicy())
         self.alarms: list[tuple[str, str]] = []
         self.pace = self.protocol.pace(
             self.cluster.hosts["n1"].config.parameters, self.cluster.nodes
