@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -41,7 +42,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _nobody_elses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a neighbour's killed run left is no business of these tests, nor is what the user's
-    shell has set."""
+    shell has set, nor that a shell starts its background jobs deaf to SIGINT, which all that they
+    start inherits."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in OF_THE_USER:
             patch.delenv(f"CAPBENCH_{name}", raising=False)

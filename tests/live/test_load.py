@@ -161,12 +161,13 @@ def test_a_load_process_that_others_end_is_never_a_whole_load(
     options = () if processes is None else ("--processes", str(processes), "-u", str(processes))
     load = typed(place, "--run-time", "5s", *options, "--out", name, "--json")
     folder = RunFolder(place / name)
-    wait_for(
-        lambda: (
-            len([p for p in folder.history_dir.glob("*") if p.stat().st_size]) == (processes or 1)
-        ),
-        "operations of every process",
-    )
+
+    def every_process_has_operations() -> bool:
+        written = [p for p in folder.history_dir.glob("*") if p.stat().st_size]
+        assert len(written) == (processes or 1) or load.poll() is None, load.communicate()
+        return len(written) == (processes or 1)
+
+    wait_for(every_process_has_operations, "operations of every process")
     (locust,) = psutil.Process(load.pid).children()[-1:]
     victim = locust if processes is None else locust.children()[0]
     victim.send_signal(number)
