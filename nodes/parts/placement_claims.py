@@ -60,6 +60,7 @@ class PlacementAcceptors(Invariant):
         self._proposed: dict[tuple[int, int, Ballot], Placement] = {}
         self._cast: dict[tuple[str, int, int], tuple[Ballot, Placement]] = {}
         self._voters: dict[tuple[int, int, Ballot], set[str]] = {}
+        self._chosen_in: dict[tuple[int, int], Ballot] = {}
 
     def _vote_of(self, node: str, key_range: int) -> Vote:
         vote: Vote = self.scene.disks[node].get(f"vote/{key_range}", Vote(NO_BALLOT))
@@ -129,7 +130,8 @@ class PlacementAcceptors(Invariant):
                     f"{node} begins phase 2 of {msg.ballot} by the promises of {sorted(promises)}"
                 )
             chosen = self._chronicle.chosen.get(name[:2], placement)
-            if chosen != placement:
+            # In a lower ballot the proposer cannot know: a majority refuses what it is late with.
+            if chosen != placement and msg.ballot > self._chosen_in[name[:2]]:
                 raise InvariantBroken(f"{node} proposes {placement}, where {chosen} is chosen")
             self._proposed[name] = placement
             self._vote(node, name, placement)
@@ -155,6 +157,8 @@ class PlacementAcceptors(Invariant):
         voters.add(node)
         if len(voters) >= self._majority:
             chosen = self._chronicle.chosen.setdefault((key_range, number), placement)
+            before = self._chosen_in.setdefault((key_range, number), ballot)
+            self._chosen_in[key_range, number] = min(before, ballot)
             if chosen != placement:
                 raise InvariantBroken(f"{chosen} and {placement} are chosen")
 
@@ -252,7 +256,10 @@ class CopiesAreWhole(Invariant):
                     f" {msg.last!r} with {page.get(key)} for {key!r}, which was {record}"
                 )
         sent = self._sent.setdefault((dst, msg.range), {})
-        sent.setdefault((msg.number, node), {}).update(page)
+        first = sent.setdefault((msg.number, node), {})
+        for key, record in page.items():
+            # What was asked for twice is sent twice; the second may be newer, and still under way.
+            first.setdefault(key, record)
         if msg.last is None:
             self._done.add((dst, msg.range, msg.number, node))
 

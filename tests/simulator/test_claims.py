@@ -130,3 +130,9 @@ def test_a_request_is_heard_when_it_arrives_and_a_reply_when_it_leaves() -> None
     (asked, _, before), (answered, request, after) = heard
     assert (asked, answered, request) == ("Request", "Reply", "Request")
     assert after > before, "it is on disk when the reply leaves"
+
+
+@pytest.mark.parametrize(("name", "seed"), [("quorum-placed", 112), ("gossip-placed", 99)])
+def test_what_comes_late_is_no_lie(name: str, seed: int) -> None:
+    """A proposer that a higher ballot has overtaken; a page that is asked for and sent twice."""
+    assert simulate(get(name), seed).alarms == []
