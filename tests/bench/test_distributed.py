@@ -277,7 +277,9 @@ def test_a_worker_that_is_killed_is_said_to_be_lost(farm: Farm) -> None:
     assert {summary.client, lost} == {"load-0", "load-1"}
     assert said.count(f"worker {lost} was lost (last heard of ") == 1
     (line,) = losses(farm.run)
-    assert re.match(rf"client process {lost} was lost about \d\.\d s after the begin", line)
+    assert re.match(
+        rf"client process {lost} was lost about \d\.\d s after the start of the load", line
+    )
     history = farm.run.operations()
     mine = [r for r in history if r.process.startswith(f"{summary.client}.")]
     assert summary.intended == summary.invoked == len(mine)

@@ -75,8 +75,8 @@ def test_a_fault_by_hand_bites_and_its_end_restores(workspace: Path, typed: Type
         (("inject", "partitoin"), 2, "did you mean partition?"),
         (("inject", "crash", "nodes=[n9]"), 2, "unknown node 'n9'"),
         (("inject", "crash", "nodes"), 2, "use field=value"),
-        (("inject", "crash", "nodes=[n1"), 2, "no YAML"),
-        (("inject", "crash", "nodes=all", "--for", "soon"), 2, "no duration"),
+        (("inject", "crash", "nodes=[n1"), 2, "not YAML"),
+        (("inject", "crash", "nodes=all", "--for", "soon"), 2, "not a duration"),
         (("heal", "7"), 2, "no fault 7 is on (on: none)"),
         (("inject", "bit-flip", "nodes=[n1]"), 3, "nothing in it is old"),
     ]:

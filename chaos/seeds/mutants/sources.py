@@ -19,8 +19,16 @@ from nodes.registry import (
     get,
 )
 
-JUDGES = ("__init__.py", "claims.py", "invariants.py", "knobs.py", "parameters.py")
-"""Files of a protocol's package in which no mistake of the protocol can be."""
+JUDGES = (
+    "__init__.py",
+    "claims.py",
+    "invariants.py",
+    "knobs.py",
+    "pace.py",
+    "parameters.py",
+    "placement_claims.py",
+)
+"""Files of a protocol's package, and parts, in which no mistake of the protocol can be."""
 PARTS = "nodes.parts."
 
 
@@ -88,7 +96,7 @@ def files_of(protocol: Protocol) -> list[str]:
     todo = list(files)
     while todo:
         for file in _parts(todo.pop()):
-            if file not in files:
+            if file not in files and file.name not in JUDGES:
                 files.append(file)
                 todo.append(file)
     return [
