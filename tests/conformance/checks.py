@@ -24,7 +24,7 @@ from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing
 from nodes.simulator.load import ClientPolicy, WorkloadMix
 from nodes.simulator.network import Quality
-from nodes.simulator.simulate import Setup, SimulationResult, is_older, simulate
+from nodes.simulator.simulate import Setup, SimulationResult, is_older, promises_once, simulate
 from nodes.wire.codec import Codec, WriteCodec
 from tests.conformance import scenario
 
@@ -161,6 +161,8 @@ def judge(protocol: Protocol, result: SimulationResult, where: str) -> bool:
     scenario.nobody_saw_what_failed(records)
     check = check_linearizable(Columns.from_records(records))
     if protocol.claim == "linearizable":
+        if not promises_once(result.setup):
+            return False  # Nobody promises it where clients are forgotten so soon.
         assert check.verdict != "invalid", f"{where}: {check.summary}"
         return check.verdict == "valid"
     # That eventual replicas agree, and lost nothing, is an alarm of the simulator.
