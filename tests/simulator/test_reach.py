@@ -127,7 +127,7 @@ def test_some_types_of_messages_come_late_and_the_others_do_not() -> None:
 def test_placed_variants_move_ranges_page_by_page_without_an_alarm(name: str) -> None:
     protocol = INTERNAL[name]
     moved = pages = 0
-    for seed in range(1, 31):
+    for seed in range(1, 13):
         result = simulate(protocol, seed, duration_s=4.0)
         alarms = result.alarms
         if protocol.claim == "linearizable":
@@ -137,8 +137,8 @@ def test_placed_variants_move_ranges_page_by_page_without_an_alarm(name: str) ->
         copied = [mark for mark in result.marks if mark.name == "re_replicated"]
         moved += len(copied)
         pages += sum(mark.details["keys"] > 2 * limit for mark in copied)
-    assert moved > 20
-    assert pages > 5
+    assert moved > 8
+    assert pages > 1
 
 
 def test_clients_that_may_be_forgotten_ask_once_and_no_history_of_theirs_is_judged() -> None:
