@@ -64,7 +64,9 @@ class Answers:
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = _Asked(request, node)
-            self._acked[request.client] = request.acked  # It never falls.
+            # A later request may have come before: the first copy that is not lost counts as sent.
+            if request.acked > self._acked.get(request.client, -1):
+                self._acked[request.client] = request.acked
             value = request.operation.value
             if value is not None:
                 assert value not in self._writers, f"{value!r} is written by two requests"

@@ -112,6 +112,16 @@ def test_only_what_a_client_has_acknowledged_may_be_forgotten() -> None:
     watch.on_answer("n1", Reply("c", 6, "info", error="no answer in time"))
 
 
+def test_what_is_acknowledged_stays_so_when_an_older_request_comes_later() -> None:
+    """All copies of it but the last were lost, and a later request came before it."""
+    watch = told()
+    watch.on_sent("n1", Request("c", 9, READ.operation, acked=6))
+    watch.on_sent("n1", Request("c", 8, READ.operation, acked=4))
+    watch.on_answer("n2", Reply("c", 5, "info", error="already acknowledged"))
+    with pytest.raises(WrongAnswer, match="nobody has acknowledged"):
+        watch.on_answer("n2", Reply("c", 6, "info", error="already acknowledged"))
+
+
 def test_a_state_is_held_against_what_was_written() -> None:
     watch = told(("n1", ok(WRITE, version=3)))
     watch.on_state("n2", {"k": (("v",), 3)}, durable=True)
