@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nodes.parts.placement import Placement, Placements
+from nodes.parts.quorum import is_majority
 from nodes.parts.recovery import PlacedReplica
 from nodes.simulator.cluster import Cluster
 
@@ -18,6 +19,7 @@ class Members:
     def __init__(self, nodes: Sequence[str]) -> None:
         self.committed = tuple(nodes)
         self._index = 0
+        self._since = 0
 
     def observe(self, node: str, replica: Any) -> None:
         """Look at what was committed since."""
@@ -25,13 +27,33 @@ class Members:
             return
         disk = replica.disk
         if disk.snapshot_index > self._index:
-            self.committed = disk.snapshot.members
+            self._set(disk.snapshot_index, disk.snapshot.members)
             self._index = disk.snapshot_index
         for index in range(self._index + 1, replica.commit + 1):
             members = disk.entry(index).members
             if members is not None:
-                self.committed = members
+                self._set(index, members)
         self._index = max(self._index, replica.commit)
+
+    def _set(self, index: int, members: tuple[str, ...]) -> None:
+        if members != self.committed:
+            self.committed, self._since = members, index
+
+    def lacking(self, cluster: Cluster, up: Sequence[str]) -> list[str]:
+        """Who has to be up besides ``up``, if a change that was under way leaves these no majority
+        of the members; nobody as long as no majority of the new members holds their entry, since
+        until then a majority of those before must do."""
+        held = [
+            node
+            for node in self.committed
+            if cluster.hosts[node].storage.synced.last_index >= self._since
+        ]
+        lacking: list[str] = []
+        if is_majority(held, self.committed):
+            for node in self.committed:
+                if not is_majority([*up, *lacking], self.committed) and node not in up:
+                    lacking.append(node)
+        return lacking
 
 
 def unready_range(cluster: Cluster, nodes: Sequence[str]) -> str | None:

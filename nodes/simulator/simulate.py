@@ -588,20 +588,28 @@ class _Run:
                 host.start()
         if self.members is not None:
             self._phases += 1
-            self._administer((self._phases, up))
+            self._administer((self._phases, self.cluster.now + CORE_BOUND_S / 2, up))
 
-    def _administer(self, what: tuple[int, list[str]]) -> None:
+    def _administer(self, what: tuple[int, float, list[str]]) -> None:
         """Ask for those who are up to be members again. What was asked before the heal may have
-        been done after it."""
-        phase, up = what
+        been done after it: acknowledgements under way may commit it, and with more members a core
+        may then be too few. If it is stuck for long, others join it."""
+        phase, patient_until_s, up = what
+        cluster = self.cluster
         assert self.members is not None
         if phase != self._phases:
             return
+        if cluster.now >= patient_until_s and (lacking := self.members.lacking(cluster, up)):
+            up += lacking
+            cluster.timeline.tell("", "phase", f"PHASE core: {' '.join(up)}")
+            for node in lacking:
+                cluster.hosts[node].retired = False
+                cluster.hosts[node].start()
         missing = [node for node in up if node not in self.members.committed]
-        for host in self.cluster.hosts.values() if missing else ():
+        for host in cluster.hosts.values() if missing else ():
             add = self.protocol.administration.messages["add"](missing[0])
             host.receive(Message(host.id, add))
-        self.cluster.timeline.at(self.cluster.now + ADMINISTER_EVERY_S, self._administer, what)
+        cluster.timeline.at(cluster.now + ADMINISTER_EVERY_S, self._administer, what)
 
     def _are_members(self) -> bool:
         """All nodes must be members again, as they were asked to be (`_administer`)."""

@@ -82,6 +82,29 @@ def test_who_is_never_taken_in_again_is_an_alarm() -> None:
     assert [alarm.check for alarm in result.alarms] == ["liveness"]
 
 
+def test_a_core_that_a_change_under_way_leaves_without_a_majority_is_joined() -> None:
+    # n2 and n5 are a majority of n2, n4, n5. Once they are alone, what n1 and n4 acknowledged
+    # before arrives: n1 is a member, too, and two of four are no majority.
+    result = simulate("raft-stale-read", 391, trace=True)
+    assert result.alarms == []
+    assert result.story is not None
+    told = [each.text for each in result.story.moments if each.text.startswith("PHASE core")]
+    assert told == ["PHASE core: n2 n5", "PHASE core: n2 n5 n1"]
+
+
+def test_nobody_joins_a_core_before_a_majority_of_the_new_members_holds_the_change() -> None:
+    it = Cluster(RAFT, nodes=4, seed=1)
+    it.run(3.0)
+    members = Members(it.nodes[:3])
+    last = max(host.storage.synced.last_index for host in it.hosts.values())
+    members._set(last + 1, tuple(it.nodes))
+    assert members.lacking(it, ["n2", "n4"]) == []
+    members._set(1, tuple(it.nodes[:3]))
+    members._set(1, tuple(it.nodes))
+    assert members.lacking(it, ["n2", "n4"]) == ["n1"]
+    assert members.lacking(it, ["n2", "n3", "n4"]) == []
+
+
 def test_what_comes_on_top_of_a_tape_takes_nothing_from_it() -> None:
     kinds: set[str] = set()
     for seed in range(60):
