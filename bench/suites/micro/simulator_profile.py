@@ -49,7 +49,7 @@ _FILES = {
     "clock.py": "hosts",
     "load.py": "clients",
 }
-_WATCHING = frozenset({"observe", "observers_after", "watched"})
+_WATCHING = frozenset({"observe", "observers_after", "watched", "hear"})
 
 
 class Profile(NamedTuple):
@@ -81,10 +81,10 @@ def part_of(frame: FrameType | None) -> str:
 @cache
 def _part_of_file(path: str) -> str:
     """The part that a file is of; empty: whoever called it decides."""
-    folder, file = ("", *Path(path).parts)[-2:]
-    if folder == "simulator":
+    *folders, file = ("", *Path(path).parts)
+    if "simulator" in folders:
         return _FILES.get(file, "rest")
-    return "protocol" if folder in ("nodes", "protocols") else ""
+    return "protocol" if "nodes" in folders else ""
 
 
 def profile(protocol: str, seconds: float = SECONDS, cpu_s: float = CPU_S) -> Profile:
