@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -47,10 +48,18 @@ class Line(msgspec.Struct):
         self.seeds += len(found.outcomes)
 
 
-class Gate(msgspec.Struct):
-    """How far it is. ``code``: a hash of the code that it was run with."""
+class OfCode(msgspec.Struct):
+    """A record that counts as long as the code is the same. ``code``: a hash of it."""
 
     code: str
+
+
+R = TypeVar("R", bound=OfCode)
+
+
+class Gate(OfCode):
+    """How far it is."""
+
     lines: dict[str, Line] = {}
 
     def of(self, protocols: Sequence[str]) -> list[Line]:
@@ -87,14 +96,20 @@ def code_hash() -> str:
 def begin(path: Path) -> tuple[Gate, bool]:
     """The record at ``path``, or a new one; and whether there was one of other code, which counts
     no more. Raises BadGate, OSError."""
-    gate = Gate(code_hash())
+    return kept(path, Gate(code_hash()), "a gate", BadGate)
+
+
+def kept(path: Path, new: R, of: str, bad: type[InvalidInput]) -> tuple[R, bool]:
+    """The record at ``path``, if it is of the same code as ``new``, else ``new``; and whether there
+    was one of other code, which counts no more. Raises ``bad`` where there is no record of ``of``,
+    OSError."""
     if not path.exists():
-        return gate, False
+        return new, False
     try:
-        before = msgspec.json.decode(path.read_bytes(), type=Gate)
+        before = msgspec.json.decode(path.read_bytes(), type=type(new))
     except msgspec.MsgspecError as error:
-        raise BadGate(f"no record of a gate ({error}); remove it") from None
-    return (before, False) if before.code == gate.code else (gate, True)
+        raise bad(f"no record of {of} ({error}); remove it") from None
+    return (before, False) if before.code == new.code else (new, True)
 
 
 def go_on(

@@ -98,7 +98,7 @@ class Driver:
         """(Position, node, message) or (position, None, reply): what waits for the disk."""
         self._outbox: dict[str, list[Any]] = {}
         self._reply_outbox: dict[str, list[Reply]] = {}
-        self._encoded: tuple[list[Any] | None, bytes] = (None, b"")
+        self._encoded: tuple[list[Any], bytes] = ([], b"")
         """The messages that were encoded last, and their frame."""
         self._askers: dict[tuple[str, int], Asker] = {}
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
@@ -587,7 +587,7 @@ class Driver:
     def _encode(self, codec: Codec[Any], messages: list[Any]) -> bytes:
         """What goes to several nodes, one after the other, is encoded once."""
         last, frame = self._encoded
-        if last is None or len(last) != len(messages) or not all(map(operator.is_, last, messages)):
+        if len(last) != len(messages) or not all(map(operator.is_, last, messages)):
             frame = codec.encode(messages)
             self._encoded = messages, frame
         return frame

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from bench.paths import ROOT
-from chaos.seeds.gate import code_hash
+from chaos.seeds.gate import OfCode, code_hash, kept
 from chaos.seeds.mutants.marks import Equivalent, Marks
 from chaos.seeds.mutants.operators import Mutant
 from chaos.seeds.mutants.sources import Target
@@ -29,12 +29,10 @@ class BadRecord(InvalidInput):
     """A file that is no record of mutants: one line."""
 
 
-class Record(msgspec.Struct):
-    """``code``: a hash of the code that was mutated. ``trials``: by the protocols that were run,
-    joined with ``+``, and `Mutant.key`."""
+class Record(OfCode):
+    """``trials``: by the protocols that were run, joined with ``+``, and `Mutant.key`."""
 
-    code: str
-    trials: dict[str, dict[str, Trial]] = {}
+    trials: dict[str, dict[str, Trial]] = msgspec.field(default_factory=dict)
 
     def find(self, protocols: Sequence[str], mutant: Mutant, budget_s: float) -> Trial | None:
         """What became of it with that budget, if that is known."""
@@ -55,14 +53,7 @@ def begin(path: Path, target: Target) -> tuple[Record, bool]:
     for file in target.files:
         if not file.startswith("nodes/"):
             digest.update((ROOT / file).read_bytes())
-    record = Record(digest.hexdigest())
-    if not path.exists():
-        return record, False
-    try:
-        before = msgspec.json.decode(path.read_bytes(), type=Record)
-    except msgspec.MsgspecError as error:
-        raise BadRecord(f"no record of mutants ({error}); remove it") from None
-    return (before, False) if before.code == record.code else (record, True)
+    return kept(path, Record(digest.hexdigest()), "mutants", BadRecord)
 
 
 # --- which are tried ---
