@@ -34,6 +34,7 @@ from chaos.seeds.simulate import (
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.load import OperationRecord
 from nodes.simulator.simulate import simulate
+from tests.processes import command_line
 from tests.simulator import toy
 from tests.waiting import patience
 
@@ -299,7 +300,7 @@ def test_a_worker_that_dies_ends_the_sweep_and_what_was_found_is_kept() -> None:
             worker = next(
                 child
                 for child in psutil.Process().children()
-                if any("spawn_main" in part for part in child.cmdline())
+                if any("spawn_main" in part for part in command_line(child))
             )
             killed.append(done)
             worker.kill()

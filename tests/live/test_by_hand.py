@@ -14,6 +14,7 @@ import pytest
 
 from bench.record.run_folder import RunFolder
 from tests.live.conftest import Typed, capbench, leftovers
+from tests.processes import command_line
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.live
@@ -36,7 +37,7 @@ def keeper(workspace: Path) -> int:
 
 def node_pid(workspace: Path, node: str) -> int:
     for process in psutil.Process(keeper(workspace)).children(recursive=True):
-        if f"/{node}/settings.json" in " ".join(process.cmdline()):
+        if f"/{node}/settings.json" in " ".join(command_line(process)):
             return process.pid
     raise AssertionError(f"{node} does not run")
 

@@ -19,6 +19,7 @@ from chaos.clusters.leftovers import HELD_BY, clean_up, held
 from chaos.clusters.locks import directory
 from nodes.runtime import own_folder
 from tests.live.conftest import ROOT, capbench, leftovers
+from tests.processes import command_line
 from tests.waiting import patience
 
 pytestmark = pytest.mark.live
@@ -81,7 +82,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_command(
 ) -> None:
     runner, folder = start(workspace)
     family = children(runner)
-    (guard,) = [child for child in family if "-I" in child.cmdline()]
+    (guard,) = [child for child in family if "-I" in command_line(child)]
     bystander = subprocess.Popen(
         ["sleep", "600"], env={**os.environ, HELD_BY: "of-another-cluster"}, cwd=workspace
     )
@@ -137,7 +138,7 @@ def test_a_cluster_that_stays_and_whose_keeper_was_killed_keeps_its_data(
     folder = workspace / ".capbench" / "d1"
     keeper = psutil.Process(msgspec.json.decode((folder / "keeper.json").read_bytes())["pid"])
     family = keeper.children(recursive=True)
-    (guard,) = [child for child in family if "-I" in child.cmdline()]
+    (guard,) = [child for child in family if "-I" in command_line(child)]
     guard.kill()
     keeper.kill()
     elsewhere = workspace / "elsewhere"

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,8 @@ import pytest
 
 from bench.measure.etcd import NoEtcd, Programs, _unpack_server, etcd_cluster, programs, summary
 from tests.live.conftest import ROOT, capbench
-from tests.waiting import patience
+from tests.processes import command_line
+from tests.waiting import patience, wait_for
 
 # The first time etcd is got, and its client built.
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -43,22 +45,28 @@ def found() -> Programs:
         pytest.skip(f"no etcd can be had here: {error}")
 
 
-def typed(folder: Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def typed(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, ended whatever the test says."""
+    with subprocess.Popen(
         [sys.executable, "-m", "bench.measure.peers", str(folder)],
         cwd=ROOT,
         env={**os.environ, "CAPBENCH_BENCH_SCALE": "0.05", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def etcds(keeper: int) -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process(keeper).children(recursive=True)
-        if "--initial-cluster" in process.cmdline()
+        if "--initial-cluster" in command_line(process)
     ]
 
 
@@ -82,8 +90,8 @@ def test_what_is_no_result_is_not_read_as_one(said: str, complaint: str) -> None
 
 
 def test_both_are_measured_in_one_run(found: Programs, tmp_path: Path) -> None:
-    process = typed(tmp_path)
-    printed, said = process.communicate(timeout=patience(240))
+    with typed(tmp_path) as process:
+        printed, said = process.communicate(timeout=patience(240))
     assert process.returncode == 0, said
     figures = {each["name"]: each for each in json.loads((tmp_path / "peers.json").read_text())}
     assert len(figures) == 3 * 3 * 2
@@ -118,13 +126,11 @@ def test_a_killed_run_leaves_nothing(
     found: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process = typed(tmp_path)
-    deadline = time.monotonic() + patience(60)
-    while len(running := etcds(process.pid)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with typed(tmp_path) as process:
+        running = wait_for(
+            lambda: found if len(found := etcds(process.pid)) == 3 else [], "three nodes of etcd"
+        )
+        process.send_signal(signal.SIGKILL)
     _, left = psutil.wait_procs(running, timeout=patience(10))
     assert left == []
     assert list(tmp_path.glob("capbench-tmp-*"))
@@ -153,8 +159,8 @@ def test_without_etcd_it_says_so(tmp_path: Path) -> None:
             f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: 0" && exit 0\n{does}\n'
         )
         (tools / name).chmod(0o755)
-    process = typed(tmp_path, PATH=f"{tools}:{os.environ['PATH']}")
-    _, said = process.communicate(timeout=patience(60))
+    with typed(tmp_path, PATH=f"{tools}:{os.environ['PATH']}") as process:
+        _, said = process.communicate(timeout=patience(60))
     assert process.returncode == 3, said
     assert said.splitlines()[-1] == (
         "peers: etcd did not start: etcd Version: 0.0.0; no figures were written"
