@@ -113,7 +113,7 @@ def read_columns(path: Path) -> Columns:
     """
     reader = _Reader(path)
     try:
-        for block in _blocks(path):
+        for block in blocks(path):
             reader.take(block)
     except OSError as error:
         raise BadHistory(f"{file_name(path)}: cannot be read: {error.strerror or error}") from None
@@ -125,7 +125,7 @@ def file_name(path: Path) -> str:
     return "standard input" if path == STANDARD_INPUT else shown(path)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def blocks(path: Path) -> Iterator[bytes]:
     """The file in pieces of whole lines; of a line that is too long, enough to see that it is. The
     last line may lack its newline."""
     is_first = True
@@ -148,7 +148,8 @@ def _refuse_other_formats(path: Path, beginning: bytes) -> None:
             raise BadHistory(f"{file_name(path)}: the file {what}")
 
 
-def _refuse(path: Path, line: int, reason: str) -> NoReturn:
+def refuse(path: Path, line: int, reason: str) -> NoReturn:
+    """Raise BadHistory, which names file, line and reason."""
     raise BadHistory(f"{file_name(path)}:{line}: {reason}")
 
 
@@ -284,7 +285,7 @@ class _Reader:
     def _refuse_misfits(self, given: Given) -> None:
         misfit = given.misfit()
         if misfit is not None:
-            _refuse(self.path, self.count + misfit.row + 1, misfit.reason)
+            refuse(self.path, self.count + misfit.row + 1, misfit.reason)
 
     def _refuse_fields_given_twice(
         self, block: bytes, given: Given, others: list[list[Any]]
@@ -304,9 +305,9 @@ class _Reader:
                 fields += 1
         starts = np.concatenate(([0], ends[:-1] + 1))
         for row in np.flatnonzero(colons != fields).tolist():
-            twice = _given_twice(block[starts[row] : ends[row]])
+            twice = given_twice(block[starts[row] : ends[row]])
             if twice is not None:
-                _refuse(self.path, self.count + row + 1, f"field `{twice}` is given twice")
+                refuse(self.path, self.count + row + 1, f"field `{twice}` is given twice")
 
     def _decoded(self, block: bytes) -> list[PlainLine]:
         """The lines of a block, of type Line unless ``is_plain``."""
@@ -351,9 +352,7 @@ class _Reader:
         for place, (name, some) in enumerate(zip(op, value, strict=True)):
             if isinstance(some, list):
                 if name != "read":
-                    _refuse(
-                        self.path, self.count + place + 1, "only a read may have several values"
-                    )
+                    refuse(self.path, self.count + place + 1, "only a read may have several values")
                 distinct = distinct_values(some)
                 if len(distinct) > 1:
                     self.siblings[self.count + place] = [
@@ -377,13 +376,13 @@ class _Reader:
         lines = block.removesuffix(b"\n").split(b"\n")
         for number, line in enumerate(lines, self.count + 1):
             if len(line) > MAX_LINE_BYTES:
-                _refuse(self.path, number, f"line of more than {MAX_LINE_BYTES} bytes")
+                refuse(self.path, number, f"line of more than {MAX_LINE_BYTES} bytes")
             if not line.strip():
-                _refuse(self.path, number, "empty line")
+                refuse(self.path, number, "empty line")
             try:
                 self.decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                _refuse(self.path, number, why_bad(line, error))
+                refuse(self.path, number, why_bad(line, error))
         raise AssertionError("every line of a bad block is good")
 
     def columns(self) -> Columns:
@@ -419,7 +418,7 @@ class _Reader:
         )
         misfit = misfit_together(c, endless)
         if misfit is not None:
-            _refuse(self.path, misfit.row + 1, misfit.reason)
+            refuse(self.path, misfit.row + 1, misfit.reason)
         endless |= outcome == INFO
         c.invoked, c.completed, c.times = shifted(invoked, completed, endless)
         c.applied |= (op != CAS) | (outcome != OK)
@@ -432,13 +431,14 @@ class _Reader:
         if len(set(names)) < len(names):
             name = next(name for place, name in enumerate(names) if name in names[:place])
             row = int(np.argmax(column == max(known.get(name, 0), known.get(int(name), 0))))
-            _refuse(
+            refuse(
                 self.path, row + 1, f"{what} {name} is both a number and a text: use one of them"
             )
         return names
 
 
-def _given_twice(line: bytes) -> str | None:
+def given_twice(line: bytes) -> str | None:
+    """A field that a line has twice; the decoder would take the last one."""
     names: list[str] = []
 
     def note(pairs: list[tuple[str, Any]]) -> None:

@@ -100,7 +100,7 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str, bits: int) -> 
 
 def test_the_schema_has_the_same_bounds() -> None:
     path = Path(__file__).parents[2] / "docs" / "history.schema.json"
-    properties = json.loads(path.read_text())["properties"]
+    properties = json.loads(path.read_text())["$defs"]["operation"]["properties"]
     whole = [name for name, each in properties.items() if "integer" in each.get("type", ())]
     assert len(whole) == 6
     for name in whole:
@@ -285,7 +285,7 @@ def test_a_register_has_no_cas(tmp_path: Path) -> None:
 
 def test_the_schema_names_the_same_fields() -> None:
     path = Path(__file__).parents[2] / "docs" / "history.schema.json"
-    schema = json.loads(path.read_text())
+    schema = json.loads(path.read_text())["$defs"]["operation"]
     generated = msgspec.json.schema(Line)["$defs"]["Line"]
     assert set(schema["properties"]) == set(generated["properties"])
     assert set(schema["required"]) == set(generated["required"])

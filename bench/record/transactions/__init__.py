@@ -1,0 +1,1 @@
+"""Histories of transactions: as columns, as rows, as JSON lines."""
