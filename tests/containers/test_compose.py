@@ -241,8 +241,9 @@ def test_what_a_killed_run_took_is_given_back_by_the_next_command(
         pytest.param("take 3 containers", None, id="boot"),
         pytest.param("take 3 containers", "n5", id="start"),
         pytest.param("read every key at every node", None, id="reads"),
-        # Between the check and the report, from where on the containers are given back already.
+        # From here on the containers are given back already.
         pytest.param("check", None, id="check"),
+        pytest.param("draw", None, id="report"),
     ],
 )
 def test_a_runner_that_is_killed_at_any_time_leaves_nothing(
