@@ -4,55 +4,84 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
+from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
+from bench.checkers.sessions.guarantees import check_sessions
+from bench.checkers.staleness import check_staleness
 from bench.checkers.verdict import strongest, weaker_models
-from bench.record.columns import CAS, NULL
+from bench.record.columns import CAS, NULL, Columns
 from bench.record.history import BadHistory, OperationRecord
-from bench.record.jsonl import file_name, read_columns
-from bench.record.verdict import LinearizabilityCheck, Model
+from bench.record.jsonl import file_name
+from bench.record.models.choose import REGISTERS
+from bench.record.models.read import read_any
+from bench.record.models.registers import NilReads
+from bench.record.verdict import AnyCheck, LinearizabilityCheck, Model, WeakerCheck
 from bench.record.well_formed import columns_of
 from nodes.contract.replica import Value
-
-RegisterModel: TypeAlias = Literal["auto", "register", "cas-register"]
 
 
 class HistoryCheck(LinearizabilityCheck, kw_only=True, frozen=True, tag="linearizability"):
     """``model``: the register's. ``strongest``: the strongest model that the history does not
-    refute: linearizable, sequential, causal, none or unknown."""
+    refute: linearizable, sequential, causal, none or unknown. ``weaker``: what was asked for it."""
 
     strongest: Model
+    weaker: list[WeakerCheck]
 
 
 def check_history(
     path_or_records: Path | str | Iterable[OperationRecord],
-    model: RegisterModel = "auto",
+    model: str = "auto",
     initial: Value = None,
     budget_s: float = 60.0,
     memory_bytes: int = 4 << 30,
     clock_error_ns: int = 0,
+    nil_reads: NilReads | None = None,
 ) -> HistoryCheck:
-    """Whether a history is linearizable, and if not, which model it does not refute.
+    """Whether a history of registers is linearizable, and if not, which model it does not refute.
 
-    ``path_or_records``: a JSONL file (docs/HISTORY_FORMAT.md), ``-`` for standard input, or
-    records, which are held to the same rules. ``model``: ``register`` (reads, writes, deletes),
-    ``cas-register`` (with CAS), or ``auto``: what the history needs.
-    ``initial``: what every key holds at first. ``clock_error_ns``: a bound on how far the clocks of
-    the clients' hosts are apart; what is no further apart counts as concurrent.
+    ``path_or_records``: a file (docs/HISTORY_FORMAT.md), ``-`` for standard input, or records,
+    which are held to the same rules. ``model``: ``register`` (reads, writes, deletes),
+    ``cas-register`` (with CAS), or ``auto``: what the history needs. ``initial``: what every key
+    holds at first. ``clock_error_ns``: a bound on how far the clocks of the clients' hosts are
+    apart; what is no further apart counts as concurrent. ``nil_reads``: see `read_any`.
 
-    Raises BadHistory for a file that cannot be read, for what does not fit, and for CAS where the
-    model is ``register``.
+    Raises BadHistory for a file that cannot be read, for what does not fit, for CAS where the model
+    is ``register``, and for what is no register.
     """
     if isinstance(path_or_records, str | Path):
-        name = file_name(Path(path_or_records)) + ":"
-        c = read_columns(Path(path_or_records))
+        path = Path(path_or_records)
+        read = read_any(path, model, nil_reads)
+        if not isinstance(read.history, Columns):
+            raise BadHistory(f"{file_name(path)}: a history of {read.model}, not of registers")
+        name, c = file_name(path) + ":", read.history
     else:
-        name = "record "
-        c = columns_of(list(path_or_records))
+        name, c = "record ", columns_of(list(path_or_records))
+    return check_registers(
+        c,
+        model,
+        initial,
+        budget_s=budget_s,
+        memory_bytes=memory_bytes,
+        clock_error_ns=clock_error_ns,
+        name=name,
+    )
+
+
+def check_registers(
+    c: Columns,
+    model: str = "auto",
+    initial: Value = None,
+    *,
+    budget_s: float = 60.0,
+    memory_bytes: int = 4 << 30,
+    clock_error_ns: int = 0,
+    name: str = "operation ",
+) -> HistoryCheck:
+    """The same for columns. ``name``: what an error says before the number of an operation."""
     cas = np.flatnonzero(c.op == CAS)
     if model == "register" and len(cas):
         raise BadHistory(
@@ -65,8 +94,26 @@ def check_history(
         memory_bytes=memory_bytes,
         clock_error_ns=clock_error_ns,
     )
-    initial_code = NULL if initial is None else c.code_of(initial)
-    weaker = weaker_models(c, initial_code) if check.verdict == "invalid" else []
+    weaker = weaker_models(c, _code(c, initial)) if check.verdict == "invalid" else []
     fields = msgspec.structs.asdict(check)
-    fields["model"] = ("cas-register" if len(cas) else "register") if model == "auto" else model
-    return HistoryCheck(**fields, strongest=strongest(check, weaker, None))
+    fields["model"] = model if model in REGISTERS else "cas-register" if len(cas) else "register"
+    return HistoryCheck(**fields, strongest=strongest(check, weaker, None), weaker=weaker)
+
+
+def further_checks(
+    c: Columns, check: HistoryCheck, initial: Value, clock_error_ns: int
+) -> list[AnyCheck]:
+    """All that a run is judged by as well: weaker models, sessions, staleness, and convergence,
+    which is *unknown* without the final reads of a run."""
+    code = _code(c, initial)
+    widened = c.widened(clock_error_ns)
+    return [
+        *check.weaker,
+        check_sessions(widened, code),
+        check_staleness(widened, initial=code),
+        check_convergence([], []),
+    ]
+
+
+def _code(c: Columns, initial: Value) -> int:
+    return NULL if initial is None else c.code_of(initial)

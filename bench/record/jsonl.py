@@ -8,9 +8,7 @@ is an error that names file, line and field.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -37,14 +35,12 @@ from bench.record.columns import (
     distinct_values,
     shifted,
 )
-from bench.record.files import is_named_pipe, shown
+from bench.record.files import shown
 from bench.record.history import ABSENT, MAX_LINE_BYTES, STANDARD_INPUT, BadHistory, why_bad
 from bench.record.jsonl_lines import Integers, Lines, Names, read_lines
+from bench.record.models.source import Source, opened
 from bench.record.well_formed import Given, misfit_together
 from nodes.contract.replica import OperationKind, Outcome, Value, Version
-
-_BLOCK_BYTES: Final = 1 << 21
-"""So large that the calls of NumPy, some 300 a block, are cheap."""
 
 _PIECE_BYTES: Final = 1 << 18
 """What is decoded line by line, so small that the lines stay in the processor's cache."""
@@ -55,24 +51,6 @@ _TRIES: Final = 8
 _NEWLINE: Final = ord("\n")
 
 _COLON: Final = ord(":")
-
-_OTHER_FORMATS: Final = {
-    b"\xef\xbb\xbf": "begins with a byte order mark: save it as UTF-8 without one",
-    b"\xff\xfe\0\0": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)",
-    b"\0\0\xfe\xff": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)",
-    b"{\0\0\0": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32LE -t UTF-8)",
-    b"\0\0\0{": "is UTF-32: convert it to UTF-8 (iconv -f UTF-32BE -t UTF-8)",
-    b"\xff\xfe": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
-    b"\xfe\xff": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
-    b"{\0": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16LE -t UTF-8)",
-    b"\0{": "is UTF-16: convert it to UTF-8 (iconv -f UTF-16BE -t UTF-8)",
-    b"\x1f\x8b": "is compressed with gzip: unpack it first (gunzip)",
-    b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it first (unzstd)",
-    b"\xfd7zXZ": "is compressed with xz: unpack it first (unxz)",
-    b"BZh": "is compressed with bzip2: unpack it first (bunzip2)",
-    b"PK\x03\x04": "is a zip archive: unpack it first (unzip)",
-}
-"""How files begin that are no JSON lines, and what to do about it; the longer beginning first."""
 
 Integer64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -106,17 +84,14 @@ class Line(PlainLine, kw_only=True, forbid_unknown_fields=True, gc=False):
     seen: Value | msgspec.UnsetType = msgspec.UNSET
 
 
-def read_columns(path: Path) -> Columns:
+def read_columns(given: Path | Source) -> Columns:
     """The operations of one file, row i is line i + 1; ``-`` is standard input.
 
     Raises BadHistory, which names the file, the line and the reason.
     """
-    reader = _Reader(path)
-    try:
-        for block in blocks(path):
-            reader.take(block)
-    except OSError as error:
-        raise BadHistory(f"{file_name(path)}: cannot be read: {error.strerror or error}") from None
+    reader = _Reader(given if isinstance(given, Path) else given.path)
+    for block in blocks(given):
+        reader.take(block)
     return reader.columns()
 
 
@@ -125,27 +100,14 @@ def file_name(path: Path) -> str:
     return "standard input" if path == STANDARD_INPUT else shown(path)
 
 
-def blocks(path: Path) -> Iterator[bytes]:
+def blocks(given: Path | Source) -> Iterator[bytes]:
     """The file in pieces of whole lines; of a line that is too long, enough to see that it is. The
     last line may lack its newline."""
-    is_first = True
-    if path != STANDARD_INPUT and is_named_pipe(path):
-        raise BadHistory(
-            f"{shown(path)}: is a named pipe, and nobody may ever write to it; use standard input: "
-            f"cat {shown(path)} | capbench check -"
-        )
-    with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
-        while chunk := file.read(_BLOCK_BYTES):
-            if is_first:
-                _refuse_other_formats(path, chunk)
-            is_first = False
-            yield chunk if chunk.endswith(b"\n") else chunk + file.readline(MAX_LINE_BYTES + 1)
-
-
-def _refuse_other_formats(path: Path, beginning: bytes) -> None:
-    for magic, what in _OTHER_FORMATS.items():
-        if beginning.startswith(magic):
-            raise BadHistory(f"{file_name(path)}: the file {what}")
+    if isinstance(given, Source):
+        yield from given.blocks(MAX_LINE_BYTES)
+        return
+    with opened(given) as source:
+        yield from source.blocks(MAX_LINE_BYTES)
 
 
 def refuse(path: Path, line: int, reason: str) -> NoReturn:

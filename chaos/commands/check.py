@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from bench.record.columns import Columns
 from bench.record.files import shown
 from bench.record.history import STANDARD_INPUT, BadHistory
+from bench.record.models.choose import MODELS
+from bench.record.models.read import Read, read_any
 from bench.record.printable import printable
 from bench.record.run_folder import BadRunFolder, RunFolder
 from bench.record.verdict import VERDICT_VERSION, Check, VerdictValue
@@ -20,9 +24,6 @@ from chaos.console import Json, print_json
 from chaos.errors import BadOption
 from nodes.contract.replica import Value
 
-if TYPE_CHECKING:
-    from bench.checkers.standalone import HistoryCheck
-
 app = typer.Typer()
 
 EXIT_CODES: dict[VerdictValue, int] = {
@@ -30,19 +31,23 @@ EXIT_CODES: dict[VerdictValue, int] = {
     "invalid": exit_codes.VIOLATED,
     "unknown": exit_codes.UNKNOWN,
 }
-MODEL = Name("model", lambda: ("register", "cas-register", "auto"))
+MODEL = Name("model", lambda: ("auto", *MODELS))
+NIL_READS = Name("meaning", lambda: ("unknown", "null"))
 
 
 @app.command("check")
 def check_command(
     path: Annotated[
         Path,
-        typer.Argument(help="A run folder, or a history (HISTORY.jsonl); - for standard input."),
+        typer.Argument(
+            help="A run folder, or a history: JSON lines, or EDN as Jepsen writes it; - for "
+            "standard input."
+        ),
     ],
     model: Annotated[
         str,
         typer.Option(
-            **MODEL.typed, help="register, cas-register, or auto: whatever the history needs."
+            **MODEL.typed, help="What the operations are of; auto: what they show themselves."
         ),
     ] = "auto",
     initial: Annotated[
@@ -63,28 +68,38 @@ def check_command(
             show_default=False,
         ),
     ] = None,
+    nil_reads: Annotated[
+        str | None,
+        typer.Option(
+            **NIL_READS.typed,
+            help="What a read of an EDN history saw that was answered nil: null (the key was "
+            "missing), or unknown (nobody was told), as for Jepsen's own models.",
+            show_default="unknown",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a run folder, or any history.
 
-    Exit code: 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.jsonl
+    Exit code: 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.edn
     """
-    from bench.checkers.standalone import check_history
 
     error_ns = None if clock_error is None else round(clock_error * 1e9)
     if _is_folder(path):
-        if (model, initial) != ("auto", None):
-            raise BadOption("--model and --initial are for histories; a run folder has its own")
+        if (model, initial, nil_reads) != ("auto", None, None):
+            raise BadOption(
+                "--model, --initial and --nil-reads are for histories; a run folder has its own"
+            )
         folder = RunFolder(path)
         if error_ns is not None:
             manifest = msgspec.structs.replace(folder.manifest(), clock_error_ns=error_ns)
             folder.write_manifest(manifest)
         verdict = _check_folder(folder, json)
     else:
-        register: Any = model
         first: Value = None if initial is None else _initial(initial)
-        check = check_history(path, register, first, budget, memory, error_ns or 0)
-        verdict = _show_history(path, check, json)
+        meaning: Any = nil_reads
+        read = read_any(path, model, meaning)
+        verdict = _check_history(path, read, first, budget, memory, error_ns or 0, json=json)
     raise typer.Exit(EXIT_CODES[verdict])
 
 
@@ -130,9 +145,7 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
             f"verdict.json was of version {earlier}"
         )
     print(f"  measured: {verdict.measured_model}")
-    for check in verdict.checks:
-        print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
-        _print_witness(check)
+    _print_checks(verdict.checks)
     return verdict.verdict
 
 
@@ -147,7 +160,32 @@ def _earlier_version(folder: RunFolder) -> int | None:
     return verdict.schema_version
 
 
-def _show_history(path: Path, check: HistoryCheck, json: bool) -> VerdictValue:
+def _check_history(
+    path: Path,
+    read: Read,
+    initial: Value,
+    budget_s: float,
+    memory_bytes: int,
+    clock_error_ns: int,
+    *,
+    json: bool,
+) -> VerdictValue:
+    """Judge a history as far as it goes without a run around it."""
+    from bench.checkers.standalone import check_registers, further_checks
+
+    history = read.history
+    if not isinstance(history, Columns):
+        raise BadHistory(f"{shown(path)}: a history of {read.model}, which cannot be judged yet")
+    check = check_registers(
+        history,
+        read.model,
+        initial,
+        budget_s=budget_s,
+        memory_bytes=memory_bytes,
+        clock_error_ns=clock_error_ns,
+        name=f"{shown(path)}:",
+    )
+    further = further_checks(history, check, initial, clock_error_ns)
     if json:
         body = {
             "verdict": check.verdict,
@@ -155,8 +193,10 @@ def _show_history(path: Path, check: HistoryCheck, json: bool) -> VerdictValue:
             "algorithm": check.algorithm,
             "strongest": check.strongest,
             "operations": check.operations,
-            "seconds": check.seconds,
+            "seconds": check.seconds + sum(each.seconds for each in further),
             "witness": check.witness,
+            "reason": check.summary,
+            "checks": further,
         }
         print_json(body)
         return check.verdict
@@ -165,7 +205,14 @@ def _show_history(path: Path, check: HistoryCheck, json: bool) -> VerdictValue:
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
     print(f"  strongest model not refuted: {check.strongest}")
     _print_witness(check)
+    _print_checks(further)
     return check.verdict
+
+
+def _print_checks(checks: Iterable[Check]) -> None:
+    for check in checks:
+        print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
+        _print_witness(check)
 
 
 def _print_witness(check: Check) -> None:

@@ -43,8 +43,12 @@ def test_a_stale_read_is_refuted_with_the_operations_that_show_it(
     assert check(monkeypatch, path, "--json") == 4
     result = msgspec.json.decode(capsys.readouterr().out)
     assert set(result) == {
-        *("verdict", "model", "algorithm", "strongest", "operations", "seconds", "witness")
+        *("verdict", "model", "algorithm", "strongest", "operations", "seconds", "witness"),
+        *("reason", "checks"),
     }
+    assert [check["name"] for check in result["checks"]] == [
+        *("sequential", "causal", "sessions", "staleness", "convergence")
+    ]
     assert (result["verdict"], result["strongest"]) == ("invalid", "sequential")
     assert [line["operation"]["op"] for line in result["witness"]] == ["write", "read"]
     assert check(monkeypatch, path, "--initial", "null") == 4
@@ -127,7 +131,7 @@ def test_a_search_over_its_budget_is_unknown(
     [
         (["--budget", "soon"], "--budget: 'soon' is not a duration; use a number with a unit: 10s"),
         (["--memory", "4X"], "--memory: '4X' is not a size"),
-        (["--model", "queue"], "unknown model 'queue'; use"),
+        (["--model", "heap"], "unknown model 'heap'; use"),
         (["--initial", "[1]"], "--initial: a value is null, a bool, number or string"),
         (["--initial", "'"], '--initial: "\'" is not JSON'),
         (["--initial", "NaN"], "--initial: 'NaN' is not JSON"),

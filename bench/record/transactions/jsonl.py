@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from bench.record.history import MAX_LINE_BYTES, BadHistory, why_bad
-from bench.record.jsonl import Integer64, blocks, file_name, given_twice, refuse
+from bench.record.jsonl import Integer64, blocks, given_twice, refuse
+from bench.record.models.source import Source
 from bench.record.transactions.builder import Builder
 from bench.record.transactions.columns import OperationName, Transactions
 from nodes.contract.replica import Outcome, Value
@@ -38,18 +39,16 @@ _OPTIONAL: Final = ("id", "completed_ns", "intended_ns", "node", "error")
 _decode = msgspec.json.Decoder(TransactionLine).decode
 
 
-def read_transactions(path: Path) -> Transactions:
+def read_transactions(given: Path | Source) -> Transactions:
     """The transactions of one file, row i is line i + 1; ``-`` is standard input.
 
     Raises BadHistory, which names the file, the line and the reason.
     """
+    path = given if isinstance(given, Path) else given.path
     builder = Builder()
-    try:
-        for block in blocks(path):
-            for line in block.removesuffix(b"\n").split(b"\n"):
-                _take(builder, path, line)
-    except OSError as error:
-        raise BadHistory(f"{file_name(path)}: cannot be read: {error.strerror or error}") from None
+    for block in blocks(given):
+        for line in block.removesuffix(b"\n").split(b"\n"):
+            _take(builder, path, line)
     transactions, misfit = builder.columns()
     if misfit is not None:
         refuse(path, misfit.row + 1, misfit.reason)

@@ -1,0 +1,1 @@
+"""Histories as Jepsen writes them, in EDN (https://github.com/edn-format/edn)."""

@@ -1,0 +1,1 @@
+"""Histories of sets, queues, locks and the like, whoever recorded them."""
