@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test nightly bench bench-save bench-compare bench-peers check lock clean
 MAKEFLAGS += --no-print-directory
+# Every node and every command is a process: without bytecode to load, most of a short one's time is compiling.
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14 python
