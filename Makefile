@@ -25,10 +25,10 @@ demo: setup ## Compare the protocols under faults; prints the table and where th
 	@$(BIN)/capbench compare --preset quick
 
 # A worker that is lost (a test that hangs ends its worker) ends the run, named; else pytest-xdist would
-# wait for its tests for ever. Half of the suite waits for clusters, which take about half a core: three workers
+# wait for its tests for ever. Half of the suite waits for clusters, which take about half a core: four workers
 # keep two cores busy.
 test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust, containers (WORKERS).
-	@$(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -rs
+	@$(BIN)/pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -rs
 
 # All but quorum-weak, which loses writes by design (docs/LIMITS.md).
 KEEP := raft raft-stale-read paxos paxos-basic quorum gossip gossip-lww

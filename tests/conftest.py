@@ -21,19 +21,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Among several workers, files that mostly wait (for containers, clusters, Locust) take turns
-    with those that compute, and those with the most to wait for begin."""
+    with those that compute. The long ones of both begin, so that none is left for the end."""
     if not hasattr(config, "workerinput"):
         return
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
 
-    def waits(tests: list[pytest.Item]) -> int:
-        live = sum(test.get_closest_marker("live") is not None for test in tests)
-        return live + 1000 * ("containers" in tests[0].path.parts)
+    def marked(name: str, tests: list[pytest.Item]) -> int:
+        return sum(test.get_closest_marker(name) is not None for test in tests)
 
-    waiting = sorted((tests for tests in files.values() if waits(tests)), key=waits, reverse=True)
-    computing = [tests for tests in files.values() if not waits(tests)]
+    in_turn = sorted(files.values(), key=lambda tests: not marked("long", tests))
+    waiting = [tests for tests in in_turn if marked("live", tests)]
+    computing = [tests for tests in in_turn if not marked("live", tests)]
     items[:] = chain.from_iterable(
         chain.from_iterable(zip_longest(waiting, computing, fillvalue=[]))
     )

@@ -25,7 +25,7 @@ from bench.record.history import OperationRecord
 from bench.record.run_folder import LoadSummary, RunFolder
 from tests.waiting import patience
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 Echo = Callable[..., None]
 Locust = Callable[..., Any]

@@ -38,6 +38,8 @@ from tests.processes import command_line
 from tests.simulator import toy
 from tests.waiting import patience
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 BUG = "raft-vote-not-persisted"
 

@@ -7,11 +7,15 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from nodes.simulator.faults import Fault
 from nodes.simulator.simulate import simulate
 from nodes.simulator.story import Arrow, Moment, Story
 from reports.charts.message_diagram import MOST_ARROWS, Diagram, page
 from tests.chaos.test_simulate import BUG, capbench
+
+pytestmark = pytest.mark.long
 
 NODES = ["n1", "n2", "n3"]
 NASTY = '<script>alert("1")</script> & </pre> \x00 \x1b[31m'

@@ -12,6 +12,8 @@ from nodes.registry import PROTOCOLS, Protocol, load_file
 from tests.conformance.checks import CHECKS
 from tests.conformance.example import EXAMPLE, PRIMARY
 
+pytestmark = pytest.mark.long
+
 OWN = os.environ.get("CAPBENCH_PROTOCOL")
 EVERY = [*PROTOCOLS.values(), *(load_file(OWN) if OWN else [EXAMPLE, PRIMARY])]
 

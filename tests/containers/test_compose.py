@@ -25,6 +25,7 @@ from tests.containers.attacks import REACH, RIGHTS, STEAL, beside, within
 from tests.containers.conftest import NODES, PROJECT, ROOT, Installation
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.live,
     # The first one installs an engine, where there is none, and builds the image.
     pytest.mark.timeout(900),

@@ -10,7 +10,7 @@ import pytest
 from bench.record.run_folder import RunFolder
 from tests.live.conftest import leftovers, run_json
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 NODES = 5
 

@@ -60,7 +60,7 @@ from nodes.wire.codec import Codec, replies_codec, requests_codec
 from nodes.wire.topics import Topics
 from tests.waiting import patience, wait_for
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 NODES = ("n1", "n2", "n3")
 TIMEOUT_S = 20.0
 

@@ -20,7 +20,7 @@ from tests.processes import command_line
 from tests.waiting import patience, wait_for
 
 # The first time etcd is got, and its client built.
-pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.live, pytest.mark.timeout(900)]
 
 SAID = """
 Summary:

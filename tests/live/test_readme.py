@@ -22,7 +22,7 @@ from bench.record.run_folder import RunFolder
 from chaos.commands.main import app
 from tests.live.conftest import ROOT
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.live, pytest.mark.timeout(600)]
 
 TEXT = (ROOT / "README.md").read_text()
 COMMAND = re.compile(

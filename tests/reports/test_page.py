@@ -26,6 +26,8 @@ from reports.formats.render import write_report
 from tests import browser
 from tests.reports import synthetic
 
+pytestmark = pytest.mark.long
+
 EVIL = "</td><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 
 

@@ -13,6 +13,8 @@ from setup.bootstrap import CannotSetUp, Machine, environment, is_usable
 
 from .conftest import SmallProject
 
+pytestmark = pytest.mark.long
+
 
 def version_of_ballast(project: SmallProject) -> str:
     command = [project.python, "-c", "import ballast; print(ballast.VERSION)"]

@@ -18,6 +18,8 @@ from nodes.simulator.tape import draw_more
 from tests.simulator.judge import linearizable
 from tests.simulator.test_driver_duties import cluster, probe, tell
 
+pytestmark = pytest.mark.long
+
 RAFT = get("raft")
 
 

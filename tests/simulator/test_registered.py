@@ -9,6 +9,8 @@ from nodes.registry import PROTOCOLS
 from nodes.simulator.simulate import simulate
 from tests.simulator.judge import linearizable
 
+pytestmark = pytest.mark.long
+
 SEEDS = 200
 DURATION_S = 1.5
 """Short, so that all protocols together stay below a minute or so; the nightly sweep runs
