@@ -75,7 +75,7 @@ def check_linearizable(
     widened = c.widened(clock_error_ns)
     found = _decide(widened, initial_code, budget, history_is_cut)
     by_program_order: Check | None = None
-    if found.is_valid and _touches(widened):
+    if found.is_valid and touches(widened):
         parted = in_program_order(_widened_apart(c, clock_error_ns))
         ordered = _decide(parted, initial_code, budget, history_is_cut)
         if not ordered.is_valid:
@@ -176,7 +176,7 @@ def _refuted_without_time(c: Columns, initial: int) -> Check | None:
     return None
 
 
-def _touches(c: Columns) -> bool:
+def touches(c: Columns) -> bool:
     """Whether an operation begins no later than the one before it, of its process, ended."""
     if c.touches is None:
         order = program_order(c, np.arange(len(c)))

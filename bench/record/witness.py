@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
 from bench.record.history import OperationRecord
 from bench.record.printable import columns, printable
 from bench.record.verdict import WitnessLine
-from nodes.contract.replica import Value
+from nodes.contract.replica import Outcome, Value
+
+
+class Timed(Protocol):
+    """Of an operation, what a bar needs."""
+
+    @property
+    def process(self) -> str: ...
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def invoked_ns(self) -> int: ...
+    @property
+    def completed_ns(self) -> int | None: ...
+
+
+class Line(Protocol):
+    """One operation of any witness, and its role."""
+
+    @property
+    def operation(self) -> Timed: ...
+    @property
+    def role(self) -> str: ...
+
 
 MOST = 48
 """Characters of a value that are shown."""
@@ -97,7 +121,7 @@ def sentence(witness: Sequence[WitnessLine]) -> str:
     return ", then ".join(parts)
 
 
-def timeline(witness: Sequence[WitnessLine], width: int = 44) -> str:
+def timeline(witness: Sequence[Line], width: int = 44) -> str:
     """The operations as bars, one a line, in the order of their instants but not to scale.
 
     ``|---|`` from invocation to answer, ``|--->`` without a certain end.
@@ -141,7 +165,7 @@ def svg(witness: Sequence[WitnessLine]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _places(witness: Sequence[WitnessLine], width: int) -> list[tuple[int, int | None]]:
+def _places(witness: Sequence[Line], width: int) -> list[tuple[int, int | None]]:
     """Start and end of each bar: the distinct instants, evenly apart."""
     spans = [
         (

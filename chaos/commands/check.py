@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,12 @@ from bench.record.columns import Columns
 from bench.record.files import shown
 from bench.record.history import STANDARD_INPUT, BadHistory
 from bench.record.models.choose import MODELS
+from bench.record.models.operations import Operations
 from bench.record.models.read import Read, read_any
 from bench.record.printable import printable
 from bench.record.run_folder import BadRunFolder, RunFolder
 from bench.record.verdict import VERDICT_VERSION, Check, VerdictValue
+from bench.record.witness import Line, timeline
 from chaos import errors as exit_codes
 from chaos.commands.options import Name, duration, size
 from chaos.console import Json, print_json
@@ -32,6 +34,8 @@ EXIT_CODES: dict[VerdictValue, int] = {
     "unknown": exit_codes.UNKNOWN,
 }
 MODEL = Name("model", lambda: ("auto", *MODELS))
+_MOST_LINES = 40
+"""Of a witness, on a terminal."""
 NIL_READS = Name("meaning", lambda: ("unknown", "null"))
 
 
@@ -174,6 +178,8 @@ def _check_history(
     from bench.checkers.standalone import check_registers, further_checks
 
     history = read.history
+    if isinstance(history, Operations):
+        return _check_model(path, read.model, history, initial, budget_s, memory_bytes, json=json)
     if not isinstance(history, Columns):
         raise BadHistory(f"{shown(path)}: a history of {read.model}, which cannot be judged yet")
     check = check_registers(
@@ -200,13 +206,43 @@ def _check_history(
         }
         print_json(body)
         return check.verdict
-    name = "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
-    print(f"{name}: {check.verdict}: {check.summary}")
+    print(f"{_shown(path)}: {check.verdict}: {check.summary}")
     print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
     print(f"  strongest model not refuted: {check.strongest}")
     _print_witness(check)
     _print_checks(further)
     return check.verdict
+
+
+def _check_model(
+    path: Path,
+    model: str,
+    operations: Operations,
+    initial: Value,
+    budget_s: float,
+    memory_bytes: int,
+    *,
+    json: bool,
+) -> VerdictValue:
+    """Judge a history of a set, a queue, a lock ..."""
+    from bench.checkers.models import check_model
+
+    check = check_model(operations, model, initial, budget_s=budget_s, memory_bytes=memory_bytes)
+    if json:
+        print_json(check)
+        return check.verdict
+    print(f"{_shown(path)}: {check.verdict}: {printable(check.summary, 400)}")
+    print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
+    print(f"  strongest model not refuted: {check.strongest}")
+    for name, anomaly in check.anomalies.items():
+        print(f"  {name}: {anomaly.count}, such as: {printable(anomaly.example, 400)}")
+    if check.verdict == "invalid":
+        _print_lines(check.witness)
+    return check.verdict
+
+
+def _shown(path: Path) -> str:
+    return "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
 
 
 def _print_checks(checks: Iterable[Check]) -> None:
@@ -216,10 +252,15 @@ def _print_checks(checks: Iterable[Check]) -> None:
 
 
 def _print_witness(check: Check) -> None:
-    from bench.record.witness import timeline
+    if check.verdict == "invalid":
+        _print_lines(check.witness)
 
-    if check.verdict == "invalid" and check.witness:
-        print("    " + timeline(check.witness).replace("\n", "\n    "))
+
+def _print_lines(witness: Sequence[Line]) -> None:
+    if witness:
+        print("    " + timeline(witness[:_MOST_LINES]).replace("\n", "\n    "))
+    if len(witness) > _MOST_LINES:
+        print(f"    and {len(witness) - _MOST_LINES} more (all of them: --json)")
 
 
 def _initial(text: str) -> Value:

@@ -27,9 +27,11 @@ _MAY_BE_UNTOLD: Final = ("read", "cas", "dequeue", "drain", "txn", "generate")
 """Operations whose value does not tell whether keys are independent."""
 
 
-def read_operations(source: Source) -> Operations:
+def read_operations(source: Source, *, null_is_told: bool) -> Operations:
     """The operations of an EDN history. Raises BadHistory, which names file and line."""
-    return paired(read_events(source.blocks(MOST_CHARACTERS), source.name), source.name)
+    operations = paired(read_events(source.blocks(MOST_CHARACTERS), source.name), source.name)
+    operations.null_is_told = null_is_told
+    return operations
 
 
 def paired(events: Events, name: str) -> Operations:

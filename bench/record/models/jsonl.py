@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from bench.record.columns import INFO, NEVER, OK, OUTCOME_CODES, Columns, shifted
+from bench.record.columns import INFO, NEVER, OK, OUTCOME_CODES, shifted
 from bench.record.history import BadHistory, why_bad
 from bench.record.jsonl import Integer64, given_twice
 from bench.record.models.operations import Operations
@@ -78,7 +78,7 @@ def read_lines(source: Source) -> Operations:
         keys=[str(name) for name in keys],
         values=[lines[place].value for place in given],
     )
-    misfit = misfit_together(_as_columns(operations), endless)
+    misfit = misfit_together(operations.as_columns(), endless)
     if misfit is not None:
         raise operations.refused(misfit.row, misfit.reason)
     _refuse_missing_values(operations)
@@ -120,28 +120,3 @@ def _refuse_missing_values(operations: Operations) -> None:
         name = operations.names[operations.op[row]]
         if name not in ("acquire", "release"):
             raise operations.refused(row, "field `value` is missing (null is a value)")
-
-
-def _as_columns(o: Operations) -> Columns:
-    """As much of them as rules look at that hold for all histories."""
-    n = len(o)
-    nothing = np.zeros(n, np.int32)
-    return Columns(
-        process=o.process,
-        id=o.id,
-        op=np.zeros(n, np.int8),
-        outcome=o.outcome,
-        key=nothing,
-        value=nothing,
-        expected=nothing,
-        seen=nothing,
-        applied=np.ones(n, np.bool_),
-        node=nothing,
-        invoked=o.invoked,
-        completed=o.completed,
-        takes_time=o.completed > o.invoked,
-        processes=o.processes,
-        keys=[],
-        nodes=[],
-        values=[],
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.record.columns import NEVER, OK, OUTCOMES, Int8s, Int32s, Int64s, Times
+from bench.record.columns import NEVER, OK, OUTCOMES, Columns, Int8s, Int32s, Int64s, Times
 from bench.record.history import BadHistory
 from nodes.contract.replica import Outcome
 
@@ -35,7 +35,8 @@ class Operations:
     operation that ended `OK` its answer, of another what it was asked, -1 where there is none.
     ``invoked`` and ``completed`` are times as `Times` has them; ``completed`` is `NEVER` for an
     operation that ended `INFO`; then ``gave_up`` still says when its process went on. ``line``:
-    where it stands in the file ``name``.
+    where it stands in the file ``name``. ``null_is_told``: a null that was answered means null, and
+    not that nobody knows.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Operations:
     keys: list[str]
     values: list[Any]
     times: Times = field(default_factory=Times)
+    null_is_told: bool = True
 
     def __len__(self) -> int:
         return len(self.op)
@@ -91,6 +93,30 @@ class Operations:
             outcome=OUTCOMES[self.outcome[row]],
             invoked_ns=self.times.of_history(int(self.invoked[row])),
             completed_ns=None if completed == NEVER else self.times.of_history(completed),
+        )
+
+    def as_columns(self) -> Columns:
+        """As much of them as the rules look at that hold for all histories: who, and when."""
+        n = len(self)
+        nothing = np.zeros(n, np.int32)
+        return Columns(
+            process=self.process,
+            id=self.id,
+            op=np.zeros(n, np.int8),
+            outcome=self.outcome,
+            key=nothing,
+            value=nothing,
+            expected=nothing,
+            seen=nothing,
+            applied=np.ones(n, np.bool_),
+            node=nothing,
+            invoked=self.invoked,
+            completed=self.completed,
+            takes_time=self.gave_up > self.invoked,
+            processes=self.processes,
+            keys=[],
+            nodes=[],
+            values=[],
         )
 
     def refused(self, row: int, reason: str) -> BadHistory:

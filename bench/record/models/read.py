@@ -55,7 +55,7 @@ def read_any(path: Path, model: str = "auto", nil_reads: NilReads | None = None)
 
 
 def _read_edn(source: Source, model: str, nil_reads: NilReads) -> Read:
-    operations = read_operations(source)
+    operations = read_operations(source, null_is_told=nil_reads == "null")
     chosen = choose(operations) if model == "auto" else model
     history: History = operations
     if chosen in REGISTERS:

@@ -1,0 +1,220 @@
+"""The verdict on a history that is none of registers or transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from bench.checkers.linearizability import check_linearizable, in_program_order, touches
+from bench.checkers.models.appends import as_registers
+from bench.checkers.models.banks import check_bank
+from bench.checkers.models.counters import check_counter
+from bench.checkers.models.findings import Findings
+from bench.checkers.models.ids import check_unique_ids
+from bench.checkers.models.locks import check_fenced_lock, check_lock
+from bench.checkers.models.queues import check_queue
+from bench.checkers.models.sets import check_set
+from bench.record.columns import OK, Columns
+from bench.record.history import BadHistory
+from bench.record.models.operations import Operations
+from bench.record.models.verdict import Anomaly, ModelCheck, ModelStep
+from bench.record.verdict import VerdictValue
+from bench.record.witness import duration
+from nodes.contract.replica import Value
+
+MOST_STEPS: Final = 1000
+"""Of a witness."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Models that one check decides, the strongest first, each with the anomalies that it allows.
+    ``operations``: what a history may have."""
+
+    operations: tuple[str, ...]
+    allows: dict[str, tuple[str, ...]]
+    algorithm: str
+    check: Callable[[Operations, Value], Findings]
+
+
+def _number(initial: Value, what: str) -> int:
+    if type(initial) is not int:
+        raise BadHistory(f"--initial: {what} is an integer")
+    return initial
+
+
+FAMILIES: Final = (
+    _Family(
+        ("add", "read"),
+        {"set-full": (), "set": ("stale", "resurrected", "incomparable", "skipped")},
+        "the order of reads by inclusion",
+        lambda o, _: check_set(o),
+    ),
+    _Family(
+        ("add", "read"),
+        {"counter": ()},
+        "bounds of each read",
+        lambda o, initial: check_counter(
+            o, 0 if initial is None else _number(initial, "the value of a counter")
+        ),
+    ),
+    _Family(
+        ("enqueue", "dequeue", "drain"),
+        {"queue": (), "total-queue": ("reordered",)},
+        "pairs of elements",
+        lambda o, _: check_queue(o),
+    ),
+    _Family(("acquire", "release"), {"lock": ()}, "intervals", lambda o, _: check_lock(o)),
+    _Family(
+        ("acquire", "release"),
+        {"fenced-lock": ()},
+        "numbers in order of time",
+        lambda o, _: check_fenced_lock(o),
+    ),
+    _Family(
+        ("transfer", "read"),
+        {"bank": ()},
+        "the total of each read",
+        lambda o, initial: check_bank(
+            o, None if initial is None else _number(initial, "the total of a bank")
+        ),
+    ),
+    _Family(("generate",), {"unique-ids": ()}, "comparison", lambda o, _: check_unique_ids(o)),
+)
+
+
+def check_model(
+    o: Operations,
+    model: str,
+    initial: Value = None,
+    *,
+    budget_s: float = 60.0,
+    memory_bytes: int = 4 << 30,
+) -> ModelCheck:
+    """The verdict on the operations of ``o``. ``initial``: what a counter begins at, a text holds
+    at first, or a bank has in total. Raises BadHistory for an operation that the model does not
+    have."""
+    began = time.perf_counter()
+    if model == "append-kv":
+        return _check_texts(o, initial, began, budget_s, memory_bytes)
+    family = next(family for family in FAMILIES if model in family.allows)
+    refuse_others(o, model, family.operations)
+    findings = family.check(o, initial)
+    refuted = _refuted(family, findings)
+    strongest = next((name for name, found in refuted.items() if not found), "none")
+    if touches(c := o.as_columns()):
+        parted = in_program_order(c)
+        ordered = replace(o, invoked=parted.invoked, completed=parted.completed)
+        doubtful = _refuted(family, family.check(ordered, initial))
+        if any(doubtful[name] and not found for name, found in refuted.items()):
+            findings.undecided = "operations of one process touch in time: give finer times"
+            strongest = "unknown"
+    verdict: VerdictValue = "valid"
+    if refuted[model]:
+        found = findings.by_name[refuted[model][0]]
+        verdict, summary, rows = "invalid", found.words, found.rows
+    elif not (o.outcome == OK).any():
+        verdict, summary, rows, strongest = "unknown", "no operation was answered ok", [], "unknown"
+    elif findings.undecided:
+        verdict, summary, rows, strongest = "unknown", findings.undecided, [], "unknown"
+    else:
+        summary, rows = f"nothing contradicts a {model}", []
+        if note := findings.details.pop("note", ""):
+            summary += f"; {note}"
+    return ModelCheck(
+        verdict=verdict,
+        model=model,
+        algorithm=family.algorithm,
+        strongest=strongest,
+        operations=len(o),
+        seconds=time.perf_counter() - began,
+        summary=summary,
+        witness=steps(o, rows[:MOST_STEPS]),
+        anomalies={
+            name: Anomaly(count=found.count, example=found.words)
+            for name, found in findings.by_name.items()
+        },
+        details=findings.details,
+    )
+
+
+def _refuted(family: _Family, findings: Findings) -> dict[str, list[str]]:
+    """By model, the anomalies that it does not allow."""
+    return {
+        name: [each for each in findings.by_name if each not in allowed]
+        for name, allowed in family.allows.items()
+    }
+
+
+def refuse_others(o: Operations, model: str, operations: Sequence[str]) -> None:
+    """Raises BadHistory for an operation that the model does not have."""
+    others = sorted(o.ops() - set(operations))
+    if others:
+        row = int(o.rows_of(*others)[0])
+        name = o.names[o.op[row]]
+        raise o.refused(row, f"{name!r}: a {model} has {', '.join(operations)}")
+
+
+def steps(o: Operations, rows: Sequence[int]) -> list[ModelStep]:
+    """Operations in order of invocation, each in words."""
+    found: list[ModelStep] = []
+    ended: list[int] = []
+    for row in sorted(dict.fromkeys(rows), key=lambda row: (int(o.invoked[row]), row)):
+        operation = o.operation(row)
+        before = [end for end in ended if end < operation.invoked_ns]
+        role = _deed(o, row)
+        if found:
+            when = (
+                duration(operation.invoked_ns - max(before)) + " later" if before else "meanwhile"
+            )
+            role = f"{when} {role}"
+        found.append(ModelStep(operation=operation, role=role))
+        if operation.completed_ns is not None:
+            ended.append(operation.completed_ns)
+    return found
+
+
+def _deed(o: Operations, row: int) -> str:
+    operation = o.operation(row)
+    value: Any = operation.value
+    shown = "" if value is None else f" {value!r}"
+    if len(shown) > 60:
+        shown = f"{shown[:40]}...{shown[-15:]}"
+    outcome = {"ok": "ok", "fail": "failed", "info": "outcome unknown"}[operation.outcome]
+    key = "" if operation.key is None else f" of {operation.key}"
+    return f"{operation.op}{shown}{key} ({outcome})"
+
+
+def _check_texts(
+    o: Operations, initial: Value, began: float, budget_s: float, memory_bytes: int
+) -> ModelCheck:
+    refuse_others(o, "append-kv", ("read", "write", "append"))
+    if initial is not None and not isinstance(initial, str):
+        raise BadHistory("--initial: what a key of append-kv holds is a text")
+    converted = as_registers(o, initial or "")
+    columns: Columns = converted.columns
+    check = check_linearizable(columns, budget_s=budget_s, memory_bytes=memory_bytes)
+    verdict, summary = check.verdict, check.summary
+    if verdict == "invalid":
+        summary = summary.partition(":")[0]
+    elif converted.undecided:
+        verdict = "unknown"
+        summary = (
+            f"{len(converted.undecided)} of {len(o.keys) or 1} keys undecided: {converted.why}"
+        )
+    row_of = {int(o.id[row]): row for row in range(len(o))}
+    rows = [row_of[line.operation.id] for line in check.witness]
+    return ModelCheck(
+        verdict=verdict,
+        model="append-kv",
+        algorithm=check.algorithm,
+        strongest={"valid": "linearizable", "invalid": "none"}.get(verdict, "unknown"),
+        operations=len(o),
+        seconds=time.perf_counter() - began,
+        summary=summary,
+        witness=steps(o, rows),
+        anomalies={},
+        details={"keys": len(o.keys) or 1},
+    )
