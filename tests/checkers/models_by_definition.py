@@ -192,6 +192,14 @@ def is_lock(ops: Ops) -> bool:
     return has_an_order(ops, lock_step, "")
 
 
+def mutex_step(state: bool, op: Operation) -> Iterable[Hashable]:
+    return [not state] if state == (op.op == "release") else []
+
+
+def is_mutex(ops: Ops) -> bool:
+    return has_an_order(ops, mutex_step, False)
+
+
 def is_fenced_lock(ops: Ops) -> bool:
     acquired = [op for op in ops if op.op == "acquire" and op.outcome == "ok"]
     return not any(

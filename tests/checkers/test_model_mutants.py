@@ -288,6 +288,12 @@ MUTANTS: dict[str, tuple[ModuleType, str, str, str]] = {
         "ended_ok(o, rows).tolist()",
         "rows.tolist()",
     ),
+    "a mutex is released to be held": (
+        appends,
+        "mutex",
+        "value = np.where(is_acquire, held, NULL)",
+        "value = np.where(is_acquire, held, held)",
+    ),
     "an append may follow two texts": (
         appends,
         "append-kv",
@@ -314,7 +320,7 @@ CHECKS = {
     locks: ("check_lock", "check_fenced_lock"),
     banks: ("check_bank",),
     ids: ("check_unique_ids",),
-    appends: ("as_registers",),
+    appends: ("texts_as_registers", "mutex_as_register"),
 }
 
 

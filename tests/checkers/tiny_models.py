@@ -226,6 +226,7 @@ MODELS: dict[str, tuple[Callable[[random.Random], list[Operation]], Callable[[An
     "queue": (tiny_queue, by_definition.is_queue),
     "total-queue": (tiny_queue, by_definition.is_total_queue),
     "lock": (tiny_lock, by_definition.is_lock),
+    "mutex": (tiny_lock, by_definition.is_mutex),
     "fenced-lock": (tiny_lock, by_definition.is_fenced_lock),
     "bank": (tiny_bank, by_definition.is_bank),
     "unique-ids": (tiny_ids, by_definition.is_unique_ids),

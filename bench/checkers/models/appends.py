@@ -23,10 +23,13 @@ from bench.record.columns import (
     INFO,
     NEVER,
     NOT_TOLD,
+    NULL,
     OK,
     READ,
     WRITE,
     Columns,
+    Int8s,
+    Int32s,
     Int64s,
     Numbering,
 )
@@ -47,7 +50,7 @@ class Converted:
     why: str = _MANY
 
 
-def as_registers(o: Operations, initial: str = "") -> Converted:
+def texts_as_registers(o: Operations, initial: str = "") -> Converted:
     """Reads, writes and appends of texts as reads, writes and ``cas`` of registers."""
     numbering = Numbering()
     n = len(o)
@@ -66,7 +69,31 @@ def as_registers(o: Operations, initial: str = "") -> Converted:
             expected[row] = numbering.code(deed.expected)
             if not told:
                 outcome[row] = INFO
-    columns = Columns(
+    return Converted(_columns(o, op, outcome, value, expected, numbering), undecided)
+
+
+def mutex_as_register(o: Operations) -> Converted:
+    """A lock that anybody may release, as Knossos has it: a register that is null or held."""
+    numbering = Numbering()
+    held = numbering.code(True)
+    is_acquire = np.zeros(len(o), np.bool_)
+    is_acquire[o.rows_of("acquire")] = True
+    op = np.full(len(o), CAS, np.int8)
+    value = np.where(is_acquire, held, NULL).astype(np.int32)
+    expected = np.where(is_acquire, NULL, held).astype(np.int32)
+    return Converted(_columns(o, op, o.outcome, value, expected, numbering), [])
+
+
+def _columns(
+    o: Operations,
+    op: Int8s,
+    outcome: Int8s,
+    value: Int32s,
+    expected: Int32s,
+    numbering: Numbering,
+) -> Columns:
+    n = len(o)
+    return Columns(
         process=o.process,
         id=o.id,
         op=op,
@@ -86,7 +113,6 @@ def as_registers(o: Operations, initial: str = "") -> Converted:
         values=numbering.values,
         times=o.times,
     )
-    return Converted(columns, undecided)
 
 
 @dataclass(frozen=True, slots=True)

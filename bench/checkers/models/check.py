@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bench.checkers.linearizability import check_linearizable, in_program_order, touches
-from bench.checkers.models.appends import as_registers
+from bench.checkers.models.appends import Converted, mutex_as_register, texts_as_registers
 from bench.checkers.models.banks import check_bank
 from bench.checkers.models.counters import check_counter
-from bench.checkers.models.findings import Findings
+from bench.checkers.models.findings import Findings, plural
 from bench.checkers.models.ids import check_unique_ids
 from bench.checkers.models.locks import check_fenced_lock, check_lock
 from bench.checkers.models.queues import check_queue
 from bench.checkers.models.sets import check_set
-from bench.record.columns import OK, Columns
+from bench.record.columns import OK
 from bench.record.history import BadHistory
 from bench.record.models.operations import Operations
 from bench.record.models.verdict import Anomaly, ModelCheck, ModelStep
@@ -97,8 +97,8 @@ def check_model(
     at first, or a bank has in total. Raises BadHistory for an operation that the model does not
     have."""
     began = time.perf_counter()
-    if model == "append-kv":
-        return _check_texts(o, initial, began, budget_s, memory_bytes)
+    if model in ("append-kv", "mutex"):
+        return _check_as_registers(o, model, initial, began, budget_s, memory_bytes)
     family = next(family for family in FAMILIES if model in family.allows)
     refuse_others(o, model, family.operations)
     findings = family.check(o, initial)
@@ -187,34 +187,41 @@ def _deed(o: Operations, row: int) -> str:
     return f"{operation.op}{shown}{key} ({outcome})"
 
 
-def _check_texts(
-    o: Operations, initial: Value, began: float, budget_s: float, memory_bytes: int
-) -> ModelCheck:
-    refuse_others(o, "append-kv", ("read", "write", "append"))
+def _as_registers(o: Operations, model: str, initial: Value) -> Converted:
+    if model == "mutex":
+        refuse_others(o, model, ("acquire", "release"))
+        return mutex_as_register(o)
+    refuse_others(o, model, ("read", "write", "append"))
     if initial is not None and not isinstance(initial, str):
         raise BadHistory("--initial: what a key of append-kv holds is a text")
-    converted = as_registers(o, initial or "")
-    columns: Columns = converted.columns
-    check = check_linearizable(columns, budget_s=budget_s, memory_bytes=memory_bytes)
+    return texts_as_registers(o, initial or "")
+
+
+def _check_as_registers(
+    o: Operations, model: str, initial: Value, began: float, budget_s: float, memory_bytes: int
+) -> ModelCheck:
+    """What is a history of registers by other names."""
+    converted = _as_registers(o, model, initial)
+    check = check_linearizable(converted.columns, budget_s=budget_s, memory_bytes=memory_bytes)
     verdict, summary = check.verdict, check.summary
+    keys = len(o.keys) or 1
     if verdict == "invalid":
-        summary = summary.partition(":")[0]
+        summary = "the operations cannot be put in one order"
     elif converted.undecided:
         verdict = "unknown"
-        summary = (
-            f"{len(converted.undecided)} of {len(o.keys) or 1} keys undecided: {converted.why}"
-        )
+        summary = f"{len(converted.undecided)} of {keys} keys undecided: {converted.why}"
+    elif verdict == "valid":
+        summary = f"{len(o)} operations on {plural(keys, 'key')} can be put in one order"
     row_of = {int(o.id[row]): row for row in range(len(o))}
-    rows = [row_of[line.operation.id] for line in check.witness]
     return ModelCheck(
         verdict=verdict,
-        model="append-kv",
+        model=model,
         algorithm=check.algorithm,
         strongest={"valid": "linearizable", "invalid": "none"}.get(verdict, "unknown"),
         operations=len(o),
         seconds=time.perf_counter() - began,
         summary=summary,
-        witness=steps(o, rows),
+        witness=steps(o, [row_of[line.operation.id] for line in check.witness]),
         anomalies={},
-        details={"keys": len(o.keys) or 1},
+        details={"keys": keys},
     )
