@@ -84,16 +84,16 @@ class Transactions:
         return np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.first))
 
     def operations(self, transaction: int) -> list[Operation]:
-        """What a transaction did. A read that nobody was told the result of has null."""
-        found: list[Operation] = []
-        for row in range(int(self.first[transaction]), int(self.first[transaction + 1])):
-            kind, code = int(self.kind[row]), int(self.value[row])
-            key = self.keys[self.key[row]]
-            if kind == READ_LIST:
-                some = [self.values[each] for each in self.lists.elements(code)]
-                found.append(("read", key, some))
-            elif kind == READ:
-                found.append(("read", key, self.values[NULL if code == NOT_TOLD else code]))
-            else:
-                found.append(("write" if kind == WRITE else "append", key, self.values[code]))
-        return found
+        """What a transaction did, in order."""
+        first, end = self.first[transaction : transaction + 2].tolist()
+        return [self.operation(row) for row in range(first, end)]
+
+    def operation(self, row: int) -> Operation:
+        """One operation. A read that nobody was told the result of has null."""
+        kind, code = int(self.kind[row]), int(self.value[row])
+        key = self.keys[self.key[row]]
+        if kind == READ_LIST:
+            return "read", key, [self.values[each] for each in self.lists.elements(code)]
+        if kind == READ:
+            return "read", key, self.values[NULL if code == NOT_TOLD else code]
+        return "write" if kind == WRITE else "append", key, self.values[code]

@@ -1,0 +1,205 @@
+"""Transactions of appends to lists and reads of them: dependencies, and the verdict.
+
+After Adya's generalized isolation levels ("Weak Consistency: A Generalized Theory and Optimistic
+Implementations", MIT 1999), found from what clients saw as in Elle (Kingsbury and Alvaro, VLDB
+14(3), 2020). The order of the versions of a key follows from its lists. A committed append that is
+in no list comes behind the longest one. In which order several of them are is not told: whatever
+order agrees with all other dependencies will do for every level that is decided by whether these
+have a cycle of any kind, so nothing has to be tried.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from bench.checkers.transactions.findings import Findings
+from bench.checkers.transactions.graph import ONWARD, RW, WR, WW, Edges, Graph, edges, joined
+from bench.checkers.transactions.internal import (
+    groups,
+    note_internal_of_lists,
+    note_lost_updates,
+)
+from bench.checkers.transactions.judge import Budget, check_of, judge
+from bench.checkers.transactions.levels import LEVELS
+from bench.checkers.transactions.lists import Versions, external_reads, versions_of
+from bench.record.columns import NEVER, Int32s, Int64s
+from bench.record.transactions.columns import EMPTY, Transactions
+from bench.record.transactions.verdict import Level, TransactionsCheck
+
+
+def check_list_append(
+    t: Transactions,
+    level: Level = "strict-serializable",
+    budget_s: float = 60.0,
+    memory_bytes: int = 4 << 30,
+    clock_error_ns: int = 0,
+) -> TransactionsCheck:
+    """Which levels a history of appends and reads of lists does not refute.
+
+    ``level``: the one that the verdict is about; all are in ``levels``. Over the budget of time or
+    memory they are *unknown*. ``clock_error_ns``: transactions that are no further apart count as
+    concurrent.
+
+    Raises BadHistory for other operations, and for a value that is appended to one key twice.
+    """
+    began = time.perf_counter()
+    budget = Budget(budget_s, memory_bytes)
+    findings = Findings()
+    versions = versions_of(t, findings)
+    graph = dependencies(t, versions, findings, clock_error_ns)
+    judged = judge(graph, findings, budget, _unordered(t, versions))
+    seconds = time.perf_counter() - began
+    return check_of(t, versions.owner, judged, "list-append", level, LEVELS, seconds)
+
+
+def dependencies(
+    t: Transactions, versions: Versions, findings: Findings, clock_error: int = 0
+) -> Graph:
+    """The graph, and what else is wrong with the operations of transactions."""
+    grouped = groups(t, versions.owner, versions.committed)
+    note_internal_of_lists(t, versions, grouped, findings)
+    note_lost_updates(t, versions.owner, grouped, findings)
+    reads = external_reads(t, versions.owner)
+    seen = np.where(t.value[reads] > 0, t.value[reads], EMPTY)
+    seen = versions.of_list[seen]
+    parts = [_ww(versions), _wr(versions, reads, seen), _rw(t, versions, reads, seen)]
+    _note_intermediate(t, versions, reads, seen, findings)
+    count = len(t)
+    if len(versions.unseen):
+        behind, count = _behind(t, versions, reads, seen, findings)
+        parts += behind
+    return Graph(t, versions.committed, joined(parts), count, clock_error)
+
+
+def _unordered(t: Transactions, v: Versions) -> list[Int64s]:
+    """Appends in no list, one of each transaction and key, where a key has several."""
+    pair = v.owner[v.unseen] * np.int64(len(t.keys)) + t.key[v.unseen]
+    rows = v.unseen[np.unique(pair, return_index=True)[1]]
+    rows = rows[np.argsort(t.key[rows], kind="stable")]
+    groups = np.split(rows, np.flatnonzero(np.diff(t.key[rows])) + 1)
+    return [group for group in groups if len(group) > 1]
+
+
+def _ww(v: Versions) -> Edges:
+    later = np.flatnonzero(v.is_in_order & (v.parent != EMPTY))
+    before, after = v.writer[v.parent[later]], v.writer[later]
+    return edges(WW, v.owner[before], v.owner[after], before, after)
+
+
+def _wr(v: Versions, reads: Int64s, seen: Int32s) -> Edges:
+    some = seen != EMPTY
+    append = v.writer[seen[some]]
+    return edges(WR, v.owner[append], v.owner[reads[some]], append, reads[some])
+
+
+def _rw(t: Transactions, v: Versions, reads: Int64s, seen: Int32s) -> Edges:
+    following = np.where(seen == EMPTY, v.first[t.key[reads]], v.following[seen])
+    some = following > 0
+    append = v.writer[following[some]]
+    return edges(RW, v.owner[reads[some]], v.owner[append], reads[some], append)
+
+
+def _note_intermediate(
+    t: Transactions, v: Versions, reads: Int64s, seen: Int32s, findings: Findings
+) -> None:
+    """G1b: a list that ends with an append behind which its transaction put another one."""
+    by_transaction = v.appends[
+        np.argsort(
+            v.owner[v.appends].astype(np.int64) * len(t.keys) + t.key[v.appends], kind="stable"
+        )
+    ]
+    same = (v.owner[by_transaction][1:] == v.owner[by_transaction][:-1]) & (
+        t.key[by_transaction][1:] == t.key[by_transaction][:-1]
+    )
+    is_last = np.ones(len(t.kind) + 1, np.bool_)
+    is_last[by_transaction[:-1][same]] = False
+    append = v.writer[seen]
+    found = ~is_last[append] & (v.owner[append] != v.owner[reads])
+    if found.any():
+        place = int(np.argmax(found))
+        row, other = int(reads[place]), int(append[place])
+        findings.note(
+            "G1b",
+            [other, row],
+            f"{t.values[t.value[other]]!r} of {t.keys[t.key[row]]} was read as the last value, and "
+            "its transaction appended another one",
+            int(found.sum()),
+        )
+
+
+def _behind(
+    t: Transactions, v: Versions, reads: Int64s, seen: Int32s, findings: Findings
+) -> tuple[list[Edges], int]:
+    """The dependencies of appends that are in no list, one of each transaction and key; and how
+    many vertices there are with the helpers, one for each key."""
+    key_of = t.key[v.unseen].astype(np.int64)
+    pair, place = np.unique(v.owner[v.unseen] * np.int64(len(t.keys)) + key_of, return_index=True)
+    unseen = v.unseen[np.sort(place)]
+    last = np.full(len(t.keys), EMPTY, np.int32)
+    ends = np.flatnonzero(v.is_in_order & (v.following < 0))
+    last[v.key[ends]] = ends
+    written = v.writer[last[t.key[unseen]]]
+    has = written >= 0
+    parts = [edges(WW, v.owner[written[has]], v.owner[unseen[has]], written[has], unseen[has])]
+    at_end = reads[seen == last[t.key[reads]]]
+    at_end = at_end[np.isin(t.key[at_end], t.key[unseen])]
+    read_pair = v.owner[at_end] * np.int64(len(t.keys)) + t.key[at_end]
+    _, first = np.unique(read_pair, return_index=True)
+    at_end, read_pair = at_end[first], read_pair[first]
+    changes = np.isin(read_pair, pair)  # read the last list, and appended to it
+    its_append = unseen[np.argsort(v.owner[unseen] * np.int64(len(t.keys)) + t.key[unseen])]
+    its_append = its_append[np.searchsorted(pair, read_pair[changes])]
+    parts += _round(t, v, at_end[changes], its_append)
+    both = np.zeros(len(t.kind), np.bool_)
+    both[its_append] = True
+    only = unseen[~both[unseen]]
+    # Two helpers a key: to those that only append, and to those that read the last list first.
+    first_helper, second_helper = len(t), len(t) + len(t.keys)
+    readers = at_end[~changes]
+    parts += [
+        edges(RW, v.owner[at_end], first_helper + t.key[at_end], at_end),
+        edges(ONWARD, first_helper + t.key[only], v.owner[only], None, only),
+        edges(RW, v.owner[readers], second_helper + t.key[readers], readers),
+        edges(ONWARD, second_helper + t.key[its_append], v.owner[its_append], None, its_append),
+    ]
+    _note_lost_elements(t, v, unseen, reads, findings)
+    return parts, len(t) + 2 * len(t.keys)
+
+
+def _round(t: Transactions, v: Versions, reads: Int64s, appends: Int64s) -> list[Edges]:
+    """Transactions that read the last list of a key and appended to it: each comes before all
+    others, which a circle of them says."""
+    order = np.argsort(t.key[reads], kind="stable")
+    reads, appends = reads[order], appends[order]
+    key = t.key[reads]
+    if len(key) < 2:
+        return []
+    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    following = np.arange(1, len(key) + 1)
+    following[np.append(starts[1:], len(key)) - 1] = starts
+    target = appends[following]
+    return [edges(RW, v.owner[reads], v.owner[target], reads, target)]
+
+
+def _note_lost_elements(
+    t: Transactions, v: Versions, unseen: Int64s, reads: Int64s, findings: Findings
+) -> None:
+    """Acknowledged appends that no list has, although one was read after the acknowledgement."""
+    last_read = np.full(len(t.keys), np.iinfo(np.int64).min)
+    np.maximum.at(last_read, t.key[reads], t.invoked[v.owner[reads]])
+    ended = t.completed[v.owner[unseen]]
+    lost = unseen[(ended != NEVER) & (ended < last_read[t.key[unseen]])]
+    if len(lost) == 0:
+        return
+    append = int(lost[0])
+    of_key = reads[t.key[reads] == t.key[append]]
+    row = int(of_key[np.argmax(t.invoked[v.owner[of_key]])])
+    findings.note(
+        "lost elements",
+        [append, row],
+        f"{t.values[t.value[append]]!r} was appended to {t.keys[t.key[append]]}, acknowledged, and "
+        "is in no list, although one was read later",
+        len(lost),
+    )
