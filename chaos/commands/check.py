@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 import typer
@@ -18,6 +18,8 @@ from bench.record.models.operations import Operations
 from bench.record.models.read import Read, read_any
 from bench.record.printable import printable
 from bench.record.run_folder import BadRunFolder, RunFolder
+from bench.record.transactions.columns import Transactions
+from bench.record.transactions.verdict import Level, TransactionsCheck
 from bench.record.verdict import VERDICT_VERSION, Check, VerdictValue
 from bench.record.witness import Line, timeline
 from chaos import errors as exit_codes
@@ -36,6 +38,7 @@ EXIT_CODES: dict[VerdictValue, int] = {
 MODEL = Name("model", lambda: ("auto", *MODELS))
 _MOST_LINES = 40
 """Of a witness, on a terminal."""
+LEVEL = Name("level", lambda: get_args(Level))
 NIL_READS = Name("meaning", lambda: ("unknown", "null"))
 
 
@@ -81,18 +84,26 @@ def check_command(
             show_default="unknown",
         ),
     ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            **LEVEL.typed,
+            help="The isolation level that the verdict on transactions is about.",
+            show_default="strict-serializable",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a run folder, or any history.
 
     Exit code: 0 valid, 4 invalid, 5 unknown, 2 bad input. Example: capbench check history.edn
     """
-
     error_ns = None if clock_error is None else round(clock_error * 1e9)
     if _is_folder(path):
-        if (model, initial, nil_reads) != ("auto", None, None):
+        if (model, initial, nil_reads, level) != ("auto", None, None, None):
             raise BadOption(
-                "--model, --initial and --nil-reads are for histories; a run folder has its own"
+                "--model, --initial, --nil-reads and --level are for histories; a run folder has "
+                "its own"
             )
         folder = RunFolder(path)
         if error_ns is not None:
@@ -103,7 +114,7 @@ def check_command(
         first: Value = None if initial is None else _initial(initial)
         meaning: Any = nil_reads
         read = read_any(path, model, meaning)
-        verdict = _check_history(path, read, first, budget, memory, error_ns or 0, json=json)
+        verdict = _check_history(path, read, first, level, budget, memory, error_ns or 0, json=json)
     raise typer.Exit(EXIT_CODES[verdict])
 
 
@@ -168,6 +179,7 @@ def _check_history(
     path: Path,
     read: Read,
     initial: Value,
+    level: str | None,
     budget_s: float,
     memory_bytes: int,
     clock_error_ns: int,
@@ -176,8 +188,19 @@ def _check_history(
 ) -> VerdictValue:
     """Judge a history as far as it goes without a run around it."""
     from bench.checkers.standalone import check_registers, further_checks
+    from bench.checkers.transactions import check_transactions
 
     history = read.history
+    if isinstance(history, Transactions):
+        if initial is not None:
+            raise BadOption("--initial is for registers; transactions begin with nothing")
+        isolation: Any = level or "strict-serializable"
+        found = check_transactions(
+            history, read.model, isolation, budget_s, memory_bytes, clock_error_ns
+        )
+        return _show_transactions(path, found, json=json)
+    if level is not None:
+        raise BadOption(f"--level is for transactions, and this is a history of {read.model}")
     if isinstance(history, Operations):
         return _check_model(path, read.model, history, initial, budget_s, memory_bytes, json=json)
     if not isinstance(history, Columns):
@@ -243,6 +266,15 @@ def _check_model(
 
 def _shown(path: Path) -> str:
     return "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
+
+
+def _show_transactions(path: Path, check: TransactionsCheck, *, json: bool) -> VerdictValue:
+    if json:
+        print_json(msgspec.to_builtins(check))
+        return check.verdict
+    print(f"{_shown(path)}: {check.verdict}: {check.headline()}")
+    print("\n".join(f"  {line}" for line in check.lines()))
+    return check.verdict
 
 
 def _print_checks(checks: Iterable[Check]) -> None:

@@ -48,10 +48,10 @@ def seen_values(history: History) -> set[tuple[str, Any]]:
     return seen
 
 
-def alternatives(history: History) -> Iterator[list[Txn]]:
+def alternatives(history: History, dirty: bool = False) -> Iterator[list[Txn]]:
     """The transactions that may have been committed: those of unknown outcome whose writes were
-    read, and any of the others."""
-    seen = seen_values(history)
+    read, and any of the others. ``dirty``: what was not committed may have been read, too."""
+    seen = set() if dirty else seen_values(history)
     surely, perhaps = [], []
     for txn in history:
         writes = {(key, value) for name, key, value in txn.ops if name != "read"}
@@ -173,13 +173,13 @@ class Dependencies:
     dirty: bool
 
 
-def list_dependencies(history: History) -> Iterator[tuple[int, Dependencies]]:
+def list_dependencies(history: History, dirty: bool = False) -> Iterator[tuple[int, Dependencies]]:
     """For each order of the appends that agrees with what was read: the dependencies, and how many
     transactions there are."""
     written = {(k, v) for txn in history for name, k, v in txn.ops if name == "append"}
     if not seen_values(history) <= written:
         return
-    for some in alternatives(history):
+    for some in alternatives(history, dirty):
         keys = sorted({key for txn in some for _, key, _ in txn.ops})
         for orders in product(*(_program_orders(some, key, "append") for key in keys)):
             found = _of_lists(some, dict(zip(keys, orders, strict=True)))
@@ -240,8 +240,9 @@ def _follow(
 def levels_of_lists(history: History) -> dict[str, bool]:
     """Every level of a history of list-append."""
     found = {"read-uncommitted": False, "read-committed": False, "repeatable-read": False}
-    for count, d in list_dependencies(history):
+    for count, d in list_dependencies(history, dirty=True):
         found["read-uncommitted"] |= not has_cycle(count, d.ww)
+    for count, d in list_dependencies(history):
         is_committed = not d.dirty and not has_cycle(count, d.ww | d.wr)
         found["read-committed"] |= is_committed
         found["repeatable-read"] |= is_committed and not has_cycle(count, d.ww | d.wr | d.rw)

@@ -7,6 +7,7 @@ the order of time, which each transaction enters when it ends and leaves when it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,13 +85,19 @@ def edges(
 @dataclass(slots=True)
 class Graph:
     """``data``: ww, wr and rw, with ``count`` vertices, transactions first. ``committed``: which
-    transactions are in it at all."""
+    transactions are in it at all. ``order_told_by``: the read that says that the one write comes
+    before the other, -1 if none is needed."""
 
     transactions: Transactions
     committed: Bools
     data: Edges
     count: int
     clock_error: int = 0
+    order_told_by: Callable[[int, int], int] = lambda one, two: -1
+
+    def owner(self, row: int) -> int:
+        """The transaction of an operation."""
+        return int(np.searchsorted(self.transactions.first, row, side="right")) - 1
 
     def process_edges(self) -> Edges:
         """The order of each process: what ended, then what the process did next. What ended `INFO`

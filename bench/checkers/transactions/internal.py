@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.checkers.transactions.findings import Findings
-from bench.checkers.transactions.lists import Versions
+from bench.checkers.transactions.lists import Versions, number_of_appends
 from bench.record.columns import NOT_TOLD, OK, Bools, Int32s, Int64s
-from bench.record.transactions.columns import APPEND, EMPTY, WRITE, Transactions
+from bench.record.transactions.columns import APPEND, EMPTY, READ_LIST, WRITE, Transactions
 
 
 @dataclass(slots=True)
@@ -68,11 +68,12 @@ def note_internal_of_lists(t: Transactions, v: Versions, g: Groups, findings: Fi
     own_row = g.row[g.place_of_write]
     own = has_written & (v.last_append[number] != own_row)
     _note(t, g, own, g.place_of_write, "internal (own writes)", findings)
-    number_of = _numbers(t, v)
+    number_of = number_of_appends(t, v)
     early = np.flatnonzero(g.is_read & (g.place_of_next >= 0))
     seen = v.of_list[number[early]]
     too_early = np.zeros(len(g.row), np.bool_)
-    too_early[early] = number_of[g.row[g.place_of_next[early]]] <= seen
+    next_number = number_of[g.row[g.place_of_next[early]]]
+    too_early[early] = v.is_in_order[seen] & (next_number <= seen)
     _note(t, g, too_early, g.place_of_next, "internal (own writes)", findings)
     again = np.flatnonzero(g.is_read & (g.place_of_read >= 0) & ~own)
     earlier = g.place_of_read[again]
@@ -87,33 +88,33 @@ def note_internal_of_lists(t: Transactions, v: Versions, g: Groups, findings: Fi
     changed = np.zeros(len(g.row), np.bool_)
     changed[again] = expected != number[earlier]
     _note(t, g, changed, g.place_of_read, "internal", findings)
-    _note_reversed(t, g, number_of, findings)
+    _note_reversed(t, v, g, number_of, findings)
 
 
-def _numbers(t: Transactions, v: Versions) -> Int32s:
-    """The place of each append in the order of its key."""
-    number_of = np.full(len(t.kind), np.iinfo(np.int32).max, np.int32)
-    in_order = np.flatnonzero(v.is_in_order)
-    number_of[v.writer[in_order]] = in_order
-    return number_of
-
-
-def _note_reversed(t: Transactions, g: Groups, number_of: Int32s, findings: Findings) -> None:
+def _note_reversed(
+    t: Transactions, v: Versions, g: Groups, number_of: Int32s, findings: Findings
+) -> None:
     """Appends of one transaction to one key, the later of which is in a list before the earlier, or
     without it."""
     pairs = np.flatnonzero(~g.is_read & (g.place_of_write >= 0))
     earlier = g.row[g.place_of_write[pairs]]
-    found = np.zeros(len(g.row), np.bool_)
-    found[pairs] = number_of[earlier] > number_of[g.row[pairs]]
-    _note(t, g, found, g.place_of_write, "incompatible order", findings)
+    found = np.flatnonzero(number_of[earlier] > number_of[g.row[pairs]])
+    if len(found):
+        one, two = int(earlier[found[0]]), int(g.row[pairs[found[0]]])
+        reads = np.flatnonzero((t.kind == READ_LIST) & (t.key == t.key[two]))
+        seen = v.of_list[t.value[reads]]
+        holds = reads[v.is_in_order[seen] & (seen >= number_of[two])]
+        words = (
+            f"{t.keys[t.key[two]]} has what a transaction appended later without, or before, what "
+            "it appended first"
+        )
+        findings.note("incompatible order", [one, two, int(holds[0])], words, len(found))
 
 
 _WHY = {
     "internal": "a transaction read {key} twice, and it had changed",
     "internal (own writes)": "a transaction sees of {key} not what it wrote itself, or sees it "
     "before it wrote it",
-    "incompatible order": "{key} has what a transaction wrote later without, or before, what it "
-    "wrote first",
 }
 
 

@@ -24,7 +24,6 @@ from bench.checkers.transactions.levels import LEVELS, refuted_by, strongest
 from bench.checkers.transactions.unseen import Orders, Undecided
 from bench.checkers.transactions.witness import anomaly_of_cycle, anomaly_of_finding
 from bench.record.columns import OK, Int32s, Int64s
-from bench.record.transactions.columns import Transactions
 from bench.record.transactions.verdict import Level, TransactionModel, TransactionsCheck
 from bench.record.verdict import VerdictValue
 
@@ -76,7 +75,7 @@ class Judged:
 
 
 def check_of(
-    t: Transactions,
+    graph: Graph,
     owner: Int32s,
     judged: Judged,
     model: TransactionModel,
@@ -85,12 +84,16 @@ def check_of(
     seconds: float,
 ) -> TransactionsCheck:
     """What is told of a history. ``asked``: the levels of the model."""
+    t = graph.transactions
     levels = judged.levels(asked)
+    forbidden = tuple(level for level in asked if level in judged.refuted)
     anomalies = [
-        anomaly_of_finding(t, owner, name, finding, asked)
+        anomaly_of_finding(t, owner, name, finding, forbidden)
         for name, finding in judged.findings.by_name.items()
     ]
-    anomalies += [anomaly_of_cycle(t, name, cycle, asked) for name, cycle in judged.cycles.items()]
+    anomalies += [
+        anomaly_of_cycle(graph, name, cycle, forbidden) for name, cycle in judged.cycles.items()
+    ]
     anomalies.sort(key=lambda anomaly: (-len(anomaly.refutes), anomaly.name))
     verdict = levels[level]
     if not (t.outcome == OK).any() and verdict == "valid":
@@ -154,6 +157,11 @@ def _try_orders(graph: Graph, judged: Judged, budget: Budget, unordered: Sequenc
         )
         return
     rows = [row for step in orders.refuting for row in step[3:] if row >= 0]
+    rows += [
+        graph.order_told_by(*step[3:])
+        for step in orders.refuting
+        if step.kind == WW and (step.source_row, step.target_row) not in orders.tried
+    ]
     judged.findings.note(
         "G-single (any order)",
         list(dict.fromkeys(rows)),

@@ -187,7 +187,7 @@ class _Repair:
         """The lists that are left."""
         reader = self._readers()
         dirty = self._reduce(reader)
-        self._note_dirty(dirty, reader)
+        self._note_dirty(dirty)
         off_order = self._longest(reader)
         return _Tree(
             np.array(self.parent, np.int32),
@@ -210,9 +210,9 @@ class _Repair:
                 found[parent[number]] = found[number]
         return np.array(found, np.int64)
 
-    def _reduce(self, reader: Int64s) -> list[tuple[int, int]]:
-        """Fills the lists that are left; gives those with a committed append right behind one that
-        was not, with that."""
+    def _reduce(self, reader: Int64s) -> list[tuple[int, int, int]]:
+        """Fills the lists that are left; gives each committed append behind one that was not, with
+        that, and who read them."""
         t, bad, writer = self.t, self.is_bad.tolist(), self.writer.tolist()
         parents = t.lists.parent.tolist()
         number_of: dict[tuple[int, int, int], int] = {}
@@ -245,7 +245,7 @@ class _Repair:
                     last_bad[number] = append
                 continue
             if last_bad[number] >= 0:
-                dirty.append((append, last_bad[number]))
+                dirty.append((append, last_bad[number], int(reader[number])))
             found = number_of.get((key, reduced, append))
             if found is None:
                 found = number_of[key, reduced, append] = len(self.parent)
@@ -268,12 +268,12 @@ class _Repair:
             number = parents[number]
         return False
 
-    def _note_dirty(self, dirty: list[tuple[int, int]], reader: Int64s) -> None:
+    def _note_dirty(self, dirty: list[tuple[int, int, int]]) -> None:
         t = self.t
-        for append, aborted in dict(dirty).items():
+        for append, (aborted, row) in {each: rest for each, *rest in dirty}.items():
             self.findings.note(
                 "dirty update",
-                [aborted, append],
+                [aborted, append, row],
                 f"{t.values[t.value[append]]!r} of {t.keys[t.key[append]]} was appended behind "
                 f"{t.values[t.value[aborted]]!r}, which was never committed",
             )
@@ -296,7 +296,6 @@ class _Repair:
 
     def _longest(self, reader: Int64s) -> Bools:
         """Which of the lists that are left are not prefixes of the longest one of their key."""
-        t = self.t
         deepest: dict[int, int] = {}
         for number in range(1, len(self.parent)):
             best = deepest.get(self.key[number])
@@ -309,16 +308,37 @@ class _Repair:
             while number != EMPTY:
                 off[number] = False
                 number = self.parent[number]
-        some_list = {reduced: number for number, reduced in enumerate(self.of_list)}
-        for number in np.flatnonzero(off).tolist():
-            key = self.key[number]
-            rows = [int(reader[some_list[deepest[key]]]), int(reader[some_list[number]])]
-            self.findings.note(
-                "incompatible order",
-                rows,
-                f"two lists of {t.keys[key]} are no prefixes of each other",
-            )
+        self._note_incompatible(off, deepest, reader)
         return off
+
+    def _note_incompatible(self, off: Bools, deepest: dict[int, int], reader: Int64s) -> None:
+        """Where a list parts from the longest one: two appends, each of which one list has before,
+        or without, the other."""
+        t = self.t
+        some_list = {reduced: number for number, reduced in enumerate(self.of_list)}
+        following = {
+            (self.key[number], self.parent[number]): number
+            for number in np.flatnonzero(~off).tolist()
+        }
+        parting = []
+        for number in np.flatnonzero(off).tolist():
+            key, parent = self.key[number], self.parent[number]
+            if not off[parent]:
+                appends = [self.appended[following[key, parent]], self.appended[number]]
+                is_sure = all(t.outcome[self.owner[append]] == OK for append in appends)
+                lists = [some_list[deepest[key]], some_list[number]]
+                parting.append((not is_sure, [*appends, *reader[lists].tolist()], key))
+        for _, rows, key in sorted(parting):
+            words = f"two lists of {t.keys[key]} are no prefixes of each other"
+            self.findings.note("incompatible order", rows, words)
+
+
+def number_of_appends(t: Transactions, v: Versions) -> Int32s:
+    """The place of each append in the order of its key; the greatest number if it has none."""
+    number_of = np.full(len(t.kind), np.iinfo(np.int32).max, np.int32)
+    in_order = np.flatnonzero(v.is_in_order)
+    number_of[v.writer[in_order]] = in_order
+    return number_of
 
 
 def external_reads(t: Transactions, owner: Int32s) -> Int64s:

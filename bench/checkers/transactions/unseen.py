@@ -34,6 +34,7 @@ class Orders:
         self.owner = graph.transactions.owner()
         self.tries = 0
         self.refuting: list[Step] = []
+        self.tried: set[Pair] = set()
 
     def fits(self, fixed: tuple[Pair, ...] = ()) -> bool:
         """Whether some order with the pairs ``fixed`` has no forbidden cycle. Raises Undecided."""
@@ -57,6 +58,7 @@ class Orders:
 
     def _forbidden(self, pairs: tuple[Pair, ...] | list[Pair]) -> list[Step]:
         """A small forbidden cycle, with these appends in this order; empty if there is none."""
+        self.tried.update(pairs)
         some = joined([self.graph.data, self._edges(pairs)])
         label, inside = without_two_rw(self.graph.count, some)
         return self.search.one_apart(inside, label) if len(inside) else []

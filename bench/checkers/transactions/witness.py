@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.checkers.transactions.cycles import Step
 from bench.checkers.transactions.findings import Finding
-from bench.checkers.transactions.graph import PROCESS, REALTIME, RW, WR, WW
+from bench.checkers.transactions.graph import PROCESS, REALTIME, RW, WR, WW, Graph
 from bench.checkers.transactions.levels import refuted_by
 from bench.record.columns import NEVER, OUTCOMES, Int32s
 from bench.record.printable import printable
@@ -23,10 +23,19 @@ _KIND_NAMES: dict[int, EdgeKind] = {
 
 
 def anomaly_of_cycle(
-    t: Transactions, name: str, cycle: list[Step], asked: tuple[Level, ...]
+    graph: Graph, name: str, cycle: list[Step], asked: tuple[Level, ...]
 ) -> Anomaly:
-    """A cycle: each transaction comes before the next one, and the last before the first."""
+    """A cycle: each transaction comes before the next one, and the last before the first. Behind
+    them those whose reads tell the order of two writes."""
+    t = graph.transactions
     order = [step.source for step in cycle]
+    told: dict[int, int] = {}
+    for place, step in enumerate(cycle):
+        row = graph.order_told_by(*step[3:]) if step.kind == WW else -1
+        if row >= 0:
+            told[place] = row
+            order.append(graph.owner(row))
+    order = list(dict.fromkeys(order))
     vertices = [_vertex(t, number) for number in order]
     edges = []
     for place, step in enumerate(cycle):
@@ -40,9 +49,11 @@ def anomaly_of_cycle(
                 key=t.keys[t.key[row]] if row >= 0 else None,
                 before=before,
                 after=after,
+                told_by=order.index(graph.owner(told[place])) if place in told else None,
             )
         )
     words = [_sentence(vertices, edge) for edge in edges]
+    words += [f"T{int(t.id[graph.owner(row)])} {_deed(t.operation(row))}" for row in told.values()]
     words.append(f"so T{vertices[0].id} comes before itself: {name}")
     return Anomaly(
         name=name,

@@ -43,7 +43,8 @@ class Edge(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """Why one transaction comes before another; ``source`` and ``target`` are places among the
     vertices. ``ww``: the target put ``after`` in place of, or behind, ``before``. ``wr``: it saw
     ``after``. ``rw``: the source saw ``before``, which the target changed to ``after``. With
-    ``process`` and ``realtime`` there is no key."""
+    ``process`` and ``realtime`` there is no key. ``told_by``: the transaction whose read says in
+    which order two writes are."""
 
     source: int
     target: int
@@ -51,6 +52,7 @@ class Edge(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     key: str | None = None
     before: Value | list[Value] = None
     after: Value | list[Value] = None
+    told_by: int | None = None
 
 
 class Anomaly(msgspec.Struct, kw_only=True, frozen=True):
@@ -81,6 +83,30 @@ class TransactionsCheck(msgspec.Struct, kw_only=True, frozen=True):
     seconds: float
     summary: str
     anomalies: list[Anomaly]
+
+    def headline(self) -> str:
+        """The verdict in a sentence, without what proves it."""
+        if self.verdict == "valid":
+            return f"nothing contradicts {self.level}"
+        if self.verdict == "unknown":
+            return self.summary
+        names = [each.name for each in self.anomalies if self.level in each.refutes]
+        return f"{self.level} forbids what was found: {', '.join(names)}"
+
+    def lines(self) -> list[str]:
+        """All of it, for people."""
+        told = [
+            f"{self.transactions} transactions ({self.operations} operations) of {self.model}, by "
+            f"{self.algorithm}"
+        ]
+        width = max(map(len, self.levels))
+        told += [f"{level.ljust(width)}  {verdict}" for level, verdict in self.levels.items()]
+        told.append(f"strongest not refuted: {', '.join(self.strongest) or 'none'}")
+        for anomaly in self.anomalies:
+            times = "" if anomaly.count in (None, 1) else f" ({anomaly.count} times)"
+            told.append(f"{anomaly.name}{times}")
+            told += [f"  {words}" for words in anomaly.words]
+        return told
 
 
 WEAKER: Final[dict[Level, tuple[Level, ...]]] = {

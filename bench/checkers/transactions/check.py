@@ -1,0 +1,22 @@
+"""The check of a history by the name of its model."""
+
+from __future__ import annotations
+
+from bench.checkers.transactions.list_append import check_list_append
+from bench.record.history import BadHistory
+from bench.record.transactions.columns import Transactions
+from bench.record.transactions.verdict import Level, TransactionsCheck
+
+
+def check_transactions(
+    t: Transactions,
+    model: str,
+    level: Level = "strict-serializable",
+    budget_s: float = 60.0,
+    memory_bytes: int = 4 << 30,
+    clock_error_ns: int = 0,
+) -> TransactionsCheck:
+    """The verdict on a history of ``list-append`` or ``rw-register``. Raises BadHistory."""
+    if model != "list-append":
+        raise BadHistory(f"a history of {model}, which cannot be judged yet")
+    return check_list_append(t, level, budget_s, memory_bytes, clock_error_ns)
