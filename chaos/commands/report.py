@@ -226,18 +226,29 @@ def print_runs(summaries: Sequence[Any], page: Path) -> None:
 
 
 def _runs_body(summaries: Sequence[Any], page: Path | None) -> dict[str, Any]:
+    from reports.data.choose import choices
+    from reports.data.compare import matrix
     from reports.data.repeats import repeats
 
     where = None if page is None else str(page)
-    return {"schema": 1, "report": where, "runs": summaries, "repeats": repeats(summaries)}
+    return {
+        "schema": 1,
+        "report": where,
+        "runs": summaries,
+        "repeats": repeats(summaries),
+        "choices": choices(matrix(summaries)),
+    }
 
 
 def print_screen(summaries: Sequence[Any], page: Path, missed: Sequence[str]) -> None:
     """The first screen for the terminal, missed objectives, and where the page is."""
-    from reports.data.compare import first_screen, wrap
+    from reports.data.choose import choices
+    from reports.data.compare import first_screen, matrix, wrap
     from reports.data.repeats import lines
 
     print(first_screen(summaries))
+    for choice in choices(matrix(summaries)):
+        print("\n".join(wrap(" · ", choice.words)))
     if repeats := lines(summaries):
         print(" means of the repeats, with 95% intervals (bootstrap):")
     for line in repeats:

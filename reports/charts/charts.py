@@ -16,7 +16,7 @@ import pandas as pd
 from bench.checkers.outages import SILENCE_S
 from bench.record.verdict import WitnessLine
 from reports.charts.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
-from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, simulated
+from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, log_ms, simulated
 from reports.data.metrics import RunTables
 from reports.data.summary import cut, explained_check, witness_of
 
@@ -77,7 +77,7 @@ def rate(run: RunTables) -> ChartView:
     """Operations ended per second, by outcome."""
 
     def count(width_s: float) -> pd.DataFrame:
-        edges = _edges(run, width_s)
+        edges = time_edges(run.end_s, width_s)
         rows = []
         for outcome in OUTCOMES:
             ended = run.operations.loc[run.operations["outcome"] == outcome, "completed_s"]
@@ -107,21 +107,15 @@ def availability(run: RunTables) -> ChartView:
     """served / wanted over time, in total and per side during a cut, and when nothing at all was
     served."""
     sides = [s for s in SIDES if (run.operations["side"] == s).any()]
-    dropped = run.dropped["intended_s"]
 
     def share(width_s: float) -> pd.DataFrame:
-        edges = _edges(run, width_s)
-        rows = []
-        for side in ("all", *sides):
-            here = run.operations
-            lost = dropped
-            if side != "all":
-                here, lost = here[here["side"] == side], dropped[run.dropped["side"] == side]
-            asked = np.histogram(here["intended_s"], edges)[0] + np.histogram(lost, edges)[0]
-            served, _ = np.histogram(here.loc[here["served"], "intended_s"], edges)
-            shown = np.where(asked > 0, served / np.maximum(asked, 1), np.nan)
-            rows.append(pd.DataFrame({"t_s": edges[:-1], "side": side, "availability": shown}))
-        return pd.concat(rows)
+        edges = time_edges(run.end_s, width_s)
+        return pd.concat(
+            pd.DataFrame(
+                {"t_s": edges[:-1], "side": side, "availability": served_share([run], edges, side)}
+            )
+            for side in ("all", *sides)
+        )
 
     width_s = bin_width_s(run.end_s, MOST_BINS // 2)
     data = share(width_s)
@@ -148,6 +142,18 @@ def availability(run: RunTables) -> ChartView:
     )
 
 
+def served_share(runs: Sequence[RunTables], edges: Any, side: str = "all") -> Any:
+    """served / wanted of all ``runs`` together in each bin; NaN where nothing was wanted."""
+    asked = served = np.zeros(len(edges) - 1, dtype=np.int64)
+    for run in runs:
+        here, lost = run.operations, run.dropped["intended_s"]
+        if side != "all":
+            here, lost = here[here["side"] == side], lost[run.dropped["side"] == side]
+        asked = asked + np.histogram(here["intended_s"], edges)[0] + np.histogram(lost, edges)[0]
+        served = served + np.histogram(here.loc[here["served"], "intended_s"], edges)[0]
+    return np.where(asked > 0, served / np.maximum(asked, 1), np.nan)
+
+
 def latency_quantiles(run: RunTables) -> ChartView:
     """Quantiles of the latency of ok operations over time."""
     ok = run.operations[run.operations["outcome"] == "ok"].dropna(subset=["latency_ms"])
@@ -163,7 +169,7 @@ def latency_quantiles(run: RunTables) -> ChartView:
 
     width_s = bin_width_s(run.end_s, MOST_BINS // 2)
     data = quantiles(width_s)
-    drawing = over_time(run, _latency(data["latency_ms"]))
+    drawing = over_time(run, log_ms(data["latency_ms"]))
     for name, style in QUANTILE_STYLES.items():
         own = data[data["quantile"] == name]
         drawing.line(own["t_s"] + width_s / 2, own["latency_ms"], style, name)
@@ -183,7 +189,7 @@ def latency_points(run: RunTables, most_points: int) -> ChartView:
     """The latency of single operations by outcome; a sample where there are many."""
     ended = run.operations.dropna(subset=["latency_ms"])
     sample = _sample(ended, most_points)
-    drawing = over_time(run, _latency(ended["latency_ms"]))
+    drawing = over_time(run, log_ms(ended["latency_ms"]))
     counts = ended["outcome"].value_counts()
     present = [outcome for outcome in OUTCOMES if counts.get(outcome, 0)]
     parts = []
@@ -361,12 +367,6 @@ def _time(run: RunTables) -> Axis:
     return Axis(0, run.end_s, "seconds after the load began")
 
 
-def _latency(values: pd.Series[float]) -> Axis:
-    known = values.dropna().clip(lower=LEAST_MS)
-    low, high = (known.min(), known.max()) if len(known) else (1.0, 10.0)
-    return Axis(low, high, "ms, logarithmic", "log")
-
-
 def _steps(
     drawing: Drawing,
     run: RunTables,
@@ -382,8 +382,9 @@ def _steps(
         drawing.line(own["t_s"], own[value], styles[name], label, step_to=run.end_s)
 
 
-def _edges(run: RunTables, width_s: float) -> Any:
-    return np.arange(0.0, run.end_s + width_s, width_s)
+def time_edges(end_s: float, width_s: float) -> Any:
+    """The bounds of bins from 0 to ``end_s``."""
+    return np.arange(0.0, end_s + width_s, width_s)
 
 
 def _wide(data: pd.DataFrame, column: str, value: str) -> pd.DataFrame:

@@ -3,6 +3,9 @@ and what the nodes count."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -25,17 +28,12 @@ MOST_COUNTERS = 12
 def percentiles(run: RunTables) -> ChartView:
     """The percentile curve of all wanted operations in each phase, on an axis of nines. It ends at
     the share served."""
-    rows = []
-    for phase in PHASES:
-        own = run.operations[run.operations["phase"] == phase]
-        wanted = len(own) + int((run.dropped["phase"] == phase).sum())
-        served_ns = np.rint(own.loc[own["served"], "latency_ms"].to_numpy() * 1e6).astype(np.int64)
-        # A share of 99.9% says something of a thousand operations, and nothing of a hundred.
-        for part in (p for p in SHARES if wanted * (1 - p) >= 1):
-            value_ns = percentile_ns(served_ns, wanted, 100 * part)
-            if value_ns is not None:
-                shown_ms = max(value_ns / 1e6, LEAST_MS)
-                rows.append({"phase": phase, "share": part, "latency_ms": shown_ms})
+    rows = [
+        {"phase": phase, "share": share, "latency_ms": latency_ms}
+        for phase in PHASES
+        for share, latency_ms in zip(SHARES, curve([run], phase), strict=True)
+        if not math.isnan(latency_ms)
+    ]
     data = pd.DataFrame(rows, columns=["phase", "share", "latency_ms"])
     highest = data["share"].max() if len(data) else 0.9
     low, high = (data["latency_ms"].min(), data["latency_ms"].max()) if len(data) else (1, 10)
@@ -44,9 +42,9 @@ def percentiles(run: RunTables) -> ChartView:
         Axis(low, high, "ms, logarithmic", "log"),
     )
     for phase, style in PHASES.items():
-        curve = data[data["phase"] == phase]
-        if len(curve):
-            drawing.line(curve["share"], curve["latency_ms"], style, phase)
+        own = data[data["phase"] == phase]
+        if len(own):
+            drawing.line(own["share"], own["latency_ms"], style, phase)
     return ChartView(
         name="percentiles",
         title=f"Latency to the last nines{simulated(run)}",
@@ -59,6 +57,26 @@ def percentiles(run: RunTables) -> ChartView:
         if len(data)
         else data,
     )
+
+
+def curve(runs: Sequence[RunTables], phase: str | None) -> list[float]:
+    """The latency (ms) at each of `SHARES` of what was wanted; NaN where it was not served, or
+    where there are too few operations to say."""
+    latencies, wanted = [], 0
+    for run in runs:
+        own, lost = run.operations, run.dropped
+        if phase is not None:
+            own, lost = own[own["phase"] == phase], lost[lost["phase"] == phase]
+        wanted += len(own) + len(lost)
+        latencies.append(own.loc[own["served"], "latency_ms"].to_numpy() * 1e6)
+    served_ns = np.rint(np.concatenate(latencies)).astype(np.int64)
+    found = []
+    for share in SHARES:
+        # A share of 99.9% says something of a thousand operations, and nothing of a hundred.
+        enough = wanted * (1 - share) >= 1
+        value_ns = percentile_ns(served_ns, wanted, 100 * share) if enough else None
+        found.append(math.nan if value_ns is None else max(value_ns / 1e6, LEAST_MS))
+    return found
 
 
 def phases(run: RunTables) -> ChartView:

@@ -28,13 +28,16 @@ COLOURS = {
 }
 """The light theme. The page has a CSS variable of each name."""
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760, 58, 24, 8, 34
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 58, 24, 8, 34
+KEY_ROW = 18
 ROW = 26
 BAND_LABELS = 3
 STYLE = """
 .mark.line { fill: none; stroke-width: 2; }
+.mark.thin { stroke-width: 1.2; }
 .mark.marks, .key.marks, .net { fill: none; }
 .net { stroke: var(--grid); }
+.area { fill: var(--blue); opacity: .55; stroke: var(--blue); stroke-width: 1.1; }
 .band { fill: var(--band); opacity: .16; }
 svg text { fill: var(--muted); }
 svg .ink, svg .ink text { fill: var(--ink); }
@@ -191,6 +194,34 @@ class Drawing:
         # A thick stroke, since all bars of a kind are one path then.
         self._bars.setdefault((colour, thickness), []).append(f"M{x0} {self._row(row)}h{width}")
 
+    def area(self, row: int, xs: Sequence[float], shares: Sequence[float], end: float) -> None:
+        """Shares of 0 to 1 as a staircase in a row, filled from its foot; a NaN leaves a gap."""
+        foot = ROW * (row + 1) - 3
+        parts = []
+        for x, until, share in zip(xs, [*xs[1:], end], shares, strict=True):
+            if not math.isnan(share):
+                x0, x1 = self._px(x), self._px(until)
+                rise = round((ROW - 5) * min(share, 1.0))
+                up = f"v{-rise}h{x1 - x0}v{rise}" if rise else f"h{x1 - x0}"
+                parts.append(f"M{x0} {foot}{up}")
+        self._front.append(f'<path class="mark area" d="{"".join(parts)}"/>')
+
+    def arrow(self, row: int, begin: float, end: float) -> None:
+        """A thin line in a row, with a head at its end."""
+        y, x0, x1 = self._row(row), self._px(begin), self._px(end)
+        if abs(x1 - x0) < 10:
+            return
+        back = 5 if x1 < x0 else -5
+        self._front.append(
+            f'<path class="mark line thin" stroke="{_v("grey")}" '
+            f'd="M{x0} {y}H{x1}m{back} -4l{-back} 4l{back} 4"/>'
+        )
+
+    def dots(self, row: int, xs: Iterable[float], style: Style, *, size: int = 8) -> None:
+        """A mark at each value in a row."""
+        y = self._row(row)
+        self._front.append(_marks_path([(self._px(x), y) for x in xs], style, size=size))
+
     def tick(self, row: int, at: float, colour: str = "ink") -> None:
         """A short upright line in a row."""
         y = self._row(row)
@@ -253,8 +284,8 @@ class Drawing:
         return bytes(vl_convert.svg_to_png(self.document(label), scale=scale))
 
     def _height(self) -> int:
-        legend = 20 if self._legend else 0
-        return self._top + self._plot_height + BOTTOM + legend
+        rows = self._places()[-1][1] + 1 if self._legend else 0
+        return self._top + self._plot_height + BOTTOM + (KEY_ROW * rows + 2 if rows else 0)
 
     def _svg(self, head: str, first: str = "") -> str:
         bars = [
@@ -293,10 +324,22 @@ class Drawing:
             self._text(self._plot_width, self._plot_height + 31, title, "end", "muted"),
         ]
 
+    def _places(self) -> list[tuple[int, int]]:
+        """Where each key of the legend begins: x, and its row."""
+        places, x, row = [], 0, 0
+        for label, _, _ in self._legend:
+            width = 50 + 7 * len(label)
+            if x and x + width > self._plot_width + RIGHT:
+                x, row = 0, row + 1
+            places.append((x, row))
+            x += width
+        return places
+
     def _keys(self) -> str:
-        parts, x = [], 0
-        y = self._plot_height + BOTTOM + 12
-        for label, style, is_line in self._legend:
+        parts = []
+        foot = self._plot_height + BOTTOM + 12
+        for (label, style, is_line), (x, row) in zip(self._legend, self._places(), strict=True):
+            y = foot + KEY_ROW * row
             if is_line:
                 parts.append(
                     f'<path class="key" stroke="{_v(style.colour)}" stroke-width="2.5"'
@@ -307,7 +350,6 @@ class Drawing:
                     _marks_path([(x + 12, y - 4)], style, size=9).replace('"mark ', '"key ')
                 )
             parts.append(self._text(x + 32, y, label, "start", "ink"))
-            x += 50 + 7 * len(label)
         return "".join(parts)
 
     def _px(self, value: float) -> int:

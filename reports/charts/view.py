@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.charts.drawing import Drawing, Style
+from reports.charts.drawing import Axis, Drawing, Style
 from reports.data.metrics import RunTables
 
 LONG_NAMES = 190
@@ -21,6 +21,13 @@ OUTCOMES = {
     "fail": Style("orange", 1, "square"),
     "info": Style("purple", 2, "cross"),
 }
+
+
+def log_ms(values: pd.Series[float]) -> Axis:
+    """An axis for latencies."""
+    known = values.dropna().clip(lower=LEAST_MS)
+    low, high = (known.min(), known.max()) if len(known) else (1.0, 10.0)
+    return Axis(low, high, "ms, logarithmic", "log")
 
 
 @dataclass(frozen=True)

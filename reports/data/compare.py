@@ -94,9 +94,9 @@ class Cell:
         sides = (self.figure("availability.majority"), self.figure("availability.minority"))
         return sides != (None, None)
 
-    def figure(self, name: str) -> float | None:
-        """The median of a figure such as ``throughput.during``; runs in which that window was cut
-        count only if it was cut in all."""
+    def values(self, name: str) -> list[float]:
+        """A figure such as ``throughput.during`` of each run that has it; runs in which that window
+        was cut count only if it was cut in all."""
         window = name.rpartition(".")[2]
         values = []
         for run in [run for run in self.runs if window not in run.cut_windows] or self.runs:
@@ -105,7 +105,16 @@ class Cell:
                 value = getattr(value, part, None)
             if isinstance(value, int | float):
                 values.append(value)
+        return values
+
+    def figure(self, name: str) -> float | None:
+        """The median of `values`."""
+        values = self.values(name)
         return statistics.median(values) if values else None
+
+    def least(self, name: str) -> float | None:
+        """The least of `values`."""
+        return min(self.values(name), default=None)
 
     def latency(self, name: str) -> str:
         """The median of a percentile such as ``p99``, in words: ``> 2 s`` where that is longer than
@@ -358,7 +367,10 @@ def _consistency(cells: Sequence[Cell]) -> str:
     if refuted:
         worst = min(refuted, key=lambda cell: _strength(cell.measured))
         measured = MODEL_WORDS.get(worst.measured, worst.measured)
-        return f"BROKE its claim ({claim}) in {_names(refuted)}: measured {measured}"
+        run = next(run for run in worst.runs if run.verdict == "invalid")
+        # A reason ends with its counterexample, which a reader finds at the run.
+        why = cut(run.reason.partition(": ")[0], 100)
+        return f"BROKE its claim ({claim}) in {_names(refuted)}: measured {measured} ({why})"
     unknown = [cell for cell in cells if cell.verdict == "unknown"]
     but = f" (unknown in {_names(unknown)})" if unknown else ""
     if len(unknown) == len(cells):

@@ -45,6 +45,7 @@ from bench.record.verdict import (
 )
 from bench.record.witness import shown
 from reports.data import objectives
+from reports.data.cost import cost
 from reports.data.plan import plan_of
 from reports.data.summary import RunSummary, Setup, StaleReads, counterexample, cut
 
@@ -193,6 +194,9 @@ def load(path: Path) -> RunTables:
     summary = _summary(path, manifest, verdict, measured.details, elections, missing)
     summary.fault_lateness_ms = _lateness_ms(faults)
     summary.plan = plan_of(manifest)
+    counters = _counted(node_records, origin_ns, origin_ns + int(end_s * 1e9))
+    all_of_it = measured.details.windows.get("all")
+    summary.cost = cost(counters, all_of_it.served if all_of_it else 0)
     asked = objectives.of_experiment(manifest.experiment)
     summary.objectives = objectives.results(asked, msgspec.to_builtins(summary))
     return RunTables(
@@ -206,7 +210,7 @@ def load(path: Path) -> RunTables:
         verdicts=_verdicts_table(verdict),
         nodes=_nodes_table(node_records, origin_ns),
         summary=summary,
-        counters=_counted(node_records, origin_ns, origin_ns + int(end_s * 1e9)),
+        counters=counters,
         origin_ns=origin_ns,
         end_s=end_s,
         silences=_silences(measured, origin_ns),

@@ -7,14 +7,16 @@ have. With few runs it tends to be too narrow; a single run has no interval.
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import numpy as np
 
 from bench.record.quantities import format_share
-from reports.data import compare
+from reports.data import compare, difference
 from reports.data.summary import RunSummary
 
 CONFIDENCE = 0.95
@@ -39,8 +41,8 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     they stand in the table of a report. ``throughput`` and ``availability``: by phase and side, as
     in `RunSummary`; what no run has is left out. ``recovery_s``: over the runs that recovered;
     ``never_back``: how many had a fault and did not. ``latency_ms_p99``: over the runs in which it
-    was not longer than the service time; ``over_time_out``: in how many it was. ``verdicts``: how
-    many of each."""
+    was not longer than the service time; ``over_time_out``: in how many it was. ``messages``: per
+    served operation. ``verdicts``: how many of each."""
 
     experiment: str
     protocol: str
@@ -57,6 +59,7 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     never_back: int
     latency_ms_p99: Interval | None
     over_time_out: int
+    messages: Interval | None
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -81,10 +84,11 @@ def interval(values: Sequence[float]) -> Interval | None:
 def repeats(summaries: Iterable[RunSummary]) -> list[Repeats]:
     """What was run more than once, in order of first appearance."""
     cells = compare.matrix(summaries).cells.values()
-    return [_of(cell) for cell in cells if len(cell.runs) > 1]
+    return [of(cell) for cell in cells if len(cell.runs) > 1]
 
 
-def _of(cell: compare.Cell) -> Repeats:
+def of(cell: compare.Cell) -> Repeats:
+    """The intervals of a cell with several runs."""
     runs = cell.runs
     first = runs[0]
     phases = ("before", "during", "after")
@@ -126,6 +130,7 @@ def _of(cell: compare.Cell) -> Repeats:
         ),
         latency_ms_p99=_present(value for value in p99 if value != math.inf),
         over_time_out=p99.count(math.inf),
+        messages=_present(run.cost.messages for run in runs if run.cost is not None),
     )
 
 
@@ -143,6 +148,8 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
         found.append(("back in, s", one.recovery_s, 1, False))
     if one.latency_ms_p99 is not None:
         found.append(("p99, ms", one.latency_ms_p99, 0, False))
+    if one.messages is not None:
+        found.append(("messages per operation", one.messages, 2, False))
     rows = []
     for name, each, digits, floor in found:
         middle, mean = (_number(value, digits, floor=floor) for value in (each.median, each.mean))
@@ -154,6 +161,77 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
     if one.over_time_out:
         rows.append(("p99", one.over_time_out, "> time-out", "–", "–"))
     return rows
+
+
+_DIGITS = {"rate": 0, "p99": 0, "back_in": 1, "messages": 2}
+
+
+def between(name: str, one: Interval | None) -> str:
+    """The interval of a figure in words: ``38 to 45``; nothing where there is none. Shares are
+    those that have no digits of their own."""
+    if one is None or one.low is None or one.high is None:
+        return ""
+    digits = _DIGITS.get(name)
+    low, high = (_number(v, digits or 3, floor=digits is None) for v in (one.low, one.high))
+    return f"{low} to {high}"
+
+
+_COMPARED: dict[str, Callable[[RunSummary], float | None]] = {
+    "served op/s while faults were on": lambda run: run.throughput.during,
+    "served op/s": lambda run: run.throughput.before if not run.faults else None,
+    "availability while faults were on": lambda run: run.availability.during,
+    "p99": lambda run: run.latency_ms.at("p99"),
+    "back in": lambda run: (
+        (math.inf if run.recovery_s is None else run.recovery_s) if run.faults else None
+    ),
+    "messages per operation": lambda run: run.cost.messages if run.cost else None,
+}
+
+
+def differences(cells: Sequence[compare.Cell]) -> list[str]:
+    """Between which protocols a difference is shown, and between which it is not, a sentence for
+    each figure. Nothing where nobody was run more than once."""
+    repeated = [cell for cell in cells if len(cell.runs) > 1]
+    if len(repeated) < 2:
+        return []
+    found = []
+    for name, get in _COMPARED.items():
+        values = {
+            cell.protocol: [
+                value
+                for run in cell.runs
+                if not run.cut_windows and (value := get(run)) is not None
+            ]
+            for cell in repeated
+        }
+        pairs = [
+            (one, other)
+            for one, other in itertools.combinations(values, 2)
+            if values[one] and values[other]
+        ]
+        differing = [
+            _compared(one, other, values)
+            for one, other in pairs
+            if difference.shown(values[one], values[other])
+        ]
+        alike = [
+            f"{one} and {other}"
+            for one, other in pairs
+            if not difference.shown(values[one], values[other])
+        ]
+        parts = [*differing, *([f"no difference shown between {', '.join(alike)}"] * bool(alike))]
+        if parts:
+            found.append(f"{name}: {'; '.join(parts)}.")
+    few = min(len(cell.runs) for cell in repeated)
+    if found and few < 4:
+        found.append(f"With {few} runs, this test can show no difference: four of each are needed.")
+    return found
+
+
+def _compared(one: str, other: str, values: dict[str, list[float]]) -> str:
+    p = difference.p_value(values[one], values[other])
+    less, more = sorted((one, other), key=lambda name: statistics.median(values[name]))
+    return f"{less} less than {more} (p = {p:.3f})"
 
 
 def lines(summaries: Iterable[RunSummary]) -> list[str]:

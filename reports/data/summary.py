@@ -19,6 +19,7 @@ from bench.record.verdict import (
     WitnessLine,
 )
 from bench.record.witness import sentence
+from reports.data.cost import Cost
 from reports.data.objectives import MODELS, Result
 from reports.data.plan import Plan
 
@@ -57,7 +58,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
     at the median; None without faults); ``objectives`` (of its experiment, and what became of
     each); ``cut_windows`` (not what was planned, since the run did not come to its end: their
-    figures decide nothing); ``plan`` (runs of equal plans are repeats of each other).
+    figures decide nothing); ``plan`` (runs of equal plans are repeats of each other);
+    ``cost`` (what a served operation cost the nodes; None if they did not count).
     """
 
     experiment: str
@@ -92,6 +94,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     objectives: list[Result] = []
     cut_windows: list[str] = []
     plan: Plan = Plan()
+    cost: Cost | None = None
 
     def missed(self) -> list[Result]:
         """The objectives that were not met."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from bench.record.printable import escaped
-from reports.data import compare, repeats
+from reports.data import choose, compare, repeats
 from reports.data.judged import Judged
 from reports.data.summary import RunSummary
 
@@ -32,6 +32,7 @@ def markdown(runs: Sequence[Judged], title: str = "Replication protocols compare
     lines = [f"## {escape(title)}", "", escape(compare.heading(summaries)), ""]
     lines += table(head, rows)
     lines += ["", escape(f"{compare.COLUMNS}. {compare.LEGEND}."), ""]
+    lines += [f"- {escape(choice.words)}" for choice in choose.choices(grid)]
     for protocol in grid.protocols:
         lines.append(f"- **{escape(protocol)}** {escape(compare.plain_line(grid.row(protocol)))}")
     if grid.plans:

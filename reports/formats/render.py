@@ -8,10 +8,10 @@ Their colours are CSS variables, so that they follow the reader's dark or light 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import msgspec
@@ -23,15 +23,12 @@ from bench.record.verdict import Check, WitnessLine
 from bench.record.witness import duration
 from reports.charts.anomaly import Messages, picture, read_messages
 from reports.charts.drawing import STYLE
-from reports.data import compare, recovery, repeats, rows
+from reports.data import choose, compare, difference, recovery, repeats, rows
 from reports.data.folders import SENSELESS, load_run
 from reports.data.metrics import RunTables
 from reports.data.summary import RunSummary, explained_check, explanation, witness_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from reports.charts.view import ChartView
+from reports.formats.drawn import Figure, column_words, figure, plain
+from reports.formats.overview import COLUMN_ORDERS, ROW_ORDERS, heat_map
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 BENCHMARKS = Path("results/bench/latest.json")
@@ -43,6 +40,8 @@ MOST_POINTS = 9_000
 MOST_EVENTS = 1500
 """Node events listed on the whole page."""
 MOST_EVENTS_PER_RUN = 80
+OPEN_RUNS = 6
+"""With more runs than this, experiments and runs are folded."""
 FULL_TABLES = 24
 """With more runs than this, the numbers behind charts are only in the files of `capbench report`,
 not on the page."""
@@ -65,16 +64,6 @@ class Benchmarks:
 
     figures: list[Benchmark]
     machine: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart on the page."""
-
-    view: ChartView
-    svg: Markup
-    columns: list[str]
-    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -157,10 +146,24 @@ def render(
     benchmarks: Benchmarks | None = None,
 ) -> str:
     """The page as text."""
+    from reports.charts.cap_map import cap_map
+    from reports.charts.side_by_side import style_of
+    from reports.formats.experiments import experiments
+
     summaries = [run.summary for run in runs]
     grid = compare.matrix(summaries)
     cells = {id(run): cell for cell in grid.cells.values() for run in cell.runs}
-    drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries])
+    styles = style_of(grid.protocols)
+    of_experiments = experiments(
+        grid,
+        {id(run.summary): run for run in runs},
+        styles,
+        numbers=len(runs) <= FULL_TABLES,
+        most_bytes=MOST_CHART_BYTES,
+    )
+    size = sum(len(each.svg) for one in of_experiments for each in one.figures)
+    left = max(MOST_CHART_BYTES - size, MOST_CHART_BYTES // 3)
+    drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries], left)
     most_events = min(MOST_EVENTS_PER_RUN, MOST_EVENTS // len(runs))
     sections = [
         _section(
@@ -174,6 +177,7 @@ def render(
         for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
     ]
     anchors = {id(section.summary): section.anchor for section in sections}
+    cap = cap_map(grid, styles) if len(grid.cells) > 1 else None
     return (
         _environment()
         .get_template("report.html")
@@ -181,6 +185,15 @@ def render(
             title=title,
             heading=compare.heading(summaries),
             grid=grid,
+            heat=heat_map(grid),
+            row_orders=ROW_ORDERS,
+            column_orders=COLUMN_ORDERS,
+            choices=choose.choices(grid),
+            rules=choose.RULES,
+            cap=None if cap is None else figure(cap, numbers=True),
+            experiments=of_experiments,
+            test=difference.TEST,
+            folded=len(runs) > OPEN_RUNS,
             lines={name: compare.plain_line(grid.row(name)) for name in grid.protocols},
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
@@ -211,6 +224,7 @@ def _environment() -> jinja2.Environment:
         "word": lambda verdict: compare.WORDS[verdict],
         "symbol": lambda verdict: {"valid": "✔", "invalid": "✖", "unknown": "?"}[verdict],
         "plain": plain,
+        "column": column_words,
         "window_rows": rows.window_rows,
         "fault_rows": rows.fault_rows,
         "pretty_json": lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str),
@@ -218,17 +232,6 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(filters)
     environment.globals["drawing_style"] = Markup(STYLE)
     return environment
-
-
-def plain(value: Any) -> str:
-    """A table cell as text; a missing one as a dash."""
-    if value is None or value != value or str(value) in ("", "None", "NaT"):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
 
 
 def _section(
@@ -291,7 +294,9 @@ def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
     ]
 
 
-def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] | None]:
+def _draw(
+    runs: Sequence[RunTables], order: Sequence[int], most_bytes: int
+) -> list[list[Figure] | None]:
     """The charts of each run. First runs of a cell go first; when the page is full, None."""
     from reports.charts.charts import charts
 
@@ -300,27 +305,14 @@ def _draw(runs: Sequence[RunTables], order: Sequence[int]) -> list[list[Figure] 
     points = max(50, min(600, MOST_POINTS // len(runs)))
     tables = len(runs) <= FULL_TABLES
     for number in sorted(range(len(runs)), key=lambda n: order[n]):
-        if size > MOST_CHART_BYTES:
+        if size > most_bytes:
             break
         figures = []
         try:
             for view in charts(runs[number], most_points=points):
-                svg = Markup(view.inline())
-                columns, rows = _numbers(view.data, view.shares) if tables else ([], [])
-                figures.append(Figure(view, svg, columns, rows))
-                size += len(svg)
+                figures.append(figure(view, numbers=tables))
+                size += len(figures[-1].svg)
         except SENSELESS as error:
             runs[number].missing.append(f"its other charts: {type(error).__name__}: {error}")
         drawings[number] = figures
     return drawings
-
-
-def _numbers(data: pd.DataFrame, shares: Collection[str]) -> tuple[list[str], list[list[str]]]:
-    rows = [
-        [
-            compare.ratio(value) if name in shares else plain(value)
-            for name, value in zip(data, row, strict=True)
-        ]
-        for row in data.itertuples(index=False)
-    ]
-    return [str(column) for column in data.columns], rows

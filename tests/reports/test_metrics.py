@@ -52,6 +52,7 @@ ADDED = {
     "missing": list,
     "objectives": list,
     "plan": {"experiment", "setting", "protocol"},
+    "cost": (dict, type(None)),
 }
 
 

@@ -1,0 +1,88 @@
+"""The CAP map: how available each protocol was while faults were on, against how consistent it was
+measured to be. Consistency, availability, partitions: the theorem, drawn from measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from bench.record.quantities import format_share
+from reports.charts.drawing import Axis, Drawing, Style
+from reports.charts.view import ChartView
+from reports.data import kinds
+from reports.data.compare import MODEL_WORDS, SIMULATED, STRENGTH, Cell, Matrix
+from reports.data.summary import cut
+
+NAMES = 225
+
+
+def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
+    """A row for each protocol and each model that it was measured to keep, the strongest first; a
+    mark for each experiment with faults. None where no such experiment was judged."""
+    rows = [row for name in grid.protocols for row in _rows(name, grid.row(name))]
+    rows.sort(key=lambda row: (-STRENGTH.index(str(row["measured"])), row["protocol"]))
+    if not rows:
+        return None
+    data = pd.DataFrame(rows)
+    places = list(dict.fromkeys(zip(data["measured"], data["protocol"], strict=True)))
+    names = [cut(f"{MODEL_WORDS.get(model, model)} · {name}", 34) for model, name in places]
+    title = "share served while faults were on, on the worse side of a cut"
+    drawing = Drawing(Axis(0, 1, title), names, left=NAMES)
+    for number, (model, name) in enumerate(places):
+        own = data[(data["measured"] == model) & (data["protocol"] == name)]
+        _row_of(drawing, number, own, styles[name])
+    drawing.key("links were cut", Style("ink"))
+    drawing.key("other faults", Style("grey"))
+    unknown = sum(cell.verdict == "unknown" for cell in grid.cells.values())
+    return ChartView(
+        name="cap-map",
+        title="The CAP map",
+        how="Right is available, up is consistent: each mark is one experiment, its row is the "
+        "model that was measured there. An arrow leads from what was served before the faults to "
+        "the cut in which least was served.",
+        note="Of all that was wanted, in the worst run; the strongest model that was not refuted."
+        + (f" {unknown} unknown cells are not on the map." if unknown else ""),
+        chart=drawing,
+        data=data,
+        shares=("before", "during", "stale_reads"),
+    )
+
+
+def _row_of(drawing: Drawing, number: int, own: pd.DataFrame, style: Style) -> None:
+    cuts, others = own[own["kind"] == kinds.CUT], own[own["kind"] != kinds.CUT]
+    drawing.dots(number, others["during"], Style("grey"), size=5)
+    if not len(cuts):
+        return
+    least = cuts.sort_values("during").iloc[0]
+    if not math.isnan(least["before"]):
+        drawing.arrow(number, least["before"], least["during"])
+    drawing.dots(number, cuts["during"], style)
+    if least["during"] < 1:
+        told = cut(f"{least['experiment']} {format_share(least['during'])}", 40)
+        at_end = least["during"] > 0.45
+        drawing.note(number, least["during"], told, end=at_end, dy=-4)
+
+
+def _rows(name: str, cells: Sequence[Cell]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for cell in cells:
+        sides = (cell.least(f"availability.{side}") for side in ("during", "majority", "minority"))
+        shares = [share for share in sides if share is not None]
+        if not shares or cell.measured not in STRENGTH or cell.verdict == "unknown":
+            continue
+        before = cell.figure("availability.before")
+        stale = cell.figure("stale_reads.fraction")
+        rows.append(
+            {
+                "protocol": name,
+                "experiment": cell.experiment.removesuffix(SIMULATED),
+                "kind": kinds.kind(cell.runs[0]),
+                "measured": cell.measured,
+                "before": math.nan if before is None else before,
+                "during": min(shares),
+                "stale_reads": math.nan if stale is None else stale,
+            }
+        )
+    return rows

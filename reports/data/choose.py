@@ -1,0 +1,258 @@
+"""Which protocol to choose, if what matters: by rules over the figures, never by taste.
+
+The rules are shown with what they found. A refuted claim excludes a protocol from all of them, and
+an unknown cell counts for nothing. Simulated and live figures are never compared with each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from bench.record.quantities import format_share
+from reports.data import cost, difference, kinds
+from reports.data.compare import (
+    MODEL_WORDS,
+    SIMULATED,
+    STRENGTH,
+    Cell,
+    Matrix,
+    milliseconds,
+    seconds,
+)
+from reports.data.summary import RunSummary
+
+SERVED = 0.99
+"""The share on each side of a cut from which both sides count as served."""
+ALIKE = 0.1
+"""Figures of single runs that differ by less are not called different."""
+STRONGEST = STRENGTH[-1]
+RULES = (
+    "A protocol with a refuted claim is in none of the choices, and one that was judged in no cell "
+    "of an experiment is in no choice that looks at it: unknown counts for nothing.",
+    f"Both sides of a cut: at least {SERVED:g} of what was wanted on the minority side was served "
+    "in every experiment that had one, in the worst run.",
+    f"{STRONGEST.capitalize()}: it claims {STRONGEST}, and every cell that was judged measured it.",
+    f"Cheapest, fastest, soonest back: among those that are {STRONGEST}. Cost is messages per "
+    "served operation, and speed the p99, both in the first experiment without a fault; back in is "
+    "the longest over the experiments with faults that all of them ran.",
+    f"Of repeated runs, a difference is tested ({difference.TEST}); with fewer than four runs "
+    f"each, figures closer than {ALIKE:.0%} count as equal. What is not shown to differ from the "
+    "best is named beside it.",
+)
+"""How choices are made, in sentences."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """``protocols`` if ``condition``, since ``evidence``; none of them: no protocol."""
+
+    protocols: list[str]
+    condition: str
+    evidence: str
+
+    @property
+    def named(self) -> str:
+        """The protocols: ``a, b or c``."""
+        return listed(self.protocols)
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        if not self.protocols:
+            return f"None of them if {self.condition}: {self.evidence}."
+        return f"Choose {self.named} if {self.condition}: {self.evidence}."
+
+
+def choices(grid: Matrix) -> list[Choice]:
+    """What to choose if what matters; nothing where there is only one protocol."""
+    found: list[Choice] = []
+    for simulated in (False, True):
+        rows = {
+            name: cells
+            for name in grid.protocols
+            if (cells := [each for each in grid.row(name) if each.simulated == simulated])
+        }
+        if len(rows) > 1:
+            found += _of(rows)
+    return found
+
+
+def _of(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
+    sound = {
+        name: cells
+        for name, cells in rows.items()
+        if all(cell.verdict != "invalid" for cell in cells)
+        and any(cell.verdict == "valid" for cell in cells)
+    }
+    strong = {
+        name: cells
+        for name, cells in sound.items()
+        if cells[0].claim == STRONGEST
+        and all(cell.measured == STRONGEST for cell in cells if cell.verdict == "valid")
+    }
+    refuted = [name for name in rows if any(cell.verdict == "invalid" for cell in rows[name])]
+    found = [
+        _both_sides(sound, {name: rows[name] for name in refuted}),
+        _strongest(strong),
+        *_best(strong),
+    ]
+    return [each for each in found if each]
+
+
+def _both_sides(
+    rows: Mapping[str, Sequence[Cell]], refuted: Mapping[str, Sequence[Cell]]
+) -> Choice | None:
+    parted = {name: _parted(cells) for name, cells in rows.items()}
+    share = {
+        name: _minority(cells)
+        for name, cells in parted.items()
+        if cells and all(cell.verdict == "valid" for cell in cells)
+    }
+    if not share:
+        return None
+    served = [name for name in share if share[name] >= SERVED]
+    best = max(share, key=lambda name: share[name])
+    if served:
+        least = min(share[name] for name in served)
+        weakest = min((_weakest(parted[name]) for name in served), key=STRENGTH.index)
+        rest = sorted((name for name in share if name not in served), key=lambda n: -share[n])
+        much = "all" if least == 1 else f"never less than {format_share(least)}"
+        evidence = f"{much} of what was wanted on the minority was served"
+        if rest:
+            evidence += f" (next is {rest[0]} with {format_share(share[rest[0]])} at worst)"
+        if weakest != STRONGEST:
+            evidence += f"; the price: {MODEL_WORDS.get(weakest, weakest)} at worst"
+        broken = [name for name in refuted if _minority(_parted(refuted[name])) >= SERVED]
+        if broken:
+            evidence += f"; {' and '.join(broken)} served them too, and broke a claim"
+    else:
+        evidence = f"the most was {best} with {format_share(share[best])} on the minority"
+    where = SIMULATED * _sim(rows)
+    condition = f"clients on both sides of a cut must be served{where}"
+    return Choice(protocols=served, condition=condition, evidence=evidence)
+
+
+def _parted(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.least("availability.minority") is not None]
+
+
+def _minority(cells: Sequence[Cell]) -> float:
+    """The least share that was served there; 0 where there was no cut."""
+    return min((cell.least("availability.minority") or 0.0 for cell in cells), default=0.0)
+
+
+def _weakest(cells: Sequence[Cell]) -> str:
+    known = [cell.measured for cell in cells if cell.measured in STRENGTH]
+    return min(known, key=STRENGTH.index, default=STRENGTH[0])
+
+
+def _strongest(rows: Mapping[str, Sequence[Cell]]) -> Choice | None:
+    if not rows:
+        return Choice(
+            protocols=[],
+            condition="a read must see every write that was acknowledged before",
+            evidence=f"none both claims {STRONGEST} and was measured so wherever it was judged",
+        )
+    judged = [sum(cell.verdict == "valid" for cell in cells) for cells in rows.values()]
+    unknown = {
+        name: count
+        for name, cells in rows.items()
+        if (count := sum(cell.verdict == "unknown" for cell in cells))
+    }
+    but = "".join(f"; {name}: {count} unknown" for name, count in unknown.items())
+    number = f"{min(judged)}" if min(judged) == max(judged) else f"{min(judged)} to {max(judged)}"
+    where = SIMULATED * _sim(rows)
+    return Choice(
+        protocols=list(rows),
+        condition=f"a read must see every write that was acknowledged before{where}",
+        evidence=f"{STRONGEST} in each of {number} judged experiments{but}",
+    )
+
+
+def _best(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
+    """The cheapest, fastest and soonest back, of two or more."""
+    if len(rows) < 2:
+        return []
+    found = []
+    calm = _shared(rows, lambda cell: kinds.kind(cell.runs[0]) == kinds.NONE)
+    if calm:
+        cells = {name: next(c for c in rows[name] if c.experiment == calm[0]) for name in rows}
+        where = f" (in {calm[0].removesuffix(SIMULATED)}{SIMULATED * _sim(rows)})"
+        messages = {name: cell.values("cost.messages") for name, cell in cells.items()}
+        text = f"it must also cost few messages{where}"
+        found.append(_least(messages, text, lambda value: cost.quantity(value), "per operation"))
+        p99 = {name: [_p99_ms(run) for run in cell.runs] for name, cell in cells.items()}
+        text = f"it must also answer fast{where}"
+        found.append(_least(p99, text, milliseconds, "at p99"))
+    hard = _shared(rows, lambda cell: cell.has_fault)
+    if hard:
+        back = {
+            name: [max(_back_s(cell) for cell in rows[name] if cell.experiment in hard)]
+            for name in rows
+        }
+        number = f"{len(hard)} experiments" if len(hard) > 1 else hard[0].removesuffix(SIMULATED)
+        text = f"it must also be back soon after a fault ({number}{SIMULATED * _sim(rows)})"
+        found.append(_least(back, text, _span, "at worst"))
+    return [each for each in found if each]
+
+
+def _sim(rows: Mapping[str, Sequence[Cell]]) -> bool:
+    return next(iter(rows.values()))[0].simulated
+
+
+def _shared(rows: Mapping[str, Sequence[Cell]], fits: Callable[[Cell], bool]) -> list[str]:
+    """The experiments that fit and in which all of them were judged."""
+    found = [
+        [cell.experiment for cell in cells if cell.verdict == "valid" and fits(cell)]
+        for cells in rows.values()
+    ]
+    return [name for name in found[0] if all(name in names for names in found)]
+
+
+def _p99_ms(run: RunSummary) -> float:
+    value = run.latency_ms.at("p99")
+    return math.inf if value is None else value
+
+
+def _back_s(cell: Cell) -> float:
+    return max(math.inf if run.recovery_s is None else run.recovery_s for run in cell.runs)
+
+
+def _span(value: float) -> str:
+    return "not back" if math.isinf(value) else seconds(value)
+
+
+def _least(
+    values: Mapping[str, list[float]], condition: str, shown: Callable[[float], str], unit: str
+) -> Choice | None:
+    """Those with the least figure; None where it says nothing, since one of them has none."""
+    if not all(values.values()):
+        return None
+    middle = {name: sorted(own)[len(own) // 2] for name, own in values.items()}
+    best = min(middle, key=lambda name: middle[name])
+    if math.isinf(middle[best]):
+        return None
+    alike = [name for name in values if name == best or _alike(values[best], values[name])]
+    rest = [name for name in sorted(middle, key=lambda n: middle[n]) if name not in alike]
+    own = ", ".join(f"{name} {shown(middle[name])}" for name in alike)
+    told = "".join(f", {name} {shown(middle[name])}" for name in rest)
+    equal = "; no difference shown between " + " and ".join(alike) if len(alike) > 1 else ""
+    evidence = f"{own}{told} {unit}{equal}"
+    return Choice(protocols=alike, condition=condition, evidence=evidence)
+
+
+def _alike(best: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether no difference is shown."""
+    if min(len(best), len(other)) >= 4:
+        return not difference.shown(best, other)
+    one, two = sorted(best)[len(best) // 2], sorted(other)[len(other) // 2]
+    return two <= one * (1 + ALIKE)
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b or c``."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,76 @@
+"""A chart as the page has it: the drawing, and its numbers as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from reports.data import compare
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reports.charts.view import ChartView
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart on the page; ``rows``: its numbers, under ``columns``, if the page has room."""
+
+    view: ChartView
+    svg: Markup
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def figure(view: ChartView, *, numbers: bool) -> Figure:
+    """The chart, with its numbers if wanted."""
+    columns, rows = _numbers(view.data, view.shares) if numbers else ([], [])
+    return Figure(view, Markup(view.inline()), columns, rows)
+
+
+def _numbers(data: pd.DataFrame, shares: Collection[str]) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            compare.ratio(value) if name in shares else plain(value)
+            for name, value in zip(data, row, strict=True)
+        ]
+        for row in data.itertuples(index=False)
+    ]
+    return [column_words(str(column)) for column in data.columns], rows
+
+
+_UNITS = ("ms", "s")
+_NAMES = {
+    "t_s": "s after the load began",
+    "ok_per_s": "served op/s",
+    "served_per_s": "served op/s",
+    "within_1s": "within 1 s",
+    "per_ok_operation": "per ok operation",
+}
+
+
+def column_words(name: str) -> str:
+    """A column of a table as a reader takes it in: ``latency_ms_p50`` as ``latency p50, ms``."""
+    if name in _NAMES:
+        return _NAMES[name]
+    words = name.split("_")
+    unit = next((word for word in words[1:] if word in _UNITS), None)
+    if unit:
+        words.remove(unit)
+    return " ".join(words) + (f", {unit}" if unit else "")
+
+
+def plain(value: Any) -> str:
+    """A table cell as text; a missing one as a dash."""
+    if value is None or value != value or str(value) in ("", "None", "NaT"):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

@@ -1,0 +1,140 @@
+"""The page by experiment: what each protocol did in it, in one table and in charts that have all of
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.charts import side_by_side
+from reports.charts.drawing import Style
+from reports.data import compare, cost, kinds, repeats
+from reports.data.folders import SENSELESS
+from reports.data.metrics import RunTables
+from reports.formats.drawn import Figure, figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """A protocol in the table of an experiment; figures are text, ``between`` the interval of the
+    mean of those that have one."""
+
+    cell: compare.Cell
+    rate: str
+    p99: str
+    back_in: str
+    costs: list[str]
+    between: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """``costs``: the names of those that somebody counted. ``differences``: between protocols, of
+    repeated runs, in sentences. ``trouble``: why charts are missing."""
+
+    anchor: str
+    name: str
+    kind: str
+    shows: str
+    rows: list[Row]
+    has_fault: bool
+    has_sides: bool
+    costs: list[str]
+    differences: list[str]
+    figures: list[Figure]
+    trouble: str
+
+
+COSTS = (
+    ("messages", "messages", ""),
+    ("syncs", "syncs", ""),
+    ("bytes_sent", "bytes sent", ""),
+    ("disk_ms", "disk", "ms"),
+)
+"""Figure of `Cost`, its name, its unit."""
+
+
+def experiments(
+    grid: compare.Matrix,
+    tables: Mapping[int, RunTables],
+    styles: Mapping[str, Style],
+    *,
+    numbers: bool,
+    most_bytes: int,
+) -> list[Experiment]:
+    """The experiments in the order of the map. ``tables``: by the id of their summaries.
+    ``most_bytes``: of all charts; those beyond are left out, and it is said."""
+    size = 0
+    found = []
+    kind = {name: kinds.kind(grid.column(name)[0].runs[0]) for name in grid.experiments}
+    order = sorted(grid.experiments, key=lambda name: (kinds.ORDER.index(kind[name]), name))
+    for number, name in enumerate(order, 1):
+        cells = sorted(grid.column(name), key=lambda cell: grid.protocols.index(cell.protocol))
+        runs = {cell.protocol: [tables[id(run)] for run in cell.runs] for cell in cells}
+        figures: list[Figure] = []
+        trouble = "left out to keep the page small"
+        if size <= most_bytes:
+            figures, trouble = _figures(runs, styles, numbers=numbers)
+            size += sum(len(each.svg) for each in figures)
+        first = next(iter(runs.values()))[0]
+        counted = [each for each in COSTS if any(c.values(f"cost.{each[0]}") for c in cells)]
+        found.append(
+            Experiment(
+                anchor=f"experiment-{number}",
+                name=name,
+                kind=kind[name],
+                shows=str(first.manifest.experiment.get("shows", "")).strip(),
+                rows=[_row(cell, counted) for cell in cells],
+                has_fault=any(cell.has_fault for cell in cells),
+                has_sides=any(cell.has_sides for cell in cells),
+                costs=[words for _, words, _ in counted],
+                differences=repeats.differences(cells),
+                figures=figures,
+                trouble=trouble,
+            )
+        )
+    return found
+
+
+def _figures(
+    runs: Mapping[str, Sequence[RunTables]], styles: Mapping[str, Style], *, numbers: bool
+) -> tuple[list[Figure], str]:
+    if sum(map(len, runs.values())) < 2:
+        return [], ""
+    try:
+        views = side_by_side.charts(runs, styles)
+        return [figure(view, numbers=numbers) for view in views], ""
+    except SENSELESS as error:
+        return [], f"{type(error).__name__}: {error}"
+
+
+def _row(cell: compare.Cell, counted: Sequence[tuple[str, str, str]]) -> Row:
+    phases = ("before", "during", "after") if cell.has_fault else ("before",)
+    rates = [compare.per_second(cell.figure(f"throughput.{phase}")) for phase in phases]
+    return Row(
+        cell=cell,
+        rate=" → ".join(rates),
+        p99=cell.latency("p99"),
+        back_in=cell.back_in,
+        costs=[cost.quantity(cell.figure(f"cost.{figure}"), unit) for figure, _, unit in counted],
+        between=_intervals(cell),
+    )
+
+
+def _intervals(cell: compare.Cell) -> dict[str, str]:
+    """The interval of each figure that has one: figure -> ``38 to 45``."""
+    if len(cell.runs) < 2:
+        return {}
+    one: Any = repeats.of(cell)
+    phase = "during" if cell.has_fault else "before"
+    found = {
+        "rate": one.throughput.get(phase),
+        "available": one.availability.get(phase),
+        "majority": one.availability.get("majority"),
+        "minority": one.availability.get("minority"),
+        "p99": one.latency_ms_p99,
+        "back_in": one.recovery_s,
+        "messages": one.messages,
+    }
+    return {name: text for name, each in found.items() if (text := repeats.between(name, each))}
