@@ -69,11 +69,18 @@ from bench.load.distributed import (
 from bench.load.locust_shape import UsersShape
 from bench.load.locust_users import SettledUsers
 from bench.load.losses import NOT_WHOLE
-from bench.load.mqtt_client import BrokerUnreachable, MqttClient
+from bench.load.mqtt_client import BrokerUnreachable
 from bench.load.options import UNTIL_STOPPED_S, add_options, workload_of
 from bench.load.shapes import parse_shape
+from bench.load.transport import make_transport
 from bench.load.workload import BadWorkload, PlannedOperation, Workload, plan
-from bench.record.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
+from bench.record.cluster_file import (
+    BadClusterFile,
+    ClusterFile,
+    SystemFile,
+    read_cluster_file,
+    read_reachable,
+)
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import LoadSummary, write_json
 from nodes.contract.names import BadName, check_name
@@ -98,7 +105,11 @@ class Load:
     """What this process does to the cluster between a test's start and its end."""
 
     def __init__(
-        self, environment: Any, cluster: ClusterFile, workload: Workload, name: str
+        self,
+        environment: Any,
+        cluster: ClusterFile | SystemFile,
+        workload: Workload,
+        name: str,
     ) -> None:
         self.workload = workload
         self._environment = environment
@@ -113,7 +124,9 @@ class Load:
             timeout_s=workload.timeout_s,
             label=name,
         )
-        self._mqtt = MqttClient(cluster, self._client.name, self._on_reply)
+        self._transport = make_transport(
+            cluster, self._client.name, self._on_reply, timeout_s=workload.timeout_s
+        )
         self._outbox: dict[str, list[Request]] = {}
         self._frame_limit = max(1, FRAME_BYTES // (2 * workload.value_bytes + 1000))
         folder = environment.parsed_options.run_folder
@@ -147,7 +160,7 @@ class Load:
                     f"{path} exists: give a new --run-folder or another --client-name"
                 )
             (self._folder / "load").mkdir(parents=True, exist_ok=True)
-        self._mqtt.connect()
+        self._transport.connect()
         if self._folder is not None:
             self._history = HistoryWriter(path)
         self._reader = gevent.spawn(self._read)
@@ -282,7 +295,7 @@ class Load:
         self._reading = False
         if self._reader is not None:
             self._reader.join()
-            self._mqtt.close()
+            self._transport.close()
         for record in self._client.abandon():
             self._record(record)
         if self._history is not None:
@@ -351,7 +364,7 @@ class Load:
         for node, requests in outbox.items():
             for first in range(0, len(requests), self._frame_limit):
                 frame = requests[first : first + self._frame_limit]
-                if not self._mqtt.publish(node, frame):
+                if not self._transport.publish(node, frame):
                     now_ns = time.monotonic_ns()
                     for request in frame:
                         self._record(self._client.not_sent(request, now_ns))
@@ -360,7 +373,7 @@ class Load:
         while self._reading:
             now_ns = time.monotonic_ns()
             deadline_ns = self._client.next_deadline_ns()
-            self._mqtt.poll(1.0 if deadline_ns is None else (deadline_ns - now_ns) / 1e9)
+            self._transport.poll(1.0 if deadline_ns is None else (deadline_ns - now_ns) / 1e9)
             for record in self._client.expire(time.monotonic_ns()):
                 self._record(record)
             if self._history is not None and now_ns - self._flushed_ns > FLUSH_EVERY_NS:
@@ -522,9 +535,11 @@ def check_input(environment: Any, **kwargs: Any) -> None:
         if environment.parsed_options.headless and not isinstance(runner, WorkerRunner):
             end_with_the_plan(environment, workload.duration_s)
         if isinstance(runner, LocalRunner):
-            cluster = read_cluster_file(environment.parsed_options.cluster_file)
+            cluster = read_reachable(environment.parsed_options.cluster_file)
             # Locust's page asks for a host where none is set.
-            environment.host = f"mqtt://{cluster.broker.host}:{cluster.broker.port}"
+            environment.host = f"capbench://{cluster.cluster}"
+            if isinstance(cluster, ClusterFile):
+                environment.host = f"mqtt://{cluster.broker.host}:{cluster.broker.port}"
             if environment.parsed_options.headless:
                 # Before Locust starts to count the run time.
                 current = make_load(environment)
@@ -587,7 +602,7 @@ def make_load(environment: Any) -> Load:
         raise BadWorkload(str(error)) from None
     if isinstance(runner, WorkerRunner):
         name = f"{name}-{runner.worker_index}"
-    cluster = read_cluster_file(options.cluster_file)
+    cluster = read_reachable(options.cluster_file)
     workload = workload_of(options)
     if environment.user_classes == [ClosedLoopUser]:
         workload = msgspec.structs.replace(workload, rate_per_s=None)

@@ -1,9 +1,9 @@
 """Three nodes of etcd on loopback, and etcd's own benchmark client: what `bench.measure.peers` sets
 beside our protocols.
 
-Both are taken from PATH (``etcd``, ``etcd-benchmark``), or from ``.cache``: the server is unpacked
-there from Debian's package, without installing it, since that would start a service; the client is
-built by Go. Defaults of etcd throughout, fsync included.
+Both are taken from PATH (``etcd``, ``etcd-benchmark``), or from ``.cache``: the server as
+`chaos.systems.etcd` gets it, the client is built by Go. Defaults of etcd throughout, fsync
+included.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import http.client
 import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -21,17 +20,16 @@ from pathlib import Path
 
 import msgspec
 
-from bench.paths import ROOT
 from chaos.clusters.processes import ProcessGroup, free_ports
+from chaos.systems import etcd as system
+from chaos.systems.getting import CACHE, on_path
+from chaos.systems.system import NotToBeHad
 from nodes.errors import InfrastructureFailed
-from nodes.runtime import own_folder
 from nodes.runtime.scratch import scratch
 
-CACHE = ROOT / ".cache"
 CLIENT_MODULE = "go.etcd.io/etcd/v3/tools/benchmark"
 CLIENT_VERSION = "v3.5.21"
 START_TIMEOUT_S = 30.0
-_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/go/bin"))
 
 
 class NoEtcd(InfrastructureFailed):
@@ -58,10 +56,11 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
 def programs(cache: Path = CACHE) -> Programs:
     """Both, got first where they are missing. Raises NoEtcd."""
     cache.mkdir(exist_ok=True)
-    server = _on_path("etcd") or cache / "etcd" / "usr" / "bin" / "etcd"
-    if not server.exists():
-        _unpack_server(cache)
-    client = _on_path("etcd-benchmark") or cache / "etcd-benchmark"
+    try:
+        server = system.server(cache)
+    except NotToBeHad as error:
+        raise NoEtcd(str(error)) from None
+    client = on_path("etcd-benchmark") or cache / "etcd-benchmark"
     if not client.exists():
         _build_client(client)
     said = _run("etcd", [str(server), "--version"], cache)
@@ -71,33 +70,8 @@ def programs(cache: Path = CACHE) -> Programs:
     return Programs(server=server, client=client, version=version[1])
 
 
-def _on_path(program: str) -> Path | None:
-    found = shutil.which(program, path=_PATH)
-    return Path(found) if found else None
-
-
-def _unpack_server(cache: Path) -> None:
-    if _on_path("apt-get") is None or _on_path("dpkg") is None:
-        raise NoEtcd(
-            "no etcd on PATH, and without apt-get and dpkg its package cannot be unpacked; "
-            "put etcd on PATH"
-        )
-    target = cache / "etcd"
-    if os.path.lexists(target) and not own_folder.is_ours(target):
-        raise NoEtcd(str(own_folder.NotOurs(target)))
-    with scratch("etcd", cache) as folder:
-        _run("apt-get", ["apt-get", "-qq", "download", "etcd-server"], folder)
-        packages = list(folder.glob("etcd-server_*.deb"))
-        if not packages:
-            raise NoEtcd("apt-get download etcd-server left no package")
-        own_folder.make(folder / "etcd")
-        _run("dpkg", ["dpkg", "-x", str(packages[0]), f"{folder}/etcd"], folder)
-        own_folder.remove(target)
-        os.replace(folder / "etcd", target)
-
-
 def _build_client(target: Path) -> None:
-    go = _on_path("go")
+    go = on_path("go")
     if go is None:
         raise NoEtcd(
             f"no etcd-benchmark on PATH, and no Go to build {CLIENT_MODULE}@{CLIENT_VERSION}"

@@ -1,5 +1,9 @@
 """How load finds a running cluster, a small JSON file that the runner (or `capbench up`) writes,
-and what the runner tells it over the broker of the faults that are on."""
+and what the runner tells it over the broker of the faults that are on.
+
+A cluster of a protocol is reached through a broker (`ClusterFile`), that of a real system at its
+nodes' own ports (`SystemFile`).
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,17 @@ class Address(msgspec.Struct, frozen=True):
     port: int
 
 
-class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the nodes of a running cluster take requests.
+class Reachable(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of every running cluster. ``protocol``: of a protocol or a system."""
+
+    cluster: str
+    protocol: str
+    nodes: list[str]
+    operations: list[str]
+
+
+class ClusterFile(Reachable, frozen=True, kw_only=True):
+    """Where the nodes of a running cluster of a protocol take requests.
 
     ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node
     -> the proxy in front of the broker through which client group ``group`` publishes requests to
@@ -36,10 +49,6 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     broker knows no more.
     """
 
-    cluster: str
-    protocol: str
-    nodes: list[str]
-    operations: list[str]
     broker: Address
     group: str
     request_links: dict[str, Address]
@@ -47,6 +56,25 @@ class ClusterFile(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     tls_ca: str | None = None
     mqtt_version: int = 5
+
+
+class SystemFile(Reachable, frozen=True, kw_only=True):
+    """Where the nodes of a running system take requests.
+
+    ``system``: what `chaos.systems.catalogue.get` finds it by. ``hosts``: node -> its own address,
+    as the system tells it to its clients. ``endpoints``: node -> port -> the proxy through which
+    the one client group reaches that port, so that a fault can hit its requests and its replies.
+    ``network_of``: a process (of this machine) in whose network all of that is; None: in ours.
+    """
+
+    system: str
+    hosts: dict[str, str]
+    endpoints: dict[str, dict[str, Address]]
+    network_of: int | None = None
+
+    def address(self, node: str, port: int) -> Address:
+        """Where clients reach that port of the node."""
+        return self.endpoints[node][str(port)]
 
 
 class FaultOn(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +89,29 @@ class BadClusterFile(InvalidInput):
     """The file is not there or not what it should be: names it and says what to do."""
 
 
+class _Kind(msgspec.Struct):
+    system: str | None = None
+
+
 def read_cluster_file(path: str | Path | None) -> ClusterFile:
     """The file at ``path``; None, or empty: that of the one cluster of this directory. Raises
-    BadClusterFile."""
+    BadClusterFile, also for the cluster of a system."""
+    cluster = read_reachable(path)
+    if not isinstance(cluster, ClusterFile):
+        raise BadClusterFile(f"{cluster.cluster} runs the system {cluster.protocol}, no protocol")
+    return cluster
+
+
+def read_reachable(path: str | Path | None) -> ClusterFile | SystemFile:
+    """The same of a protocol or a system. Raises BadClusterFile."""
     path = Path(path) if path else _only_one()
     try:
-        cluster = msgspec.json.decode(read_named(path, MAX_BYTES), type=ClusterFile)
+        text = read_named(path, MAX_BYTES)
+        cluster: ClusterFile | SystemFile
+        if msgspec.json.decode(text, type=_Kind).system is None:
+            cluster = msgspec.json.decode(text, type=ClusterFile)
+        else:
+            cluster = msgspec.json.decode(text, type=SystemFile)
         check_name(cluster.cluster, "cluster")
         return cluster
     except FileNotFoundError:
@@ -89,7 +134,7 @@ def _only_one() -> Path:
     raise BadClusterFile(f"there are several clusters: {names}; say which with --cluster-file")
 
 
-def write_cluster_file(path: Path, cluster: ClusterFile) -> None:
+def write_cluster_file(path: Path, cluster: Reachable) -> None:
     """Write the file, readable by its owner only, since it may hold a password."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)

@@ -197,16 +197,21 @@ class OfCompose(
     """Containers."""
 
 
+class OfLab(ShapesStreams, CanKill, CanPause):
+    """A system of others: its processes and its links are in our hands, not its files."""
+
+
 class OfSim(CanKill, CanPause, CanInject):
     """Virtual time: no broker, no connections, no files."""
 
 
-TargetName: TypeAlias = Literal["sim", "local", "compose", "attached"]
+TargetName: TypeAlias = Literal["sim", "local", "compose", "attached", "lab"]
 TARGETS: dict[TargetName, type[Capability]] = {
     "local": OfLocal,
     "sim": OfSim,
     "compose": OfCompose,
     "attached": OfAttached,
+    "lab": OfLab,
 }
 """The capabilities of each target's clusters: a base of their classes (`chaos.targets.table`),
 which cannot be instantiated without its methods."""

@@ -20,17 +20,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from bench.record.cluster_file import Address
 from chaos.clusters.toxiproxy import (
     Proxy,
+    Stream,
     Toxic,
     Toxiproxy,
     ToxiproxyDown,
     ToxiproxyError,
     ToxiproxyWedged,
+    toxic_name,
 )
 from nodes.errors import InvalidInput
 from nodes.wire.links import Link, link_names
@@ -197,53 +200,39 @@ class LinkFaults:
         return links
 
 
-class Links(LinkFaults):
-    """The links of a live cluster, each through a Toxiproxy proxy of its own.
+Way: TypeAlias = tuple[str, Stream]
+"""A proxy, and the direction in which it carries a link."""
 
-    ``ports``: one for each of `count` links, in order. ``upstream``: the broker as Toxiproxy
-    reaches it. ``host``: where nodes and clients reach Toxiproxy; ``listen``: the address that it
-    listens on. Faults never use
-    ``/reset``, which can deadlock the server, and disable a proxy only to close its connections,
-    which a partition does not do.
+
+class ProxiedLinks(LinkFaults):
+    """Links that are directions of Toxiproxy's proxies: ``ways``, one or several for each link.
+
+    Faults never use ``/reset``, which can deadlock the server, and disable a proxy only to close
+    its connections, which a partition does not do.
     """
 
     def __init__(
         self,
         toxiproxy: Toxiproxy,
-        upstream: Address,
-        nodes: Sequence[str],
-        groups: Sequence[str],
-        ports: Sequence[int],
-        *,
-        host: str = "127.0.0.1",
-        listen: str = "127.0.0.1",
+        proxies: Iterable[Proxy],
+        ways: Mapping[Link, Sequence[Way]],
     ) -> None:
-        names = link_names(nodes, groups)
-        if len(ports) < len(names):
-            raise ValueError(f"{len(names)} links need as many ports, not {len(ports)}")
-        super().__init__(names)
+        super().__init__(ways)
         self.restart_server: Callable[[], None] | None = None
         """Replaces a server that is gone or answers no more; without it such a server is an
         error."""
         self._rebuilding = False
         self._toxiproxy = toxiproxy
-        self._proxies = {
-            link: Proxy(
-                name=name, listen=f"{listen}:{port}", upstream=f"{upstream.host}:{upstream.port}"
-            )
-            for (link, name), port in zip(names.items(), ports, strict=False)
+        self._proxies = {proxy.name: proxy for proxy in proxies}
+        self._ways = {link: tuple(ways) for link, ways in ways.items()}
+        self._carried = {
+            name: [link for link, ways in self._ways.items() if name in dict(ways)]
+            for name in self._proxies
         }
-        self._addresses = {
-            link: Address(host, port) for link, port in zip(names, ports, strict=False)
-        }
+        """Proxy -> the links whose connections it carries."""
         # What the server is known to have; a link whose last call failed is not in it.
         self._applied: dict[Link, LinkState] = {}
         self._healed_at: dict[str, float] = {}
-
-    @staticmethod
-    def count(nodes: int, groups: int) -> int:
-        """How many links, and so ports, that many nodes and client groups need."""
-        return nodes * (nodes - 1) + 2 * nodes * groups
 
     def create(self) -> None:
         """Create all proxies, each with its permanent ``latency`` toxic, and put on them what
@@ -252,13 +241,13 @@ class Links(LinkFaults):
         with self._lock:
             self._applied.clear()
             self._toxiproxy.populate(self._proxies.values())
-            for proxy in self._proxies.values():
+            for proxy, stream in sorted({way for ways in self._ways.values() for way in ways}):
                 self._toxiproxy.add_toxic(
-                    proxy.name,
+                    proxy,
                     Toxic(
-                        name="latency",
+                        name=toxic_name("latency", stream),
                         type="latency",
-                        stream="upstream",
+                        stream=stream,
                         attributes={"latency": 0, "jitter": 0},
                     ),
                 )
@@ -280,28 +269,26 @@ class Links(LinkFaults):
                 self._rebuilding = False
             return True
 
-    def address(self, src: str, dst: str) -> Address:
-        """Where ``src`` connects to publish to ``dst``. Raises UnknownLink."""
-        try:
-            return self._addresses[(src, dst)]
-        except KeyError:
-            raise UnknownLink(f"there is no link from {src} to {dst}") from None
-
     def state(self) -> dict[Link, LinkState]:
         """What the server has on each link. Raises ToxiproxyError, also if a proxy is missing."""
         there = self._toxiproxy.proxies()
         state: dict[Link, LinkState] = {}
-        for link, proxy in self._proxies.items():
-            if proxy.name not in there:
-                raise ToxiproxyError(f"the proxy {proxy.name} is gone")
-            toxics = {toxic.name: toxic for toxic in there[proxy.name].toxics}
+        for link, ways in self._ways.items():
+            (name, stream), *_ = ways
+            if name not in there:
+                raise ToxiproxyError(f"the proxy {name} is gone")
+            toxics = {
+                toxic.name.removesuffix("_down"): toxic
+                for toxic in there[name].toxics
+                if toxic.stream == stream
+            }
             latency = toxics["latency"].attributes["latency"] if "latency" in toxics else 0
             rate = toxics["rate"].attributes["rate"] if "rate" in toxics else UNLIMITED
             state[link] = LinkState(
                 "cut" in toxics,
                 latency,
                 None if rate == UNLIMITED else rate,
-                not there[proxy.name].enabled,
+                not there[name].enabled,
                 "reset" in toxics,
                 toxics["close"].attributes["delay"] if "close" in toxics else 0,
             )
@@ -314,7 +301,8 @@ class Links(LinkFaults):
             wanted, before = self.wanted(link), self._applied.pop(link, None)
             try:
                 if wanted != before:
-                    self._change(self._proxies[link].name, wanted, before)
+                    for way in self._ways[link]:
+                        self._change(way, wanted, before)
             except ToxiproxyError as error:
                 failures.append(error)
             else:
@@ -326,47 +314,100 @@ class Links(LinkFaults):
             first = failures[0]
             raise type(first)(f"{len(failures)} of {len(links)} links not changed: {first}")
 
-    def _change(self, proxy: str, wanted: LinkState, before: LinkState | None) -> None:
+    def _change(self, way: Way, wanted: LinkState, before: LinkState | None) -> None:
+        proxy, stream = way
         settled = self._healed_at.pop(proxy, 0.0) + SETTLE_S
         time.sleep(max(0.0, settled - time.monotonic()))
         # The latency first, since after the heal it would have to wait.
         if before is None or wanted.latency_ms != before.latency_ms:
-            self._toxiproxy.update_toxic(proxy, "latency", {"latency": wanted.latency_ms})
+            name = toxic_name("latency", stream)
+            self._toxiproxy.update_toxic(proxy, name, {"latency": wanted.latency_ms})
         if wanted.rate_kb_per_s != (before.rate_kb_per_s if before else None):
-            self._limit(proxy, wanted.rate_kb_per_s)
+            self._limit(way, wanted.rate_kb_per_s)
         if wanted.close_ms != (before.close_ms if before else 0):
-            self._set_toxic(proxy, "close", "slow_close", {"delay": wanted.close_ms})
+            self._set_toxic(way, "close", "slow_close", {"delay": wanted.close_ms})
         if wanted.reset != (before.reset if before else False):
-            self._reset(proxy, on=wanted.reset)
+            self._reset(way, on=wanted.reset)
         if wanted.closed != (before.closed if before else False):
-            self._toxiproxy.enable(proxy, enabled=not wanted.closed)
+            # A connection has two directions, and goes with either of them.
+            closed = any(self.wanted(link).closed for link in self._carried[proxy])
+            self._toxiproxy.enable(proxy, enabled=not closed)
             self._healed_at[proxy] = time.monotonic()  # it closes connections too
             if wanted.cut != (before.cut if before else None):
                 time.sleep(SETTLE_S)
         if before is not None and wanted.cut == before.cut:
             return
         if wanted.cut:
-            self._toxiproxy.cut(proxy)
-        elif self._toxiproxy.heal(proxy):
+            self._toxiproxy.cut(proxy, stream)
+        elif self._toxiproxy.heal(proxy, stream):
             self._healed_at[proxy] = time.monotonic()
 
-    def _limit(self, proxy: str, rate_kb_per_s: int | None) -> None:
+    def _limit(self, way: Way, rate_kb_per_s: int | None) -> None:
         rate = UNLIMITED if rate_kb_per_s is None else rate_kb_per_s
-        self._set_toxic(proxy, "rate", "bandwidth", {"rate": rate})
+        self._set_toxic(way, "rate", "bandwidth", {"rate": rate})
 
-    def _set_toxic(self, proxy: str, name: str, kind: str, attributes: dict[str, int]) -> None:
+    def _set_toxic(self, way: Way, what: str, kind: str, attributes: dict[str, int]) -> None:
         """Once there, a toxic is only ever updated."""
-        toxic = Toxic(name=name, type=kind, stream="upstream", attributes=attributes)
+        proxy, stream = way
+        name = toxic_name(what, stream)
+        toxic = Toxic(name=name, type=kind, stream=stream, attributes=attributes)
         # What is there already is left as it is.
         self._toxiproxy.add_toxic(proxy, toxic)
         self._toxiproxy.update_toxic(proxy, name, attributes)
 
-    def _reset(self, proxy: str, *, on: bool) -> None:
+    def _reset(self, way: Way, *, on: bool) -> None:
+        proxy, stream = way
+        name = toxic_name("reset", stream)
         if on:
-            attributes = {"timeout": 0}
-            toxic = Toxic(name="reset", type="reset_peer", stream="upstream", attributes=attributes)
+            toxic = Toxic(name=name, type="reset_peer", stream=stream, attributes={"timeout": 0})
             self._toxiproxy.add_toxic(proxy, toxic)
         else:
-            self._toxiproxy.remove_toxic(proxy, "reset")
+            self._toxiproxy.remove_toxic(proxy, name)
             self._healed_at[proxy] = time.monotonic()  # it closes connections
             time.sleep(SETTLE_S)
+
+
+class Links(ProxiedLinks):
+    """The links of a live cluster, each through a Toxiproxy proxy of its own.
+
+    ``ports``: one for each of `count` links, in order. ``upstream``: the broker as Toxiproxy
+    reaches it. ``host``: where nodes and clients reach Toxiproxy; ``listen``: the address that it
+    listens on.
+    """
+
+    def __init__(
+        self,
+        toxiproxy: Toxiproxy,
+        upstream: Address,
+        nodes: Sequence[str],
+        groups: Sequence[str],
+        ports: Sequence[int],
+        *,
+        host: str = "127.0.0.1",
+        listen: str = "127.0.0.1",
+    ) -> None:
+        names = link_names(nodes, groups)
+        if len(ports) < len(names):
+            raise ValueError(f"{len(names)} links need as many ports, not {len(ports)}")
+        proxies = [
+            Proxy(name=name, listen=f"{listen}:{port}", upstream=f"{upstream.host}:{upstream.port}")
+            for name, port in zip(names.values(), ports, strict=False)
+        ]
+        super().__init__(
+            toxiproxy, proxies, {link: [(name, "upstream")] for link, name in names.items()}
+        )
+        self._addresses = {
+            link: Address(host, port) for link, port in zip(names, ports, strict=False)
+        }
+
+    @staticmethod
+    def count(nodes: int, groups: int) -> int:
+        """How many links, and so ports, that many nodes and client groups need."""
+        return nodes * (nodes - 1) + 2 * nodes * groups
+
+    def address(self, src: str, dst: str) -> Address:
+        """Where ``src`` connects to publish to ``dst``. Raises UnknownLink."""
+        try:
+            return self._addresses[(src, dst)]
+        except KeyError:
+            raise UnknownLink(f"there is no link from {src} to {dst}") from None

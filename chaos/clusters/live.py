@@ -1,6 +1,7 @@
-"""Shared by clusters with real nodes: a broker, a Toxiproxy, and how faults get there.
+"""Shared by clusters with real nodes: a Toxiproxy, and how faults get there.
 
-Links and injections are managed here. Parts are named ``n1``, ``broker``, ``toxiproxy``.
+Links are managed here, and for our own nodes, which have a broker, injections. Parts are named
+``n1``, ``broker``, ``toxiproxy``.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
-from bench.record.cluster_file import ClusterFile
-from bench.record.run_folder import NodeRecord
+from bench.record.cluster_file import ClusterFile, SystemFile
+from bench.record.run_folder import FaultRecord, NodeRecord
 from chaos.clusters.capabilities import CanInject, CarriesFrames, Cluster, ShapesStreams
-from chaos.clusters.links import Links
+from chaos.clusters.links import Links, ProxiedLinks
 from chaos.clusters.monitor import Monitor, NodeSilent
 from chaos.clusters.processes import ProcessError, ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
@@ -28,7 +29,33 @@ START_TIMEOUT_S = 30.0
 LOOK_AT_TOXIPROXY_S = 1.0
 
 
-class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
+class Watch(Protocol):
+    """What is known of the nodes while they run."""
+
+    @property
+    def unrecorded(self) -> Mapping[str, int]:
+        """Node -> how many of its reports were left out of the record."""
+
+    def statuses(self) -> dict[str, NodeRecord]:
+        """The last status of each node that has told one lately."""
+
+    def leader(self) -> str | None:
+        """The node that calls itself leader in the highest term, if there are leaders."""
+
+    def ready(self) -> bool:
+        """Whether every node expects to serve, and all agree on who leads."""
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until ``condition`` holds; False: it did not in time."""
+
+    def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
+        """Wait until ``nodes`` hold the same. None: one did not answer."""
+
+    def announce(self, faults: Sequence[FaultRecord]) -> None:
+        """Tell onlookers which faults are on."""
+
+
+class RunningCluster(Cluster):
     """A running cluster that can be reached. Use it as a context manager: whatever it started is
     gone afterwards, even after an exception or if this process is killed.
 
@@ -36,35 +63,23 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
     load reads how to reach it. ``notes``: what a report must say of it.
     """
 
-    links: Links
+    links: ProxiedLinks
     toxiproxy: Toxiproxy
-    monitor: Monitor
+    monitor: Watch
     processes: ProcessGroup
-    cluster_file: ClusterFile
+    cluster_file: ClusterFile | SystemFile
     cluster_path: Path
     logs: str
     """Where they lie, for an error line."""
 
     def __init__(
-        self,
-        nodes: tuple[str, ...],
-        *,
-        record: Callable[[NodeRecord], None] | None,
-        seed: int,
+        self, nodes: tuple[str, ...], *, record: Callable[[NodeRecord], None] | None
     ) -> None:
         self.nodes = nodes
         self.clients = (GROUP,)
-        self.rng = random.Random(f"live-{seed}")
         self.notes: list[str] = []
         self._recorder = record
         self._unrecorded: OSError | None = None
-        self._data_lock = threading.Lock()
-        self._down: set[str] = set()
-        self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
-        self._confirmed: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
-        self._paused: set[str] = set()
-        self._unplugged: set[str] = set()
-        self._broker_away: set[str] = set()
         self._look_at = 0.0
 
     def __enter__(self) -> Self:
@@ -91,9 +106,9 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
         """Of the parts that are not Python packages."""
         raise NotImplementedError
 
-    def _restart_toxiproxy(self) -> None:
-        """Replace it by one that has nothing in it."""
-        raise NotImplementedError
+    def observed(self) -> list[str]:
+        """What a report must say of the run that has just ended, beside ``notes``."""
+        return []
 
     # --- health ---
 
@@ -128,11 +143,55 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
         if (full := self._unrecorded) is not None:
             raise TargetFailed(f"{full.filename}: {full.strerror}")
 
-    # --- what the nemesis does ---
-
     def leader(self) -> str | None:
         """The node that calls itself leader in the highest term."""
         return self.monitor.leader()
+
+    def _tell(self, node: str, name: str) -> None:
+        self._record(NodeRecord(t_ns=time.monotonic_ns(), node=node, kind="event", name=name))
+
+    def _record(self, line: NodeRecord) -> None:
+        """From whichever thread: what cannot be recorded is no reason to hear no more, or to leave
+        a fault on; `check` tells of it."""
+        if self._recorder is None or self._unrecorded is not None:
+            return
+        try:
+            self._recorder(line)
+        except OSError as error:
+            self._unrecorded = error
+
+
+class LiveCluster(RunningCluster, CanInject, CarriesFrames, ShapesStreams):
+    """A running cluster of our own nodes and a broker: see `RunningCluster`."""
+
+    links: Links
+    monitor: Monitor
+    cluster_file: ClusterFile
+
+    def __init__(
+        self,
+        nodes: tuple[str, ...],
+        *,
+        record: Callable[[NodeRecord], None] | None,
+        seed: int,
+    ) -> None:
+        super().__init__(nodes, record=record)
+        self.rng = random.Random(f"live-{seed}")
+        self._data_lock = threading.Lock()
+        self._down: set[str] = set()
+        self._injected: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
+        self._confirmed: dict[str, dict[int, Injected]] = {node: {} for node in nodes}
+        self._paused: set[str] = set()
+        self._unplugged: set[str] = set()
+        self._broker_away: set[str] = set()
+
+    # --- what a cluster does; each raises TargetFailed ---
+
+    def _restart_toxiproxy(self) -> None:
+        """Replace it by one that has nothing in it."""
+        raise NotImplementedError
+
+    # --- what the nemesis does ---
 
     def inject(self, node: str, number: int, injected: Injected) -> None:
         """Send the order to the node, now or as soon as it can hear, and at each start. Raises
@@ -171,16 +230,3 @@ class LiveCluster(Cluster, CanInject, CarriesFrames, ShapesStreams):
         except NodeSilent:
             if self.running(node):
                 raise
-
-    def _tell(self, node: str, name: str) -> None:
-        self._record(NodeRecord(t_ns=time.monotonic_ns(), node=node, kind="event", name=name))
-
-    def _record(self, line: NodeRecord) -> None:
-        """From whichever thread: what cannot be recorded is no reason to hear no more, or to leave
-        a fault on; `check` tells of it."""
-        if self._recorder is None or self._unrecorded is not None:
-            return
-        try:
-            self._recorder(line)
-        except OSError as error:
-            self._unrecorded = error

@@ -78,6 +78,11 @@ class Toxic(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, int] = {}
 
 
+def toxic_name(what: str, stream: Stream) -> str:
+    """Names of toxics are unique in a proxy, whatever their direction."""
+    return what if stream == "upstream" else f"{what}_down"
+
+
 class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     """A proxy as the server has it. ``listen`` and ``upstream``: ``host:port``."""
 
@@ -186,17 +191,18 @@ class Toxiproxy:
             raise
         return True
 
-    def cut(self, proxy: str) -> None:
-        """Discard what clients of the proxy send, connections staying open. Cutting what is cut
-        changes nothing. Raises ToxiproxyError."""
+    def cut(self, proxy: str, stream: Stream = "upstream") -> None:
+        """Discard what passes a proxy in one direction, connections staying open: upstream, what
+        its clients send. Cutting what is cut changes nothing. Raises ToxiproxyError."""
+        name = toxic_name("cut", stream)
         self.add_toxic(
-            proxy, Toxic(name="cut", type="timeout", stream="upstream", attributes={"timeout": 0})
+            proxy, Toxic(name=name, type="timeout", stream=stream, attributes={"timeout": 0})
         )
 
-    def heal(self, proxy: str) -> bool:
+    def heal(self, proxy: str, stream: Stream = "upstream") -> bool:
         """End the cut; the proxy's connections are closed by it. False if there was no cut.
         Raises ToxiproxyError."""
-        return self.remove_toxic(proxy, "cut")
+        return self.remove_toxic(proxy, toxic_name("cut", stream))
 
     def enable(self, proxy: str, *, enabled: bool) -> None:
         """Listen again, or stop listening and close all connections. Raises ToxiproxyError."""

@@ -37,21 +37,25 @@ def doctor(json: Json = False) -> None:
 
 @app.command("list")
 def list_everything(json: Json = False) -> None:
-    """List protocols, faults and experiments, a line each. Example: capbench list"""
+    """List protocols, systems, faults and experiments, a line each. Example: capbench list"""
     from chaos.clusters.capabilities import works_on
     from chaos.experiments.experiment import catalogue
     from chaos.faults.catalogue import FAULTS
+    from chaos.systems.catalogue import SYSTEMS
     from nodes.registry import PROTOCOLS
 
-    protocols = [
-        {
-            "name": p.name,
-            "claim": p.claim,
-            "operations": list(p.operations),
-            "summary": p.summary,
-        }
-        for p in PROTOCOLS.values()
-    ]
+    protocols, systems = (
+        [
+            {
+                "name": p.name,
+                "claim": p.claim,
+                "operations": list(p.operations),
+                "summary": p.summary,
+            }
+            for p in named.values()
+        ]
+        for named in (PROTOCOLS, SYSTEMS)
+    )
     faults = [
         {"name": name, "targets": works_on(fault.NEEDS), "summary": fault.summary()}
         for name, fault in FAULTS.items()
@@ -79,9 +83,17 @@ def list_everything(json: Json = False) -> None:
         }
     )
     if json:
-        print_json({"protocols": protocols, "faults": faults, "experiments": experiments})
+        print_json(
+            {
+                "protocols": protocols,
+                "systems": systems,
+                "faults": faults,
+                "experiments": experiments,
+            }
+        )
         return
-    _print_list("protocols", [(p["name"], f"{p['claim']}: {p['summary']}") for p in protocols])
+    for title, listed in (("protocols", protocols), ("systems (target lab)", systems)):
+        _print_list(title, [(p["name"], f"{p['claim']}: {p['summary']}") for p in listed])
     _print_list("faults", [(f["name"], f["summary"]) for f in faults])
     _print_list(
         "experiments",

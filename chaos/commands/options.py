@@ -124,6 +124,12 @@ def _protocols() -> list[str]:
     return list(PROTOCOLS)
 
 
+def _systems_too() -> list[str]:
+    from chaos.systems.catalogue import SYSTEMS
+
+    return [*_protocols(), *SYSTEMS]
+
+
 def _internal_too() -> list[str]:
     from nodes.registry import INTERNAL
 
@@ -159,6 +165,7 @@ def _is_file(text: str) -> bool:
 
 
 PROTOCOL = Name("protocol", _protocols, _is_file)
+SUBJECT = Name("protocol", _systems_too, _is_file)
 WITH_SOURCE = Name("protocol", _internal_too, _is_file)
 SIMULATED = Name("protocol", _simulated, _is_file)
 EXPERIMENT = Name("experiment", _experiments, is_path)
@@ -175,22 +182,32 @@ Protocol = Annotated[
         help="The protocol: a name from `capbench list`, or a file my.py.",
     ),
 ]
+Subject = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        "-p",
+        **SUBJECT.typed,
+        help="The protocol or system: a name from `capbench list`, or a file my.py.",
+    ),
+]
 Protocols = Annotated[
     list[str] | None,
     typer.Option(
         "--protocol",
         "-p",
-        **PROTOCOL.typed,
+        **SUBJECT.typed,
         callback=distinct,
-        help="A protocol from `capbench list`, or a file my.py. Repeatable.",
+        help="A protocol or system from `capbench list`, or a file my.py. Repeatable.",
     ),
 ]
 Target = Annotated[
-    str,
+    str | None,
     typer.Option(
         **TARGET.typed,
         help="local: processes on this machine; sim: simulated, in virtual time; compose: the "
-        "containers of `docker compose up`; attached: a cluster found by addresses only.",
+        "containers of `docker compose up`; attached: a cluster found by addresses only; lab: a "
+        "system in namespaces of its own. [default: local, for systems lab]",
         envvar="CAPBENCH_TARGET",
     ),
 ]

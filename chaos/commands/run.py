@@ -30,11 +30,24 @@ from chaos.experiments.limits import is_path
 from chaos.targets.folders import new_file, new_folder, stamp
 
 if TYPE_CHECKING:
-    from nodes import registry
+    from chaos.targets.subjects import Subject
 
 app = typer.Typer()
 
 PRESET = Name("preset", lambda: ("quick", "full"))
+
+
+class Planned(NamedTuple):
+    """A run to come: the experiment (with its seed), what it looks at, and where."""
+
+    experiment: Any
+    subject: Subject
+    target: Any
+
+    def compared_in(self, repeat: int) -> Path:
+        """Its folder among those of a comparison."""
+        seed = [str(self.experiment.seed)] if repeat > 1 else []
+        return Path("runs") / "-".join([self.experiment.name, self.subject.name, *seed])
 
 
 class Place(NamedTuple):
@@ -67,7 +80,7 @@ def run(
     protocol: Protocols = None,
     seed: Seed = None,
     nodes: Nodes = None,
-    target: Target = "local",
+    target: Target = None,
     repeat: Repeat = 1,
     out: Out = None,
     again: Annotated[
@@ -81,7 +94,7 @@ def run(
     Example: capbench run leader-partition --protocol raft --seed 7
     """
     if again is not None:
-        if experiment or protocol or nodes or seed is not None or target != "local" or repeat > 1:
+        if experiment or protocol or nodes or seed is not None or target is not None or repeat > 1:
             raise typer.BadParameter(
                 "--again takes everything from the run folder; give only --out and --json"
             )
@@ -90,30 +103,30 @@ def run(
     if experiment is None:
         raise typer.BadParameter("name an experiment (see `capbench list`), or give --again")
     if experiment == DETECTOR_SWEEP:
-        if protocol or nodes or target != "local" or repeat > 1:
+        if protocol or nodes or target is not None or repeat > 1:
             raise typer.BadParameter(
                 "detector-sweep is simulated: it takes --seed, --out and --json"
             )
         _detector_sweep(seed, out, json=json)
         return
     from chaos.experiments.experiment import load
-    from nodes import registry
+    from chaos.targets.subjects import find
 
     loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
     names = protocol or list(loaded.protocols)
     root = out or Path("results") / loaded.name
-    plans = _plans([(loaded, registry.get(name)) for name in names], repeat, target)
+    plans = _plans([(loaded, find(name)) for name in names], repeat, target)
     at = stamp()
-    folders = [Path(f"{at}-{p.name}-{one.seed}") for one, p in plans]
+    folders = [Path(f"{at}-{p.subject.name}-{p.experiment.seed}") for p in plans]
     page = None if len(plans) == 1 else Path(f"{at}-report.html")
-    _run_all(plans, Place(root, folders, page, made_up="folders"), target, json=json)
+    _run_all(plans, Place(root, folders, page, made_up="folders"), json=json)
 
 
 def _run_again(again: Path, out: Path | None, *, json: bool) -> None:
     """What was run, according to a run folder."""
     from bench.record.run_folder import RunFolder
     from chaos.experiments.experiment import validate
-    from nodes import registry
+    from chaos.targets.subjects import find
 
     before = RunFolder(again).manifest()
     experiment = validate(
@@ -124,9 +137,8 @@ def _run_again(again: Path, out: Path | None, *, json: bool) -> None:
     )
     root = out or Path("results") / experiment.name
     folder = Path(f"{stamp()}-{before.protocol}-{experiment.seed}")
-    plans = _plans([(experiment, registry.get(before.protocol))], 1, before.target)
-    place = Place(root, [folder], None, made_up="folders")
-    _run_all(plans, place, before.target, json=json)
+    plans = _plans([(experiment, find(before.protocol))], 1, before.target)
+    _run_all(plans, Place(root, [folder], None, made_up="folders"), json=json)
 
 
 def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
@@ -178,7 +190,7 @@ def compare(
     protocol: Protocols = None,
     seed: Seed = None,
     nodes: Nodes = None,
-    target: Target = "local",
+    target: Target = None,
     repeat: Repeat = 1,
     out: Out = None,
     json: Json = False,
@@ -189,6 +201,7 @@ def compare(
     """
     from chaos.experiments.experiment import catalogue, load
     from chaos.targets.runner import PRESETS
+    from chaos.targets.subjects import find
     from nodes import registry
 
     given = distinct([*(experiments or ()), *(experiment or ())])
@@ -203,14 +216,11 @@ def compare(
     else:
         everywhere = protocol or chosen.protocols or tuple(registry.PROTOCOLS)
         named = {each.name: everywhere for each in loaded}
-    pairs = [(each, registry.get(name)) for each in loaded for name in named[each.name]]
+    pairs = [(each, find(name)) for each in loaded for name in named[each.name]]
     if preset == "full":
         pairs = [pair for pair in pairs if _can_run(*pair, target)]
     plans = _plans(pairs, repeat, target)
-    folders = [
-        Path("runs") / "-".join([one.name, p.name, *([str(one.seed)] if repeat > 1 else [])])
-        for one, p in plans
-    ]
+    folders = [planned.compared_in(repeat) for planned in plans]
     page = Path("report.html")
     if out is None:
         root = Path("results") / "compare" / f"{stamp()}-{loaded[0].seed}"
@@ -218,33 +228,35 @@ def compare(
     else:
         place = Place(out, folders, page, made_up=None)
         place.refuse_taken()
-    _run_all(plans, place, target, json=json)
+    _run_all(plans, place, json=json)
 
 
-def _plans(
-    pairs: Sequence[tuple[Any, registry.Protocol]], repeat: int, target: Any
-) -> list[tuple[Any, registry.Protocol]]:
-    """Each pair repeated, with seeds counting up from the experiment's own. Raises Unsupported."""
+def _plans(pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any) -> list[Planned]:
+    """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
+    each has by default. Raises Unsupported."""
+    from chaos.targets.subjects import target_of
     from chaos.targets.table import refuse_unsupported
 
-    for experiment, _ in pairs:
-        refuse_unsupported(experiment, target)
+    targets = [target_of(subject, target) for _, subject in pairs]
+    for (experiment, _), where in zip(pairs, targets, strict=True):
+        refuse_unsupported(experiment, where)
     return [
-        (experiment.model_copy(update={"seed": experiment.seed + number}), protocol)
-        for experiment, protocol in pairs
+        Planned(experiment.model_copy(update={"seed": experiment.seed + number}), subject, where)
+        for (experiment, subject), where in zip(pairs, targets, strict=True)
         for number in range(repeat)
     ]
 
 
-def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
+def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     """Whether a protocol can take part in an experiment; if not, prints why."""
     from chaos.errors import Unsupported
+    from chaos.targets.subjects import target_of
     from chaos.targets.table import refuse_unsupported
     from nodes.registry import InvalidConfiguration
 
     nodes = experiment.node_ids()
     try:
-        refuse_unsupported(experiment, target)
+        refuse_unsupported(experiment, target_of(protocol, target))
         protocol.configure(nodes[0], nodes, experiment.parameters)
     except (Unsupported, InvalidConfiguration) as error:
         print(f"capbench: not run: {experiment.name} {protocol.name}: {error}", file=sys.stderr)
@@ -252,13 +264,7 @@ def _can_run(experiment: Any, protocol: registry.Protocol, target: Any) -> bool:
     return True
 
 
-def _run_all(
-    plans: Sequence[tuple[Any, registry.Protocol]],
-    place: Place,
-    target: Any,
-    *,
-    json: bool,
-) -> None:
+def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
     """Run all plans and report them on one page."""
     from chaos.clusters.processes import signals_as_exit
     from chaos.commands.report import print_runs, print_screen, write_page
@@ -270,7 +276,7 @@ def _run_all(
     fresh = place.made_up == "folders"
     results: list[RunResult] = []
     with signals_as_exit(), make_progress() as progress:
-        for number, ((experiment, protocol), folder) in enumerate(
+        for number, ((experiment, protocol, target), folder) in enumerate(
             zip(plans, place.folders, strict=True), 1
         ):
             count = f"{number}/{len(plans)} " if len(plans) > 1 else ""
@@ -297,7 +303,7 @@ def _run_all(
 
     missed = []
     codes = set()
-    for (experiment, protocol), result, summary in zip(plans, results, summaries, strict=False):
+    for (experiment, protocol, _), result, summary in zip(plans, results, summaries, strict=False):
         label = f"{experiment.name} {protocol.name}"
         if result.failure is not None:
             print(f"capbench: {label}: {result.failure}", file=sys.stderr)

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Sequence
 
 from bench.load.client import Client
-from bench.load.mqtt_client import MqttClient
+from bench.load.transport import make_transport
 from bench.load.workload import PlannedOperation
-from bench.record.cluster_file import ClusterFile
+from bench.record.cluster_file import ClusterFile, SystemFile
 from bench.record.history import HistoryWriter
 from bench.record.run_folder import LoadSummary, RunFolder, write_json
 from nodes.contract.replica import Reply
@@ -20,7 +20,7 @@ FIRST_ID = 1 << 40
 
 
 def final_reads(
-    cluster: ClusterFile,
+    cluster: ClusterFile | SystemFile,
     nodes: Sequence[str],
     keys: Sequence[str],
     folder: RunFolder,
@@ -35,11 +35,11 @@ def final_reads(
     name = f"{NAME}-{uuid.uuid4().hex[:8]}"
     client = Client(name, timeout_s=timeout_s, label=NAME)
     replies: list[Reply] = []
-    mqtt = MqttClient(cluster, name, replies.append)
+    transport = make_transport(cluster, name, replies.append, timeout_s=timeout_s)
     started_ns = time.monotonic_ns()
     reads = planned_reads(nodes, keys)
     try:
-        mqtt.connect()
+        transport.connect()
         with HistoryWriter(folder.history_dir / f"{NAME}.jsonl") as history:
             for node in nodes:
                 requests = []
@@ -47,11 +47,11 @@ def final_reads(
                     request = client.invoke(planned, time.monotonic_ns())
                     assert request is not None, "no limit was set on open operations"
                     requests.append(request)
-                if not mqtt.publish(node, requests):
+                if not transport.publish(node, requests):
                     for request in requests:
                         history.append(client.not_sent(request, time.monotonic_ns()))
             while client.open_count:
-                mqtt.poll(0.02)
+                transport.poll(0.02)
                 now_ns = time.monotonic_ns()
                 ended = [client.on_reply(reply, now_ns) for reply in replies]
                 replies.clear()
@@ -59,7 +59,7 @@ def final_reads(
                     if record is not None:
                         history.append(record)
     finally:
-        mqtt.close()
+        transport.close()
     summarise(folder, started_ns, time.monotonic_ns(), len(reads))
 
 

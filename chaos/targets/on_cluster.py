@@ -20,7 +20,7 @@ from bench.record.files import no_space
 from bench.record.run_folder import NodeRecord, write_json
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.containers.compose import ComposeCluster
-from chaos.clusters.live import LiveCluster
+from chaos.clusters.live import RunningCluster
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.monitor import MOST_RECORDED_BYTES
 from chaos.faults.nemesis import Nemesis
@@ -74,7 +74,7 @@ def _owned(kind: type[Owned], run: Run, record: Record) -> Owned:
     )
 
 
-def conduct(run: Run, make: Callable[[Run, Record], LiveCluster]) -> str | None:
+def conduct(run: Run, make: Callable[[Run, Record], RunningCluster]) -> str | None:
     """See `chaos.targets`. The cluster that ``make`` makes is stopped when this returns."""
     folder = run.folder
     lock = threading.Lock()
@@ -89,7 +89,8 @@ def conduct(run: Run, make: Callable[[Run, Record], LiveCluster]) -> str | None:
         run.progress.phase("read every key at every node")
         if cluster.monitor.converged(run.left, CONVERGENCE_TIMEOUT_S) is None and failure is None:
             failure = "a node did not answer after the load"
-        run.update_manifest(notes=[*cluster.notes, *_left_out(cluster.monitor.unrecorded)])
+        left_out = _left_out(cluster.monitor.unrecorded)
+        run.update_manifest(notes=[*cluster.notes, *cluster.observed(), *left_out])
         final_reads(cluster.cluster_file, run.left, run.keys, folder)
         cluster.check()
     return failure
@@ -103,7 +104,7 @@ def _left_out(unrecorded: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
+def _load_and_faults(run: Run, cluster: RunningCluster) -> str | None:
     """Load and nemesis side by side. Returns what went wrong, None if nothing did."""
     folder, workload, progress = run.folder, run.workload, run.progress
     client = "load-1"
@@ -165,7 +166,7 @@ def _load_and_faults(run: Run, cluster: LiveCluster) -> str | None:
     return f"{'; '.join(failures)}{no_space(folder.path)}" if failures else None
 
 
-def _versions(cluster: LiveCluster) -> dict[str, str]:
+def _versions(cluster: RunningCluster) -> dict[str, str]:
     versions = {"python": platform.python_version(), "toxiproxy": cluster.toxiproxy.version()}
     for package in ("aiomqtt", "paho-mqtt", "locust", "msgspec", "uvloop", "pandas"):
         versions[package] = metadata.version(package)

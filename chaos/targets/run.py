@@ -11,6 +11,8 @@ import msgspec
 from bench.load.workload import Workload
 from bench.record.run_folder import RunFolder
 from chaos.experiments.experiment import Experiment
+from chaos.systems.system import System
+from chaos.targets.subjects import Subject
 from nodes.registry import Protocol as ReplicationProtocol
 
 CONVERGENCE_TIMEOUT_S = 15.0
@@ -29,15 +31,28 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What a target must do, and the folder for its results."""
+    """What a target must do, and the folder for its results. ``subject``: what is looked at, of
+    which the target knows the kind."""
 
     experiment: Experiment
-    protocol: ReplicationProtocol
+    subject: Subject
     workload: Workload
     folder: RunFolder
     seed: int
     parameters: Mapping[str, Any]
     progress: Progress
+
+    @property
+    def protocol(self) -> ReplicationProtocol:
+        """The subject, on a target of protocols."""
+        assert isinstance(self.subject, ReplicationProtocol), self.subject.name
+        return self.subject
+
+    @property
+    def system(self) -> System:
+        """The subject, on the target of systems."""
+        assert isinstance(self.subject, System), self.subject.name
+        return self.subject
 
     @property
     def keys(self) -> list[str]:

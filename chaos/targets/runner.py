@@ -28,9 +28,9 @@ from chaos.experiments.experiment import Experiment
 from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
+from chaos.targets.subjects import Subject
 from chaos.targets.table import TARGETS, refuse_unsupported
 from nodes.errors import InfrastructureFailed
-from nodes.registry import Protocol as ReplicationProtocol
 
 """All targets."""
 
@@ -60,7 +60,7 @@ class RunResult(msgspec.Struct, frozen=True):
 
 def run_experiment(
     experiment: Experiment,
-    protocol: ReplicationProtocol,
+    protocol: Subject,
     *,
     folder_path: Path,
     seed: int,
@@ -69,7 +69,7 @@ def run_experiment(
     progress: Progress,
     target: TargetName = "local",
 ) -> RunResult:
-    """Run ``experiment`` on ``protocol`` at ``target``, and judge it.
+    """Run ``experiment`` on ``protocol``, or a system, at ``target``, and judge it.
 
     Raises InvalidConfiguration and Unsupported before anything is started. Whatever happens later
     is in the result, except StoppedAtOnce.
@@ -124,7 +124,7 @@ def judge(folder: RunFolder) -> Verdict:
 
 def make_manifest(
     experiment: Experiment,
-    protocol: ReplicationProtocol,
+    protocol: Subject,
     target: TargetName,
     seed: int,
     workload: Workload,

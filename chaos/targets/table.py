@@ -9,10 +9,11 @@ from functools import partial
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.capabilities import Cluster, TargetName, works_on
 from chaos.clusters.containers.compose import ComposeCluster
+from chaos.clusters.lab.cluster import LabCluster
 from chaos.clusters.local import LocalCluster
 from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment
-from chaos.targets import on_cluster
+from chaos.targets import lab, on_cluster
 from chaos.targets.run import Run
 from chaos.targets.simulator import SimulatedCluster
 from chaos.targets.simulator import conduct as conduct_simulated
@@ -32,6 +33,7 @@ TARGETS: dict[TargetName, Target] = {
     "sim": Target(SimulatedCluster, conduct_simulated),
     "compose": Target(ComposeCluster, partial(on_cluster.conduct, make=on_cluster.compose)),
     "attached": Target(AttachedCluster, partial(on_cluster.conduct, make=on_cluster.attached)),
+    "lab": Target(LabCluster, lab.conduct),
 }
 
 

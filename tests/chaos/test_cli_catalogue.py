@@ -50,11 +50,13 @@ def test_every_fault_is_described_with_its_parameters(tmp_path: Path) -> None:
         "links": 'default "all"',
         "node": "default none",
     }
-    assert told["latency"]["targets"] == ["attached", "compose", "local", "sim"]
+    assert told["latency"]["targets"] == ["attached", "compose", "lab", "local", "sim"]
     for fault in told.values():
         for parameter in fault["parameters"]:
             assert f"`{parameter}`" in fault["description"], f"{fault['name']}: {parameter}"
-    assert "rolling-restart  (on compose, local, sim)" in capbench("faults", cwd=tmp_path).stdout
+    assert (
+        "rolling-restart  (on compose, lab, local, sim)" in capbench("faults", cwd=tmp_path).stdout
+    )
 
 
 def test_again_repeats_the_operations_and_the_faults(tmp_path: Path) -> None:

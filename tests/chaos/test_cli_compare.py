@@ -71,7 +71,7 @@ def test_repeats_have_seeds_that_count_up_and_intervals(
 def test_the_full_preset_is_every_protocol_in_every_experiment(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plans: list[tuple[Any, registry.Protocol]] = []
+    plans: list[cli_run.Planned] = []
     folders: list[Path] = []
 
     def take(made: Any, place: cli_run.Place, *_: Any, **__: Any) -> None:
@@ -83,7 +83,7 @@ def test_the_full_preset_is_every_protocol_in_every_experiment(
     # What cannot be is said, and nothing else is left out.
     said = capsys.readouterr().err.splitlines()
     wanted = {(name, protocol) for name in catalogue() for protocol in registry.PROTOCOLS}
-    made = {(experiment.name, protocol.name) for experiment, protocol in plans}
+    made = {(experiment.name, protocol.name) for experiment, protocol, _ in plans}
     left_out = {tuple(line.split(": ")[2].split()) for line in said}
     assert made | left_out == wanted
     assert made & left_out == set()

@@ -71,7 +71,7 @@ def test_the_guide_makes_a_fault(copy: Path) -> None:
     said = run(copy, pytest.replace(".venv/bin/pytest", f"{sys.executable} -m pytest -q"))
     assert "2 passed" in said
     said = run(copy, capbench.replace("capbench", f"{sys.executable} -m chaos.commands.main"))
-    assert "trickle  (on attached, compose, local)" in said
+    assert "trickle  (on attached, compose, lab, local)" in said
 
 
 IMPORT = "from chaos.clusters.broker"
@@ -134,7 +134,7 @@ def test_the_guide_makes_a_fault_with_a_capability_of_its_own(copy: Path) -> Non
 
 def test_the_guide_names_the_capabilities_as_they_are() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \|[^|]*\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\|$",
+        r"^\| `(\w+)` \|[^|]*\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\|$",
         GUIDE,
         flags=re.MULTILINE,
     )
@@ -142,7 +142,8 @@ def test_the_guide_names_the_capabilities_as_they_are() -> None:
     kinds = [kind for kind in vars(capabilities).values() if isinstance(kind, type)]
     found = {
         kind.__name__: [
-            issubclass(TARGETS[t].cluster, kind) for t in ("local", "compose", "attached", "sim")
+            issubclass(TARGETS[target].cluster, kind)
+            for target in ("local", "compose", "attached", "sim", "lab")
         ]
         for kind in kinds
         if issubclass(kind, Capability) and kind.__name__[:2] != "Of" and kind is not Capability

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.measure.etcd import NoEtcd, Programs, _unpack_server, etcd_cluster, programs, summary
+from bench.measure.etcd import NoEtcd, Programs, etcd_cluster, programs, summary
 from tests.live.conftest import ROOT, capbench
 from tests.processes import command_line
 from tests.waiting import patience, wait_for
@@ -141,12 +141,12 @@ def test_a_killed_run_leaves_nothing(
 def test_what_is_in_the_place_of_etcd_and_not_ours_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.measure.etcd._on_path", lambda program: Path("/bin/true"))
-    theirs = tmp_path / "etcd" / "thesis.txt"
+    monkeypatch.setattr("chaos.systems.etcd.on_path", lambda program: None)
+    theirs = tmp_path / "etcd-server" / "thesis.txt"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
-    with pytest.raises(NoEtcd, match="etcd: is there already and not of capbench's making"):
-        _unpack_server(tmp_path)
+    with pytest.raises(NoEtcd, match="etcd-server: is there already and not of capbench's making"):
+        programs(tmp_path)
     assert theirs.read_text() == "theirs"
 
 

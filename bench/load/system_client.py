@@ -1,0 +1,148 @@
+"""Requests to a real system, each by a client of that system that has one connection.
+
+A system's client is plain blocking code (`chaos.systems.system.SystemClient`). Each open operation
+has one of a pool of clients for its node, which runs in a thread; under Locust, which patches
+threads, that is a greenlet. The client that was idle for the shortest time is used first, so that
+there are no more connections than operations were open at once.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+
+from bench.load.mqtt_client import MAX_WAIT_S
+from bench.record.cluster_file import SystemFile
+from bench.record.printable import printable
+from chaos.systems import catalogue
+from chaos.systems.system import NotApplied, SystemClient
+from nodes.contract.replica import Reply, Request
+
+MOST_CLIENTS = 256
+"""Of a node. What is wanted beyond them waits for one of them."""
+_MOST_REASON = 200
+
+
+class SystemTransport:
+    """See `bench.load.transport.Transport`."""
+
+    def __init__(
+        self,
+        cluster: SystemFile,
+        name: str,
+        on_reply: Callable[[Reply], object],
+        *,
+        timeout_s: float,
+    ) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._on_reply = on_reply
+        self._timeout_s = timeout_s
+        self._system = catalogue.get(cluster.system)
+        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._idle: dict[str, list[_Worker]] = defaultdict(list)
+        self._count: dict[str, int] = defaultdict(int)
+        self._waiting: dict[str, deque[Request]] = defaultdict(deque)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def connect(self, timeout_s: float = 5.0) -> None:
+        """Nothing: a client connects when it is first used."""
+
+    def publish(self, node: str, requests: Sequence[Request]) -> bool:
+        """Hand each to a client of the node. What becomes of it is always said in a reply."""
+        for request in requests:
+            with self._lock:
+                if self._idle[node]:
+                    worker = self._idle[node].pop()
+                elif self._count[node] < MOST_CLIENTS:
+                    self._count[node] += 1
+                    worker = _Worker(self, node)
+                else:
+                    self._waiting[node].append(request)
+                    continue
+            worker.requests.put(request)
+        return True
+
+    def poll(self, timeout_s: float) -> None:
+        """Hand over the replies that came."""
+        try:
+            reply = self._replies.get(timeout=min(max(timeout_s, 0.0), MAX_WAIT_S))
+            while True:
+                self._on_reply(reply)
+                reply = self._replies.get_nowait()
+        except queue.Empty:
+            return
+
+    def close(self) -> None:
+        """Clients that are busy end when they have their answer, or their time is over."""
+        with self._lock:
+            self._closed = True
+            idle = [worker for workers in self._idle.values() for worker in workers]
+        for worker in idle:
+            worker.requests.put(None)
+
+    # --- what workers do ---
+
+    def new_client(self, node: str) -> SystemClient:
+        """A client of that node."""
+        return self._system.client(self._cluster, node, self._timeout_s)
+
+    def answered(self, reply: Reply) -> None:
+        """An operation has ended."""
+        self._replies.put(reply)
+
+    def next_for(self, worker: _Worker) -> Request | None:
+        """A request that waits, if there is one; else the worker is idle from now on."""
+        with self._lock:
+            if self._waiting[worker.node]:
+                return self._waiting[worker.node].popleft()
+            self._idle[worker.node].append(worker)
+            if self._closed:
+                worker.requests.put(None)
+        return None
+
+
+class _Worker:
+    """A client of one node, and the thread that waits for its answers."""
+
+    def __init__(self, transport: SystemTransport, node: str) -> None:
+        self.node = node
+        self.requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._transport = transport
+        threading.Thread(target=self._run, daemon=True, name=f"client of {node}").start()
+
+    def _run(self) -> None:
+        client = self._transport.new_client(self.node)
+        while (request := self.requests.get()) is not None:
+            turn: Request | None = request
+            while turn is not None:
+                self._transport.answered(carried_out(client, turn))
+                turn = self._transport.next_for(self)
+        client.close()
+
+
+def carried_out(client: SystemClient, request: Request) -> Reply:
+    """The outcome, by the rule of `chaos.systems.system`."""
+    try:
+        answer = client.invoke(request.operation)
+    except NotApplied as error:
+        return Reply(request.client, request.sequence, "fail", error=_reason(error))
+    except Exception as error:  # Whatever it is: nobody knows.
+        client.close()
+        return Reply(request.client, request.sequence, "info", error=_reason(error))
+    return Reply(
+        request.client,
+        request.sequence,
+        "ok",
+        value=answer.value,
+        version=answer.version,
+        applied=answer.applied,
+        seen=answer.seen,
+    )
+
+
+def _reason(error: Exception) -> str:
+    return printable(" ".join(str(error).split()) or type(error).__name__, _MOST_REASON)

@@ -1,0 +1,289 @@
+"""The cluster of a lab: a system's nodes, each in a network namespace, and a Toxiproxy between
+them.
+
+It is made by, and lives as long as, the first process of the namespaces of
+`chaos.clusters.lab.sandbox`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.children import environment
+from bench.record.cluster_file import Address, SystemFile, write_cluster_file
+from bench.record.files import no_space
+from bench.record.run_folder import NodeRecord, append_line
+from chaos.clusters.capabilities import OfLab
+from chaos.clusters.lab.links import LabLinks, in_words
+from chaos.clusters.lab.network import Network, host, ways
+from chaos.clusters.lab.watch import SystemWatch
+from chaos.clusters.live import RunningCluster
+from chaos.clusters.processes import ProcessGroup
+from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, find_toxiproxy
+from chaos.errors import TargetFailed
+from chaos.systems.system import Node, Programs, System
+from nodes.errors import InfrastructureFailed
+from nodes.runtime import own_folder
+from nodes.wire.links import GROUP
+
+API = Address("127.0.0.1", 8474)
+READY_S = 60.0
+
+
+class LabCluster(RunningCluster, OfLab):
+    """The nodes of a system. ``findable``: what `chaos.systems.catalogue.get` finds it by.
+
+    ``directory`` takes the nodes' data and everybody's log. ``record``: as in `RunningCluster`.
+    ``recorded``: the run folder, if there is one: data is removed at the end then, unless it may
+    tell why a run failed.
+    """
+
+    links: LabLinks
+    monitor: SystemWatch
+
+    def __init__(
+        self,
+        system: System,
+        programs: Programs,
+        nodes: tuple[str, ...],
+        directory: Path,
+        *,
+        cluster: str,
+        findable: str,
+        nft: list[str],
+        record: Callable[[NodeRecord], None] | None = None,
+        recorded: Path | None = None,
+    ) -> None:
+        super().__init__(nodes, record=record)
+        self._system = system
+        self._programs = programs
+        self._directory = directory.resolve()
+        self._recorded = recorded
+        self.logs = str(self._directory)
+        self._ways = ways(nodes, self.clients, system.peer_ports, system.client_ports)
+        self._network = Network(nodes, self._ways, nft)
+        self._hosts = {node: host(number) for number, node in enumerate(nodes, 1)}
+        self._down: set[str] = set()
+        self.cluster_file = SystemFile(
+            cluster=cluster,
+            protocol=system.name,
+            nodes=list(nodes),
+            operations=list(system.operations),
+            system=findable,
+            hosts=self._hosts,
+            endpoints=self._endpoints(),
+        )
+        self.cluster_path = self._directory / "cluster.json"
+
+    def _endpoints(self) -> dict[str, dict[str, Address]]:
+        found: dict[str, dict[str, Address]] = {node: {} for node in self.nodes}
+        for way in self._ways:
+            if way.src == GROUP:
+                found[way.dst][str(way.upstream.port)] = way.listen
+        return found
+
+    # --- start and stop ---
+
+    def __enter__(self) -> LabCluster:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._network.make()
+        self.processes = ProcessGroup()
+        try:
+            self._start_all()
+        except ToxiproxyError as error:
+            self._stop()
+            raise TargetFailed(f"Toxiproxy: {error}; {self.last_words('toxiproxy')}") from None
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        failed = isinstance(error[1], InfrastructureFailed)
+        self._stop(discard=self._recorded is not None and not failed)
+
+    def _start_all(self) -> None:
+        self._start_toxiproxy()
+        self.toxiproxy = Toxiproxy(API)
+        self.links = LabLinks(self.toxiproxy, self._ways, self._network)
+        self.links.create()
+        self.links.restart_server = self._restart_toxiproxy
+        for node in self.nodes:
+            own_folder.make(self._directory / node)
+            self._system.prepare(self._node(node), self._programs)
+        for node in self.nodes:
+            self._start_node(node)
+        self.monitor = SystemWatch(self._system, self._hosts, self._record)
+        self.monitor.__enter__()
+        self._wait(lambda: len(self.monitor.statuses()) == len(self.nodes), "answer")
+        self._system.form(self._hosts)
+        self._wait(self.monitor.ready, "serve")
+        write_cluster_file(self.cluster_path, self.cluster_file)
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + READY_S
+        while not self.monitor.wait(condition, 0.5):
+            self.check()
+            if time.monotonic() > deadline:
+                heard = self.monitor.statuses()
+                silent = [n for n in self.nodes if not heard.get(n) or not heard[n].probe["ready"]]
+                raise TargetFailed(
+                    f"{self._system.name} did not {what} in {READY_S:.0f} s; waiting for "
+                    f"{', '.join(silent) or 'one leader'}; {self.last_words((silent or ['n1'])[0])}"
+                )
+
+    def _stop(self, *, discard: bool = False) -> None:
+        monitor: SystemWatch | None = getattr(self, "monitor", None)
+        if monitor is not None:
+            monitor.__exit__()
+        toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
+        if toxiproxy is not None:
+            toxiproxy.close()
+        for node in self.nodes:
+            self._end(node)
+        self.processes.close()
+        if discard:
+            for node in self.nodes:
+                own_folder.remove(self._directory / node)
+
+    def _start_toxiproxy(self) -> None:
+        self.processes.spawn(
+            "toxiproxy",
+            [find_toxiproxy(), "-host", API.host, "-port", str(API.port)],
+            stdout_path=self._log("toxiproxy"),
+            env=environment(LOG_LEVEL="warn"),
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection((API.host, API.port), timeout=1).close()
+                return
+            if not self.processes.running("toxiproxy") or time.monotonic() > deadline:
+                raise TargetFailed(f"Toxiproxy did not come up; {self.last_words('toxiproxy')}")
+            time.sleep(0.01)
+
+    def _restart_toxiproxy(self) -> None:
+        was = "answered no more" if self.processes.running("toxiproxy") else "ended"
+        self.notes.append(
+            f"Toxiproxy {was} and was replaced: for a moment every link was down, whatever the "
+            "schedule says"
+        )
+        self.processes.kill("toxiproxy")
+        self._start_toxiproxy()
+
+    # --- nodes ---
+
+    def _node(self, name: str) -> Node:
+        return Node(
+            name=name,
+            number=self.nodes.index(name) + 1,
+            host=self._hosts[name],
+            data=self._directory / name,
+            hosts=self._hosts,
+        )
+
+    def _start_node(self, name: str) -> None:
+        for process in self._system.processes(self._node(name), self._programs):
+            self.processes.spawn(
+                _process_name(name, process.name),
+                self._network.inside(name, process.argv),
+                stdout_path=self._log(name),
+                env=environment(**self._programs.environment, **process.environment),
+                cwd=self._directory / name,
+            )
+
+    def _of(self, node: str) -> list[str]:
+        """The names of its processes."""
+        return [
+            _process_name(node, process.name)
+            for process in self._system.processes(self._node(node), self._programs)
+        ]
+
+    def _end(self, node: str) -> None:
+        for name in self._of(node):
+            if self.processes.running(name):
+                self.processes.kill(name)
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    # --- what `RunningCluster` asks for ---
+
+    def check(self) -> None:
+        """Raise TargetFailed if a process of a node has ended that nobody stopped, or if something
+        could not be recorded. Toxiproxy is replaced if it has ended or answers no more."""
+        self._check_toxiproxy()
+        for name, code in self.ended().items():
+            node = name.partition(".")[0]
+            if node in self.nodes:
+                raise TargetFailed(
+                    f"{name} ({self._system.name}) ended with code {code}; {self.last_words(node)}"
+                )
+        self._check_record()
+
+    def running(self, name: str) -> bool:
+        """See `RunningCluster`."""
+        return self.processes.running(name)
+
+    def ended(self) -> dict[str, int]:
+        """See `RunningCluster`."""
+        return self.processes.ended()
+
+    def last_words(self, name: str) -> str:
+        """See `RunningCluster`."""
+        path = self._log(name)
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        if not lines:
+            return f"its log {path} is empty{no_space(self._directory)}"
+        return f"its log {path} ends: {lines[-1][:300]}"
+
+    def versions(self) -> dict[str, str]:
+        """See `RunningCluster`."""
+        return {self._system.name: self._programs.version}
+
+    def observed(self) -> list[str]:
+        """What passed on links while they were cut; in the run folder, cut by cut."""
+        if self._recorded is not None:
+            for cut in self.links.cuts:
+                append_line(self._recorded / "cuts.jsonl", cut)
+        return in_words(self.links.cuts, self._network.strayed())
+
+    # --- what the nemesis does ---
+
+    def crash(self, node: str) -> None:
+        """SIGKILL to all processes of the node."""
+        self._down.add(node)
+        self._end(node)
+        self.monitor.forget(node)
+        self._tell(node, "killed")
+
+    def restart(self, node: str) -> None:
+        """Start them again on the same data."""
+        if node in self._down:
+            self._down.discard(node)
+            self._start_node(node)
+            self._tell(node, "restarted")
+
+    def pause(self, node: str) -> None:
+        """SIGSTOP to all processes of the node."""
+        if self._signal(node, signal.SIGSTOP):
+            self._tell(node, "paused")
+
+    def resume(self, node: str) -> None:
+        """SIGCONT."""
+        if self._signal(node, signal.SIGCONT):
+            self._tell(node, "resumed")
+
+    def _signal(self, node: str, number: signal.Signals) -> bool:
+        """Whether any process of the node was there to get it."""
+        reached = [self.processes.signal(name, number) for name in self._of(node)]
+        return any(reached)
+
+
+def _process_name(node: str, process: str) -> str:
+    return f"{node}.{process}" if process else node

@@ -1,0 +1,294 @@
+"""The network of a lab: a namespace for each node, routed through the one that we are in.
+
+Node i has 10.77.0.i on a veth pair whose other end, ``v<i>``, is here. Each directed pair (i, j)
+and peer port has a proxy of its own. What node i sends to that port of node j is turned to the
+proxy (nat prerouting). The proxy's upstream is the alias 10.77.i.j, which exists nowhere: on its
+way out the connection is marked with i, turned to node j, and given the address of node i as its
+source. So node j sees the connection of node i, and neither of them knows of a proxy. Clients come
+from here; their aliases are 10.77.254.j.
+
+Whatever else one node sends to another is dropped and counted: a port that the system did not
+declare would be a hole in every partition.
+
+Two counters for each directed link prove a cut: connections that were tried, and packets with data
+that came out of a proxy in this direction.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.record.cluster_file import Address
+from chaos.clusters.lab.sandbox import NoLab
+from chaos.errors import TargetFailed
+from nodes.wire.links import Link
+
+PREFIX = "10.77"
+PROXIES = f"{PREFIX}.255.254"
+"""Where Toxiproxy listens, on the loopback device of the lab."""
+ROUTER = f"{PREFIX}.0.254"
+CLIENTS = 254
+"""The mark of clients' connections, and the third number of their aliases."""
+_FIRST_PORT = 20_000
+_TABLE = "lab"
+_PURE_ACK_BYTES = 80
+"""No packet without data is longer: 20 bytes of IP, at most 60 of TCP."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """A proxy for connections that ``src`` opens to a port of ``dst``. ``listen``: where the proxy
+    takes them; ``upstream``: the alias to which it goes on."""
+
+    src: str
+    dst: str
+    name: str
+    listen: Address
+    upstream: Address
+
+
+class Count(msgspec.Struct, frozen=True):
+    """``connections`` that were tried, and ``bytes`` (with headers) of packets with data that
+    passed, since the lab began."""
+
+    connections: int
+    bytes: int
+
+
+def host(number: int) -> str:
+    """The address of node ``number``, from 1."""
+    return f"{PREFIX}.0.{number}"
+
+
+def ways(
+    nodes: Sequence[str],
+    groups: Sequence[str],
+    peer_ports: Sequence[int],
+    client_ports: Sequence[int],
+) -> list[Way]:
+    """A proxy for each directed pair of nodes and peer port, and for each client group, node and
+    client port."""
+    number = {node: i for i, node in enumerate(nodes, 1)}
+    found: list[Way] = []
+
+    def add(src: str, dst: str, third: int, port: int, kind: str) -> None:
+        listen = Address(PROXIES, _FIRST_PORT + len(found))
+        upstream = Address(f"{PREFIX}.{third}.{number[dst]}", port)
+        found.append(Way(src, dst, f"{kind}_{src}_{dst}_{port}", listen, upstream))
+
+    for src in nodes:
+        for dst in nodes:
+            for port in peer_ports if src != dst else ():
+                add(src, dst, number[src], port, "link")
+    for group in groups:
+        for node in nodes:
+            for port in client_ports:
+                add(group, node, CLIENTS, port, "client")
+    return found
+
+
+class Network:
+    """The network of these nodes, made in the network namespace of this process."""
+
+    def __init__(self, nodes: Sequence[str], ways: Sequence[Way], nft: Sequence[str]) -> None:
+        self._number = {node: i for i, node in enumerate(nodes, 1)}
+        self._ways = ways
+        self._nft = list(nft)
+
+    def make(self) -> None:
+        """Make it. Raises NoLab."""
+        _run("mount", "-t", "tmpfs", "tmpfs", "/run")
+        Path("/run/netns").mkdir()
+        _run("ip", "link", "set", "lo", "up")
+        _run("ip", "addr", "add", f"{PROXIES}/32", "dev", "lo")
+        # Aliases have a way to nowhere: a connection needs one before it is turned.
+        _run("ip", "route", "add", f"{PREFIX}.0.0/16", "dev", "lo", "src", PROXIES)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for node, number in self._number.items():
+            self._plug(node, number)
+        _run(*self._nft, "-f", "-", given="\n".join(self._rules()))
+
+    def _plug(self, node: str, number: int) -> None:
+        _run("ip", "netns", "add", node)
+        _run(
+            "ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", node
+        )
+        _run("ip", "addr", "add", f"{ROUTER}/32", "dev", f"v{number}")
+        _run("ip", "link", "set", f"v{number}", "up")
+        _run("ip", "route", "add", f"{host(number)}/32", "dev", f"v{number}")
+        inside = ("ip", "-n", node)
+        _run(*inside, "link", "set", "lo", "up")
+        _run(*inside, "addr", "add", f"{host(number)}/32", "dev", "eth0")
+        _run(*inside, "link", "set", "eth0", "up")
+        _run(*inside, "route", "add", f"{ROUTER}/32", "dev", "eth0")
+        _run(*inside, "route", "add", "default", "via", ROUTER, "dev", "eth0", "src", host(number))
+
+    @staticmethod
+    def inside(node: str, argv: Iterable[str | Path]) -> list[str]:
+        """The command that runs ``argv`` in the node's namespace."""
+        return ["ip", "netns", "exec", node, *map(str, argv)]
+
+    # --- rules ---
+
+    def _rules(self) -> Iterator[str]:
+        links = sorted({pair for way in self._ways for pair in _both(way)})
+        yield f"table ip {_TABLE} {{"
+        for link in links:
+            yield f"counter {_counter('tried', link)} {{ }}"
+            yield f"counter {_counter('passed', link)} {{ }}"
+        for src, dst in self._pairs():
+            yield f"counter {_counter('strayed', (src, dst))} {{ }}"
+        yield from _chain("turn", "nat", "prerouting", "dstnat", self._turned())
+        yield from _chain("tell", "route", "output", "mangle", self._marked())
+        yield from _chain("reach", "nat", "output", "-100", self._reached())
+        yield from _chain("pose", "nat", "postrouting", "srcnat", self._posed())
+        yield from _chain("watch", "filter", "output", "0", self._watched())
+        yield from _chain("between", "filter", "forward", "0", self._dropped(), policy="drop")
+        yield "}"
+
+    def _pairs(self) -> Iterator[Link]:
+        return ((src, dst) for src in self._number for dst in self._number if src != dst)
+
+    def _turned(self) -> Iterator[str]:
+        for way in self._ways:
+            if way.src in self._number:
+                to = f"{way.listen.host}:{way.listen.port}"
+                yield (
+                    f'iifname "v{self._number[way.src]}" ip daddr {host(self._number[way.dst])} '
+                    f"tcp dport {way.upstream.port} "
+                    f"counter name {_counter('tried', (way.src, way.dst))} dnat to {to}"
+                )
+
+    def _marked(self) -> Iterator[str]:
+        for third in self._thirds():
+            yield f"ip daddr {PREFIX}.{third}.0/24 ct mark set {third}"
+
+    def _thirds(self) -> list[int]:
+        return sorted({int(way.upstream.host.split(".")[2]) for way in self._ways})
+
+    def _reached(self) -> Iterator[str]:
+        for way in self._ways:
+            if way.src not in self._number:
+                # Counted here: clients' connections come from no other namespace.
+                yield (
+                    f"ip daddr {way.upstream.host} tcp dport {way.upstream.port} "
+                    f"counter name {_counter('tried', (way.src, way.dst))} "
+                    f"dnat to {host(self._number[way.dst])}"
+                )
+        for upstream in sorted({w.upstream.host for w in self._ways if w.src in self._number}):
+            yield f"ip daddr {upstream} dnat to {PREFIX}.0.{upstream.split('.')[3]}"
+
+    def _posed(self) -> Iterator[str]:
+        for number in self._number.values():
+            yield f"ct mark {number} snat to {host(number)}"
+
+    def _watched(self) -> Iterator[str]:
+        for way in self._ways:
+            mark = way.upstream.host.split(".")[2]
+            forth = (
+                f"ct mark {mark} ip daddr {host(self._number[way.dst])} "
+                f"tcp dport {way.upstream.port}"
+            )
+            back = f"ip saddr {way.listen.host} tcp sport {way.listen.port}"
+            for match, link in zip((forth, back), _both(way), strict=True):
+                counted = f"counter name {_counter('passed', link)}"
+                yield f"{match} ip length > {_PURE_ACK_BYTES} {counted}"
+                yield f"{match} ip length <= {_PURE_ACK_BYTES} tcp flags & psh == psh {counted}"
+
+    def _dropped(self) -> Iterator[str]:
+        for src, dst in self._pairs():
+            yield (
+                f'iifname "v{self._number[src]}" oifname "v{self._number[dst]}" '
+                f"counter name {_counter('strayed', (src, dst))}"
+            )
+
+    # --- counters ---
+
+    def counts(self) -> dict[Link, Count]:
+        """What was tried and what passed on each directed link. Raises TargetFailed."""
+        counters = self._counters()
+        links = {pair for way in self._ways for pair in _both(way)}
+        return {
+            link: Count(counters[_counter("tried", link)][0], counters[_counter("passed", link)][1])
+            for link in links
+        }
+
+    def strayed(self) -> dict[Link, int]:
+        """How many packets one node sent to another past all declared ports: they were dropped."""
+        counters = self._counters()
+        found = {pair: counters[_counter("strayed", pair)][0] for pair in self._pairs()}
+        return {pair: packets for pair, packets in found.items() if packets}
+
+    def _counters(self) -> Mapping[str, tuple[int, int]]:
+        """Packets and bytes of each counter."""
+        try:
+            said = subprocess.run(
+                [*self._nft, "-j", "list", "counters", "table", "ip", _TABLE],
+                capture_output=True,
+                check=True,
+                timeout=30,
+            )
+            listed = msgspec.json.decode(said.stdout, type=_Listed).nftables
+        except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+            raise TargetFailed(f"nft does not list its counters: {error}") from None
+        return {
+            each.counter.name: (each.counter.packets, each.counter.bytes)
+            for each in listed
+            if each.counter is not None
+        }
+
+
+class _Counter(msgspec.Struct):
+    name: str
+    packets: int
+    bytes: int
+
+
+class _Entry(msgspec.Struct):
+    counter: _Counter | None = None
+
+
+class _Listed(msgspec.Struct):
+    nftables: list[_Entry]
+
+
+def _both(way: Way) -> tuple[Link, Link]:
+    """The links that a proxy's connections carry: what their opener sends, and the answers."""
+    return (way.src, way.dst), (way.dst, way.src)
+
+
+def _counter(what: str, link: Link) -> str:
+    # A name of nft has no dashes.
+    return f"{what}_{link[0]}_{link[1]}".replace("-", "_")
+
+
+def _chain(
+    name: str, kind: str, hook: str, priority: str, rules: Iterable[str], policy: str = "accept"
+) -> Iterator[str]:
+    yield f"chain {name} {{"
+    yield f"type {kind} hook {hook} priority {priority}; policy {policy};"
+    yield from rules
+    yield "}"
+
+
+def _run(*argv: str, given: str | None = None) -> None:
+    program = shutil.which(argv[0]) or argv[0]
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]],
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoLab(f"the network of the lab: {argv[0]}: {error}") from None
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise NoLab(f"the network of the lab: {' '.join(argv)}: {said}")

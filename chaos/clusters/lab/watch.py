@@ -1,0 +1,187 @@
+"""What the nodes of a system say of themselves, asked again and again past all proxies."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bench.record.cluster_file import STALE_S
+from bench.record.run_folder import FaultRecord, NodeRecord
+from chaos.systems.system import Probe, System
+from nodes.errors import InfrastructureFailed
+
+EVERY_S = 0.25
+_RECORD_EVERY_NS = 1_000_000_000
+_UNREACHABLE = (
+    OSError,
+    http.client.HTTPException,
+    msgspec.MsgspecError,
+    InfrastructureFailed,
+    LookupError,
+    ValueError,
+    TypeError,
+)
+"""What an answer that is none may raise, beside no answer."""
+
+
+class SystemWatch:
+    """Asks each node in a thread of its own. Use as a context manager.
+
+    ``record``: called with every status that says something new, and else once a second and node,
+    and with every change of a role, as our own nodes tell it.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        hosts: Mapping[str, str],
+        record: Callable[[NodeRecord], None],
+    ) -> None:
+        self._system = system
+        self._hosts = dict(hosts)
+        self._record = record
+        self._changed = threading.Condition()
+        self._latest: dict[str, tuple[int, Probe]] = {}
+        self._told: dict[str, tuple[int, Probe]] = {}
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(node,), name=f"watch {node}", daemon=True)
+            for node in hosts
+        ]
+
+    @property
+    def unrecorded(self) -> Mapping[str, int]:
+        """Nothing is left out."""
+        return {}
+
+    def __enter__(self) -> SystemWatch:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _ask(self, node: str) -> None:
+        while not self._ended.is_set():
+            try:
+                probe = self._system.probe(self._hosts[node])
+            except _UNREACHABLE:
+                probe = None
+            now_ns = time.monotonic_ns()
+            with self._changed:
+                if probe is not None:
+                    self._latest[node] = now_ns, probe
+                self._changed.notify_all()
+            if probe is not None:
+                self._tell(node, now_ns, probe)
+            self._ended.wait(EVERY_S)
+
+    def _tell(self, node: str, now_ns: int, probe: Probe) -> None:
+        at_ns, before = self._told.get(node, (0, None))
+        same = before is not None and _without_position(before) == _without_position(probe)
+        if same and now_ns - at_ns < _RECORD_EVERY_NS:
+            return
+        self._told[node] = now_ns, probe
+        if before is not None and probe.role not in (before.role, None):
+            name, details = f"become_{probe.role}", {"term": probe.term}
+            event = NodeRecord(t_ns=now_ns, node=node, kind="event", name=name, details=details)
+            self._record(event)
+        self._record(self._as_record(node, now_ns, probe))
+
+    def _as_record(self, node: str, at_ns: int, probe: Probe) -> NodeRecord:
+        said: dict[str, Any] = {
+            "role": probe.role,
+            "leader": self._node_of(probe.leader),
+            "term": probe.term,
+            "position": probe.position,
+            "ready": probe.ready,
+        }
+        return NodeRecord(t_ns=at_ns, node=node, kind="status", probe=said)
+
+    def _node_of(self, id_: str | None) -> str | None:
+        """The node that the system names so."""
+        with self._changed:
+            named = {probe.id: node for node, (_, probe) in self._latest.items()}
+        return named.get(id_, id_)
+
+    # --- `chaos.clusters.live.Watch` ---
+
+    def _probes(self) -> dict[str, tuple[int, Probe]]:
+        now_ns = time.monotonic_ns()
+        with self._changed:
+            return {
+                node: self._latest[node]
+                for node in self._hosts
+                if node in self._latest and now_ns - self._latest[node][0] < STALE_S * 1e9
+            }
+
+    def statuses(self) -> dict[str, NodeRecord]:
+        """Of each node that answered lately."""
+        return {node: self._as_record(node, *said) for node, said in self._probes().items()}
+
+    def leader(self) -> str | None:
+        """The node that calls itself leader in the highest term."""
+        leaders = [
+            (probe.term or 0, node)
+            for node, (_, probe) in self._probes().items()
+            if probe.role == "leader"
+        ]
+        return max(leaders)[1] if leaders else None
+
+    def ready(self) -> bool:
+        """Whether all expect to serve, and follow the same leader."""
+        probes = [probe for _, probe in self._probes().values()]
+        if len(probes) < len(self._hosts) or not all(probe.ready for probe in probes):
+            return False
+        return len({probe.leader for probe in probes}) == 1
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Looks again whenever a node has said something."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                self._changed.wait(min(left, 0.2))
+        return True
+
+    def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
+        """Whether they have applied the same, by what they say of it since now."""
+        wanted, since_ns = list(nodes), time.monotonic_ns()
+
+        def fresh() -> dict[str, Probe]:
+            return {
+                node: probe
+                for node, (at_ns, probe) in self._probes().items()
+                if node in wanted and at_ns > since_ns
+            }
+
+        def agreed() -> bool:
+            probes = fresh()
+            positions = {probe.position for probe in probes.values()}
+            return len(probes) == len(wanted) and len(positions) == 1
+
+        if self.wait(agreed, timeout_s):
+            return True
+        return False if len(fresh()) == len(wanted) else None
+
+    def announce(self, faults: Sequence[FaultRecord]) -> None:
+        """Nobody looks on."""
+
+    def forget(self, node: str) -> None:
+        """The node was killed: what it said no longer counts."""
+        with self._changed:
+            self._latest.pop(node, None)
+
+
+def _without_position(probe: Probe) -> Probe:
+    return msgspec.structs.replace(probe, position=None)

@@ -1,0 +1,76 @@
+"""Connections of clients, which know what they may say of a request that came to nothing.
+
+A request that never left is NotApplied; whatever happens later raises what Python raises, and
+nobody knows. All of it is plain blocking code: Locust turns it into greenlets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+from typing import Any
+
+import msgspec
+
+from bench.record.cluster_file import Address
+from chaos.systems.system import NotApplied
+
+
+def is_stale(sock: socket.socket) -> bool:
+    """Whether an idle connection was closed by the other end, or has bytes that nobody asked for.
+    What is written to it then may be lost, and nobody would know."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def connected(address: Address, timeout_s: float) -> socket.socket:
+    """A new connection. Raises NotApplied."""
+    try:
+        sock = socket.create_connection((address.host, address.port), timeout_s)
+    except OSError as error:
+        raise NotApplied(f"not sent: no connection: {error}") from None
+    # Else a small request waits up to 40 ms for the acknowledgement of the one before it.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+class JsonOverHttp:
+    """JSON objects over one HTTP connection that stays open."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._http: http.client.HTTPConnection | None = None
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """The status and the answer's object. Raises NotApplied, OSError,
+        http.client.HTTPException and msgspec.DecodeError; after these it connects anew."""
+        connection = self._ready()
+        try:
+            connection.request(
+                "POST", path, msgspec.json.encode(body), {"Content-Type": "application/json"}
+            )
+            with connection.getresponse() as answer:
+                return answer.status, msgspec.json.decode(answer.read())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._http is not None:
+            with contextlib.suppress(OSError):
+                self._http.close()
+            self._http = None
+
+    def _ready(self) -> http.client.HTTPConnection:
+        if self._http is not None and (self._http.sock is None or is_stale(self._http.sock)):
+            self.close()
+        if self._http is None:
+            sock = connected(self._address, self._timeout_s)
+            self._http = http.client.HTTPConnection(
+                self._address.host, self._address.port, timeout=self._timeout_s
+            )
+            self._http.sock = sock
+        return self._http

@@ -1,0 +1,188 @@
+"""etcd: a replicated log of key-value operations, by Raft.
+
+The client speaks to the JSON gateway of its node, which passes on to the leader what the leader
+must do. What it says of errors (server/etcdserver/v3_server.go, raft/raft.go, 3.4):
+
+- *too many requests*, and *raft proposal dropped* (the node knows no leader) are said before
+  anything is proposed: certainly not applied;
+- *request timed out*, *leader changed* and all else may be said of what was proposed, and may still
+  be applied: nobody knows.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.record.cluster_file import Address, SystemFile
+from bench.record.verdict import Model
+from chaos.systems.connection import JsonOverHttp
+from chaos.systems.getting import CACHE, on_path, said_version, unpacked
+from chaos.systems.system import (
+    Answer,
+    Node,
+    NotApplied,
+    Probe,
+    Process,
+    Programs,
+    System,
+    SystemClient,
+    client_key,
+    decode,
+    encode,
+)
+from nodes.contract.replica import Operation
+
+PEERS, CLIENTS = 2380, 2379
+PROBE_S = 1.0
+NOT_PROPOSED = ("etcdserver: too many requests", "raft proposal dropped")
+
+
+class Refused(Exception):
+    """An error of etcd after which nobody knows."""
+
+
+def server(cache: Path = CACHE) -> Path:
+    """The server: on PATH, else in the cache, else unpacked there from Debian's package. Raises
+    NotToBeHad."""
+    return on_path("etcd") or unpacked(["etcd-server"], cache=cache) / "usr" / "bin" / "etcd"
+
+
+class Etcd(System):
+    """etcd with its defaults. ``serializable``: reads are answered by the node that was asked, from
+    what it has applied, however old."""
+
+    peer_ports = (PEERS,)
+    client_ports = (CLIENTS,)
+
+    def __init__(self, name: str, claim: Model, summary: str, *, serializable: bool) -> None:
+        self.name, self.claim, self.summary = name, claim, summary
+        self._serializable = serializable
+
+    def programs(self) -> Programs:
+        """See `server`."""
+        etcd = server()
+        version = said_version([etcd, "--version"], r"etcd Version: (\S+)", {})
+        return Programs(paths={"etcd": str(etcd)}, version=version)
+
+    def processes(self, node: Node, programs: Programs) -> Sequence[Process]:
+        """One."""
+        client, peer = f"http://{node.host}:{CLIENTS}", f"http://{node.host}:{PEERS}"
+        members = ",".join(f"{name}=http://{host}:{PEERS}" for name, host in node.hosts.items())
+        argv: list[str | Path] = [
+            programs.paths["etcd"],
+            *("--name", node.name, "--data-dir", node.data / "etcd"),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", members, "--initial-cluster-state", "new"),
+            *("--logger", "zap", "--log-level", "warn"),
+        ]
+        return [Process(argv=argv)]
+
+    def probe(self, host: str) -> Probe:
+        """Its status."""
+        http = JsonOverHttp(Address(host, CLIENTS), PROBE_S)
+        try:
+            status, said = http.post("/v3/maintenance/status", {})
+        except NotApplied as error:
+            raise OSError(str(error)) from None
+        finally:
+            http.close()
+        if status != 200:
+            raise OSError(f"status {status}")
+        itself, leader = said["header"]["member_id"], said.get("leader", "0")
+        return Probe(
+            ready=leader != "0",
+            role="leader" if leader == itself else "follower",
+            id=itself,
+            leader=None if leader == "0" else leader,
+            term=int(said["header"]["raft_term"]),
+            position=int(said["header"].get("revision", 0)),
+        )
+
+    def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
+        """Of the JSON gateway."""
+        return _Client(cluster.address(node, CLIENTS), timeout_s, serializable=self._serializable)
+
+
+class _Client(SystemClient):
+    def __init__(self, address: Address, timeout_s: float, *, serializable: bool) -> None:
+        self._http = JsonOverHttp(address, timeout_s)
+        self._serializable = serializable
+
+    def close(self) -> None:
+        self._http.close()
+
+    def invoke(self, operation: Operation) -> Answer:
+        key = _text(client_key(operation.key).encode())
+        match operation.op:
+            case "read":
+                said = self._ask("range", {"key": key, "serializable": self._serializable})
+                return _read(said)
+            case "write":
+                said = self._ask("put", {"key": key, "value": _text(encode(operation.value))})
+                return Answer(version=_revision(said))
+            case "delete":
+                said = self._ask("deleterange", {"key": key})
+                return Answer(version=_revision(said))
+            case "cas":
+                return self._cas(key, operation)
+
+    def _cas(self, key: str, operation: Operation) -> Answer:
+        if operation.expected is None:
+            found = {"target": "CREATE", "createRevision": "0"}
+        else:
+            found = {"target": "VALUE", "value": _text(encode(operation.expected))}
+        put = {"key": key, "value": _text(encode(operation.value))}
+        said = self._ask(
+            "txn",
+            {
+                "compare": [{"key": key, "result": "EQUAL", **found}],
+                "success": [{"requestPut": put}],
+                "failure": [{"requestRange": {"key": key}}],
+            },
+        )
+        if said.get("succeeded"):
+            return Answer(version=_revision(said), applied=True)
+        there = _read(said["responses"][0]["response_range"])
+        return Answer(applied=False, seen=there.value, version=there.version)
+
+    def _ask(self, what: str, body: Any) -> Any:
+        status, said = self._http.post(f"/v3/kv/{what}", body)
+        if status == 200:
+            return said
+        error = str(said.get("error") or said.get("message") or said)
+        if any(words in error for words in NOT_PROPOSED):
+            raise NotApplied(error)
+        raise Refused(error)
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _revision(said: Any) -> int:
+    return int(said["header"]["revision"])
+
+
+def _read(said: Any) -> Answer:
+    if not said.get("kvs"):
+        return Answer()
+    (found,) = said["kvs"]
+    return Answer(decode(base64.b64decode(found["value"])), int(found["mod_revision"]))
+
+
+ETCD = Etcd(
+    "etcd",
+    "linearizable",
+    "etcd with its defaults: Raft; reads ask the leader whether it still leads",
+    serializable=False,
+)
+ETCD_SERIALIZABLE = Etcd(
+    "etcd-serializable",
+    "sequential",
+    "etcd, but reads are serializable: answered by any node from what it has applied",
+    serializable=True,
+)

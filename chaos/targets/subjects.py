@@ -1,0 +1,36 @@
+"""What an experiment looks at: a protocol of ours, or a system of others, named alike."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from chaos.clusters.capabilities import TARGETS, TargetName
+from chaos.errors import Unsupported
+from chaos.systems import catalogue
+from chaos.systems.system import System
+from nodes import registry
+from nodes.registry import Protocol
+
+Subject: TypeAlias = Protocol | System
+
+OF_SYSTEMS: TargetName = "lab"
+
+
+def find(name: str) -> Subject:
+    """The protocol or the system of that name. Raises nodes.registry.InvalidConfiguration."""
+    return catalogue.get(name) if name in catalogue.SYSTEMS else registry.get(name)
+
+
+def target_of(subject: Subject, wanted: TargetName | None) -> TargetName:
+    """Where it runs: at the target that is ``wanted``, or None: at the one that it has by default.
+    Raises Unsupported."""
+    is_system = isinstance(subject, System)
+    if wanted is None:
+        return OF_SYSTEMS if is_system else "local"
+    if is_system != (wanted == OF_SYSTEMS):
+        others = ", ".join(sorted(set(TARGETS) - {OF_SYSTEMS}))
+        kind, where = ("system", OF_SYSTEMS) if is_system else ("protocol", others)
+        raise Unsupported(
+            f"{subject.name} is a {kind}, which the target {wanted} cannot run; it runs on: {where}"
+        )
+    return wanted

@@ -1,0 +1,135 @@
+"""What a client says of an operation that was cut off is true: `fail` was never applied."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from bench.load.system_client import carried_out
+from bench.record.cluster_file import Address, SystemFile
+from chaos.systems import catalogue
+from chaos.systems.system import Programs, System, SystemClient
+from nodes.contract.replica import Operation, OperationKind, Reply, Request, Value
+from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
+
+pytestmark = pytest.mark.live
+TIMEOUT_S = 5.0
+CLIENTS = ("etcd",)
+"""One system for each kind of client."""
+CHANGES: tuple[OperationKind, ...] = ("write", "cas", "delete")
+
+
+class Server(NamedTuple):
+    system: System
+    cluster: SystemFile
+
+    def client(self, cluster: SystemFile | None = None) -> SystemClient:
+        return self.system.client(cluster or self.cluster, "n1", TIMEOUT_S)
+
+
+@pytest.fixture(scope="module", params=CLIENTS)
+def server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    to_be_had: Callable[[str], Programs],
+) -> Iterator[Server]:
+    programs = to_be_had(request.param)
+    system = catalogue.get(request.param)
+    with one_node(system, programs, tmp_path_factory.mktemp("server")) as cluster:
+        yield Server(system, cluster)
+
+
+def ask(
+    client: SystemClient, op: OperationKind, key: str, value: Value = None, expected: Value = None
+) -> Reply:
+    return carried_out(client, Request("c", 0, Operation(op, key, value, expected)))
+
+
+def test_a_client_does_what_it_is_asked(server: Server) -> None:
+    client = server.client()
+    assert ask(client, "read", "a").value is None
+    assert ask(client, "write", "a", 1).outcome == "ok"
+    assert ask(client, "read", "a").value == 1
+    assert ask(client, "write", "a", "text\r\n").outcome == "ok"
+    assert ask(client, "read", "a").value == "text\r\n"
+    if "cas" in server.system.operations:
+        refused = ask(client, "cas", "a", 3, expected=2)
+        assert (refused.outcome, refused.applied, refused.seen) == ("ok", False, "text\r\n")
+        assert ask(client, "cas", "a", 3, expected="text\r\n").applied is True
+        assert ask(client, "cas", "b", 4, expected=None).applied is True
+        assert ask(client, "cas", "b", 5, expected=None).seen == 4
+        assert ask(client, "read", "a").value == 3
+    if "delete" in server.system.operations:
+        assert ask(client, "delete", "a").outcome == "ok"
+        assert ask(client, "delete", "a").outcome == "ok"
+        assert ask(client, "read", "a").value is None
+    client.close()
+
+
+def test_versions_grow_with_writes(server: Server) -> None:
+    client = server.client()
+    first, second = (ask(client, "write", "grows", value).version for value in (1, 2))
+    read = ask(client, "read", "grows").version
+    client.close()
+    if first is None:
+        return  # It tells none.
+    assert isinstance(first, int)
+    assert isinstance(second, int)
+    assert first < second == read
+
+
+@pytest.mark.parametrize("op", CHANGES)
+@pytest.mark.parametrize("point", POINTS)
+def test_fail_was_never_applied(server: Server, op: OperationKind, point: Point) -> None:
+    if op not in server.system.operations:
+        return
+    key, direct = f"cut-{op}-{POINTS.index(point)}", server.client()
+    assert ask(direct, "write", key, "before").outcome == "ok"
+    cutters = {port: Cutter(at) for port, at in server.cluster.endpoints["n1"].items()}
+    endpoints = {port: cutter.address for port, cutter in cutters.items()}
+    if point == "refused":
+        endpoints = {port: Address(own_host(), _nobody()) for port in endpoints}
+    client = server.client(reached(server.system, server.cluster.hosts["n1"], endpoints))
+    try:
+        if point != "refused":
+            assert ask(client, "read", key).outcome == "ok"  # connected, and known to work
+            for cutter in cutters.values():
+                cutter.point = point
+        reply = ask(client, op, key, "after", "before")
+    finally:
+        client.close()
+        for cutter in cutters.values():
+            cutter.close()
+    now = ask(direct, "read", key).value
+    direct.close()
+    applied = now != "before"
+    assert reply.outcome != "ok"
+    if reply.outcome == "fail":
+        assert not applied, reply
+    # The points are what they are called.
+    assert applied == (point in ("after the request", "in the reply"))
+    if point == "refused":
+        assert reply.outcome == "fail"
+
+
+def _nobody() -> int:
+    """A port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_a_connection_that_the_other_end_closed_is_not_used_again(server: Server) -> None:
+    """Else each idle connection would cost an operation that nobody knows the outcome of."""
+    cutters = {port: Cutter(at) for port, at in server.cluster.endpoints["n1"].items()}
+    endpoints = {port: cutter.address for port, cutter in cutters.items()}
+    client = server.client(reached(server.system, server.cluster.hosts["n1"], endpoints))
+    assert ask(client, "write", "idle", 1).outcome == "ok"
+    for cutter in cutters.values():
+        cutter.hang_up()
+    assert ask(client, "write", "idle", 2).outcome == "ok"
+    client.close()
+    for cutter in cutters.values():
+        cutter.close()

@@ -1,0 +1,170 @@
+"""A run in the lab, as a user types it: etcd whose leader is cut off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from bench.record.run_folder import RunFolder
+from chaos.clusters.lab.links import Cut
+from chaos.systems.system import Programs
+from tests.live.conftest import capbench, leftovers, run_json
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.live
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def etcd_run(place: Path, to_be_had: Callable[[str], Programs]) -> tuple[dict[str, Any], RunFolder]:
+    """The one run that most of these tests look at."""
+    to_be_had("etcd")
+    code, told = run_json("run", "short.yaml", "-p", "etcd", "-o", "out", cwd=place)
+    (run,) = told["runs"]
+    assert code == 0, run
+    return run, RunFolder(place / run["folder"])
+
+
+def test_etcd_is_judged_like_a_protocol(etcd_run: tuple[dict[str, Any], RunFolder]) -> None:
+    run, folder = etcd_run
+    assert (run["protocol"], run["target"], run["claim"]) == ("etcd", "lab", "linearizable")
+    assert run["verdict"] == "valid"
+    assert run["measured_model"] == "linearizable"
+    assert run["converged"] is True
+    assert run["elections"] >= 1
+    assert "etcd" in folder.manifest().versions
+
+
+def cuts(folder: RunFolder) -> list[Cut]:
+    lines = (folder.path / "cuts.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=Cut) for line in lines]
+
+
+def test_a_cut_is_proved(etcd_run: tuple[dict[str, Any], RunFolder]) -> None:
+    _, folder = etcd_run
+    (fault,) = folder.faults()
+    assert fault.parameters["chosen_by"] == "leader"
+    found = cuts(folder)
+    assert sorted(cut.link for cut in found) == sorted(fault.links)
+    assert len(found) == 4
+    assert [cut.bytes for cut in found] == [0, 0, 0, 0]
+    assert sum(cut.connections for cut in found) > 0
+    (note,) = [note for note in folder.manifest().notes if note.startswith("cuts: ")]
+    assert "4 directed links were cut" in note
+    assert "0 bytes passed" in note
+
+
+def test_the_side_without_the_old_leader_elects_another(
+    etcd_run: tuple[dict[str, Any], RunFolder],
+) -> None:
+    _, folder = etcd_run
+    (fault,) = folder.faults()
+    assert fault.groups is not None
+    (old,), others = fault.groups
+    assert fault.applied_ns is not None
+    assert fault.heal_started_ns is not None
+    leaders = {
+        record.node
+        for record in folder.node_records()
+        if record.probe.get("role") == "leader"
+        and fault.applied_ns < record.t_ns < fault.heal_started_ns
+    }
+    assert leaders & set(others)
+    written = [
+        each
+        for each in folder.operations()
+        if each.op == "write"
+        and each.outcome == "ok"
+        and each.completed_ns is not None
+        and fault.applied_ns < each.invoked_ns
+        and each.completed_ns < fault.heal_started_ns
+    ]
+    assert old not in {each.node for each in written}
+    assert written
+
+
+def test_nothing_is_left_of_it(etcd_run: tuple[dict[str, Any], RunFolder], place: Path) -> None:
+    _, folder = etcd_run
+    assert leftovers(place) == []
+    assert [path.name for path in (folder.path / "cluster").iterdir() if path.is_dir()] == []
+    assert not Path("/run/netns/n1").exists()
+
+
+def test_a_killed_runner_leaves_nothing(place: Path, to_be_had: Callable[[str], Programs]) -> None:
+    to_be_had("etcd")
+    runner = subprocess.Popen(
+        [sys.executable, "-P", "-m", "chaos.commands.main", "run", "short.yaml", "-p", "etcd"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: len(etcds(place)) == 3, "three nodes of etcd")
+    finally:
+        runner.send_signal(signal.SIGKILL)
+        runner.wait()
+    wait_for(lambda: not leftovers(place), "the end of all that the runner had started")
+    (said,) = capbench("list", cwd=place).stderr.splitlines()
+    assert "was killed: removed the data of 3 nodes" in said
+
+
+def etcds(place: Path) -> list[int]:
+    return [
+        process.pid
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "etcd" and str(place) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("healthy", "-p", "etcd", "--target", "sim"), "etcd is a system, which the target sim"),
+        (("healthy", "-p", "raft", "--target", "lab"), "raft is a protocol, which the target lab"),
+        (("message-loss", "-p", "etcd"), "the target lab has no fault 'message-loss'"),
+    ],
+    ids=["a system elsewhere", "a protocol in the lab", "a fault that cannot be"],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(
+    place: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = capbench("run", *arguments, "-o", "refused", cwd=place)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+    assert not (place / "refused").exists()
+
+
+def test_a_machine_that_refuses_namespaces_is_told(place: Path, tmp_path: Path) -> None:
+    unshare = tmp_path / "unshare"
+    unshare.write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1")
+    unshare.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "chaos.commands.main", "run", "short.yaml", "-p", "etcd"],
+        cwd=place,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("capbench:")]
+    assert "cannot make namespaces" in line
+    assert "Operation not permitted" in line
