@@ -37,7 +37,9 @@
     │   ├── NoProfiler            bench: py-spy is not there, or did not start
     │   ├── TargetFailed          chaos: a cluster that could not be started, or did not stay up
     │   │   ├── EngineFailed        the container engine refused
+    │   │   ├── NoLab               this machine refuses namespaces, or has no nft
     │   │   └── NotRunning          there is no such cluster
+    │   ├── NotToBeHad            chaos: a system that is not here and cannot be got
     │   ├── NoBroker              chaos: there is no broker to start
     │   ├── BrokerSilent          chaos: the broker takes no connection
     │   ├── NodeSilent            chaos: a node that does not confirm a command
