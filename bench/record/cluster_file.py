@@ -76,6 +76,10 @@ class SystemFile(Reachable, frozen=True, kw_only=True):
         """Where clients reach that port of the node."""
         return self.endpoints[node][str(port)]
 
+    def node_at(self, host: str) -> str | None:
+        """The node that has this address, as a system names its nodes; None: it is none of them."""
+        return next((node for node, known in self.hosts.items() if known == host), None)
+
 
 class FaultOn(msgspec.Struct, frozen=True, kw_only=True):
     """A fault that is on. ``what``: number, name and parameters, as people read them. ``since``:

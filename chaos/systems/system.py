@@ -107,7 +107,8 @@ class System(ABC):
     nodes.errors.InfrastructureFailed with a line for the user.
 
     ``claim``: what it promises in this mode, by its own documentation. ``peer_ports``: those at
-    which nodes talk to each other, ``client_ports``: those at which clients do."""
+    which nodes talk to each other, ``client_ports``: those at which clients do, the one that takes
+    operations first."""
 
     name: str
     summary: str

@@ -17,7 +17,7 @@ from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
 
 pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
-CLIENTS = ("etcd",)
+CLIENTS = ("etcd", "redis-sentinel")
 """One system for each kind of client."""
 CHANGES: tuple[OperationKind, ...] = ("write", "cas", "delete")
 
@@ -96,8 +96,8 @@ def test_fail_was_never_applied(server: Server, op: OperationKind, point: Point)
     try:
         if point != "refused":
             assert ask(client, "read", key).outcome == "ok"  # connected, and known to work
-            for cutter in cutters.values():
-                cutter.point = point
+            # The first port is that of operations.
+            cutters[str(server.system.client_ports[0])].point = point
         reply = ask(client, op, key, "after", "before")
     finally:
         client.close()
