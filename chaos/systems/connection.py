@@ -17,11 +17,16 @@ import msgspec
 from bench.record.cluster_file import Address
 from chaos.systems.system import NotApplied
 
+PROBE_S = 1.0
+"""How long a probe may wait for an answer."""
+
 
 def is_stale(sock: socket.socket) -> bool:
     """Whether an idle connection was closed by the other end, or has bytes that nobody asked for.
     What is written to it then may be lost, and nobody would know."""
-    return bool(select.select([sock], [], [], 0)[0])
+    watch = select.poll()  # Not `select.select`, which knows 1024 files only.
+    watch.register(sock, select.POLLIN)
+    return bool(watch.poll(0))
 
 
 def connected(address: Address, timeout_s: float) -> socket.socket:

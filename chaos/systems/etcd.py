@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.verdict import Model
-from chaos.systems.connection import JsonOverHttp
+from chaos.systems.connection import PROBE_S, JsonOverHttp
 from chaos.systems.getting import CACHE, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -36,7 +36,6 @@ from chaos.systems.system import (
 from nodes.contract.replica import Operation
 
 PEERS, CLIENTS = 2380, 2379
-PROBE_S = 1.0
 NOT_PROPOSED = ("etcdserver: too many requests", "raft proposal dropped")
 
 

@@ -31,6 +31,8 @@ SHORT_CLAIMS = {"linearizable": "lineariz."}
 MODEL_WORDS = {"none": "not even eventual"}
 MARKS = "*†‡§¶"
 SIMULATED = " (simulated)"
+OF_TARGETS = ("target", "broker")
+"""What a lab and the local target cannot have in common."""
 MOST_NAMED = 5
 """With more experiments than this, a line gives only their number."""
 COLUMNS = (
@@ -175,6 +177,9 @@ class Cell:
             parts.append("did not converge")
         elif converged_s and self.measured != "linearizable":
             parts.append(f"had converged when read,  {seconds(converged_s)} after the heal")
+        lost = max((run.lost_writes or 0 for run in self.runs), default=0)
+        if lost and "acknowledged writes were lost" not in worst.reason:
+            parts.append(f"at least {lost} acknowledged writes were lost")
         stale = stale_words(self.runs)
         if stale:
             parts.append(stale)
@@ -213,12 +218,14 @@ def matrix(summaries: Iterable[RunSummary]) -> Matrix:
     """Group runs into cells. A target and a plan have columns of their own, named so if there are
     several."""
     runs = list(summaries)
-    live = {run.target for run in runs if not run.simulated}
+    place = _places(runs)
+    live = {place[run.target] for run in runs if not run.simulated}
     columns, plans = _columns(runs)
     rows, of_protocols = _rows(runs, columns)
     groups: dict[tuple[str, str], list[RunSummary]] = {}
     for run, row, column in zip(runs, rows, columns, strict=True):
-        groups.setdefault((row, column + _where(run, live)), []).append(run)
+        where = SIMULATED if run.simulated else f" ({place[run.target]})" if len(live) > 1 else ""
+        groups.setdefault((row, column + where), []).append(run)
     return Matrix(
         protocols=list(dict.fromkeys(protocol for protocol, _ in groups)),
         experiments=list(dict.fromkeys(experiment for _, experiment in groups)),
@@ -227,19 +234,23 @@ def matrix(summaries: Iterable[RunSummary]) -> Matrix:
     )
 
 
-def _where(run: RunSummary, live: set[str]) -> str:
-    if run.simulated:
-        return SIMULATED
-    return f" ({run.target})" if len(live) > 1 else ""
+def _places(runs: Sequence[RunSummary]) -> dict[str, str]:
+    """Target -> the target in whose columns its runs stand. A lab stands beside the local target:
+    the same machine, load and faults, but systems of others instead of our protocols."""
+    targets = {run.target for run in runs}
+    return {each: "local" if each == "lab" and "local" in targets else each for each in targets}
 
 
 def _columns(runs: Sequence[RunSummary]) -> tuple[list[str], list[str]]:
     """The name of each run's column but for its target: experiment and plan."""
     found: dict[tuple[str, str, bool], dict[str, dict[str, str]]] = {}
     marks = []
+    place = _places(runs)
+    own = OF_TARGETS if place.get("lab") == "local" else ()
     for run in runs:
-        plan = {**run.plan.experiment, **run.plan.setting}
-        group = (run.experiment, run.target, run.simulated)
+        setting = {name: v for name, v in run.plan.setting.items() if name not in own}
+        plan = {**run.plan.experiment, **setting}
+        group = (run.experiment, place[run.target], run.simulated)
         mark = Plan(experiment=plan).digest()
         found.setdefault(group, {})[mark] = plan
         marks.append((group, mark))

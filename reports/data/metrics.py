@@ -541,7 +541,15 @@ def _summary(
             broker=manifest.versions.get("broker"),
         ),
         missing=missing,
+        lost_writes=_lost_writes(verdict),
     )
+
+
+def _lost_writes(verdict: Verdict | None) -> int | None:
+    for check in verdict.checks if verdict else []:
+        if isinstance(check, ConvergenceCheck) and check.verdict != "unknown":
+            return check.details.lost_writes
+    return None
 
 
 def _stale_reads(verdict: Verdict | None) -> StaleReads | None:

@@ -18,6 +18,8 @@ _WORDS = frozenset(("title", "shows", "protocols", "parameters", "seed"))
 """Parts of an experiment that do not affect a run, or are elsewhere in a manifest."""
 _NO_PART = frozenset(("load_average_before", "pandas"))
 """What differs from run to run, and what only the report uses."""
+SYSTEM = "system"
+"""The name of a system's own version among those of all parts."""
 MOST_DIFFERENCES = 4
 
 
@@ -49,6 +51,8 @@ def plan_of(manifest: Manifest) -> Plan:
         "machine": manifest.hardware,
     }
     own = {"claim": manifest.claim, **manifest.parameters}
+    if SYSTEM in manifest.versions:  # It is what is looked at, and not what it ran on.
+        own[SYSTEM] = setting.pop(SYSTEM)
     return Plan(
         experiment=dict(_flat(experiment)), setting=dict(_flat(setting)), protocol=dict(_flat(own))
     )

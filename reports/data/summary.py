@@ -53,7 +53,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     ``window_latency_ms``; ``within_1s`` (served within a second / wanted); ``service_s`` (what
     counts as served); ``elections`` (leaders that came up after the load
     began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
-    workload wanted and could not send); ``stale_reads``; ``converged_s`` (after the heal, an upper
+    workload wanted and could not send); ``stale_reads``; ``lost_writes`` (at least so many
+    acknowledged writes are gone; None: nobody knows); ``converged_s`` (after the heal, an upper
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
     ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
     at the median; None without faults); ``objectives`` (of its experiment, and what became of
@@ -85,6 +86,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     reason: str
     setup: Setup
     missing: list[str]
+    lost_writes: int | None = None
     fault_lateness_ms: float | None = None
     definitions: int = VERDICT_VERSION
     service_s: float

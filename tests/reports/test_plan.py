@@ -164,3 +164,20 @@ def test_a_folder_of_before_has_a_plan_too(tmp_path: Path) -> None:
     manifest.experiment, manifest.versions, manifest.hardware = {}, {}, {}
     folder.write_manifest(manifest)
     assert load(folder.path).summary.plan == plan_of(manifest)
+
+
+def test_a_system_stands_beside_the_protocols_of_the_local_target(made: Made) -> None:
+    raft = made(versions={"python": "3.11.2", "broker": "mosquitto 2"})
+
+    def etcd(version: str) -> RunSummary:
+        run = made(target="lab", versions={"python": "3.11.2", "system": version})
+        return msgspec.structs.replace(run, protocol="etcd")
+
+    table = compare.matrix([raft, etcd("3.4.23")])
+    assert len(table.experiments) == 1
+    assert table.plans == []
+    assert table.protocols == ["raft", "etcd"]
+    both = compare.matrix([raft, etcd("3.4.23"), etcd("3.5.2")])
+    assert both.protocols == ["raft", "etcd · variant 1", "etcd · variant 2"]
+    elsewhere = made(target="compose", versions={"python": "3.11.2", "broker": "mosquitto 2"})
+    assert len(compare.matrix([raft, etcd("3.4.23"), elsewhere]).experiments) == 2

@@ -21,10 +21,12 @@ INSIDE: dict[str, str] = {
     "CorruptLog": "ends a node's process, which has exit codes of its own",
     "DiskFailed": "ends a node's process, which has exit codes of its own",
     "Endless": "an alarm of a seed",
+    "NoMaster": "a probe of Redis: the node is not ready yet",
     "NotApplied": "the pool of a system's clients makes a reply of it",
     "NotCalibrated": "the sweep's page says it in the model's place",
     "NotOurs": "a FileExistsError like Python's own",
     "OperationFailed": "Locust counts it",
+    "RedisError": "the pool of a system's clients makes a reply of it",
     "Refused": "the pool of a system's clients makes a reply of it",
 }
 """Exceptions that end no command: who deals with each."""

@@ -244,7 +244,7 @@ class LabCluster(RunningCluster, OfLab):
 
     def versions(self) -> dict[str, str]:
         """See `RunningCluster`."""
-        return {self._system.name: self._programs.version}
+        return {"system": self._programs.version}
 
     def observed(self) -> list[str]:
         """What passed on links while they were cut; in the run folder, cut by cut."""
