@@ -250,6 +250,105 @@ def levels_of_lists(history: History) -> dict[str, bool]:
     return {**found, **serial_levels(history)}
 
 
+# -- registers -------------------------------------------------------------------------------------
+
+
+def register_sources(some: list[Txn]) -> list[list[tuple[str, int | None]]] | None:
+    """What each transaction read from others, as keys and numbers of transactions (None: nothing
+    was written yet), in order; None if a read cannot be at any level: of what nobody wrote, of
+    something else than it wrote itself, or of an own write to come. A number of -1: G1a or G1b."""
+    last = {}
+    every = {}
+    for number, txn in enumerate(some):
+        for name, key, value in txn.ops:
+            if name == "write":
+                every[key, value] = number
+                last[number, key] = value
+    found = []
+    for number, txn in enumerate(some):
+        own: dict[str, Any] = {}
+        reads: list[tuple[str, int | None]] = []
+        for name, key, value in txn.ops:
+            if name == "write":
+                own[key] = value
+            elif txn.outcome == "ok":
+                writer = every.get((key, value))
+                if key in own:
+                    if value != own[key]:
+                        return None
+                elif writer == number:
+                    return None
+                elif value is None:
+                    reads.append((key, None))
+                else:
+                    is_last = writer is not None and last[writer, key] == value
+                    reads.append((key, writer if is_last else -1))
+        found.append(reads)
+    return found
+
+
+def axiom(level: str, some: list[Txn]) -> bool:
+    """Whether an order of the transactions holds session and write-read order, and the axiom of
+    Biswas and Enea (2019) for the level."""
+    sources = register_sources(some)
+    if sources is None or any(source == -1 for reads in sources for _, source in reads):
+        return False
+    if level != "read-committed":
+        for reads in sources:
+            if len(dict.fromkeys(reads)) > len({key for key, _ in reads}):
+                return False
+    count = len(some)
+    session = {
+        (a, b)
+        for a in range(count)
+        for b in range(count)
+        if is_before(some[a], some[b], True, False)
+    }
+    wr = {(v, a) for a, reads in enumerate(sources) for _, v in reads if v is not None}
+    past = session | wr
+    for _ in range(count):
+        past |= {(a, c) for a, b in past for b2, c in past if b == b2}
+    writers: dict[str, set[int]] = {}
+    for number, txn in enumerate(some):
+        for name, key, _ in txn.ops:
+            if name == "write":
+                writers.setdefault(key, set()).add(number)
+    pairs = set(session | wr)
+    for reader, reads in enumerate(sources):
+        for place, (key, source) in enumerate(reads):
+            knows = {
+                "read-committed": {v for _, v in reads[:place] if v is not None},
+                "read-atomic": {a for a, b in session | wr if b == reader},
+                "causal": {a for a, b in past if b == reader},
+            }[level]
+            for other in (knows & writers.get(key, set())) - {source, reader}:
+                if source is None:
+                    return False
+                pairs.add((other, source))
+    return any(
+        all(order.index(a) < order.index(b) for a, b in pairs)
+        for order in permutations(range(count))
+    )
+
+
+def levels_of_registers(history: History) -> dict[str, bool]:
+    """Every level of a history of rw-register."""
+    written = {(k, v) for txn in history for name, k, v in txn.ops if name == "write"}
+    found = dict.fromkeys(("read-uncommitted", "read-committed", "read-atomic", "causal"), False)
+    if seen_values(history) <= written:
+        found["read-uncommitted"] = register_sources(list(history)) is not None
+        for some in alternatives(history):
+            for level in ("read-committed", "read-atomic", "causal"):
+                found[level] |= axiom(level, some)
+    strong = serial_levels(history)
+    return {
+        **found,
+        "repeatable-read": strong["serializable"],
+        "snapshot-isolation": snapshot_isolated(history),
+        **strong,
+    }
+
+
 def serial_levels(history: History) -> dict[str, bool]:
     """The levels that are an order of the transactions."""
     return {

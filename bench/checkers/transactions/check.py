@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.checkers.transactions.list_append import check_list_append
-from bench.record.history import BadHistory
+from bench.checkers.transactions.rw_register import check_rw_register
 from bench.record.transactions.columns import Transactions
 from bench.record.transactions.verdict import Level, TransactionsCheck
 
@@ -17,6 +17,5 @@ def check_transactions(
     clock_error_ns: int = 0,
 ) -> TransactionsCheck:
     """The verdict on a history of ``list-append`` or ``rw-register``. Raises BadHistory."""
-    if model != "list-append":
-        raise BadHistory(f"a history of {model}, which cannot be judged yet")
-    return check_list_append(t, level, budget_s, memory_bytes, clock_error_ns)
+    check = check_list_append if model == "list-append" else check_rw_register
+    return check(t, level, budget_s, memory_bytes, clock_error_ns)

@@ -38,11 +38,14 @@ class Step(NamedTuple):
     target_row: int
 
 
-def name_of(cycle: list[Step]) -> str:
-    """What a cycle is called. That of a long fork is a cycle of two rw edges that are apart."""
+def name_of(cycle: list[Step], order_is_told: bool = True) -> str:
+    """What a cycle is called. That of a long fork is a cycle of two rw edges that are apart.
+    ``order_is_told``: ww edges are certain at every level."""
     kinds = [step.kind for step in cycle]
     rw = [place for place, kind in enumerate(kinds) if kind == RW]
-    if not rw:
+    if not rw and WW in kinds and not order_is_told:
+        base = "cyclic versions"
+    elif not rw:
         base = "G1c" if WR in kinds else "G0"
     elif len(rw) == 1:
         base = "G-single"
@@ -231,9 +234,9 @@ class Search:
                 if self._is_enough(path):
                     break
 
-    def anyhow(self, some: Edges, label: Int32s, kind: int) -> None:
-        """One cycle through an edge of ``kind``, as it comes."""
-        paths = _Paths(some, len(label))
+    def anyhow(self, some: Edges, count: int, kind: int) -> None:
+        """One cycle through an edge of ``kind``, as it comes. ``count``: of vertices."""
+        paths = _Paths(some, count)
         start = int(np.flatnonzero(some.kind == kind)[0])
         edge = some.take(np.array([start]))
         goal = int(edge.source[0])
@@ -241,8 +244,14 @@ class Search:
         if path is not None:
             self._keep(_steps(joined([edge, paths.edges.take(np.array(path, np.int64))])))
 
+    def path(self, some: Edges, start: int, goal: int) -> list[int]:
+        """The rows of the edges of a shortest path, as far as they have any."""
+        paths = _Paths(some, self.graph.count)
+        found = paths.shortest(start, 0, _ANY, lambda vertex, _: vertex == goal) or []
+        return [int(paths.edges.target_row[edge]) for edge in found]
+
     def _keep(self, cycle: list[Step]) -> None:
-        name = name_of(cycle)
+        name = name_of(cycle, self.graph.order_is_told)
         best = self.found.get(name)
         if best is None or len(cycle) < len(best):
             self.found[name] = cycle

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Finding:
-    """``rows``: the operations that contradict each other. ``words``: why."""
+    """``rows``: the operations that contradict each other. ``words``: why. ``others``: transactions
+    between them."""
 
     rows: list[int]
     words: str
     count: int = 1
+    others: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -20,10 +23,12 @@ class Findings:
 
     by_name: dict[str, Finding] = field(default_factory=dict)
 
-    def note(self, name: str, rows: list[int], words: str, count: int = 1) -> None:
+    def note(
+        self, name: str, rows: list[int], words: str, count: int = 1, others: Sequence[int] = ()
+    ) -> None:
         """One more, or ``count`` more."""
         finding = self.by_name.get(name)
         if finding is None:
-            self.by_name[name] = Finding(rows, words, count)
+            self.by_name[name] = Finding(rows, words, count, others)
         else:
             finding.count += count

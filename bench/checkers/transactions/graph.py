@@ -85,15 +85,17 @@ def edges(
 @dataclass(slots=True)
 class Graph:
     """``data``: ww, wr and rw, with ``count`` vertices, transactions first. ``committed``: which
-    transactions are in it at all. ``order_told_by``: the read that says that the one write comes
-    before the other, -1 if none is needed."""
+    transactions are in it at all. ``order_told_by``: the reads that say that the one write
+    comes before the other. ``order_is_told``: ww edges are certain at every level,
+    not only where transactions are atomic."""
 
     transactions: Transactions
     committed: Bools
     data: Edges
     count: int
     clock_error: int = 0
-    order_told_by: Callable[[int, int], int] = lambda one, two: -1
+    order_told_by: Callable[[int, int], list[int]] = lambda one, two: []
+    order_is_told: bool = True
 
     def owner(self, row: int) -> int:
         """The transaction of an operation."""

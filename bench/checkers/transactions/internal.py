@@ -30,10 +30,14 @@ class Groups:
     place_of_next: Int64s
 
 
-def groups(t: Transactions, owner: Int32s, committed: Bools) -> Groups:
-    """The operations of committed transactions whose results are known."""
+def groups(
+    t: Transactions, owner: Int32s, committed: Bools, of_keys: Bools | None = None
+) -> Groups:
+    """The operations of committed transactions whose results are known; of some keys only."""
     is_write = (t.kind == APPEND) | (t.kind == WRITE)
     is_told = is_write | ((t.value != NOT_TOLD) & (t.outcome[owner] == OK))
+    if of_keys is not None:
+        is_told &= of_keys[t.key]
     rows = np.flatnonzero(is_told & committed[owner])
     code = owner[rows].astype(np.int64) * max(1, len(t.keys)) + t.key[rows]
     order = np.argsort(code, kind="stable")

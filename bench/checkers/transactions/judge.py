@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -55,12 +55,24 @@ class Budget:
 
 @dataclass(slots=True)
 class Judged:
-    """``refuted``: levels; ``undecided``: why the others are not known, empty if they are."""
+    """``refuted``: levels; ``undecided``: why the others are not known, empty if they are.
+    ``told_by``: by the name of a cycle, the rows that tell that one write is before another, where
+    it is not the graph that knows."""
 
     findings: Findings
     refuted: set[Level] = field(default_factory=set)
     undecided: dict[Level, str] = field(default_factory=dict)
     cycles: dict[str, list[Step]] = field(default_factory=dict)
+    told_by: dict[str, Callable[[int, int], list[int]]] = field(default_factory=dict)
+
+    def refute(self, name: str) -> None:
+        """Refute the levels that forbid an anomaly."""
+        self.refuted.update(refuted_by(name))
+
+    def refute_by_findings(self) -> None:
+        """Refute what the anomalies that are no cycles do."""
+        for name in self.findings.by_name:
+            self.refute(name)
 
     def levels(self, asked: tuple[Level, ...]) -> dict[Level, VerdictValue]:
         """The verdict on each level."""
@@ -92,7 +104,10 @@ def check_of(
         for name, finding in judged.findings.by_name.items()
     ]
     anomalies += [
-        anomaly_of_cycle(graph, name, cycle, forbidden) for name, cycle in judged.cycles.items()
+        anomaly_of_cycle(
+            graph, name, cycle, forbidden, judged.told_by.get(name, graph.order_told_by)
+        )
+        for name, cycle in judged.cycles.items()
     ]
     anomalies.sort(key=lambda anomaly: (-len(anomaly.refutes), anomaly.name))
     verdict = levels[level]
@@ -127,8 +142,7 @@ def judge(
     """Look for cycles, from the strictest level on, in what the stricter one left. ``unordered``:
     writes of one key each, the order of which is not told."""
     judged = Judged(findings)
-    for name in findings.by_name:
-        judged.refuted.update(refuted_by(name))
+    judged.refute_by_findings()
     try:
         _cycles(graph, judged, budget)
         if unordered and _is_open(judged):
@@ -158,8 +172,9 @@ def _try_orders(graph: Graph, judged: Judged, budget: Budget, unordered: Sequenc
         return
     rows = [row for step in orders.refuting for row in step[3:] if row >= 0]
     rows += [
-        graph.order_told_by(*step[3:])
+        row
         for step in orders.refuting
+        for row in graph.order_told_by(*step[3:])
         if step.kind == WW and (step.source_row, step.target_row) not in orders.tried
     ]
     judged.findings.note(
@@ -188,9 +203,9 @@ def _cycles(graph: Graph, judged: Judged, budget: Budget) -> None:
         search.process(_within(data, session_label), _within(process, session_label), session_label)
     search.realtime(data, process, label)
     if not search.found:
-        search.anyhow(inside, label, REALTIME)
+        search.anyhow(inside, count, REALTIME)
     if len(session) and not any("realtime" not in name for name in search.found):
-        search.anyhow(session, session_label, PROCESS)
+        search.anyhow(session, graph.count, PROCESS)
     for name in search.found:
         judged.refuted.update(refuted_by(name))
     judged.cycles = _telling(search.found)
@@ -208,10 +223,11 @@ def _without_sessions(
     search.plain(ww, written, WW, (WW,))
     flow, informed = on_cycles(graph.count, inside.take((inside.kind == WW) | (inside.kind == WR)))
     search.plain(informed, flow, WR, (WW, WR))
-    if len(ww):
-        judged.refuted.update(refuted_by("G0"))
+    if not graph.order_is_told:
+        _, read = on_cycles(graph.count, inside.take(inside.kind == WR))
+        judged.refute("G1c" if len(read) else "G-single" if len(informed) else "G2-item")
     elif len(informed):
-        judged.refuted.update(refuted_by("G1c"))
+        judged.refute("G0" if len(ww) else "G1c")
     apart, no_two = without_two_rw(graph.count, inside)
     if len(no_two):
         judged.refuted.update(refuted_by("G-single"))

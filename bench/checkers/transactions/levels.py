@@ -28,7 +28,6 @@ _WEAKEST: Final[dict[str, tuple[Level, ...]]] = {
     "duplicate elements": ("read-uncommitted",),
     "incompatible order": ("read-uncommitted",),
     "internal (own writes)": ("read-uncommitted",),
-    "cyclic versions": ("read-committed",),
     "G0": ("read-uncommitted",),
     "G1a": ("read-committed",),
     "G1b": ("read-committed",),
@@ -36,6 +35,7 @@ _WEAKEST: Final[dict[str, tuple[Level, ...]]] = {
     "dirty update": ("read-committed",),
     "internal": ("repeatable-read", "snapshot-isolation", "read-atomic"),
     "lost update": ("repeatable-read", "snapshot-isolation"),
+    "cyclic versions": ("repeatable-read", "snapshot-isolation"),
     "G-single": ("repeatable-read", "snapshot-isolation"),
     "G-single (any order)": ("repeatable-read", "snapshot-isolation"),
     "long fork": ("repeatable-read", "snapshot-isolation"),
@@ -45,6 +45,23 @@ _WEAKEST: Final[dict[str, tuple[Level, ...]]] = {
 }
 """The weakest levels that forbid each; every stronger level does, too. A cycle with an edge of
 process order refutes strong session serializability, one of real time the strict one."""
+
+
+_WITH_SESSIONS: Final[tuple[Level, ...]] = (
+    "read-committed",
+    "read-atomic",
+    "causal",
+    "strong-session-serializable",
+    "strict-serializable",
+)
+_WEAKEST_WITH_SESSIONS: Final[dict[str, Level]] = {
+    "G1c (session)": "read-committed",
+    "non-monotonic read": "read-committed",
+    "fractured read": "read-atomic",
+    "causality violation": "causal",
+}
+"""Of registers: what contradicts read committed, read atomic or causal, all of which hold session
+order, does not refute levels that have none."""
 
 
 def stronger(level: Level) -> list[Level]:
@@ -58,6 +75,8 @@ def stronger(level: Level) -> list[Level]:
 
 def refuted_by(name: str) -> list[Level]:
     """The levels that forbid an anomaly, weakest first."""
+    if name in _WEAKEST_WITH_SESSIONS:
+        return list(_WITH_SESSIONS[_WITH_SESSIONS.index(_WEAKEST_WITH_SESSIONS[name]) :])
     if name.endswith("-process"):
         weakest: tuple[Level, ...] = ("strong-session-serializable",)
     elif name.endswith("-realtime"):

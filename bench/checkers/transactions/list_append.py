@@ -15,8 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from bench.checkers.transactions.anti import before_all
 from bench.checkers.transactions.findings import Findings
-from bench.checkers.transactions.graph import ONWARD, RW, WR, WW, Edges, Graph, edges, joined
+from bench.checkers.transactions.graph import RW, WR, WW, Edges, Graph, edges, joined
 from bench.checkers.transactions.internal import (
     groups,
     note_internal_of_lists,
@@ -92,12 +93,12 @@ def dependencies(
         parts += behind
     number_of = number_of_appends(t, versions)
 
-    def order_told_by(one: int, two: int) -> int:
+    def order_told_by(one: int, two: int) -> list[int]:
         """A read of a list with both appends; or, if the later is in none, of the last list."""
         fits = (t.key[reads] == t.key[two]) & (versions.is_in_order[seen] | (seen == EMPTY))
         of_key = np.flatnonzero(fits)
         wanted = number_of[two] if number_of[two] < len(versions.parent) else seen[of_key].max()
-        return int(reads[of_key[np.argmax(seen[of_key] >= wanted)]])
+        return [int(reads[of_key[np.argmax(seen[of_key] >= wanted)]])]
 
     return Graph(t, versions.committed, joined(parts), count, clock_error, order_told_by)
 
@@ -161,8 +162,8 @@ def _note_intermediate(
 def _behind(t: Transactions, v: Versions, reads: Int64s, seen: Int32s) -> tuple[list[Edges], int]:
     """The dependencies of appends that are in no list, one of each transaction and key; and how
     many vertices there are with the helpers, one for each key."""
-    key_of = t.key[v.unseen].astype(np.int64)
-    pair, place = np.unique(v.owner[v.unseen] * np.int64(len(t.keys)) + key_of, return_index=True)
+    pair = v.owner[v.unseen] * np.int64(len(t.keys)) + t.key[v.unseen]
+    place = np.unique(pair, return_index=True)[1]
     unseen = v.unseen[np.sort(place)]
     last = np.full(len(t.keys), EMPTY, np.int32)
     ends = np.flatnonzero(v.is_in_order & (v.following < 0))
@@ -171,42 +172,8 @@ def _behind(t: Transactions, v: Versions, reads: Int64s, seen: Int32s) -> tuple[
     has = written >= 0
     parts = [edges(WW, v.owner[written[has]], v.owner[unseen[has]], written[has], unseen[has])]
     at_end = reads[seen == last[t.key[reads]]]
-    at_end = at_end[np.isin(t.key[at_end], t.key[unseen])]
-    read_pair = v.owner[at_end] * np.int64(len(t.keys)) + t.key[at_end]
-    _, first = np.unique(read_pair, return_index=True)
-    at_end, read_pair = at_end[first], read_pair[first]
-    changes = np.isin(read_pair, pair)  # read the last list, and appended to it
-    its_append = unseen[np.argsort(v.owner[unseen] * np.int64(len(t.keys)) + t.key[unseen])]
-    its_append = its_append[np.searchsorted(pair, read_pair[changes])]
-    parts += _round(t, v, at_end[changes], its_append)
-    both = np.zeros(len(t.kind), np.bool_)
-    both[its_append] = True
-    only = unseen[~both[unseen]]
-    # Two helpers a key: to those that only append, and to those that read the last list first.
-    first_helper, second_helper = len(t), len(t) + len(t.keys)
-    readers = at_end[~changes]
-    parts += [
-        edges(RW, v.owner[at_end], first_helper + t.key[at_end], at_end),
-        edges(ONWARD, first_helper + t.key[only], v.owner[only], None, only),
-        edges(RW, v.owner[readers], second_helper + t.key[readers], readers),
-        edges(ONWARD, second_helper + t.key[its_append], v.owner[its_append], None, its_append),
-    ]
+    parts += before_all(t, v.owner, at_end, unseen, len(t))
     return parts, len(t) + 2 * len(t.keys)
-
-
-def _round(t: Transactions, v: Versions, reads: Int64s, appends: Int64s) -> list[Edges]:
-    """Transactions that read the last list of a key and appended to it: each comes before all
-    others, which a circle of them says."""
-    order = np.argsort(t.key[reads], kind="stable")
-    reads, appends = reads[order], appends[order]
-    key = t.key[reads]
-    if len(key) < 2:
-        return []
-    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
-    following = np.arange(1, len(key) + 1)
-    following[np.append(starts[1:], len(key)) - 1] = starts
-    target = appends[following]
-    return [edges(RW, v.owner[reads], v.owner[target], reads, target)]
 
 
 def _note_lost_elements(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bench.checkers.transactions.cycles import Step
 from bench.checkers.transactions.findings import Finding
 from bench.checkers.transactions.graph import PROCESS, REALTIME, RW, WR, WW, Graph
@@ -23,18 +25,22 @@ _KIND_NAMES: dict[int, EdgeKind] = {
 
 
 def anomaly_of_cycle(
-    graph: Graph, name: str, cycle: list[Step], asked: tuple[Level, ...]
+    graph: Graph,
+    name: str,
+    cycle: list[Step],
+    asked: tuple[Level, ...],
+    told_by: Callable[[int, int], list[int]],
 ) -> Anomaly:
     """A cycle: each transaction comes before the next one, and the last before the first. Behind
-    them those whose reads tell the order of two writes."""
+    them those whose reads tell the order of two writes (``told_by``)."""
     t = graph.transactions
     order = [step.source for step in cycle]
-    told: dict[int, int] = {}
+    told: dict[int, list[int]] = {}
     for place, step in enumerate(cycle):
-        row = graph.order_told_by(*step[3:]) if step.kind == WW else -1
-        if row >= 0:
-            told[place] = row
-            order.append(graph.owner(row))
+        rows = told_by(*step[3:]) if step.kind == WW else []
+        if rows:
+            told[place] = rows
+            order += [graph.owner(row) for row in rows]
     order = list(dict.fromkeys(order))
     vertices = [_vertex(t, number) for number in order]
     edges = []
@@ -49,11 +55,12 @@ def anomaly_of_cycle(
                 key=t.keys[t.key[row]] if row >= 0 else None,
                 before=before,
                 after=after,
-                told_by=order.index(graph.owner(told[place])) if place in told else None,
+                told_by=order.index(graph.owner(told[place][0])) if place in told else None,
             )
         )
     words = [_sentence(vertices, edge) for edge in edges]
-    words += [f"T{int(t.id[graph.owner(row)])} {_deed(t.operation(row))}" for row in told.values()]
+    told_rows = dict.fromkeys(row for rows in told.values() for row in rows)
+    words += [f"T{int(t.id[graph.owner(row)])} {_deed(t.operation(row))}" for row in told_rows]
     words.append(f"so T{vertices[0].id} comes before itself: {name}")
     return Anomaly(
         name=name,
@@ -69,7 +76,7 @@ def anomaly_of_finding(
     t: Transactions, owner: Int32s, name: str, finding: Finding, asked: tuple[Level, ...]
 ) -> Anomaly:
     """Operations that contradict each other."""
-    involved = list(dict.fromkeys(int(owner[row]) for row in finding.rows))
+    involved = list(dict.fromkeys([*(int(owner[row]) for row in finding.rows), *finding.others]))
     told = [
         f"T{int(t.id[owner[row]])} {_deed(t.operation(row))}" for row in dict.fromkeys(finding.rows)
     ]
