@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.load.mqtt_client import MqttClient
 from bench.measure.closed_loop import ClosedLoop, Measured, drive
 from bench.record.cluster_file import ClusterFile, write_cluster_file
 from tests.bench.conftest import ENVIRONMENT
@@ -57,16 +58,14 @@ def test_what_is_lost_or_refused_is_counted_and_does_not_count_as_ok(
 def test_values_have_the_size_that_was_asked_for(
     cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.measure import closed_loop
-
     seen: list[Any] = []
-    publish = closed_loop.MqttClient.publish
+    publish = MqttClient.publish
 
     def spy(self: Any, node: str, requests: Any) -> bool:
         seen.extend(requests)
         return publish(self, node, requests)
 
-    monkeypatch.setattr(closed_loop.MqttClient, "publish", spy)
+    monkeypatch.setattr(MqttClient, "publish", spy)
     echo(cluster)
     load = ClosedLoop(clients=3, seconds=0.2, warm_up_s=0, value_bytes=500, keys=2, nodes=("n2",))
     drive(cluster, load)
@@ -136,16 +135,14 @@ def test_what_a_dead_cluster_leaves_open_is_unanswered(
 def test_one_per_publish_sends_each_request_alone(
     cluster: ClusterFile, echo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.measure import closed_loop
-
     sizes: list[int] = []
-    publish = closed_loop.MqttClient.publish
+    publish = MqttClient.publish
 
     def spy(self: Any, node: str, requests: Any) -> bool:
         sizes.append(len(requests))
         return publish(self, node, requests)
 
-    monkeypatch.setattr(closed_loop.MqttClient, "publish", spy)
+    monkeypatch.setattr(MqttClient, "publish", spy)
     echo(cluster)
     load = ClosedLoop(clients=30, seconds=0.2, warm_up_s=0)
     assert drive(cluster, load).ok > 0

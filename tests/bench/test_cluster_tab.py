@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from bench.load import cluster_tab
 from bench.load.cluster_tab import ClusterWatch
 from bench.record.cluster_file import Address, ClusterFile, FaultOn
 from nodes.wire.topics import Topics
@@ -57,7 +57,7 @@ def test_nodes_say_their_role_and_faults_come_and_go(watch: ClusterWatch) -> Non
 
 def test_who_is_silent_is_said_to_be(watch: ClusterWatch, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(cluster_tab.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     watch.hear(TOPICS.status("n1"), status("n1", role="leader", ready=True))
     now += 2.5
     assert table(watch)[0] == ("n1", "silent", "for 2 s")

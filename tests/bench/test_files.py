@@ -56,7 +56,7 @@ def listening(path: Path) -> None:
     os.close(here)
 
 
-HOSTILE = {
+HOSTILE: dict[Callable[[Path], None], str] = {
     directory: "is a directory",
     pipe: "is a pipe",
     link_to_zeros: "is a link",

@@ -7,7 +7,16 @@ import math
 import pytest
 
 from reports.sweeps import model
-from reports.sweeps.model import Costs, NotCalibrated, Observed, Shape, calibrate, predict, shape
+from reports.sweeps.model import (
+    Costs,
+    NotCalibrated,
+    Observed,
+    Predicted,
+    Shape,
+    calibrate,
+    predict,
+    shape,
+)
 
 
 def test_messages_of_an_operation() -> None:
@@ -64,7 +73,9 @@ def test_bounds_and_mean_value_analysis() -> None:
 
 def test_rounds_of_a_server_that_takes_all_who_wait() -> None:
     # One client: a round of its own after each thought.
-    assert model.rounds_per_s(1, 0.004, 0.001, 0.005) == (pytest.approx(100.0), 1.0)
+    per_s, batch = model.rounds_per_s(1, 0.004, 0.001, 0.005)
+    assert per_s == pytest.approx(100.0)
+    assert batch == 1.0
     # 100 clients that do not think: 1.5 T = N / X and B = X T, so B = 100 / 1.5, whatever T is.
     per_s, batch = model.rounds_per_s(100, 0.010, 0.0, 0.0)
     assert batch == pytest.approx(100 / 1.5)
@@ -83,7 +94,9 @@ def test_rounds_of_a_server_that_takes_all_who_wait() -> None:
     round_s = 0.002 + 0.00005 * batch
     assert batch == pytest.approx(per_s * round_s)
     assert per_s * (0.001 + 2.5 * round_s) == pytest.approx(128)
-    assert model.rounds_per_s(1, 0.004, 0.001, 0.0, rounds=2) == (pytest.approx(1 / 0.009), 1.0)
+    per_s, batch = model.rounds_per_s(1, 0.004, 0.001, 0.0, rounds=2)
+    assert per_s == pytest.approx(1 / 0.009)
+    assert batch == 1.0
     # More clients never come close to more than 1 / each.
     assert model.rounds_per_s(100_000, 0.002, 0.00005, 0.001)[0] < 20_000
 
@@ -134,7 +147,9 @@ def test_predictions() -> None:
     at_leader = shape("raft", 3)
     assert at_leader is not None
 
-    def at(clients: int, value_bytes: int = 100, coalesced: bool = True, of: Shape = at_leader):
+    def at(
+        clients: int, value_bytes: int = 100, coalesced: bool = True, of: Shape = at_leader
+    ) -> Predicted:
         return predict(
             TRUE,
             of,

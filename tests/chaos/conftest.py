@@ -104,7 +104,8 @@ class Network:
         self.links.create()
 
     def start_toxiproxy(self) -> None:
-        argv = [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(self.api_port)]
+        where = ("-host", "127.0.0.1", "-port", str(self.api_port))
+        argv: list[str | Path] = [find_toxiproxy(), *where]
         self.toxiproxy_process = self.processes.spawn(
             "toxiproxy", argv, stdout_path=self._directory / "toxiproxy.log"
         )
@@ -129,5 +130,5 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 
 @pytest.fixture(name="wait_until")
-def wait_until_fixture() -> Callable[[Callable[[], bool], str], None]:
+def wait_until_fixture() -> Callable[[Callable[[], bool], str], object]:
     return wait_for

@@ -6,12 +6,13 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from chaos.seeds import coverage
 from chaos.seeds.branches import branches_of, modules_of, traced
 from chaos.seeds.coverage import Coverage, cover, totals
+from chaos.seeds.unreached import UNREACHED
 from nodes.contract.bounds import BadMessage
 from nodes.registry import INTERNAL, PROTOCOLS, get
 
@@ -98,7 +99,8 @@ def test_neither_refusals_nor_parameters_count(part: tuple[Path, ModuleType]) ->
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_a_protocol_stands_on_files_with_branches(name: str) -> None:
-    paths = modules_of(get(name).replica)
+    replica: Any = get(name).replica
+    paths = modules_of(replica)
     assert any(path.name == "replica.py" for path in paths)
     assert any(path.parent.name == "parts" for path in paths)
     assert all(branches_of(path) for path in paths if path.name == "replica.py")
@@ -117,13 +119,13 @@ def test_a_seed_is_covered_and_what_it_misses_is_listed_unless_excused(
     assert both.messages["Heartbeat"] == 2 * seen.messages["Heartbeat"]
     first = next(total for total in totals([seen]) if total.unreached)
     assert len(first.unreached) < first.branches
-    monkeypatch.setitem(coverage.UNREACHED, first.unreached[0], "a reason")
+    monkeypatch.setitem(UNREACHED, first.unreached[0], "a reason")
     again = next(total for total in totals([seen]) if total.file == first.file)
     assert (again.unreached, again.excused) == (first.unreached[1:], first.unreached[:1])
 
 
 def test_only_branches_that_there_are_are_excused() -> None:
-    protocols = (PROTOCOLS | INTERNAL).values()
-    paths = {path for protocol in protocols for path in modules_of(protocol.replica)}
+    replicas: list[Any] = [protocol.replica for protocol in (PROTOCOLS | INTERNAL).values()]
+    paths = {path for replica in replicas for path in modules_of(replica)}
     names = {branch.name for path in paths for branch in branches_of(path)}
-    assert sorted(set(coverage.UNREACHED) - names) == []
+    assert sorted(set(UNREACHED) - names) == []

@@ -25,7 +25,7 @@ class Container:
 
 def read(chunks: Iterable[bytes], monkeypatch: pytest.MonkeyPatch) -> bytes | None:
     engine = Engine.__new__(Engine)
-    engine._errors = (docker.errors.DockerException,)
+    engine._errors = (docker.errors.DockerException, OSError)
     monkeypatch.setattr(engine, "_get", lambda name: Container(chunks))
     return engine.read("n1", "/data/log")
 

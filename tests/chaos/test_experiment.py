@@ -11,6 +11,7 @@ import pytest
 from chaos.experiments import experiment as experiments
 from chaos.experiments.experiment import Experiment, InvalidExperiment, load, validate
 from chaos.faults.catalogue import Partition
+from nodes import registry
 
 GOOD = """\
 title: The leader is cut off
@@ -111,7 +112,7 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
     assert good(tmp_path, nodes=None).nodes == 5
     assert said(tmp_path, GOOD, protocols=["goship"]) == [
         "bad.yaml: protocols[0] (given instead of the file's): unknown protocol 'goship';"
-        " did you mean gossip? known: " + ", ".join(sorted(experiments.registry.PROTOCOLS))
+        " did you mean gossip? known: " + ", ".join(sorted(registry.PROTOCOLS))
     ]
     assert said(tmp_path, GOOD, nodes=1) == [
         "bad.yaml:14: schedule[1].groups: leader-alone needs at least 2 nodes, there are 1"

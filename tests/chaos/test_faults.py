@@ -12,7 +12,8 @@ from chaos.clusters import capabilities
 from chaos.clusters.capabilities import CanKill, ShapesStreams
 from chaos.clusters.links import LinkFaults
 from chaos.faults.base import Fault, Resolved
-from chaos.faults.catalogue import FAULTS, SHAPES, AnyFault, Crash, Latency, Partition
+from chaos.faults.catalogue import FAULTS, SHAPES, AnyFault, Crash, Partition
+from chaos.faults.links import Latency
 
 
 class Cluster(LinkFaults):
@@ -41,7 +42,7 @@ class Cluster(LinkFaults):
 class Context(capabilities.Cluster, CanKill, ShapesStreams):
     """A cluster that is bookkeeping only."""
 
-    links: Any
+    links: Cluster
 
     def __init__(self, count: int, leader: str | None = None) -> None:
         self.links = Cluster(count, leader)

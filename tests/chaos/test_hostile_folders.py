@@ -36,7 +36,14 @@ FILES = (
     "nodes/n1.jsonl",
     "messages.json",
 )
-THINGS = (directory, pipe, link_to_zeros, link_nowhere, link_out, huge)
+THINGS: tuple[Callable[[Path], None], ...] = (
+    directory,
+    pipe,
+    link_to_zeros,
+    link_nowhere,
+    link_out,
+    huge,
+)
 
 
 def changed(**fields: Any) -> Callable[[Path], None]:
@@ -184,11 +191,10 @@ def get(hostile: Path) -> Iterator[Get]:
     with make_server(hostile, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
+        address = (str(server.server_address[0]), server.server_address[1])
 
         def ask(path: str) -> tuple[int, str]:
-            connection = http.client.HTTPConnection(
-                *server.server_address[:2], timeout=patience(60)
-            )
+            connection = http.client.HTTPConnection(*address, timeout=patience(60))
             connection.request("GET", path)
             answer = connection.getresponse()
             text = answer.read().decode()

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -183,7 +184,11 @@ def test_the_log_has_every_change_in_order(network: Network) -> None:
 
 def test_a_proxy_is_left_alone_after_a_heal(network: Network) -> None:
     link = ("n1", "n2")
-    for change in (lambda: network.links.add_latency({link: 9}), lambda: network.links.cut([link])):
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: network.links.add_latency({link: 9}),
+        lambda: network.links.cut([link]),
+    )
+    for change in changes:
         network.links.cut([link])
         network.links.heal([link])
         change()

@@ -18,8 +18,8 @@ from chaos.clusters import capabilities
 from chaos.clusters.capabilities import CanKill, CanPause, CanStopBroker
 from chaos.clusters.links import LinkFaults, LinkState
 from chaos.faults.base import Fault
-from chaos.faults.catalogue import Crash, Latency, Partition
-from chaos.faults.links import Flapping
+from chaos.faults.catalogue import Crash, Partition
+from chaos.faults.links import Flapping, Latency
 from chaos.faults.nemesis import Nemesis, PlannedFault
 from chaos.faults.processes import BrokerRestart, Pause, RollingRestart
 from tests.waiting import patience
@@ -42,6 +42,8 @@ class Ledger(LinkFaults):
 
 class Cluster(capabilities.Cluster, CanKill, CanPause, CanStopBroker):
     """Five nodes that do nothing but write down, in `done`, what happens to them."""
+
+    links: Ledger
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -283,7 +285,7 @@ def test_stop_heals_at_once_and_begins_nothing_more(folder: RunFolder) -> None:
 
 @pytest.mark.live
 def test_an_exception_heals_the_real_links(network: Any, folder: RunFolder) -> None:
-    class Nodes:
+    class Nodes(capabilities.Cluster, CanKill):
         nodes = ("n1", "n2", "n3")
         links = network.links
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.record.run_folder import RunFolder
+from bench.record.verdict import Convergence
 from chaos.experiments import experiment as experiments
 from chaos.experiments.experiment import Experiment, InvalidExperiment
 from chaos.targets.runner import RunResult, run_experiment
@@ -70,8 +71,10 @@ def test_the_factor_is_back_within_three_detection_times_and_nothing_is_lost(
     assert tables.verdict is not None
     checks = {check.name: check for check in tables.verdict.checks}
     assert tables.verdict.verdict == "valid"
-    assert checks["convergence"].details.converged is True
-    assert checks["convergence"].details.lost_writes == 0
+    details = checks["convergence"].details
+    assert isinstance(details, Convergence)
+    assert details.converged is True
+    assert details.lost_writes == 0
 
 
 def test_the_last_status_of_each_node_has_the_factor_back(tables: RunTables) -> None:

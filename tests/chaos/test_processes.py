@@ -19,7 +19,7 @@ from chaos.clusters.processes import (
     signals_as_exit,
 )
 
-WaitUntil = Callable[[Callable[[], bool], str], None]
+WaitUntil = Callable[[Callable[[], bool], str], object]
 SLEEP = ["sleep", "300"]
 STUBBORN = [
     sys.executable,

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from nodes.registry import Protocol
 from nodes.simulator.faults import Fault
 from nodes.simulator.simulate import simulate
 from nodes.simulator.story import Arrow, Moment, Story
@@ -70,7 +71,7 @@ def test_shrinking_prints_a_short_story_and_writes_its_diagram(tmp_path: Path) -
     assert (tmp_path / name).read_text() == html
 
 
-def _bug() -> object:
+def _bug() -> Protocol:
     from chaos.seeds.simulate import find_protocol
 
     return find_protocol(BUG)

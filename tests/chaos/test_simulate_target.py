@@ -463,19 +463,27 @@ def test_the_messages_around_an_anomaly_are_kept_and_drawn(tmp_path: Path) -> No
     messages = read_messages(folder.path)
     assert messages is not None
     assert set(messages.nodes) == {line.operation.node for line in lines}
-    stamps = [s / 1e9 for ln in lines for s in (ln.operation.invoked_ns, ln.operation.completed_ns)]
+    stamps_ns = [
+        stamp_ns
+        for line in lines
+        for stamp_ns in (line.operation.invoked_ns, line.operation.completed_ns)
+        if stamp_ns is not None
+    ]
+    assert len(stamps_ns) == 2 * len(lines)
     assert 0 < len(messages.story.arrows) <= messages.total
     for arrow in messages.story.arrows:
         assert {arrow.src, arrow.dst} <= set(messages.nodes)
-        assert min(stamps) <= arrow.sent_s <= max(stamps)
+        assert min(stamps_ns) / 1e9 <= arrow.sent_s <= max(stamps_ns) / 1e9
     # The replay is the run: what crossed the cut while it was on did not arrive.
     (fault,) = folder.faults()
+    applied_ns, healed_ns = fault.applied_ns, fault.healed_ns
+    assert applied_ns is not None
+    assert healed_ns is not None
     links = {tuple(link) for link in fault.links}
     on = [
         arrow
         for arrow in messages.story.arrows
-        if (arrow.src, arrow.dst) in links
-        and fault.applied_ns < arrow.sent_s * 1e9 < fault.healed_ns
+        if (arrow.src, arrow.dst) in links and applied_ns < arrow.sent_s * 1e9 < healed_ns
     ]
     assert {arrow.fate for arrow in on} == {"cut"}
     asked = [m.at_s for m in messages.story.moments if m.text.startswith("asked-")]
@@ -525,7 +533,8 @@ def test_the_write_of_a_read_modify_write_waits_for_its_read(tmp_path: Path) -> 
     assert summary.invoked == len(by_id)
     dropped = 0
     for item in plan(wanted.workload(), wanted.node_ids()):
-        read, write = by_id.get(item.id), item.then and by_id.get(item.then.id)
+        read = by_id.get(item.id)
+        write = None if item.then is None else by_id.get(item.then.id)
         dropped += (read is None) + (item.then is not None and write is None)
         if read is None or write is None:
             assert write is None

@@ -39,7 +39,8 @@ def test_chains_come_in_their_order(seed: int) -> None:
     has_parent = np.isin(np.arange(size), child)
     heads = np.flatnonzero((child >= 0) & ~has_parent)
 
-    wanted, firsts = [], []
+    wanted: list[int] = []
+    firsts: list[int] = []
     for head in heads.tolist():
         firsts.append(len(wanted))
         number = head

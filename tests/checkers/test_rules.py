@@ -17,6 +17,7 @@ from bench.record import jsonl
 from bench.record.columns import NEVER
 from bench.record.history import BadHistory, OperationRecord
 from bench.record.jsonl import read_columns
+from bench.record.jsonl_lines import Lines, Names, read_lines
 
 ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).parent / "cases"
@@ -98,10 +99,13 @@ def said_by_python(*lines: dict[str, object]) -> str:
 
 def test_all_take_and_refuse_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick: list[bool] = []
-    read_lines = jsonl.read_lines
-    monkeypatch.setattr(
-        jsonl, "read_lines", lambda *some: quick.append((r := read_lines(*some)) is not None) or r
-    )
+
+    def watched(block: bytes, processes: Names, keys: Names, nodes: Names) -> Lines | None:
+        lines = read_lines(block, processes, keys, nodes)
+        quick.append(lines is not None)
+        return lines
+
+    monkeypatch.setattr(jsonl, "read_lines", watched)
     path = tmp_path / "h.jsonl"
     taken = 0
     for each in combinations():

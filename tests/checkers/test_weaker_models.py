@@ -16,6 +16,7 @@ from bench.checkers.zones import check_zones
 from bench.record.columns import NEVER, Columns
 from bench.record.history import OperationRecord
 from bench.suites.micro.histories import linearizable_history
+from nodes.contract.replica import OperationKind, Value
 from tests.checkers import brute_force as by_definition
 
 HISTORIES = 3000
@@ -40,7 +41,7 @@ def history(
             written[key].append(number)
     records = []
     for number, (start, end, p, kind, key) in enumerate(plan):
-        value: object = number
+        value: Value | list[Value] = number
         info = kind == "w" and rng.random() < 0.1
         if kind == "r":
             known = [w for w in written[key] if plan[w][0] < end]
@@ -107,7 +108,7 @@ def is_causal(records: Sequence[OperationRecord]) -> bool:
     writer = {(r.key, r.value): i for i, r in enumerate(records) if r.op == "write"}
     for a, b in by_definition.program_order(records):
         after[a, b] = True
-    values: dict[int, list[object]] = {}
+    values: dict[int, list[Value]] = {}
     for i, r in enumerate(records):
         if r.op == "read":
             values[i] = list(r.value) if isinstance(r.value, list) else [r.value]
@@ -170,6 +171,7 @@ def test_sessions_agree_with_every_pair() -> None:
 
 
 def test_without_nodes_two_guarantees_are_unknown() -> None:
+    kinds: tuple[OperationKind, ...] = ("write", "read")
     records = [
         OperationRecord(
             process="c",
@@ -181,7 +183,7 @@ def test_without_nodes_two_guarantees_are_unknown() -> None:
             invoked_ns=9 * i,
             completed_ns=9 * i + 5,
         )
-        for i, op in enumerate(("write", "read"))
+        for i, op in enumerate(kinds)
     ]
     details = check_sessions(Columns.from_records(records)).details
     assert details.read_your_writes.violations is not None

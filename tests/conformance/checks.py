@@ -10,6 +10,7 @@ import math
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
-from nodes.contract.disk import Append, Compact, Put
+from nodes.contract.disk import Append, Compact, Put, Write
 from nodes.contract.replica import Message, Operation, OperationKind, Replica, Reply, Request, Value
 from nodes.registry import InvalidConfiguration, Protocol, node_ids
 from nodes.simulator.cluster import Cluster
@@ -256,7 +257,7 @@ def versions_grow_over_crashes(protocol: Protocol) -> None:
             hand.cluster.restart(node)
         for op in ("write", "delete"):
             if op in protocol.operations:
-                after = hand.ask("n1", op, number if op == "write" else None).version  # type: ignore
+                after = hand.ask("n1", op, number if op == "write" else None).version
                 assert is_older(before, after), f"{before}, then a crash of {down}, then {after}"
                 before = after
 
@@ -301,7 +302,7 @@ def bad_configuration_is_refused(protocol: Protocol) -> None:
         if field.type in ("float", float):
             bad += [math.nan, math.inf, -math.inf, 0.0]
         for value in bad:
-            line = refused(lambda n=field.name, v=value: protocol.configure("n1", three, {n: v}))
+            line = refused(partial(protocol.configure, "n1", three, {field.name: value}))
             assert "\n" not in line, line
     assert protocol.configure("n2", three).nodes == three
 
@@ -375,7 +376,7 @@ def round_trip(kind: type[Replica]) -> None:
     records = WriteCodec(kind.RECORDS)
     for record in kind.RECORDS:
         (made,) = make_up(record)
-        writes = [Put("k", made), Append(made), Compact(1, made)]
+        writes: list[Write] = [Put("k", made), Append(made), Compact(1, made)]
         assert records.decode(records.encode(writes)) == writes
 
 

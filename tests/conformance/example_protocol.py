@@ -111,7 +111,8 @@ class Newest(Replica):
         operation = request.operation
         cell = self.cells.get(operation.key)
         if operation.op == "read":
-            value, version = (cell.value, list(cell.version)) if cell else (None, None)
+            value = cell.value if cell else None
+            version: Version = list(cell.version) if cell else None
             self.out.reply(Reply(request.client, request.sequence, "ok", value, version))
         elif operation.op == "write":
             self._write(request)

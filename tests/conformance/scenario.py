@@ -6,7 +6,7 @@ them it is the same up to there (a run is a function of its seed), and then that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from bench.checkers.convergence import check_convergence, covers
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
-from nodes.contract.replica import Operation
+from nodes.contract.replica import Operation, OperationKind
 from nodes.registry import Protocol
 from nodes.simulator import load
 from nodes.simulator.cluster import Cluster
@@ -143,8 +143,10 @@ class _Scenario:
         go(None)
 
     def play(self) -> Played:
-        read, write, cas = "read", "write", "cas"
-        scripts = {
+        read: OperationKind = "read"
+        write: OperationKind = "write"
+        cas: OperationKind = "cas"
+        scripts: dict[str, list[tuple[OperationKind, str, int | None]]] = {
             "a": [(write, "x", 1), (read, "x", None), (write, "y", 2), (write, "x", 3)],
             "b": [(read, "x", None), (write, "x", 1), (cas, "x", 2), (read, "x", None)],
             "c": [(write, "y", 1), (read, "x", None), (cas, "y", 2), (read, "y", None)],
@@ -152,11 +154,7 @@ class _Scenario:
         for (name, lines), node in zip(scripts.items(), self.cluster.nodes, strict=True):
             offered = self.protocol.operations
             operations = [
-                Operation(op, key, number and f"{name}.{number}", f"{name}.{number - 1}")  # type: ignore
-                if op == cas
-                else Operation(op, key, number and f"{name}.{number}")  # type: ignore[arg-type]
-                for op, key, number in lines
-                if op in offered
+                _operation(name, op, key, number) for op, key, number in lines if op in offered
             ]
             self.script(name, node, operations)
         self.until(lambda: self.open == 0, SCRIPT_BOUND_S, "the script")
@@ -187,6 +185,14 @@ class _Scenario:
         assert cluster.converged(), cluster.states()
 
 
+def _operation(client: str, op: OperationKind, key: str, number: int | None) -> Operation:
+    """``number``: of the value that the client writes; a CAS expects the one before."""
+    if number is None:
+        return Operation(op, key)
+    expected = f"{client}.{number - 1}" if op == "cas" else None
+    return Operation(op, key, f"{client}.{number}", expected)
+
+
 def play(protocol: Protocol, boundary: Boundary | None = None) -> Played:
     """Play the scenario. Raises AssertionError (also of the protocol's own) with the boundary."""
     try:
@@ -201,14 +207,14 @@ def judge(protocol: Protocol, played: Played) -> None:
     nobody_saw_what_failed(history)
     final = [r for r in history if r.process.startswith(("end", "final"))]
     assert all(record.outcome == "ok" for record in final), final
-    check = check_linearizable(Columns.from_records(history))
+    linearizable = check_linearizable(Columns.from_records(history))
     if protocol.claim == "linearizable":
-        assert check.verdict == "valid", check.summary
+        assert linearizable.verdict == "valid", linearizable.summary
         return
-    assert check.details.kind != "never-written", check.summary
-    check = check_convergence(history, played.cluster.nodes)
-    assert check.details.converged, check.summary
-    assert not check.details.phantoms, check.summary
+    assert linearizable.details.kind != "never-written", linearizable.summary
+    convergence = check_convergence(history, played.cluster.nodes)
+    assert convergence.details.converged, convergence.summary
+    assert not convergence.details.phantoms, convergence.summary
     # Not `lost_writes`: a protocol that lets the newest version win may order two writes otherwise
     # than a clock on the wall would, if the second writer had not heard of the first write.
     for write in history:
@@ -221,7 +227,7 @@ def judge(protocol: Protocol, played: Played) -> None:
 def nobody_saw_what_failed(history: list[OperationRecord]) -> None:
     """``fail`` means: not applied, now or later. Values are unique, so whoever sees one of a failed
     write refutes it."""
-    failed = {
+    failed: dict[tuple[str, object], OperationRecord] = {
         (record.key, record.value): record
         for record in history
         if record.outcome == "fail" and record.op in ("write", "cas")
@@ -229,7 +235,7 @@ def nobody_saw_what_failed(history: list[OperationRecord]) -> None:
     for record in history:
         if record.outcome != "ok":
             continue
-        seen = [record.seen] if record.op == "cas" else []
+        seen: Sequence[object] = [record.seen] if record.op == "cas" else []
         if record.op == "read":
             seen = record.value if isinstance(record.value, list) else [record.value]
         for value in seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -15,9 +15,13 @@ from nodes.simulator.simulate import simulate
 from tests.conformance import checks
 from tests.conformance.example import EXAMPLE, PRIMARY
 
-example: Any = sys.modules[EXAMPLE.replica.__module__]
-Newest: Any = EXAMPLE.replica
-PrimaryBackup: Any = PRIMARY.replica
+if TYPE_CHECKING:
+    from tests.conformance.example_primary import Have, PrimaryBackup
+    from tests.conformance.example_protocol import Cell, Newest, NewestParameters, Tell
+else:
+    # Not imported: an import would register the protocols a second time.
+    Newest, PrimaryBackup = EXAMPLE.replica, PRIMARY.replica
+    NewestParameters = sys.modules[Newest.__module__].NewestParameters
 
 
 class ReplyBeforeDurable(Newest):
@@ -31,7 +35,7 @@ class ReplyBeforeDurable(Newest):
 class NotOnDisk(Newest):
     """Keeps its cells in memory only."""
 
-    def _hold(self, key: str, cell: Any) -> None:
+    def _hold(self, key: str, cell: Cell) -> None:
         self.cells[key] = cell
         self.changed.append(key)
 
@@ -40,8 +44,8 @@ class AppliesTwice(Newest):
     """Does not know a request that it has carried out."""
 
     def _write(self, request: Request) -> None:
-        self._sessions.find = lambda client, sequence: None
-        self._sessions.is_forgotten = lambda client, sequence: False
+        self._sessions.find = lambda client, sequence: None  # type: ignore[method-assign] # the mistake
+        self._sessions.is_forgotten = lambda client, sequence: False  # type: ignore[method-assign] # the mistake
         super()._write(request)
 
 
@@ -49,7 +53,7 @@ class TakesBackWhatIsForgotten(Newest):
     """Carries out a late copy of a request that the client has acknowledged."""
 
     def _write(self, request: Request) -> None:
-        self._sessions.is_forgotten = lambda client, sequence: False
+        self._sessions.is_forgotten = lambda client, sequence: False  # type: ignore[method-assign] # the mistake
         super()._write(request)
 
 
@@ -92,7 +96,7 @@ class NoRepair(Newest):
 class NewerByArrival(Newest):
     """Takes whatever comes last."""
 
-    def on_tell(self, src: str, msg: Any) -> None:
+    def on_tell(self, src: str, msg: Tell) -> None:
         for key, cell in msg.cells.items():
             self.cells.pop(key, None)
             self._hold(key, cell)
@@ -109,7 +113,7 @@ class RepairsAlone(Newest):
 class UnnamedRecord(Newest):
     """Writes a record to disk that the codec does not know."""
 
-    RECORDS = ()
+    RECORDS = ()  # type: ignore[assignment] # the mistake
 
 
 class NoLimits(Parameters, frozen=True, kw_only=True):
@@ -122,9 +126,7 @@ class NoRangeCheck(Newest):
     PARAMETERS = NoLimits
 
     def __init__(self, config: Any, env: Any, disk: Any) -> None:
-        super().__init__(
-            msgspec.structs.replace(config, parameters=example.NewestParameters()), env, disk
-        )
+        super().__init__(msgspec.structs.replace(config, parameters=NewestParameters()), env, disk)
 
 
 class ProbeWithoutReady(Newest):
@@ -179,8 +181,7 @@ class CountsFromItsStart(PrimaryBackup):
     def _append(self, request: Request) -> Reply:
         self.appended.append(self.disk.append(request))
         self.count += 1
-        reply: Reply = self._map.apply(request, self.count)
-        return reply
+        return self._map.apply(request, self.count)
 
 
 class ServesWithAll(PrimaryBackup):
@@ -190,7 +191,7 @@ class ServesWithAll(PrimaryBackup):
         super().__init__(*arguments)
         self.heard: dict[str, float] = {}
 
-    def on_have(self, src: str, msg: Any) -> None:
+    def on_have(self, src: str, msg: Have) -> None:
         super().on_have(src, msg)
         self.heard[src] = self.env.now()
 

@@ -405,7 +405,7 @@ class Visitor:
         if username is not None:
             self._client.username_pw_set(username, password)
         self._client.on_connect = lambda c, d, f, reason, p: self._said(str(reason))
-        self._client.on_message = lambda c, d, m: self.received.append((m.topic, m.payload))
+        self._client.on_message = lambda c, d, m: self.received.append((m.topic, bytes(m.payload)))
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         deadline = time.monotonic() + 10
@@ -435,7 +435,7 @@ class Visitor:
 
     def ask(self, node: str, reply: str) -> None:
         """Ask a node of the cluster ``demo`` for a key; it is to answer at ``reply``."""
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic = reply
         topic = f"capbench/demo/req/{node}"
         self._client.publish(topic, b'{"op":"read","key":"k"}', qos=1, properties=properties)

@@ -134,7 +134,7 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
         assert each["operator"] == "In"
         if labels.get(each["key"]) not in each["values"]:
             return False
-    wanted = selector.get("matchLabels", {})
+    wanted: dict[str, str] = selector.get("matchLabels", {})
     return {name: labels.get(name) for name in wanted} == wanted
 
 

@@ -20,6 +20,8 @@ import paho.mqtt.client as paho
 import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from bench.record.cluster_file import ClusterFile, read_cluster_file
 from bench.record.run_folder import RunFolder
@@ -111,7 +113,7 @@ def test_malformed_payloads_are_counted_and_the_cluster_goes_on(workspace: Path)
     payloads += [frame[:length] for length in range(len(frame))]
     payloads += [bytes([version]) + frame[1:] for version in range(3, 20)]
     payloads += [b"x" * 10_000_000]
-    payloads += [Codec([int]).encode([1])] * (100 - len(payloads) % 100)
+    payloads += [Codec[int]([int]).encode([1])] * (100 - len(payloads) % 100)
     assert len(payloads) >= 100
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.connect(cluster.broker.host, cluster.broker.port)
@@ -155,13 +157,13 @@ class OnTheBroker:
         self.frames.append((src, dst, bytes(message.payload)))
 
     def deliver(self, dst: str, letter: fuzz.Letter) -> None:
-        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if letter.response_topic and not set("+#") & set(letter.response_topic):
             properties.ResponseTopic = letter.response_topic
         self.client.publish(letter.topic, letter.payload, qos=1, properties=properties)
 
     def publish(self, topic: str, body: str, reply_to: str, *, retain: bool = False) -> None:
-        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic = reply_to
         told = self.client.publish(topic, body, 1, retain, properties)
         told.wait_for_publish(10)

@@ -70,8 +70,8 @@ def test_what_lies_in_the_working_folder_is_not_taken_for_ours(workspace: Path) 
         )
         assert done.returncode in (0, 5 if name == "run" else 0), (name, done.stderr)
         assert not told.exists(), (name, told.read_text())
-    for name in ("load", next((workspace / "run").glob("*/")).relative_to(workspace)):
-        assert RunFolder(workspace / name).operations(), name
+    for folder in ("load", next((workspace / "run").glob("*/")).relative_to(workspace)):
+        assert RunFolder(workspace / folder).operations(), folder
 
 
 def test_nor_is_it_by_what_runs_in_containers(tmp_path: Path) -> None:

@@ -17,18 +17,21 @@ import paho.mqtt.client as paho
 import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from bench.record.cluster_file import Address
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.links import LinkState
-from chaos.clusters.local import GROUP, LocalCluster
+from chaos.clusters.local import LocalCluster
 from chaos.faults.base import Fault, Resolved
-from chaos.faults.catalogue import Crash, Latency, Partition
+from chaos.faults.catalogue import Crash, Partition
 from chaos.faults.links import (
     Bandwidth,
     Disconnect,
     Flapping,
     Jitter,
+    Latency,
     RepliesLost,
     RequestsLost,
     Reset,
@@ -57,6 +60,7 @@ from nodes.contract.replica import Operation, Request
 from nodes.protocols.gossip import Gossip
 from nodes.runtime.mqtt import Connection
 from nodes.wire.codec import Codec, replies_codec, requests_codec
+from nodes.wire.links import GROUP
 from nodes.wire.topics import Topics
 from tests.waiting import patience, wait_for
 
@@ -462,7 +466,7 @@ class Asker:
         inbox = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         inbox.connect(cluster.broker.host, cluster.broker.port)
         inbox.on_message = lambda _c, _d, message: replies.extend(
-            replies_codec().decode(message.payload)
+            replies_codec().decode(bytes(message.payload))
         )
         subscribed: list[bool] = []
         inbox.on_subscribe = lambda *_: subscribed.append(True)
@@ -474,7 +478,7 @@ class Asker:
         client.connect(address.host, address.port, keepalive=0)
         client.loop_start()
         request = Request(self._name, self._sequence, Operation(op, "k", value))  # type: ignore[arg-type]
-        properties = paho.Properties(paho.PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic = topic
         frame = requests_codec().encode([request])
         client.publish(self._topics.request(node), frame, properties=properties)
@@ -533,7 +537,7 @@ class Tap:
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         dst = message.topic.rsplit("/", 1)[1]
-        self.messages[dst] += self._codec.decode(message.payload)
+        self.messages[dst] += self._codec.decode(bytes(message.payload))
 
     def hear(self, dst: str, count: int = 4) -> list[Any]:
         """The next messages to that node."""

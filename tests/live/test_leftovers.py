@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from bench.record.run_folder import RunFolder
-from chaos.clusters import leftovers as leftovers_module
 from chaos.clusters.leftovers import HELD_BY, clean_up, held
 from chaos.clusters.locks import directory
+from chaos.clusters.pids import started
 from nodes.runtime import own_folder
 from tests.live.conftest import ROOT, capbench, leftovers
 from tests.processes import command_line
@@ -199,5 +199,5 @@ def test_a_process_that_ended_and_was_not_waited_for_holds_nothing() -> None:
         deadline = time.monotonic() + patience(10)
         while lives(psutil.Process(child.pid)):
             assert time.monotonic() < deadline
-        assert leftovers_module.started(child.pid) is None
-    assert leftovers_module.started(os.getpid()) is not None
+        assert started(child.pid) is None
+    assert started(os.getpid()) is not None

@@ -127,8 +127,8 @@ def test_a_killed_run_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with typed(tmp_path) as process:
-        running = wait_for(
-            lambda: found if len(found := etcds(process.pid)) == 3 else [], "three nodes of etcd"
+        running: list[psutil.Process] = wait_for(
+            lambda: three if len(three := etcds(process.pid)) == 3 else [], "three nodes of etcd"
         )
         process.send_signal(signal.SIGKILL)
     _, left = psutil.wait_procs(running, timeout=patience(10))

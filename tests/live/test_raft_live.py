@@ -318,7 +318,7 @@ def test_status_shows_what_raft_says_of_itself(
 
 
 def test_administration_that_is_none_is_counted(cluster: LocalCluster) -> None:
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {},
         {"type": "Explode"},
         {"type": "TransferLeadership"},

@@ -48,7 +48,7 @@ def test_a_soak_looks_at_every_process_and_stops_at_its_operations(tmp_path: Pat
 
 @pytest.mark.live
 def test_a_process_that_ends_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stretches = []
+    stretches: list[int] = []
 
     def kill_after_two(soak: Soak, live: object, *rest: object) -> None:
         stretch(soak, live, *rest)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 from bench.record.cluster_file import read_cluster_file
 from bench.record.run_folder import RunFolder
 from chaos.clusters import by_name as clusters
+from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 from chaos.targets import up as keeper_room
 from tests.live.conftest import Typed, capbench, leftovers
@@ -141,7 +142,7 @@ def test_a_folder_that_was_copied_is_no_cluster(
         keeper = clusters.Keeper(
             name="A",
             pid=os.getpid(),
-            started=clusters.started(os.getpid()) or "",
+            started=started(os.getpid()) or "",
             protocol="raft",
             nodes=1,
             broker="127.0.0.1:1",

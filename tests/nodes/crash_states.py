@@ -14,10 +14,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import pytest
+
+AnyPath: TypeAlias = str | os.PathLike[str]
 
 PIECES = 5
 """Of a write, each of which may survive on its own."""
@@ -88,17 +90,17 @@ class Recorder:
         self.before[number] = b""
         return number
 
-    def _below(self, path: Any) -> str:
+    def _below(self, path: AnyPath) -> str:
         return os.path.relpath(os.fspath(path), self._root)
 
-    def _inside(self, path: Any) -> bool:
+    def _inside(self, path: AnyPath) -> bool:
         return os.fspath(path).startswith(self._root + os.sep) or os.fspath(path) == self._root
 
     def _add(self, kind: str, path: str, **fields: Any) -> None:
         directory, name = os.path.split(path)
         self.calls.append(Call(kind, directory=directory, name=name, **fields))
 
-    def _open(self, real: Any, path: Any, flags: int, *mode: Any, **options: Any) -> int:
+    def _open(self, real: Any, path: AnyPath, flags: int, *mode: Any, **options: Any) -> int:
         there = os.path.exists(path)
         fd: int = real(path, flags, *mode, **options)
         if self._inside(path):

@@ -68,7 +68,7 @@ def test_every_flipped_bit_is_noticed(batch: list[Any], data: st.DataObject) -> 
         (CODEC.encode([Ping(1)])[:-1], "checksum"),
         (b"\1" + CODEC.encode([Ping(1)])[1:], "version"),
         (b"\1" * (MAX_FRAME_BYTES + 1), "too-large"),
-        (Codec([int]).encode([1, 2]), "malformed"),
+        (Codec[int]([int]).encode([1, 2]), "malformed"),
         (requests_codec().encode([Request("c", 1, Operation("read", "k"))]), "kind"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_frame_carries_no_other_sequences(sequence: int) -> None:
 
 
 def test_a_frame_of_one_kind_is_none_of_another() -> None:
-    codecs = {kind: Codec([int], kind) for kind in KINDS}
+    codecs = {kind: Codec[int]([int], kind) for kind in KINDS}
     for kind, codec in codecs.items():
         for other, decoder in codecs.items():
             if other == kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nodes.contract.disk import Disk
 from nodes.contract.replica import Message, Operation, Reply, Request
 from nodes.protocols.raft import AppendEntries, Entry, Raft, RequestVote, TimeoutNow
 from nodes.registry import PROTOCOLS
+from nodes.runtime.driver import Driver
 from nodes.runtime.durable_log import DurableLog
 from nodes.wire.codec import Codec, WriteCodec, encode_json_reply, replies_codec, requests_codec
 from tests.protocols.fuzz import FAST, TOPICS, Cluster, Letter
@@ -53,6 +55,10 @@ async def until(condition: Callable[[], Any], what: str) -> None:
             return
         await asyncio.sleep(0.001)
     raise AssertionError(f"waited in vain for {what}")
+
+
+def has_counted(driver: Driver, count: int) -> bool:
+    return driver.counters.get("bad_messages", 0) >= count
 
 
 def leader_of(cluster: Cluster) -> str | None:
@@ -150,11 +156,9 @@ def test_a_message_that_cannot_be_true_is_dropped_and_counted(tmp_path: Path) ->
         codec: Codec[Any] = Codec(Raft.MESSAGES)
         # Another one says that it leads this term; and a term that leaves nothing behind it.
         for lie in (AppendEntries(term, 0, 0, 0, 0, (Entry(term),)), RequestVote(2**62, 0, 0)):
-            before = driver.counters.get("bad_messages", 0)
+            wanted = driver.counters.get("bad_messages", 0) + 1
             cluster.deliver(leader, Letter(TOPICS.link(other, leader), codec.encode([lie])))
-            await until(
-                lambda before=before: driver.counters.get("bad_messages", 0) > before, "a count"
-            )
+            await until(partial(has_counted, driver, wanted), "a count")
         assert driver.replica.probe()["term"] < 2**40
         await cluster.check_that_it_serves()
 

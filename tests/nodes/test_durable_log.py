@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -197,7 +198,7 @@ def test_before_the_sync_it_is_written(tmp_path: Path, monkeypatch: pytest.Monke
     log.open()
     log.append([Put("k", 1)])
     seen: list[int | str] = []
-    monkeypatch.setattr(durable_log.os, "fdatasync", lambda fd: seen.append("synced"))
+    monkeypatch.setattr(os, "fdatasync", lambda fd: seen.append("synced"))
     log.commit(log.take(), lambda: seen.append((tmp_path / "log").stat().st_size - len(MAGIC)))
     assert seen[1:] == ["synced"]
     assert isinstance(seen[0], int)

@@ -382,7 +382,12 @@ def test_a_timer_of_a_step_is_one_input_alone(stage: Live) -> None:
     seen: list[Any] = []
     replica = stage.replica("n1")
     original = replica.step
-    replica.step = lambda inputs: (seen.append(list(inputs)), original(inputs))
+
+    def step(inputs: list[Any]) -> None:
+        seen.append(list(inputs))
+        original(inputs)
+
+    replica.step = step
     ask(stage, "n1", "set a 0.1; set b 0.1000000002")
     stage.run(0.5)
     assert seen[1:] == [[Timer("a")], [Timer("b")]]

@@ -387,6 +387,9 @@ class Fuzzer:
         self.make = Maker(self.rng)
         self._cluster = cluster
         self._types = msgspec.inspect.multi_type_info(kinds)
+        self._types_of_nodes = msgspec.inspect.multi_type_info(
+            [kind for kind in kinds if kind is not ChangeMembership]
+        )
         self._request = msgspec.inspect.type_info(Request)
         self._operation = msgspec.inspect.type_info(Operation)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -405,9 +408,7 @@ class Fuzzer:
         self._cluster.deliver(dst, Letter(self._topics.link(src, dst), framed(body)))
 
     def _made_up(self) -> bytes:
-        types = self._types
-        if not self.administers:
-            types = [info for info in types if info.cls is not ChangeMembership]
+        types = self._types if self.administers else self._types_of_nodes
         count = self.rng.choice((1, 1, 1, 2, 5))
         return self._encode([self.make.value(self.rng.choice(types)) for _ in range(count)])
 

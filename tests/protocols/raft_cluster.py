@@ -24,10 +24,13 @@ from tests.protocols.sans_io import Cluster
 class RaftCluster(Cluster):
     """Nodes ``n1`` ... of Raft. Options are the parameters of the protocol."""
 
+    parameters: RaftParameters
+
     def __init__(
         self, count: int = 3, *, seed: int = 1, autosync: bool = True, **parameters: Any
     ) -> None:
-        super().__init__(Raft, RaftParameters(**parameters), count, seed=seed, autosync=autosync)
+        self.parameters = RaftParameters(**parameters)
+        super().__init__(Raft, self.parameters, count, seed=seed, autosync=autosync)
 
     # --- elections ---
 

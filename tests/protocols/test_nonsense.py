@@ -25,7 +25,7 @@ from nodes.parts.recovery import CopyRange, RangePage, RangeReady
 from nodes.parts.synod import Ballot
 from nodes.protocols import gossip, paxos, quorum_register, raft
 from nodes.registry import INTERNAL, PROTOCOLS
-from nodes.wire.codec import BadFrame, Codec
+from nodes.wire.codec import BadFrame, Codec, is_frame
 from tests.protocols import fuzz
 from tests.protocols.sans_io import Cluster
 
@@ -131,7 +131,7 @@ def test_absurd_messages_stop_nobody(protocol: str, tmp_path: Path) -> None:
         cluster = fuzz.Cluster(protocol, tmp_path, parameters_of(protocol))
         try:
             await cluster.check_that_it_serves()
-            encode = Codec(PROTOCOLS[protocol].replica.MESSAGES).encode
+            encode = Codec[Any](PROTOCOLS[protocol].replica.MESSAGES).encode
             for message in LIES[protocol]:
                 for dst, driver in cluster.drivers.items():
                     for src in ("n2", "n3") if dst == "n1" else ("n1",):
@@ -230,7 +230,7 @@ class Listener:
         self.bodies: list[bytes] = []
 
     def deliver(self, dst: str, letter: fuzz.Letter) -> None:
-        if fuzz.is_frame(letter.payload):
+        if is_frame(letter.payload):
             self.bodies.append(letter.payload[6:])
 
 
@@ -239,7 +239,7 @@ def test_the_fuzzer_invents_no_keys() -> None:
     kinds = gossip.Gossip.MESSAGES
     version = gossip.Sibling("n1", 1, {"n2": 1}, "value", False, "client", 3)
     rumour = gossip.Rumour({"real key": gossip.Record((version,))})
-    real = Codec(kinds).encode([rumour])
+    real = Codec[Any](kinds).encode([rumour])
     listener = Listener([("n1", "n2", real)])
     fuzzer = fuzz.Fuzzer(listener, kinds, 5)
     for _ in range(3000):
@@ -295,7 +295,8 @@ def _types(info: Any, seen: set[Any]) -> Iterator[Any]:
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS | INTERNAL))
 def test_every_number_is_bounded_and_no_field_is_ignored(protocol: str) -> None:
     replica = (PROTOCOLS | INTERNAL)[protocol].replica
-    for kind in (*replica.MESSAGES, Request):
+    kinds: tuple[type[msgspec.Struct], ...] = (*replica.MESSAGES, Request)
+    for kind in kinds:
         for info in _types(msgspec.inspect.type_info(kind), set()):
             if isinstance(info, msgspec.inspect.IntType):
                 # Hashes alone use all 64 bits, and nobody counts on from them.

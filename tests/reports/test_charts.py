@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from bench.record.history import OperationRecord, read_history
 from bench.record.run_folder import NodeRecord
 from reports.charts.charts import bin_width_s, charts, role_spans
 from reports.charts.charts_of_runs import SHARES
@@ -69,9 +70,9 @@ def test_the_numbers_behind_availability_show_both_sides(raft: RunTables) -> Non
 
 
 def test_answers_after_the_time_out_do_not_make_a_side_available(tmp_path: Path) -> None:
-    def wait(record: object) -> None:
+    def wait(record: OperationRecord) -> None:
         """A minority that answers everything at once, when the partition is over."""
-        assert hasattr(record, "node")
+        assert record.intended_ns is not None
         if record.node == "n1" and 6e9 <= record.intended_ns - synthetic.T0 < 14e9:
             record.outcome, record.completed_ns = "ok", synthetic.ns(14.5)
 
@@ -151,11 +152,13 @@ def test_the_percentile_curve_goes_as_far_as_was_served(raft: RunTables) -> None
 def test_phases_show_what_chance_alone_moves(raft: RunTables) -> None:
     data = by_name(raft)["phases"].data.set_index("phase")
     windows = raft.windows[raft.windows["side"] == "all"].set_index("phase")
-    for phase, row in data.iterrows():
-        ok, seconds = windows.loc[phase, "served"], windows.loc[phase, "seconds"]
+    for phase in data.index:
+        row, window = data.loc[phase], windows.loc[phase]
+        ok, seconds = window["served"], window["seconds"]
         assert row["ok_per_s"] == pytest.approx(ok / seconds, abs=0.001)
         assert row["high"] - row["low"] == pytest.approx(4 * ok**0.5 / seconds, abs=0.01)
-    assert data.loc["during", "availability"] < data.loc["before", "availability"]
+    availability = data["availability"]
+    assert availability["during"] < availability["before"]
 
 
 def test_the_timeline_shows_single_clients_around_the_fault(raft: RunTables) -> None:
@@ -169,9 +172,8 @@ def test_the_timeline_shows_single_clients_around_the_fault(raft: RunTables) -> 
 
 
 def test_the_chart_says_when_nobody_was_answered(tmp_path: Path) -> None:
-    def silent(record: object) -> None:
+    def silent(record: OperationRecord) -> None:
         """Nothing is answered between 16 and 17.5 s."""
-        assert hasattr(record, "completed_ns")
         if (
             record.completed_ns is not None
             and 16 < (record.completed_ns - synthetic.T0) / 1e9 < 17.5
@@ -206,11 +208,9 @@ def test_what_nodes_counted_is_summed_over_restarts(tmp_path: Path) -> None:
     assert view.data["per_ok_operation"].tolist() == [pytest.approx(32 / ok, abs=1e-4)]
 
 
-def _changed(path: Path, change: Callable[[object], None]) -> Path:
+def _changed(path: Path, change: Callable[[OperationRecord], None]) -> Path:
     """A raft partition whose operations went through ``change``."""
     import msgspec
-
-    from bench.record.history import read_history
 
     folder = synthetic.leader_partition(path / "run", "raft")
     history = folder.history_dir / "load.jsonl"

@@ -171,6 +171,6 @@ def test_a_run_that_nobody_checked_is_worse_than_a_valid_one(tmp_path: Path) -> 
     one = synthetic.healthy(tmp_path / "one", "raft")
     two = synthetic.healthy(tmp_path / "two", "raft")
     two.verdict_path.unlink()
-    sides = [[(r.summary, r.manifest)] for r in (load(one.path), load(two.path))]
-    (first, *_) = diff(*sides).changes
+    old, new = ([(r.summary, r.manifest)] for r in (load(one.path), load(two.path)))
+    (first, *_) = diff(old, new).changes
     assert (first.figure, first.new, first.direction) == ("verdict", "unknown", "worse")

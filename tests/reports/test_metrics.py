@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +33,7 @@ CORE = {
     "operations": {"ok", "fail", "info"},
     "converged": (bool, type(None)),
 }
-ADDED = {
+ADDED: dict[str, Any] = {
     "latency_ms": {"p50", "p99", "bound_ms"},
     "window_latency_ms": {"before", "during", "after", "majority", "minority"},
     "within_1s": {"before", "during", "after", "majority", "minority"},

@@ -16,7 +16,7 @@ import pytest
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.quantities import format_share
 from bench.record.run_folder import BadRunFolder, RunFolder, write_json
-from nodes.simulator.story import Arrow, Moment, Story
+from nodes.simulator.story import Arrow, Fate, Moment, Story
 from reports.charts.anomaly import Messages
 from reports.charts.charts import charts
 from reports.data.metrics import load
@@ -278,9 +278,10 @@ def test_a_browser_draws_the_messages_around_an_anomaly(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(runs["gossip-leader-partition"], folder)
+    fates: tuple[Fate, ...] = ("arrived", "cut", "arrived")
     arrows = [
         Arrow(src="n1", dst="n2", label="Rumour", text=EVIL, sent_s=i, arrived_s=i + 0.1, fate=fate)
-        for i, fate in enumerate(("arrived", "cut", "arrived"))
+        for i, fate in enumerate(fates)
     ]
     moments = [Moment(0.5, "n1", "mark", f"asked-1 {EVIL}")]
     around = [line.operation.id for line in witness_of(RunFolder(folder).verdict())]
@@ -336,6 +337,7 @@ def test_a_missed_objective_is_shown_in_the_overview_and_beside_its_run(tmp_path
     summary = load(folder).summary
     text = write_report([folder], tmp_path / "report.html").read_text()
     overview, _, _ = text.partition('<div id="runs">')
+    assert summary.availability.during is not None
     measured = format_share(summary.availability.during)
     assert overview.count('<p class="missed">') == 2
     assert f"objective during availability &gt;= 0.999: missed, {measured}" in overview

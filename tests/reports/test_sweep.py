@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from bench.record.sweep_file import Calibration, Point, Sweep, SweepRow
 from reports.sweeps.sweep import first_screen, of_dimension, table, write_files
@@ -71,14 +72,10 @@ def test_a_row_for_each_point_also_for_missing_ones(sweep: Sweep) -> None:
     assert base["cpu_us_other_nodes"] == pytest.approx(3.0)
     assert base["rss_bytes_node"] == 40
     assert math.isnan(figures.iloc[4]["ok_per_s"])
-    only_missing = Sweep(**{**as_dict(sweep), "rows": sweep.rows[4:]})
+    only_missing = structs.replace(sweep, rows=sweep.rows[4:])
     assert len(table(only_missing)) == 1
     assert "missing" in first_screen(only_missing)
     assert "1 of 1 points are missing" in tables(only_missing)
-
-
-def as_dict(sweep: Sweep) -> dict[str, object]:
-    return {name: getattr(sweep, name) for name in Sweep.__struct_fields__}
 
 
 def test_the_model_knows_the_points_that_made_it_and_no_other(sweep: Sweep) -> None:
@@ -91,7 +88,7 @@ def test_the_model_knows_the_points_that_made_it_and_no_other(sweep: Sweep) -> N
     # More nodes, less throughput; said of the missing point, too.
     said = list(of_dimension(figures, "nodes")["model_per_s"])
     assert said == sorted(said, reverse=True)
-    without = Sweep(**{**as_dict(sweep), "rows": sweep.rows[:2]})
+    without = structs.replace(sweep, rows=sweep.rows[:2])
     assert table(without)["model_per_s"].isna().all()
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 
 def version_of_ballast(project: SmallProject) -> str:
-    command = [project.python, "-c", "import ballast; print(ballast.VERSION)"]
+    command: list[str | Path] = [project.python, "-c", "import ballast; print(ballast.VERSION)"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -87,7 +87,7 @@ def test_there_is_no_lock_file_that_carries_addresses() -> None:
 def pins(name: str) -> dict[str, list[tuple[Requirement, int]]]:
     """Of one requirements file: package -> its pins, one per kind of Python, and their hashes."""
     text = (REQUIREMENTS / f"{name}.txt").read_text().replace("\\\n", " ")
-    found = defaultdict(list)
+    found: dict[str, list[tuple[Requirement, int]]] = defaultdict(list)
     for line in text.splitlines():
         requirement, *hashes = line.split(" --hash=")
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one.strip()) for one in hashes), line

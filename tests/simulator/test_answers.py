@@ -87,11 +87,12 @@ def test_a_second_effect_is_wrong_only_where_it_is_excluded() -> None:
 
 def test_what_was_refused_is_never_seen() -> None:
     seen = ok(READ, value="v", version=3)
-    for break_it in (
+    breaks: tuple[Callable[[Answers], None], ...] = (
         lambda it: it.on_answer("n1", ok(WRITE, version=3)),
         lambda it: it.on_answer("n1", seen),
         lambda it: it.on_state("n1", {"k": (("v",), 3)}, durable=False),
-    ):
+    )
+    for break_it in breaks:
         watch = told()
         watch.on_refused(WRITE)
         with pytest.raises(WrongAnswer, match="refused"):

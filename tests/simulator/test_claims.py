@@ -106,7 +106,8 @@ def test_who_has_to_be_fenced_follows_from_the_configuration() -> None:
 def test_what_several_invariants_record_together_is_one_record() -> None:
     scene = Scene({}, {"n1": Disk()})
     assert scene.common(dict) is scene.common(dict)
-    assert scene.common(list) is not scene.common(dict)
+    kept: object = scene.common(list)
+    assert kept is not scene.common(dict)
 
 
 def test_a_request_is_heard_when_it_arrives_and_a_reply_when_it_leaves() -> None:

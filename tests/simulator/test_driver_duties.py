@@ -323,7 +323,12 @@ def test_durable_is_an_input_with_the_position_of_the_write(stage: Stage) -> Non
     seen: list[Any] = []
     replica = stage.replica("n1")
     original = replica.step
-    replica.step = lambda inputs: (seen.extend(inputs), original(inputs))
+
+    def step(inputs: list[Any]) -> None:
+        seen.extend(inputs)
+        original(inputs)
+
+    replica.step = step
     ask(stage, "n1", "put a 1; put b 2")
     stage.run(0.5)
     assert seen[1:] == [Durable(2)]

@@ -246,7 +246,7 @@ def test_a_detector_may_think_better_of_a_dead_node_while_its_last_words_arrive(
         Fault(at_s=4.0, kind="degrade", for_s=6.0, args={"latency_s": 6.0}),
         Fault(at_s=7.0, kind="partition", for_s=3.0, args=apart),
     ]
-    setup = Setup(parameters=get("heartbeat").knobs[0][1])
+    setup = Setup(parameters=dict(get("heartbeat").knobs[0][1]))
     result = simulate("heartbeat", 1, nodes=3, tape=tape, setup=setup, trace=True)
     assert result.alarms == []
     core = next(i for i, line in enumerate(result.transcript) if "PHASE core" in line)

@@ -20,7 +20,7 @@ from nodes.contract.replica import (
     Request,
 )
 from nodes.parts.quorum import majority
-from nodes.registry import Protocol
+from nodes.registry import Needs, Protocol
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -47,7 +47,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag=True):
     number: int
 
 
-class ToyParameters(Parameters):
+class ToyParameters(Parameters, frozen=True, kw_only=True):
     resend_s: float = 0.05
 
 
@@ -82,6 +82,8 @@ class Toy(Replica):
 
     def __init__(self, config: Config, env: Env, disk: Any) -> None:
         super().__init__(config, env, disk)
+        assert isinstance(config.parameters, ToyParameters)
+        self.parameters = config.parameters
         self.cells: dict[str, tuple[int, str, Any]] = {
             key: (cell[0], cell[1], cell[2]) for key, cell in disk.items() if key != "boots"
         }
@@ -95,13 +97,13 @@ class Toy(Replica):
         self.number += 1
         work = self.work[self.number] = Work(request, request.operation.key)
         self._send(self.number, work)
-        self.out.set_timer("resend", self.config.parameters.resend_s)
+        self.out.set_timer("resend", self.parameters.resend_s)
 
     def on_timer(self, name: str) -> None:
         for number, work in self.work.items():
             self._send(number, work)
         if self.work:
-            self.out.set_timer("resend", self.config.parameters.resend_s)
+            self.out.set_timer("resend", self.parameters.resend_s)
 
     def _send(self, number: int, work: Work) -> None:
         for node in self.config.nodes:
@@ -159,7 +161,7 @@ class Toy(Replica):
 
 
 def protocol(replica: type[Replica] = Toy, claim: Any = "linearizable") -> Protocol:
-    needs = "any node" if claim == "eventual" else "majority"
+    needs: Needs = "any node" if claim == "eventual" else "majority"
     return Protocol(
         replica.__name__.lower(),
         replica,

@@ -172,7 +172,7 @@ class Interpreter:
         self._quiet = frozenset(filter(None, given.pop("quiet", "").split(",")))
         for kind in self._quiet:
             _check_type(kind, protocol.replica)
-        raw = {name: _value(text) for name, text in given.items()}
+        raw: dict[str, Any] = {name: _value(text) for name, text in given.items()}
         parameters = protocol.configure("n1", node_ids(count), raw).parameters
         if issubclass(protocol.replica, Raft):
             self._cluster = _ScriptedRaft(count, autosync=autosync, **raw)
