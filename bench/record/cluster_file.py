@@ -1,7 +1,7 @@
-"""How load finds a running cluster, a small JSON file that the runner (or `capbench up`) writes,
-and what the runner tells it over the broker of the faults that are on.
+"""The cluster file: how the load generator finds a running cluster. The runner or `capbench up`
+writes it as JSON. Active faults are announced over the broker (`FaultOn`).
 
-A cluster of a protocol is reached through a broker (`ClusterFile`), that of a real system at its
+A cluster of a protocol is reached through a broker (`ClusterFile`), one of a real system at its
 nodes' own ports (`SystemFile`).
 """
 
@@ -16,10 +16,10 @@ from nodes.contract.names import BadName, check_name
 from nodes.errors import InvalidInput
 
 STANDING = Path(".capbench")
-"""Where `capbench up` writes what it starts, a folder for each cluster."""
+"""Where `capbench up` keeps its clusters, one folder each."""
 MAX_BYTES = 1 << 20
 STALE_S = 2.0
-"""A node that has been silent for longer is shown as such."""
+"""A node that has been silent for longer is shown as silent."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Reachable(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of every running cluster. ``protocol``: of a protocol or a system."""
+    """What every running cluster has. ``protocol``: the name of a protocol or a system."""
 
     cluster: str
     protocol: str
@@ -39,14 +39,13 @@ class Reachable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterFile(Reachable, frozen=True, kw_only=True):
-    """Where the nodes of a running cluster of a protocol take requests.
+    """Where the nodes of a running cluster of a protocol accept requests.
 
-    ``broker``: the broker itself; clients subscribe to their replies there. ``request_links``: node
-    -> the proxy in front of the broker through which client group ``group`` publishes requests to
-    that node, so that a fault can hit the requests of one node. ``username`` and ``password``: None
-    where the broker takes anybody (loopback only). ``tls_ca``: the certificate of the authority
-    that signed the broker's; None: no TLS. ``mqtt_version``: 5, or 4 (MQTT 3.1.1) where the
-    broker knows no more.
+    ``broker``: clients subscribe to their replies there. ``request_links``: node -> the proxy
+    through which client group ``group`` publishes requests to that node, so that a fault can hit
+    the requests of one node. ``username`` and ``password``: None if the broker accepts anonymous
+    clients (loopback only). ``tls_ca``: the certificate of the authority that signed the broker's;
+    None: no TLS. ``mqtt_version``: 5, or 4 (MQTT 3.1.1) if the broker supports no more.
     """
 
     broker: Address
@@ -59,7 +58,7 @@ class ClusterFile(Reachable, frozen=True, kw_only=True):
 
 
 class SystemFile(Reachable, frozen=True, kw_only=True):
-    """Where the nodes of a running system take requests.
+    """Where the nodes of a running system accept requests.
 
     ``system``: what `chaos.systems.catalogue.get` finds it by. ``hosts``: node -> its own address,
     as the system tells it to its clients. ``endpoints``: node -> port -> the proxy through which
@@ -82,15 +81,15 @@ class SystemFile(Reachable, frozen=True, kw_only=True):
 
 
 class FaultOn(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that is on. ``what``: number, name and parameters, as people read them. ``since``:
-    time of day (UTC)."""
+    """An active fault. ``what``: number, name and parameters in words. ``since``: time of day
+    (UTC)."""
 
     what: str
     since: str
 
 
 class BadClusterFile(InvalidInput):
-    """The file is not there or not what it should be: names it and says what to do."""
+    """The file is missing or invalid: names it and says what to do."""
 
 
 class _Kind(msgspec.Struct):
@@ -98,7 +97,7 @@ class _Kind(msgspec.Struct):
 
 
 def read_cluster_file(path: str | Path | None) -> ClusterFile:
-    """The file at ``path``; None, or empty: that of the one cluster of this directory. Raises
+    """The file at ``path``, by default that of the only cluster in this directory. Raises
     BadClusterFile, also for the cluster of a system."""
     cluster = read_reachable(path)
     if not isinstance(cluster, ClusterFile):
@@ -107,7 +106,7 @@ def read_cluster_file(path: str | Path | None) -> ClusterFile:
 
 
 def read_reachable(path: str | Path | None) -> ClusterFile | SystemFile:
-    """The same of a protocol or a system. Raises BadClusterFile."""
+    """The same for a protocol or a system. Raises BadClusterFile."""
     path = Path(path) if path else _only_one()
     try:
         text = read_named(path, MAX_BYTES)
@@ -135,11 +134,11 @@ def _only_one() -> Path:
     if not found:
         raise BadClusterFile("no cluster is running here; start one with `capbench up`")
     names = ", ".join(map(str, found))
-    raise BadClusterFile(f"there are several clusters: {names}; say which with --cluster-file")
+    raise BadClusterFile(f"several clusters are running: {names}; say which with --cluster-file")
 
 
 def write_cluster_file(path: Path, cluster: Reachable) -> None:
-    """Write the file, readable by its owner only, since it may hold a password."""
+    """Write the file, readable by its owner only: it may hold a password."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     with naming(path):

@@ -1,8 +1,8 @@
 """A history as columns: what the checkers compute on.
 
-Strings and values are numbered once (`keys`, `values`, ...), so that everything else is NumPy on
-integers. Two JSON values are the same value iff they are equal and both or neither are booleans
-(``true`` is not 1; 1 and 1.0 are the same number).
+Strings and values are numbered once (`keys`, `values`, ...); everything else is NumPy on integers.
+Two JSON values are the same if they are equal and both or neither are booleans: ``true`` is not 1,
+but 1 and 1.0 are the same number.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ NULL: Final = 0
 NOT_TOLD: Final = -1
 """In `Columns.seen`: the reply did not say what the CAS found."""
 SIBLINGS: Final = -2
-"""In `Columns.value`: the read returned several values, they are in `Columns.siblings`."""
+"""In `Columns.value`: the read returned several values, see `Columns.siblings`."""
 NEVER: Final = np.iinfo(np.int64).max
-"""In `Columns.completed`: nobody knows when, or whether, the operation ended."""
+"""In `Columns.completed`: it is unknown when, or whether, the operation ended."""
 
 
 def value_key(value: Value) -> Value | tuple[str, bool]:
-    """What tells two values apart: ``True == 1`` in Python, but not in JSON."""
+    """A dictionary key for a JSON value: ``True == 1`` in Python, but not in JSON."""
     return ("bool", value) if value is True or value is False else value
 
 
 def distinct_values(values: Iterable[Value]) -> list[Value]:
-    """The values of a list, each once."""
+    """The values of a list without duplicates."""
     return list({value_key(value): value for value in values}.values())
 
 
 class Numbering:
-    """Gives each distinct value the next number; null is 0."""
+    """Numbers distinct values from 0 on; null is 0."""
 
     def __init__(self) -> None:
         self.values: list[Value] = [None]
         self._codes: dict[Value | tuple[str, bool], int] = {None: NULL}
 
     def code(self, value: Value) -> int:
-        """The number of a value, a new one if it was not seen before."""
+        """The number of a value, a new one for a new value."""
         key = value_key(value)
         code = self._codes.get(key)
         if code is None:
@@ -73,7 +73,7 @@ class Numbering:
         return code
 
     def plain_codes(self, values: Iterable[Value]) -> list[int]:
-        """The numbers of many values, none of which is a boolean."""
+        """The numbers of many values, none of them a boolean."""
         codes = self._codes
         found = []
         for value in values:
@@ -87,19 +87,19 @@ class Numbering:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How the times of `Columns` follow from those of the history: these less ``origin_ns``; or,
-    where they are too far apart for that, their places in ``instants``."""
+    """How the times of `Columns` relate to those of the history: offsets from ``origin_ns``, or,
+    if they span too much for that, ranks in ``instants``."""
 
     origin_ns: int = 0
     instants: Int64s | None = None
 
     def of_history(self, time: int) -> int:
-        """A time as it stands in the history."""
+        """A time as recorded in the history."""
         return self.origin_ns + time if self.instants is None else int(self.instants[time])
 
     def apart(self, later: Int64s, earlier: Int64s) -> Int64s:
-        """How far apart times are, in the unit of the history; of what exceeds 63 bits, the most
-        that these hold. No ``later`` is before its ``earlier``."""
+        """``later - earlier`` in the unit of the history, capped at 63 bits. No ``later`` is before
+        its ``earlier``."""
         if self.instants is None:
             return later - earlier
         differences = self.instants[later].view(np.uint64) - self.instants[earlier].view(np.uint64)
@@ -107,13 +107,13 @@ class Times:
 
 
 SPAN_LIMIT: Final = 1 << 61
-"""Times that are less far apart are kept to the nanosecond; a century is 2^61.5."""
+"""Times that span less are kept to the nanosecond; a century is 2^61.5 ns."""
 
 
 def shifted(invoked: Int64s, completed: Int64s, endless: Bools) -> tuple[Int64s, Int64s, Times]:
-    """Times of any 64 bits such that sums and differences of them fit into 64 bits, too. The order
-    is kept, and so are differences, unless they exceed `SPAN_LIMIT`. ``endless``: where there is no
-    ``completed``; there it becomes `NEVER`."""
+    """Shift 64-bit times so that their sums and differences also fit into 64 bits. Their order is
+    kept, and so are their differences if they span less than `SPAN_LIMIT`. ``endless``: rows
+    without a ``completed``, which becomes `NEVER`."""
     if len(invoked) == 0:
         return invoked, completed, Times()
     ended = completed[~endless] if endless.any() else completed
@@ -137,14 +137,14 @@ def shifted(invoked: Int64s, completed: Int64s, endless: Bools) -> tuple[Int64s,
 
 @dataclass(slots=True)
 class Columns:
-    """The operations of a history, one row each, in the order they were given.
+    """The operations of a history, one row each, in the given order.
 
-    ``invoked`` and ``completed`` are times as `Times` has them; ``completed`` is `NEVER` for an
-    operation that ended `INFO`, since it may still take effect later. ``takes_time``: whether the
-    client saw it end later than it began, or not end at all, whatever the outcome: of what a
-    process sent at one instant, that was the last. ``value``, ``expected`` and ``seen`` are indices
-    into ``values``. ``applied`` is False only for a CAS that ended `OK`, refused. ``records``: the
-    rows as they were given, where the caller kept them.
+    ``invoked`` and ``completed`` are times as in `Times`; ``completed`` is `NEVER` for an operation
+    that ended `INFO`, since it may still take effect. ``takes_time``: whether the client saw the
+    operation end after it began, or not end at all, whatever the outcome: of the operations that a
+    process invoked at one instant, it was the last. ``value``, ``expected`` and ``seen`` are
+    indices into ``values``. ``applied`` is False only for a CAS that ended `OK` and was refused.
+    ``records``: the rows as given, if the caller kept them.
     """
 
     process: Int32s
@@ -168,17 +168,17 @@ class Columns:
     records: Sequence[OperationRecord] | None = None
     times: Times = field(default_factory=Times)
     touches: bool | None = None
-    """Whether operations of one process touch in time, None if nobody has looked yet."""
+    """Whether operations of one process touch in time; None: not computed yet."""
     has_final_reads: bool = False
-    """Whether reads of processes called ``final...`` are the runner's, at the end of a run."""
+    """Whether reads of processes named ``final...`` are the runner's, at the end of a run."""
 
     def __len__(self) -> int:
         return len(self.op)
 
     @classmethod
     def from_records(cls, records: Sequence[OperationRecord]) -> Columns:
-        """Columns of ``records``, row i is record i. Raises OverflowError for a time or an id that
-        is no integer of 64 bits."""
+        """Columns of ``records``: row i is record i. Raises OverflowError if a time or an id is not
+        a 64-bit integer."""
         numbering = Numbering()
         code = numbering.code
         siblings: dict[int, list[int]] = {}
@@ -237,7 +237,7 @@ class Columns:
         )
 
     def take(self, rows: Int64s) -> Columns:
-        """The given rows only. Numbers of keys and values stay the same."""
+        """Only the given rows. The numbers of keys and values stay the same."""
         records = self.records
         return Columns(
             process=self.process[rows],
@@ -306,9 +306,9 @@ class Columns:
         )
 
     def widened(self, clock_error_ns: int) -> Columns:
-        """The same operations, each interval so much wider that two that are apart by no more than
-        the clock error count as concurrent. That is right between processes only: the clock of a
-        process is its own, see `takes_time` and `bench.checkers.reads_from.program_order`."""
+        """The same operations with their intervals widened, so that two that are no further apart
+        than the clock error count as concurrent. This is right between processes only: a process
+        has one clock (see `takes_time` and `bench.checkers.reads_from.program_order`)."""
         if clock_error_ns == 0 or len(self) == 0:
             return self
         copy = self.take(np.arange(len(self)))
@@ -319,7 +319,7 @@ class Columns:
             copy.invoked = self.invoked - before
             copy.completed[finite] += after
             return copy
-        # Ranks, or what would not fit into 64 bits: first wider, then ranks.
+        # Ranks, or times that would overflow 64 bits: widen first, then rank.
         told = np.unique(np.concatenate((self.invoked, self.completed[finite])))
         instants = [self.times.of_history(time) for time in told.tolist()]
         earlier, later = [t - before for t in instants], [t + after for t in instants]

@@ -1,4 +1,4 @@
-"""A fault of a run, as people read it."""
+"""A fault of a run, in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.record.run_folder import FaultRecord
 
 
 def named(record: FaultRecord) -> str:
-    """What and where: number, name, parameters, and whom it touches."""
+    """Number, name, parameters, and the nodes and links that it affects."""
     own = {k: v for k, v in record.parameters.items() if k not in ("chosen_by", "seed")}
     words = [f"{record.number}: {record.fault}", *(f"{k}={_short(v)}" for k, v in own.items())]
     if record.groups:
@@ -24,7 +24,7 @@ def named(record: FaultRecord) -> str:
 
 
 def described(record: FaultRecord) -> str:
-    """The same, and for how long it is or was on."""
+    """The same, and how long it is or was active."""
     if record.applied_ns is None:
         return named(record)
     end_ns = record.healed_ns or time.monotonic_ns()
@@ -33,7 +33,7 @@ def described(record: FaultRecord) -> str:
 
 
 def fault_on(record: FaultRecord) -> FaultOn:
-    """The same for other hosts, which have another monotonic clock: with the time of day."""
+    """The same with the time of day, for hosts with another monotonic clock."""
     now_ns = time.monotonic_ns()
     age = datetime.timedelta(seconds=(now_ns - (record.applied_ns or now_ns)) / 1e9)
     since = datetime.datetime.now(datetime.UTC) - age

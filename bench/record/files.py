@@ -1,8 +1,8 @@
-"""The one place where files of a run folder, and small ones of others, are read and replaced.
+"""The only place where files of a run folder, and small files elsewhere, are read and replaced.
 
-A run folder may come from anybody. What is read of it is a regular file, of a bounded size, and
-lies in it: a link leads nowhere, a pipe is not waited for, a device is not read. What is written
-replaces a file and never goes through a link.
+A run folder may come from anybody. Only regular files of bounded size inside the folder are read:
+links are not followed, pipes not waited for, devices not read. Writing replaces a file and never
+follows a link.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nodes.errors import InvalidInput
 
 _EXPECTED = "a regular file is expected"
 MOST_FILES: Final = 1000
-"""In one directory of a run."""
+"""The most files in one directory of a run."""
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -32,17 +32,17 @@ _KINDS = {
 
 
 class NotReadable(InvalidInput):
-    """A file that is not read: names it and says why."""
+    """A file that capbench refuses to read: names it and says why."""
 
 
 def shown(path: Path | str) -> str:
-    """A path as text that can be printed and encoded: bytes that are no UTF-8 as ``\\xff``."""
+    """A path as printable text; bytes that are not UTF-8 appear as ``\\xff``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def open_regular(path: Path, most_bytes: int) -> BinaryIO:
-    """Open a regular file that is no larger than ``most_bytes``. Raises FileNotFoundError, and
-    NotReadable for all else."""
+    """Open a regular file of at most ``most_bytes``. Raises FileNotFoundError; NotReadable for
+    anything else."""
     try:
         # Without O_NONBLOCK, opening a pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,23 +63,23 @@ def open_regular(path: Path, most_bytes: int) -> BinaryIO:
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """What such a file holds. Raises as `open_regular` does."""
+    """The content of such a file. Raises what `open_regular` raises."""
     with open_regular(path, most_bytes) as file:
         return file.read(most_bytes)
 
 
 def read_named(path: Path, most_bytes: int) -> bytes:
-    """The same of a file that somebody named: a link is followed there."""
+    """The same for a file named by the user: here links are followed."""
     try:
         followed = path.resolve()
-    except (RuntimeError, OSError):  # Until Python 3.13 a circle is a RuntimeError.
+    except (RuntimeError, OSError):  # Before Python 3.13 a loop is a RuntimeError.
         raise NotReadable(f"{shown(path)}: a link that leads nowhere but to links") from None
     return read_regular(followed, most_bytes)
 
 
 def is_named_pipe(path: Path) -> bool:
-    """Whether it is a pipe that has a name, so that opening it waits for a writer that may never
-    come. Not so those of the shell: ``/dev/fd/63`` leads to a pipe that has no name."""
+    """Whether it is a named pipe: opening one waits for a writer that may never come. The pipes of
+    the shell (``/dev/fd/63``) have no name."""
     try:
         return stat.S_ISFIFO(os.lstat(os.path.realpath(path)).st_mode)
     except (OSError, ValueError):
@@ -87,8 +87,9 @@ def is_named_pipe(path: Path) -> bool:
 
 
 def whole_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:
-    """The lines that have their newline, and the first one that is longer than ``most_bytes``, cut.
-    The last one may be without: its writer was stopped in the middle of it."""
+    """The lines that end with a newline, up to and including the first one longer than
+    ``most_bytes``, which is cut. A last line without a newline is left out: its writer was stopped
+    halfway."""
     while line := file.readline(most_bytes + 1):
         if len(line) > most_bytes or line.endswith(b"\n"):
             yield line
@@ -97,8 +98,9 @@ def whole_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:
 
 
 def listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:
-    """The files in ``directory`` whose names end so, by name; none where it is not there. Raises
-    NotReadable if it is no directory, or they are too many or too large together."""
+    """The files in ``directory`` with this suffix, sorted by name; none if the directory is
+    missing. Raises NotReadable if it is not a directory, or if the files are too many or too large
+    together."""
     try:
         mode = directory.lstat().st_mode
     except FileNotFoundError:
@@ -126,8 +128,8 @@ def listed(directory: Path, suffix: str, most_bytes: int) -> list[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within it, an OSError names the file. That of a write does not by itself, so that nobody
-    would know which disk is full."""
+    """Inside this context an OSError names the file. A failed write alone does not, and the user
+    could not tell which disk is full."""
     try:
         yield
     except OSError as error:
@@ -137,17 +139,17 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def no_space(path: Path) -> str:
-    """Words to end an error line with, where a full disk may be why a log says nothing; empty if
+    """The end of an error line if the disk is full, which may be why a log is empty; empty text if
     there is space."""
     try:
         free = shutil.disk_usage(path).free
     except OSError:
         return ""
-    return "" if free else f" (no space is left on the device of {shown(path)})"
+    return "" if free else f" (no space left on the device of {shown(path)})"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file: a reader sees the old one or the new one, never a half. A link in its place
+    """Replace a file atomically: a reader sees the old content or the new one. A link in its place
     is replaced, not followed."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -158,7 +160,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _kind(path: Path) -> str | None:
-    """What there is, if it is no regular file."""
+    """What kind of file it is; None: a regular one, or none at all."""
     try:
         mode = stat.S_IFMT(path.lstat().st_mode)
     except (OSError, ValueError):

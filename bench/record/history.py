@@ -1,7 +1,7 @@
 """The recorded operations of a run.
 
-One JSON object a line, appended as operations complete, one file per client process. The file
-format is small on purpose: a history from another tool converts in a dozen lines.
+One JSON object per line, appended as operations complete; one file per client process. The format
+is small on purpose: a dozen lines convert a history from another tool.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from nodes.contract.replica import OperationKind, Outcome, Value, Version
 from nodes.errors import InvalidInput
 
 ABSENT: Final[Any] = msgspec.UNSET
-"""What a field holds that the record does not have: unknown, where None is the value null."""
+"""Of a field that the record does not have. None is the value null."""
 
 
 Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
-"""What a run folder may have for a time or an id: the difference of two of them has 64 bits."""
+"""A time or an id in a run folder; the difference of two fits into 64 bits."""
 
 STANDARD_INPUT: Final = Path("-")
-"""Read as a history, this is standard input."""
+"""As the path of a history: standard input."""
 
 
 class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One operation of a history.
 
-    ``process``: a logical client; it has one operation open at a time, and is never used again
-    after one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload
+    ``process``: a logical client; it has one operation open at a time and is not used again after
+    one that ended ``info``. ``id``: unique in the history. ``intended_ns``: when the workload
     wanted it sent; ``invoked_ns``: when it was sent; ``completed_ns``: when its outcome was known
-    (None: never); all `time.monotonic_ns()` of one host. ``value``: written, or read (a list where
-    a read saw siblings). ``expected``: of a CAS. ``applied``: for a CAS that ended ok; False:
-    refused, ``seen`` is the value it found, or `ABSENT` if nobody told. ``node``: the node that was
-    asked. ``version``: as the replica returned it.
+    (None: never); all `time.monotonic_ns()` of one host. ``value``: written, or read (a list if a
+    read saw siblings). ``expected``: of a CAS. ``applied``: of a CAS that ended ok; if it was
+    refused (False), ``seen`` is the value that it found, or `ABSENT` if the reply did not say.
+    ``node``: the node that was asked. ``version``: as the replica returned it.
 
-    None is a value here: the key was missing. A ``value``, ``expected`` or ``seen`` that is not
-    given is `ABSENT`.
+    None is a value: the key was missing. A ``value``, ``expected`` or ``seen`` that the record does
+    not have is `ABSENT`.
     """
 
     process: str
@@ -62,7 +62,7 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BadHistory(InvalidInput):
-    """A history file that cannot be used: names file, line and reason."""
+    """An invalid history file: names file, line and reason."""
 
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -70,8 +70,8 @@ MAX_BYTES = 2 << 30
 
 
 class HistoryWriter:
-    """Appends records to a file; what was appended is handed to the system every ``flush_every_s``
-    seconds at the latest, if `append` or `flush` is called that often. Use as a context manager."""
+    """Appends records to a file, and flushes it at least every ``flush_every_s`` seconds if
+    `append` or `flush` is called that often. Use it as a context manager."""
 
     def __init__(self, path: Path, *, flush_every_s: float = 0.2) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class HistoryWriter:
         self.count = 0
 
     def append(self, record: OperationRecord) -> None:
-        """Add one completed (or abandoned) operation. Raises OSError."""
+        """Append a completed or abandoned operation. Raises OSError."""
         line = self._encode(_in_format(record)) + b"\n"
         try:
             self._file.write(line)
@@ -97,7 +97,7 @@ class HistoryWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the system. Raises OSError."""
+        """Write out what is buffered. Raises OSError."""
         with naming(self._path):
             self._file.flush()
 
@@ -119,7 +119,7 @@ class HistoryWriter:
 
 
 def _in_format(record: OperationRecord) -> OperationRecord:
-    """``record`` without the fields that mean nothing for its operation: readers refuse them."""
+    """``record`` without the fields that its operation does not have: readers reject them."""
     if record.op == "cas" and record.outcome == "ok" and record.applied is False:
         return record
     is_cas = record.op == "cas"
@@ -136,7 +136,7 @@ def _in_format(record: OperationRecord) -> OperationRecord:
 
 
 def why_bad(line: bytes, error: Exception) -> str:
-    """What a message says of a line that the decoder refused."""
+    """Why the decoder rejected a line, for an error message."""
     try:
         line.decode()
     except UnicodeDecodeError as bad:
@@ -151,9 +151,9 @@ def why_bad(line: bytes, error: Exception) -> str:
 def read_history(path: Path) -> Iterator[OperationRecord]:
     """The records of one file of a run folder, in file order.
 
-    Such a file was written by capbench: where a line has no value, the value is null. A last line
-    without its newline is a record that was cut off by a crash: it is left out.
-    Raises BadHistory for any other line that does not fit.
+    capbench wrote this file: a line without a value has the value null. A last line without a
+    newline was cut off by a crash and is left out.
+    Raises BadHistory for any other invalid line.
     """
     decode = msgspec.json.Decoder(OperationRecord).decode
     try:
@@ -178,7 +178,7 @@ def read_history(path: Path) -> Iterator[OperationRecord]:
 
 
 def read_histories(paths: Iterable[Path]) -> list[OperationRecord]:
-    """All records of several files, ordered by invocation."""
+    """All records of several files, by invocation time."""
     records = [record for path in sorted(paths) for record in read_history(path)]
     records.sort(key=lambda record: (record.invoked_ns, record.id))
     return records

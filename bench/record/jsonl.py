@@ -1,8 +1,8 @@
 """Histories of other tools: strict JSONL, read straight into columns (docs/HISTORY_FORMAT.md).
 
-Strict, because a history that is read wrongly gives a wrong verdict: a field that is unknown,
-missing, given twice or meaningless for its operation, or a process with two operations open at once
-is an error that names file, line and field.
+Strict, because a misread history gives a wrong verdict. A field that is unknown, missing, given
+twice or meaningless for its operation is an error that names file, line and field; so is a process
+with two open operations.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from bench.record.well_formed import Given, misfit_together
 from nodes.contract.replica import OperationKind, Outcome, Value, Version
 
 _PIECE_BYTES: Final = 1 << 18
-"""What is decoded line by line, so small that the lines stay in the processor's cache."""
+"""What is decoded line by line: small enough for the processor's cache."""
 
 _TRIES: Final = 8
-"""So many blocks of another layout than capbench's, and no further one is tried as such."""
+"""After so many blocks of another layout, capbench's own layout is no longer tried."""
 
 _NEWLINE: Final = ord("\n")
 
@@ -56,11 +56,11 @@ Integer64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class PlainLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """One line without the fields of a CAS: a block of such lines is read faster. ``process`` and
-    ``key`` may be numbers. ``intended_ns``, ``version`` and ``error`` are those of capbench's own
-    histories and are not needed for a verdict.
+    """One line without the fields of a CAS: blocks of such lines are read faster. ``process`` and
+    ``key`` may be numbers. ``intended_ns``, ``version`` and ``error`` come from capbench's own
+    histories; a verdict does not need them.
 
-    The order is that in which capbench writes them, which the decoder expects."""
+    The fields are in the order in which capbench writes them: the decoder is faster so."""
 
     process: str | Integer64
     id: Integer64 | None = None
@@ -85,7 +85,7 @@ class Line(PlainLine, kw_only=True, forbid_unknown_fields=True, gc=False):
 
 
 def read_columns(given: Path | Source) -> Columns:
-    """The operations of one file, row i is line i + 1; ``-`` is standard input.
+    """The operations of one file: row i is line i + 1. ``-`` is standard input.
 
     Raises BadHistory, which names the file, the line and the reason.
     """
@@ -96,13 +96,13 @@ def read_columns(given: Path | Source) -> Columns:
 
 
 def file_name(path: Path) -> str:
-    """What a message calls the file."""
+    """The name of the file in messages."""
     return "standard input" if path == STANDARD_INPUT else shown(path)
 
 
 def blocks(given: Path | Source) -> Iterator[bytes]:
-    """The file in pieces of whole lines; of a line that is too long, enough to see that it is. The
-    last line may lack its newline."""
+    """The file in blocks of whole lines. An overlong line is cut, but still too long. The last line
+    may lack its newline."""
     if isinstance(given, Source):
         yield from given.blocks(MAX_LINE_BYTES)
         return
@@ -132,7 +132,7 @@ class _Reader:
         self.count = 0
 
     def take(self, block: bytes) -> None:
-        """Add a block of whole lines."""
+        """Append a block of whole lines."""
         if self.other_layout < _TRIES:
             quickly = read_lines(block, *self.names)
             if quickly is not None:
@@ -252,8 +252,8 @@ class _Reader:
     def _refuse_fields_given_twice(
         self, block: bytes, given: Given, others: list[list[Any]]
     ) -> None:
-        """The decoder takes the last one. A field needs a colon: a line that has as many colons as
-        fields has none twice. The others are looked at one by one."""
+        """The decoder would take the last one. Every field has a colon: a line with as many colons
+        as fields has no duplicate. Other lines are examined one by one."""
         codes = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero(codes == _NEWLINE)
         ends = np.append(ends, len(block))[: len(given.op)]
@@ -272,7 +272,7 @@ class _Reader:
                 refuse(self.path, self.count + row + 1, f"field `{twice}` is given twice")
 
     def _decoded(self, block: bytes) -> list[PlainLine]:
-        """The lines of a block, of type Line unless ``is_plain``."""
+        """The decoded lines of a block, as `Line` unless ``is_plain``."""
         newlines = np.count_nonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
         count = int(newlines) + (not block.endswith(b"\n"))
         if len(block) > MAX_LINE_BYTES and max(map(len, block.split(b"\n"))) > MAX_LINE_BYTES:
@@ -308,8 +308,8 @@ class _Reader:
         )
 
     def _without_lists(self, op: list[OperationKind], value: list[Any]) -> list[Any]:
-        """Take out the reads that saw several values; a list of one is that one, an empty one
-        null."""
+        """Replace the lists of reads that saw several values; a list of one is that value, an empty
+        list null."""
         plain = []
         for place, (name, some) in enumerate(zip(op, value, strict=True)):
             if isinstance(some, list):
@@ -326,7 +326,7 @@ class _Reader:
         return plain
 
     def _ids(self, ids: list[int | None]) -> Int64s:
-        """An operation without an id has the number of its line."""
+        """An operation without an id gets the number of its line."""
         some = _integers(ids)
         if some is None:
             some = np.array(
@@ -348,7 +348,7 @@ class _Reader:
         raise AssertionError("every line of a bad block is good")
 
     def columns(self) -> Columns:
-        """All that was taken. Raises BadHistory for what no single line can show."""
+        """All lines as columns. Raises BadHistory for what no single line can show."""
         if not self.parts:
             return Columns.from_records([])
         self.values.resolve()
@@ -371,7 +371,7 @@ class _Reader:
             node=node,
             invoked=invoked,
             completed=completed,
-            takes_time=completed > invoked,  # where there was no end, it is never
+            takes_time=completed > invoked,  # `NEVER` if there was no end
             processes=self._names_once(self.processes, process, "process"),
             keys=self._names_once(self.keys, key, "key"),
             nodes=[name or "" for name in self.nodes],
@@ -387,8 +387,8 @@ class _Reader:
         return c
 
     def _names_once(self, known: dict[Any, int], column: Int32s, what: str) -> list[str]:
-        """Names as text. The number 1 and the text "1" in one history: nobody knows whether they
-        are meant to be the same."""
+        """Names as text. A history with both 1 and "1" is rejected: they may or may not mean the
+        same."""
         names = [str(name) for name in known]
         if len(set(names)) < len(names):
             name = next(name for place, name in enumerate(names) if name in names[:place])
@@ -400,7 +400,7 @@ class _Reader:
 
 
 def given_twice(line: bytes) -> str | None:
-    """A field that a line has twice; the decoder would take the last one."""
+    """A field that occurs twice in a line; the decoder would take the last one."""
     names: list[str] = []
 
     def note(pairs: list[tuple[str, Any]]) -> None:
@@ -411,7 +411,7 @@ def given_twice(line: bytes) -> str | None:
 
 
 def _numbered(known: dict[Any, int], names: list[Any]) -> Int32s:
-    try:  # most blocks name nobody new
+    try:  # most blocks have no new names
         return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
     except KeyError:
         for name in dict.fromkeys(names):
@@ -420,8 +420,8 @@ def _numbered(known: dict[Any, int], names: list[Any]) -> Int32s:
 
 
 class _Values:
-    """Numbers the values of all columns. Where a piece of a column holds integers only, as they
-    mostly do, they are numbered all at once at the end."""
+    """Numbers the values of all columns. Pieces of only integers, as most are, are numbered all at
+    once at the end."""
 
     def __init__(self) -> None:
         self.numbering = Numbering()
@@ -430,8 +430,7 @@ class _Values:
     def take(
         self, values: list[Any], kinds: set[type], absent: object, code_of_absent: int
     ) -> Int32s:
-        """The numbers of ``values``, which are of the types ``kinds``; they may be filled in only
-        by `resolve`."""
+        """The numbers of ``values`` of the types ``kinds``; `resolve` may fill them in later."""
         n = len(values)
         codes = np.full(n, code_of_absent, np.int32)
         some_absent = type(absent) in kinds
@@ -455,7 +454,7 @@ class _Values:
         return codes
 
     def take_integers(self, column: Integers, codes: Int32s) -> Int32s:
-        """The same for a column of integers. ``codes``: what holds where there are none."""
+        """The same for a column of integers. ``codes``: the numbers of rows without an integer."""
         if column.there.all():
             self.waiting.append((codes, None, column.numbers))
         elif column.there.any():
@@ -470,14 +469,14 @@ class _Values:
         self.waiting.append((codes, there, np.fromiter(values, np.int64, len(values))))
 
     def resolve(self) -> None:
-        """Fill in what is waiting."""
+        """Fill in the numbers left open by `take`."""
         if not self.waiting:
             return
         raw = np.concatenate([part for _, _, part in self.waiting])
         distinct, numbered = _distinct(raw)
         del raw
         values = self.numbering.values
-        if len(values) == 1:  # nothing but null yet: all are new
+        if len(values) == 1:  # only null so far: all are new
             values.extend(distinct.tolist())
             found = (numbered + 1).astype(np.int32)
         else:
@@ -495,7 +494,7 @@ class _Values:
 
 
 def _distinct(raw: Int64s) -> tuple[Int64s, Int64s]:
-    """The distinct numbers in ascending order, and of each number its place among them."""
+    """The distinct numbers in ascending order, and the index of each number among them."""
     low, high = int(raw.min()), int(raw.max())
     if high - low < 4 * len(raw) + 1000:  # dense: a table is faster than sorting
         there = np.zeros(high - low + 1, np.bool_)
@@ -514,7 +513,7 @@ def _integers(numbers: list[int | None]) -> Int64s | None:
 
 
 def _times(completed: list[int | None]) -> tuple[Int64s, Bools]:
-    """A column of times, `NEVER` where there is none, and where that is."""
+    """A column of times, `NEVER` if missing, and which are missing."""
     some = _integers(completed)
     if some is not None:
         return some, np.zeros(len(some), np.bool_)

@@ -1,11 +1,10 @@
-"""The lines that capbench writes, read many at a time.
+"""A fast reader for the lines that capbench writes.
 
 Most lines of a history have one layout: the fields of `bench.record.history.OperationRecord` in
-their order, no spaces, short names, integers. NumPy goes through such a block field by field, all
-lines at once, eight bytes in a word. Every byte of the block is looked at: the text between the
-values has to be the layout's, names are ASCII without escapes, numbers are integers as JSON has
-them, of 64 bits. A block with one line that is different in anything is left to the general reader,
-which knows what else is allowed, and what is wrong with it.
+order, no spaces, short names, integers. NumPy goes through such a block field by field, all lines
+at once, in words of eight bytes. It checks every byte: the text between the values must be that of
+the layout, names must be ASCII without escapes, numbers must be 64-bit JSON integers. If any line
+differs, the block goes to the general reader, which knows what else is allowed and what is wrong.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from bench.record.columns import KIND_CODES, OUTCOME_CODES, Bools, Int8s, Int32s
 Words: TypeAlias = NDArray[np.uint64]
 
 _FRONT: Final = 8
-"""Bytes before the block, since a text is compared in whole words that end where it ends."""
+"""Padding before the block: a text is compared in whole words that end where it ends."""
 _BACK: Final = 64
-"""Bytes after the block, into which the last words may reach."""
+"""Padding after the block: the last words may reach into it."""
 
 
 def _every(byte: int) -> np.uint64:
@@ -43,7 +42,7 @@ def _word(text: str) -> np.uint64:
 
 
 class _Text:
-    """What stands between two values: compared as the last bytes of ``len(masks)`` words."""
+    """The text between two values, compared as the last bytes of ``len(masks)`` words."""
 
     def __init__(self, text: str) -> None:
         encoded = text.encode()
@@ -85,10 +84,9 @@ _FOUR_BYTES, _FIVE_BYTES = np.uint64((1 << 32) - 1), np.uint64((1 << 40) - 1)
 
 
 class Names:
-    """The numbers of names, most of which were there before. ``known``: what the general reader
-    numbers in, too.
+    """The numbers of names, most of them known already. ``known``: shared with the general reader.
 
-    A table with a place for each hash: of two names with one place the last one is in it, and the
+    A hash table without chains: if two names have the same slot, the later one occupies it and the
     other is looked up in ``known``.
     """
 
@@ -98,7 +96,7 @@ class Names:
     def __init__(self, known: dict[Any, int]) -> None:
         self.known = known
         size = 1 << self._BITS
-        self.low = np.full(size, _every(0xFF))  # no name: names are ASCII
+        self.low = np.full(size, _every(0xFF))  # not a name: names are ASCII
         self.high = np.zeros(size, np.uint64)
         self.code = np.zeros(size, np.int32)
 
@@ -122,17 +120,17 @@ class Names:
 
 
 class _OtherLayout(Exception):
-    """Not a block for this reader."""
+    """The block has another layout."""
 
 
 @dataclass(slots=True)
 class Integers:
-    """A column of integers, where ``there``."""
+    """A column of integers; ``there``: the rows that have one."""
 
     numbers: Int64s
     there: Bools
     has_field: Bools
-    """Where the field is there, be it null."""
+    """The rows that have the field, even if it is null."""
 
 
 @dataclass(slots=True)
@@ -155,7 +153,7 @@ class Lines:
 
 
 def read_lines(block: bytes, processes: Names, keys: Names, nodes: Names) -> Lines | None:
-    """The lines of a block, None if one of them has another layout."""
+    """The lines of a block; None if a line has another layout."""
     if not block.endswith(b"\n") or not block.isascii() or b"\\" in block:
         return None
     try:
@@ -165,13 +163,13 @@ def read_lines(block: bytes, processes: Names, keys: Names, nodes: Names) -> Lin
 
 
 class _Block:
-    """A block and where each line was read up to."""
+    """A block, and how far each line has been read."""
 
     def __init__(self, block: bytes) -> None:
         back = _BACK - (_FRONT + len(block)) % 8
         self.bytes = b"".join((b" " * (_FRONT - 1), b"\n", block, b" " * back))
         self.codes = np.frombuffer(self.bytes, np.uint8)
-        # Other control characters are no good in a line either: no line begins behind them.
+        # Any control character ends a line here: what follows does not begin like one.
         ends = _places_of(self.codes < ord(" "))
         self.at = ends[:-1] + 1
         self.count = len(self.at)
@@ -211,13 +209,13 @@ class _Block:
         )
 
     def _words(self, at: Int64s, text: _Text, more: int) -> Words:
-        """Per row the words of a text that should begin at ``at``, and ``more`` behind it."""
+        """For each row, the words of a text expected at ``at`` and ``more`` words after it."""
         width = 8 * (len(text.wanted) + more)
         every = np.ndarray((len(self.bytes) - width + 1,), f"V{width}", self.bytes, 0, (1,))
         return every[at - text.before].view(np.uint64).reshape(len(at), -1)
 
     def _required(self, text: _Text, more: int) -> Words:
-        """The words behind the text, which every line has to have."""
+        """The words after a text that every line must have."""
         words = self._words(self.at, text, more)
         if not text.found(words).all():
             raise _OtherLayout
@@ -225,7 +223,7 @@ class _Block:
         return words[:, len(text.wanted) :]
 
     def _optional(self, text: _Text, more: int) -> tuple[Int64s | slice, Words]:
-        """Which lines have the text, and the words behind it."""
+        """Which lines have the text, and the words after it."""
         if len(self.letters) == 0:
             self.letters = self.codes[self.at + 2]
         if not (self.letters == text.letter).any():
@@ -276,7 +274,7 @@ class _Block:
         return Integers(numbers, there, has_field)
 
     def _perhaps_truth(self, text: _Text) -> tuple[Bools, Bools]:
-        """Which lines have a field as false, and which have it."""
+        """In which lines a field is false, and which have the field."""
         is_there, untrue = np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
         rows, words = self._optional(text, 1)
         if len(words):
@@ -300,8 +298,8 @@ class _Block:
 
 
 def _places_of(those: Bools) -> Int64s:
-    """Where few of many are true, which are a multiple of 8. Of two in one word the first: a line
-    that is so short has another layout anyhow."""
+    """The indices of the few true values; the length is a multiple of 8. Of two in one word only
+    the first is found: a line that short has another layout anyway."""
     words = those.view(np.uint64)
     places = np.flatnonzero(words != 0)
     words = words[places]
@@ -310,9 +308,9 @@ def _places_of(those: Bools) -> Int64s:
 
 
 def _up_to_quote(words: Words) -> tuple[Words, Int64s]:
-    """The bytes before the first quote, and how many these are: 8 if there is none."""
+    """The bytes before the first quote, and their number: 8 if there is no quote."""
     differing = words ^ _QUOTES
-    zeros = (differing - _ONES) & ~differing & _HIGH  # the lowest is exact, that is the first
+    zeros = (differing - _ONES) & ~differing & _HIGH  # only the lowest, the first, is exact
     before = ((zeros & -zeros) >> _SEVEN) - _ONE
     return words & before, np.bitwise_count(before).astype(np.int64) >> 3
 
@@ -340,7 +338,7 @@ def _codes(names: Words, codes: dict[np.uint64, int]) -> Int8s:
 
 
 def _integers(words: Words) -> tuple[Int64s, Int64s]:
-    """The integers at the beginning of three words each, and how many digits these have."""
+    """The integers at the beginning of three words each, and their numbers of digits."""
     numbers, length = _digits(words[:, 0])
     for place in (1, 2):
         is_long = length == 8 * place
@@ -357,12 +355,12 @@ def _integers(words: Words) -> tuple[Int64s, Int64s]:
 
 
 def _digits(words: Words) -> tuple[Words, Int64s]:
-    """The number that the digits at the beginning of each word are, and how many these are."""
+    """The number at the beginning of each word, and how many digits it has."""
     digits = words ^ _ZEROS
     other = (digits + _BEYOND_NINE) & _HIGH
     before = ((other & -other) >> _SEVEN) - _ONE
     length = np.bitwise_count(before).astype(np.int64)  # in bits
-    # Move them to the end of the word, zeros before them; then add up neighbours, pairs, fours.
+    # Move them to the end of the word behind zeros, then add up neighbours, pairs and fours.
     number = digits << (64 - length).astype(np.uint64)
     number = (number * np.uint64(10 * 256 + 1)) >> np.uint64(8) & _PAIRS
     number = (number * np.uint64(100 * 65536 + 1)) >> np.uint64(16) & _FOURS

@@ -1,8 +1,7 @@
-"""What nodes tell of themselves, read off the wire.
+"""What nodes report about themselves, decoded from the wire.
 
-Whoever may publish for one node speaks for that node only: the topic says who speaks, and a message
-that names somebody else in its text is refused. So is what is too large, or has another form than a
-node gives it.
+A node can report only on itself: the topic names the sender, and a message that names another node
+is rejected. So are messages that are too large or have another format.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Scalar: TypeAlias = bool | Whole | float | Long | None
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+class _Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     t_ns: Stamp
     node: Short
 
 
-class _Status(_Told, frozen=True, kw_only=True, tag="status"):
+class _Status(_Report, frozen=True, kw_only=True, tag="status"):
     probe: dict[Short, Scalar]
     counters: dict[Short, Whole] = {}
 
 
-class _Event(_Told, frozen=True, kw_only=True, tag="event"):
+class _Event(_Report, frozen=True, kw_only=True, tag="event"):
     name: Short
     details: dict[Short, Any] = {}
 
@@ -42,14 +41,14 @@ class _Digests(msgspec.Struct, frozen=True):
     digests: dict[Short, Short]
 
 
-class Digest(_Told, frozen=True, kw_only=True, tag="digest"):
-    """Hashes of the parts of what a node holds."""
+class Digest(_Report, frozen=True, kw_only=True, tag="digest"):
+    """Hashes of the parts of a node's state."""
 
     details: _Digests
 
 
 class _Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at in a probe; a protocol may tell more."""
+    """The fields of a probe that are checked; a protocol may report more."""
 
     ready: bool
     role: Short | None = None
@@ -65,7 +64,7 @@ _decode = msgspec.json.Decoder(_Status | _Event | Digest).decode
 def parse_status(
     topics: Topics, topic: str, payload: bytes | bytearray, nodes: Container[str]
 ) -> NodeRecord | Digest | None:
-    """What one of ``nodes`` told on its own topic. None: this is nothing of the kind."""
+    """What one of ``nodes`` reported on its own topic; None if the message is invalid."""
     node = topic.removeprefix(topics.status(""))
     if node == topic or node not in nodes or len(payload) > MAX_BYTES:
         return None

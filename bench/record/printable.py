@@ -1,7 +1,7 @@
-"""Foreign text on a terminal, in a table, in Markdown or XML: names, keys, values, others' errors.
+"""Foreign text on a terminal, in a table, in Markdown or XML: names, keys, values, errors.
 
-What a history, a file name or a node's status says was written by somebody else: it must not move
-the cursor, turn the direction of writing, break a line or push the rest out of sight.
+The text of a history, a file name or a node's status comes from somebody else. It must not move the
+cursor, reverse the writing direction, break a line or push the rest out of sight.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def printable(text: str, limit: int = NAME_CHARACTERS) -> str:
-    """``text`` on one line, `escaped`; beyond ``limit`` characters the middle is left out, since
-    what tells texts apart is at their ends."""
+    """``text`` on one line, `escaped`. Beyond ``limit`` characters the middle is left out: texts
+    differ at their ends."""
     if len(text) > limit:
-        # Cut before it is escaped, too: megabytes would take their time.
+        # Cut before escaping, too: megabytes would take long.
         text = f"{text[:limit]}…{text[-limit:]}"
     text = escaped(text)
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-(limit // 2) :]}"
 
 
 def escaped(text: str) -> str:
-    """``text`` on one line: what is no visible character of its own (controls, marks of direction,
-    lone surrogates) is written as in Python, ``\\x1b``."""
+    """``text`` on one line: invisible characters (controls, direction marks, lone surrogates) are
+    escaped as in Python, ``\\x1b``."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escaped(each) for each in text)
 
 
 def escaped_lines(text: str) -> str:
-    """The same for a text that has lines of ours."""
+    """The same for a text with line breaks of our own."""
     return "\n".join(map(escaped, text.split("\n")))
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal it takes: ideographs take two."""
+    """The width of the text in terminal columns: ideographs take two."""
     return sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def quoted(value: Any) -> str:
-    """A value as an error quotes it: its ``repr``, cut."""
+    """A value as quoted in an error: its ``repr``, cut."""
     return printable(repr(value))
 
 

@@ -1,8 +1,8 @@
-"""Quantities as people write them: the one place that reads durations, rates, sizes and numbers.
+"""Quantities as people write them: the only parser of durations, rates, sizes and numbers.
 
-A reader returns a finite number within its bounds, or raises BadQuantity: one line that says what
-would be right. Whatever is infinite, not a number or out of bounds gets no further than here. A
-number that is one already (a default, or a value from JSON) is held to the same bounds.
+A parser returns a finite number within its bounds, or raises BadQuantity with one line that says
+what is valid. Infinities, NaN and numbers out of bounds get no further than this module. Values
+that are numbers already (defaults, JSON) must keep the same bounds.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ UNITS_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 MAX_DURATION_S = 1e7
 MAX_RATE_PER_S = 1e6
 MAX_COUNT = 2**63 - 1
-"""The largest integer that every format of ours can hold."""
+"""The largest integer that all our formats can hold."""
 
 
-# Their length is bounded, since Python reads hundreds of digits as an infinity.
+# Of bounded length: Python reads hundreds of digits as infinity.
 _COUNT = re.compile(r"[+-]?\d{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?(e[+-]?\d{1,3})?", re.ASCII)
 _WITH_UNIT = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)([a-zA-Z/]+)", re.ASCII)
 
 
 class BadQuantity(InvalidInput):
-    """A text that is no such quantity. One line that says what would be right."""
+    """An invalid quantity. One line that says what is valid."""
 
 
 class Bounds(NamedTuple):
-    """``least`` to ``most``; ``least`` itself does not belong to them where it is ``excluded``."""
+    """``least`` to ``most``; ``least`` itself is out of bounds if ``excluded``."""
 
     least: float
     most: float
     excluded: bool = False
 
     def hold(self, number: float) -> bool:
-        """Whether the number lies within. An infinity or what is no number never does."""
-        # A comparison with what is no number is False.
+        """Whether the number is within bounds. Infinity and NaN never are."""
+        # A comparison with NaN is False.
         return self.least <= number <= self.most and not (self.excluded and number == self.least)
 
-    def told(self, unit: str = "") -> str:
+    def in_words(self, unit: str = "") -> str:
         """``1 to 15``, ``more than 0s, at most 60s``."""
         least, most = f"{_short(self.least)}{unit}", f"{_short(self.most)}{unit}"
         return f"more than {least}, at most {most}" if self.excluded else f"{least} to {most}"
@@ -63,7 +63,7 @@ def read_duration(value: Any, bounds: Bounds = FROM_ZERO_S) -> float:
         )
     seconds = float(text) * UNITS_S[unit]
     if not bounds.hold(seconds):
-        raise BadQuantity(f"{quoted(value)} is out of bounds: use {bounds.told('s')}")
+        raise BadQuantity(f"{quoted(value)} is out of bounds: use {bounds.in_words('s')}")
     return seconds
 
 
@@ -91,7 +91,7 @@ def read_number(value: Any, bounds: Bounds) -> float:
     elif isinstance(value, str) and _NUMBER.fullmatch(value):
         number = float(value)
     if not bounds.hold(number):
-        raise BadQuantity(f"{quoted(value)}: use {bounds.told()}")
+        raise BadQuantity(f"{quoted(value)}: use {bounds.in_words()}")
     return float(number)
 
 
@@ -103,9 +103,9 @@ def read_count(value: Any, bounds: Bounds) -> int:
     elif isinstance(value, str) and _COUNT.fullmatch(value):
         number = int(value)
     if number is None:
-        raise BadQuantity(f"{quoted(value)} is not a whole number; use {bounds.told()}")
+        raise BadQuantity(f"{quoted(value)} is not a whole number; use {bounds.in_words()}")
     if not bounds.least <= number <= bounds.most:
-        raise BadQuantity(f"{quoted(value)}: use {bounds.told()}")
+        raise BadQuantity(f"{quoted(value)}: use {bounds.in_words()}")
     return number
 
 
@@ -122,15 +122,15 @@ def format_rate(per_s: float) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share, 0..1, as people read it everywhere: three digits, rounded down, so that 1.000 means
-    all, and 0.000 nothing (``<0.001`` is little). CSV and JSON have it as it is."""
+    """A share, 0..1, for people: three digits, rounded down, so that 1.000 means all and 0.000
+    nothing (``<0.001``: little). CSV and JSON have the exact number."""
     if 0 < share < 0.001:
         return "<0.001"
     return f"{math.floor(share * 1000 + 1e-9) / 1000:.3f}"
 
 
 def _split(value: Any) -> tuple[str, str]:
-    """A number and its unit; no unit where it is no such text."""
+    """A number and its unit; the unit is empty if the text is not a quantity."""
     found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
     return (found[1], found[2]) if found else ("0", "")
 

@@ -1,17 +1,17 @@
-"""The run folder: the only file format that rooms share.
+"""The run folder: the files of one run.
 
     manifest.json     what ran, with which seed, on what; updated at the end of the run
     history/*.jsonl   operations, one file per client process (`bench.record.history`); final reads
                       are in history/final.jsonl
-    load/*.json       one `LoadSummary` per client process; missing where the process was cut short
-    load/*.started    one per client process, from when its load begins
+    load/*.json       one `LoadSummary` per client process; missing if the process was cut short
+    load/*.started    one per client process, written when its load begins
     faults.jsonl      one `FaultRecord` per injected fault
-    nodes/<id>.jsonl  one `NodeRecord` a line: status, and events such as elections
+    nodes/<id>.jsonl  one `NodeRecord` per line: status, and events such as elections
     verdict.json      one `Verdict`
     report.html
 
-All stamps are `time.monotonic_ns()` of one host. Files are written as the run goes, so that a run
-that was cut short leaves what it had.
+All timestamps are `time.monotonic_ns()` of one host. Files are written during the run: a run that
+is cut short leaves what it had.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 T = TypeVar("T")
 
 MOST_BYTES = 64 << 20
-"""Of a file that is one JSON object, and of faults.jsonl."""
+"""The largest size of a file that is one JSON object, and of faults.jsonl."""
 MOST_LOAD_BYTES = 512 << 20
 MOST_NODES_BYTES = 512 << 20
 MOST_HISTORY_BYTES = 2 << 30
@@ -55,9 +55,9 @@ class BadRunFolder(InvalidInput):
 
 class Manifest(msgspec.Struct, kw_only=True):
     """What ran. ``experiment``: as validated. ``load_started_ns`` and ``load_ended_ns``: the
-    interval in which the workload asked for operations. ``complete``: the run came to its planned
-    end. ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
-    ``clock_error_ns``: bound on the difference of the clocks of two client hosts."""
+    interval in which the workload wanted operations. ``complete``: the run reached its planned end.
+    ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
+    ``clock_error_ns``: a bound on the difference between the clocks of two client hosts."""
 
     schema_version: int = SCHEMA_VERSION
     capbench_version: str
@@ -85,11 +85,11 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 
 class LoadSummary(msgspec.Struct, kw_only=True):
-    """What one client process did. ``dropped``: operations that the workload wanted and that were
-    not sent, because the in-flight cap was reached, or because the read that they follow did not
-    end ok; they are no operations of the history, but they count as not available.
-    ``lateness_ms_p99``: how late operations were sent, after their intended time.
-    ``stopped_early``: it was told to stop before the end of its plan, and wanted no more then."""
+    """What one client process did. ``dropped``: operations that the workload wanted but that were
+    not sent, because the in-flight limit was reached or because the read before them did not end
+    ok. They are not in the history, but count as unavailable. ``lateness_ms_p99``: how long after
+    their intended time operations were sent. ``stopped_early``: it was stopped before the end of
+    its plan, and wanted nothing after that."""
 
     client: str
     started_ns: Stamp
@@ -107,11 +107,10 @@ class LoadSummary(msgspec.Struct, kw_only=True):
 
 class FaultRecord(msgspec.Struct, kw_only=True):
     """An injected fault. ``number`` counts the faults of a run from 0. A record is appended when
-    the fault was applied and again when it was healed: the last one of a number counts.
+    the fault is applied and again when it is healed; the last record of a number counts.
 
-    ``groups``: the node groups of a partition, as resolved at run time; ``nodes``: the nodes that
-    the fault touches; ``links``: the directed links (pairs src, dst). ``error``: why it could not
-    be applied or healed."""
+    ``groups``: the node groups of a partition, as resolved at run time; ``nodes`` and ``links``
+    (pairs src, dst): what the fault affects. ``error``: why it could not be applied or healed."""
 
     number: int
     fault: str
@@ -129,8 +128,8 @@ class FaultRecord(msgspec.Struct, kw_only=True):
 
 
 class NodeRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a node told of itself. ``kind`` status: ``probe`` is `Replica.probe()`, ``counters`` the
-    driver's. ``kind`` event: ``name`` and ``details`` are those of `Out.mark`, or the runner's own
+    """What a node reported. ``kind`` status: ``probe`` is `Replica.probe()`, ``counters`` are the
+    driver's. ``kind`` event: ``name`` and ``details`` come from `Out.mark`, or from the runner
     (``started``, ``killed``, ``exited``)."""
 
     t_ns: Stamp
@@ -157,7 +156,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> RunFolder:
-        """A new folder with its manifest. Raises FileExistsError if there is a run already."""
+        """A new folder with its manifest. Raises FileExistsError if it already holds a run."""
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
         if folder.manifest_path.exists():
@@ -168,19 +167,19 @@ class RunFolder:
         return folder
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest, whole."""
+        """Replace the manifest atomically."""
         write_json(self.manifest_path, manifest)
 
     def write_verdict(self, verdict: Verdict) -> None:
-        """Replace the verdict, whole."""
+        """Replace the verdict atomically."""
         write_json(self.verdict_path, verdict)
 
     def append_fault(self, record: FaultRecord) -> None:
-        """Add a line to faults.jsonl, and hand it to the system at once."""
+        """Append a line to faults.jsonl and flush it."""
         append_line(self.faults_path, record)
 
     def append_node(self, record: NodeRecord) -> None:
-        """Add a line to the node's file."""
+        """Append a line to the node's file."""
         append_line(self.nodes_dir / f"{record.node}.jsonl", record)
 
     def manifest(self) -> Manifest:
@@ -192,7 +191,7 @@ class RunFolder:
             raise BadRunFolder(f"{shown(self.manifest_path)}: not found; {hint}") from None
 
     def verdict(self) -> Verdict | None:
-        """The verdict, None if the run was not checked."""
+        """The verdict; None if the run was not checked."""
         try:
             return _read(self.verdict_path, decode_verdict, "run `capbench check` again")
         except FileNotFoundError:
@@ -204,27 +203,27 @@ class RunFolder:
         return read_histories(self.histories())
 
     def histories(self) -> list[Path]:
-        """The files with the operations, by name."""
+        """The history files, sorted by name."""
         return _listed(self.history_dir, ".jsonl", MOST_HISTORY_BYTES)
 
     def loads(self) -> list[LoadSummary]:
-        """The summaries of the client processes that came to their end."""
+        """The summaries of the client processes that finished."""
         return [
             _read_json(path, LoadSummary, "")
             for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)
         ]
 
     def lost_clients(self) -> list[str]:
-        """The client processes that began and left no summary: they were killed, or crashed. What
-        they had open then, and wrote last, is missing from the history."""
+        """The client processes that started but left no summary: they were killed or crashed. Their
+        open and latest operations are missing from the history."""
         began = {path.stem for path in self.histories()}
         began |= {path.stem for path in _listed(self.load_dir, ".started", MOST_LOAD_BYTES)}
         done = {path.stem for path in _listed(self.load_dir, ".json", MOST_LOAD_BYTES)}
         return sorted(began - done)
 
     def clients_cut_short(self) -> list[str]:
-        """The client processes of which operations are missing: those that were lost, and those
-        whose history has less than their summary counts, or breaks off in a line."""
+        """The client processes with missing operations: those that were lost, and those whose
+        history has fewer operations than their summary, or a cut last line."""
         cut = set(self.lost_clients())
         histories = {path.stem: path for path in self.histories()}
         for summary in self.loads():
@@ -235,11 +234,11 @@ class RunFolder:
         return sorted(cut)
 
     def cut_short(self) -> bool:
-        """Whether the history has not all that was done."""
+        """Whether operations are missing from the history."""
         return bool(self.clients_cut_short())
 
     def faults(self) -> list[FaultRecord]:
-        """The faults in order of their number, each as last recorded."""
+        """The faults by number, each as last recorded."""
         last = {
             record.number: record
             for record in _read_lines(self.faults_path, FaultRecord, MOST_BYTES)
@@ -247,7 +246,7 @@ class RunFolder:
         return [last[number] for number in sorted(last)]
 
     def gone(self) -> list[str]:
-        """The nodes that a fault has crashed for good."""
+        """The nodes that a fault crashed for good."""
         return [
             node
             for fault in self.faults()
@@ -256,7 +255,7 @@ class RunFolder:
         ]
 
     def node_records(self) -> list[NodeRecord]:
-        """What all nodes told, by time."""
+        """What all nodes reported, by time."""
         records: list[NodeRecord] = []
         for path in _listed(self.nodes_dir, ".jsonl", MOST_NODES_BYTES):
             records.extend(_read_lines(path, NodeRecord, MOST_NODES_BYTES))
@@ -265,7 +264,7 @@ class RunFolder:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON; a reader sees the old file or the new one, never a half."""
+    """Write ``value`` as indented JSON, atomically: a reader sees the old file or the new one."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
@@ -276,7 +275,7 @@ def append_line(path: Path, value: Any) -> None:
 
 
 def _lines(path: Path) -> tuple[int, bool]:
-    """How many lines a file has, and whether the last one is whole."""
+    """How many lines a file has, and whether the last one is complete."""
     count, last = 0, b"\n"
     try:
         with open_regular(path, MOST_HISTORY_BYTES) as file:

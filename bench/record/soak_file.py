@@ -1,6 +1,6 @@
 """``soak.json``: memory and disk of every process of a cluster under millions of operations.
 
-`bench.measure.soak` writes it, `reports.sweeps.soak` judges it and makes its table and page.
+`bench.measure.soak` writes it; `reports.sweeps.soak` evaluates it and makes its table and page.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from bench.record.files import write_whole
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of the load. ``operations``: that ended ok since the beginning; ``t_s``: seconds
-    since then; ``ok_per_s``: in this stretch. ``rss_bytes``: process -> the most memory that it
-    held in this stretch, the load among them; ``disk_bytes``: node -> the most that its data
-    directory held."""
+    """A stretch of the soak. ``operations``: ended ok since the beginning; ``t_s``: seconds since
+    then; ``ok_per_s``: in this stretch. ``rss_bytes``: process (the load generator included) -> its
+    peak memory in this stretch; ``disk_bytes``: node -> the peak size of its data directory."""
 
     t_s: float
     operations: int
@@ -27,10 +26,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Soak(msgspec.Struct, kw_only=True):
-    """``wanted``: operations. ``failed`` and ``unanswered``: operations; ``error``: what the first
-    failed one said. ``stopped``: why there are
-    fewer operations than wanted, if there are. ``hardware``: see
-    `bench.measure.figures.hardware`."""
+    """``wanted``, ``failed``, ``unanswered``: numbers of operations; ``error``: that of the first
+    failed one. ``stopped``: why there are fewer operations than wanted; None if there are not.
+    ``hardware``: see `bench.measure.figures.hardware`."""
 
     schema: int = 1
     capbench: str
@@ -56,5 +54,5 @@ class Soak(msgspec.Struct, kw_only=True):
 
 
 def write_soak(path: Path, soak: Soak) -> None:
-    """Write it whole or not at all."""
+    """Write the file atomically."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(soak), indent=1) + b"\n")

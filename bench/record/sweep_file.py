@@ -1,6 +1,6 @@
 """``sweep.json``: live protocols measured over nodes, value size and clients, one at a time.
 
-`bench.measure.sweep` writes it, `reports.sweeps.sweep` makes tables, charts and the page of it.
+`bench.measure.sweep` writes it; `reports.sweeps.sweep` makes its tables, charts and page.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from nodes.errors import InvalidInput
 
 MAX_BYTES = 64 << 20
 DIMENSIONS = ("nodes", "value_bytes", "clients", "proxied", "coalesced")
-"""What is varied, one at a time from the base point. ``proxied``: a Toxiproxy on every link.
-``coalesced``: what waits for one destination leaves as one PUBLISH."""
+"""What is varied, one dimension at a time from the base point. ``proxied``: a Toxiproxy on every
+link. ``coalesced``: messages waiting for one destination leave as one PUBLISH."""
 
 THINK_S = 0.001
-"""Between a reply and the client's next operation, where there is more than one client: without it
-all clients move as one herd, which flatters coalescing. One client does not think."""
+"""The time between a reply and the client's next operation if there are several clients: without it
+they move as a herd, which flatters coalescing. A single client does not think."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """What is measured. The defaults are the base point. ``value_bytes``: of each written value.
-    ``clients``: operations in flight at most."""
+    ``clients``: the most operations in flight."""
 
     protocol: str
     nodes: int = 3
@@ -47,16 +47,15 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepRow(msgspec.Struct, kw_only=True):
-    """A point and what was measured there, or why it was not: ``missing``.
+    """A point and its measurements, or why there are none: ``missing``.
 
     ``ok``, ``failed``, ``unanswered``: operations in ``seconds``. Per operation that ended ok:
-    ``messages`` between nodes, and one request and one reply; ``publishes`` in which they reached
-    the broker; their payload ``bytes``; ``fsyncs`` of all nodes together; ``log_bytes`` that all
-    nodes wrote. ``fsync_us``: mean time of a node's write and fsync. ``forwarded``: the share of
-    the clients that asked a node which did not lead (0: no node leads). ``cpu_us``: CPU
-    microseconds per operation of each process, by name, the load among them. ``other_cores``: how
-    many cores were busy meanwhile with what has no part in the measurement. ``rss_bytes``: of each
-    process at the end.
+    ``messages`` between nodes, plus one request and one reply; ``publishes`` that carried them to
+    the broker; their payload ``bytes``; ``fsyncs`` and ``log_bytes`` written, over all nodes.
+    ``fsync_us``: mean time of a node's write and fsync. ``forwarded``: the share of clients whose
+    node was not the leader (0 if the protocol has none). ``cpu_us``: CPU microseconds per operation
+    of each process, the load generator included. ``other_cores``: how many cores were busy with
+    anything else. ``rss_bytes``: of each process at the end.
     """
 
     point: Point
@@ -81,17 +80,16 @@ class SweepRow(msgspec.Struct, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine does without any protocol. ``broker_messages_per_s``: payload bytes -> what
-    the broker passes on, one publisher and one subscriber. ``fsync_us``: median of a small append
-    and its fdatasync, where the nodes keep their data."""
+    """What the machine does without a protocol. ``broker_messages_per_s``: payload bytes ->
+    messages that the broker passes from one publisher to one subscriber. ``fsync_us``: median time
+    of a small append and its fdatasync on the disk of the nodes."""
 
     broker_messages_per_s: dict[int, float]
     fsync_us: float
 
 
 class Sweep(msgspec.Struct, kw_only=True):
-    """``sweep.json``. ``hardware``: see `bench.measure.figures.hardware`. ``command``: as it was
-    typed."""
+    """``sweep.json``. ``hardware``: see `bench.measure.figures.hardware`. ``command``: as typed."""
 
     schema: int = 1
     capbench: str
@@ -105,7 +103,7 @@ class Sweep(msgspec.Struct, kw_only=True):
 
 
 class BadSweep(InvalidInput):
-    """The file is no sweep: names it."""
+    """The file is not a sweep: names it."""
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -119,5 +117,5 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def write_sweep(path: Path, sweep: Sweep) -> None:
-    """Write it whole or not at all."""
+    """Write the file atomically."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")

@@ -1,7 +1,7 @@
-"""verdict.json: what each checker says of a run, and what that makes of the claim.
+"""verdict.json: the result of each checker, and whether the claim holds.
 
-Each checker has a kind of `Check` of its own; in JSON its ``name`` says which. ``details`` are its
-figures. Seconds end in ``_s``, milliseconds in ``_ms``, shares are 0..1.
+Each checker has its own type of `Check`, given by ``name`` in JSON; ``details`` are its figures.
+Seconds end in ``_s``, milliseconds in ``_ms``; shares are 0..1.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from msgspec import UNSET, UnsetType
 from bench.record.history import OperationRecord
 
 VERDICT_VERSION = 3
-"""Of what verdict.json says. 2: availability, percentiles and *back in* of what was wanted, as
-`bench.checkers.availability` defines them; before that, what was in flight when a window ended was
-left out. 3: windows end where the load did, and a run that did not come to its end is never
-*valid*. A verdict of an older version is judged anew."""
+"""The version of verdict.json. 2: availability, percentiles and *back in* are of the operations
+wanted, as `bench.checkers.availability` defines them; before, operations in flight at the end of a
+window were left out. 3: windows end with the load, and an incomplete run is never *valid*. Runs
+with an older verdict are checked again."""
 VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 
 
 class WitnessLine(msgspec.Struct, kw_only=True):
-    """One operation of a witness, and the part it plays, in words."""
+    """One operation of a witness, and its role in words."""
 
     operation: OperationRecord
     role: str
 
 
 class Check(msgspec.Struct, kw_only=True, frozen=True, tag_field="name"):
-    """What one checker says. ``seconds``: how long it took. ``summary``: one sentence.
-    ``witness``: for *invalid*, the operations that cannot be ordered (as few as possible)."""
+    """The result of one checker. ``seconds``: how long it took. ``summary``: one sentence.
+    ``witness``: for *invalid*, the operations that cannot be ordered, as few as possible."""
 
     verdict: VerdictValue
     model: str
@@ -44,7 +44,7 @@ class Check(msgspec.Struct, kw_only=True, frozen=True, tag_field="name"):
 
     @property
     def name(self) -> str:
-        """The checker: ``linearizability``, ``availability`` ..."""
+        """The name of the checker: ``linearizability``, ``availability`` ..."""
         return str(self.__struct_config__.tag)
 
 
@@ -52,9 +52,9 @@ class Check(msgspec.Struct, kw_only=True, frozen=True, tag_field="name"):
 
 
 class Linearizability(msgspec.Struct, kw_only=True, frozen=True):
-    """``kind`` of the contradiction, None if there is none; ``why`` this algorithm;
-    ``keys_searched``: those with values that are not unique; ``keys_undecided``: those on which the
-    search ran out of its budget; ``values_of_unknown_origin``: seen, and written by nobody."""
+    """``kind`` of the contradiction, None if there is none; ``why`` this algorithm was used;
+    ``keys_searched``: those with values that are not unique; ``keys_undecided``: those whose search
+    exceeded its budget; ``values_of_unknown_origin``: read, but written by nobody."""
 
     kind: str | None
     why: str
@@ -65,23 +65,23 @@ class Linearizability(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class WeakerModel(msgspec.Struct, kw_only=True, frozen=True):
-    """``keys_left_out``: those with values that are not unique. ``impossible``: what refutes this
-    model refutes every model."""
+    """``keys_left_out``: those with values that are not unique. ``impossible``: the contradiction
+    refutes every model."""
 
     keys_left_out: int
     impossible: bool
 
 
 class Guarantee(msgspec.Struct, kw_only=True, frozen=True):
-    """``violations``: reads that break it, None if it could not be checked. ``same_node``: those in
-    which both operations went to one node, where that was counted."""
+    """``violations``: reads that break the guarantee; None if it could not be checked.
+    ``same_node``: those where both operations went to the same node, if counted."""
 
     violations: int | None = None
     same_node: int | UnsetType = UNSET
 
 
 class Sessions(msgspec.Struct, kw_only=True, frozen=True):
-    """Each guarantee of a session, and how many keys were left out because their values are not
+    """The session guarantees, and how many keys were left out because their values are not
     unique."""
 
     read_your_writes: Guarantee
@@ -92,7 +92,7 @@ class Sessions(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Quantiles(msgspec.Struct, kw_only=True, frozen=True):
-    """Of the stale reads."""
+    """Quantiles over the stale reads."""
 
     p50: float
     p90: float
@@ -101,16 +101,16 @@ class Quantiles(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Visibility(msgspec.Struct, kw_only=True, frozen=True):
-    """``share`` of all reads that were more than ``t_s`` seconds behind."""
+    """The ``share`` of reads that were more than ``t_s`` seconds stale."""
 
     t_s: float
     share: float
 
 
 class Staleness(msgspec.Struct, kw_only=True, frozen=True):
-    """``share``: stale / ``reads``, None without reads. ``undecided``: reads of which nobody knows.
-    ``age_s``: for how long a newer value had been acknowledged; ``k``: how many newer ones; both
-    None if no read was stale. ``worst``: the oldest stale read in words."""
+    """``share``: stale / ``reads``, None without reads. ``undecided``: reads that may or may not be
+    stale. ``age_s``: how long a newer value had been acknowledged; ``k``: how many newer values;
+    both None if no read was stale. ``worst``: the stalest read, in words."""
 
     reads: int
     stale: int
@@ -123,12 +123,12 @@ class Staleness(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Convergence(msgspec.Struct, kw_only=True, frozen=True):
-    """``converged``: None if there are no final reads, or a node did not answer. ``keys``: finally
-    read; ``unanswered``: pairs of node and key; ``unread_keys``: written, yet not finally read.
-    ``lost_writes``: at least so many acknowledged writes are gone; ``missing_writes``: no final
-    value accounts for them. ``phantoms``: final values that nobody wrote.
-    ``converged_within_s``: after the heal, an upper bound: by when the final reads had shown it.
-    ``last_stale_after_heal_s``: when the last stale read began, None if none did after the heal."""
+    """``converged``: None if there are no final reads, or a node did not answer them. ``keys``:
+    with final reads; ``unanswered``: pairs of node and key; ``unread_keys``: written, but without a
+    final read. ``lost_writes``: a lower bound on acknowledged writes that are gone;
+    ``missing_writes``: no final value accounts for them. ``phantoms``: final values that nobody
+    wrote. ``converged_within_s``: an upper bound, from the heal to the end of the final reads.
+    ``last_stale_after_heal_s``: when the last stale read began; None if none did after the heal."""
 
     converged: bool | None
     keys: int
@@ -146,8 +146,8 @@ class Convergence(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Phases(msgspec.Struct, kw_only=True, frozen=True):
-    """A figure before, during and after the faults; None where there is no such phase, or nothing
-    was wanted in it. Without a fault everything is *before*."""
+    """A figure before, during and after the faults; None if there was no such phase, or nothing was
+    wanted in it. Without a fault everything is *before*."""
 
     before: float | None = None
     during: float | None = None
@@ -155,15 +155,15 @@ class Phases(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Shares(Phases, kw_only=True, frozen=True):
-    """served / wanted. ``majority`` and ``minority``: the sides of a cut, while it was on."""
+    """served / wanted. ``majority`` and ``minority``: the sides of a partition."""
 
     majority: float | None = None
     minority: float | None = None
 
 
 class Latency(msgspec.Struct, kw_only=True, frozen=True):
-    """Percentiles (ms) of the latency of all that was wanted. One that falls on what was not served
-    is None, and longer than ``bound_ms``, the service time; where nothing was wanted, all are
+    """Latency percentiles (ms) of all wanted operations. A percentile that falls on an operation
+    not served is None: it exceeds ``bound_ms``, the service time. If nothing was wanted, all are
     None."""
 
     p50: float | None = None
@@ -171,13 +171,13 @@ class Latency(msgspec.Struct, kw_only=True, frozen=True):
     bound_ms: float | None = None
 
     def at(self, name: str) -> float | None:
-        """A percentile as a number that compares: infinite if it is longer than the bound."""
+        """A percentile as a number to compare: infinite if it exceeds the bound."""
         value: float | None = getattr(self, name)
         return math.inf if value is None and self.bound_ms is not None else value
 
 
 class Latencies(msgspec.Struct, kw_only=True, frozen=True):
-    """The latencies in each phase, and on the sides of a cut while it was on."""
+    """The latencies in each phase, and on the sides of a partition."""
 
     before: Latency
     during: Latency
@@ -187,8 +187,8 @@ class Latencies(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Window(msgspec.Struct, kw_only=True, frozen=True):
-    """What was wanted in one window, or on one side: how much of it was served, served within a
-    second, and dropped by the load generator. ``seconds``: how long it was."""
+    """The operations wanted in one window or on one side: how many were served, served within a
+    second, and dropped by the load generator. ``seconds``: the length of the window."""
 
     wanted: int
     served: int
@@ -199,10 +199,10 @@ class Window(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class FaultFigures(msgspec.Struct, kw_only=True, frozen=True):
-    """What one fault cost. ``begin_s``: after the load began. ``wanted``, ``served``: while it was
-    on; with overlapping faults, operations count for each. ``back_in_s``: from its begin to the end
-    of the first outage that began in it; 0 if none did, None if it did not end within the load.
-    ``outages``: how many began in it."""
+    """The cost of one fault. ``begin_s``: after the start of the load. ``wanted``, ``served``:
+    while it was active; overlapping faults count the same operations. ``back_in_s``: from its
+    beginning to the end of the first outage that began during it; 0 if none did, None if the outage
+    outlasted the load. ``outages``: how many began during it."""
 
     number: int
     begin_s: float
@@ -215,8 +215,8 @@ class FaultFigures(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class OutageFigures(msgspec.Struct, kw_only=True, frozen=True):
-    """Seconds after the load began. ``end_s`` None: it did not end within the load. ``fault``: the
-    number of the fault in which it began, None if there was none."""
+    """Seconds after the start of the load. ``end_s`` None: it outlasted the load. ``fault``: the
+    number of the fault during which it began; None: it began without one."""
 
     begin_s: float
     end_s: float | None
@@ -224,7 +224,7 @@ class OutageFigures(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Outcomes(msgspec.Struct, kw_only=True, frozen=True):
-    """How many operations of the load ended how."""
+    """How many operations of the load had which outcome."""
 
     ok: int = 0
     fail: int = 0
@@ -232,14 +232,15 @@ class Outcomes(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Availability(msgspec.Struct, kw_only=True, frozen=True):
-    """``availability`` and ``within_1s``: served, and served within a second / wanted;
-    ``throughput``: served operations per second. ``windows``: before, during, after, all; and
-    majority, minority and none, where a cut was on; empty if there was no load. ``recovery_s``: the
-    longest *back in* of the faults; None: one is open, there was none, or *during* is cut.
-    ``service_s``: within which an operation must be served; ``assumed``: what of it the folder did
-    not say. ``dropped_unplaced``: dropped at an unknown time; ``without_intended``: operations
-    that have no intended time. ``ended_s``: when the load ended; ``stopped_s``: from when on not
-    all clients went on, None if all did; ``cut_windows``: those that are not what was planned."""
+    """``availability`` and ``within_1s``: served, and served within a second, / wanted;
+    ``throughput``: served operations per second. ``windows``: before, during, after, all; with a
+    partition also majority, minority and none; empty without a load. ``recovery_s``: the longest
+    *back in* of the faults; None if one outage is open, there was no fault, or *during* is cut
+    short. ``service_s``: the time within which an operation must be served; ``assumed``: what the
+    folder did not say about it. ``dropped_unplaced``: dropped at an unknown time;
+    ``without_intended``: operations without an intended time. ``ended_s``: when the load ended;
+    ``stopped_s``: when the first client stopped early, None if none did; ``cut_windows``: those
+    shorter than planned."""
 
     availability: Shares
     within_1s: Shares
@@ -333,14 +334,14 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 
 class _Written(Verdict):
-    """As it stands in the file."""
+    """As written in the file."""
 
     checks: list[msgspec.Raw] = []  # type: ignore[assignment]
 
 
 def decode_verdict(data: bytes) -> Verdict:
-    """The verdict in the bytes of a verdict.json; one of another version without the checks that
-    counted something else then. Raises msgspec.DecodeError."""
+    """Decode verdict.json; from another version, without the checks that were defined otherwise
+    then. Raises msgspec.DecodeError."""
     written = msgspec.json.decode(data, type=_Written)
     checks: list[AnyCheck] = []
     for check in written.checks:

@@ -1,5 +1,5 @@
-"""What makes the operations of a history fit together: the rules of docs/HISTORY_FORMAT.md that no
-type can express. One set of rules for every reader, and for records that come from Python."""
+"""The rules of docs/HISTORY_FORMAT.md that types cannot express: one set for every reader, and for
+records made in Python."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bench.record.history import ABSENT, BadHistory, OperationRecord
 
 
 class Misfit(NamedTuple):
-    """The first row that breaks a rule, and which."""
+    """The first row that breaks a rule, and the reason."""
 
     row: int
     reason: str
@@ -37,9 +37,9 @@ class Misfit(NamedTuple):
 
 @dataclass(slots=True)
 class Given:
-    """Which fields some operations have, by row. ``value`` and its fellows: the field is there, be
-    it null; ``is_null``: so is the value; ``applied``: true or false, not null; ``refused``: it is
-    false."""
+    """Which fields the operations have, by row. ``value``, ``expected`` ...: the field is present,
+    even if null; ``is_null``: the value is null; ``applied``: it is true or false, not null;
+    ``refused``: it is false."""
 
     op: Int8s
     outcome: Int8s
@@ -51,7 +51,7 @@ class Given:
     seen: Bools
 
     def misfit(self) -> Misfit | None:
-        """A field that is missing, or means nothing for its operation."""
+        """A field that is missing, or that its operation does not have."""
         is_cas, is_ok = self.op == CAS, self.outcome == OK
         needs_value = (self.op == WRITE) | is_cas | ((self.op == READ) & is_ok)
         rules = (
@@ -73,8 +73,8 @@ class Given:
 
 
 def misfit_together(c: Columns, endless: Bools) -> Misfit | None:
-    """What no operation shows by itself: ids and times. ``c.completed`` still has the end that the
-    client saw; ``endless``: there was none."""
+    """Rules on several operations: ids and times. ``c.completed`` still is the end that the client
+    saw; ``endless``: there was none."""
     if len(c) == 0:
         return None
     if not (c.id[1:] > c.id[:-1]).all():
@@ -82,7 +82,7 @@ def misfit_together(c: Columns, endless: Bools) -> Misfit | None:
         twice = np.flatnonzero(c.id[order][1:] == c.id[order][:-1])
         if len(twice):
             row = int(order[twice + 1].min())
-            return Misfit(row, f"id {int(c.id[row])} was there before")
+            return Misfit(row, f"id {int(c.id[row])} occurs twice")
     early = np.flatnonzero(c.completed < c.invoked)
     if len(early):
         return Misfit(int(early[0]), "completed_ns is before invoked_ns")
@@ -93,11 +93,11 @@ def misfit_together(c: Columns, endless: Bools) -> Misfit | None:
 
 
 def _open_twice(c: Columns) -> Misfit | None:
-    """Also finds out whether operations of one process touch."""
+    """Also sets ``touches``: whether operations of one process touch."""
     order = np.argsort(c.invoked, kind="stable")
     process = c.process[order]
     if len(c.processes) < 1 << 15:
-        process = process.astype(np.int16)  # for these NumPy has a radix sort
+        process = process.astype(np.int16)  # NumPy has a radix sort for these
     order = order[np.argsort(process, kind="stable")]
     c.touches = len(_meeting(c, order, np.greater_equal)) > 0
     if not c.touches or len(_meeting(c, order, np.greater)) == 0:
@@ -112,7 +112,7 @@ def _open_twice(c: Columns) -> Misfit | None:
 
 
 def _meeting(c: Columns, order: Int64s, compare: np.ufunc) -> Int64s:
-    """Rows that begin while the row before them, of the same process, is open."""
+    """Rows that begin while the previous row of the same process is open."""
     process = c.process[order]
     still_open = compare(c.completed[order[:-1]], c.invoked[order[1:]])
     found: Int64s = order[1:][(process[1:] == process[:-1]) & still_open]
@@ -120,7 +120,7 @@ def _meeting(c: Columns, order: Int64s, compare: np.ufunc) -> Int64s:
 
 
 def columns_of(records: Sequence[OperationRecord]) -> Columns:
-    """Columns of ``records`` that are held to the same rules as the lines of a file. Raises
+    """Columns of ``records``, which must keep the same rules as the lines of a file. Raises
     BadHistory, which counts records from 1."""
     try:
         c = Columns.from_records(records)
@@ -129,7 +129,7 @@ def columns_of(records: Sequence[OperationRecord]) -> Columns:
         as_told.invoked = np.array([r.invoked_ns for r in records], np.int64)
         as_told.completed = np.array(ends, np.int64)
     except OverflowError:
-        raise BadHistory("a time or an id of a record is no integer of 64 bits") from None
+        raise BadHistory("a time or an id of a record is not a 64-bit integer") from None
     misfit = _given(records).misfit() or _misplaced_list(records)
     if misfit is None:
         endless = np.array([r.completed_ns is None for r in records], np.bool_)

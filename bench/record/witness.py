@@ -1,4 +1,4 @@
-"""Witnesses in words: the few operations that cannot be ordered, and the part each plays."""
+"""Witnesses in words: the few operations that cannot be ordered, and the role of each."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Line(Protocol):
 
 
 MOST = 48
-"""Characters of a value that are shown."""
+"""The most characters of a value that are shown."""
 NAMES = 24
-"""Characters of a process's name beside its bar."""
+"""The most characters of a process's name beside its bar."""
 
 
 def duration(nanoseconds: int) -> str:
@@ -54,8 +54,8 @@ def duration(nanoseconds: int) -> str:
 
 
 def shown(value: Value | list[Value]) -> str:
-    """A value as it stands in the history; a long one without its middle, since what tells values
-    apart is at their ends."""
+    """A value as in the history; a long one without its middle, since values differ at their
+    ends."""
     return printable(msgspec.json.encode(value).decode(), MOST)
 
 
@@ -93,7 +93,7 @@ def lines(records: Sequence[OperationRecord]) -> list[WitnessLine]:
     """The operations in order of invocation, each with its role: ``4.1 s later read k17=641``.
 
     ``later`` counts from the end of the last operation that had ended by then; an operation that
-    overlaps all before it says ``meanwhile``.
+    overlaps all earlier ones says ``meanwhile``.
     """
     told: list[WitnessLine] = []
     ended: list[int] = []
@@ -122,7 +122,7 @@ def sentence(witness: Sequence[WitnessLine]) -> str:
 
 
 def timeline(witness: Sequence[Line], width: int = 44) -> str:
-    """The operations as bars, one a line, in the order of their instants but not to scale.
+    """The operations as bars, one per line, in order of time but not to scale.
 
     ``|---|`` from invocation to answer, ``|--->`` without a certain end.
     """
@@ -139,8 +139,7 @@ def timeline(witness: Sequence[Line], width: int = 44) -> str:
 
 
 def svg(witness: Sequence[WitnessLine]) -> str:
-    """The same as a drawing: a self-contained ``<svg>`` element that takes its colours from the
-    page."""
+    """The same as a self-contained ``<svg>`` element that takes its colours from the page."""
     row_height, left, width, right = 34, 150, 420, 20
     places = _places(witness, 1000)
     height = row_height * len(witness) + 8
@@ -166,7 +165,7 @@ def svg(witness: Sequence[WitnessLine]) -> str:
 
 
 def _places(witness: Sequence[Line], width: int) -> list[tuple[int, int | None]]:
-    """Start and end of each bar: the distinct instants, evenly apart."""
+    """Start and end of each bar: the distinct instants, evenly spaced."""
     spans = [
         (
             line.operation.invoked_ns,

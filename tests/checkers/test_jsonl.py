@@ -125,7 +125,7 @@ def test_a_duplicate_id_is_refused(tmp_path: Path) -> None:
     message = refusal(
         tmp_path, {**WRITE, "id": 7}, {**later, "id": 8}, {**WRITE, "process": 2, "id": 7}
     )
-    assert message == "3: id 7 was there before"
+    assert message == "3: id 7 occurs twice"
 
 
 def test_a_process_is_over_after_an_operation_that_never_ended(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_all_take_and_refuse_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"completed_ns": None}, "completed_ns may be null only where outcome is info"),
         ({"completed_ns": MISSING}, "completed_ns may be null only where outcome is info"),
         ({"completed_ns": 0}, "completed_ns is before invoked_ns"),
-        ({"id": 1}, "id 1 was there before"),
+        ({"id": 1}, "id 1 occurs twice"),
         ({"process": "a"}, "process 'a' has another operation open at this time"),
         ({"op": "write", "value": [1, 2]}, "only a read may have several values"),
         ({"invoked_ns": 2**63}, ""),
