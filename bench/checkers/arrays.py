@@ -1,4 +1,4 @@
-"""What NumPy does not have, or not as fast."""
+"""What NumPy lacks, or does more slowly."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from bench.record.columns import Int64s
 
 
 def count_below(numbers: Int64s, limits: Int64s) -> Int64s:
-    """For each limit: how many of the sorted ``numbers`` are less, as `np.searchsorted` finds them,
-    with a table of where to begin. That is several times faster where limits come in no order. All
-    are at least 0."""
+    """For each limit, how many of the sorted ``numbers`` are less: `np.searchsorted` with a table
+    of starting points, which is several times faster for unsorted limits. All are at least 0."""
     if len(numbers) == 0 or len(limits) == 0:
         return np.zeros(len(limits), np.int64)
     most = max(int(numbers[-1]), int(limits.max()))
@@ -27,16 +26,16 @@ def count_below(numbers: Int64s, limits: Int64s) -> Int64s:
 
 
 def walk_chains(child: Int64s, heads: Int64s) -> tuple[Int64s, Int64s]:
-    """The chains that begin at ``heads``, one behind the other, and where each begins. ``child``:
-    what follows each number, -1 at an end.
+    """The concatenated chains that begin at ``heads``, and the start of each. ``child``: the
+    successor of each number, -1 at the end of a chain.
 
-    All are walked at once, and in pieces: one number in 16, drawn at random, begins a piece. With a
-    Python loop over each number a checker would spend most of its time here.
+    All are walked at once, in pieces: one number in 16, drawn at random, begins a piece. A Python
+    loop over each number would take most of a checker's time.
     """
     draw = np.random.default_rng(0).integers(0, 16, len(child) + 1, np.uint8)
     is_first = draw == 0
     is_first[heads] = True
-    is_first[-1] = True  # that is where child -1 leads
+    is_first[-1] = True  # where child -1 points
     firsts = np.flatnonzero(is_first[:-1])
     piece = np.full(len(child), -1, np.int64)
     depth = np.zeros(len(child), np.int64)

@@ -1,45 +1,43 @@
-"""How much of what the workload wanted was served, how fast, and when service was back.
+"""How many of the operations wanted were served, how fast, and when service was back.
 
-This is the one place that defines and computes these figures; reports print them.
+Only this module defines and computes these figures; reports print them.
 
-- An operation belongs to the time at which it was *wanted*: its intended time, so that a load that
-  waits for a slow answer hides nothing (coordinated omission). Where the history has no intended
-  time, which is so in closed loops, it is the time at which it was sent, and the summary says so.
-  Final reads are no part of the load.
-- It belongs to one window (`bench.checkers.windows`) and, while a cut is on, to the side of the
-  node at which it was wanted. So windows and sides add up: before + during + after = all, and
-  majority + minority + none = during. *none* is what was wanted while no cut was on, at a node that
-  the run does not have, or what was dropped for a node that is not known.
-- It was *served* if it ended ok within the service time, counted from when it was wanted. The
-  service time is the workload's own time-out. A refused CAS is an answer (ok, applied false), so it
-  was served. What failed was not served, whatever the reason: also an operation that the protocol
-  does not support was wanted. A workload that asks for such operations finds the protocol less
-  available, which is what its clients find.
-- What the load generator dropped was wanted and not served. Of dropped operations whose time is not
-  known (``dropped_unplaced``) nothing else is counted.
-- ``availability`` = served / wanted; ``within_1s`` is the same for a service time of 1 s, where the
+- An operation is placed at the time at which it was *wanted*, its intended time, so that a load
+  that waits for a slow answer hides nothing (coordinated omission). Without an intended time, as in
+  closed loops, it is placed at the time at which it was sent, and the summary says so. Final reads
+  are not part of the load.
+- It belongs to one window (`bench.checkers.windows`) and, during a partition, to the side of the
+  node that was to be asked. So windows and sides add up: before + during + after = all, and
+  majority + minority + none = during. *none*: no partition was active, the run does not have the
+  node, or the operation was dropped and its node is unknown.
+- It was *served* if it ended ok within the service time after it was wanted. The service time is
+  the workload's own time-out. A refused CAS is an answer (ok, applied false), so it was served. A
+  failed operation was not served, whatever the reason, and even if the protocol does not support
+  it: a workload with such operations finds the protocol less available, as its clients would.
+- An operation dropped by the load generator was wanted but not served. If the time of the drop is
+  unknown (``dropped_unplaced``), it counts nowhere else.
+- ``availability`` = served / wanted; ``within_1s`` is the same with a service time of 1 s, if the
   time-out is longer.
-- Percentiles are over all that was wanted, by nearest rank: p99 is the least latency that 99% of
-  the wanted operations did not exceed. What was not served took longer than the service time: where
-  the percentile falls there, it is None, and ``bound_ms`` says what it is longer than. ``bound_ms``
-  is None only where nothing was wanted.
-- *Back in*, for each fault: from the begin of the fault to the end of the first outage
-  (`bench.checkers.outages`) that began in it; 0 if none did, and open if it did not end within the
-  load. While a cut is on that leaves a majority side, only what was wanted on that side counts. An
-  outage is that of the fault that was on when it began. Operations that were under way when a fault
-  struck are hit by it, so an outage that began just before, by `SILENCE_S` at most (or the p99 of
-  *before*), is that fault's, too. Of several faults it is the one that began nearest to it.
-- *Longest silence*, for each fault: the longest of the silences, and shorter pauses, in which it
-  was on, from its begin at the earliest.
+- Percentiles are over all wanted operations, by nearest rank: p99 is the least latency that 99% of
+  them did not exceed. Operations not served took longer than the service time: a percentile among
+  them is None and exceeds ``bound_ms``. ``bound_ms`` is None only if nothing was wanted.
+- *Back in*, for each fault: from the beginning of the fault to the end of the first outage
+  (`bench.checkers.outages`) that began during it; 0 if none did, open if the outage outlasted the
+  load. During a partition with a majority side only operations wanted there count. An outage
+  belongs to the fault that was active when it began. Faults also hit operations in flight, so a
+  fault owns an outage that began up to `SILENCE_S` (or the p99 of *before*) before it, too. Of
+  several faults, the one that began closest to the outage owns it.
+- *Longest silence*, for each fault: the longest time without an ok answer, however short, while the
+  fault was active.
 
-- A load that was stopped early, or lost a client process, ended where that was recorded: windows,
-  silences and outages end there, too. What was open then was not served. ``cut_windows`` names the
-  windows that are not what was planned: their figures are what there is, and decide nothing. In a
-  run that did not come to its end these are all but *before*, and *before* too, unless a fault
-  began and what was wanted until then had its time.
+- A load that was stopped early, or lost a client process, ended when that was recorded: windows,
+  silences and outages end there, too. Operations still open were not served. ``cut_windows`` names
+  the windows that are not as planned: their figures cover what was measured and decide nothing. In
+  a run that did not reach its end these are all windows but *before*; and *before* too, unless a
+  fault began and the operations wanted until then had their service time.
 
-``recovery_s`` of a run is the longest *back in* of its faults: None if one of them is open, or if
-there was no fault, or *during* is cut.
+``recovery_s`` of a run is the longest *back in* of its faults; None if one of them is open, if
+there was no fault, or if *during* is cut short.
 """
 
 from __future__ import annotations
@@ -94,19 +92,19 @@ from bench.record.verdict import (
 T = TypeVar("T")
 
 FINAL_PROCESS_PREFIX = "final"
-"""Processes whose name starts so did the final reads of a run: they are no part of its load."""
+"""Processes with this prefix did the final reads of a run, which are not part of its load."""
 
 USUAL_TIMEOUT_S = 2.0
-"""The service time of a run whose manifest names none."""
+"""The service time of a run whose manifest gives none."""
 WINDOWS: Final = (*PHASES, *SIDES[1:])
-"""Those that have figures of their own."""
+"""The windows and sides that have their own figures."""
 _TIMEOUT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Where each operation belongs: numbers of `PHASES` and `SIDES`, and whether it was served."""
+    """For each operation, the numbers of its `PHASES` and `SIDES`, and whether it was served."""
 
     phase: Int8s
     side: Int8s
@@ -115,9 +113,9 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``operations`` and ``dropped``: the labels of the load's operations and of those that were
-    dropped, in the order in which they were given; None where the load never started. ``silent``:
-    when nobody at all got an answer."""
+    """``operations`` and ``dropped``: the labels of the load's operations and of the dropped ones,
+    in the given order; None if the load never started. ``silent``: when no client got an
+    answer."""
 
     details: Availability
     operations: Labels | None
@@ -127,8 +125,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """All that the load wanted, what was dropped included; ``answered``: when it ended ok, `NEVER`
-    if it did not. ``latency``: `NEVER` if it was not served."""
+    """All wanted operations, dropped ones included. ``answered``: when it ended ok, `NEVER` if it
+    did not. ``latency``: `NEVER` if it was not served."""
 
     wanted: Int64s
     answered: Int64s
@@ -143,7 +141,7 @@ def check_availability(
     loads: Sequence[LoadSummary],
     lost: Sequence[str] = (),
 ) -> AvailabilityCheck:
-    """``verdict`` is valid where figures could be measured, else unknown. ``lost``: the client
+    """``verdict`` is valid if figures could be measured, else unknown. ``lost``: the client
     processes that left no summary."""
     began = time.perf_counter()
     details = measure(manifest, records, faults, loads, lost).details
@@ -166,7 +164,7 @@ def measure(
     loads: Sequence[LoadSummary],
     lost: Sequence[str] = (),
 ) -> Measured:
-    """What `check_availability` finds, with the label of each operation."""
+    """The result of `check_availability`, with the label of each operation."""
     in_load = [r for r in records if not r.process.startswith(FINAL_PROCESS_PREFIX)]
     service_s, assumed = service_time(manifest)
     windows: dict[str, Window] = {}
@@ -222,7 +220,7 @@ def _each(
 
 
 def _cut_windows(spans: Timeline, stopped_ns: int | None, service_s: float) -> list[str]:
-    """The windows of a load that was cut short that are not what was planned."""
+    """The windows that are not as planned, of a load that was cut short."""
     whole_until_ns = NEVER if stopped_ns is None else stopped_ns - round(service_s * SECOND_NS)
     before = bool(spans.faults) and spans.faults[0].start_ns <= whole_until_ns
     return list(WINDOWS[1:] if before else WINDOWS)
@@ -255,12 +253,12 @@ def _until_stopped(
 
 
 def wanted_ns(record: OperationRecord) -> int:
-    """When an operation was wanted; when it was sent, if the history does not tell."""
+    """When an operation was wanted; if the history does not say, when it was sent."""
     return record.invoked_ns if record.intended_ns is None else record.intended_ns
 
 
 def service_time(manifest: Manifest) -> tuple[float, str | None]:
-    """The time-out of the workload in seconds, and what had to be assumed."""
+    """The workload's time-out in seconds, and what was assumed for lack of one."""
     workload = manifest.experiment.get("workload")
     found = workload if isinstance(workload, dict) else {}
     match = _TIMEOUT.fullmatch(str(found.get("timeout", "")))
@@ -301,7 +299,7 @@ def _label(
 
 
 def _nodes_of_dropped(load: LoadSummary) -> list[str]:
-    """Runs of before do not tell at which node a dropped operation was wanted."""
+    """Older runs do not say which node a dropped operation was for."""
     count = len(load.dropped_intended_ns)
     return [*load.dropped_nodes, *[""] * count][:count]
 
@@ -348,7 +346,7 @@ def _share(some: int, of: float) -> float | None:
 
 
 def _percentiles(served_ns: Int64s, wanted: int, service_s: float) -> Latency:
-    """Of ``wanted`` operations, of which those that were served took ``served_ns``."""
+    """Percentiles over ``wanted`` operations; those served took ``served_ns``."""
     p50, p99 = (percentile_ns(served_ns, wanted, percent) for percent in (50, 99))
     return Latency(
         p50=None if p50 is None else p50 / 1e6,
@@ -358,7 +356,7 @@ def _percentiles(served_ns: Int64s, wanted: int, service_s: float) -> Latency:
 
 
 def percentile_ns(served_ns: Int64s, wanted: int, percent: float) -> int | None:
-    """The percentile by nearest rank; None if it is longer than the service time, or if nothing was
+    """The percentile by nearest rank; None if it exceeds the service time or nothing was
     wanted."""
     rank = max(1, int(np.ceil(round(wanted * percent / 100, 6))))
     if rank > len(served_ns):
@@ -382,8 +380,8 @@ def _pauses(asked: _Wanted, seen: Bools, wanted: Int64s, spans: Timeline) -> Int
 def _faults_and_outages(
     asked: _Wanted, spans: Timeline, windows: Mapping[str, Window]
 ) -> tuple[list[FaultFigures], list[OutageFigures]]:
-    """A side without a majority cannot be served by every protocol, so it makes no outage, as long
-    as there is a side with one."""
+    """The figures of each fault, and the outages. Not every protocol can serve a minority side: it
+    makes no outage while there is a majority side."""
     has_majority = (spans.sides == MAJORITY).any(axis=1)
     seen = ~((asked.labels.side == MINORITY) & has_majority[spans.segments(asked.wanted)])
     order = np.flatnonzero(seen)
@@ -425,7 +423,7 @@ def _faults_and_outages(
 
 
 def _owner(outage: Outage, faults: Sequence[FaultSpan], under_way_ns: int) -> FaultSpan | None:
-    """The fault in which an outage began."""
+    """The fault during which an outage began."""
     possible = [
         span
         for span in faults
@@ -512,5 +510,5 @@ def _back_in(details: Availability) -> str:
     text += f", longest silence {details.longest_silence_s:.1f} s"
     outside = sum(outage.fault is None for outage in details.outages)
     if outside:
-        text += f", {outside} outage{'s' * (outside > 1)} while no fault was on"
+        text += f", {outside} outage{'s' * (outside > 1)} with no fault active"
     return text

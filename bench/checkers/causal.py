@@ -1,26 +1,26 @@
 """Is the history causally consistent?
 
-Causal order is what the processes knew: program order, and a write before the operations that saw
-it, closed transitively (Ahamad, Neiger, Burns, Kohli, Hutto, "Causal Memory", Distributed Computing
-9(1), 1995). Of the variants that Bouajjani, Enea, Guerraoui and Hamza tell apart ("On Verifying
-Causal Consistency", POPL 2017) this is the weakest, CC: each operation can be explained by an order
-of what is causally before it. Ahamad's causal memory (CM) also wants one order for all answers of a
-process, and causal convergence (CCv) one for all processes: neither is decided here. With unique
-written values a history is CC iff none of these patterns is in it (theorem 5.1):
+Causal order is the transitive closure of program order and of reads-from, a write before the
+operations that saw it (Ahamad, Neiger, Burns, Kohli, Hutto, "Causal Memory", Distributed Computing
+9(1), 1995). Of the variants that Bouajjani, Enea, Guerraoui and Hamza distinguish ("On Verifying
+Causal Consistency", POPL 2017) this is the weakest, CC: some order of its causal past explains each
+operation. Ahamad's causal memory (CM) also requires one order for all answers of a process, and
+causal convergence (CCv) one order for all processes: neither is decided here. With unique written
+values a history is CC if and only if it has none of these patterns (theorem 5.1):
 
 - a value that nobody wrote was read;
 - causal order has a cycle;
 - a read saw write w1, although another write w2 on the key is causally after w1 and before the read
   (or saw the initial value, although a write on the key is causally before the read).
 
-A CAS that was applied is a read of what it expected and a write, one that was refused a read. That
-nothing came between the two is not asked: concurrent CAS of one value do not contradict CC.
+An applied CAS is a read of what it expected and a write; a refused CAS is a read. CC does not
+require the two to be adjacent: concurrent CAS on one value do not contradict it.
 
 Causal order is computed from the operations alone, as one vector clock per operation with an entry
-per process: O(operations x processes). No clock of a replica is trusted. Of siblings it is enough
-that one is not outdated. Final reads are left out: no process made them. Reads of which the
-outcome is unknown say nothing. A write of which it is unknown counts once it was seen: it is after
-what its process did before, but what the process does next does not rest on it.
+per process: O(operations x processes). No clock of a replica is trusted. A read of siblings is fine
+if one of them is not outdated. Final reads are left out: no process made them. Reads with unknown
+outcome say nothing. A write with unknown outcome counts once it was seen: it is causally after what
+its process did before, but what the process does next does not depend on it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NOT_YET = np.iinfo(np.int32).max
 
 
 class _TooMuch(Exception):
-    """More memory or time than allowed."""
+    """The check would exceed its memory or time."""
 
 
 def check_causal(
@@ -56,8 +56,8 @@ def check_causal(
     memory_bytes: int = 1 << 30,
     budget_s: float = 30.0,
 ) -> CausalCheck:
-    """The verdict; *unknown* where keys had to be left out or the clocks do not fit in the
-    memory. ``history_is_cut``: operations may be missing, so *valid* is not to be had."""
+    """The verdict; *unknown* if keys had to be left out or the clocks do not fit into memory.
+    ``history_is_cut``: operations may be missing, so the verdict is never *valid*."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     never = impossible(c, seen, initial, history_is_cut=history_is_cut)
@@ -88,14 +88,14 @@ def check_causal(
 
 
 class _Closure:
-    """Goes through the lanes side by side; a lane waits where it saw a write to come.
+    """Walks the lanes side by side; a lane waits for a write that it saw and that is still to come.
 
-    A *lane* is a process. A write of unknown outcome after which its process went on has one of its
-    own, which begins with what the process knew then.
+    A *lane* is a process. A write with unknown outcome after which its process went on has its own
+    lane, which begins with what the process knew then.
 
     ``clock[p][q]``: how many writes of lane q are causally before what lane p does next.
     ``overtaken[w][q]``: the number of the first write of q on the key of w that is causally after
-    w: a reader whose clock has reached it must not see w any more.
+    w: a reader whose clock has reached it must no longer see w.
     """
 
     def __init__(self, c: Columns, seen: ReadsFrom, memory_bytes: int) -> None:
@@ -107,7 +107,7 @@ class _Closure:
         takes_part = (is_write | observes) & ~seen.is_final
         rows = np.flatnonzero(takes_part)
         rows = rows[program_order(c, rows)]
-        # Rows, or ~lane: there that lane begins.
+        # Rows, or ~lane where that lane begins.
         self.lanes: list[list[int]] = []
         self.parent: dict[int, int] = {}
         self.lane_of: dict[int, int] = {}
@@ -152,7 +152,7 @@ class _Closure:
             self.lane_of[row], self.parent[lane] = lane, here
 
     def run(self, deadline: float) -> Impossible | None:
-        """A pattern, None if there is none. Raises _TooMuch after ``deadline`` (monotonic
+        """A forbidden pattern, None if there is none. Raises _TooMuch after ``deadline`` (monotonic
         seconds)."""
         waiting: dict[int, list[int]] = {}
         todo = [lane for lane in range(self.width) if lane not in self.parent]
@@ -187,7 +187,7 @@ class _Closure:
         return None
 
     def _missing(self, row: int) -> int | None:
-        """A write that ``row`` saw and that is to come."""
+        """A write that ``row`` saw and that is still to come."""
         return next((w for w in self.saw.get(row, ()) if w >= 0 and w not in self.clock_of), None)
 
     def _read(self, p: int, row: int) -> Impossible | None:
@@ -227,7 +227,7 @@ class _Closure:
                 if write != row:
                     self.overtaken[write][p] = number
         marked[:] = clock
-        marked[p] = number - 1  # its next write there comes after this one too
+        marked[p] = number - 1  # its next write there comes after this one, too
         self.clock_of[row] = clock.copy()
         self.number_of[row] = number
         self.by_number[p, number] = row
@@ -246,7 +246,7 @@ class _Closure:
         return found
 
     def _cycle(self, p: int, at: list[int]) -> Impossible:
-        """Follow who waits for whom until somebody comes again."""
+        """Follow which lane waits for which until one repeats."""
         rows: list[int] = []
         visited: dict[int, int] = {}
         while p not in visited:

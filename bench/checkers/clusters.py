@@ -1,7 +1,7 @@
-"""Clusters of a history: each write with its reads, by number, and when they were.
+"""Clusters of a history: each write with its reads, numbered, and their times.
 
-What the rules of `bench.checkers.zones` compare. A written value names its write, so values must be
-unique, key by key.
+`bench.checkers.zones` compares them. A value identifies its write, so values must be unique per
+key.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _SPAN_LIMIT = 1 << 62
 @dataclass(slots=True)
 class Writes:
     """The writes that may have taken effect: ``rows``, and the code of the ``value`` of each.
-    ``by_value``: by code, the place in ``rows`` of a write of that value, -1 if there is none.
-    ``distinct``: no two write the same value, so that ``by_value`` is exact."""
+    ``by_value``: by code, the index in ``rows`` of a write of that value, -1 if there is none.
+    ``distinct``: no two write the same value, so ``by_value`` is exact."""
 
     rows: Int64s
     value: Int64s
@@ -43,23 +43,23 @@ class Writes:
         value = c.value[rows].astype(np.int64)
         places = np.arange(len(rows))
         by_value = np.full(len(c.values), -1)
-        by_value[value] = places  # of two that write the same value one is lost
+        by_value[value] = places  # of two writes of one value, one is lost
         return cls(rows, value, by_value, bool((by_value[value] == places).all()))
 
 
 @dataclass(slots=True)
 class Clusters:
-    """Clusters by their number: first those of the writes, then the initial value of each key,
-    then values of unknown origin. ``f`` and ``s`` are relative times, 0 is before, ``span - 1``
-    after all."""
+    """Clusters by number: first those of the writes, then the initial value of each key, then
+    values of unknown origin. ``f`` and ``s`` are relative times: 0 is before everything, ``span -
+    1`` after everything."""
 
     span: int
-    writes: Int64s  # row of the write of each cluster that has one
+    writes: Int64s  # row of the write, of each cluster that has one
     reads: Int64s  # rows
     of_reads: Int64s  # the cluster of each of them
     cas: Int64s  # clusters of the CAS that count
-    parents: Int64s  # the cluster that each of them expected
-    written: int  # the first number of an initial value, as many clusters have a write
+    parents: Int64s  # the cluster whose value each of them expected
+    written: int  # how many clusters have a write: the first number of an initial value
     known: int  # the first number of a value of unknown origin
     key: Int64s
     started: Int64s  # of each write
@@ -70,23 +70,23 @@ class Clusters:
     write_finished: Int64s
 
     def writer(self, number: int) -> list[int]:
-        """The row of the write of a cluster, if there is one."""
+        """The row of the cluster's write, if it has one."""
         return [int(self.writes[number])] if number < self.written else []
 
     def readers(self, number: int) -> Int64s:
-        """The rows of the reads of a cluster."""
+        """The rows of the cluster's reads."""
         mine: Int64s = self.reads[self.of_reads == number]
         return mine
 
     def first_to_finish(self, number: int) -> list[int]:
-        """The row whose finish is that of the cluster."""
+        """The row whose finish is the cluster's."""
         if number < self.written and self.write_finished[number] == self.f[number]:
             return self.writer(number)
         mine = (self.of_reads == number) & (self.read_finished == self.f[number])
         return self.reads[mine][:1].tolist()  # type: ignore[no-any-return]
 
     def last_to_start(self, number: int) -> list[int]:
-        """The row whose start is that of the cluster."""
+        """The row whose start is the cluster's."""
         if number < self.written and self.started[number] == self.s[number]:
             return self.writer(number)
         mine = (self.of_reads == number) & (self.read_started == self.s[number])
@@ -94,7 +94,7 @@ class Clusters:
 
 
 def unique_keys(c: Columns, initial: int = NULL) -> Bools:
-    """By key: whether the zones decide it, because no value is written twice and nothing is
+    """For each key, whether zones can decide it: no value is written twice and nothing is
     hidden."""
     return keys_of_unique_values(c, Writes.of(c, write_rows(c)), initial)
 
@@ -108,7 +108,7 @@ def keys_of_unique_values(c: Columns, writes: Writes, initial: int) -> Bools:
     eligible = np.ones(len(c.keys), np.bool_)
     if initial >= 0 and writes.by_value[initial] >= 0:
         eligible[c.key[writes.rows[writes.value == initial]]] = False
-    if not writes.distinct:  # on one key, or each time on another?
+    if not writes.distinct:  # on one key, or on different keys?
         pairs = c.key[writes.rows].astype(np.int64) * len(c.values) + writes.value
         pairs.sort()
         eligible[pairs[1:][pairs[1:] == pairs[:-1]] // len(c.values)] = False
@@ -131,7 +131,7 @@ def build(c: Columns, writes: Writes, eligible: Bools, initial: int) -> Clusters
         told = np.where(c.applied[reads], told, c.seen[reads])
     cas = np.flatnonzero(c.op[writes.rows] == CAS)
 
-    # Which write wrote what was seen and expected? Its key has to be the same.
+    # Which write wrote what was seen and expected? It must be on the same key.
     rows = np.concatenate((reads, writes.rows[cas])) if len(cas) else reads
     value: Int64s = np.concatenate((told, c.expected[writes.rows[cas]])).astype(np.int64)
     key, write_key = c.key[rows], c.key[writes.rows]
@@ -181,8 +181,8 @@ def build(c: Columns, writes: Writes, eligible: Bools, initial: int) -> Clusters
 def _by_key_and_value(
     c: Columns, writes: Writes, key: Int32s, value: Int64s, initial: int
 ) -> tuple[Int64s, int]:
-    """The clusters of pairs of a key and a value, where one value may belong to several keys, or
-    to no write. And how many clusters there are."""
+    """The clusters of (key, value) pairs, and how many there are. A value may belong to several
+    keys or to no write."""
     written, known = len(writes.rows), len(writes.rows) + len(c.keys)
     pairs = key * np.int64(len(c.values)) + value
     of_writes = c.key[writes.rows].astype(np.int64) * len(c.values) + writes.value
@@ -199,9 +199,9 @@ def _by_key_and_value(
 
 
 def _relative(c: Columns, writes: Int64s, reads: Int64s, most: int) -> tuple[int, list[Int64s]]:
-    """Start and finish of the writes and of the reads, relative to the first: 0 is before all of
-    them, ``span - 1``, which comes first, after all: there ends what nobody saw end. If ``most``
-    spans would overflow, ranks instead of times."""
+    """The span, then start and finish of the writes and of the reads, relative to the first. 0 is
+    before everything, ``span - 1`` after everything: open operations end there. If ``most`` spans
+    would overflow, ranks replace times."""
     times = [c.invoked[writes], c.completed[writes], c.invoked[reads], c.completed[reads]]
     origin = int(c.invoked.min()) - 1
     never = [np.flatnonzero(some == NEVER) for some in times]
@@ -221,9 +221,8 @@ def _relative(c: Columns, writes: Int64s, reads: Int64s, most: int) -> tuple[int
 def _counted(
     c: Columns, writes: Writes, of_reads: Int64s, cas: Int64s, parents: Int64s, n_clusters: int
 ) -> tuple[Int64s, Int64s]:
-    """Take out each CAS that ended ``info`` and whose value nobody saw: it may not have applied.
-    Then it is a write that never ended, which cannot conflict. What remains of ``cas`` and
-    ``parents``."""
+    """``cas`` and ``parents`` without each CAS that ended ``info`` and whose value nobody saw: it
+    may not have been applied, and as a write without an end it cannot conflict."""
     is_unsure = c.outcome[writes.rows[cas]] == INFO
     unsure = np.flatnonzero(is_unsure)
     if len(unsure) == 0:

@@ -1,24 +1,24 @@
 """Did the replicas agree at the end, and is every acknowledged write accounted for?
 
 After the load, the runner reads each key at every node (`history/final.jsonl`; process names start
-with ``final``). *Converged*: every node answers the same for every key. The order of siblings is
-no difference.
+with ``final``). *Converged*: all nodes give the same answer for every key. The order of siblings
+does not matter.
 
-*Lost writes.* The values that survived on a key must account for every acknowledged write to it:
-the write survived itself, or a survivor superseded it. A survivor cannot have superseded a write
+*Lost writes.* The surviving values of a key must account for every acknowledged write to it: the
+write itself survived, or a survivor superseded it. A survivor cannot have superseded a write
 
-- that began after the survivor had ended (by more than the clock error): nobody knew of it then;
-- that its version excludes, where the replicas returned one for both: a vector clock that does not
-  count the write in, or a smaller version where versions have a total order.
+- that began after the survivor had ended (by more than the clock error);
+- that its version excludes, if the replicas returned versions for both: a vector clock that does
+  not include the write, or a smaller version if versions are totally ordered.
 
-All else counts as superseded: this errs towards *not lost*. Among concurrent writes any may have
-won, and a write that ended ``info`` may win over everything.
+Everything else counts as superseded: this errs towards *not lost*. Any of several concurrent writes
+may have won, and a write that ended ``info`` may win over everything.
 
-A write that no survivor can have superseded is *missing*. It may itself have been overwritten by
-another missing write, so what is counted as lost is at least this many: per key, the missing
-writes that no other missing one counts in (vector clocks), else one.
+A write that no survivor can have superseded is *missing*. Another missing write may have superseded
+it, so the number of lost writes is a lower bound: per key, the missing writes that no other missing
+write includes (vector clocks), else one.
 
-Never judged by the order of acknowledgements alone: two writes that overlap have none.
+The order of acknowledgements alone decides nothing: overlapping writes have no order.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def check_convergence(
     initial: Value = None,
     clock_error_ns: int = 0,
 ) -> ConvergenceCheck:
-    """The verdict on *eventual*: converged, no lost write, no value from nowhere.
+    """The verdict on *eventual*: converged, no lost write, no value that nobody wrote.
 
     ``healed_ns``: when the last fault was healed; ``last_stale_ns``: when the last stale read
     began. ``history_is_cut``: operations may be missing, so a value of unknown origin is no
-    contradiction, and null may be what a missing deletion left. ``final_reads_are_cut``: so may
-    final reads, and the last answer of a node need not be here: nothing is a contradiction.
+    contradiction, and null may come from a missing deletion. ``final_reads_are_cut``: final reads,
+    and with them a node's last answer, may be missing, so nothing is a contradiction.
     """
     began = time.perf_counter()
     answers = _final_answers(records)
@@ -83,7 +83,7 @@ def check_convergence(
         last_stale_after_heal_s=last_stale_s,
     )
     phantoms = [] if history_is_cut else losses.phantoms
-    verdict, summary = _judge(details, phantoms, has_final_reads=bool(asked))
+    verdict, summary = _decide(details, phantoms, has_final_reads=bool(asked))
     if verdict == "invalid" and final_reads_are_cut:
         verdict, summary, witness = "unknown", "final reads are missing", []
     else:
@@ -109,10 +109,10 @@ def check_convergence(
     )
 
 
-def _judge(
+def _decide(
     found: Convergence, phantoms: Sequence[OperationRecord], *, has_final_reads: bool
 ) -> tuple[VerdictValue, str]:
-    """The verdict if nothing is missing from the history, and its sentence."""
+    """The verdict and its sentence, if nothing is missing from the history."""
     verdict: VerdictValue = "unknown"
     if found.diverged_keys:
         verdict = "invalid"
@@ -122,7 +122,7 @@ def _judge(
     elif found.unanswered:
         summary = f"{found.unanswered} final reads got no answer"
     elif found.unread_keys:
-        summary = f"{found.unread_keys} keys were written and not finally read"
+        summary = f"{found.unread_keys} keys were written but have no final read"
     else:
         verdict, summary = "valid", f"all nodes agree on {found.keys} keys"
     if found.lost_writes:
@@ -135,7 +135,7 @@ def _judge(
 
 
 def _differing(answers: Mapping[str, OperationRecord]) -> list[OperationRecord]:
-    """Two answers that are not the same, none if all are."""
+    """Two different answers; none if all are equal."""
     first = answers[min(answers)]
     for other in answers.values():
         if _comparable(other.value) != _comparable(first.value):
@@ -163,7 +163,7 @@ def _values(value: Value | list[Value]) -> list[Value]:
 
 
 def _comparable(value: Value | list[Value]) -> tuple[str, ...]:
-    """Equal for equal answers, whatever the order of siblings."""
+    """Equal for equal answers in any order of siblings."""
     return tuple(sorted(msgspec.json.encode(v).decode() for v in _values(value)))
 
 
@@ -186,8 +186,8 @@ def _written(record: OperationRecord) -> Value:
 
 
 class _Sources(msgspec.Struct):
-    """Where the final values of a key come from. ``writes``: those that wrote a survivor.
-    ``anything``: a survivor is of unknown origin, so it may have superseded anything."""
+    """The origin of the final values of a key. ``writes``: the writes of the survivors.
+    ``anything``: a survivor is of unknown origin and may have superseded anything."""
 
     survivors: set[Any]
     writes: list[OperationRecord]
@@ -224,8 +224,8 @@ def _sources(
 
 
 class _Losses(msgspec.Struct):
-    """``lost`` (at least) and ``missing``: acknowledged writes. ``phantoms``: final values that
-    nobody wrote. ``witness``: a write that was lost, and a final read that shows it."""
+    """``lost`` (a lower bound) and ``missing``: acknowledged writes. ``phantoms``: final values
+    that nobody wrote. ``witness``: a lost write, and a final read that shows the loss."""
 
     lost: int = 0
     missing: int = 0
@@ -240,7 +240,7 @@ def _losses(
     clock_error_ns: int,
     history_is_cut: bool,
 ) -> _Losses:
-    """What the final answers, by key and node, do not account for."""
+    """What the final answers do not account for."""
     losses = _Losses()
     for key, by_node in sorted(answers.items()):
         on_key = writes.get(key, [])
@@ -278,12 +278,11 @@ def _may_supersede(survivor: OperationRecord, write: OperationRecord, clock_erro
 
 
 def covers(later: OperationRecord, write: OperationRecord) -> bool | None:
-    """Whether the version of ``later`` may come after that of ``write``; None where they do not
-    tell.
+    """Whether the version of ``later`` may come after that of ``write``; None if they do not say.
 
-    A node counts its own entry of the clock up by each write, so (node, entry) names the write,
-    and a clock counts it in iff its entry is not smaller. The rest of the clock says what the node
-    knew beside, not what the write rests on.
+    A node increments its own entry of the clock at each write. So (node, entry) identifies the
+    write, and a clock includes it if its entry is at least that. The other entries say what the
+    node knew, not what the write depends on.
     """
     a, b = later.version, write.version
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -294,7 +293,7 @@ def covers(later: OperationRecord, write: OperationRecord) -> bool | None:
 
 
 def newer(a: Version, b: Version) -> bool | None:
-    """Whether version ``a`` is the greater, where versions have a total order; None where not."""
+    """Whether version ``a`` is greater; None if the versions are not totally ordered."""
     if type(a) is int and type(b) is int:
         return a > b
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
@@ -305,7 +304,7 @@ def newer(a: Version, b: Version) -> bool | None:
 
 
 def _maximal(missing: Sequence[OperationRecord]) -> list[OperationRecord]:
-    """Missing writes of one key that were lost for certain: none of the others superseded them."""
+    """Missing writes of one key that are certainly lost: no other missing write superseded them."""
     if not missing:
         return []
     kept: list[OperationRecord] = []
@@ -318,7 +317,7 @@ def _maximal(missing: Sequence[OperationRecord]) -> list[OperationRecord]:
 
 
 def _weight(write: OperationRecord) -> int:
-    """Sum of a vector clock: a clock that dominates another has the greater sum."""
+    """The sum of a vector clock: a clock that dominates another has a greater sum."""
     assert isinstance(write.version, Mapping)
     return sum(write.version.values())
 
@@ -329,7 +328,7 @@ def _converged_within_s(
     healed_ns: int | None,
     converged: bool | None,
 ) -> float | None:
-    """By when every node had given its last answer for the first time, since the heal."""
+    """The time from the heal until every node had given its last answer for the first time."""
     if healed_ns is None or not converged:
         return None
     settled: dict[tuple[str, str], int] = {}

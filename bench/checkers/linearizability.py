@@ -1,19 +1,19 @@
 """Is the history linearizable, each key a register?
 
-Which algorithm decides, key by key (`auto`):
+The algorithm depends on the key:
 
-- ``zones`` (`bench.checkers.zones`) where the written values are unique: exact and fast.
-- ``search`` (`bench.checkers.search`) where they are not: a value was written twice, a deletion
-  wrote null, which is the initial value, or a refused CAS did not say what it saw. Within a budget
-  of time and memory, over which the verdict is *unknown*.
+- ``zones`` (`bench.checkers.zones`) if the written values are unique: exact and fast.
+- ``search`` (`bench.checkers.search`) if they are not: a value was written twice, a deletion wrote
+  null, which is the initial value, or a refused CAS did not say what it saw. The search has a
+  budget of time and memory; beyond it the verdict is *unknown*.
 
-A read that returned several siblings is no read of a register: a history that holds one, and no
-other contradiction, is *invalid* with that read as its witness.
+A register has one value: a history with a read that returned several siblings, and no other
+contradiction, is *invalid* with that read as its witness.
 
-Ties, and what the clock error leaves open, count as concurrent. But a process knows the order of
-its own operations. Where two of one process touch, or are no further apart than the clock error,
-*valid* takes more: that the history is linearizable with that order too. If it is not as far as one
-can see, program order alone may refute it; else the verdict is *unknown*.
+Ties, and times closer than the clock error, count as concurrent. But a process knows the order of
+its own operations. If two operations of one process touch, or are closer than the clock error,
+*valid* requires that the history is also linearizable in program order. If that cannot be shown,
+program order alone may refute the history; else the verdict is *unknown*.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def check_linearizable(
 ) -> LinearizabilityCheck:
     """The verdict on the operations of ``c``.
 
-    ``initial``: what every key holds at first. ``history_is_cut``: operations may be missing, so a
-    read of a value of unknown origin is no contradiction, and *valid* is not to be had.
-    ``clock_error_ns``: operations that are no further apart than this count as concurrent.
-    ``budget_s`` and ``memory_bytes``: what the search may spend.
+    ``initial``: the initial value of every key. ``history_is_cut``: operations may be missing, so a
+    read of a value of unknown origin is no contradiction, and the verdict is never *valid*.
+    ``clock_error_ns``: operations no further apart than this count as concurrent. ``budget_s`` and
+    ``memory_bytes``: the limits of the search.
     """
     began = time.perf_counter()
     initial_code = NULL if initial is None else c.code_of(initial)
@@ -133,8 +133,8 @@ _TOO_CLOSE = (
 
 @dataclass(slots=True)
 class _Decision:
-    """``kind`` of the contradiction and its ``rows``, None if there is none; ``undecided``: why
-    nobody knows."""
+    """``kind`` of the contradiction and its ``rows``, None if there is none; ``undecided``: why the
+    result is unknown."""
 
     finding: Finding
     kind: str | None
@@ -148,7 +148,7 @@ class _Decision:
 
 
 def _decide(c: Columns, initial: int, budget: Budget, history_is_cut: bool) -> _Decision:
-    """By zones and search."""
+    """Decide by zones and search."""
     finding = check_zones(c, initial=initial, writes_missing=history_is_cut)
     kind: str | None = finding.kind
     rows = finding.witness
@@ -169,7 +169,7 @@ def _decide(c: Columns, initial: int, budget: Budget, history_is_cut: bool) -> _
 
 
 def _refuted_without_time(c: Columns, initial: int) -> Check | None:
-    """What program order alone says against the history."""
+    """A contradiction by program order alone."""
     for check in (check_sequential(c, initial), check_causal(c, initial)):
         if check.verdict == "invalid":
             return check
@@ -177,7 +177,7 @@ def _refuted_without_time(c: Columns, initial: int) -> Check | None:
 
 
 def touches(c: Columns) -> bool:
-    """Whether an operation begins no later than the one before it, of its process, ended."""
+    """Whether an operation begins no later than the previous one of its process ended."""
     if c.touches is None:
         order = program_order(c, np.arange(len(c)))
         same = c.process[order[1:]] == c.process[order[:-1]]
@@ -192,9 +192,9 @@ def touches(c: Columns) -> bool:
 
 
 def _widened_apart(c: Columns, clock_error_ns: int) -> Columns:
-    """``c`` widened as far as the operations of each process stay apart, or touch: each gets at
-    most its half of the gap to the next. What is linearizable then is so with the clock error and
-    in program order. Where that is too much for 64 bits, not widened."""
+    """``c`` widened as far as the operations of each process stay apart or touch: each gets at most
+    half of the gap to the next. If the result is linearizable, so is ``c`` with the clock error and
+    in program order. Not widened if that would overflow 64 bits."""
     if clock_error_ns == 0 or clock_error_ns >= SPAN_LIMIT or c.times.instants is not None:
         return c
     apart = c.take(np.arange(len(c)))
@@ -202,7 +202,7 @@ def _widened_apart(c: Columns, clock_error_ns: int) -> Columns:
     process, begins, ends = c.process[order], c.invoked[order], c.completed[order]
     before = np.full(len(order), clock_error_ns // 2)
     after = clock_error_ns - before
-    # Nothing needs to follow what never ended: what counts is the last one that did.
+    # Nothing needs to follow an operation that never ended: the last one that did counts.
     places = np.arange(len(order))
     certain = np.maximum.accumulate(np.where(ends != NEVER, places, -1))
     last = np.concatenate(([-1], certain[:-1]))
@@ -218,16 +218,16 @@ def _widened_apart(c: Columns, clock_error_ns: int) -> Columns:
 
 
 def in_program_order(c: Columns) -> Columns:
-    """``c``, with its instants parted so that operations of one process that touch come one after
-    the other. That orders some operations of other processes as well: what is linearizable then is
-    so without, but not the other way round."""
+    """``c`` with its instants split so that touching operations of one process come one after the
+    other. That also orders some operations of other processes: if the result is linearizable, so is
+    ``c``, but not conversely."""
     order = program_order(c, np.arange(len(c)))
     instants = np.unique(np.concatenate((c.invoked, c.completed)))
     invoked = np.searchsorted(instants, c.invoked)
     completed = np.searchsorted(instants, c.completed)
     process, begins, ends = c.process[order], invoked[order], completed[order]
-    # Per process and instant at which operations begin, these are numbered; from 1 on where the
-    # operation before them ended there.
+    # The operations that begin at one instant are numbered per process; from 1 on if the previous
+    # operation ended there.
     places = np.arange(len(order))
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = (process[1:] != process[:-1]) | (begins[1:] != begins[:-1])
@@ -248,7 +248,7 @@ def in_program_order(c: Columns) -> Columns:
 
 def _why(c: Columns, searched: int) -> str:
     if not searched:
-        return "every written value is unique, so each read names its write"
+        return "every written value is unique, so each read identifies its write"
     return (
         f"on {searched} of {len(c.keys)} keys a value was written more than once "
         "(a deletion writes null), or a refused CAS hides what it saw"
@@ -258,8 +258,8 @@ def _why(c: Columns, searched: int) -> str:
 def _search_keys(
     c: Columns, keys: list[int], initial: int, budget: Budget
 ) -> tuple[str | None, list[int], int, str]:
-    """Search the given keys, those with few operations first. The kind of contradiction and its
-    rows; how many keys stay undecided, and what ran out."""
+    """Search the given keys, those with few operations first. Returns the kind of contradiction and
+    its rows, how many keys are undecided, and which budget ran out."""
     order = np.argsort(c.key, kind="stable")
     low = np.searchsorted(c.key[order], keys)
     high = np.searchsorted(c.key[order], keys, "right")
@@ -274,8 +274,8 @@ def _search_keys(
 
 
 def _rests_on_null(c: Columns, rows: list[int], initial: int) -> bool:
-    """Whether a missing deletion might explain the contradiction after all: it needs that somebody
-    saw null, or the initial value."""
+    """Whether a missing deletion might explain the contradiction after all: only if an operation
+    saw null or the initial value."""
     told = np.where(c.op == CAS, np.where(c.applied, c.expected, c.seen), c.value)[rows]
     sees = (c.op[rows] == READ) | (c.op[rows] == CAS)
     return bool((sees & ((told == NULL) | (told == initial))).any())

@@ -1,7 +1,7 @@
-"""Which write each operation saw: the common ground of the checkers of weaker models.
+"""Which write each operation saw: the common basis of the checkers of weaker models.
 
-An operation of unknown outcome *took effect* for certain once its value was seen, and only then is
-it in here. A CAS that took effect has read what it expected, whatever its outcome.
+An operation with unknown outcome certainly *took effect* once its value was seen, and only then is
+it included. A CAS that took effect read what it expected, whatever its outcome.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _NOBODY = -2
 
 @dataclass(frozen=True, slots=True)
 class ReadsFrom:
-    """Observations (one row may have several: siblings) and the writes that they saw.
+    """Observations, several for a row that read siblings, and the writes that they saw.
 
-    A write is known by its row; the initial value of a key by ``-1``. ``rows``: the observing
-    operations; ``write``: what each saw; ``unknown``: observations of a value that nobody wrote.
-    ``writes``: the rows that took effect for certain. ``placed``, by row of a write: when its value
-    was certainly in place (the earliest finish of the write and of all that saw it, but not before
-    it began), `NEVER` for other rows. ``keys_left_out``: keys on which values are not unique, so
-    that a read does not name its write; nothing of them is in here.
+    A write is identified by its row, the initial value of a key by ``-1``. ``rows``: the observing
+    operations; ``write``: the write that each saw; ``unknown``: observations of a value that nobody
+    wrote. ``writes``: the rows that certainly took effect. ``placed``, by row of a write: when its
+    value was certainly in place (the earliest finish of the write and of all that saw it, but not
+    before it began); `NEVER` for other rows. ``keys_left_out``: how many keys were left out because
+    their values are not unique and a read does not identify its write.
     """
 
     rows: Int64s
@@ -41,23 +41,23 @@ class ReadsFrom:
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """What no model allows: ``rows`` that show it, and what it is."""
+    """What no model allows: the ``rows`` that show it, and a description."""
 
     rows: list[int]
     what: str
 
 
 def program_order(c: Columns, rows: Int64s, *, by_key: bool = False) -> Int64s:
-    """Places of ``rows`` (ascending): process by process, in the order in which it sent them. At
-    one instant, operations that take no time come before one that does; else the lines count. The
-    same for `Columns.widened`. ``by_key``: each key of a process by itself."""
+    """The permutation that sorts ``rows`` (ascending) by process and program order. At one instant,
+    operations that take no time come before one that does; further ties go by row. The order is the
+    same for `Columns.widened`. ``by_key``: order each key of a process by itself."""
     keys = (c.key[rows],) if by_key else ()
     order: Int64s = np.lexsort((c.takes_time[rows], c.invoked[rows], *keys, c.process[rows]))
     return order
 
 
 def final_rows(c: Columns) -> Bools:
-    """Which rows are the final reads of a run: no process made them."""
+    """Which rows are the final reads of a run, made by no process."""
     if not c.has_final_reads:
         return np.zeros(len(c), np.bool_)
     names = np.array([name.startswith(FINAL_PROCESS_PREFIX) for name in c.processes], np.bool_)
@@ -67,9 +67,9 @@ def final_rows(c: Columns) -> Bools:
 def impossible(
     c: Columns, seen: ReadsFrom, initial: int = NULL, *, history_is_cut: bool = False
 ) -> Impossible | None:
-    """Something that is impossible in every model, on any key, also where values are not unique: a
-    CAS that was refused although it saw what it expected, or a value that nobody can have
-    written. The latter is no proof where operations are missing."""
+    """A contradiction in every model, on any key, even with values that are not unique: a CAS
+    refused although it saw what it expected, or a value that nobody can have written. The latter
+    proves nothing if operations are missing."""
     refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
     matched = np.flatnonzero(refused & (c.seen >= 0) & (c.seen == c.expected))
     if len(matched):
@@ -92,7 +92,7 @@ def impossible(
 
 def _observations(c: Columns, admitted: Bools) -> tuple[Int64s, Int64s]:
     """The operations that certainly saw a value: reads, and CAS, which see what they change or
-    refuse. A row for each of several siblings."""
+    refuse. One row per sibling."""
     ok = admitted & (c.outcome == OK)
     refused = (c.op == CAS) & ~c.applied
     simple = np.flatnonzero(ok & (c.op == READ) & (c.value >= 0))
@@ -111,15 +111,14 @@ def reads_from(c: Columns, initial: int = NULL, *, history_is_cut: bool = False)
     """Resolve every observation of ``c``.
 
     ``history_is_cut``: operations may be missing. Then a value that nobody wrote says nothing, and
-    null, or the initial value, may be what a missing deletion left: such observations are left
-    out.
+    null or the initial value may come from a missing deletion: such observations are left out.
     """
     eligible = unique_keys(c, initial)
     admitted = eligible[c.key] if len(c) else np.zeros(0, np.bool_)
     refused = (c.op == CAS) & (c.outcome == OK) & ~c.applied
     writes = np.flatnonzero(admitted & (c.op != READ) & (c.outcome != FAIL) & ~refused)
     rows, value = _observations(c, admitted)
-    # A CAS of unknown outcome, too: if it took effect.
+    # A CAS with unknown outcome, too, if it took effect.
     unsure = np.flatnonzero(admitted & (c.op == CAS) & (c.outcome == INFO))
     rows = np.concatenate((rows, unsure))
     value = np.concatenate((value, c.expected[unsure].astype(np.int64)))
@@ -150,7 +149,7 @@ def reads_from(c: Columns, initial: int = NULL, *, history_is_cut: bool = False)
     placed = np.full(len(c), NEVER)
     placed[writes] = c.completed[writes]
     np.minimum.at(placed, write[found], c.completed[rows[found]])
-    placed[writes] = np.maximum(placed[writes], c.invoked[writes])  # where a read was before it
+    placed[writes] = np.maximum(placed[writes], c.invoked[writes])  # if a read came before it
     return ReadsFrom(
         rows=rows[known],
         write=write[known],
@@ -163,8 +162,8 @@ def reads_from(c: Columns, initial: int = NULL, *, history_is_cut: bool = False)
 
 
 def _counts(rows: Int64s, write: Int64s, unsure: Int64s) -> Bools:
-    """Which observations were made: all but those of a CAS of unknown outcome whose value nobody
-    saw that counts. ``unsure``: the rows of these CAS, the last of ``rows``."""
+    """Which observations count: all but those of a CAS with unknown outcome whose value no counting
+    observation saw. ``unsure``: the rows of these CAS, at the end of ``rows``."""
     sure = len(rows) - len(unsure)
     expected = dict(zip(unsure.tolist(), write[sure:].tolist(), strict=True))
     todo = [row for row in np.unique(write[:sure]).tolist() if row in expected]
@@ -180,7 +179,7 @@ def _counts(rows: Int64s, write: Int64s, unsure: Int64s) -> Bools:
 
 
 def evidence(c: Columns, seen: ReadsFrom, rows: list[int]) -> list[int]:
-    """``rows``, and for each operation of unknown outcome in it one that saw its value."""
+    """``rows``, and for each of them with unknown outcome an operation that saw its value."""
     found = set(rows)
     todo = [row for row in rows if c.outcome[row] == INFO]
     while todo:

@@ -1,21 +1,21 @@
-"""Linearizability of one register by search: for histories that the zones do not decide.
+"""Linearizability of one register by search, for histories that zones do not decide.
 
 Theory of operation
 -------------------
 The just-in-time search (Lowe, "Testing for linearizability", Concurrency and Computation 29(4),
-2017, section 6, after Wing and Gong, JPDC 17, 1993): go through the invocations and answers by
-time, and keep every *configuration* that can be: which of the open operations have taken effect,
-and the value of the register. An operation need not take effect before some answer requires it; at
-the answer of operation i, every configuration must bring i about, through any sequence of open
-operations. None can: the history is not linearizable, and what was invoked so far shows it.
+2017, section 6, after Wing and Gong, JPDC 17, 1993) goes through the invocations and answers by
+time and keeps every possible *configuration*: which open operations have taken effect, and the
+value of the register. No operation need take effect before some answer requires it; at the answer
+of operation i, every configuration must apply i, after any sequence of open operations. If none
+can, the history is not linearizable, and the operations invoked so far show it.
 
-What keeps it small: an operation that only looks takes effect as soon as it fits, since waiting
-cannot help. Operations that ended ``info`` stay open for ever, so those whose value nobody sees
-are left out, of equal ones the first goes first, and of two configurations that differ only in how
-many of them were spent, the thriftier one does for both.
+To keep the search small, an operation that only looks takes effect as soon as it fits: waiting
+cannot help. Operations that ended ``info`` stay open for ever, so those whose value nobody sees are
+left out, equal ones take effect in order, and of two configurations that differ only in how many of
+them they have spent, only the thriftier is kept.
 
-The search is exponential in the operations that are open at once. It stops at a budget of time or
-memory.
+The search is exponential in the number of operations open at once. It stops when its budget of time
+or memory is spent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from bench.record.columns import CAS, DELETE, FAIL, INFO, NEVER, NULL, OK, READ, Columns, Int64s
 
 BYTES_PER_CONFIGURATION: Final = 200
-"""A rough size of a configuration in a Python set, on the safe side."""
+"""A rough upper bound on the size of a configuration in a Python set."""
 _CHECK_EVERY: Final = 512
 
 _LOOK: Final = 0
@@ -46,8 +46,8 @@ Configuration: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation as the search sees it. ``kind``: looks at ``value`` / at anything but ``value``
-    / sets ``value`` / swaps ``expected`` for ``value``. ``returns`` is None if it stays open."""
+    """An operation as the search sees it. ``kind``: it sees ``value``, sees anything but ``value``,
+    sets ``value``, or swaps ``expected`` for ``value``. ``returns``: None if it stays open."""
 
     row: int
     kind: int
@@ -60,7 +60,7 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Result:
     """``time`` and ``memory``: undecided, that budget was spent. ``rows``: for *invalid*, the rows
-    that were invoked before it showed. ``configurations``: the most that were kept at once."""
+    invoked before the contradiction. ``configurations``: the most kept at once."""
 
     outcome: Outcome
     rows: list[int]
@@ -74,7 +74,7 @@ class _OverBudget(Exception):
 
 
 class Budget:
-    """What a search may spend; shared by the searches of all keys."""
+    """The limits of a search, shared by the searches of all keys."""
 
     def __init__(self, seconds: float, memory_bytes: int) -> None:
         self._deadline = time.monotonic() + seconds
@@ -82,11 +82,11 @@ class Budget:
         self._spent = 0
 
     def is_spent(self) -> bool:
-        """Whether the time is over."""
+        """Whether the time is spent."""
         return time.monotonic() > self._deadline
 
     def spend(self, configurations: int) -> None:
-        """Count one step, with so many configurations held. Raises _OverBudget."""
+        """Count one step that holds so many configurations. Raises _OverBudget."""
         if configurations > self._most:
             raise _OverBudget("memory")
         self._spent += 1
@@ -95,7 +95,7 @@ class Budget:
 
 
 def steps(c: Columns, rows: Int64s) -> list[Step]:
-    """The operations of ``rows`` (all of one key) that say or change something."""
+    """The operations of ``rows``, all of one key, that see or change something."""
     found: list[Step] = []
     for row in rows.tolist():
         op, outcome = int(c.op[row]), int(c.outcome[row])
@@ -122,9 +122,9 @@ def steps(c: Columns, rows: Int64s) -> list[Step]:
 
 
 def _without_unseen(found: list[Step]) -> list[Step]:
-    """Leave out what may never have been and whose effect nobody sees."""
+    """Leave out operations that may not have taken effect and whose value nobody sees."""
     if any(step.kind == _LOOK_OTHER for step in found):
-        return found  # anything may be what a refused CAS saw
+        return found  # a refused CAS may have seen anything
     while True:
         seen = {step.value for step in found if step.kind == _LOOK}
         seen |= {step.expected for step in found if step.kind == _SWAP}
@@ -139,7 +139,7 @@ def _without_unseen(found: list[Step]) -> list[Step]:
 
 
 def search(found: list[Step], initial: int, budget: Budget) -> Result:
-    """Whether the operations of one key are linearizable, if the budget allows to tell."""
+    """Whether the operations of one key are linearizable, within the budget."""
     machine = _Search(found, initial, budget)
     try:
         return machine.run()
@@ -198,7 +198,7 @@ class _Search:
         return bit
 
     def _answer(self, bit: int) -> None:
-        """Bring the operation about in every configuration; drop those in which it cannot be."""
+        """Apply the operation in every configuration; drop those in which it cannot apply."""
         after: set[Configuration] = set()
         todo: list[Configuration] = []
         for configuration in self.configurations:
@@ -229,15 +229,14 @@ class _Search:
         self.most = max(self.most, len(self.configurations))
 
     def _settle(self, mask: int, value: int) -> Configuration:
-        """Let every open operation that only looks, and that fits, take effect."""
+        """Apply every open operation that only looks and that fits."""
         for bit, step in self.lookers.items():
             if not mask & bit and _fits(step, value):
                 mask |= bit
         return mask, value
 
     def _thrifty(self, configurations: set[Configuration]) -> set[Configuration]:
-        """Without those for which another one does as well, having spent fewer operations that
-        ended ``info``."""
+        """Drop each configuration that another one covers with fewer spent ``info`` operations."""
         if not self.stays_open or len(configurations) < 2:
             return configurations
         groups: dict[Configuration, list[int]] = {}
@@ -261,16 +260,15 @@ def _fits(step: Step, value: int) -> bool:
 def smaller(
     c: Columns, rows: list[int], initial: int, *, seconds: float = 2.0, memory_bytes: int = 1 << 28
 ) -> list[int]:
-    """As few of ``rows`` (a contradiction on one key) as can be found in the given time that are a
-    contradiction by themselves.
+    """A subset of ``rows`` (a contradiction on one key) that is still a contradiction, as small as
+    can be found in the given time.
 
-    Only such operations are left out whose absence cannot make a contradiction: those that only
-    look, and those that change the register to something that no operation left can have seen from
-    them.
+    An operation is left out only if its absence cannot cause a contradiction: if it only looks, or
+    if no remaining operation can have seen its value.
     """
     budget = Budget(seconds, memory_bytes)
     left = sorted(steps(c, np.array(sorted(rows), np.int64)), key=lambda step: step.invoked)
-    latest = 8  # it mostly shows in what was seen last
+    latest = 8  # the contradiction is mostly among the latest
     while latest < len(left):
         fewer = _unseen_left_out(
             [
@@ -300,7 +298,7 @@ def smaller(
 
 
 def _unseen_left_out(left: list[Step]) -> list[Step]:
-    """``left`` (by time) without the changes that nobody has seen, all at once."""
+    """``left`` (by time) without all changes that nobody has seen."""
     while True:
         if any(step.kind == _LOOK_OTHER for step in left):
             return left
@@ -311,7 +309,7 @@ def _unseen_left_out(left: list[Step]) -> list[Step]:
                 first_look.setdefault(seen, step.invoked)
         changes = [step for step in left if step.kind in (_SET, _SWAP)]
         times = [step.invoked for step in changes]
-        # By place: the first answer to a change from there on.
+        # By index: the first answer to a change from there on.
         answered = [np.inf] * (len(changes) + 1)
         for place in range(len(changes) - 1, -1, -1):
             returns = changes[place].returns
@@ -339,7 +337,7 @@ def _unseen_left_out(left: list[Step]) -> list[Step]:
 
 
 def _without(left: list[Step], unwanted: list[Step]) -> list[Step]:
-    """``left`` without those of ``unwanted`` that can be left out soundly."""
+    """``left`` without those of ``unwanted`` that are safe to leave out."""
     gone = {step.row for step in unwanted if step.kind in (_LOOK, _LOOK_OTHER)}
     looking = [step for step in left if step.row not in gone]
     for step in unwanted:
@@ -349,8 +347,8 @@ def _without(left: list[Step], unwanted: list[Step]) -> list[Step]:
 
 
 def _can_be_seen(step: Step, left: list[Step]) -> bool:
-    """Whether some operation may have seen the register as ``step`` left it. Where another one
-    wrote the same value, not those after a further change that began after ``step`` had ended."""
+    """Whether some operation may have seen the value of ``step``. If another operation wrote the
+    same value, those after a further change that began after ``step`` had ended do not count."""
     changes = [other for other in left if other.kind in (_SET, _SWAP) and other.row != step.row]
     end = step.returns
     covered_from = min(
@@ -362,7 +360,7 @@ def _can_be_seen(step: Step, left: list[Step]) -> bool:
         default=None,
     )
     if not any(other.value == step.value for other in changes):
-        covered_from = None  # the witness would not tell where the value came from
+        covered_from = None  # the witness would not show where the value came from
     for other in left:
         if other.row == step.row:
             continue

@@ -1,22 +1,21 @@
 """Is the history sequentially consistent, as far as one key shows?
 
 Lamport ("How to Make a Multiprocessor Computer That Correctly Executes Multiprocess Programs", IEEE
-TC C-28(9), 1979): there is one order of all operations that explains every answer and in which the
-operations of each process come in program order. Real time plays no part.
+TC C-28(9), 1979): one order of all operations explains every answer and keeps the program order of
+each process. Real time does not matter.
 
-- Operations that ended ``fail``, and reads that ended ``info``, are in no order.
-- A change that ended ``info`` took effect or not. If it did, it comes after what its process did
-  before; but possibly after what its process did next, too.
+- Operations that ended ``fail`` and reads that ended ``info`` are left out.
+- A change that ended ``info`` may or may not have taken effect. If it did, it comes after what its
+  process did before, and possibly after what its process did next.
 - A CAS reads and writes at one point.
 
-For one register with unique written values this is decided in linear time (Cantin, Lipasti, Smith,
-"The Complexity of Verifying Memory Coherence and Consistency", IEEE TPDS 16(7), 2005, section
-4.3): the operations that belong to one write stand together (a *cluster*), those of a chain of CAS
-one behind the other (a *block*). So the program order of each process orders the blocks, and there
-must be no cycle.
+For one register with unique written values this is decidable in linear time (Cantin, Lipasti,
+Smith, "The Complexity of Verifying Memory Coherence and Consistency", IEEE TPDS 16(7), 2005,
+section 4.3): a write and its reads stand together (a *cluster*), and the clusters of a chain of CAS
+follow each other (a *block*). So program order orders the blocks, and must not form a cycle.
 
-A history with several keys is refuted by any one key. That none does is not enough for *valid*:
-then the answer is *unknown*. So it is where a key has values that are not unique.
+Any single key can refute a history with several keys. If none does, that is not enough for *valid*:
+the answer is *unknown*. It is also *unknown* if the values of a key are not unique.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def check_sequential(
     c: Columns, initial: int = NULL, *, history_is_cut: bool = False
 ) -> SequentialCheck:
     """The verdict on all keys. Final reads are left out: no process made them. ``history_is_cut``:
-    operations may be missing, so *valid* is not to be had."""
+    operations may be missing, so the verdict is never *valid*."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     never = impossible(c, seen, initial, history_is_cut=history_is_cut)
@@ -77,13 +76,13 @@ def check_sequential(
 def refuted(
     c: Columns, seen: ReadsFrom, found: Impossible
 ) -> tuple[VerdictValue, str, list[WitnessLine]]:
-    """The verdict on a history with a contradiction: in words, and with its witness."""
+    """The verdict on a history with a contradiction, in words and with its witness."""
     witness = words.lines([c.record(row) for row in evidence(c, seen, found.rows)])
     return "invalid", f"{found.what}: {words.sentence(witness)}", witness
 
 
 def doubts(c: Columns, seen: ReadsFrom, *, history_is_cut: bool) -> str | None:
-    """Why a history without a contradiction is not yet *valid*; None if nothing speaks against."""
+    """Why a history without a contradiction is not *valid*; None if it is."""
     if not (c.outcome == OK).any():
         return NOTHING_OK if len(c) else "there are no operations"
     if history_is_cut:
@@ -95,8 +94,8 @@ def doubts(c: Columns, seen: ReadsFrom, *, history_is_cut: bool) -> str | None:
 
 @dataclass(slots=True)
 class _Blocks:
-    """The blocks of clusters: by cluster its block (known by its first cluster) and its place
-    there. ``chained``: the clusters of the blocks that have several, which begin with ``heads`` at
+    """Blocks of clusters. By cluster: its block (identified by the first cluster) and its index in
+    it. ``chained``: the clusters of blocks that have several; these begin with ``heads`` at
     ``begin``."""
 
     of: Int64s
@@ -123,11 +122,11 @@ class _Clusters:
         self.size = size
 
     def writer(self, cluster: int) -> list[int]:
-        """The row of the write of a cluster; none for an initial value."""
+        """The row of the cluster's write; none for an initial value."""
         return [cluster - self.n_keys] if cluster >= self.n_keys else []
 
     def blocks(self) -> _Blocks | Impossible:
-        """Weld what CAS put together, or say why that cannot be."""
+        """Join clusters that CAS chain, or return why that is impossible."""
         child = np.full(self.size, -1, np.int64)
         child[self.parents] = self.children
         twice = np.flatnonzero(child[self.parents] != self.children)
@@ -155,7 +154,7 @@ class _Clusters:
         return _Blocks(block, place, order, heads, first)
 
     def between(self, blocks: _Blocks, a: int, b: int) -> list[int]:
-        """The writes of one block from cluster ``a`` to cluster ``b``, whichever comes first."""
+        """The writes of one block between clusters ``a`` and ``b``, in either order."""
         low, high = sorted((int(blocks.place[a]), int(blocks.place[b])))
         if low == high:
             return self.writer(a)
@@ -165,8 +164,8 @@ class _Clusters:
 
 
 def _steps(c: Columns, rows: Int64s) -> tuple[Int64s, Int64s]:
-    """Per process and key the pairs of rows that follow each other. What ended ``info`` follows,
-    but nothing follows it."""
+    """The pairs of consecutive rows, per process and key. An operation that ended ``info`` follows
+    others, but nothing follows it."""
     rows = rows[program_order(c, rows, by_key=True)]
     places = np.arange(len(rows))
     certain = np.where(c.outcome[rows] != INFO, places, -1)
@@ -214,7 +213,7 @@ def _contradiction(c: Columns, seen: ReadsFrom) -> Impossible | None:
 def _cycle(
     clusters: _Clusters, blocks: _Blocks, before: Int64s, after: Int64s
 ) -> Impossible | None:
-    """Take away what nothing precedes until nothing is left, or a cycle."""
+    """Remove blocks without predecessors until none is left, or a cycle."""
     source, target = clusters.of[before].tolist(), clusters.of[after].tolist()
     sources, targets = blocks.of[source].tolist(), blocks.of[target].tolist()
     edges: dict[int, list[int]] = {}

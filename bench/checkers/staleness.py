@@ -1,17 +1,16 @@
 """How stale were the reads?
 
-A read of value u is *stale* iff some acknowledged write x on the key began after u was certainly in
+A read of value u is *stale* if some acknowledged write on the key began after u was certainly in
 place (the earliest finish of its write and of those that saw it, but not before the write began)
-and ended before the read began. A CAS that was answered is such a read, too, refused or applied.
-Two figures:
+and ended before the read began. An answered CAS, refused or applied, is such a read, too. Two
+figures:
 
-- ``age``: for how long, when the read began, such a write had been acknowledged (the longest over
-  all of them): the t of t-visibility.
+- ``age``: how long such a write had been acknowledged when the read began, the longest over all of
+  them: the t of t-visibility.
 - ``k``: at least this many acknowledged writes were newer than what the read saw.
 
-O(n log n). Reads of a value that was written more than once (null, where keys are deleted) are
-counted as ``undecided``. Of a read that returned siblings the newest counts. Final reads are left
-out.
+O(n log n). Reads of a value written more than once (null, if keys are deleted) count as
+``undecided``. Of siblings the newest counts. Final reads are left out.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from bench.record.witness import deed, duration
 
 BEFORE_ALL = np.iinfo(np.int64).min
 VISIBLE_AFTER_S = (0.0, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Ages at which t-visibility is published."""
+"""Ages at which t-visibility is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaleReads:
-    """``rows``: the stale reads; ``age_ns`` and ``k`` of each; ``newer``: the acknowledged write
-    that each missed first. ``reads``: how many were decided; ``undecided``: how many could not
+    """``rows``: the stale reads; ``age_ns`` and ``k`` of each; ``newer``: the first acknowledged
+    write that each missed. ``reads``: how many were decided; ``undecided``: how many could not
     be."""
 
     rows: Int64s
@@ -48,9 +47,9 @@ class StaleReads:
 
 
 def stale_reads(c: Columns, initial: int = NULL, *, history_is_cut: bool = False) -> StaleReads:
-    """The stale reads of ``c``. ``initial``: code of the value that keys hold at first.
-    ``history_is_cut``: operations may be missing, and null, or the initial value, may be what a
-    missing deletion left: such reads stay undecided."""
+    """The stale reads of ``c``. ``initial``: the code of the initial value. ``history_is_cut``:
+    operations may be missing, and null or the initial value may come from a missing deletion: such
+    reads stay undecided."""
     n_values = len(c.values)
     final = final_rows(c)
     is_cas = (c.op == CAS) & (c.outcome == OK)
@@ -107,14 +106,14 @@ def stale_reads(c: Columns, initial: int = NULL, *, history_is_cut: bool = False
     reads, since = np.concatenate(rows), np.concatenate(sinces)
 
     acknowledged = np.flatnonzero(writes & (c.outcome == OK))
-    return _compare(c, reads, since, acknowledged, undecided)
+    return _by_key(c, reads, since, acknowledged, undecided)
 
 
-def _compare(
+def _by_key(
     c: Columns, reads: Int64s, since: Int64s, acknowledged: Int64s, undecided: int
 ) -> StaleReads:
-    """Key by key: the write that began after ``since`` and ended first, against the read's
-    start."""
+    """The stale reads, key by key: those that began after the end of a write that began after
+    ``since``."""
     stale_rows, ages, ks, newer_rows = [], [], [], []
     by_key = np.argsort(c.key[reads], kind="stable")
     reads, since = reads[by_key], since[by_key]
@@ -161,7 +160,7 @@ def _compare(
 
 
 def _first_to_end(writes: Int64s, ends: Int64s, earliest: Int64s, first: Int64s) -> Int64s:
-    """From each place in ``first`` on, the write that holds the suffix minimum of the ends."""
+    """From each index in ``first`` on, the write that ended first."""
     holds = np.where(ends == earliest, np.arange(len(ends)), len(ends))
     return writes[np.minimum.accumulate(holds[::-1])[::-1][first]]
 
@@ -169,8 +168,8 @@ def _first_to_end(writes: Int64s, ends: Int64s, earliest: Int64s, first: Int64s)
 def check_staleness(
     c: Columns, *, initial: int = NULL, history_is_cut: bool = False
 ) -> StalenessCheck:
-    """A measurement: ``verdict`` is valid where there were reads, else unknown; so it is where
-    operations may be missing (``history_is_cut``), and then the stale reads are at least these."""
+    """A measurement: ``verdict`` is valid if there were reads, else unknown. If operations may be
+    missing (``history_is_cut``) it is unknown, and the stale reads are a lower bound."""
     began = time.perf_counter()
     found = stale_reads(c, initial, history_is_cut=history_is_cut)
     age_s = found.age_ns / 1e9

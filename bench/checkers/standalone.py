@@ -1,4 +1,4 @@
-"""The verdict on a history alone, without a run around it."""
+"""The verdict on a history without a run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from nodes.contract.replica import Value
 
 
 class HistoryCheck(LinearizabilityCheck, kw_only=True, frozen=True, tag="linearizability"):
-    """``model``: the register's. ``strongest``: the strongest model that the history does not
-    refute: linearizable, sequential, causal, none or unknown. ``weaker``: what was asked for it."""
+    """``model``: of the register. ``strongest``: the strongest model that the history does not
+    refute: linearizable, sequential, causal, none or unknown. ``weaker``: the checks behind it."""
 
     strongest: Model
     weaker: list[WeakerCheck]
@@ -41,16 +41,17 @@ def check_history(
     clock_error_ns: int = 0,
     nil_reads: NilReads | None = None,
 ) -> HistoryCheck:
-    """Whether a history of registers is linearizable, and if not, which model it does not refute.
+    """Whether a history of registers is linearizable, and if not, the strongest model that it does
+    not refute.
 
     ``path_or_records``: a file (docs/HISTORY_FORMAT.md), ``-`` for standard input, or records,
-    which are held to the same rules. ``model``: ``register`` (reads, writes, deletes),
-    ``cas-register`` (with CAS), or ``auto``: what the history needs. ``initial``: what every key
-    holds at first. ``clock_error_ns``: a bound on how far the clocks of the clients' hosts are
-    apart; what is no further apart counts as concurrent. ``nil_reads``: see `read_any`.
+    which must keep the same rules. ``model``: ``register`` (reads, writes, deletes),
+    ``cas-register`` (with CAS), or ``auto``: what the history needs. ``initial``: the initial value
+    of every key. ``clock_error_ns``: a bound on the difference between the clocks of the clients'
+    hosts; operations no further apart count as concurrent. ``nil_reads``: see `read_any`.
 
-    Raises BadHistory for a file that cannot be read, for what does not fit, for CAS where the model
-    is ``register``, and for what is no register.
+    Raises BadHistory for an unreadable or invalid file, for a CAS if the model is ``register``, and
+    for a history of anything but registers.
     """
     if isinstance(path_or_records, str | Path):
         path = Path(path_or_records)
@@ -81,11 +82,11 @@ def check_registers(
     clock_error_ns: int = 0,
     name: str = "operation ",
 ) -> HistoryCheck:
-    """The same for columns. ``name``: what an error says before the number of an operation."""
+    """The same for columns. ``name``: precedes the number of an operation in errors."""
     cas = np.flatnonzero(c.op == CAS)
     if model == "register" and len(cas):
         raise BadHistory(
-            f"{name}{int(cas[0]) + 1}: a cas, and a register has none; use the model cas-register"
+            f"{name}{int(cas[0]) + 1}: a register has no cas; use the model cas-register"
         )
     check = check_linearizable(
         c,

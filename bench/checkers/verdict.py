@@ -1,4 +1,4 @@
-"""The verdict on a run: what was claimed, beside what was measured."""
+"""The verdict on a run: the claim compared with the measurement."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from bench.record.verdict import (
 )
 
 LOAD_FLOOR = 0.7
-"""The share of the offered load that must have ended ok before the first fault for a *valid* to
-count: a run without load refutes nothing."""
+"""The share of the offered load that must end ok before the first fault for a *valid* verdict: a
+run without load refutes nothing."""
 
 SHORTEST_BASELINE_S = 0.5
-"""A shorter time before the first fault tells nothing about the load: then the whole load
-counts."""
+"""If the time before the first fault is shorter, the whole load counts instead."""
 
 
 def check_run(folder: RunFolder) -> Verdict:
     """Run every checker over a run folder and compare the claim with what was measured.
 
-    Raises BadRunFolder and BadHistory for files that cannot be used. Writes nothing.
+    Raises BadRunFolder and BadHistory for invalid files. Writes nothing.
     """
     manifest = folder.manifest()
     records = folder.operations()
@@ -93,15 +92,15 @@ def check_run(folder: RunFolder) -> Verdict:
 
 
 def _last_invoked(c: Columns, rows: Int64s) -> int | None:
-    """When the last of ``rows`` was sent, as the history has it; None if there are none."""
+    """When the last of ``rows`` was sent, by the history's clock; None if there are none."""
     return c.times.of_history(int(c.invoked[rows].max())) if len(rows) else None
 
 
 def weaker_models(
     c: Columns, initial: int = NULL, *, history_is_cut: bool = False
 ) -> list[WeakerCheck]:
-    """The verdicts on the models below linearizable, strongest first. They need no clock: ``c`` has
-    the times of the history, without a clock error."""
+    """The verdicts on the models weaker than linearizable, strongest first. They need no clock:
+    ``c`` has the times of the history without a clock error."""
     return [
         check_sequential(c, initial, history_is_cut=history_is_cut),
         check_causal(c, initial, history_is_cut=history_is_cut),
@@ -109,7 +108,7 @@ def weaker_models(
 
 
 def _is_impossible(linearizable: LinearizabilityCheck, weaker: Sequence[WeakerCheck]) -> bool:
-    """Whether what was found refutes every model: no replica may ever answer so."""
+    """Whether the contradiction refutes every model: no replica may ever answer like that."""
     return linearizable.details.kind in ("never-written", "refused-match") or any(
         check.details.impossible for check in weaker
     )
@@ -120,10 +119,10 @@ def strongest(
     weaker: Sequence[WeakerCheck],
     convergence: ConvergenceCheck | None,
 ) -> Model:
-    """The strongest model that the history does not refute, as far as that is known.
+    """The strongest model that the history does not refute, as far as known.
 
-    A model counts only if its check came to *valid*: that several keys are sequentially consistent
-    together is never decided. Below linearizable a model here includes that the replicas converge.
+    A model counts only if its check is *valid*; whether several keys are sequentially consistent
+    together is never decided. Below linearizable, a model here also requires convergence.
     """
     if linearizable.verdict == "valid":
         return "linearizable"
@@ -164,7 +163,7 @@ def _compare(
 
 
 def _incomplete(manifest: Manifest, loads: Sequence[LoadSummary]) -> str | None:
-    """Why the run is not what was planned; None if it came to its end."""
+    """Why the run is not as planned; None if it reached its end."""
     if not manifest.complete:
         why = f" ({manifest.notes[-1]})" if manifest.notes else ""
         return f"the run did not reach its planned end{why}"
@@ -181,7 +180,7 @@ def _doubt(
     cut: bool,
     operations: int,
 ) -> str | None:
-    """Why a *valid* does not count, None if it does."""
+    """Why a *valid* verdict does not count; None if it does."""
     if operations == 0:
         return "there are no operations"
     if cut:

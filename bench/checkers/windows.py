@@ -1,17 +1,16 @@
-"""When each fault was on, and where an operation belongs that was wanted at some time, at some
-node.
+"""When each fault was active, and to which window and side an operation belongs.
 
-A fault is on from the moment at which the nemesis began it until it was healed; one that was never
-healed is on until the end. The time of a run falls into three windows, with nothing between them:
+A fault is active from when the nemesis began it until it was healed, or to the end if it never was.
+The time of a run has three windows without gaps:
 
-    before   until the first fault begins (everything, where there is no fault)
-    during   while at least one fault is on
-    after    while no fault is on any more; with repeated faults also between two of them
+    before   until the first fault begins (everything, if there is no fault)
+    during   while at least one fault is active
+    after    while no fault is active any more; with repeated faults also between two of them
 
-A *cut* is a fault that leaves groups of nodes. While it is on, the group that holds a majority of
-all nodes is the *majority* side, and everybody else the *minority*. While several cuts are on, a
-group is what none of them separates. Without such a group everybody is on the minority side, and
-without a cut nobody is on any side.
+A *cut* is a fault that leaves groups of nodes. While it is active, the group with a majority of all
+nodes is the *majority* side, and all other nodes are the *minority*. With several active cuts, a
+group is a set of nodes that none of them separates. Without a majority group all nodes are on the
+minority side; without a cut no node is on any side.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ SIDES: Final = ("none", "majority", "minority")
 BEFORE, DURING, AFTER = range(3)
 NO_SIDE, MAJORITY, MINORITY = range(3)
 NEVER: Final = 1 << 62
-"""The stamp of what did not happen: a fault that was not healed, an operation without answer."""
+"""The time of what did not happen: a heal, an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultSpan:
-    """When a fault was on. ``end_ns``: `NEVER` if it was not healed."""
+    """When a fault was active. ``end_ns``: `NEVER` if it was not healed."""
 
     record: FaultRecord
     start_ns: int
@@ -46,9 +45,9 @@ class FaultSpan:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The load's time, cut into segments at each moment at which a fault begins or ends (``edges``;
-    a segment begins with its edge). ``phases``: of each segment. ``sides``: of each segment and
-    node; the last column is for a node that the manifest does not name."""
+    """The time of the load, split into segments wherever a fault begins or ends (``edges``; a
+    segment begins with its edge). ``phases``: of each segment. ``sides``: of each segment and node;
+    the last column is for nodes that the manifest does not name."""
 
     start_ns: int
     end_ns: int
@@ -58,23 +57,23 @@ class Timeline:
     sides: NDArray[np.int8]
 
     def segments(self, times_ns: Int64s) -> Int64s:
-        """The number of the segment that each time lies in."""
+        """The number of the segment that contains each time."""
         return np.searchsorted(self.edges, times_ns, "right").astype(np.int64)
 
     def after_s(self, stamp_ns: int) -> float:
-        """A stamp as seconds after the load began."""
+        """A timestamp as seconds after the start of the load."""
         return (stamp_ns - self.start_ns) / 1e9
 
     def seconds(self, chosen: Bools) -> float:
-        """How much of the load's time the chosen segments are."""
+        """The total length of the chosen segments."""
         stamps = np.clip(self.edges, self.start_ns, self.end_ns)
         stamps = np.concatenate(([self.start_ns], stamps, [self.end_ns]))
         return float(np.diff(stamps)[chosen].sum()) / 1e9
 
 
 def timeline(manifest: Manifest, faults: Sequence[FaultRecord], last_ns: int) -> Timeline | None:
-    """None if the load never started. ``last_ns``: when the last operation was wanted, which ends
-    the load of a run that was cut short."""
+    """The timeline of a run; None if the load never started. ``last_ns``: when the last operation
+    was wanted, which ends the load of a run that was cut short."""
     start = manifest.load_started_ns
     if start is None:
         return None
@@ -111,8 +110,8 @@ def timeline(manifest: Manifest, faults: Sequence[FaultRecord], last_ns: int) ->
 
 
 def fault_spans(faults: Sequence[FaultRecord]) -> list[FaultSpan]:
-    """When each fault was on, by the time at which it began. A fault that could not be applied was
-    on for as long as it took to take back what was applied in part."""
+    """When each fault was active, by its beginning. A fault that could not be applied was active
+    until its partial effects were undone."""
     spans = []
     for fault in faults:
         start = fault.applied_ns if fault.started_ns is None else fault.started_ns
@@ -127,7 +126,7 @@ def sides(
     nodes: Sequence[str], faults: Sequence[FaultRecord]
 ) -> tuple[list[str] | None, list[str]] | None:
     """The nodes on the majority side (None if no group has a majority) and all others, while
-    ``faults`` are on; None if none of them is a cut."""
+    ``faults`` are active; None if none of them is a cut."""
     cuts = [fault.groups for fault in faults if fault.groups and len(fault.groups) > 1]
     if not cuts:
         return None
@@ -135,7 +134,7 @@ def sides(
     for node in nodes:
         of = [next((n for n, group in enumerate(groups) if node in group), None) for groups in cuts]
         groups_of = tuple(number for number in of if number is not None)
-        if len(groups_of) == len(cuts):  # else a cut leaves it alone
+        if len(groups_of) == len(cuts):  # else a cut isolates it
             together.setdefault(groups_of, []).append(node)
     needed = majority(len(nodes))
     most = next((group for group in together.values() if len(group) >= needed), None)

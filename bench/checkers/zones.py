@@ -1,28 +1,27 @@
-"""Linearizability of registers whose written values are unique: exact, O(n log n), all keys at
-once.
+"""Linearizability of registers with unique written values: exact, O(n log n), all keys at once.
 
 Theory of operation
 -------------------
-Every read names the write it saw, so nothing needs to be searched (Gibbons and Korach, "Testing
-Shared Memories", SIAM J. Comput. 26(4), 1997, section 4). A *cluster* is one write with its reads;
-the initial value of each key is a virtual write before everything. Per cluster, f is the earliest
+Every read identifies the write it saw, so no search is needed (Gibbons and Korach, "Testing Shared
+Memories", SIAM J. Comput. 26(4), 1997, section 4). A *cluster* is a write with its reads; the
+initial value of each key is a virtual write before everything. In a cluster, f is the earliest
 finish and s the latest start. A linearization keeps the operations of a cluster together, so
-cluster A must precede B iff f_A < s_B, and the history is linearizable iff no pair must precede
-each other both ways:
+cluster A must precede B iff f_A < s_B, and the history is linearizable iff no two clusters must
+precede each other:
 
     forward zone (f < s)     two of them must not overlap
     backward zone (s <= f)   must not lie strictly inside a forward zone
 
-A CAS u -> v welds cluster v directly behind cluster u; such a *chain* is one block with one zone,
-once its own order is found free of contradictions. An operation that ended ``info`` never
+A CAS u -> v places cluster v directly after cluster u; such a *chain* is one block with one zone,
+once its own order is known to have no contradiction. An operation that ended ``info`` never
 finished: unread it cannot conflict, read it is bounded by its readers. A CAS that ended ``info``
-counts only if its value was seen by an operation that counts.
+counts only if an operation that counts saw its value.
 
-All comparisons are strict: a tie counts as concurrent. Time is offset by key, so that one sort and
-one running maximum serve all keys.
+All comparisons are strict: a tie counts as concurrent. Times are offset by key, so that one sort
+and one running maximum serve all keys.
 
-Keys on which the values are not unique (a value written twice, the initial value written or deleted
-back, a refused CAS that hides what it saw) are left out, and named in the `Finding`.
+Keys with values that are not unique (a value written twice, the initial value written or deleted
+back, a refused CAS that hides what it saw) are left out, and listed in the `Finding`.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ Kind: TypeAlias = Literal[
 ]
 """Why a history is not linearizable. ``never-written``: a value was seen that no operation can have
 written. ``refused-match``: a CAS was refused although it saw what it expected. The last three are
-the contradictions of time: in a chain of CAS, of two forward zones, of a backward in a forward
-zone."""
+contradictions in time: within a chain of CAS, between two forward zones, and of a backward zone
+inside a forward zone."""
 
 
 @dataclass(slots=True)
 class Finding:
-    """What the zones say. ``kind``: the first contradiction found, None if there is none.
-    ``witness``: the rows that take part in it. ``left_out``: codes of the keys that were not
-    checked. ``unexplained``: rows that saw a value of unknown origin, where that was allowed."""
+    """The result. ``kind``: of the first contradiction found, None if there is none. ``witness``:
+    its rows. ``left_out``: the codes of the keys not checked. ``unexplained``: rows that saw a
+    value of unknown origin, if that was allowed."""
 
     kind: Kind | None
     witness: list[int]
@@ -69,9 +68,9 @@ def check_zones(
 ) -> Finding:
     """Whether every key that `unique_keys` admits is linearizable.
 
-    ``initial``: code of the value that each key holds at first. ``writes_missing``: operations may
-    be missing from the history, so a value of unknown origin is no contradiction. ``candidates``:
-    how many contradictions are looked at to find a small witness.
+    ``initial``: the code of the initial value. ``writes_missing``: operations may be missing from
+    the history, so a value of unknown origin is no contradiction. ``candidates``: how many
+    contradictions are examined for a small witness.
     """
     if len(c) == 0:
         return Finding(None, [], [], [])
@@ -106,7 +105,7 @@ def check_zones(
 
 
 def _unwritten(c: Columns, k: Clusters) -> list[int]:
-    """The rows that saw a value which no operation can have written, earliest answer first."""
+    """The rows that saw a value that no operation can have written, earliest answer first."""
     if len(k.f) == k.known:
         return []
     reads, cas = k.of_reads >= k.known, k.parents >= k.known
@@ -141,15 +140,15 @@ def _pairs(
     f_at, s_at = f + base, s + base
     forward = np.flatnonzero(f < s)
     f_sorted, s_sorted = np.sort(f_at[forward]), np.sort(s_at[forward])
-    # Zones that do not overlap have their ends in the order of their beginnings. So each may be
-    # sorted by itself, and then the i-th end is before the next beginning iff none overlap.
+    # Disjoint zones end in the order in which they begin. So both arrays can be sorted separately:
+    # the i-th end is before the next beginning for all i iff no zones overlap.
     if (f_sorted[1:] < s_sorted[:-1]).any():
         forward = forward[np.argsort(f_at[forward])]
-        # If any two overlap, two neighbours do: one that reaches beyond the next reaches into it.
+        # If any two overlap, two neighbours do: a zone that reaches past the next overlaps it.
         bad = np.flatnonzero(f_at[forward[1:]] < s_at[forward[:-1]])
         return "overlap", [(int(forward[i]), int(forward[i + 1])) for i in bad[:24]]
     backward = np.flatnonzero(s <= f)
-    # How many forward zones began before: the last of them has its end at the same place.
+    # How many forward zones began before: the last of them has its end at the same index.
     before = count_below(f_sorted, s_at[backward])
     ends = np.concatenate(([-1], s_sorted))
     inside = np.flatnonzero(ends[before] > f_at[backward])
@@ -161,7 +160,7 @@ def _pairs(
 
 
 def _chains(k: Clusters) -> _Found:
-    """The same with CAS: order each chain, check it in itself, then compare whole blocks."""
+    """The same with CAS: order each chain, check it by itself, then compare whole blocks."""
     parents, children = k.parents, k.cas
     child = np.full(len(k.f), -1, np.int64)
     child[parents] = children
@@ -221,9 +220,9 @@ def _chains(k: Clusters) -> _Found:
 
 
 def _rows_of(k: Clusters, members: list[int], bounds: tuple[int, int] | None) -> list[int]:
-    """Rows that pin a block down: who finished first, who started last, and the writes that link
-    them. ``bounds``: places in ``members`` of the latest start and the earliest finish, if not
-    those of the whole block."""
+    """The rows that determine the zone of a block: the first to finish, the last to start, and the
+    writes that link them. ``bounds``: the indices in ``members`` of the latest start and the
+    earliest finish, if not those of the whole block."""
     numbers = np.array(members)
     last_start, first_finish = bounds or (
         int(np.argmax(k.s[numbers])),
@@ -239,8 +238,8 @@ def _rows_of(k: Clusters, members: list[int], bounds: tuple[int, int] | None) ->
 
 
 def _smallest(c: Columns, k: Clusters, groups: list[list[int]], initial: int) -> list[int]:
-    """The smallest of the given contradictions, each without the rows it can do without. One that
-    shows where its values come from is worth one row more."""
+    """The smallest of the given contradictions, each without the rows that it does not need.
+    Showing where its values come from is worth one row more."""
     best: list[int] = []
     cost = 0
     for group in groups:
@@ -254,12 +253,12 @@ def _smallest(c: Columns, k: Clusters, groups: list[list[int]], initial: int) ->
             best, cost = rows, len(rows) + strange
         if cost <= 3:
             break
-    assert best, "a contradiction that its own operations do not show"
+    assert best, "the operations of the contradiction do not show it"
     return best
 
 
 def _with_evidence(c: Columns, k: Clusters, group: list[int]) -> list[int]:
-    """``group``, and for each CAS in it that ended ``info`` the operations that prove it
+    """``group``, and for each CAS in it that ended ``info`` the operations that prove it was
     applied."""
     rows = set(group)
     mine = k.cas[np.isin(k.writes[k.cas], group)]
@@ -277,7 +276,7 @@ def _with_evidence(c: Columns, k: Clusters, group: list[int]) -> list[int]:
 
 
 def shrink(c: Columns, rows: list[int], initial: int) -> list[int]:
-    """``rows`` without those that the contradiction does not need, in order of invocation; none if
+    """``rows`` without those that the contradiction does not need, in order of invocation; empty if
     the rows alone are no contradiction. Values of unknown origin do not count as one."""
     part, initial = _renumbered(c.take(np.array(rows, np.int64)), initial)
 
@@ -290,7 +289,7 @@ def shrink(c: Columns, rows: list[int], initial: int) -> list[int]:
     kept = list(range(len(rows)))
     if not contradicts(kept):
         return []
-    # The latest reads go first, and writes last: what remains then tells where a value came from.
+    # Drop the latest reads first and writes last: the rest shows where a value came from.
     by_use = sorted(kept, key=lambda place: (part.op[place] != READ, -part.invoked[place]))
     for place in by_use:
         fewer = [other for other in kept if other != place]
@@ -300,7 +299,7 @@ def shrink(c: Columns, rows: list[int], initial: int) -> list[int]:
 
 
 def _renumbered(part: Columns, initial: int) -> tuple[Columns, int]:
-    """``part`` with only as many numbers of keys and values as it needs."""
+    """``part`` with its keys and values renumbered densely."""
     old = np.concatenate((part.value, part.expected, part.seen, [initial]))
     known, codes = np.unique(old, return_inverse=True)
     codes = np.where(old >= 0, codes - int((known < 0).sum()), old)

@@ -240,7 +240,7 @@ class Availability(msgspec.Struct, kw_only=True, frozen=True):
     folder did not say about it. ``dropped_unplaced``: dropped at an unknown time;
     ``without_intended``: operations without an intended time. ``ended_s``: when the load ended;
     ``stopped_s``: when the first client stopped early, None if none did; ``cut_windows``: those
-    shorter than planned."""
+    that are not as planned."""
 
     availability: Shares
     within_1s: Shares

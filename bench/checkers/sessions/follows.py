@@ -1,10 +1,10 @@
-"""Writes follow reads: a node that has shown a write does not show afterwards what its writer had
-seen before writing.
+"""Writes follow reads: a node that has shown a write does not later show what its writer had seen
+before writing it.
 
-For each session and each value that it saw, the writes of the session on the key from then on
-*follow* the value. So does what an applied CAS wrote the value that the CAS itself saw. At a node,
-once a follower was shown, the value must not be. O(n log n) in the reads, times the sessions that
-saw one value.
+For each session and each value that it saw, the session's later writes on the key *follow* the
+value. The value written by an applied CAS follows the value that it saw. Once a node has shown a
+follower, it must not show the value. O(n log n) in the reads, times the sessions that saw one
+value.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bench.record.columns import CAS, INFO, NEVER, OK, Bools, Columns, Int64s
 
 
 def value_numbers(c: Columns, rows: Int64s, write: Int64s) -> Int64s:
-    """What ``rows`` saw as one number each: the row of its write; behind these the initial values,
-    by key."""
+    """What each of ``rows`` saw, as a number: the row of the write; initial values come after
+    these, by key."""
     return np.where(write >= 0, write, len(c) + c.key[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What nodes have shown: ``rows`` that were answered one value, and the write of it, -1 for the
+    """What nodes have shown: ``rows`` that returned a single value, and its ``write``, -1 for the
     initial value."""
 
     rows: Int64s
@@ -33,7 +33,7 @@ class Shown:
 
     @classmethod
     def of(cls, c: Columns, seen: ReadsFrom) -> Shown:
-        """Reads that saw several values at once show no order."""
+        """Without reads of several values: they show no order."""
         single = c.outcome == OK
         single[list(c.siblings)] = False
         some = single[seen.rows]
@@ -42,8 +42,8 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class _Follows:
-    """The writes of ``session`` from place ``since`` on follow ``value``; ``is_one``: only the one
-    there does."""
+    """The writes of ``session`` from index ``since`` on follow ``value``; ``is_one``: only the one
+    at ``since`` does."""
 
     value: Int64s
     session: Int64s
@@ -54,8 +54,9 @@ class _Follows:
 def writes_follow_reads(
     c: Columns, seen: ReadsFrom, place: Int64s, shown: Shown, *, touches: bool
 ) -> tuple[int, list[int]]:
-    """How many reads break it, and the rows that show it. ``place``: of each row in the order of
-    its process; ``touches``: whether some of one process touch, so that times do not tell it."""
+    """How many reads break the guarantee, and the rows that show it. ``place``: the index of each
+    row in program order; ``touches``: whether operations of one process touch, so that times do not
+    give that order."""
     session = _numbered(c.process.astype(np.int64) * len(c.keys) + c.key)
     follows = _follows(c, seen, place, session, shown)
     node = c.node[shown.rows].astype(np.int64)
@@ -73,14 +74,14 @@ def writes_follow_reads(
 
 
 def _numbered(codes: Int64s) -> Int64s:
-    """As small numbers."""
+    """Renumber codes densely."""
     numbers: Int64s = np.unique(codes, return_inverse=True)[1]
     return numbers
 
 
 def _follows(c: Columns, seen: ReadsFrom, place: Int64s, session: Int64s, shown: Shown) -> _Follows:
     """One row for each session and value that it saw, from the first time on; and one for each CAS
-    of unknown outcome: what the process did next need not follow it."""
+    with unknown outcome, which its process's next operations need not follow."""
     value = value_numbers(c, shown.rows, shown.write)
     ok = np.flatnonzero(~seen.is_final[shown.rows])
     rows = shown.rows[ok]
@@ -110,10 +111,10 @@ def _earliest(
     where: Int64s,
     ended: Int64s,
 ) -> Int64s:
-    """For each row of ``shown``: when (``ended``) a follower of what it saw was first shown at the
-    same place (``where``), `NEVER` if none was."""
+    """For each row of ``shown``: when (``ended``) a follower of its value was first shown at the
+    same node (``where``); `NEVER` if none was."""
     value = value_numbers(c, shown.rows, shown.write)
-    # Which followers were shown where, and when first: by place, session, and place of the write.
+    # Which followers were shown where, and when first: by node, session, and index of the write.
     some = np.flatnonzero(shown.write >= 0)
     order = np.lexsort(
         (ended[some], place[shown.write[some]], session[shown.write[some]], where[some])
@@ -127,7 +128,7 @@ def _earliest(
     at, first = where[some], ended[some]
     of, nth = session[shown.write[some]], place[shown.write[some]]
 
-    # Each follows each value at each place where the value was asked for.
+    # Pair each value and its followers with each node at which the value was read.
     width = int(where.max(initial=0)) + 1
     asked, back = np.unique(value * width + where, return_inverse=True)
     low = np.searchsorted(asked, follows.value * width)
@@ -148,7 +149,7 @@ def _earliest(
     end = np.searchsorted(sorted_keys, asks + until)
     group = np.cumsum(np.diff(sorted_keys // span, prepend=0) != 0)
     earliest = _lowest(first, group, begin, end, follows.is_one[pair])
-    # A write does not follow itself: where a process saw it before it wrote it.
+    # A write does not follow itself, even if a process saw it before it wrote it.
     own = follows.value[pair]
     itself = np.flatnonzero((own < len(c)) & (begin < end))
     of_value = sorted_keys[begin[itself]] // span * span + place[own[itself]]
@@ -167,8 +168,7 @@ def _earliest(
 
 
 def _lowest(first: Int64s, group: Int64s, begin: Int64s, end: Int64s, is_one: Bools) -> Int64s:
-    """The lowest of ``first[begin:end]``, `NEVER` where that is nothing: the rest of a group, or
-    one of it."""
+    """The lowest of ``first[begin:end]``, the rest or one element of a group; `NEVER` if empty."""
     lowest = np.full(len(begin), NEVER)
     some = np.flatnonzero(begin < end)
     one = is_one[some]
@@ -177,7 +177,7 @@ def _lowest(first: Int64s, group: Int64s, begin: Int64s, end: Int64s, is_one: Bo
 
 
 def _suffix_min(values: Int64s, group: Int64s) -> Int64s:
-    """The minimum from each place to the end of its group; groups are in ascending order."""
+    """The minimum from each index to the end of its group; groups are in ascending order."""
     levels, ranks = np.unique(values, return_inverse=True)
     span = len(levels) + 1
     offset = group * span
@@ -189,7 +189,7 @@ def _suffix_min(values: Int64s, group: Int64s) -> Int64s:
 def _example(
     c: Columns, seen: ReadsFrom, place: Int64s, session: Int64s, shown: Shown, bad: int
 ) -> list[int]:
-    """The read ``bad`` of ``shown``, the follower, who had shown it, and what it follows."""
+    """The read ``bad`` of ``shown``, the follower, the read that showed it, and what it follows."""
     rows, value = shown.rows, value_numbers(c, shown.rows, shown.write)
     asked = rows[bad]
     everybody = value_numbers(c, seen.rows, seen.write)
@@ -208,4 +208,4 @@ def _example(
         )
         if is_earlier.any():
             return sorted({int(saw[is_earlier][0]), follower, int(rows[showing]), int(asked)})
-    raise AssertionError("nobody showed what follows")
+    raise AssertionError("no read showed the follower")

@@ -1,26 +1,26 @@
 """The four session guarantees (Terry et al., "Session Guarantees for Weakly Consistent Replicated
 Data", PDIS 1994), per key. A session is a process.
 
-Versions are never ordered by the time of their acknowledgement, but only where there is no doubt:
-value v is *older* than value u iff v was certainly in place (the earliest finish of its write and
-of those that saw it, but not before the write began) before the write of u began; for a session
-also if it had itself written or seen v before it wrote u, and v began before u did.
+Values are never ordered by the time of their acknowledgement, only where there is no doubt: value v
+is *older* than value u if v was certainly in place (the earliest finish of its write and of those
+that saw it, but not before the write began) before the write of u began. For a session v is also
+older if it had written or seen v before it wrote u, and v began before u.
 
-- *Read your writes*: a read does not see an older value than one that the session wrote before.
-- *Monotonic reads*: nor an older one than the session read before.
+- *Read your writes*: a read does not see an older value than the session wrote before.
+- *Monotonic reads*: a read does not see an older value than the session read before.
 - *Monotonic writes*: a node that has shown the later of two writes of a session does not show the
   earlier one afterwards.
-- *Writes follow reads*: a node that has shown a write does not show afterwards what its writer had
-  read before writing (`bench.checkers.sessions.follows`).
+- *Writes follow reads*: a node that has shown a write does not later show what its writer had read
+  before writing it (`bench.checkers.sessions.follows`).
 
-Whoever was answered what it saw has read it: a CAS, too. *Before* and *afterwards* are program
-order for operations of one process, and real time for others, where ties are concurrent. A write
-that ended ``info`` and was seen comes after what its process did before; nothing needs to come
-after it.
+A CAS whose answer says what it saw is a read, too. *Before* and *afterwards* mean program order for
+operations of one process and real time for others, with ties concurrent. A write that ended
+``info`` and was seen comes after what its process did before; nothing needs to come after it.
 
-Each of these contradicts linearizability, so a linearizable history has none of them. The last two
-are about the node that answered: without ``node`` in the history they are *unknown*. Of siblings
-the newest counts. Final reads belong to no session. Keys whose values are not unique are left out.
+Each violation contradicts linearizability, so a linearizable history has none. The last two
+guarantees are about the node that answered: without ``node`` in the history they are *unknown*. Of
+siblings the newest counts. Final reads belong to no session. Keys whose values are not unique are
+left out.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ GUARANTEES = ("read_your_writes", "monotonic_reads", "monotonic_writes", "writes
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """Reads in sessions, one row each, and of the value that each saw (of the newest, where there
-    are siblings): when it was certainly ``placed``; when its write ``began``, if that is of another
-    process; and since which place in the order of the process this had ``known`` it."""
+    """Reads in sessions, one row each. Of the value that each saw (the newest sibling): when it was
+    certainly ``placed``; when its write ``began``, if that is of another process; and from which
+    index in program order the process had ``known`` it."""
 
     rows: Int64s
     placed: Int64s
@@ -59,7 +59,7 @@ def check_sessions(
     c: Columns, initial: int = NULL, *, history_is_cut: bool = False
 ) -> SessionsCheck:
     """The verdict on the four guarantees together. ``history_is_cut``: operations may be missing,
-    so *valid* is not to be had."""
+    so the verdict is never *valid*."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     order = _Order(c)
@@ -94,7 +94,7 @@ def check_sessions(
 def _of_reads(
     c: Columns, seen: ReadsFrom, order: _Order, reads: _Reads, *, has_nodes: bool
 ) -> tuple[dict[str, Guarantee], list[int]]:
-    """The guarantees that reads keep or break, and the rows of a witness."""
+    """The guarantees about reads, and the rows of a witness."""
     own = seen.writes[(c.outcome[seen.writes] == OK) & ~seen.is_final[seen.writes]]
     session = _pairs(c.process, c.key, len(c.keys))
     at_node = session * (len(c.nodes) + 1) + c.node
@@ -152,15 +152,15 @@ def _pairs(a: Int64s | Any, b: Int64s | Any, width: int) -> Int64s:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """``rows`` after which a session knows of the writes ``write`` (-1: of the initial value)."""
+    """``rows`` after which a session knows the writes ``write`` (-1: the initial value)."""
 
     rows: Int64s
     write: Int64s
 
 
 class _Order:
-    """``rows`` in the order of their processes; ``place``: of each row there. ``touches``: whether
-    some of one process touch, so that times do not tell their order."""
+    """``rows`` by process in program order; ``place``: the index of each row there. ``touches``:
+    whether operations of one process touch, so that times do not give their order."""
 
     def __init__(self, c: Columns) -> None:
         order = program_order(c, np.arange(len(c)))
@@ -190,8 +190,8 @@ def _reads(c: Columns, seen: ReadsFrom, place: Int64s) -> _Reads:
 
 
 def _first_known(c: Columns, seen: ReadsFrom, place: Int64s, rows: Int64s, write: Int64s) -> Int64s:
-    """For each row and what it saw: the place in its process of the first operation that had
-    written or seen that, but not before the write, if that is of the process, too."""
+    """For each row and the value that it saw: the index in its process of the first operation that
+    wrote or saw the value; not before the write, if it is of the same process."""
     ok = c.outcome[seen.rows] == OK
     acknowledged = seen.writes[c.outcome[seen.writes] == OK]
     knowing = np.concatenate((seen.rows[ok], acknowledged))
@@ -211,13 +211,13 @@ def _first_known(c: Columns, seen: ReadsFrom, place: Int64s, rows: Int64s, write
 
 
 def _sees_older(c: Columns, order: _Order, group: Int64s, known: _Known, reads: _Reads) -> Int64s:
-    """Places in ``reads`` of those that saw an older value than one of which ``known`` tells that
-    the session knew it."""
+    """The indices in ``reads`` of those that saw an older value than one that the session had
+    ``known``."""
     began = np.where(known.write >= 0, c.invoked[known.write], BEFORE_ALL)
     since = order.place[known.rows]
     newest = _known_before(group, known.rows, since, began, reads.rows, order.place)
     is_older = newest > reads.placed
-    if order.touches:  # else times tell the same
+    if order.touches:  # else times say the same
         mine = np.flatnonzero(
             (known.write >= 0) & (c.process[known.write] == c.process[known.rows])
         )
@@ -231,9 +231,9 @@ def _sees_older(c: Columns, order: _Order, group: Int64s, known: _Known, reads: 
 def _known_before(
     group: Int64s, rows: Int64s, since: Int64s, floor: Int64s, queries: Int64s, invoked: Int64s
 ) -> Int64s:
-    """For each query: the highest ``floor`` of those ``rows`` of its group that ended (``since``)
-    before it began (``invoked``). One sort: by group, by time; what begins when something ends did
-    not begin after it."""
+    """For each query, the highest ``floor`` of the ``rows`` of its group that ended (``since``)
+    before it began (``invoked``). One sort by group and time. An operation that begins when another
+    ends did not begin after it."""
     n = len(rows)
     groups = np.concatenate((group[rows], group[queries]))
     times = np.concatenate((since, invoked[queries]))
@@ -288,8 +288,8 @@ def _witness(
 
 
 def _monotonic_writes(c: Columns, order: _Order, shown: Shown) -> tuple[int, list[int]]:
-    """At one node: the later of two writes of one session, then the earlier, which was
-    acknowledged."""
+    """Reads at one node that saw the later of two writes of a session, and then the earlier, which
+    was acknowledged."""
     some = shown.write >= 0
     rows, write = shown.rows[some], shown.write[some]
     began = order.place[write]
