@@ -1,23 +1,21 @@
-"""Requests and their outcomes, without I/O: whoever drives the client sends what it makes, hands it
-what arrives, and tells it the time.
+"""Requests and their outcomes, without I/O: the caller sends the requests, passes in the replies,
+and gives the time.
 
 An operation ends
 
 - ``ok`` or ``fail`` as its reply says, or ``fail`` if it certainly was not sent;
-- ``info`` if the reply says so, if none came in time (``completed_ns`` is then the time at which
-  the client gave up), or if it was still open when the load ended (``completed_ns`` None).
+- ``info`` if the reply says so, if no reply came in time (``completed_ns`` is when the client gave
+  up), or if it was still open when the load ended (``completed_ns`` is None).
 
-A planned operation may have another behind it (``then``), which is wanted as soon as the first one
-ended ok: it is in `Client.due` then. If the first one ends otherwise, it is not invoked, and
-counts as dropped (`Client.given_up`).
+A planned operation may have a follow-up (``then``), which becomes due (`Client.due`) when the first
+one ends ok. If the first one ends otherwise, the follow-up is not invoked and counts as dropped
+(`Client.given_up`).
 
-An answer that comes later changes nothing: nobody can say what it was in time for. Nothing is sent
-twice.
+A late reply changes nothing. Nothing is sent twice.
 
-Each operation belongs to a *logical process*, which has one operation open at a time and asks one
-node only, so that what a protocol promises to a client that stays on its node can be judged. A
-process whose operation ended ``info`` is retired, for that operation may still take effect at any
-time.
+Each operation belongs to a *logical process*, which has one operation open at a time and asks only
+one node, so that session guarantees of clients that stay with a node can be checked. A process
+whose operation ended ``info`` is retired: the operation may still take effect at any time.
 
 Writes carry no ``context``: what they write does not depend on what was read.
 """
@@ -58,9 +56,9 @@ class _Open(msgspec.Struct, frozen=True):
 class Client:
     """The open operations of one client process.
 
-    ``name``: unique for each start of a client process, for replicas know by (name, sequence) what
-    they have done already. ``in_flight``: at most so many operations are open at once; None: no
-    limit. ``label``: what the names of processes begin with, unique in a history; None: the name.
+    ``name``: unique for each start of a client process: replicas recognise requests by (name,
+    sequence). ``in_flight``: the most operations open at once; None: no limit. ``label``: the
+    prefix of process names, unique in a history; None: the name.
     """
 
     def __init__(
@@ -74,11 +72,11 @@ class Client:
         self.name = name
         self._label = label or name
         self.unmatched = 0
-        """Replies to no open operation: late, doubled, or not meant for this client."""
+        """Replies that match no open operation: late, duplicate, or for another client."""
         self.due: list[tuple[PlannedOperation, int | None]] = []
-        """What is wanted now, and its intended time: whoever drives the client takes it out."""
+        """Operations wanted now, with their intended times: the caller takes them out."""
         self.given_up: list[tuple[PlannedOperation, int | None]] = []
-        """What is wanted no more, since the operation before it did not end ok: the same."""
+        """Follow-ups of operations that did not end ok: the caller takes them out, too."""
         self._timeout_ns = int(timeout_s * 1e9)
         self.in_flight = in_flight
         self._open: dict[int, _Open] = {}
@@ -90,14 +88,14 @@ class Client:
 
     @property
     def open_count(self) -> int:
-        """How many operations have no outcome yet."""
+        """The number of open operations."""
         return len(self._open)
 
     def invoke(
         self, planned: PlannedOperation, now_ns: int, intended_ns: int | None = None
     ) -> Request | None:
-        """The request to send to ``planned.node`` now. None: too many operations are open; the
-        operation is dropped. ``now_ns`` never goes back."""
+        """The request to send to ``planned.node`` now. None: too many operations are open and this
+        one is dropped. ``now_ns`` never goes back."""
         if self.in_flight is not None and len(self._open) >= self.in_flight:
             return None
         process = self._process(planned.node)
@@ -111,20 +109,20 @@ class Client:
         return Request(self.name, sequence, operation, self._oldest_open())
 
     def on_reply(self, reply: Reply, now_ns: int) -> OperationRecord | None:
-        """The operation that this reply ends, None if there is none."""
+        """The operation that this reply ends; None: it ends none."""
         if reply.client != self.name or reply.sequence not in self._open:
             self.unmatched += 1
             return None
         return self._end(reply.sequence, reply, now_ns)
 
     def not_sent(self, request: Request, now_ns: int) -> OperationRecord:
-        """The request did not leave, nor ever will."""
+        """The request was not sent and never will be."""
         return self._end(
             request.sequence, self._verdict(request.sequence, "fail", NOT_SENT), now_ns
         )
 
     def expire(self, now_ns: int) -> list[OperationRecord]:
-        """The operations whose time is up."""
+        """End the operations that have timed out."""
         expired = []
         while (deadline_ns := self.next_deadline_ns()) is not None and deadline_ns <= now_ns:
             sequence = self._order[0]
@@ -132,12 +130,12 @@ class Client:
         return expired
 
     def next_deadline_ns(self) -> int | None:
-        """When to call `expire` next, None if nothing is open."""
+        """When to call `expire` next; None if nothing is open."""
         self._oldest_open()
         return self._open[self._order[0]].invoked_ns + self._timeout_ns if self._order else None
 
     def abandon(self) -> list[OperationRecord]:
-        """End everything that is open: nobody waits for it any more."""
+        """End all open operations: nobody waits for them any more."""
         return [
             self._end(sequence, self._verdict(sequence, "info", STILL_OPEN), None)
             for sequence in list(self._open)
@@ -147,14 +145,14 @@ class Client:
         return Reply(self.name, sequence, outcome, error=error)
 
     def _oldest_open(self) -> int:
-        """The sequence below which everything has ended, and will never be sent again."""
+        """The lowest sequence that is open: all below have ended and will not be sent again."""
         while self._order and self._order[0] not in self._open:
             self._order.popleft()
         return self._order[0] if self._order else self._sequence
 
     def _process(self, node: str) -> _Process:
-        """A process of this node that has nothing open; the one that was last used, so that few
-        processes have long stories rather than many short ones."""
+        """A process of this node with nothing open: the one last used, so that few processes have
+        long histories rather than many short ones."""
         idle = self._idle.setdefault(node, [])
         if idle:
             return idle.pop()
@@ -197,8 +195,8 @@ class Client:
 
 
 class Lateness:
-    """How late operations were sent, in buckets of 2%, so that a long run costs no more memory
-    than a short one."""
+    """How late operations were sent, in buckets of 2%: a long run needs no more memory than a short
+    one."""
 
     _PER_E = 50
 
@@ -213,7 +211,7 @@ class Lateness:
         self._count += 1
 
     def quantile_ms(self, share: float) -> float | None:
-        """Upper bound of the bucket that holds this quantile; None without operations."""
+        """An upper bound on this quantile; None without operations."""
         seen = 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]

@@ -1,8 +1,8 @@
-"""A tab of Locust's web page: what each node says of itself, and which faults are on.
+"""A tab of Locust's web page: the status of each node, and the active faults.
 
-Both come over the broker, so that the page may be on another machine than the runner: nodes tell
-their status, and whoever injects faults tells which are on (a retained message). The tab is drawn
-by Locust, from one of its *extended tables*.
+Both come over the broker, so the page may be on another machine than the runner: nodes publish
+their status, and the runner publishes the active faults (a retained message). Locust draws the tab
+as one of its *extended tables*.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COLUMNS = (("name", "Node or fault"), ("state", "State"), ("details", "Details"
 
 
 class ClusterWatch:
-    """Hears the cluster from `start` on. The broker may come later, or go and come back."""
+    """Listens to the cluster from `start` on. The broker may start later or restart."""
 
     def __init__(self, cluster: ClusterFile) -> None:
         self._cluster = cluster
@@ -40,7 +40,7 @@ class ClusterWatch:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = lambda client, data, message: (
-            # Nodes retain nothing, the faults that are on are.
+            # Nodes retain nothing; active faults are retained.
             None
             if message.retain and message.topic != self._topics.faults
             else self.hear(message.topic, message.payload)
@@ -48,21 +48,21 @@ class ClusterWatch:
         self._client.reconnect_delay_set(1, 2)
 
     def start(self) -> None:
-        """Begin to listen, in a thread (a greenlet, where Locust has patched threads)."""
+        """Start listening in a thread (a greenlet if Locust has patched threads)."""
         self._client.connect_async(self._cluster.broker.host, self._cluster.broker.port, 10)
         self._client.loop_start()
 
     def _connected(self, client: paho.Client, data: Any, flags: Any, reason: Any, _: Any) -> None:
         if not reason.is_failure:
             self._up = True
-            self._faults = []  # What is retained comes again.
+            self._faults = []  # Retained messages come again.
             client.subscribe([(self._topics.status("+"), 0), (self._topics.faults, 0)])
 
     def _disconnected(self, *_: Any) -> None:
         self._up = False
 
     def hear(self, topic: str, payload: bytes | bytearray) -> None:
-        """Take in a message. What is none of ours is left alone."""
+        """Take a message; foreign ones are ignored."""
         if topic == self._topics.faults:
             if len(payload) <= MAX_BYTES:
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -104,7 +104,7 @@ def _row(name: str, state: str, details: str) -> dict[str, str]:
 
 
 def guard(web_ui: Any) -> None:
-    """Let the page answer to itself only: a page of another site must start no load here."""
+    """Let the page answer only to itself: other sites must not start a load here."""
     names = [*LOOPBACK, *more_names()]
 
     @web_ui.app.before_request  # type: ignore[untyped-decorator]
@@ -114,7 +114,7 @@ def guard(web_ui: Any) -> None:
 
 
 def add_tab(web_ui: Any, watch: ClusterWatch) -> None:
-    """Add the tab to a web page of Locust, which asks for new rows with its statistics."""
+    """Add the tab to Locust's web page, which fetches the rows with its statistics."""
     web_ui.template_args["extended_tabs"] = [{"title": "Cluster", "key": TAB}]
     web_ui.template_args["extended_tables"] = [
         {"key": TAB, "structure": [{"key": key, "title": title} for key, title in _COLUMNS]}

@@ -1,14 +1,14 @@
-"""One plan, shared out among the workers of a distributed load (Locust's master and workers).
+"""One plan, divided among the workers of a distributed load (Locust's master and workers).
 
-The master knows which workers there are and how many users each has; once all users are there it
-tells every worker its share. So nothing of the plan is lost if there are fewer users than workers,
-or other workers than were expected. A worker that comes later gets no share, and does nothing
-(`bench.load.locust_users`). A worker that is lost takes its part of the plan with it: the load goes
-on without it, and is not whole.
+The master knows the workers and how many users each has; once all users have started, it sends each
+worker its share. So nothing of the plan is lost if there are fewer users than workers, or other
+workers than expected. A worker that joins later gets no share and does nothing
+(`bench.load.locust_users`). The share of a lost worker is lost with it: the load goes on, but is
+incomplete.
 
-Stamps are monotonic times of *one* host: the master's. A worker on the same host has them as they
-are (and begins at the very moment that the master chose). On another host they are translated by
-the wall clocks of both, so they are as right as those agree: see ``capbench check --clock-error``.
+Timestamps are monotonic times of *one* host, the master's. Workers on the same host use them as
+they are (and begin exactly when the master says). On another host they are converted by the wall
+clocks of both hosts, and are as accurate as these: see ``capbench check --clock-error``.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import msgspec
 
-if TYPE_CHECKING:  # importing it patches the sockets of the whole process
+if TYPE_CHECKING:  # the import patches the sockets of the whole process
     from locust.runners import MasterRunner, WorkerNode, WorkerRunner
 
 log = logging.getLogger("capbench")
 
 SHARE, DONE, FAILED = "capbench share", "capbench done", "capbench failed"
-"""Messages of ours between master and workers."""
+"""Our messages between master and workers."""
 BEGIN_IN_NS = 200_000_000
-"""From the moment that the shares leave to the begin of the plan."""
+"""From sending the shares to the start of the plan."""
 LOOK_EVERY_S = 0.2
 USERS_COME_S = 60.0
-"""How long users may take to come, from the moment that all were sent for."""
+"""How long users may take to start, once all were requested."""
 NOTHING_SENT = (
-    "the history has no operations: the plan has none in its time, or all of them were dropped"
+    "the history has no operations: the plan has none in this time, or all of them were dropped"
 )
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client process does of a plan of ``duration_s``: it is number ``index`` of
-    ``count``, and its users are number ``first_user`` and the next of ``all_users``. ``begin_ns``:
-    when the intended times count from, by the monotonic clock of ``host``, which showed
-    ``monotonic_ns`` when the wall clock there was ``wall_ns``."""
+    """The share of one client process in a plan of ``duration_s``: it is number ``index`` of
+    ``count``, and its users are the next ones of ``all_users`` from ``first_user`` on.
+    ``begin_ns``: the start of the intended times by the monotonic clock of ``host``, which read
+    ``monotonic_ns`` when the wall clock there read ``wall_ns``."""
 
     index: int = 0
     count: int = 1
@@ -58,14 +58,14 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     monotonic_ns: int
 
     def ahead_ns(self, host: str, wall_ns: int, monotonic_ns: int) -> int:
-        """By how much the monotonic clock of another host is ahead of this one's."""
+        """How far the monotonic clock of another host is ahead of this share's host."""
         if host == self.host:
             return 0
         return (self.wall_ns - self.monotonic_ns) - (wall_ns - monotonic_ns)
 
 
 def this_host() -> str:
-    """What tells one host, since it was booted, from any other."""
+    """An identifier of this host since its last boot."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -73,7 +73,7 @@ def this_host() -> str:
 
 
 def shares(users: list[int], duration_s: float, begin_in_ns: int = 0) -> list[Share]:
-    """The shares of processes that have so many users each."""
+    """The shares of processes with these numbers of users."""
     monotonic_ns, wall_ns, host = time.monotonic_ns(), time.time_ns(), this_host()
     return [
         Share(
@@ -93,9 +93,9 @@ def shares(users: list[int], duration_s: float, begin_in_ns: int = 0) -> list[Sh
 
 
 class Master:
-    """What the master does beside Locust: it shares out the plan of each test once, and knows which
-    workers were lost. ``on_end`` is called when no worker has anything left to do, ``on_failure``
-    with the reason why the load cannot be whole."""
+    """Our part of the master: it divides the plan of each test once, and notices lost workers.
+    ``on_end`` is called when no worker has work left, ``on_failure`` with the reason why the load
+    cannot be complete."""
 
     def __init__(
         self,
@@ -116,19 +116,19 @@ class Master:
         heartbeats.add_listener(self._on_heartbeat)
 
     def begin(self) -> None:
-        """A test starts, with the workers that are there now."""
+        """A test starts with the present workers."""
         self._test = _Test([worker.id for worker in self._there()])
         self._heard_s = dict.fromkeys(self._test.workers, time.monotonic())
 
     def stop(self) -> None:
-        """The test ends, whoever wanted it to."""
+        """The test ends, for whatever reason."""
         self._test.stopped = True
         left = self._test.busy - self._test.done.keys()
         if left and self._runner.environment.shape_class is None:
-            log.warning("the load was stopped before its end: %d workers were at it", len(left))
+            log.warning("the load was stopped before its end: %d workers were busy", len(left))
 
     def share_out(self, duration_s: float) -> None:
-        """All users were sent for. Once they are there, every worker is told its share."""
+        """All users were requested. Once they have started, send each worker its share."""
         test = self._test
         if not test.shared_out:
             test.shared_out = True
@@ -147,9 +147,9 @@ class Master:
             self._wait_for_the_end(test)
 
     def _with_all_users(self, test: _Test) -> list[WorkerNode] | None:
-        """The workers of the test in their order, once they have reported as many users as are
-        wanted. Locust itself waits for the reports for one second only, and a share that is told
-        before them is a share for too few users. None: that never comes."""
+        """The workers of the test in order, once they have reported all users. Locust itself waits
+        only a second for the reports, and shares sent earlier would be for too few users. None: the
+        users never came."""
         runner = self._runner
         deadline_s = time.monotonic() + USERS_COME_S
         while test is self._test and not test.stopped:
@@ -169,8 +169,7 @@ class Master:
         return None
 
     def _wait_for_the_end(self, test: _Test) -> None:
-        """A run time would not do: it counts from before the users are there, and the plan from
-        then on."""
+        """Not by Locust's run time: that starts before the users do, the plan after."""
         while test is self._test and not test.stopped:
             left = test.busy - test.done.keys()
             if not left and not any(test.done.values()):
@@ -196,7 +195,7 @@ class Master:
         return [id_ for id_ in self._test.workers if id_ not in there | self._test.done.keys()]
 
     def lost(self) -> list[str]:
-        """The workers that are gone before they had done their share: which, and since when."""
+        """The workers that were lost before they had done their share, and since when."""
         return [
             f"worker {self.options.client_name}-{self._runner.worker_indexes[id_]} was lost "
             f"(last heard of {time.monotonic() - self._heard_s[id_]:.1f} s ago)"
@@ -205,8 +204,8 @@ class Master:
 
 
 class _Test:
-    """One test of a master. ``busy``: the workers that have users; ``done``: those that came to the
-    end of their share, and how many operations they sent."""
+    """One test of a master. ``busy``: the workers with users; ``done``: those that have done their
+    share, and how many operations they sent."""
 
     def __init__(self, workers: list[str]) -> None:
         self.workers = workers
@@ -216,7 +215,7 @@ class _Test:
 
 
 def on_share(runner: WorkerRunner, start: Callable[[Share], None]) -> None:
-    """Call ``start`` with this worker's share, when it comes."""
+    """Call ``start`` with this worker's share when it arrives."""
 
     def listen(msg: Any, **_: Any) -> None:
         start(msgspec.convert(msg.data, Share))
@@ -224,11 +223,11 @@ def on_share(runner: WorkerRunner, start: Callable[[Share], None]) -> None:
     runner.register_message(SHARE, listen)
 
 
-def tell_done(runner: WorkerRunner, sent: int) -> None:
-    """A worker tells its master that it has done its share, and how many operations it sent."""
+def report_done(runner: WorkerRunner, sent: int) -> None:
+    """Report to the master that this worker has done its share, and how many operations it sent."""
     runner.send_message(DONE, {"sent": sent})
 
 
-def tell_failure(runner: WorkerRunner, why: str) -> None:
-    """A worker tells its master what it cannot do."""
+def report_failure(runner: WorkerRunner, why: str) -> None:
+    """Report to the master why this worker cannot do its share."""
     runner.send_message(FAILED, {"why": f"worker {runner.worker_index}: {why}"})

@@ -1,8 +1,6 @@
-"""A shape of `bench.load.shapes` as Locust knows it: how many closed-loop users there are at a
-time.
+"""A shape of `bench.load.shapes` for Locust: how many closed-loop users there are at a time.
 
-An open loop needs none: there the plan itself follows the shape, to the operation, and its users
-only share it out.
+An open loop needs none: its plan follows the shape exactly, and its users only divide it.
 """
 
 from __future__ import annotations
@@ -15,14 +13,13 @@ from locust import LoadTestShape
 from bench.load.shapes import Shape
 
 USERS_PER_S = 100.0
-"""How fast users come and go when the level jumps: Locust warns of more."""
+"""How fast users start and stop when the level jumps: Locust warns above that."""
 
 
 class UsersShape(LoadTestShape):
-    """As many users as the level says (rounded), for ``duration_s``. Locust asks once a
-    second."""
+    """As many users as the level (rounded), for ``duration_s``. Locust asks once a second."""
 
-    abstract = True  # Chosen by --shape, and not from Locust's own list.
+    abstract = True  # Chosen by --shape, not from Locust's own list.
     use_common_options = True
 
     def __init__(self, shape: Shape, duration_s: float) -> None:
@@ -31,7 +28,7 @@ class UsersShape(LoadTestShape):
         self._duration_s = duration_s
 
     def tick(self) -> tuple[int, float] | None:
-        """Users, and how many of them may come or go in a second. None: the end."""
+        """The number of users, and how many may start or stop per second. None: the end."""
         at_s = time.perf_counter() - self.start_time
         if at_s >= self._duration_s:
             return None

@@ -1,4 +1,4 @@
-"""Which worker has which users, as Locust's master deals them out."""
+"""How Locust's master assigns users to workers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from locust.dispatch import UsersDispatcher
 
 
 class SettledUsers(UsersDispatcher):
-    """Users stay with the workers that were there when the test began. Locust's own dispatcher
-    deals all users out anew whenever a worker comes, goes missing or is back, and so stops some of
-    them in the middle of their part of the plan."""
+    """Users stay with the workers present at the start of the test. Locust's own dispatcher
+    reassigns all users whenever a worker joins, is lost or returns, and so stops some in the middle
+    of their part of the plan."""
 
     def add_worker(self, worker_node: Any) -> None:
-        """It gets no users in this test."""
+        """A new worker gets no users in this test."""
 
     def remove_worker(self, worker_node: Any) -> None:
-        """Its users are lost with it."""
+        """The users of a lost worker are lost."""

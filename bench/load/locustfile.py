@@ -3,21 +3,22 @@
     locust -f bench/load/locustfile.py --headless -u 1 -t 20s --rate 300 --mix read=50,write=50
 
 `OpenLoopUser` sends operations when they are due, however slow the answers, and its latencies
-count from the *intended* time: a stall of the cluster shows in all operations that it held up, not
-in one per user. One user makes the whole rate; N users make N parts of the same plan.
-`ClosedLoopUser` asks for the next operation when it has the answer to the last one; it runs where
-the rate is 0 or where its name is given on the command line.
+count from the *intended* time: a stall of the cluster shows in every operation that it delayed, not
+in one per user. One user sends at the whole rate; N users divide the plan into N parts.
 
-Locust's statistics have one row per operation kind; ``fail`` and ``info`` are failures there
-(Locust then exits with 1 unless told ``--exit-code-on-error 0``). Operations that were dropped
-because too many were open are in no row: they are counted in the summary.
+`ClosedLoopUser` sends the next operation when it has the answer to the last one. It runs if the
+rate is 0 or if it is named on the command line.
+
+Locust's statistics have one row per operation kind, with ``fail`` and ``info`` as failures (Locust
+then exits with 1, unless started with ``--exit-code-on-error 0``). Operations dropped because too
+many were open are in no row, but are counted in the summary.
 
 With ``--run-folder DIR`` a client process NAME writes ``history/NAME.jsonl``,
-``load/NAME.started`` (the moment that the intended times count from, and the workload) and, at its
-end, ``load/NAME.json`` (`LoadSummary`).
+``load/NAME.started`` (the start of the intended times, and the workload) and, at its end,
+``load/NAME.json`` (`LoadSummary`).
 
-gevent's timers are as coarse as epoll's milliseconds, so that operations leave 0.6 ms late in the
-median. ``GEVENT_BACKEND=select`` in the environment makes that 0.2 ms.
+gevent's timers are as coarse as epoll's milliseconds, so operations leave 0.6 ms late in the
+median. ``GEVENT_BACKEND=select`` in the environment reduces that to 0.2 ms.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Locust puts the working folder before everything else: a bench.py or msgspec.py there would be
-# taken for ours.
+# Locust searches the working folder first: a bench.py or msgspec.py there would be taken for ours.
 _ROOT = str(Path(__file__).resolve().parents[1])
 sys.path[:] = [_ROOT, *(place for place in sys.path if place not in ("", _ROOT, os.getcwd()))]
 
@@ -61,9 +61,9 @@ from bench.load.distributed import (
     Master,
     Share,
     on_share,
+    report_done,
+    report_failure,
     shares,
-    tell_done,
-    tell_failure,
     this_host,
 )
 from bench.load.locust_shape import UsersShape
@@ -98,11 +98,11 @@ TASK = "operations"
 
 
 class OperationFailed(Exception):
-    """An operation that did not end ok, as Locust's table of failures shows it."""
+    """An operation that did not end ok, for Locust's table of failures."""
 
 
 class Load:
-    """What this process does to the cluster between a test's start and its end."""
+    """The load that this process puts on the cluster during a test."""
 
     def __init__(
         self,
@@ -151,8 +151,8 @@ class Load:
         self._lateness = Lateness()
 
     def connect(self) -> None:
-        """Reach the cluster, open the history. Raises BrokerUnreachable, or BadWorkload for a run
-        folder that has operations of this client already."""
+        """Connect to the cluster and open the history. Raises BrokerUnreachable, or BadWorkload if
+        the run folder already has operations of this client."""
         if self._folder is not None:
             path = self._folder / "history" / f"{self._name}.jsonl"
             if path.exists():
@@ -168,11 +168,11 @@ class Load:
 
     @property
     def stopping(self) -> bool:
-        """No more operations are wanted."""
+        """Whether no more operations are wanted."""
         return bool(self._stop.is_set())
 
     def start(self, share: Share) -> None:
-        """All users are there: this is what this process does of the plan, and when it begins."""
+        """All users have started: begin this process's share of the plan."""
         if self._started.is_set() or self.stopping:
             return
         self._share = share
@@ -181,7 +181,7 @@ class Load:
         self._started_ns = share.begin_ns + self._ahead_ns
         self._part = share.users / max(1, share.all_users)
         if self.workload.rate_per_s is not None:
-            # Its part of the cap; closed-loop users need none.
+            # Its part of the limit; closed-loop users need none.
             self._client.in_flight = max(1, int(self.workload.in_flight * self._part))
         self._closed_plan = plan(
             self.workload, self._cluster.nodes, part=share.index, parts=share.count
@@ -196,11 +196,11 @@ class Load:
         self._started.set()
 
     def run_part(self, part: Callable[[Load], None]) -> None:
-        """``part`` is a user's whole life."""
+        """Run a user; ``part`` is all that it does."""
         try:
             part(self)
         except BaseException as error:
-            # Locust stops users (GreenletExit), and takes an exception for a failure to be counted.
+            # Locust stops users (GreenletExit), and only counts an exception as a failure.
             if not self.stopping and self._environment.shape_class is None:
                 self.not_whole(f"a user ended before its part of the plan: {error!r}")
             raise
@@ -212,7 +212,7 @@ class Load:
         user, self._next_user = self._next_user, self._next_user + 1
         share = self._wait_for_share()
         if user >= share.users:
-            log.warning("the plan is shared out already: user %d has nothing to do", user + 1)
+            log.warning("the plan is divided already: user %d has nothing to do", user + 1)
             return
         part, parts = share.first_user + user, share.all_users
         timeout_ns = int(self.workload.timeout_s * 1e9)
@@ -229,21 +229,21 @@ class Load:
                     break
                 self._intended += 1 + (planned.then is not None)
                 if now_ns - due_ns > timeout_ns or now_ns >= self._give_up_ns:
-                    # This process did not come to it; nobody would wait for its answer any more.
+                    # This process is late: nobody would wait for the answer any more.
                     self._drop(planned, due_ns)
                     continue
                 if self._invoke(planned, now_ns, due_ns):
                     self._lateness.add(now_ns - due_ns)
                 in_turn += 1
                 if in_turn == BATCH:
-                    # Behind its time, this loop would never let the replies in.
+                    # When late, this loop would never let replies in.
                     in_turn = 0
                     gevent.sleep(0)
         finally:
             self._pacing -= 1
 
     def run_closed(self) -> None:
-        """One user that asks for an operation, waits for its end, and so on."""
+        """One user, which sends an operation, waits for its end, and so on."""
         self._wait_for_share()
         assert self._closed_plan is not None
         if (wait_ns := self._started_ns - time.monotonic_ns()) > 0:
@@ -262,8 +262,8 @@ class Load:
         return self._share
 
     def _user_done(self) -> None:
-        """A user came to its end; with the last one, so does the load. Where users follow a shape,
-        they come and go until its end."""
+        """A user has finished; the load ends with the last one. Users that follow a shape start and
+        stop until its end."""
         if self._environment.shape_class is not None:
             return
         self._users_done += 1
@@ -272,7 +272,7 @@ class Load:
             gevent.spawn(self._end).link_exception(self.broken)
 
     def finish(self, grace_s: float) -> None:
-        """Ask for no more, wait for what is open at most ``grace_s``, leave everything recorded."""
+        """Send no more, wait for open operations at most ``grace_s``, and record everything."""
         now_ns = time.monotonic_ns()
         self._give_up_ns = min(self._give_up_ns, now_ns + int(grace_s * 1e9))
         if self.stopping:
@@ -288,8 +288,7 @@ class Load:
             self._finished.set()
 
     def _finish(self) -> None:
-        # Users that are behind their time come to its end first, or count what they did not come
-        # to.
+        # Users that are late finish first, or count what they did not get to.
         while self._pacing or (self._client.open_count and time.monotonic_ns() < self._give_up_ns):
             gevent.sleep(0.002)
         self._reading = False
@@ -303,11 +302,11 @@ class Load:
         self._summarise()
 
     def _end(self) -> None:
-        """The plan came to its end."""
+        """The plan is done."""
         self._ended = True
         self.finish(self.workload.timeout_s)
         if isinstance(self.runner, WorkerRunner):
-            tell_done(self.runner, self._invoked)
+            report_done(self.runner, self._invoked)
             return
         if not self._invoked:
             self.not_whole(NOTHING_SENT)
@@ -317,7 +316,7 @@ class Load:
     def _stopped_early(self) -> bool:
         if self._ended or (self._share is not None and not self._share.users):
             return False
-        # Locust asks a shape once a second, and its time counts from before the users are there.
+        # Locust asks a shape once a second, and its time starts before the users do.
         slack_s = 0.0 if self._environment.shape_class is None else SHAPE_SLACK_S
         due_ns = self._started_ns + int((self.workload.duration_s - slack_s) * 1e9)
         return not self._started.is_set() or self._stopped_ns < due_ns
@@ -329,13 +328,13 @@ class Load:
             return False
         self._invoked += 1
         if not self._outbox:
-            # Runs when this turn's users have had their say: one PUBLISH per node for all of them.
+            # Runs after this turn's users: one PUBLISH per node for all of them.
             gevent.spawn_raw(self._flush)
         self._outbox.setdefault(planned.node, []).append(request)
         return True
 
     def _drop(self, planned: PlannedOperation, due_ns: int | None) -> None:
-        """It is not sent, and so nothing that would come behind it."""
+        """Drop an operation, and with it its follow-up."""
         for dropped in (planned, *filter(None, [planned.then])):
             self._dropped += 1
             if due_ns is not None:
@@ -344,7 +343,7 @@ class Load:
             self._wake(dropped.id)
 
     def _follow_up(self, now_ns: int) -> None:
-        """What comes behind an operation that ended."""
+        """Send the follow-ups of operations that ended."""
         client = self._client
         while client.given_up:
             self._drop(*client.given_up.pop())
@@ -449,15 +448,15 @@ class Load:
             write_json(self._folder / "load" / f"{self._name}.json", summary)
 
     def broken(self, greenlet: gevent.Greenlet) -> None:
-        """What reads died (a full disk): nothing that comes can be recorded any more."""
+        """The reader died (a full disk): nothing more can be recorded."""
         self.not_whole(f"its operations cannot be recorded: {greenlet.exception}")
         gevent.spawn(self.runner.quit)
 
     def not_whole(self, why: str) -> None:
-        """The history has not all that was wanted: nobody may take it for the whole load."""
+        """The history is incomplete: it must not pass for the whole load."""
         log.error("%s%s", NOT_WHOLE, why)
         if isinstance(self.runner, WorkerRunner):
-            tell_failure(self.runner, why)
+            report_failure(self.runner, why)
         self._environment.process_exit_code = INFRASTRUCTURE_FAILED
 
 
@@ -488,7 +487,7 @@ class ClosedLoopUser(User):
 
 
 def run(user: User, part: Callable[[Load], None]) -> None:
-    """A user's whole life. It is idle afterwards: a user that stopped would be replaced by none."""
+    """Run a user. Afterwards it idles: Locust would not replace a user that stopped."""
     if current is None:
         raise StopUser
     current.run_part(part)
@@ -497,24 +496,24 @@ def run(user: User, part: Callable[[Load], None]) -> None:
 
 
 def choose_users(environment: Any, workload: Workload) -> None:
-    """Users that fit the workload, unless they were chosen by name. In a closed loop they come and
-    go as its shape says; an open loop needs no help, since its plan has the times."""
+    """Choose the users that fit the workload, unless they were named. In a closed loop they start
+    and stop as the shape says; in an open loop the plan has the times."""
     if not environment.parsed_options.user_classes:
         chosen = ClosedLoopUser if workload.rate_per_s is None else OpenLoopUser
         environment.user_classes[:] = [chosen]
     if isinstance(environment.shape_class, UsersShape):
-        environment.shape_class = None  # Of the load before; one of the user's own stays.
+        environment.shape_class = None  # Of the previous load; a shape of the user's own stays.
     if environment.user_classes == [ClosedLoopUser] and workload.shape is not None:
         environment.shape_class = UsersShape(parse_shape(workload.shape), workload.duration_s)
         environment.shape_class.runner = environment.runner
 
 
 def check_input(environment: Any, **kwargs: Any) -> None:
-    """Refuse what cannot be before anything starts, and choose the users that fit the workload."""
+    """Reject invalid input before anything starts, and choose the users that fit the workload."""
     global current, master
     runner = environment.runner
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # As Python has it, Ctrl-C would break off whatever runs just then: a record half made.
+        # Python's own handler would interrupt whatever runs, perhaps halfway through a record.
         gevent.signal_handler(signal.SIGINT, interrupted)
     if isinstance(runner, MasterRunner):
         environment.dispatcher_class = SettledUsers
@@ -526,7 +525,7 @@ def check_input(environment: Any, **kwargs: Any) -> None:
     try:
         workload = workload_of(environment.parsed_options)
         choose_users(environment, workload)
-        # Tags choose operations, see `workload_of`; the users' only task is always wanted.
+        # Tags select operations, see `workload_of`; the users' only task is always selected.
         environment.tags, environment.exclude_tags = {TASK}, set()
         if environment.web_ui is not None:
             guard(environment.web_ui)
@@ -536,12 +535,12 @@ def check_input(environment: Any, **kwargs: Any) -> None:
             end_with_the_plan(environment, workload.duration_s)
         if isinstance(runner, LocalRunner):
             cluster = read_reachable(environment.parsed_options.cluster_file)
-            # Locust's page asks for a host where none is set.
+            # Locust's page asks for a host if none is set.
             environment.host = f"capbench://{cluster.cluster}"
             if isinstance(cluster, ClusterFile):
                 environment.host = f"mqtt://{cluster.broker.host}:{cluster.broker.port}"
             if environment.parsed_options.headless:
-                # Before Locust starts to count the run time.
+                # Before Locust's run time starts.
                 current = make_load(environment)
     except (BadClusterFile, BadWorkload) as error:
         leave(INVALID_INPUT, error)
@@ -555,7 +554,8 @@ def interrupted() -> None:
 
 
 def show_cluster(environment: Any) -> None:
-    """A tab of the page. A master needs no cluster file otherwise, and goes without the tab."""
+    """Add the cluster's tab to the page. A master needs the cluster file only for that, and does
+    without the tab if there is none."""
     try:
         cluster = read_cluster_file(environment.parsed_options.cluster_file)
     except BadClusterFile as error:
@@ -567,34 +567,33 @@ def show_cluster(environment: Any) -> None:
 
 
 def end_with_the_plan(environment: Any, plan_s: float) -> None:
-    """The load ends when the users have done their parts, not some time after the first of them was
-    sent for: they may take longer to come. Raises BadWorkload."""
+    """Let the load end when the users have done their parts, not some time after the first was
+    requested: they may take long to start. Raises BadWorkload."""
     options = environment.parsed_options
     if options.num_users == 0 and environment.shape_class is None:
-        raise BadWorkload("--users 0: nobody would ask for anything")
+        raise BadWorkload("--users 0: there would be no load")
     options.plan_s = plan_s
     options.run_time = None
 
 
 def choose_users_of_page(environment: Any) -> None:
-    """Before a load starts from the web page: its options may ask for other users."""
+    """Before a load starts from the web page, whose options may need other users."""
     running = environment.runner.state in (STATE_SPAWNING, STATE_RUNNING)
     if request.path.endswith("/swarm") and not running:
         options = Namespace(**{**vars(environment.parsed_options), **request.form.to_dict()})
-        # What is wrong with them is said when the load starts.
+        # Invalid options are reported when the load starts.
         with contextlib.suppress(BadWorkload):
             choose_users(environment, workload_of(options))
 
 
 def leave(exit_code: int, error: Exception) -> NoReturn:
-    """Nothing can run: say why in one line."""
+    """Nothing can run: report why in one line and exit."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(exit_code)
 
 
 def make_load(environment: Any) -> Load:
-    """A load that is connected to the cluster. Raises BadClusterFile, BadWorkload and
-    BrokerUnreachable."""
+    """A load connected to the cluster. Raises BadClusterFile, BadWorkload, BrokerUnreachable."""
     options, runner = environment.parsed_options, environment.runner
     try:
         name = check_name(options.client_name, "--client-name")
@@ -612,8 +611,7 @@ def make_load(environment: Any) -> Load:
 
 
 def start_load(environment: Any, **kwargs: Any) -> None:
-    """Connect to the cluster before any user starts, for each test that the web page or a master
-    asks for."""
+    """Connect to the cluster before any user starts, for each test of the web page or master."""
     global current
     if master is not None:
         master.begin()
@@ -622,21 +620,21 @@ def start_load(environment: Any, **kwargs: Any) -> None:
         return
     try:
         if isinstance(environment.runner, WorkerRunner):
-            # What the master's web page asks for may differ from this process's own options.
+            # The options of the master's web page may differ from this process's own.
             choose_users(environment, workload_of(environment.parsed_options))
         current = make_load(environment)
     except (BadClusterFile, BadWorkload, BrokerUnreachable) as error:
         current = None
         log.error("nothing can run: %s", error)
         if isinstance(environment.runner, WorkerRunner):
-            tell_failure(environment.runner, f"nothing can run: {error}")
+            report_failure(environment.runner, f"nothing can run: {error}")
         gevent.spawn(environment.runner.stop)
 
 
 def start_clock(user_count: int, **kwargs: Any) -> None:
-    """All users are there. Workers wait for the share that the master gives them."""
+    """All users have started. Workers wait for their share from the master."""
     if master is not None:
-        # From its web page, each load may be of another length.
+        # Each load from its web page may have another length.
         master.share_out(workload_of(master.options).duration_s)
     elif current is not None and isinstance(current.runner, LocalRunner):
         (share,) = shares([user_count], current.workload.duration_s)
@@ -644,27 +642,27 @@ def start_clock(user_count: int, **kwargs: Any) -> None:
 
 
 def start_share(share: Share) -> None:
-    """The master gave this worker its share."""
+    """The master sent this worker its share."""
     if current is not None:
         current.start(share)
 
 
 def stop_load(environment: Any, **kwargs: Any) -> None:
-    """The test ends: answers to what is open still count."""
+    """The test ends; answers to open operations still count."""
     if master is not None:
         for lost in master.lost():
-            log.error("%s: what it did last may be missing from the history", lost)
+            log.error("%s: its latest operations may be missing from the history", lost)
             environment.process_exit_code = INFRASTRUCTURE_FAILED
         master.stop()
         if environment.parsed_options.headless:
-            # Locust itself stops a test whose last worker is missing, and then waits for ever.
+            # Locust stops a test whose last worker is lost, and then waits for ever.
             gevent.spawn(environment.runner.quit)
     if current is not None:
         current.finish(current.workload.timeout_s)
 
 
 def end_test(environment: Any) -> None:
-    """The load came to its end; a web page stays for the next one."""
+    """The load has ended; a web page stays up for the next one."""
     if environment.parsed_options.headless:
         environment.runner.quit()
     else:
@@ -679,7 +677,7 @@ def stop_master(environment: Any, why: str) -> None:
 
 
 def stop_load_at_once(environment: Any, **kwargs: Any) -> None:
-    """The process was told to go."""
+    """The process is to exit."""
     if current is not None:
         current.finish(min(QUICKLY_S, current.workload.timeout_s))
 

@@ -1,4 +1,4 @@
-"""What a load did not do, or did not record, in words: nobody may take it for whole then."""
+"""What a load did not do or did not record, in words: it is incomplete then."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bench.record.run_folder import LoadSummary, RunFolder
 
 LOG = "locust.log"
 NOT_WHOLE = "the load is incomplete: "
-"""How a line of the log goes on that says so."""
+"""The beginning of a log message that says so."""
 
 
 def losses(folder: RunFolder) -> list[str]:
-    """One line for each client process that was lost, was stopped early, or did not record all that
-    it did, and one for what Locust itself said last of it. Empty: the load is whole. Raises
-    BadRunFolder and BadHistory."""
+    """One line for each client process that was lost, stopped early, or did not record everything,
+    and one for what Locust last reported about it. Empty: the load is complete. Raises BadRunFolder
+    and BadHistory."""
     loads = folder.loads()
     begin_ns = min((load.started_ns for load in loads), default=None)
     return [
@@ -34,8 +34,8 @@ def _lost(folder: RunFolder, client: str, begin_ns: int | None) -> str:
         return f"client process {client} was lost before it recorded anything"
     after_s = (last_ns - (first_ns if begin_ns is None else begin_ns)) / 1e9
     return (
-        f"client process {client} was lost about {after_s:.1f} s after the start of the load: what "
-        "it did last, and would have done, is not in the history"
+        f"client process {client} was lost about {after_s:.1f} s after the start of the load: its "
+        "latest and later operations are not in the history"
     )
 
 

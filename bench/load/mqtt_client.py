@@ -1,14 +1,13 @@
-"""The MQTT 5 client that load goes through: frames of requests out, frames of replies in.
+"""The MQTT 5 client of the load generator: frames of requests out, frames of replies in.
 
-One connection per node publishes requests, through the proxy that a fault may sit on, and has
-datagram semantics: QoS 0, no keepalive, a fresh client id per attempt, dropped while down. One
-more connection, direct to the broker, is subscribed to the reply topic.
+One connection per node publishes requests through the proxy that faults act on, with datagram
+semantics: QoS 0, no keepalive, a fresh client id per attempt, dropped while down. One more
+connection, direct to the broker, subscribes to the reply topic.
 
-It is single-threaded: `MqttClient.poll` does all the reading, writing and reconnecting, and
-whoever owns the client calls it in a loop. Sockets are watched by a selector, which Locust's
-monkey patching turns into gevent's: the same code runs in a greenlet and in a plain process.
-(paho's own loop costs a thread per connection, a socket pair to wake it, and new watchers at every
-turn.)
+It is single-threaded: `MqttClient.poll` does all reading, writing and reconnecting, and the owner
+calls it in a loop. A selector watches the sockets; Locust's monkey patching turns it into gevent's,
+so the same code runs in a greenlet and in a plain process. (paho's own loop costs a thread per
+connection, a socket pair to wake it, and new watchers at every turn.)
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _MAX_PACKETS_A_TURN = 100
 
 
 class BrokerUnreachable(InfrastructureFailed, ConnectionError):
-    """A connection that load needs could not be made: says which address, why and what to do."""
+    """A connection of the load generator failed: gives the address, the reason and what to do."""
 
 
 def paho_client(cluster: ClusterFile, client_id: str, *, reconnects: bool = True) -> paho.Client:
@@ -61,7 +60,7 @@ def paho_client(cluster: ClusterFile, client_id: str, *, reconnects: bool = True
 
 
 class _Connection:
-    """One connection that comes back by itself, as long as somebody calls `maintain`."""
+    """One connection that reconnects as long as `maintain` is called."""
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class _Connection:
         self._keepalive_s = keepalive_s
         self._selector = selector
         self._next_attempt = 0.0
-        # An empty client id lets the broker choose, afresh at every attempt.
+        # With an empty client id the broker chooses a new one at every attempt.
         client_id = "" if cluster.mqtt_version >= 5 else uuid.uuid4().hex
         self.paho = paho_client(cluster, client_id, reconnects=False)
         self.paho.connect_timeout = CONNECT_TIMEOUT_S
@@ -89,7 +88,7 @@ class _Connection:
         self.paho.on_connect = lambda client, data, flags, reason, props: self._connected(reason)
 
     def maintain(self) -> None:
-        """Connect if it is time to; let a backlog be written when the socket takes it."""
+        """Connect if it is time to; have a backlog written when the socket accepts it."""
         sock = self.paho.socket()
         if sock is None:
             if time.monotonic() >= self._next_attempt:
@@ -110,7 +109,7 @@ class _Connection:
         if events & selectors.EVENT_READ:
             for _ in range(_MAX_PACKETS_A_TURN):
                 before = self.received
-                # One packet at most; more may have come, and only an attempt to read tells.
+                # One packet at most; only another read shows whether more have come.
                 self.paho.loop_read()
                 if self.received == before:
                     return
@@ -120,14 +119,14 @@ class _Connection:
         try:
             self.paho.connect(self.address.host, self.address.port, keepalive=self._keepalive_s)
         except TimeoutError as error:
-            # It held up everything else for as long: not again soon.
+            # The attempt blocked everything else: not again soon.
             self._next_attempt = time.monotonic() + RETRY_AFTER_TIMEOUT_S
             self.problem = str(error)
         except OSError as error:
             self.problem = error.strerror or str(error)
 
     def _opened(self, sock: Any) -> None:
-        # Else a small request waits up to 40 ms for the acknowledgement of the one before it.
+        # Else a small request may wait 40 ms for the acknowledgement of the previous one.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._selector.register(sock, selectors.EVENT_READ, self)
 
@@ -147,8 +146,8 @@ class MqttClient:
     """Publishes requests to nodes and collects their replies.
 
     ``name``: of the client process, part of its reply topic. ``on_reply``: called for each reply,
-    from within `poll`. ``bad_frames`` counts payloads on the reply topic that are no frames of
-    replies; ``frames_sent`` and ``bytes_sent`` count requests' frames and their payload bytes.
+    from within `poll`. ``bad_frames`` counts payloads on the reply topic that are not reply frames;
+    ``frames_sent`` and ``bytes_sent`` count request frames and their payload bytes.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class MqttClient:
         self._connections = [self._replies, *self._links.values()]
 
     def connect(self, timeout_s: float = 5.0) -> None:
-        """Come to where requests can be sent and replies received. Raises BrokerUnreachable."""
+        """Connect, until requests can be sent and replies received. Raises BrokerUnreachable."""
         deadline = time.monotonic() + timeout_s
         while missing := [connection for connection in self._connections if not connection.up]:
             self._wait(deadline, missing[0])
@@ -192,7 +191,7 @@ class MqttClient:
             self._wait(deadline, self._replies)
 
     def publish(self, node: str, requests: Sequence[Request]) -> bool:
-        """Send requests to a node as one PUBLISH. False: its link is down and nothing left."""
+        """Send requests to a node as one PUBLISH. False: its link is down and nothing was sent."""
         link = self._links[node]
         if not link.up:
             return False
@@ -205,7 +204,7 @@ class MqttClient:
         return info.rc != MQTTErrorCode.MQTT_ERR_NO_CONN
 
     def poll(self, timeout_s: float) -> None:
-        """Wait for replies, at most ``timeout_s`` and never long; keep the connections up."""
+        """Wait for replies, for at most ``timeout_s``, and maintain the connections."""
         for connection in self._connections:
             connection.maintain()
         for key, events in self._selector.select(min(max(timeout_s, 0.0), MAX_WAIT_S)):
@@ -215,7 +214,7 @@ class MqttClient:
         """Close all connections."""
         for connection in self._connections:
             connection.paho.disconnect()
-            # A socket that could not say goodbye is closed later, when nobody watches it any more.
+            # A socket that could not say goodbye is closed later, when no longer watched.
             connection.paho.on_socket_close = None
         self._selector.close()
 
@@ -247,7 +246,7 @@ class MqttClient:
     def _received(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
         self._replies.received += 1
         if message.retain:
-            return  # From before: MQTT 3.1.1 cannot ask for none.
+            return  # Retained: MQTT 3.1.1 cannot refuse such messages.
         try:
             replies = self._decode(bytes(message.payload))
         except BadFrame:

@@ -1,4 +1,4 @@
-"""The options of `bench/load/locustfile.py`, and the workload that they describe."""
+"""The options of `bench/load/locustfile.py` and the workload that they describe."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ KINDS = get_args(MixKind)
 
 
 def add_options(parser: Any) -> None:
-    """The options of this load test; those that make a workload are on the web page too."""
+    """Add our options; those of the workload are also on the web page."""
     add = parser.add_argument
-    add("--cluster-file", help="of the running cluster (default: of the one that capbench up left)")
-    add("--workload", help="a to f of YCSB, or a .json file; the other options change it")
+    add("--cluster-file", help="of the running cluster (default: the one started by capbench up)")
+    add("--workload", help="a to f of YCSB, or a .json file; other options override it")
     add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
     add("--shape", help="ramp:0-500/30s, steps:100,200,400/10s or spike:100,1000/10s,5s,20s")
-    add("--in-flight", type=int, help="operations open at once, at most (default: 256)")
+    add("--in-flight", type=int, help="the most operations open at once (default: 256)")
     add("--keys", type=int, help="number of keys (default: 50)")
     add("--distribution", help="of keys: uniform, zipfian, latest, hotspot (default: uniform)")
-    add("--key-prefix", help="what the names of keys begin with (default: k)")
-    add("--conflict-rate", type=float, help="share that asks for one key (default: 0)")
+    add("--key-prefix", help="prefix of key names (default: k)")
+    add("--conflict-rate", type=float, help="share of operations on one key (default: 0)")
     add("--mix", help="operation kinds and weights (default: read=50,write=50)")
     add("--value-bytes", type=int, help="length of written strings, 0: integers (default: 0)")
     add("--timeout", type=float, help="seconds to wait for an answer (default: 2)")
@@ -45,7 +45,7 @@ def add_options(parser: Any) -> None:
 
 
 class _Parser(ArgumentParser):
-    """Takes our options as Locust's parser does; what is wrong is a BadWorkload."""
+    """Parses our options as Locust does, but raises BadWorkload for invalid ones."""
 
     def add_argument(self, *names: Any, include_in_web_ui: bool = True, **kinds: Any) -> Any:
         return super().add_argument(*names, **kinds)
@@ -55,8 +55,8 @@ class _Parser(ArgumentParser):
 
 
 def refuse_early(arguments: Sequence[str]) -> None:
-    """Raise BadWorkload for options that `workload_of` would refuse: Locust takes seconds until it
-    comes to that. What is Locust's own is left to it."""
+    """Raise BadWorkload at once for options that `workload_of` would reject: Locust takes seconds
+    to get there. Locust's own options are left to it."""
     parser = _Parser(add_help=False)
     add_options(parser)
     options, _ = parser.parse_known_args(arguments)
@@ -65,7 +65,7 @@ def refuse_early(arguments: Sequence[str]) -> None:
 
 def workload_of(options: Namespace) -> Workload:
     """The workload that the options describe. Raises BadWorkload."""
-    # `plan_s` is the run time where the load, and not Locust's timer, comes to its end.
+    # `plan_s` is the run time if the load ends by itself, not by Locust's timer.
     run_time_s = getattr(options, "plan_s", options.run_time)
     if run_time_s is None:
         run_time_s = UNTIL_STOPPED_S
@@ -91,7 +91,7 @@ def workload_of(options: Namespace) -> Workload:
         "seed": options.workload_seed,
         "mix": parse_mix(options.mix) if options.mix else None,
     }
-    # The web page has strings, and empty ones for what was not given.
+    # The web page gives strings, empty ones for missing options.
     fields |= {name: value for name, value in given.items() if value not in (None, "")}
     if str(fields.get("rate_per_s")) in ("0", "0.0"):
         fields["rate_per_s"] = None
@@ -106,8 +106,8 @@ def workload_of(options: Namespace) -> Workload:
 def select(
     mix: dict[MixKind, float], tags: Sequence[str], exclude: Sequence[str]
 ) -> dict[MixKind, float]:
-    """The kinds of operations of a mix that Locust's ``--tags`` and ``--exclude-tags`` leave: a
-    kind's tag is its name. Raises BadWorkload."""
+    """The operation kinds of a mix that Locust's ``--tags`` and ``--exclude-tags`` select; the tag
+    of a kind is its name. Raises BadWorkload."""
     for name in (*tags, *exclude):
         if name not in KINDS:
             raise BadWorkload(f"no operation has the tag {name!r}: use {', '.join(KINDS)}")

@@ -1,14 +1,14 @@
-"""How load changes with time: ramps, steps and spikes.
+"""How the load changes over time: ramps, steps and spikes.
 
-    ramp:0-500/30s               from 0 to 500 within 30 s, and that is the end
+    ramp:0-500/30s               from 0 to 500 within 30 s, then the end
     steps:100,200,400/10s        100 for 10 s, then 200, then 400
     spike:100,1000/10s,5s,20s    100 for 10 s, 1000 for 5 s, 100 again for 20 s
 
-A level is operations/s in an open loop, and users in a closed loop. Times are in s, or say their
-unit: ms, s, m, h.
+A level is operations/s in an open loop and users in a closed loop. Times are in s or have a unit:
+ms, s, m, h.
 
-*Arrivals* of an open loop stay Poisson, with a rate that changes: the points of a Poisson process
-of rate 1 are put where the expected number of operations reaches them (inversion of the
+*Arrivals* of an open loop stay Poisson, with a changing rate: the points of a Poisson process of
+rate 1 are moved to where the expected number of operations reaches them (inversion of the
 expectation function: Çinlar, Introduction to Stochastic Processes, 1975, chapter 4). So the
 intended time of each operation is known before the load begins, as without a shape.
 """
@@ -39,11 +39,11 @@ HOW = "use ramp:0-500/30s, steps:100,200,400/10s or spike:100,1000/10s,5s,20s"
 
 
 class BadShape(InvalidInput):
-    """A text that is no shape. One line that says what would be right."""
+    """An invalid shape. One line that says what is valid."""
 
 
 class Part(NamedTuple):
-    """A level that changes evenly from ``begin`` to ``end`` within ``duration_s``."""
+    """A level that changes linearly from ``begin`` to ``end`` within ``duration_s``."""
 
     duration_s: float
     begin: float
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 
 class Shape:
-    """Parts, one behind the other. ``duration_s``: of all of them. ``mean``: of the level."""
+    """A sequence of parts. ``duration_s``: of all parts. ``mean``: of the level."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
@@ -62,7 +62,7 @@ class Shape:
         self.mean = self._areas[-1] / self.duration_s
 
     def level(self, at_s: float) -> float:
-        """The level at a time after the begin; 0 before the begin and from the end on."""
+        """The level at a time after the start; 0 before the start and from the end on."""
         if not 0 <= at_s < self.duration_s:
             return 0.0
         index = bisect_right(self._ends_s, at_s)
@@ -71,13 +71,13 @@ class Shape:
         return part.begin + (part.end - part.begin) * since_s / part.duration_s
 
     def when(self, expected: float) -> float | None:
-        """The time at which as many operations are expected to have come, None if it never does."""
+        """The time at which so many operations are expected to have arrived; None: never."""
         index = bisect_right(self._areas, expected)
         if index == len(self.parts):
             return None
         part = self.parts[index]
         rest = expected - (self._areas[index - 1] if index else 0.0)
-        # begin*t + slope*t*t/2 = rest, in the form that is exact for a slope of 0, too.
+        # begin*t + slope*t*t/2 = rest, in the form that is also exact for a slope of 0.
         slope = (part.end - part.begin) / part.duration_s
         root = math.sqrt(max(part.begin**2 + 2 * slope * rest, 0.0))
         since_s = 2 * rest / (part.begin + root) if rest else 0.0
@@ -85,7 +85,7 @@ class Shape:
 
 
 def parse_shape(text: str) -> Shape:
-    """The shape that a text describes. Raises BadShape."""
+    """Parse a shape. Raises BadShape."""
     kind, _, rest = text.strip().partition(":")
     levels, _, times = rest.partition("/")
     try:

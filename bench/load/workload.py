@@ -1,30 +1,30 @@
-"""Seeded operations: which operation is wanted, when, on which node, of which key.
+"""Seeded workloads: which operation is wanted, when, at which node, on which key.
 
-A plan is a pure function of the workload and the nodes. Arrival times, kinds and keys come from a
-random stream each, so that another mix or key distribution leaves the arrival times as they were.
+A plan is a pure function of the workload and the nodes. Arrival times, kinds and keys each have
+their own random stream, so another mix or key distribution does not change the arrival times.
 
-*Arrivals* are Poisson: the gaps are exponential with the mean ``1 / rate_per_s``. Many independent
-users look like that, and unlike evenly spaced requests they cannot fall into step with a
-protocol's own timers. With a shape the rate changes with time (`bench.load.shapes`).
+*Arrivals* are Poisson: the gaps are exponential with mean ``1 / rate_per_s``. Many independent
+users look like that, and unlike evenly spaced requests they cannot fall into step with a protocol's
+timers. With a shape the rate changes over time (`bench.load.shapes`).
 
-*Keys* are ``k0`` to ``k<keys - 1>`` (or with another ``key_prefix``: the history of a load can be
-judged only if its keys held nothing before), chosen as in YCSB (Cooper et al., SoCC 2010, section
-4): ``uniform``; ``zipfian`` (theta 0.99, scrambled: popular keys lie anywhere); ``latest`` (writes
-go round the keys, everything else prefers, zipfian, those written last); ``hotspot`` (80% of the
-operations go to 20% of the keys). Whatever the distribution, a share of ``conflict_rate`` of the
-operations asks for the first key (so EPaxos and Paxi describe interference: Moraru et al., SOSP
-2013, section 7; Ailijiang et al., SIGMOD 2019, section 4.1).
+*Keys* are ``k0`` to ``k<keys - 1>`` (or have another ``key_prefix``: a history can be checked only
+if its keys were empty before), chosen as in YCSB (Cooper et al., SoCC 2010, section 4):
+``uniform``; ``zipfian`` (theta 0.99, scrambled: popular keys lie anywhere); ``latest`` (writes
+cycle through the keys, all else prefers, zipfian, those written last); ``hotspot`` (80% of the
+operations go to 20% of the keys). With any distribution, a share ``conflict_rate`` of the
+operations goes to the first key, as EPaxos and Paxi define interference (Moraru et al., SOSP 2013,
+section 7; Ailijiang et al., SIGMOD 2019, section 4.1).
 
-*Kinds* are those of the protocols, and ``rmw``, YCSB's read-modify-write: a read, and when it ended
-ok a write of the same key at the same node. Both are operations of the history, and both are
-wanted at the same moment, so that the latency of the write is that of the whole.
+*Kinds* are those of the protocols and ``rmw``, YCSB's read-modify-write: a read and, if it ends ok,
+a write of the same key at the same node. Both are operations of the history, wanted at the same
+time, so the latency of the write is that of the whole.
 
 *Nodes* are asked in turn (operation 1 the first node, operation 2 the second ...).
 
-*Values* are unique in a plan, so that a read tells which write it saw: the id of the operation, as
-an integer, or in a string of ``value_bytes`` characters. The ``expected`` value of a ``cas`` is
-not planned: the client takes the value that it saw last of the key, for any other would hardly
-ever be applied.
+*Values* are unique in a plan, so that a read identifies the write it saw: the id of the operation,
+as an integer or in a string of ``value_bytes`` characters. The ``expected`` value of a ``cas`` is
+not planned: the client takes the value that it last saw of the key, since any other would rarely
+apply.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ _NS = 1_000_000_000
 
 
 class BadWorkload(InvalidInput):
-    """A workload that cannot be. One line that says what would be right."""
+    """An invalid workload. One line that says what is valid."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the clients ask for.
+    """What the clients want.
 
     ``rate_per_s``: operations wanted per second, however slow the answers (open loop; a
-    read-modify-write counts once); None: closed loop, each user asks for the next when it has the
-    answer. ``shape``: how the rate changes with time, instead of ``rate_per_s``; in a closed loop
-    the number of users (`bench.load.shapes`). ``in_flight``: at most so many operations are open at
-    once in an open loop; one that is due beyond that is dropped, and counted. ``conflict_rate``:
-    the share of operations that ask for one key. ``mix``: kind -> weight. ``value_bytes``: length
-    of a written string, 0: integers. ``timeout_s``: an operation without an answer for so long ends
-    ``info``. ``duration_s``: the interval in which operations are wanted."""
+    read-modify-write counts once); None: closed loop, each user sends the next operation after the
+    answer. ``shape``: how the rate changes over time, instead of ``rate_per_s``; in a closed loop,
+    the number of users (`bench.load.shapes`). ``in_flight``: the most operations open at once in an
+    open loop; an operation due beyond that is dropped and counted. ``conflict_rate``: the share of
+    operations on one key. ``mix``: kind -> weight. ``value_bytes``: the length of written strings;
+    0: integers. ``timeout_s``: an operation without an answer for so long ends ``info``.
+    ``duration_s``: how long operations are wanted."""
 
     rate_per_s: float | None = 300.0
     shape: str | None = None
@@ -132,7 +132,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def offered_per_s(self) -> float | None:
-        """Operations wanted per second, in the mean of the whole shape; None in a closed loop."""
+        """Operations wanted per second, averaged over the shape; None in a closed loop."""
         if self.rate_per_s is None or self.shape is None:
             return self.rate_per_s
         return parse_shape(self.shape).mean
@@ -140,8 +140,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
     """One wanted operation. ``id`` counts from 1. ``intended_ns``: when, after the start of the
-    load; None in a closed loop. ``value``: what to write (write and cas). ``then``: what is wanted
-    as soon as this one ended ok (the write of a read-modify-write)."""
+    load; None in a closed loop. ``value``: what to write (write and cas). ``then``: the follow-up
+    wanted when this one ends ok (the write of a read-modify-write)."""
 
     id: int
     intended_ns: int | None
@@ -155,12 +155,11 @@ class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
 def plan(
     workload: Workload, nodes: Sequence[str], *, part: int = 0, parts: int = 1
 ) -> Iterator[PlannedOperation]:
-    """The operations of one of ``parts`` equal parts, in order; all parts together are the whole
-    plan.
+    """The operations of one of ``parts`` equal parts, in order; together they are the whole plan.
 
-    An open loop ends with ``duration_s``, a closed loop never. Each part walks the whole plan and
-    leaves out what is not its own. A read-modify-write is one item with two ids. Raises ValueError
-    for a part that cannot be."""
+    An open loop ends after ``duration_s``, a closed loop never. Each part walks the whole plan and
+    skips what is not its own. A read-modify-write is one item with two ids. Raises ValueError for
+    an invalid part."""
     if not nodes:
         raise ValueError("a plan needs at least one node")
     if not 0 <= part < parts:
@@ -202,7 +201,7 @@ def _plan(
 
 
 def _arrivals(workload: Workload) -> Iterator[int | None]:
-    """The intended time of each operation; in a closed loop None, without end."""
+    """The intended times of the operations; in a closed loop None for ever."""
     rate = workload.rate_per_s
     if rate is None:
         yield from repeat(None)
@@ -220,7 +219,7 @@ def _arrivals(workload: Workload) -> Iterator[int | None]:
 
 
 class _KeyChooser:
-    """Numbers of keys, 0 to keys - 1, by one of the distributions."""
+    """Chooses key numbers, 0 to keys - 1, by one of the distributions."""
 
     def __init__(self, workload: Workload) -> None:
         self._keys = workload.keys
@@ -244,7 +243,7 @@ class _KeyChooser:
 
     def choose(self, op: OperationKind) -> int:
         """The key of the next operation."""
-        # Drawn whatever comes of the next line, so that another rate leaves the other keys alone.
+        # Always drawn, so that another conflict rate does not change the other keys.
         key = self._choose(op)
         return 0 if self._conflicts() < self._conflict_rate else key
 
@@ -271,8 +270,8 @@ class _KeyChooser:
 
 
 def _bounds(weights: Sequence[float]) -> list[float]:
-    """Upper bounds of all but the last weight, as shares of the sum: `bisect_right` of a random
-    number below 1 gives an index with the probability of its weight."""
+    """The cumulative shares of all but the last weight: `bisect_right` of a random number below 1
+    gives an index with the probability of its weight."""
     total = sum(weights)
     return [bound / total for bound in list(accumulate(weights))[:-1]]
 
@@ -282,7 +281,7 @@ def _stream(seed: int, name: str) -> random.Random:
 
 
 def make_workload(fields: dict[str, Any]) -> Workload:
-    """A checked workload from plain fields; numbers may come as text. Raises BadWorkload."""
+    """A valid workload from plain fields; numbers may be text. Raises BadWorkload."""
     try:
         return msgspec.convert(fields, Workload, strict=False)
     except msgspec.ValidationError as error:
@@ -290,7 +289,7 @@ def make_workload(fields: dict[str, Any]) -> Workload:
 
 
 def read_workload(path: Path) -> Workload:
-    """The workload of a JSON file. Raises BadWorkload that names the file."""
+    """The workload in a JSON file. Raises BadWorkload, which names the file."""
     try:
         return msgspec.json.decode(read_named(path, MAX_BYTES), type=Workload)
     except FileNotFoundError:
@@ -302,7 +301,7 @@ def read_workload(path: Path) -> Workload:
 
 
 def _choices(error: Exception) -> str:
-    """What would be right, where a name is not one of ours."""
+    """The valid names, if an error is about an unknown one."""
     found = re.search(r"Invalid enum value '(.*?)'", str(error))
     if found is None:
         return ""

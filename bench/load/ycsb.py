@@ -1,9 +1,9 @@
 """The core workloads of YCSB by name, for stores with whole values.
 
 Source: Cooper et al., "Benchmarking Cloud Serving Systems with YCSB" (SoCC 2010), table 2, and the
-core workloads that come with YCSB. Ours are on 1,000 keys instead of millions, since a run here
-takes seconds and its every read is checked; a value is written whole, so an update is a write of
-1,000 characters (the size of YCSB's records) and no field of it.
+core workloads that come with YCSB. Ours use 1,000 keys instead of millions: a run here takes
+seconds and every read is checked. Values are written whole, so an update writes 1,000 characters
+(the size of YCSB's records) instead of one field.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NAMES = tuple(_SHAPES)
 
 
 def summary(name: str) -> str:
-    """What a workload is, in a few words."""
+    """A workload in a few words."""
     return _SHAPES[name][0]
 
 
 def fields(name: str) -> dict[str, Any]:
-    """The fields of `Workload` that make the workload of that name, in either case. Raises
+    """The fields of `Workload` for the workload of that name (case-insensitive). Raises
     BadWorkload."""
     shape = _SHAPES.get(name.lower())
     if shape is None:

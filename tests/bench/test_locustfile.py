@@ -440,7 +440,7 @@ def test_closed_loop_users_by_name(
         (("--mix", "raed=1"), "operation kinds: read, write, cas, delete"),
         (("--rate", "-1"), "rate_per_s is -1.0: use more than 0"),
         (("--workload", "none.json"), "error: none.json: not found"),
-        (("--users", "0"), "error: --users 0: nobody would ask for anything"),
+        (("--users", "0"), "error: --users 0: there would be no load"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
