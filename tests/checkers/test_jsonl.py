@@ -278,7 +278,7 @@ def test_a_register_has_no_cas(tmp_path: Path) -> None:
     path = write(
         tmp_path / "h.jsonl", WRITE, {**WRITE, "op": "cas", "process": "c2", "expected": 1}
     )
-    with pytest.raises(BadHistory, match=r"h\.jsonl:2: a cas"):
+    with pytest.raises(BadHistory, match=r"h\.jsonl:2: a register has no cas"):
         check_history(path, model="register")
     assert check_history(path).model == "cas-register"
 
