@@ -2,15 +2,15 @@
 
     python -m bench [--only NAME ...] [FOLDER]
 
-Into ``results/bench`` (or the folder given):
+Writes to ``results/bench`` (or the folder given):
 
 - ``latest.json``: the list of figures (`bench.measure.figures`), all of one run.
-- ``hardware.json``: the machine that it ran on. Absolute figures hold for it alone.
+- ``hardware.json``: the machine. Absolute figures hold only for it.
 - ``suites.json``: everything that pytest-benchmark measured.
 
 Rates are per second of CPU time on one core, of the median round, unless the unit says otherwise.
-Exit code 0 also if goals are missed: that is a finding. Exit code 1: a benchmark failed; 2: invalid
-input; 3: no cluster could be started.
+Exit code 0, even if goals are missed: that is a finding; 1: a benchmark failed; 2: invalid input;
+3: no cluster could be started.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SUITES = ("micro", "protocol", "e2e")
 """Folders of pytest-benchmark suites."""
 
 PARTS = ("throughput", "capacity")
-"""Modules of this room whose ``rows()`` are figures."""
+"""Modules of `bench.measure` whose ``rows()`` are figures."""
 
 _PYTEST = (
     "-q",
@@ -56,8 +56,8 @@ _PYTEST = (
 
 
 def run(folder: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Run what is named (all, if nothing is) and write the files. Raises CalledProcessError if a
-    benchmark failed, NoCluster."""
+    """Run the named suites and parts (all by default) and write the files. Raises
+    CalledProcessError if a benchmark failed, and NoCluster."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = only or (*SUITES, *PARTS)
     figures: list[dict[str, Any]] = []
@@ -74,8 +74,8 @@ def run(folder: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
 
 
 def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
-    """What pytest-benchmark measured in these folders of this room (or paths), also in the file
-    ``raw``. Raises CalledProcessError."""
+    """Run suites, given by name or path, and return what pytest-benchmark measured, which is also
+    in the file ``raw``. Raises CalledProcessError."""
     ids = [str(ROOT / "bench" / "suites" / name) if name in SUITES else name for name in suites]
     command = [*python("pytest"), *ids, *_PYTEST, f"--benchmark-json={raw}"]
     subprocess.run(command, check=True, cwd=ROOT, env=environment(), stdout=sys.stderr)
@@ -84,7 +84,7 @@ def run_suites(suites: list[str], raw: Path) -> list[dict[str, Any]]:
 
 
 def rows_of(part: str) -> Callable[[], list[dict[str, Any]]] | None:
-    """The function that measures a part, or None if there is no such module."""
+    """The function that measures a part; None if there is no such module."""
     if importlib.util.find_spec(f"bench.measure.{part}") is None:
         return None
     rows: Callable[[], list[dict[str, Any]]] = importlib.import_module(f"bench.measure.{part}").rows
@@ -96,7 +96,7 @@ def _write(path: Path, data: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, write, print."""
+    """Run, write and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="All benchmarks.")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("results/bench"))
     parser.add_argument("--only", action="append", choices=(*SUITES, *PARTS), default=[])

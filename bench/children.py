@@ -1,5 +1,5 @@
-"""How children that are Python are started: with our packages, whatever lies in the working folder
-or is called by one of their names there."""
+"""How Python child processes are started: with our packages, even if files in the working folder
+have the same names."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import sys
 
 from bench.paths import ROOT
 
-"""The folder of our packages."""
-
 
 def python(module: str) -> list[str]:
-    """The begin of a command that runs ``module``. The working folder is not searched (``-P``)."""
+    """The beginning of a command that runs ``module``. ``-P``: the working folder is not
+    searched."""
     return [sys.executable, "-P", "-m", module]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a child: ours, and ``more``. Our packages come before all others, and
-    whatever the child starts does not search its working folder either."""
+    """The environment of a child: ours and ``more``. Our packages come first, and the child's own
+    children do not search their working folder either."""
     path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     searched = os.pathsep.join(dict.fromkeys(filter(None, path)))
     return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": searched, **more}

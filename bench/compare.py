@@ -1,15 +1,15 @@
-"""`make bench-save` and `make bench-compare`: has the code become slower, on this machine?
+"""`make bench-save` and `make bench-compare`: has the code become slower on this machine?
 
     python -m bench.compare --save [SUITE ...]
     python -m bench.compare [SUITE ...]
 
-A run of the suites is kept in ``results/bench/saved.json`` (as pytest-benchmark writes it). Later,
-each benchmark's median is compared with that one. If one is slower by more than 20%, the suites run
-again, twice at most, since something else may have been busy: it is a regression only if it is too
-slow each time.
+A run of the suites is saved in ``results/bench/saved.json`` (in pytest-benchmark's format). Later
+runs compare each benchmark's median with it. If one is slower by more than 20%, the suites run
+again, at most twice, since the machine may have been busy: it is a regression only if it is too
+slow every time.
 
-Exit code 0: no regression; 1: there is one, a line for each; 2: there is nothing to compare with,
-or it was measured on another machine; 3: a benchmark failed.
+Exit code 0: no regression; 1: regressions, one line each; 2: nothing to compare with, or a saved
+run of another machine; 3: a benchmark failed.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ TIMES_AGAIN = 2
 REGRESSION, NOTHING_TO_COMPARE, FAILED = 1, 2, 3
 
 Medians = dict[str, float]
-"""Benchmark (its pytest id) -> median round, in seconds of CPU or wall time as it measures."""
+"""Benchmark (its pytest id) -> median round, in seconds of CPU or wall time, as measured."""
 
 
 class NotComparable(InvalidInput):
-    """There is no saved run, or none of this machine: says what to do."""
+    """There is no saved run of this machine: says what to do."""
 
 
 def machine(info: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for figures to be comparable, of pytest-benchmark's machine_info."""
+    """What must be equal in pytest-benchmark's machine_info for figures to be comparable."""
     cpu = info.get("cpu", {})
     return {
         "host": info.get("node"),
@@ -51,7 +51,7 @@ def machine(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def medians(run: dict[str, Any]) -> Medians:
-    """Of each benchmark of a run."""
+    """The median of each benchmark of a run."""
     return {each["fullname"]: each["stats"]["median"] for each in run["benchmarks"]}
 
 
@@ -64,12 +64,12 @@ def read_saved(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotComparable(f"{path}: not found; save a run first: make bench-save") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise NotComparable(f"{path}: no run of pytest-benchmark; make bench-save") from None
+        raise NotComparable(f"{path}: not a saved run; save one: make bench-save") from None
     return dict(run)
 
 
 def refuse_other_machine(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Raises NotComparable if the runs are of two machines."""
+    """Raises NotComparable if the runs are from two machines."""
     then, here = machine(saved["machine_info"]), machine(now["machine_info"])
     for name, value in then.items():
         if value != here[name]:
@@ -80,7 +80,7 @@ def refuse_other_machine(saved: dict[str, Any], now: dict[str, Any], path: Path)
 
 
 def slower(before: Medians, now: Medians, percent: float) -> Medians:
-    """The benchmarks whose median grew by more than that, and by how many times."""
+    """The benchmarks whose median grew by more than ``percent``, and by which factor."""
     return {
         name: now[name] / before[name]
         for name in sorted(now)
@@ -89,8 +89,8 @@ def slower(before: Medians, now: Medians, percent: float) -> Medians:
 
 
 def measure(suites: list[str], keep: Path | None = None) -> dict[str, Any]:
-    """A run of suites (folders of this room, or paths), also in the file ``keep``.
-    Raises CalledProcessError."""
+    """Run suites, given by name or path; the result is also saved in the file ``keep``. Raises
+    CalledProcessError."""
     with scratch("compare") as folder:
         raw = folder / "run.json"
         run_suites(suites, raw)
@@ -102,7 +102,7 @@ def measure(suites: list[str], keep: Path | None = None) -> dict[str, Any]:
 
 
 def compare(suites: list[str], path: Path, percent: float) -> int:
-    """Measure, compare with the saved run, tell. Raises NotComparable, CalledProcessError."""
+    """Measure, compare with the saved run, and print. Raises NotComparable, CalledProcessError."""
     saved = read_saved(path)
     run = measure(suites)
     refuse_other_machine(saved, run, path)
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument("--save", action="store_true", help="keep this run, to compare with later")
     parser.add_argument("--file", type=Path, default=SAVED, help=f"the saved run: {SAVED}")
-    parser.add_argument("--percent", type=float, default=PERCENT, help="slower by more than that")
+    parser.add_argument("--percent", type=float, default=PERCENT, help="what counts as slower")
     options = parser.parse_args(arguments)
     suites = options.suites or list(SUITES)
     try:

@@ -1,12 +1,12 @@
-"""How many requests a second one Locust process drives, and what recording them costs.
+"""How many requests per second one Locust process sends, and what recording them costs.
 
-The nodes echo (`bench.measure.echo_node`): they keep nothing, so that the load generator is what is
-measured, as a user starts it: Locust with `bench/load/locustfile.py`, as fast as the answers let
-it. Rates are per second of the Locust process's own CPU time, since broker and nodes share the
-machine with it. With and without a history take turns, and the median round counts.
+The nodes only echo (`bench.measure.echo_node`), so this measures the load generator as a user
+starts it: Locust with `bench/load/locustfile.py`, as fast as the answers allow. Rates are per
+second of the Locust process's own CPU time, since broker and nodes share its machine. Rounds with
+and without a history alternate, and the median round counts.
 
-What is due to one node in the same turn of the event loop leaves as one PUBLISH. Many users make
-such turns long, and a request cheap; one request at a time is the dearest.
+Requests to one node in the same turn of the event loop leave as one PUBLISH. With many users turns
+are long and requests cheap; one request at a time costs most.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from nodes.runtime.scratch import scratch
 
 GOAL_PER_CPU_S = 8000
 COST_OF_RECORDING = 0.1
-"""At most this share of what one process drives without a history."""
+"""The goal: at most this share of the rate without a history."""
 
 USERS = 256
 IN_FLIGHT = 10_000
-"""So many that nothing is dropped in an open loop."""
+"""High enough that an open loop drops nothing."""
 
 SECONDS = 2.0
 ROUNDS = 5
@@ -43,9 +43,9 @@ _TIMEOUT_S = 60.0
 
 
 class Driven(msgspec.Struct, frozen=True, kw_only=True):
-    """What one Locust process did between the start of its load and its end, everything recorded:
-    operations that ended, how many of them are in the history (0: there is none) and how many ended
-    not ok; seconds, and CPU seconds of the process."""
+    """What one Locust process did from the start of its load until everything was recorded:
+    operations that ended, how many of them are in the history (0: there is none) and how many did
+    not end ok; seconds, and CPU seconds of the process."""
 
     operations: int
     recorded: int = 0
@@ -95,7 +95,7 @@ def _per_cpu_s(rounds: list[Driven]) -> float:
 
 @contextmanager
 def _echo_cluster() -> Iterator[ClusterFile]:
-    """Three nodes that echo, behind the broker of a cluster that has nothing to do."""
+    """Three echo nodes behind the broker of an otherwise idle cluster."""
     with live_cluster("quorum", nodes=1) as live:
         broker, nodes = live.cluster.broker, ["n1", "n2", "n3"]
         cluster = msgspec.structs.replace(
@@ -111,7 +111,7 @@ def _echo_cluster() -> Iterator[ClusterFile]:
             try:
                 assert echo.stdout is not None
                 if echo.stdout.readline() != b"ready\n":
-                    raise LoadFailed("the node that echoes did not start")
+                    raise LoadFailed("the echo node did not start")
                 yield cluster
             finally:
                 echo.kill()
@@ -124,7 +124,7 @@ def drive(
     rate_per_s: float | None = None,
     record: bool = True,
 ) -> Driven:
-    """Let one Locust process send at this rate (None: as fast as its users are answered). Raises
+    """Let one Locust process send at this rate (None: as fast as answers allow). Raises
     LoadFailed."""
     workload = Workload(
         rate_per_s=rate_per_s,
@@ -166,6 +166,6 @@ def drive(
         raise LoadFailed(f"{driven.recorded} of {driven.operations} operations were recorded")
     if driven.failures or not driven.operations:
         raise LoadFailed(
-            f"{driven.failures} of {driven.operations} operations failed where there was no fault"
+            f"{driven.failures} of {driven.operations} operations failed without a fault"
         )
     return driven

@@ -1,4 +1,4 @@
-"""`bench/load/locustfile.py`, and a note of what the load cost this process: see
+"""`bench/load/locustfile.py`, plus a record of what the load cost this process: see
 `bench.measure.capacity`.
 
 CAPBENCH_PROBE=driven.json locust -f bench/measure/capacity_probe.py --headless -t 3s --rate 0

@@ -1,8 +1,8 @@
-"""How many messages a second the broker passes on: the ceiling of every protocol over it.
+"""How many messages per second the broker passes on: the ceiling of every protocol.
 
-One connection publishes, another one is subscribed, QoS 0. Both are hand-made MQTT 3.1.1 frames
-over plain sockets in this process, which cost so little that the broker's own core is what is
-measured (an MQTT client library takes 10 to 60 times as long for a message as the broker does).
+One connection publishes and another subscribes, with QoS 0. Both use hand-made MQTT 3.1.1 frames
+over plain sockets in this process, which are so cheap that the broker's core is the bottleneck (an
+MQTT client library takes 10 to 60 times as long per message as the broker).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from nodes.errors import InfrastructureFailed
 
 MESSAGE_BYTES = 100
 WINDOW = 800
-"""Messages on their way at most: below what Mosquitto queues for a client."""
+"""The most messages in flight: fewer than Mosquitto queues for a client."""
 _TOPIC = b"capbench/ceiling"
 _TIMEOUT_S = 5.0
 
 
 class NoMessages(InfrastructureFailed, ConnectionError):
-    """The broker does not pass messages on: says where."""
+    """The broker does not pass on messages: gives its address."""
 
 
 def messages_per_s(
     broker: Address, *, seconds: float = 1.0, rounds: int = 3, message_bytes: int = MESSAGE_BYTES
 ) -> float:
-    """Messages a second from one publisher to one subscriber: the median of ``rounds`` rounds.
-    Raises NoMessages or OSError."""
+    """Messages per second from one publisher to one subscriber, the median of ``rounds`` rounds.
+    Raises NoMessages, OSError."""
     with _connect(broker, b"pub") as publisher, _connect(broker, b"sub") as subscriber:
         body = b"\x00\x01" + _string(_TOPIC) + b"\x00"
         subscriber.sendall(_packet(0x82, body))
@@ -44,7 +44,7 @@ def messages_per_s(
 def _round(
     publisher: socket.socket, subscriber: socket.socket, frame: bytes, seconds: float, at: Address
 ) -> float:
-    """What goes in comes out byte for byte, so bytes tell how many have arrived."""
+    """One round. Messages come out byte for byte, so bytes give the number that arrived."""
     size = len(frame)
     window = frame * WINDOW
     sent = received = 0
@@ -57,7 +57,7 @@ def _round(
     buffer = bytearray(1 << 20)
     while (now := time.perf_counter()) < end or received < sent:
         room = WINDOW * size - (sent - received)
-        # In the end the rest of a message that has left in part, since the broker waits for it.
+        # At the end, the rest of a message sent in part: the broker waits for it.
         more = -sent % size if now >= end else room - size if room >= size * WINDOW // 4 else 0
         if more:
             offset = sent % size
@@ -68,7 +68,7 @@ def _round(
         received += subscriber.recv_into(buffer)
     took = time.perf_counter() - started
     selector.close()
-    assert received % size == 0, "a message arrived in part"
+    assert received % size == 0, "a partial message arrived"
     return received // size / took
 
 

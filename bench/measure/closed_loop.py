@@ -1,15 +1,15 @@
-"""A cheap closed-loop load on a running cluster: how many operations a second it takes.
+"""A cheap closed-loop load on a running cluster: how many operations per second it can do.
 
     python -m bench.measure.closed_loop --cluster .capbench/demo/cluster.json --clients 128
     --think-ms 1
 
 ``--clients`` logical clients each send an operation, wait for its reply, think, and send the next.
-They share one process and one `bench.load.mqtt_client.MqttClient`, so that the load costs few
-microseconds an operation and the cluster, not the client, is what is measured. Nothing is recorded
-but counts and latencies: for verdicts use Locust (`bench/load/locustfile.py`).
+They share one process and one `bench.load.mqtt_client.MqttClient`, so that the load costs a few
+microseconds per operation and the cluster is measured, not the client. Only counts and latencies
+are recorded: for verdicts use Locust (`bench/load/locustfile.py`).
 
-A closed loop slows down with the cluster (coordinated omission): its latencies are those of
-operations that a waiting client sent, not of users who come when they please.
+A closed loop slows down with the cluster (coordinated omission): its latencies are those of clients
+that wait their turn, not of users that arrive when they like.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
 TIMEOUT_S = 5.0
 NS = 1_000_000_000
 FRAME_BYTES = 500_000
-"""Requests to one node go out together, in frames of about this size at most."""
+"""Requests to one node are sent together, in frames of about this size at most."""
 
 
 class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do. ``clients``: operations in flight at most; ``think_s``: between a reply and the
-    client's next operation; ``warm_up_s``: not measured. ``keys``: written or read in turn.
-    ``value_bytes``: of each written value. ``nodes``: who is asked, in turn (empty: all).
-    ``one_per_publish``: each request is a PUBLISH of its own, instead of all that are due
-    together."""
+    """A closed-loop load. ``clients``: the most operations in flight; ``think_s``: between a reply
+    and the client's next operation; ``warm_up_s``: not measured. ``keys``: written or read in turn.
+    ``value_bytes``: of each written value. ``nodes``: asked in turn (empty: all).
+    ``one_per_publish``: send each request as its own PUBLISH instead of coalescing."""
 
     clients: int = 128
     think_s: float = 0.001
@@ -59,19 +58,19 @@ class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
         if min(self.clients, self.keys, self.value_bytes) < 1:
             raise ValueError("clients, keys and value bytes must be at least 1")
         if self.seconds <= 0 or min(self.think_s, self.warm_up_s) < 0:
-            raise ValueError("seconds must be above 0, think time and warm-up not below")
+            raise ValueError("seconds must be above 0, think time and warm-up at least 0")
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it, without the warm-up. ``ok``, ``failed`` (refused, or ended unknown),
-    ``unanswered`` (for `TIMEOUT_S`): operations. ``latency_ms``: quantiles of those that ended ok,
-    from sending to reply, or None if there was none. ``client_cpu_s``: of this process.
-    ``answered`` (what ended ok), ``request_frames`` and ``request_bytes`` (PUBLISHes and payload)
-    are of the whole load, with warm-up and what was waited for: counters of nodes, read before and
-    after it, are divided by ``answered``.
+    """The result, without the warm-up. Operations: ``ok``, ``failed`` (refused, or ended unknown),
+    ``unanswered`` (for `TIMEOUT_S`). ``latency_ms``: quantiles of those that ended ok, from sending
+    to reply; None if there were none. ``client_cpu_s``: of this process. ``answered`` (ended ok),
+    ``request_frames`` and ``request_bytes`` (PUBLISHes and payload) cover the whole load with
+    warm-up and final wait: the nodes' counters, read before and after the load, are divided by
+    ``answered``.
 
-    What is open when the time is up is waited for. If it ends ok, it does not count, since it took
-    longer than the measurement; if it fails or is not answered, that is counted."""
+    When the time is up, open operations are awaited. Those that end ok do not count, since they
+    took longer than the measurement; those that fail or stay unanswered do."""
 
     load: ClosedLoop
     seconds: float
@@ -86,15 +85,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     request_frames: int
     request_bytes: int
     error: str | None = None
-    """What the first failed operation said."""
+    """The error of the first failed operation."""
 
 
 def drive(
     cluster: ClusterFile, load: ClosedLoop, at_edges: Callable[[], object] | None = None
 ) -> Measured:
     """Load ``cluster`` for warm-up and measurement. ``at_edges``: called when the measurement
-    begins, and when it ends. Raises BrokerUnreachable, or ValueError for a node that the cluster
-    does not have."""
+    begins and when it ends. Raises BrokerUnreachable; ValueError for a node that the cluster does
+    not have."""
     unknown = [node for node in load.nodes if node not in cluster.nodes]
     if unknown:
         raise ValueError(f"no node {unknown[0]}: the cluster has {', '.join(cluster.nodes)}")
@@ -114,7 +113,7 @@ class _Loop:
         self._open: dict[int, tuple[int, int]] = {}
         """Sequence -> (client, sent at), oldest first."""
         self._due: deque[tuple[int, int]] = deque((0, client) for client in range(load.clients))
-        """(When, client): thinking takes all equally long, so they come due in this order."""
+        """(When, client): all think equally long, so they come due in this order."""
         self._sequence = 0
         self._measuring = False
         self._draining = False
@@ -139,7 +138,7 @@ class _Loop:
                 self._expire(time.monotonic_ns())
         finally:
             self._mqtt.close()
-        # paho's callbacks tie this object into a cycle, which the collector may find late.
+        # paho's callbacks keep this object in a cycle, which the collector may find late.
         latencies_ns, self._latencies_ns = self._latencies_ns, array("q")
         ok = len(latencies_ns)
         p50, p99 = np.quantile(latencies_ns, (0.5, 0.99)) / 1e6 if ok else (None, None)
@@ -182,7 +181,7 @@ class _Loop:
             requests[node].append(Request(self._name, sequence, operation, oldest))
         for node, batch in requests.items():
             for first in range(0, len(batch), self._frame):
-                # What cannot leave now is never answered, and counted so.
+                # What cannot be sent now counts as unanswered.
                 self._mqtt.publish(node, batch[first : first + self._frame])
 
     def _expire(self, now_ns: int) -> None:
@@ -212,9 +211,9 @@ class _Loop:
 
 
 def main() -> int:
-    """Print what was measured as JSON. Exit code 2: invalid input; 3: no cluster."""
+    """Print the result as JSON. Exit code 2: invalid input; 3: no cluster."""
     parser = argparse.ArgumentParser(description="Closed-loop load on a running cluster.")
-    parser.add_argument("--cluster", type=Path, help="its file (default: the one of this folder)")
+    parser.add_argument("--cluster", type=Path, help="its file (default: the cluster here)")
     parser.add_argument("--clients", type=int, default=128)
     parser.add_argument("--think-ms", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -222,7 +221,7 @@ def main() -> int:
     parser.add_argument("--op", choices=("read", "write"), default="write")
     parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--value-bytes", type=int, default=32)
-    parser.add_argument("--nodes", default="", help="who is asked: n1,n2 (default: all in turn)")
+    parser.add_argument("--nodes", default="", help="nodes to ask: n1,n2 (default: all in turn)")
     parser.add_argument("--one-per-publish", action="store_true", help="do not coalesce requests")
     options = parser.parse_args()
     try:

@@ -1,13 +1,12 @@
-"""Where the CPU time of an operation goes, process by process: samples taken by py-spy.
+"""Where the CPU time of an operation goes, process by process, sampled by py-spy.
 
     python -m bench.measure.cpu_profile --protocol raft
 
-A cluster under the closed loop of the base point (`bench.record.sweep_file.Point`), and py-spy
-beside each Python process of it, which takes samples of stacks without stopping the process. A
-sample counts for the innermost frame that belongs to a part; shares are multiplied with the
-process's own CPU time. The broker is no Python: of it, only what the system says is known. py-spy
-must be on PATH (``pip install py-spy``) and be allowed to look at other processes (root, or
-ptrace_scope 0).
+It runs a cluster under the closed loop of the base point (`bench.record.sweep_file.Point`). py-spy
+samples the stacks of each Python process without stopping it. A sample counts for the innermost
+frame that belongs to a part; shares are multiplied by the process's CPU time. The broker is not
+Python: only its user and kernel times are known. py-spy must be on PATH (``pip install py-spy``)
+and may need permission to look at other processes (root, or ptrace_scope 0).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from nodes.runtime.scratch import scratch
 
 INVALID_INPUT, INFRASTRUCTURE_FAILED = 2, 3
 RATE = 250
-"""Samples a second."""
+"""Samples per second."""
 PARTS: dict[str, tuple[str, ...]] = {
     "protocol": (
         *(
@@ -59,18 +58,18 @@ PARTS: dict[str, tuple[str, ...]] = {
     "MQTT": ("nodes/runtime/mqtt.py", "bench/load/mqtt_client.py", "aiomqtt/", "paho/"),
     "threads": ("concurrent/futures/",),
 }
-"""Part -> what the frames that belong to it have in their names: files, or functions of paho that
-are system calls. All else (event loop, interpreter) is ``other``."""
+"""Part -> what the names of its frames contain: files, or functions of paho that make system calls.
+Everything else (event loop, interpreter) is ``other``."""
 OTHER = "other"
 
 
 class NoProfiler(InfrastructureFailed):
-    """py-spy is not here, or may not look: says which and what to do."""
+    """py-spy is missing or not permitted: says which, and what to do."""
 
 
 def shares(lines: Iterable[str]) -> dict[str, float]:
-    """Part -> its share of the samples, from py-spy's raw format: frames from the outermost to the
-    innermost one, separated by semicolons, a space, and how often the stack was seen."""
+    """Part -> its share of the samples, from py-spy's raw format: frames from outermost to
+    innermost, separated by semicolons, then a space and the number of samples."""
     counts: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rstrip().rpartition(" ")
@@ -89,8 +88,8 @@ def _part(frames: list[str]) -> str:
 
 
 def profile(point: Point, seconds: float) -> dict[str, dict[str, float]]:
-    """Process -> part -> CPU microseconds per operation; for the broker, what is spent in the
-    kernel and what is not. Raises NoProfiler, NoCluster, BrokerUnreachable."""
+    """Process -> part -> CPU microseconds per operation; for the broker, kernel and user time.
+    Raises NoProfiler, NoCluster, BrokerUnreachable."""
     program = shutil.which("py-spy")
     if program is None:
         raise NoProfiler("py-spy is not on PATH; get it with `pip install py-spy`")
@@ -152,7 +151,7 @@ def _differences(live: Live, cpu_s: list[dict[str, float]], load_s: float) -> di
 
 
 def table(costs: dict[str, dict[str, float]]) -> Table:
-    """As people read it."""
+    """The costs as a table."""
     shown = Table(title="CPU µs per operation", title_justify="left")
     parts = [*PARTS, OTHER, "kernel"]
     for column in ("process", *parts, "all"):

@@ -1,10 +1,9 @@
-"""Nodes that answer every request at once and keep nothing: what the load generator is measured
-against.
+"""Nodes that answer every request at once and store nothing, to measure the load generator.
 
     python -m bench.measure.echo_node --port 1883 --cluster demo --nodes n1,n2,n3
 
-It can be told to lose or to refuse every so many requests, and to stop for a while before it
-answers a certain one. Prints ``ready`` once it is subscribed.
+Options let it lose or refuse one in so many requests, and stall once before a certain answer. It
+prints ``ready`` once it is subscribed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from nodes.wire.topics import Topics
 
 
 def answer(request: Request) -> Reply:
-    """What a replica that keeps nothing says."""
+    """The reply of a replica that stores nothing."""
     operation = request.operation
     return Reply(
         request.client,
@@ -35,9 +34,9 @@ def answer(request: Request) -> Reply:
 
 
 class Behaviour:
-    """What the nodes do. ``stall_at``, ``stall_s``: stop for so long, once, before the answer to
-    this request (the first is 1). ``lose``: one of so many requests is not answered (0: all are);
-    ``fail``: one of so many is refused."""
+    """How the nodes behave. ``stall_at``, ``stall_s``: stall for so long, once, before answering
+    this request (the first is 1). ``lose``: one in so many requests is not answered (0: none);
+    ``fail``: one in so many is refused."""
 
     def __init__(self, stall_at: int, stall_s: float, lose: int, fail: int) -> None:
         self.stall_at, self.stall_s, self.lose, self.fail = stall_at, stall_s, lose, fail
@@ -78,7 +77,7 @@ def main() -> None:
         ]
         if replies:
             assert message.properties is not None
-            # paho sets the properties of a message as attributes, by their names.
+            # paho sets the properties of a message as attributes.
             client.publish(vars(message.properties)["ResponseTopic"], encode(replies))
 
     def on_subscribe(*ignored: Any) -> None:

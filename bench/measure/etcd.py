@@ -1,5 +1,4 @@
-"""Three nodes of etcd on loopback, and etcd's own benchmark client: what `bench.measure.peers` sets
-beside our protocols.
+"""Three nodes of etcd on loopback and etcd's own benchmark client, for `bench.measure.peers`.
 
 Both are taken from PATH (``etcd``, ``etcd-benchmark``), or from ``.cache``: the server as
 `chaos.systems.etcd` gets it, the client is built by Go. Defaults of etcd throughout, fsync
@@ -33,12 +32,12 @@ START_TIMEOUT_S = 30.0
 
 
 class NoEtcd(InfrastructureFailed):
-    """Etcd cannot be had or did not start: one line that says why."""
+    """etcd is not available or did not start: one line that says why."""
 
 
 class Puts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the benchmark client measured: puts per second, and latency in ms (its steps are those
-    of its output: 0.1 ms)."""
+    """What the benchmark client measured: puts per second, and latency in ms (in steps of 0.1 ms,
+    as in its output)."""
 
     ok_per_s: float
     latency_ms_p50: float
@@ -46,7 +45,7 @@ class Puts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Programs(msgspec.Struct, frozen=True, kw_only=True):
-    """Where etcd and its benchmark client are, and which version the server is."""
+    """The paths of etcd and its benchmark client, and the version of the server."""
 
     server: Path
     client: Path
@@ -54,7 +53,7 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def programs(cache: Path = CACHE) -> Programs:
-    """Both, got first where they are missing. Raises NoEtcd."""
+    """Find both programs, and fetch or build what is missing. Raises NoEtcd."""
     cache.mkdir(exist_ok=True)
     try:
         server = system.server(cache)
@@ -66,7 +65,7 @@ def programs(cache: Path = CACHE) -> Programs:
     said = _run("etcd", [str(server), "--version"], cache)
     version = re.search(r"etcd Version: (\S+)", said)
     if version is None:
-        raise NoEtcd(f"{server} --version does not say a version: {said[:80]!r}")
+        raise NoEtcd(f"{server} --version prints no version: {said[:80]!r}")
     return Programs(server=server, client=client, version=version[1])
 
 
@@ -77,7 +76,7 @@ def _build_client(target: Path) -> None:
             f"no etcd-benchmark on PATH, and no Go to build {CLIENT_MODULE}@{CLIENT_VERSION}"
         )
     with scratch("etcd", target.parent) as folder:
-        # `go install` refuses a module that replaces others, as etcd's does.
+        # `go install` rejects a module that replaces others, as etcd's does.
         (folder / "go.mod").write_text("module client\n\ngo 1.23\n")
         _run("go get", [go, "get", f"{CLIENT_MODULE}@{CLIENT_VERSION}"], folder)
         _run("go build", [go, "build", "-o", folder / "client", CLIENT_MODULE], folder)
@@ -85,7 +84,7 @@ def _build_client(target: Path) -> None:
 
 
 def _run(what: str, command: list[str | Path], cwd: Path, timeout_s: float = 900) -> str:
-    """Standard output. Raises NoEtcd with the last line of what was said."""
+    """The standard output of a command. Raises NoEtcd with the last line of output."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -107,7 +106,7 @@ def _run(what: str, command: list[str | Path], cwd: Path, timeout_s: float = 900
 
 
 class Etcd:
-    """A running cluster. ``endpoints``: where each node takes requests."""
+    """A running cluster. ``endpoints``: where each node accepts requests."""
 
     def __init__(self, client: Path, endpoints: list[str], folder: Path) -> None:
         self.endpoints = endpoints
@@ -123,8 +122,8 @@ class Etcd:
         keys: int = 1000,
         endpoints: Sequence[str] | None = None,
     ) -> Puts:
-        """``total`` puts by ``clients`` clients in a closed loop, each with a connection of its
-        own, to ``endpoints`` (None: all nodes) in turn. Raises NoEtcd."""
+        """Do ``total`` puts by ``clients`` clients in a closed loop, each with its own connection,
+        to ``endpoints`` (None: all nodes) in turn. Raises NoEtcd."""
         command: list[str | Path] = [
             self._client,
             "put",
@@ -139,8 +138,7 @@ class Etcd:
 
 
 def summary(said: str) -> Puts:
-    """The figures in what the client prints. Raises NoEtcd if they are not there, or if a put
-    failed."""
+    """The figures in the client's output. Raises NoEtcd if they are missing or a put failed."""
     if errors := re.search(r"Error distribution:\s*(.*)", said):
         raise NoEtcd(f"puts failed: {errors[1]}")
     found = {}
@@ -162,8 +160,8 @@ def summary(said: str) -> Puts:
 
 @contextlib.contextmanager
 def etcd_cluster(found: Programs, nodes: int = 3) -> Iterator[Etcd]:
-    """A new cluster that serves, gone at the end, and also if this process dies. Raises NoEtcd,
-    ProcessError."""
+    """A new cluster, ready to serve. It ends with the context, even if this process dies. Raises
+    NoEtcd, ProcessError."""
     ports = free_ports(2 * nodes)
     names = [f"e{number}" for number in range(1, nodes + 1)]
     clients = [f"http://127.0.0.1:{port}" for port in ports[:nodes]]

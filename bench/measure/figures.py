@@ -1,8 +1,8 @@
-"""The figures of `make bench`: what each says, whether its goal is met, and how people read them.
+"""The figures of `make bench`: their format, their goals, and a table of them.
 
 A figure is ``{"name", "value", "unit", "compared_with", "ratio", "goal"}``. ``compared_with``: the
-name of another figure of the same run, or null; ``ratio``: value divided by that figure's.
-``goal``: at least this, for the units of `COSTS` at most; or null.
+name of another figure of the same run, or null; ``ratio``: the value divided by that figure's.
+``goal``: the least value, or the greatest for the units in `COSTS`; or null.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import psutil
 from rich.table import Table
 
 COSTS = frozenset(("CPU s", "bytes/operation", "ms", "bytes"))
-"""Units of which less is better."""
+"""Units in which less is better."""
 
 
 def figure(
@@ -40,8 +40,7 @@ def figure(
 
 
 def with_ratios(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The figures with their ratios. A figure that is compared with one that was not measured has
-    none."""
+    """The figures with their ratios; none if the figure to compare with was not measured."""
     values = {each["name"]: each["value"] for each in figures}
     assert len(values) == len(figures), "two figures have one name"
     for each in figures:
@@ -52,8 +51,7 @@ def with_ratios(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def figures_of(benchmarks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Figures from what pytest-benchmark wrote, without their ratios. Rates are those of the median
-    round."""
+    """Figures from pytest-benchmark's output, without ratios. Rates are of the median round."""
     figures = []
     for benchmark in benchmarks:
         info = benchmark["extra_info"]
@@ -67,7 +65,7 @@ def figures_of(benchmarks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def is_met(each: dict[str, Any]) -> bool | None:
-    """Whether the goal is reached, None where there is none."""
+    """Whether the goal is met; None if there is none."""
     if each["goal"] is None:
         return None
     if each["unit"] in COSTS:
@@ -76,8 +74,8 @@ def is_met(each: dict[str, Any]) -> bool | None:
 
 
 def hardware() -> dict[str, Any]:
-    """What the figures depend on. ``load``: of the last minute, as the run ends: on a busy machine
-    CPU time gets longer too."""
+    """What the figures depend on. ``load``: the load average of the last minute at the end of the
+    run: on a busy machine CPU times grow, too."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -98,7 +96,7 @@ def hardware() -> dict[str, Any]:
 
 
 def table(figures: list[dict[str, Any]]) -> Table:
-    """The figures, as people read them."""
+    """The figures as a table."""
     shown = Table()
     shown.add_column("figure")
     for name in ("value", "goal", "ratio"):
@@ -122,7 +120,7 @@ def table(figures: list[dict[str, Any]]) -> Table:
 
 
 def _short(name: str) -> str:
-    """Without the group, which is that of the figure it is compared with."""
+    """The name without its group, which both figures of a comparison share."""
     return name.partition(": ")[2]
 
 

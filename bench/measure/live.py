@@ -1,11 +1,11 @@
-"""A live cluster for the time of a benchmark: a broker and n node processes on loopback.
+"""A live cluster for a benchmark: a broker and n node processes on loopback.
 
     with live_cluster("raft") as live:
         drive(live.cluster, ClosedLoop())
 
-It is the cluster of `capbench up`, started as a process of its own (rooms import downwards only,
-and what starts nodes is above this one), by default without proxies: those are there for faults,
-and cost a third of the throughput of a machine with two cores.
+It is the cluster of `capbench up`, started as a separate process (modules import downwards only,
+and the one that starts nodes is above this one). By default it has no proxies: these are for
+faults, and cost a third of the throughput on two cores.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ START_TIMEOUT_S = 60.0
 
 
 class NoCluster(InfrastructureFailed):
-    """The cluster did not start: its own last line."""
+    """The cluster did not start: gives its last line of output."""
 
 
 class LoadFailed(InfrastructureFailed):
-    """A load did not come to its end, or operations failed although there was no fault."""
+    """A load did not finish, or operations failed without a fault."""
 
 
 class Live:
-    """``cluster``: where it takes requests. ``processes``: ``broker``, ``toxiproxy`` and the nodes
-    by name. ``directory``: where its files are while it runs."""
+    """``cluster``: where it accepts requests. ``processes``: ``broker``, ``toxiproxy`` and the
+    nodes, by name. ``directory``: its files while it runs."""
 
     def __init__(self, cluster: ClusterFile, directory: Path, keeper: int) -> None:
         self.cluster = cluster
         self.directory = directory
         children = psutil.Process(keeper).children(recursive=True)
-        # The guard of the group leads it, and does nothing.
+        # The guard leads the process group and does nothing.
         self.processes = {
             _name(process): process
             for process in children
@@ -53,11 +53,11 @@ class Live:
         }
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU seconds that each process has used so far."""
+        """The CPU seconds used by each process so far."""
         return {name: sum(each.cpu_times()[:2]) for name, each in self.processes.items()}
 
     def data_directories(self) -> dict[str, Path]:
-        """Where each node keeps its durable log."""
+        """The directory of each node's durable log."""
         return {node: self.directory / "bench" / node / "data" for node in self.cluster.nodes}
 
 
@@ -77,7 +77,8 @@ def live_cluster(
     proxied: bool = False,
     coalesce: bool = True,
 ) -> Iterator[Live]:
-    """A cluster that serves, gone at the end, and also if this process dies. Raises NoCluster."""
+    """A cluster, ready to serve. It ends with the context, even if this process dies. Raises
+    NoCluster."""
     order = {
         "name": "bench",
         "protocol": protocol,
@@ -112,7 +113,7 @@ def live_cluster(
 
 
 def _wait(keeper: subprocess.Popen[bytes], directory: Path, log: Path) -> ClusterFile:
-    # The keeper's own file comes last: then everything is there.
+    # The keeper's own file is written last, when everything is ready.
     place = directory / ".capbench" / "bench"
     ready, deadline = place / "keeper.json", time.monotonic() + START_TIMEOUT_S
     while not ready.exists():

@@ -1,8 +1,8 @@
-"""How a benchmark of the suites says what it measures, and what `bench.measure.figures` reads.
+"""How a benchmark of the suites declares what it measures, for `bench.measure.figures`.
 
-A benchmark is an ordinary pytest-benchmark test. `measure` runs it and leaves in ``extra_info``
-what pytest-benchmark does not know: how many operations a round has, the unit, the goal, and which
-other figure of the same run to compare with.
+A benchmark is an ordinary pytest-benchmark test. `measure` runs it and stores in ``extra_info``
+what pytest-benchmark does not know: the operations per round, the unit, the goal, and the figure of
+the same run to compare with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 SCALE = float(os.environ.get("CAPBENCH_BENCH_SCALE", "1"))
-"""Makes everything smaller, to test the benchmarks themselves."""
+"""Scales everything down, to test the benchmarks themselves."""
 
 
 def scaled(count: int, least: int = 1) -> int:
@@ -31,10 +31,10 @@ def measure(
     goal: float | None = None,
     compared_with: str | None = None,
 ) -> None:
-    """Call ``run``, which does ``operations`` operations, ``rounds`` times after a first call that
-    does not count. The figure is the rate in the median round; if ``unit`` is one of
-    `bench.measure.figures.COSTS`, the time of one operation instead. ``compared_with``: the name of
-    another figure."""
+    """Call ``run``, which does ``operations`` operations, ``rounds`` times after an uncounted first
+    call. The figure is the rate in the median round, or, if ``unit`` is in
+    `bench.measure.figures.COSTS`, the time of one operation. ``compared_with``: the name of another
+    figure."""
     benchmark.extra_info.update(
         figure=name,
         ops_per_round=operations,

@@ -1,15 +1,15 @@
-"""`make bench-peers`: three nodes of our raft beside three of etcd, on one machine in one run.
+"""`make bench-peers`: three nodes of our raft against three of etcd, on one machine in one run.
 
     python -m bench.measure.peers [FOLDER]
 
-Both are driven in turn by closed loops of 1, 16 and 128 clients that do not think, writing 32 bytes
-to 1,000 keys at all nodes (one client: at one node a round, in turn), fsync on: etcd by its own
-benchmark client, raft by `bench.measure.closed_loop`. Both clusters run all the while, so that
-neither has a machine that the other one had not; the median of the rounds is told. Into
-``results/bench`` (or the folder given): ``peers.json``, a list of figures as in
-`bench.measure.figures`, and ``peers-hardware.json``, the machine and the versions.
+Closed loops of 1, 16 and 128 clients without think time write 32 bytes to 1,000 keys, to each
+cluster in turn and at all nodes (one client: at another node each round), with fsync: etcd by its
+own benchmark client, raft by `bench.measure.closed_loop`. Both clusters run all the time, so that
+conditions are equal; figures are the median round. Writes to ``results/bench`` (or the folder
+given): ``peers.json``, a list of figures as in `bench.measure.figures`, and
+``peers-hardware.json``, the machine and the versions.
 
-Exit code 0 also if goals are missed; 3: a cluster could not be started, or lost operations.
+Exit code 0, even if goals are missed; 3: a cluster could not be started, or lost operations.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from nodes.errors import CapbenchError
 
 PROTOCOL = "raft"
 GOALS = {1: 0.7, 16: 1.0, 128: 1.0}
-"""Clients -> operations a second, in parts of etcd's."""
+"""Clients -> the goal: operations per second relative to etcd."""
 ROUNDS = 5
 SECONDS = 4.0
-"""About so long is each measurement."""
+"""The approximate length of each measurement."""
 VALUE_BYTES = 32
 
 
 def rows(etcd: Etcd, live: Live) -> list[dict[str, Any]]:
-    """The figures, without their ratios. Raises NoEtcd, LoadFailed, OSError."""
+    """The figures without ratios. Raises NoEtcd, LoadFailed, OSError."""
     figures = []
     for clients, goal in GOALS.items():
         theirs, ours = [], []
@@ -59,8 +59,8 @@ def rows(etcd: Etcd, live: Live) -> list[dict[str, Any]]:
 
 
 def _asked(clients: int, number: int, nodes: Sequence[str]) -> Sequence[str]:
-    """One client asks one node: another one in each round, or its rate would depend on whether that
-    node happens to lead. The median is then that of a follower."""
+    """One client asks one node, another one each round: its rate would depend on whether that node
+    happens to lead. So the median is that of a follower."""
     return nodes if clients > 1 else [nodes[number % len(nodes)]]
 
 
@@ -91,9 +91,9 @@ def _figures(
 
 
 def _total(etcd: Etcd, clients: int) -> int:
-    """How many puts etcd does in about `SECONDS`: its client counts puts, not time. Warms it up,
-    too."""
-    # The client tells no p99 of fewer than a hundred.
+    """How many puts etcd does in about `SECONDS`: its client counts puts, not time. Also warms it
+    up."""
+    # The client reports no p99 of fewer than a hundred.
     least = max(200, 50 * clients)
     first = etcd.put(clients=clients, total=least, value_bytes=VALUE_BYTES)
     return max(least, round(first.ok_per_s * SECONDS * SCALE))
@@ -114,7 +114,7 @@ def _ours(live: Live, clients: int, nodes: Sequence[str]) -> Puts:
     if not measured.ok or measured.failed or measured.unanswered:
         raise LoadFailed(
             f"{PROTOCOL}: {measured.failed} operations failed and {measured.unanswered} were not"
-            f" answered, without any fault: {measured.error}"
+            f" answered, without a fault: {measured.error}"
         )
     assert measured.latency_ms_p50 is not None
     assert measured.latency_ms_p99 is not None
@@ -130,9 +130,9 @@ def _say(what: str) -> None:
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """Measure, and write the files. Raises CapbenchError, OSError."""
+    """Measure and write the files. Raises CapbenchError, OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    _say("looking for etcd and its benchmark client (got and built the first time)")
+    _say("looking for etcd and its benchmark client (fetched and built the first time)")
     found = programs()
     with etcd_cluster(found) as etcd, live_cluster(PROTOCOL) as live:
         figures = with_ratios(rows(etcd, live))
@@ -143,7 +143,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, write, print."""
+    """Measure, write and print the figures."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.measure.peers", description="Our raft beside etcd."
     )

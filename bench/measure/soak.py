@@ -1,8 +1,7 @@
-"""``capbench soak``: millions of operations on one cluster, and what memory and disk make of it.
+"""``capbench soak``: memory and disk of a cluster under millions of operations.
 
-A closed loop at the highest rate, in stretches, so that the load itself keeps no latencies for
-long. A thread looks at every process and every data directory all the while; a stretch's figure is
-the most that it saw.
+A closed loop runs at full speed, in stretches, so that the load itself does not pile up latencies.
+A thread keeps looking at every process and data directory; the figure of a stretch is the peak.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ def run_soak(
     command: list[str],
     progress: Lines | Bar,
 ) -> tuple[Soak, bool]:
-    """Load a new cluster, in stretches of ``load.seconds``, until so many operations ended ok, and
-    write ``soak.json`` in ``folder`` after each. Returns it, and whether it was interrupted. It
-    ends early, and says so, when a process ends or nothing is answered any more. Raises NoCluster,
-    BrokerUnreachable, FileExistsError."""
+    """Load a new cluster, in stretches of ``load.seconds``, until so many operations have ended ok;
+    write ``soak.json`` in ``folder`` after each stretch. Returns the soak, and whether it was
+    interrupted. It stops early, and records why, if a process ends or nothing is answered any more.
+    Raises NoCluster, BrokerUnreachable, FileExistsError."""
     folder.mkdir(parents=True)
     path = folder / "soak.json"
     soak = Soak(
@@ -80,7 +79,7 @@ def _stretch(soak: Soak, live: Live, load: ClosedLoop, started: float) -> None:
     soak.unanswered += measured.unanswered
     soak.error = soak.error or measured.error
     if not measured.answered:
-        soak.stopped = f"nothing was answered any more ({measured.error or 'nothing was said'})"
+        soak.stopped = f"nothing was answered any more ({measured.error or 'no error given'})"
         return
     soak.samples.append(
         Sample(
@@ -94,7 +93,7 @@ def _stretch(soak: Soak, live: Live, load: ClosedLoop, started: float) -> None:
 
 
 class _Most:
-    """The most that was seen of each process and each directory."""
+    """The peaks of each process and each directory."""
 
     def __init__(self, live: Live) -> None:
         self.rss_bytes: dict[str, int] = {}
@@ -104,7 +103,7 @@ class _Most:
         self.failure: psutil.NoSuchProcess | None = None
 
     def look(self) -> None:
-        """Look once more. Raises psutil.NoSuchProcess."""
+        """Measure once more. Raises psutil.NoSuchProcess."""
         for name, process in self._processes.items():
             rss = process.memory_info().rss
             self.rss_bytes[name] = max(rss, self.rss_bytes.get(name, 0))
@@ -113,7 +112,7 @@ class _Most:
 
 
 def size_of(directory: Path) -> int:
-    """Bytes of the files in a directory. One that goes away meanwhile counts nothing."""
+    """Bytes of the files in a directory. A file that disappears meanwhile does not count."""
     total = 0
     for entry in os.scandir(directory):
         with contextlib.suppress(FileNotFoundError):
@@ -123,7 +122,7 @@ def size_of(directory: Path) -> int:
 
 @contextlib.contextmanager
 def _looking(live: Live) -> Iterator[_Most]:
-    """Look again and again in a thread for as long. Raises psutil.NoSuchProcess at its end."""
+    """Keep measuring in a thread. Raises psutil.NoSuchProcess at the end of the context."""
     most, done = _Most(live), threading.Event()
     most.look()
 

@@ -1,9 +1,9 @@
-"""``capbench sweep``: what an operation costs on live clusters, and how that grows.
+"""``capbench sweep``: the cost of an operation on live clusters, and how it grows.
 
-Each point is a cluster of its own (`bench.measure.live`), loaded by a closed loop
-(`bench.measure.closed_loop`) in this process. Counters of the nodes come from their status
-messages, read while nothing is under way before the load and after it; CPU times are read at the
-edges of the measured time.
+Each point is a new cluster (`bench.measure.live`), loaded by a closed loop
+(`bench.measure.closed_loop`) in this process. The nodes' counters come from their status messages
+before and after the load, when nothing is in flight; CPU times are read at the start and end of the
+measured time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ QUICK_VALUES: dict[str, tuple[int, ...]] = {
 }
 
 START_AND_STOP_S = 5.0
-"""What a point takes besides its load, about."""
+"""About how long a point takes besides its load."""
 STATUS_TIMEOUT_S = 10.0
 _ALL = "all of the machine"
 _COUNTERS = (
@@ -67,13 +67,13 @@ CALIBRATION_BYTES = (100, 16 * 1024)
 
 
 class NodesSilent(InfrastructureFailed):
-    """Nodes did not tell their counters: says which."""
+    """Nodes did not report their counters: says which."""
 
 
 def points_of(
     protocols: Sequence[str], dimensions: Sequence[str] = DIMENSIONS, quick: bool = False
 ) -> list[Point]:
-    """The base point of each protocol, and one dimension at a time from there."""
+    """The base point of each protocol, and the points along each dimension from there."""
     values = QUICK_VALUES if quick else VALUES
     points = []
     for protocol in protocols:
@@ -88,7 +88,7 @@ def points_of(
 
 
 def estimate_s(points: int, seconds: float, warm_up_s: float) -> float:
-    """How long so many points take, about."""
+    """About how long so many points take."""
     return points * (seconds + warm_up_s + START_AND_STOP_S)
 
 
@@ -101,11 +101,10 @@ def run_sweep(
     command: list[str],
     progress: Lines | Bar,
 ) -> tuple[Sweep, bool]:
-    """Measure the points and write ``sweep.json`` in ``folder`` after each. What was measured there
-    before stays; what is missing there is tried again. Returns it all, and whether it was
-    interrupted (Ctrl-C, SIGTERM): then the points that were not measured are in it as missing.
-    Raises BadSweep if the folder holds something else; NoCluster, NoMessages if the broker alone
-    cannot be measured."""
+    """Measure the points and write ``sweep.json`` in ``folder`` after each. Points measured there
+    before are kept; missing ones are tried again. Returns the sweep, and whether it was interrupted
+    (Ctrl-C, SIGTERM): then points not measured are missing. Raises BadSweep if the folder holds
+    another sweep; NoCluster, NoMessages if the broker alone cannot be measured."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sweep.json"
     sweep = Sweep(
@@ -145,7 +144,7 @@ def run_sweep(
 
 
 def _go_on(path: Path, now: Sweep) -> Sweep:
-    """The sweep that is there. Raises BadSweep if its figures cannot stand beside new ones."""
+    """The sweep so far. Raises BadSweep if its figures are not comparable with new ones."""
     before = read_sweep(path)
     for name in ("processor", "cores"):
         there, here = before.hardware.get(name), now.hardware.get(name)
@@ -157,7 +156,7 @@ def _go_on(path: Path, now: Sweep) -> Sweep:
 
 
 def calibrate(seconds: float) -> Calibration:
-    """Measure the broker alone and the disk alone. Raises NoCluster."""
+    """Measure the broker and the disk alone. Raises NoCluster."""
     with live_cluster("gossip", nodes=1) as live:
         rates = {
             size: messages_per_s(live.cluster.broker, seconds=seconds, message_bytes=size)
@@ -167,7 +166,7 @@ def calibrate(seconds: float) -> Calibration:
 
 
 def fsync_s(rounds: int = 200) -> float:
-    """Median seconds of an append of 4 KiB and its fdatasync, in the directory for temporary files,
+    """The median time of a 4 KiB append and its fdatasync in the directory for temporary files,
     where `bench.measure.live` keeps the nodes' data."""
     took = []
     with tempfile.TemporaryFile() as file:
@@ -180,7 +179,7 @@ def fsync_s(rounds: int = 200) -> float:
 
 
 def measure(point: Point, seconds: float, warm_up_s: float) -> SweepRow:
-    """One point. What keeps it from being measured is in the row."""
+    """Measure one point; if that is impossible, the row says why."""
     load = ClosedLoop(
         clients=point.clients,
         think_s=point.think_s,
@@ -215,7 +214,7 @@ def _measured(point: Point, load: ClosedLoop, live: Live, monitor: Monitor) -> S
         return SweepRow(
             point=point,
             missing=f"no operation ended ok: {measured.failed} failed, {measured.unanswered} were "
-            f"not answered ({measured.error or 'nothing was said'})",
+            f"not answered ({measured.error or 'no error given'})",
             failed=measured.failed,
             unanswered=measured.unanswered,
         )
@@ -226,7 +225,7 @@ def _measured(point: Point, load: ClosedLoop, live: Live, monitor: Monitor) -> S
 
 
 def _forwarded(clients: int, nodes: list[str], leader: str | None) -> float:
-    """The share of clients that do not ask the leader: they ask all nodes in turn."""
+    """The share of clients whose node is not the leader; clients ask all nodes in turn."""
     asked = [nodes[client % len(nodes)] for client in range(clients)]
     return sum(node != leader for node in asked) / clients if leader else 0.0
 
@@ -265,15 +264,15 @@ def _row(
 
 
 def busy_s() -> float:
-    """CPU seconds in which the machine's cores were busy since it started, with whatever."""
+    """CPU seconds for which the machine's cores have been busy since boot."""
     times = psutil.cpu_times()
-    # Linux counts a guest's time as the user's, too.
+    # Linux also counts a guest's time as user time.
     idle = ("idle", "iowait", "guest", "guest_nice")
     return float(sum(getattr(times, name) for name in times._fields if name not in idle))
 
 
 def counters(monitor: Monitor, live: Live) -> dict[str, int]:
-    """The sums over all nodes of what they have counted by now. Raises NodesSilent."""
+    """The nodes' counters so far, summed. Raises NodesSilent."""
     now_ns = time.monotonic_ns()
     nodes = live.cluster.nodes
 

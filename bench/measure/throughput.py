@@ -1,11 +1,10 @@
-"""How fast the live protocols are: three nodes, no faults, fsync on, a closed loop.
+"""How fast the live protocols are: three nodes, no faults, fsync, a closed loop.
 
-Each protocol runs twice at the same time of the same run: as it is, and with one message per
-PUBLISH, which is the same code without coalescing: each input is a step of its own and each message
-a PUBLISH of its own, at the nodes and at the clients. Both are set against what the broker can pass
-on: a replicated write takes at least six messages (request, two to the followers, two back, reply),
-so without coalescing no protocol over this broker could do more than a sixth of the broker's
-messages.
+Each protocol runs twice in the same run: as it is, and with one message per PUBLISH, the same code
+without coalescing: each input is its own step and each message its own PUBLISH, at nodes and
+clients. Both are compared with what the broker can pass on: a replicated write takes at least six
+messages (request, two to the followers, two back, reply), so without coalescing no protocol can do
+more than a sixth of the broker's messages.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ MESSAGES_PER_OPERATION = 6
 CLIENTS = 128
 TIMES_ONE_PER_PUBLISH = 10
 SHARE_OF_CEILING = {"raft": 1.0, "paxos": 1.0, "quorum": 0.7, "gossip": 2.0}
-"""Protocol -> the goal: operations a second, in parts of the broker's ceiling."""
+"""Protocol -> the goal: operations per second relative to the broker's ceiling."""
 
 ROUNDS = 5
-"""One operation in flight is measured so often, in turn with and without coalescing, each time at
-the next node, since a leader answers sooner: the median is that of a follower."""
+"""How often one operation in flight is measured, alternately with and without coalescing, each time
+at the next node: a leader answers sooner, so the median is that of a follower."""
 
 CEILING = f"broker: messages / {MESSAGES_PER_OPERATION}"
 
@@ -91,7 +90,7 @@ def _of(protocol: str, with_ceiling: bool) -> list[dict[str, Any]]:
 
 
 def _measure(live: Live, clients: int, single: bool = False, asked: str | None = None) -> Measured:
-    # One in flight thinks not at all: the next operation follows the reply.
+    # With one in flight there is no think time: the next operation follows the reply.
     load = ClosedLoop(
         clients=clients,
         think_s=THINK_S if clients > 1 else 0.0,
@@ -104,6 +103,6 @@ def _measure(live: Live, clients: int, single: bool = False, asked: str | None =
     if not measured.ok or measured.failed or measured.unanswered:
         raise LoadFailed(
             f"{live.cluster.protocol}: {measured.failed} operations failed and "
-            f"{measured.unanswered} were not answered, without any fault: {measured.error}"
+            f"{measured.unanswered} were not answered, without a fault: {measured.error}"
         )
     return measured

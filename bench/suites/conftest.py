@@ -1,4 +1,4 @@
-"""What the suites have in common."""
+"""Fixtures shared by the suites."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ T = TypeVar("T")
 
 
 class AioBenchmark:
-    """pytest-benchmark's fixture, for coroutine functions: a call is awaited to its end within the
-    time that is taken.
+    """pytest-benchmark's fixture for coroutine functions: the measured time includes awaiting the
+    call.
 
-    pytest-benchmark itself would time how long it takes to make the coroutine, which then never
-    runs. One event loop lives for the whole test, so that connections that are opened before
-    (`wait`) are there when the time is taken. Entering the loop takes some 20 us a call: let one
-    call await many operations.
+    pytest-benchmark alone would measure how long it takes to create the coroutine, which would
+    never run. One event loop lives for the whole test, so that connections opened before (`wait`)
+    last. Entering the loop takes some 20 us per call: let one call await many operations.
     """
 
     def __init__(self, benchmark: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -31,12 +30,12 @@ class AioBenchmark:
         return self._loop.run_until_complete(awaitable)
 
     def __call__(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """As ``benchmark(function, ...)``: rounds and iterations are calibrated."""
+        """Like ``benchmark(function, ...)``: rounds and iterations are calibrated."""
         result: T = self._benchmark(lambda: self.wait(function(*args, **kwargs)))
         return result
 
     def pedantic(self, function: Callable[..., Awaitable[T]], **options: Any) -> T:
-        """As ``benchmark.pedantic(function, ...)``: ``rounds``, ``iterations`` and so on."""
+        """Like ``benchmark.pedantic(function, ...)``: ``rounds``, ``iterations`` and so on."""
         result: T = self._benchmark.pedantic(
             lambda *args, **kwargs: self.wait(function(*args, **kwargs)), **options
         )

@@ -76,7 +76,7 @@ def test_a_cluster_that_does_not_answer_gives_no_figure(monkeypatch: pytest.Monk
         for name, process in live.processes.items():
             if name in ("n1", "n2"):
                 process.suspend()
-        with pytest.raises(LoadFailed, match="without any fault"):
+        with pytest.raises(LoadFailed, match="without a fault"):
             throughput._measure(live, 4)
         for name, process in live.processes.items():
             if name in ("n1", "n2"):

@@ -19,7 +19,8 @@ TIMEOUT_S = 10.0
 
 
 class Asker:
-    """Asks ``node`` of a cluster that takes anybody. Use as an asynchronous context manager."""
+    """Asks ``node`` of a cluster that accepts anonymous clients. Use it as an asynchronous context
+    manager."""
 
     def __init__(self, cluster: ClusterFile, node: str) -> None:
         self._name = f"bench-{uuid.uuid4().hex[:8]}"
@@ -60,7 +61,7 @@ class Asker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def ask(self, operations: list[Operation]) -> list[Reply]:
-        """Send them in one PUBLISH, and await all answers. Raises TimeoutError."""
+        """Send the operations in one PUBLISH and await all answers. Raises TimeoutError."""
         loop = asyncio.get_running_loop()
         requests, answers = [], []
         oldest = min(self._open, default=self._sequence)

@@ -1,7 +1,7 @@
-"""Each protocol end to end: real broker, three node processes, fsync on, in wall time.
+"""Each protocol end to end: a real broker, three node processes, fsync, in wall time.
 
-``1 in flight`` is the latency of an operation; with 64, the next 64 leave when all have their
-answers. What the live protocols can do at most is measured by `bench.measure.throughput`.
+``1 in flight`` is the latency of an operation; with 64, the next 64 are sent when all are answered.
+`bench.measure.throughput` measures the highest throughput.
 """
 
 from __future__ import annotations
@@ -61,4 +61,4 @@ def _measure(
             )
         finally:
             aio_benchmark.wait(asker.__aexit__(None, None, None))
-    assert asked[0] >= count // in_flight * in_flight, "it was really awaited"
+    assert asked[0] >= count // in_flight * in_flight, "not all operations were awaited"

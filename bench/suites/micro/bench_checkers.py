@@ -1,4 +1,4 @@
-"""The linearizability checker and the JSONL reader, each on one core."""
+"""The linearizability checker and the JSONL reader, on one core."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def bench_linearizability(benchmark: Any, shape: str) -> None:
 @pytest.mark.benchmark(group="checkers")
 @pytest.mark.parametrize("shape", [PLAIN, "read/CAS/info, 100 keys"])
 def bench_memory(benchmark: Any, shape: str) -> None:
-    """The peak of what is allocated during a check, beyond the columns."""
+    """The peak memory allocated during a check, beyond the columns."""
     c = linearizable_history(OPERATIONS, seed=1, **HISTORIES[shape])  # type: ignore[arg-type]
     peaks = []
 
@@ -79,7 +79,7 @@ def bench_memory(benchmark: Any, shape: str) -> None:
 
 @pytest.mark.benchmark(group="JSONL")
 def bench_decoding(benchmark: Any, history_file: Path) -> None:
-    """What the decoding alone costs, as the bound of what a reader can do."""
+    """The cost of decoding alone, a bound on what a reader can do."""
     content = history_file.read_bytes()
     decode_lines = msgspec.json.Decoder(Line).decode_lines
     lines = content.splitlines(keepends=True)

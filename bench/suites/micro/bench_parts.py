@@ -1,4 +1,4 @@
-"""The parts that replicas and their driver are made of."""
+"""The parts of replicas and of their driver."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def bench_codec(benchmark: Any, way: str, entries: int) -> None:
 @pytest.mark.benchmark(group="durable log", timer=time.perf_counter)
 @pytest.mark.parametrize("group", [1, 10, 100])
 def bench_group_commit(benchmark: Any, group: int, tmp_path: Path) -> None:
-    """Append a group of batches and make it durable, with the disk's real fdatasync: in wall
+    """Append a group of batches and make it durable with the disk's real fdatasync, in wall
     time."""
     log = DurableLog(tmp_path, WriteCodec(Raft.RECORDS))
     log.open()
@@ -115,7 +115,7 @@ def bench_quorums(benchmark: Any) -> None:
 @pytest.mark.benchmark(group="failure detector")
 @pytest.mark.parametrize("kind", ["counting", "phi"])
 def bench_failure_detector(benchmark: Any, kind: str) -> None:
-    """A heartbeat of each of five nodes, then a check."""
+    """A heartbeat from each of five nodes, then a check."""
     detector = (CountingDetector if kind == "counting" else PhiDetector)(NODES, 0.0)
     now = 0.0
 

@@ -1,6 +1,6 @@
-"""The simulator with all its checks on: a minute of five nodes and ten clients, under faults.
+"""The simulator with all its checks: a minute of five nodes and ten clients, under faults.
 
-Over several seeds: in a single one, the faults may keep the clients from getting anything done.
+Several seeds, since the faults of a single one may keep all clients from getting anything done.
 """
 
 from __future__ import annotations

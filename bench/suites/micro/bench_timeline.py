@@ -1,4 +1,4 @@
-"""The ceiling of the simulator: its timeline, with events that do nothing."""
+"""The ceiling of the simulator: its timeline with events that do nothing."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Events that do nothing but set the next one: what no simulator in pure Python can beat."""
+"""Events that only schedule the next one: no simulator in pure Python can be faster."""
 
 from __future__ import annotations
 
 from nodes.simulator.timeline import Timeline
 
 PENDING = 100
-"""About as many as are pending in a cluster of five nodes with ten clients."""
+"""About as many events as are pending with five nodes and ten clients."""
 
 
 def empty_events(count: int, pending: int = PENDING) -> int:
-    """Run about ``count`` events of a `Timeline` on which ``pending`` others always wait; returns
+    """Run about ``count`` events of a `Timeline` with ``pending`` events always waiting; returns
     how many ran."""
     timeline = Timeline()
 

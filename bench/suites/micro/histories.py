@@ -1,4 +1,4 @@
-"""Big histories that are linearizable by construction, for benchmarks and tests of the checkers."""
+"""Large histories, linearizable by construction, for benchmarks and tests of the checkers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from bench.record.columns import (
 )
 
 REFUSED = 0.1
-"""Share of the CAS operations that expect a wrong value."""
+"""The share of CAS operations that expect a wrong value."""
 
 
 def linearizable_history(
     count: int, *, clients: int, keys: int, seed: int, cas: float = 0.0
 ) -> Columns:
     """``count`` operations, half of them reads, 1% of the updates with unknown outcome. ``cas``:
-    share of CAS among the updates.
+    the share of CAS among the updates.
 
-    Each operation takes effect at an instant of its own, in the middle of an interval that reaches
-    far towards the neighbours of the same client.
+    Each operation takes effect at a distinct instant, in the middle of an interval that reaches far
+    towards the client's previous and next operations.
     """
     rng = np.random.default_rng(seed)
     instant = np.cumsum(rng.integers(1, 2000, count)) + 10_000 * clients
@@ -42,7 +42,7 @@ def linearizable_history(
     is_cas = is_update & (rng.random(count) < cas)
     refused = is_cas & ~unknown & (rng.random(count) < REFUSED)
 
-    # By key, in the order of the instants: what an update writes is the number of its place.
+    # By key, in order of the instants: an update writes its index.
     order = np.argsort(key, kind="stable")
     place = np.where((is_update & ~refused)[order], np.arange(count), -1)
     last = np.concatenate(([-1], np.maximum.accumulate(place)[:-1]))
@@ -80,8 +80,8 @@ def linearizable_history(
 
 
 def write_jsonl(c: Columns, path: Path) -> None:
-    """``c`` as a history file (docs/HISTORY_FORMAT.md). A client with an operation of unknown
-    outcome gives it up at once and goes on."""
+    """Write ``c`` as a history file (docs/HISTORY_FORMAT.md). A client gives up an operation with
+    unknown outcome at once and goes on."""
     columns = (c.process, c.id, c.op, c.key, c.outcome, c.invoked, c.completed, c.value, c.node)
     cas = (c.expected, c.applied, c.seen)
     with path.open("w") as file:

@@ -1,10 +1,8 @@
-"""`python -m bench.suites.micro.simulator_profile`: where the time of the simulator goes, by its
-parts.
+"""`python -m bench.suites.micro.simulator_profile`: where the simulator spends its time, by part.
 
-A signal interrupts the simulation at a fixed interval of CPU time, and the place where it is counts
-for a part. Nothing else slows it down, so the shares are those of an undisturbed run; one of 1
-percent is uncertain by a tenth of it after some 10,000 samples. The runs are those of
-`bench_simulator`.
+A signal interrupts the simulation at fixed intervals of CPU time, and the current frame counts for
+a part. Nothing else slows it down, so the shares are those of an undisturbed run; after some 10,000
+samples a share of 1% is uncertain by a tenth. The runs are those of `bench_simulator`.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ PROTOCOLS = ("raft", "paxos", "quorum", "gossip")
 SEEDS = range(1, 5)
 SECONDS = scaled(60)
 CPU_S = 12.0
-"""So long is each protocol sampled, at least."""
+"""How long each protocol is sampled, at least."""
 
 PARTS = {
     "invariants": "what changed, and the checks of it",
@@ -53,7 +51,7 @@ _WATCHING = frozenset({"observe", "observers_after", "watched", "hear"})
 
 
 class Profile(NamedTuple):
-    """Of one protocol. ``shares``: by part, 1 in all."""
+    """The profile of one protocol. ``shares``: by part, 1 in total."""
 
     events: int
     cpu_s: float
@@ -62,12 +60,12 @@ class Profile(NamedTuple):
 
     @property
     def per_event_us(self) -> float:
-        """Microseconds of CPU time for an event."""
+        """Microseconds of CPU time per event."""
         return self.cpu_s / self.events * 1e6
 
 
 def part_of(frame: FrameType | None) -> str:
-    """The part to which the place belongs where ``frame`` is."""
+    """The part that ``frame`` belongs to."""
     innermost = ""
     while frame is not None:
         code = frame.f_code
@@ -80,7 +78,7 @@ def part_of(frame: FrameType | None) -> str:
 
 @cache
 def _part_of_file(path: str) -> str:
-    """The part that a file is of; empty: whoever called it decides."""
+    """The part that a file belongs to; empty: its caller decides."""
     *folders, file = ("", *Path(path).parts)
     if "simulator" in folders:
         return _FILES.get(file, "rest")

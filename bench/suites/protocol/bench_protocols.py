@@ -1,8 +1,8 @@
-"""Every protocol in the simulator's in-memory network, without faults: what an operation costs of
-CPU, in the protocol's own code and the simulator's, with all invariants asked.
+"""Every protocol in the simulator without faults: the CPU time of an operation in the code of the
+protocol and the simulator, with all invariants checked.
 
-No broker, no codec, no disk: a change of a protocol shows here first, and nothing else does. The
-rates are of the code, not of a service.
+Without broker, codec and disk, only changes of the protocols show here. The rates are of the code,
+not of a service.
 """
 
 from __future__ import annotations
