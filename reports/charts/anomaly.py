@@ -1,4 +1,4 @@
-"""The diagram of the messages around the anomaly that a run's report explains."""
+"""The message diagram around the anomaly explained in a run's report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ MOST_BYTES = 4 << 20
 
 
 class Messages(msgspec.Struct, kw_only=True):
-    """What a simulated run keeps of its messages. ``nodes``: those of the witness; ``story``: the
-    messages between them that were sent closest to the witness's operations; ``total``: how many
-    there were from its start to its end; ``witness``: the ids of its operations (empty in older
-    folders, where the witness is not known)."""
+    """The messages that a simulated run keeps. ``nodes``: those of the witness; ``story``: the
+    messages between them closest to the witness's operations; ``total``: how many were sent during
+    the witness; ``witness``: the ids of its operations (empty in older folders)."""
 
     nodes: list[str]
     story: Story
@@ -29,13 +28,12 @@ class Messages(msgspec.Struct, kw_only=True):
     witness: list[int] = []
 
     def around(self, lines: Sequence[WitnessLine]) -> bool:
-        """Whether these are the messages around that witness, not around one of an earlier
-        verdict."""
+        """Whether these messages are around this witness, not that of an earlier verdict."""
         return self.witness == [line.operation.id for line in lines]
 
 
 def read_messages(folder: Path) -> Messages | None:
-    """None: the run has none, or they cannot be read."""
+    """The messages of a run; None if it has none or they cannot be read."""
     try:
         return msgspec.json.decode(read_regular(folder / MESSAGES_FILE, MOST_BYTES), type=Messages)
     except (OSError, NotReadable, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -43,7 +41,7 @@ def read_messages(folder: Path) -> Messages | None:
 
 
 def picture(messages: Messages, title: str) -> str:
-    """The diagram as a data URI, so that its styles stay its own."""
+    """The diagram as a data URI, which keeps its styles separate."""
     diagram = Diagram(
         title=title,
         message="",

@@ -1,8 +1,8 @@
 """The charts of a run over the time of its load.
 
 Every chart has the load's seconds on its x axis and the faults as shaded, labelled bands. Time is
-cut into at most `MOST_BINS` bins, and single operations are sampled down to ``most_points``: the
-chart says so. Those that have no time on their x axis: `reports.charts.charts_of_runs`.
+split into at most `MOST_BINS` bins, and single operations are sampled down to ``most_points``; the
+chart says so. Charts with another x axis are in `reports.charts.charts_of_runs`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def rate(run: RunTables) -> ChartView:
     return ChartView(
         name="rate",
         title=f"Rate{simulated(run)}",
-        how="Each line counts the operations that ended in one way per second; a dip of ok in a "
-        "shaded band is what the fault cost.",
+        how="Each line is the number of operations per second with one outcome; a dip of ok in a "
+        "shaded band is the cost of the fault.",
         note=f"Counted in bins of {width_s:g} s by the time they ended.",
         chart=drawing,
         data=_wide(count(bin_width_s(run.end_s, TABLE_BINS)), "outcome", "rate"),
@@ -104,7 +104,7 @@ def rate(run: RunTables) -> ChartView:
 
 
 def availability(run: RunTables) -> ChartView:
-    """served / wanted over time, in total and per side during a cut, and when nothing at all was
+    """served / wanted over time, in total and per side during a partition, and when nothing was
     served."""
     sides = [s for s in SIDES if (run.operations["side"] == s).any()]
 
@@ -155,7 +155,7 @@ def served_share(runs: Sequence[RunTables], edges: Any, side: str = "all") -> An
 
 
 def latency_quantiles(run: RunTables) -> ChartView:
-    """Quantiles of the latency of ok operations over time."""
+    """Latency quantiles of ok operations over time."""
     ok = run.operations[run.operations["outcome"] == "ok"].dropna(subset=["latency_ms"])
 
     def quantiles(width_s: float) -> pd.DataFrame:
@@ -186,7 +186,7 @@ def latency_quantiles(run: RunTables) -> ChartView:
 
 
 def latency_points(run: RunTables, most_points: int) -> ChartView:
-    """The latency of single operations by outcome; a sample where there are many."""
+    """The latency of single operations by outcome; a sample if there are many."""
     ended = run.operations.dropna(subset=["latency_ms"])
     sample = _sample(ended, most_points)
     drawing = over_time(run, log_ms(ended["latency_ms"]))
@@ -221,7 +221,7 @@ def latency_points(run: RunTables, most_points: int) -> ChartView:
 
 
 def fault_gantt(run: RunTables) -> ChartView:
-    """When each fault was on."""
+    """When each fault was active."""
     faults = run.faults
     names = faults["number"].astype(str) + ": " + faults["label"]
     state = np.where(
@@ -247,7 +247,7 @@ def fault_gantt(run: RunTables) -> ChartView:
     return ChartView(
         name="faults",
         title="Faults",
-        how="A bar is the time in which a fault was on; the tick is when it was planned.",
+        how="A bar is the time in which a fault was active; the tick is when it was planned.",
         note="",
         chart=drawing,
         data=data.round(3),
@@ -281,7 +281,7 @@ def roles(run: RunTables) -> ChartView:
 
 
 def role_spans(run: RunTables) -> pd.DataFrame:
-    """Columns node, role, term, from_s, to_s: the roles of each node, cut to the load's time."""
+    """Columns node, role, term, from_s, to_s: the roles of each node during the load."""
     spans = []
     known = run.nodes[run.nodes["role"].notna()].sort_values("t_s", kind="stable")
     for node, records in known.groupby("node", sort=False):
@@ -299,7 +299,7 @@ def role_spans(run: RunTables) -> pd.DataFrame:
 
 
 def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
-    """The operations of a witness as intervals, one row each, by invocation."""
+    """The operations of a witness as intervals, one per row, by invocation."""
     check = explained_check(run.verdict)
     stamps = [line.operation.invoked_ns for line in lines]
     ends = [line.operation.completed_ns for line in lines]
@@ -322,13 +322,13 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
         )
     data = pd.DataFrame(rows)
     title = f"{unit} after the first began, {run.seconds(first):.3f} s into the load"
-    # A row of words, then a row with the bar: an empty name above each bar.
+    # A row for text, then a row with the bar: an empty name above each bar.
     names = [name for row in data["row"] for name in ("", cut(row, 28))]
     drawing = Drawing(Axis(-margin, span + margin, title), names, left=LONG_NAMES)
     for number, row in enumerate(rows):
         begin, end = row[f"begin_{unit}"], row[f"end_{unit}"]
         style = OUTCOMES.get(row["outcome"], Style("grey"))
-        # An operation can be a thousand times shorter than the story: it stays a visible mark.
+        # Operations a thousand times shorter than the whole chart must stay visible.
         drawing.bar(2 * number + 1, begin, end, style.colour, thickness=10, least=3)
         at_end = begin > span * 0.5
         words = cut(row["operation"], 80)
@@ -336,7 +336,7 @@ def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
     return ChartView(
         name="witness",
         title="The witness, drawn",
-        how="Each row is one operation from its begin to its end, in order: "
+        how="Each row is one operation from its start to its end, in order: "
         + (
             "at the end, the nodes must agree and hold what was acknowledged."
             if check is not None and check.model == "eventual"
@@ -393,7 +393,7 @@ def _wide(data: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 
 
 def _sample(operations: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most ``most`` rows, half of them for the rarer outcomes, those other than ok."""
+    """At most ``most`` rows, half of them for outcomes other than ok, which are rarer."""
     if len(operations) <= most:
         return operations
     is_ok = operations["outcome"] == "ok"

@@ -1,5 +1,5 @@
-"""The charts of a run whose x axis is not the whole load: percentiles, phases, single operations,
-and what the nodes count."""
+"""The charts of a run with an x axis other than the load's time: percentiles, phases, single
+operations, and the nodes' counters."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def curve(runs: Sequence[RunTables], phase: str | None) -> list[float]:
     served_ns = np.rint(np.concatenate(latencies)).astype(np.int64)
     found = []
     for share in SHARES:
-        # A share of 99.9% says something of a thousand operations, and nothing of a hundred.
+        # 99.9% means something for a thousand operations, and nothing for a hundred.
         enough = wanted * (1 - share) >= 1
         value_ns = percentile_ns(served_ns, wanted, 100 * share) if enough else None
         found.append(math.nan if value_ns is None else max(value_ns / 1e6, LEAST_MS))
@@ -80,14 +80,14 @@ def curve(runs: Sequence[RunTables], phase: str | None) -> list[float]:
 
 
 def phases(run: RunTables) -> ChartView:
-    """Throughput before, during and after the faults, with its uncertainty within the run."""
+    """Throughput before, during and after the faults, with its uncertainty in this run."""
     rows = []
     for phase in PHASES:
         own = run.windows[(run.windows["phase"] == phase) & (run.windows["side"] == "all")]
         if not len(own) or not own["seconds"].iloc[0]:
             continue
         seconds, count = float(own["seconds"].iloc[0]), float(own["served"].iloc[0])
-        # Counts of independent arrivals vary with their root: two of it are 95%.
+        # Counts of independent arrivals vary by their square root; twice that covers 95%.
         spread = 2 * np.sqrt(count)
         rows.append(
             {
@@ -109,8 +109,8 @@ def phases(run: RunTables) -> ChartView:
     return ChartView(
         name="phases",
         title=f"Before, during and after{simulated(run)}",
-        how="The mark is what was served per second in that phase, beside the share that was "
-        "served; the whiskers say how far chance alone moves it.",
+        how="The mark is the number of operations served per second in that phase, with the share "
+        "served beside it; the whiskers show how far chance alone moves it.",
         note="Whiskers: 95% for independent arrivals within this run; runs that were repeated have "
         "intervals over their repeats in the table of repeats.",
         chart=drawing,
@@ -124,7 +124,7 @@ def _share(value: float | None) -> str:
 
 
 def timeline(run: RunTables) -> ChartView:
-    """Single operations of some clients around the first fault, a row per client process."""
+    """Single operations of some clients around the first fault, one row per client process."""
     applied = run.faults["applied_s"].dropna()
     begin = max(0.0, float(applied.min()) - TIMELINE_S / 4) if len(applied) else 0.0
     end = min(run.end_s, begin + TIMELINE_S)
@@ -175,7 +175,7 @@ def _natural(name: str) -> tuple[str, int]:
 
 
 def internals(run: RunTables) -> ChartView | None:
-    """What the nodes counted per acknowledged operation: messages, bytes, syncs and errors."""
+    """The nodes' counters per acknowledged operation: messages, bytes, syncs and errors."""
     counted = run.counters
     ok = int((run.operations["outcome"] == "ok").sum())
     if not counted or not ok:
@@ -200,8 +200,8 @@ def internals(run: RunTables) -> ChartView | None:
     return ChartView(
         name="internals",
         title="What it cost the nodes",
-        how="A bar is what all nodes together counted, for each operation that ended ok: messages "
-        "and syncs are the price of the protocol.",
+        how="A bar is a counter of all nodes together per operation that ended ok: messages and "
+        "syncs are the price of the protocol.",
         note="Counted over the whole load, faults included.",
         chart=drawing,
         data=data.round(4),

@@ -1,9 +1,9 @@
-"""Small SVG drawings: what a chart of a run needs, and no more.
+"""Small SVG drawings: only what the charts of a run need.
 
-A comparison has more than a thousand charts on one page that must stay under 5 MB and open at
-once, so a drawing is a few paths: one for each line, one for all marks of a kind, coordinates as
-whole pixels, relative to the one before. On the page, colours are the CSS variables of the theme;
-`Drawing.document` has the light theme's colours and a font in it, for a file of its own.
+A comparison may have more than a thousand charts on a page that must stay under 5 MB and open
+instantly. So a drawing is a few paths, one per line and one for all marks of a kind, with relative
+coordinates in whole pixels. On the page, colours are the CSS variables of the theme;
+`Drawing.document` includes the light theme's colours and a font, for a separate file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLOURS = {
     "green": "#1a8562",
     "grey": "#8b949e",
 }
-"""The light theme. The page has a CSS variable of each name."""
+"""The light theme. The page has a CSS variable for each name."""
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 58, 24, 8, 34
 KEY_ROW = 18
@@ -44,15 +44,15 @@ svg .ink, svg .ink text { fill: var(--ink); }
 .x { text-anchor: middle; }
 .y { text-anchor: end; }
 """
-"""Shared by all drawings: once per page, and in each file."""
+"""Shared by all drawings: once per page and in each file."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 Shape: TypeAlias = Literal["dot", "cross", "square"]
 Kind: TypeAlias = Literal["linear", "log", "nines"]
 
 
 class Style(NamedTuple):
-    """How a series looks: lines also differ in dashes and marks in shape, so that nobody needs the
-    colours."""
+    """The look of a series. Lines also differ in dashes and marks in shape, so that colours are not
+    needed."""
 
     colour: str
     dash: int = 0
@@ -60,8 +60,8 @@ class Style(NamedTuple):
 
 
 class Axis:
-    """Values to pixels. ``nines``: of a share p in 0..1, at 1 - p = 1, 0.1, 0.01 ... ``marked``:
-    the values that get a line, instead of round ones."""
+    """Maps values to pixels. ``nines``: for a share p in 0..1, with ticks at 1 - p = 1, 0.1, 0.01
+    ... ``marked``: the values that get a line, instead of round ones."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Axis:
         return min(1.0, max(0.0, share)) * pixels
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Values worth a line, and what to write there."""
+        """Values that get a line, with their labels."""
         if self._marked:
             return [(value, f"{value:,.10g}") for value in self._marked]
         if self.kind == "nines":
@@ -113,7 +113,7 @@ class Axis:
 class Drawing:
     """One chart. Coordinates of the calls are values of the axes; ``y`` may be rows of names.
 
-    Bands lie behind everything, bars behind lines, marks and words.
+    Bands lie behind everything, bars behind lines, marks and text.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Drawing:
     # --- what is drawn ---
 
     def band(self, begin: float, end: float, label: str | None, row: int = 0) -> None:
-        """A shaded stretch of the x axis, behind everything, with its label above."""
+        """A shaded range of the x axis, behind everything, with its label above."""
         x0, x1 = self._px(begin), self._px(end)
         self._back.append(
             f'<path class="band" d="M{x0} 0h{max(1, x1 - x0)}v{self._plot_height}H{x0}z"/>'
@@ -154,7 +154,7 @@ class Drawing:
         step_to: float | None = None,
     ) -> None:
         """A line through the points; a NaN breaks it. ``step_to``: values hold until the next x,
-        the last one until there."""
+        the last one until ``step_to``."""
         assert self._y is not None, "a line needs a y axis of values"
         points = [
             None if math.isnan(y) else (self._px(x), self._py(y))
@@ -188,10 +188,10 @@ class Drawing:
         thickness: int = 14,
         least: int = 1,
     ) -> None:
-        """A bar in a row, ``least`` pixels long at least."""
+        """A bar in a row, at least ``least`` pixels long."""
         x0 = self._px(begin)
         width = max(least, self._px(end) - x0)
-        # A thick stroke, since all bars of a kind are one path then.
+        # A thick stroke: so all bars of a kind are one path.
         self._bars.setdefault((colour, thickness), []).append(f"M{x0} {self._row(row)}h{width}")
 
     def area(self, row: int, xs: Sequence[float], shares: Sequence[float], end: float) -> None:
@@ -223,7 +223,7 @@ class Drawing:
         self._front.append(_marks_path([(self._px(x), y) for x in xs], style, size=size))
 
     def tick(self, row: int, at: float, colour: str = "ink") -> None:
-        """A short upright line in a row."""
+        """A short vertical line in a row."""
         y = self._row(row)
         self._front.append(
             f'<path class="mark line" stroke="{_v(colour)}" d="M{self._px(at)} {y - 11}v22"/>'
@@ -242,7 +242,7 @@ class Drawing:
     def note(
         self, row: int, at: float, text: str, *, end: bool = False, dy: int = 4, on: str = ""
     ) -> None:
-        """Words in a row, beginning (or ending) at a value. ``on``: on a bar of that colour."""
+        """Text in a row, starting or ending at a value. ``on``: on a bar of that colour."""
         anchor = "end" if end else "start"
         x = self._px(at) + (-4 if end else 4)
         self._front.append(
@@ -250,23 +250,23 @@ class Drawing:
         )
 
     def label(self, x: float, y: float, text: str, colour: str, *, below: bool = False) -> None:
-        """Words beside a point of a chart with a y axis of values."""
+        """Text beside a point of a chart with a y axis of values."""
         at, dy = self._px(x), 15 if below else -7
         anchor = "start" if below else "end"
         self._front.append(self._text(at, self._py(y) + dy, text, anchor, colour))
 
     def key(self, label: str, style: Style, *, line: bool = False) -> None:
-        """A line of the legend for what has been drawn without one."""
+        """A legend entry for something drawn without one."""
         self._legend.append((label, style, line))
 
     # --- as text ---
 
     def inline(self, label: str) -> str:
-        """An ``svg`` element for the page, with its text alternative."""
+        """An ``svg`` element for the page, with a text alternative."""
         return self._svg(f'role="img" aria-label="{html.escape(label, quote=True)}"')
 
     def document(self, label: str) -> str:
-        """An SVG file of its own, in the light theme's colours."""
+        """A separate SVG file in the light theme's colours."""
         width, height = WIDTH, self._height()
         head = (
             f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img" '
@@ -378,7 +378,7 @@ def _dash(number: int) -> str:
 
 
 def _line_path(points: Sequence[tuple[int, int] | None], step_to: int | None) -> str:
-    """Relative, and as a staircase if ``step_to`` says where it ends."""
+    """A path in relative coordinates; a staircase if ``step_to`` says where it ends."""
     parts: list[str] = []
     before: tuple[int, int] | None = None
     for point in points:
@@ -396,7 +396,7 @@ def _line_path(points: Sequence[tuple[int, int] | None], step_to: int | None) ->
             before = point
     if step_to is not None and before is not None and step_to > before[0]:
         parts.append(f"H{step_to}")
-    # Runs of one direction become one move; a lone point would not be drawn.
+    # Moves in the same direction are merged; a lone point would not be drawn.
     path = re.sub(
         r"(?:h-?\d+){2,}",
         lambda m: f"h{sum(map(int, re.findall(r'-?[0-9]+', m[0])))}",

@@ -1,9 +1,9 @@
-"""A message diagram of a traced simulation: one HTML page with an SVG, self-contained.
+"""A message diagram of a traced simulation: a self-contained HTML page with an SVG.
 
-Time runs downwards, one lifeline per client and node. An arrow is a message that arrived; a cross
-ends one that was lost, cut, or came to a node that was down. Bars on the left are faults, bars on a
-lifeline times in which the node was down or paused. Time is not to scale: nothing that happened
-overlaps, and silence is short.
+Time runs downwards, with one lifeline per client and node. An arrow is a message that arrived; a
+cross ends one that was lost, cut, or reached a node that was down. Bars on the left are faults;
+bars on a lifeline show when the node was down or paused. Time is not to scale: events do not
+overlap, and silence is short.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from nodes.simulator.story import Arrow, Happening, Story
 T = TypeVar("T")
 
 MOST_ARROWS = 600
-"""Only the end of a longer schedule is drawn: that is where it fails."""
+"""Of a longer schedule only the end is drawn, where it fails."""
 
 _TOP, _LEFT, _COLUMN, _LANE = 46, 86, 196, 18
 _LEAST_COLUMN, _WIDTH = 64, 1240
-"""Clients move closer together, down to this, if the page would be wider than that."""
+"""The least distance of clients, and the page width above which they move closer together."""
 _LETTER, _ROW = 6.1, 10
 _LEAST_GAP, _MOST_GAP = 12.0, 44.0
 
@@ -60,8 +60,8 @@ svg { display: block; font: 10px ui-monospace, monospace; }
 
 @dataclass(frozen=True)
 class Diagram:
-    """What a page shows. ``command``: reproduces it; ``facts``: of the run, a line each; ``nodes``:
-    in their order."""
+    """The content of a page. ``command``: reproduces the run; ``facts``: about the run, one per
+    line; ``nodes``: in order."""
 
     title: str
     message: str
@@ -73,13 +73,13 @@ class Diagram:
 
 
 def write_diagram(path: Path, diagram: Diagram) -> None:
-    """Write the page, and the folder that it lies in."""
+    """Write the page, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page(diagram).encode())
 
 
 def page(diagram: Diagram) -> str:
-    """The page. All foreign text in it is escaped."""
+    """The page; foreign text is escaped."""
     html = ET.Element("html", lang="en")
     head = ET.SubElement(html, "head")
     ET.SubElement(head, "meta", charset="utf-8")
@@ -112,7 +112,7 @@ def page(diagram: Diagram) -> str:
 
 
 def svg_document(diagram: Diagram) -> str:
-    """The drawing alone, as an SVG file of its own on white ground."""
+    """The drawing alone as an SVG file with a white background."""
     svg = _Drawing(diagram).svg
     style = ET.Element("style")
     style.text = _STYLE + "svg { background: #fff; }"
@@ -121,7 +121,7 @@ def svg_document(diagram: Diagram) -> str:
 
 
 class _Drawing:
-    """The SVG. ``left_out``: messages that it does not show."""
+    """The SVG. ``left_out``: how many messages it does not show."""
 
     def __init__(self, diagram: Diagram) -> None:
         story = diagram.story
@@ -143,7 +143,7 @@ class _Drawing:
         across = [moment for moment in self._moments if moment.what in ("phase", "alarm")]
         stacked = list(_stacked([(moment, (moment.who, moment.at_s)) for moment in marks]))
         lines = list(_stacked([(moment, moment.at_s) for moment in across]))
-        # What is written below a moment takes room of its own.
+        # Text below a moment takes its own row.
         rows: dict[float, int] = {}
         for moment, row in stacked + lines:
             rows[moment.at_s] = max(rows.get(moment.at_s, 0), row + 1)
@@ -179,7 +179,7 @@ class _Drawing:
             self._text(x, _TOP - 12, name, "head")
         for node in self._nodes:
             self._states(node)
-        # All labels come last, so that no line runs over one.
+        # Labels come last, so that no line crosses them.
         self._labels = ET.Element("g")
         for moment, row in lines:
             self._across(self._ys[moment.at_s], row, moment.text, moment.what)
@@ -199,7 +199,7 @@ class _Drawing:
                 last = y
 
     def _faults(self) -> Iterator[tuple[str, float, float, str]]:
-        """Number, begin, end and text of each fault of the part that is drawn."""
+        """Number, start, end and text of each fault in the part that is drawn."""
         healed: dict[str, float] = {}
         for moment in self._all_moments:
             if moment.what == "heal":
@@ -322,8 +322,8 @@ class _Drawing:
         ET.SubElement(bar, "title").text = _clean(text)
 
     def _label(self, x: float, y: float, text: str, style: str, anchor: str, whole: str) -> None:
-        """A text on a white background that ends lines behind it; ``whole``: its full text, as a
-        tooltip."""
+        """A text on a white background that hides lines behind it; ``whole``: the full text, for
+        the tooltip."""
         group = ET.SubElement(self._labels, "g")
         ET.SubElement(group, "title").text = _clean(whole)
         width = _LETTER * len(text)
@@ -344,7 +344,7 @@ class _Drawing:
 
 
 def _stacked(items: Sequence[tuple[T, object]]) -> Iterator[tuple[T, int]]:
-    """Each item, and how many with the same place came before it."""
+    """Each item, with the number of earlier items at the same place."""
     before: Counter[object] = Counter()
     for item, place in items:
         yield item, before[place]
@@ -352,7 +352,7 @@ def _stacked(items: Sequence[tuple[T, object]]) -> Iterator[tuple[T, int]]:
 
 
 def _lifeline(name: str) -> str:
-    """A client whose process was replaced (c1-1, c1-2 ...) stays one line."""
+    """The lifeline of a process: replaced processes (c1-1, c1-2 ...) share their client's."""
     return name.split("-", 1)[0]
 
 
@@ -361,5 +361,5 @@ def _natural(name: str) -> list[str | int]:
 
 
 def _clean(text: str) -> str:
-    """Without the control characters that no HTML may hold."""
+    """``text`` without the control characters that HTML forbids."""
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\U0010ffff]", "�", text)

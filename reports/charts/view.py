@@ -1,4 +1,4 @@
-"""Shared by all charts."""
+"""What all charts share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.charts.drawing import Axis, Drawing, Style
 from reports.data.metrics import RunTables
 
 LONG_NAMES = 190
-"""Pixels for the names of rows that are more than the id of a node."""
+"""Pixels for row names longer than a node's id."""
 
 
 LEAST_MS = 0.01
@@ -32,9 +32,9 @@ def log_ms(values: pd.Series[float]) -> Axis:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart and what goes with it. ``how``: one sentence on how to read it. ``note``: what was
-    binned or sampled. ``data``: the numbers behind it, few enough rows to read; ``shares``: which
-    of its columns are shares."""
+    """A chart with its texts and numbers. ``how``: one sentence on how to read it. ``note``: what
+    was binned or sampled. ``data``: the numbers, in few enough rows to read; ``shares``: the
+    columns that are shares."""
 
     name: str
     title: str
@@ -45,18 +45,18 @@ class ChartView:
     shares: tuple[str, ...] = ()
 
     def inline(self) -> str:
-        """For the page, in the colours of its theme."""
+        """The chart for the page, in the colours of its theme."""
         return self.chart.inline(self.title)
 
     def svg(self) -> str:
-        """As an SVG document, in the colours of the light theme."""
+        """The chart as an SVG document, in the light theme's colours."""
         return self.chart.document(self.title)
 
     def png(self, scale: float = 2.0) -> bytes:
-        """As a PNG."""
+        """The chart as a PNG."""
         return self.chart.png(self.title, scale)
 
 
 def simulated(run: RunTables) -> str:
-    """What a title says of a simulated run's figures."""
+    """The end of a title, if the run is simulated."""
     return " (simulated)" if run.manifest.simulated else ""

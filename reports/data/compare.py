@@ -1,8 +1,8 @@
 """Protocols side by side: one cell per protocol and experiment, for the terminal, the page and CSV.
 
 Runs of one plan (`reports.data.plan`) are repeats: a cell shows the median of their figures and the
-worst of their verdicts. Runs of other plans and other targets get their own columns (or rows, if
-their protocol differs).
+worst of their verdicts. Runs with other plans or targets get their own columns, or rows if their
+protocol differs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIMULATED = " (simulated)"
 OF_TARGETS = ("target", "broker")
 """What a lab and the local target cannot have in common."""
 MOST_NAMED = 5
-"""With more experiments than this, a line gives only their number."""
+"""With more experiments than this, a line only counts them."""
 COLUMNS = (
     "op/s, p99, shares: of what was wanted while a fault was on; served = it ended ok before its "
     "time-out, even after the heal · back in: from the start of a fault to the end of the outage "
@@ -49,8 +49,8 @@ LEGEND = (
 @dataclass(frozen=True)
 class Cell:
     """One protocol in one experiment. Figures are medians over ``runs``; None: not applicable.
-    ``protocol`` and ``experiment``: the names of row and column, which are longer than the runs'
-    own where there are several plans or targets."""
+    ``protocol`` and ``experiment``: the names of row and column, longer than those of the runs if
+    there are several plans or targets."""
 
     protocol: str
     experiment: str
@@ -74,20 +74,20 @@ class Cell:
 
     @property
     def word(self) -> str:
-        """The verdict in a word, with how many of the runs it is from if they differ."""
+        """The verdict in a word; if runs differ, with the number of runs that have it."""
         count = sum(run.verdict == self.verdict for run in self.runs)
         of = f" {count}/{len(self.runs)}" if count < len(self.runs) else ""
         return WORDS[self.verdict] + of
 
     @property
     def measured(self) -> str:
-        """The weakest model measured, ``unknown`` if no run could tell."""
+        """The weakest model measured; ``unknown`` if no run could decide it."""
         known = [run.measured_model for run in self.runs if run.measured_model in STRENGTH]
         return min(known, key=STRENGTH.index) if known else "unknown"
 
     @property
     def has_fault(self) -> bool:
-        """Whether there was a phase *during*."""
+        """Whether there was a *during* phase."""
         return self.figure("availability.during") is not None
 
     @property
@@ -119,8 +119,8 @@ class Cell:
         return min(self.values(name), default=None)
 
     def latency(self, name: str) -> str:
-        """The median of a percentile such as ``p99``, in words: ``> 2 s`` where that is longer than
-        the service time."""
+        """The median of a percentile such as ``p99``, in words: ``> 2 s`` if it exceeds the service
+        time."""
         found = [(run.latency_ms.at(name), run.latency_ms.bound_ms) for run in self.runs]
         values = [value for value, _ in found if value is not None]
         if not values:
@@ -131,14 +131,14 @@ class Cell:
 
     @property
     def rate(self) -> float | None:
-        """served operations/s while the fault was on, or of the whole load if there was none."""
+        """Served operations/s during the faults; without faults, in the whole load."""
         during = self.figure("throughput.during")
         return self.figure("throughput.before") if during is None else during
 
     @property
     def back_in(self) -> str:
-        """The time to recover; ``not back`` where half of the runs or more never recovered;
-        ``unknown`` where all were cut short."""
+        """The recovery time; ``not back`` if at least half of the runs never recovered; ``unknown``
+        if all were cut short."""
         if not self.has_fault:
             return "–"
         whole = [run for run in self.runs if "during" not in run.cut_windows]
@@ -155,7 +155,7 @@ class Cell:
         return words.get(self.back_in, f"back in {self.back_in}")
 
     def missed(self) -> list[str]:
-        """The objectives that runs missed, with what was measured in the first that did."""
+        """The objectives that runs missed, with the figure of the first run that did."""
         found: dict[str, list[Result]] = {}
         for result in (result for run in self.runs for result in run.missed()):
             found.setdefault(result.asked, []).append(result)
@@ -166,7 +166,7 @@ class Cell:
         ]
 
     def note(self) -> str | None:
-        """What a reader must know besides the verdict, as one sentence; None if nothing."""
+        """What a reader must know besides the verdict, in one sentence; None if nothing."""
         parts: list[str] = []
         worst = next(run for run in self.runs if run.verdict == self.verdict)
         if self.verdict == "invalid":
@@ -197,8 +197,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """All cells, rows and columns in the order in which they first occur. ``plans``: in what the
-    plans of rows and columns differ, in sentences."""
+    """All cells, with rows and columns in order of first occurrence. ``plans``: how the plans of
+    rows and columns differ, in sentences."""
 
     protocols: list[str]
     experiments: list[str]
@@ -215,7 +215,7 @@ class Matrix:
 
 
 def matrix(summaries: Iterable[RunSummary]) -> Matrix:
-    """Group runs into cells. A target and a plan have columns of their own, named so if there are
+    """Group runs into cells. Each target and each plan has its own column, named if there are
     several."""
     runs = list(summaries)
     place = _places(runs)
@@ -242,7 +242,7 @@ def _places(runs: Sequence[RunSummary]) -> dict[str, str]:
 
 
 def _columns(runs: Sequence[RunSummary]) -> tuple[list[str], list[str]]:
-    """The name of each run's column but for its target: experiment and plan."""
+    """The name of each run's column without its target: experiment and plan."""
     found: dict[tuple[str, str, bool], dict[str, dict[str, str]]] = {}
     marks = []
     place = _places(runs)
@@ -267,8 +267,8 @@ def _columns(runs: Sequence[RunSummary]) -> tuple[list[str], list[str]]:
 
 
 def _rows(runs: Sequence[RunSummary], columns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The name of each run's row: its protocol, and which variant of it where a column has runs of
-    several claims or parameters."""
+    """The name of each run's row: its protocol, with a variant if a column has runs with several
+    claims or parameters."""
     owns: dict[str, list[dict[str, str]]] = {}
     here: dict[tuple[str, str, str, bool], list[dict[str, str]]] = {}
     for run, column in zip(runs, columns, strict=True):
@@ -306,7 +306,7 @@ def _row(run: RunSummary) -> dict[str, object]:
         "plan": run.plan.digest(),
         "objectives_missed": [result.words for result in run.missed()],
     }
-    # Those have a table of their own, or come as what was missed.
+    # These have their own table, or are listed as missed.
     return _flat(
         {name: each for name, each in values.items() if name not in ("faults", "objectives")}
     )
@@ -326,7 +326,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
 
 
 def ratio(value: float | None) -> str:
-    """A share; a missing one as a dash."""
+    """A share; a dash if missing."""
     return "–" if value is None or math.isnan(value) else format_share(value)
 
 
@@ -336,8 +336,7 @@ def per_second(value: float | None) -> str:
 
 
 def milliseconds(value: float | None, bound_ms: float | None = None) -> str:
-    """A latency: ``9 ms``, ``1.2 s``; ``> 2 s`` for one that is infinite, which is longer than the
-    bound."""
+    """A latency: ``9 ms``, ``1.2 s``; ``> 2 s`` if it is infinite, that is, exceeds the bound."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -346,7 +345,7 @@ def milliseconds(value: float | None, bound_ms: float | None = None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A span: ``1.4 s``."""
+    """A duration: ``1.4 s``."""
     return "–" if value is None else f"{value:.1f} s"
 
 
@@ -368,7 +367,7 @@ def stale_words(runs: Sequence[RunSummary]) -> str | None:
 
 
 def plain_line(cells: Sequence[Cell]) -> str:
-    """A protocol in plain words, over all its cells: was it consistent, and who was served?"""
+    """A protocol in plain words, over all its cells: was it consistent, and were clients served?"""
     return f"{_consistency(cells)}; {_answers(cells)}."
 
 
@@ -397,8 +396,8 @@ def _consistency(cells: Sequence[Cell]) -> str:
 
 
 def _answers(cells: Sequence[Cell]) -> str:
-    """What was served in its worst experiment: all figures are from that one, preferably one that
-    was not cut short."""
+    """What was served in the protocol's worst experiment, preferably one that was not cut short;
+    all figures are from that one."""
     cells = [cell for cell in cells if cell.back_in != "unknown"] or cells
     parted = [cell for cell in cells if cell.has_sides]
     if parted:
@@ -424,7 +423,7 @@ def _answers(cells: Sequence[Cell]) -> str:
 
 
 def _worst(cells: Sequence[Cell], *names: str) -> Cell:
-    """The cell in which the first of these figures is least, of equals the next."""
+    """The cell with the least first figure; of equal ones, with the least second, and so on."""
 
     def figures(cell: Cell) -> list[float]:
         found = [cell.figure(name) for name in names]
@@ -449,7 +448,7 @@ def _strength(model: str) -> int:
 
 
 def _names(cells: Sequence[Cell], most: int | None = None) -> str:
-    """The experiments; only their number if there are more than ``most``."""
+    """The names of experiments; only their number if there are more than ``most``."""
     simulated = all(cell.simulated for cell in cells)
     names = [
         cell.experiment.removesuffix(SIMULATED) if simulated else cell.experiment for cell in cells
@@ -462,7 +461,7 @@ def _names(cells: Sequence[Cell], most: int | None = None) -> str:
 
 
 def heading(summaries: Sequence[RunSummary]) -> str:
-    """What was measured, in a line: nodes, load, seeds, repeats, target."""
+    """What was measured, in one line: nodes, load, seeds, repeats, target."""
     if not summaries:
         return "no runs"
     parts: list[str] = []
@@ -531,7 +530,7 @@ def _left(name: str, claim: str, grid: Matrix) -> str:
 
 
 def _block(grid: Matrix, experiment: str, notes: dict[str, str]) -> list[str]:
-    """The lines of one experiment: its name, its column heads, a line per protocol."""
+    """The lines of one experiment: its name, its column heads, one line per protocol."""
     cells = grid.column(experiment)
     if any(cell.has_sides for cell in cells):
         heads = ["op/s", "during: majority | minority", "back in", "verdict"]
@@ -582,7 +581,7 @@ def _pad(lines: list[str]) -> list[str]:
 
 
 def _fit(left: list[list[str]], blocks: list[list[str]]) -> list[list[list[str]]]:
-    """Blocks side by side, in as many groups as the width asks for, each with the left columns."""
+    """Blocks side by side, in as many groups as fit the width, each with the left columns."""
     groups: list[list[list[str]]] = []
     for block in blocks:
         if groups and sum(len(b[0]) + 2 for b in [*groups[-1], block]) - 2 <= WIDTH:
@@ -593,7 +592,7 @@ def _fit(left: list[list[str]], blocks: list[list[str]]) -> list[list[list[str]]
 
 
 def wrap(prefix: str, text: str) -> list[str]:
-    """The lines of a text after a prefix, at most `WIDTH` wide."""
+    """A text with a prefix, wrapped to at most `WIDTH` columns."""
     return textwrap.wrap(
         text,
         WIDTH,

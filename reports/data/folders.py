@@ -1,4 +1,4 @@
-"""Where the runs are: a run folder, or a folder with runs anywhere below it."""
+"""Finds runs: a run folder, or a folder with runs anywhere below it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SENSELESS = (
     TypeError,
     ValueError,
 )
-"""What reading or drawing a run may raise if its files are well-formed but hold what no run could
-have written."""
+"""What reading or drawing a run may raise if its files are well-formed but have impossible
+content."""
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders in ``folder``, itself included, by name: what has a manifest, whatever that
-    is. Runs inside a run are not searched for, symbolic links are not followed. Raises BadRunFolder
-    if there is no such folder, or no run in it."""
+    """The run folders in ``folder`` (itself included), by name: those with a manifest, valid or
+    not. Runs inside a run are not searched for; symbolic links are not followed. Raises
+    BadRunFolder if the folder is missing or has no run."""
     if not folder.is_dir():
         raise BadRunFolder(
             f"{shown(folder)}: no such folder; give a run folder, or a folder of runs"
@@ -52,7 +52,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def run_name(run: Path, folder: Path) -> str:
-    """What a run is called within ``folder``: its path below it without the folder ``runs`` (unless
+    """The name of a run within ``folder``: its path below it without the part ``runs`` (unless
     another run has that path), or its own name. Bytes that are not UTF-8 are escaped."""
     return shown(_name(run, folder))
 
@@ -68,14 +68,14 @@ def _name(run: Path, folder: Path) -> str:
 
 
 def load_run(path: Path) -> RunTables:
-    """As `reports.data.metrics.load`, but also raises BadRunFolder if the content makes no sense:
-    run folders may come from anywhere, and one bad folder must not stop a page of many."""
+    """Like `reports.data.metrics.load`, but also raises BadRunFolder for impossible content: run
+    folders may come from anywhere, and one bad folder must not stop a page of many."""
     from reports.data.compare import first_screen
     from reports.data.metrics import load
 
     try:
         run = load(path)
-        # What cannot be reported alone cannot be reported next to others.
+        # A run that cannot be reported alone cannot be reported with others.
         first_screen([run.summary])
         msgspec.json.encode(run.summary)
         return run

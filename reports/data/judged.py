@@ -18,8 +18,8 @@ Ending: TypeAlias = Literal["kept", "broken", "unknown", "not measured"]
 
 @dataclass(frozen=True)
 class Case:
-    """One thing a run had to show. ``unknown``: not enough evidence, which never counts as kept.
-    ``not measured``: the run has no such figure. ``evidence``: in words."""
+    """A claim or an objective of a run. ``unknown``: not enough evidence, which never counts as
+    kept. ``not measured``: the run has no such figure. ``evidence``: in words."""
 
     name: str
     ending: Ending
@@ -28,8 +28,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Judged:
-    """A run with its figures, as people read them, and its cases: the claim first, then the
-    objectives of its experiment."""
+    """A run with its figures as text and its cases: the claim, then the objectives of its
+    experiment."""
 
     name: str
     summary: RunSummary
@@ -40,7 +40,7 @@ class Judged:
 
 
 def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
-    """The cases of runs, each given with its name."""
+    """The cases of named runs."""
     return [
         Judged(
             name=name,
@@ -55,7 +55,7 @@ def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
 
 
 def figures(summary: RunSummary) -> dict[str, str]:
-    """The figures that a run has, by the names that objectives use."""
+    """The figures of a run, under the names that objectives use."""
     found: dict[str, str] = {}
     for window in WINDOWS:
         on_side = window in SIDES
@@ -87,7 +87,7 @@ def _claim(summary: RunSummary) -> Case:
     endings: dict[str, Ending] = {"valid": "kept", "invalid": "broken"}
     measured = f"measured: {summary.measured_model}"
     shown = summary.counterexample or ""
-    # Most reasons have their witness in them.
+    # Most reasons include their witness.
     is_said = summary.verdict != "invalid" or shown in summary.reason
     return Case(
         name=f"claim: {summary.claim}",

@@ -1,11 +1,11 @@
-"""From a run folder to tidy pandas tables, and to the figures of a run.
+"""From a run folder to tidy pandas tables and to the figures of a run.
 
-Times in the tables are seconds after the load began (``_s``; before that they are negative),
-latencies are milliseconds from the *intended* send time, so that a stall counts for every operation
-it held up. pandas is imported only when a table is built.
+Times in the tables are seconds after the start of the load (``_s``; negative before it). Latencies
+are milliseconds from the *intended* send time, so that a stall counts for every operation that it
+delayed. pandas is imported only when a table is built.
 
-Availability, percentiles, outages, windows and sides come from `bench.checkers.availability`; none
-of them is computed here.
+Availability, percentiles, outages, windows and sides come from `bench.checkers.availability`; they
+are not computed here.
 """
 
 from __future__ import annotations
@@ -92,32 +92,32 @@ class RunTables:
     ``operations``, one row per operation of the load (final reads are left out): process, id, op,
     key, node, outcome (ok / fail / info), error, value (as text, cut if long), intended_s,
     invoked_s, completed_s, latency_ms, phase (before / during / after: when it was wanted), side
-    (majority / minority of the cut that was on then / none), served (ok within the service time).
-    ``dropped``, the same of what was wanted and not sent: intended_s, phase, side.
+    (majority / minority of the active partition / none), served (ok within the service time).
+
+    ``dropped``, the same for operations wanted but not sent: intended_s, phase, side.
 
     ``faults``: number, fault, label, nodes, planned_s, applied_s, heal_started_s, healed_s, wanted,
     served, availability, back_in_s (infinite: not within the load), outages, longest_silence_s,
     error.
 
     ``windows``, one row per phase and side: phase (before / during / after / all), side (all, and
-    majority / minority / none where there was a cut), seconds, wanted, served, dropped,
+    majority / minority / none if there was a partition), seconds, wanted, served, dropped,
     availability and within_1s (0..1), served_per_s, latency_ms_p50, latency_ms_p99 (infinite:
     longer than the service time).
 
-    ``silences``: from when to when nobody at all got an answer, in seconds.
-
+    ``silences``: intervals in which no client got an answer, in seconds.
     ``verdicts``, one row per checker: check, model, verdict, algorithm, operations, seconds,
     summary.
 
     ``nodes``, one row per record: t_s, node, kind (status / event), name, role, term, leader,
     details (JSON text).
 
-    ``counters``: name -> what all nodes together counted during the load (messages, syncs, bytes;
-    see `nodes.runtime.driver`); a node that was restarted counts from 0 again, which is seen.
+    ``counters``: name -> the sum over all nodes during the load (messages, syncs, bytes; see
+    `nodes.runtime.driver`). Restarts, which reset a node's counters, are taken into account.
 
-    ``origin_ns``: the stamp of second 0 (the load began). ``end_s``: when the load ended, or the
-    last operation was wanted. ``missing``: what the folder lacks or what could not be read, in
-    sentences.
+    ``origin_ns``: the timestamp of second 0, the start of the load. ``end_s``: when the load ended,
+    or the last operation was wanted. ``missing``: what the folder lacks or what could not be read,
+    in sentences.
     """
 
     folder: Path
@@ -137,18 +137,18 @@ class RunTables:
     missing: list[str]
 
     def seconds(self, stamp_ns: int) -> float:
-        """A stamp of the run as seconds after the load began."""
+        """A timestamp of the run as seconds after the start of the load."""
         return (stamp_ns - self.origin_ns) / 1e9
 
 
 def summarise(folder: RunFolder) -> RunSummary:
-    """The figures of a run. Raises BadRunFolder if it has no manifest that can be read."""
+    """The figures of a run. Raises BadRunFolder if it has no readable manifest."""
     return load(folder.path).summary
 
 
 def load(path: Path) -> RunTables:
-    """The tables of the run in ``path``. Raises BadRunFolder if it has no manifest that can be
-    read; anything else that is missing or broken is named in `RunTables.missing`."""
+    """The tables of the run in ``path``. Raises BadRunFolder if it has no readable manifest;
+    anything else that is missing or broken is listed in `RunTables.missing`."""
     folder = RunFolder(path)
     manifest = folder.manifest()
     missing: list[str] = []
@@ -162,7 +162,7 @@ def load(path: Path) -> RunTables:
     records = _read_load(folder, missing)
     if not records:
         missing.append("no operations: the load left no history")
-    verdict = _judged(folder, _or_else(None, folder.verdict, missing), missing)
+    verdict = _up_to_date(folder, _or_else(None, folder.verdict, missing), missing)
     if verdict is None:
         missing.append("no verdict: the run was not checked; run `capbench check`")
     faults: list[FaultRecord] = _or_else([], folder.faults, missing)
@@ -185,8 +185,8 @@ def load(path: Path) -> RunTables:
     end_s = _end(manifest, operations, origin_ns, measured.details.ended_s)
     if (stopped_s := measured.details.stopped_s) is not None:
         missing.append(
-            f"the load stopped after {stopped_s:.1f} s, before its planned end: figures are those "
-            "until it ended, and what was open then counts as not served"
+            f"the load stopped after {stopped_s:.1f} s, before its planned end: figures cover the "
+            "time until then, and operations still open count as not served"
         )
     _place(operations, measured.operations)
     table = _windows_table(measured.details.windows)
@@ -236,16 +236,16 @@ def _or_else(default: T, read: Callable[[], T], missing: list[str]) -> T:
         return default
 
 
-def _judged(folder: RunFolder, verdict: Verdict | None, missing: list[str]) -> Verdict | None:
-    """The verdict; if it is of an older version, the file stays as it is and the run is judged
-    again."""
+def _up_to_date(folder: RunFolder, verdict: Verdict | None, missing: list[str]) -> Verdict | None:
+    """The verdict; if it is of an older version, the run is checked again and the file stays as it
+    is."""
     if verdict is None or verdict.schema_version >= VERDICT_VERSION:
         return verdict
     old = f"verdict.json is of version {verdict.schema_version}, before the current definitions"
     try:
         anew = check_run(folder)
     except (BadRunFolder, BadHistory) as error:
-        missing.append(f"{old}, and the run cannot be judged again: {error}")
+        missing.append(f"{old}, and the run cannot be checked again: {error}")
         return verdict
     missing.append(
         f"{old} ({VERDICT_VERSION}): figures and verdict were recomputed for this report; "
@@ -255,7 +255,7 @@ def _judged(folder: RunFolder, verdict: Verdict | None, missing: list[str]) -> V
 
 
 def _read_load(folder: RunFolder, missing: list[str]) -> list[OperationRecord]:
-    """The operations of the load; a broken file is read up to the broken line."""
+    """The operations of the load; an invalid file is read up to the invalid line."""
     records: list[OperationRecord] = []
     paths: list[Path] = _or_else([], folder.histories, missing)
     for path in paths:
@@ -323,7 +323,7 @@ def _operations_table(records: Sequence[OperationRecord], origin_ns: int) -> pd.
 
 
 def _place(operations: pd.DataFrame, labels: Labels | None) -> None:
-    """Add the columns ``phase``, ``side`` and ``served``, as the checker has them."""
+    """Add the columns ``phase``, ``side`` and ``served`` from the checker's labels."""
     import pandas as pd
 
     if labels is None:
@@ -449,11 +449,11 @@ def _nodes_table(records: Sequence[NodeRecord], origin_ns: int) -> pd.DataFrame:
 
 
 _GAUGES = frozenset(("links_down", "requests_open"))
-"""Counters of nodes that go up and down."""
+"""Node counters that go up and down."""
 
 
 def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[str, int]:
-    """What the nodes counted between two stamps."""
+    """The nodes' counters between two timestamps."""
     total: dict[str, int] = {}
     before: dict[str, dict[str, int]] = {}
     for record in sorted(records, key=lambda each: each.t_ns):
@@ -463,7 +463,7 @@ def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[
         before[record.node] = record.counters
         if then is None or record.t_ns < begin_ns:
             continue
-        # Less than before: it was restarted, and counts from 0.
+        # Less than before: the node was restarted and counts from 0.
         restarted = any(
             record.counters.get(name, 0) < value
             for name, value in then.items()
@@ -476,7 +476,7 @@ def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[
 
 
 def role_of(record: NodeRecord) -> str | None:
-    """The role that a record tells of: by its status, or by an event ``become_<role>``."""
+    """The role in a record: of a status, or of an event ``become_<role>``."""
     if record.kind == "status":
         return record.probe.get("role")
     name = record.name or ""
@@ -486,7 +486,7 @@ def role_of(record: NodeRecord) -> str | None:
 
 
 def _elections(records: Sequence[NodeRecord], origin_ns: int) -> int | None:
-    """Leaders that came up after the load began; None where no node ever led."""
+    """How many leaders were elected after the start of the load; None if no node ever led."""
     led = [r for r in records if role_of(r) == "leader"]
     if not led:
         return None
@@ -553,7 +553,7 @@ def _lost_writes(verdict: Verdict | None) -> int | None:
 
 
 def _stale_reads(verdict: Verdict | None) -> StaleReads | None:
-    """From the staleness checker, if it ran, saw reads, and no operation is missing."""
+    """The staleness figures, if the checker ran, saw reads, and no operation is missing."""
     for check in verdict.checks if verdict else []:
         if isinstance(check, StalenessCheck) and check.verdict == "valid":
             found = check.details

@@ -1,11 +1,11 @@
-"""What an experiment expects of its runs: one figure of the run's summary compared with a value.
+"""Objectives of an experiment: each compares a figure of a run's summary with a value.
 
 before: {availability: ">= 0.999", p99: "<= 100ms"}
 during: {availability.majority: ">= 0.8", p99.majority: "<= 1s"}
 after:  {recovery: "<= 5s"}
 always: {consistency: claimed}
 
-A percentile that is longer than the service time misses every upper bound.
+A percentile that exceeds the service time misses every upper bound.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ MODELS = ("linearizable", "sequential", "causal", "eventual")
 
 
 class BadObjective(InvalidInput):
-    """An invalid objective: says what would be right."""
+    """An invalid objective: says what is valid."""
 
 
 class _Metric(msgspec.Struct, frozen=True):
-    """Where a metric lies in a run's summary (``{phase}`` is the objective's), in which phases it
-    can be asked for, and its unit."""
+    """The path of a metric in a run's summary (``{phase}``: of the objective), the phases that have
+    it, and its unit."""
 
     path: tuple[str, ...]
     phases: tuple[Phase, ...]
@@ -105,8 +105,8 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an objective. ``met``: None if it was not measured, which never counts as met.
-    ``measured``: in words, empty if nothing was."""
+    """The result of an objective. ``met``: None if it was not measured, which never counts as met.
+    ``measured``: in words, empty if not measured."""
 
     phase: Phase
     metric: str
@@ -132,7 +132,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def results(objectives: Iterable[Objective], summary: Mapping[str, Any]) -> list[Result]:
-    """Whether a run, given as its summary (the shape of ``--json``), met each objective."""
+    """Whether a run met each objective. ``summary``: in the format of ``--json``."""
     found = []
     for each in objectives:
         met, measured = _judge(each, summary)
@@ -146,7 +146,7 @@ def results(objectives: Iterable[Objective], summary: Mapping[str, Any]) -> list
 def evaluate(
     objectives: Iterable[Objective], summary: Mapping[str, Any]
 ) -> list[tuple[Objective, bool | None, str]]:
-    """As `results`, in words."""
+    """Like `results`, in words."""
     asked = list(objectives)
     return [
         (objective, result.met, result.words)
@@ -181,7 +181,7 @@ def _shown(value: float, unit: str, bound_ms: float | None) -> str:
 def _look_up(
     metric: _Metric, phase: Phase, summary: Mapping[str, Any]
 ) -> tuple[float | None, float | None]:
-    """The figure; and for a percentile that is longer than it, the service time."""
+    """The figure; for a percentile that exceeds the service time, also that time."""
     *outer, last = metric.path
     found: Any = summary
     for part in outer:
@@ -201,25 +201,25 @@ def _judge_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, s
         met = None
     else:
         met = measured in MODELS[: MODELS.index(model) + 1]
-        if met and verdict == "unknown":  # there was too little to see
+        if met and verdict == "unknown":  # not enough evidence
             met = None
     return met, shown
 
 
 def _is_cut(metric: _Metric, phase: Phase, summary: Mapping[str, Any]) -> bool:
-    """Whether the window is not what was planned: what it shows decides nothing."""
+    """Whether the window is not as planned, so that its figures decide nothing."""
     named = {part.format(phase=phase) for part in metric.path} | {phase}
     return not named.isdisjoint(summary.get("cut_windows") or ())
 
 
 def _had_fault(summary: Mapping[str, Any]) -> bool:
-    """Whether operations were wanted while a fault was on, and their outcomes are known."""
+    """Whether operations were wanted during a fault, and their outcomes are known."""
     return (summary.get("availability") or {}).get("during") is not None
 
 
 def of_experiment(experiment: Mapping[str, Any]) -> tuple[Objective, ...]:
-    """The objectives of an experiment as a manifest has it. Those that cannot be read (of another
-    version) are left out."""
+    """The objectives of an experiment in a manifest. Unreadable ones (of another version) are left
+    out."""
     found = []
     phases = experiment.get("objectives")
     for phase, expected in phases.items() if isinstance(phases, dict) else ():

@@ -1,7 +1,7 @@
 """What makes runs repeats of each other: everything planned except the seed.
 
-Runs of one name can come from different files, machines or code. Their figures then measure
-different things, and their mean measures nothing.
+Runs with the same name can come from different files, machines or code. Their figures then measure
+different things, and their mean means nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import msgspec
 from bench.record.run_folder import Manifest
 
 _WORDS = frozenset(("title", "shows", "protocols", "parameters", "seed"))
-"""Parts of an experiment that do not affect a run, or are elsewhere in a manifest."""
+"""Fields of an experiment that do not affect a run, or are elsewhere in a manifest."""
 _NO_PART = frozenset(("load_average_before", "pandas"))
-"""What differs from run to run, and what only the report uses."""
+"""Fields that differ from run to run, or that only the report uses."""
 SYSTEM = "system"
 """The name of a system's own version among those of all parts."""
 MOST_DIFFERENCES = 4
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Flat: ``{"workload.keys.count": "50"}``. ``experiment``: as validated; ``setting``: what it
-    ran on: target, machine, version of each part; ``protocol``: its claim and parameters."""
+    """Flat mappings such as ``{"workload.keys.count": "50"}``. ``experiment``: as validated;
+    ``setting``: target, machine and versions; ``protocol``: its claim and parameters."""
 
     experiment: dict[str, str] = {}
     setting: dict[str, str] = {}
@@ -75,7 +75,7 @@ def _text(value: Any) -> str:
 
 
 def differences(plans: Sequence[Mapping[str, str]]) -> list[str]:
-    """For each plan, in words, what differs between them."""
+    """How the plans differ, in words, for each plan."""
     names = dict.fromkeys(name for plan in plans for name in plan)
     differing = [name for name in names if len({plan.get(name) for plan in plans}) > 1]
     more = len(differing) - MOST_DIFFERENCES

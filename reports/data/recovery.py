@@ -1,6 +1,7 @@
-"""The cost of a lost node: how long until its data was fully replicated again, what had to be
-moved, and what failed meanwhile. It comes from the nodes' events ``suspect``, ``under_replicated``
-and ``re_replicated`` (see `nodes.parts.recovery.Recovery`); and from the runner's ``killed``.
+"""The cost of a lost node: how long until its data was fully replicated again, what was copied, and
+which operations failed meanwhile. It is computed from the nodes' events ``suspect``,
+``under_replicated`` and ``re_replicated`` (see `nodes.parts.recovery.Recovery`) and the runner's
+``killed``.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loss:
-    """A node that was replaced. Seconds: after it was killed, or where it was not, after it was
-    first suspected (``killed`` is false then: the suspicion may have been a mistake).
+    """A node that was replaced. Times are seconds after it was killed; if it was not (``killed`` is
+    false), after it was first suspected, perhaps by mistake.
 
     ``detected_s``: when the last node that suspected it in time did so. ``restored_s``: when the
-    last of its ranges had all its replicas again; None: one never had. ``transfer_s``: the longest
-    copy of a range. ``ranges``: how many had to be restored; ``bytes``, ``keys``: of all pages that
-    were copied, so each key counts once for each source. ``operations``: those wanted until then
-    (or the end); of them ``failed_there``, which the lost node was asked, and ``failed_elsewhere``
-    did not end ok."""
+    last of its ranges had all replicas again; None: one never had. ``transfer_s``: the longest copy
+    of a range. ``ranges``: how many had to be restored; ``bytes``, ``keys``: of all copied pages,
+    so each key counts once per source. ``operations``: those wanted until the restore (or the end);
+    those that did not end ok are ``failed_there``, if the lost node was asked, or
+    ``failed_elsewhere``."""
 
     node: str
     killed: bool
@@ -40,7 +41,7 @@ class Loss:
 
     @property
     def detections(self) -> float | None:
-        """The time to restore, without the transfer, in detection times."""
+        """The time to restore without the transfer, in detection times."""
         if self.restored_s is None or not self.detected_s:
             return None
         return (self.restored_s - self.transfer_s) / self.detected_s
@@ -60,11 +61,11 @@ COLUMNS = {
     "failed at the lost node": "failed_there",
     "failed elsewhere": "failed_elsewhere",
 }
-"""Of the table in a report: heading -> field of `Loss`."""
+"""The table in a report: heading -> field of `Loss`."""
 
 
 def losses(run: RunTables) -> list[Loss]:
-    """The nodes that were replaced, in the order of their loss."""
+    """The nodes that were replaced, by time."""
     events = [
         (event["t_s"], event["node"], event["name"], json.loads(event["details"] or "{}"))
         for event in run.nodes[run.nodes["kind"] == "event"].to_dict("records")
@@ -119,5 +120,5 @@ def _loss(
 
 
 def rows(run: RunTables) -> list[list[Any]]:
-    """The table of a report, under the headings of `COLUMNS`. Empty where nothing was lost."""
+    """The rows of a report's table, as in `COLUMNS`. Empty if no node was lost."""
     return [[getattr(loss, field) for field in COLUMNS.values()] for loss in losses(run)]

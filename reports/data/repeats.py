@@ -1,4 +1,4 @@
-"""Repeats of one experiment on one protocol: means with confidence intervals.
+"""Repeats of an experiment on a protocol: means with confidence intervals.
 
 The interval is the percentile bootstrap of the mean (Efron and Tibshirani, An Introduction to the
 Bootstrap, 1993, chapter 13): it assumes no distribution, which latencies and recovery times do not
@@ -26,8 +26,8 @@ _SEED = 1
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """The mean of a figure over ``runs`` runs that have it, and its confidence interval (None with
-    fewer than two); and its median."""
+    """The mean and median of a figure over the ``runs`` that have it, and the confidence interval
+    of the mean (None with fewer than two)."""
 
     median: float
     mean: float
@@ -37,12 +37,12 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
-    """The runs of one protocol in one experiment, all of one plan. ``row`` and ``column``: where
-    they stand in the table of a report. ``throughput`` and ``availability``: by phase and side, as
-    in `RunSummary`; what no run has is left out. ``recovery_s``: over the runs that recovered;
-    ``never_back``: how many had a fault and did not. ``latency_ms_p99``: over the runs in which it
-    was not longer than the service time; ``over_time_out``: in how many it was. ``messages``: per
-    served operation. ``verdicts``: how many of each."""
+    """The runs of one protocol in one experiment, all of one plan. ``row`` and ``column``: their
+    place in the table of a report. ``throughput`` and ``availability``: by phase and side, as in
+    `RunSummary`; figures that no run has are left out. ``recovery_s``: over the runs that
+    recovered; ``never_back``: how many had a fault and did not. ``latency_ms_p99``: over the runs
+    in which it did not exceed the service time; ``over_time_out``: in how many it did.
+    ``messages``: per served operation. ``verdicts``: how many of each."""
 
     experiment: str
     protocol: str
@@ -82,7 +82,7 @@ def interval(values: Sequence[float]) -> Interval | None:
 
 
 def repeats(summaries: Iterable[RunSummary]) -> list[Repeats]:
-    """What was run more than once, in order of first appearance."""
+    """The repeated runs, in order of first appearance."""
     cells = compare.matrix(summaries).cells.values()
     return [of(cell) for cell in cells if len(cell.runs) > 1]
 
@@ -139,8 +139,8 @@ def _present(values: Iterable[float | None]) -> Interval | None:
 
 
 def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
-    """The table of repeats: a row for each figure, with in how many runs it was measured, its
-    median, its mean, and the interval of the mean."""
+    """The table of repeats, one row per figure: in how many runs it was measured, its median, its
+    mean, and the interval of the mean."""
     found = [(f"ok op/s {phase}", each, 0, False) for phase, each in one.throughput.items()] + [
         (f"availability {part}", each, 3, True) for part, each in one.availability.items()
     ]
@@ -235,7 +235,7 @@ def _compared(one: str, other: str, values: dict[str, list[float]]) -> str:
 
 
 def lines(summaries: Iterable[RunSummary]) -> list[str]:
-    """One line for each protocol and experiment that was repeated, for the terminal."""
+    """One line for the terminal for each repeated protocol and experiment."""
     lines = []
     for one in repeats(summaries):
         phase = "during" if "during" in one.throughput else "before"
@@ -265,5 +265,5 @@ def _shown(one: Interval, digits: int, *, floor: bool = False) -> str:
 
 
 def _number(value: float, digits: int, *, floor: bool) -> str:
-    """``floor``: it is a share."""
+    """A number with so many digits. ``floor``: round down, since it is a share."""
     return format_share(value) if floor else f"{value:.{digits}f}"

@@ -1,7 +1,7 @@
-"""The windows and the faults of a run as rows of text, for the page.
+"""The windows and faults of a run as rows of text, for the page.
 
-Shares are rounded down, so that 1 means all; what is longer than the service time, or was not over
-when the load ended, is said in words.
+Shares are rounded down, so that 1 means all. Times that exceed the service time, or outlast the
+load, are given in words.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def window_rows(run: RunTables) -> list[list[str]]:
-    """Under the columns of `RunTables.windows`."""
+    """Rows with the columns of `RunTables.windows`."""
     return _rows(run, run.windows)
 
 
 def fault_rows(run: RunTables) -> list[list[str]]:
-    """Under the columns of `RunTables.faults`."""
+    """Rows with the columns of `RunTables.faults`."""
     return _rows(run, run.faults)
 
 

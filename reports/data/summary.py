@@ -25,8 +25,8 @@ from reports.data.plan import Plan
 
 
 class StaleReads(msgspec.Struct, kw_only=True):
-    """Reads that returned a value after a newer one was acknowledged. ``fraction`` of all reads;
-    for how long there had been a newer one, at the median and at worst (seconds)."""
+    """Reads that returned a value after a newer one was acknowledged. ``fraction``: of all reads;
+    and how long the newer value had been acknowledged, in the median and at worst (seconds)."""
 
     fraction: float
     median_s: float | None = None
@@ -34,7 +34,7 @@ class StaleReads(msgspec.Struct, kw_only=True):
 
 
 class Setup(msgspec.Struct, kw_only=True):
-    """What the figures were measured with."""
+    """The setup of the measurement."""
 
     nodes: int
     offered_per_s: float | None = None
@@ -46,8 +46,8 @@ class RunSummary(msgspec.Struct, kw_only=True):
     """The figures of a run, as ``--json`` prints them.
 
     ``throughput``: served operations/s. ``recovery_s``: the longest *back in* of its ``faults``;
-    None: there was no fault, service was not back after one of them, or *during* is cut. All of
-    these are defined in `bench.checkers.availability`; ``definitions`` says in which version.
+    None: there was no fault, service did not come back after one, or *during* is cut short. These
+    are defined in `bench.checkers.availability`; ``definitions`` is the version.
 
     Beyond the documented core: ``latency_ms`` (that of *during* if there is one, else of *before*);
     ``window_latency_ms``; ``within_1s`` (served within a second / wanted); ``service_s`` (what
@@ -104,18 +104,18 @@ class RunSummary(msgspec.Struct, kw_only=True):
 
 
 SHOWN = 60
-"""Longer values are cut to so many characters where they are shown."""
+"""The most characters of a value that are shown."""
 
 
 def cut(text: str, most: int = SHOWN) -> str:
-    """``text`` on one line, shortened with an ellipsis if it is long."""
+    """``text`` on one line, shortened with an ellipsis if too long."""
     text = escaped(text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def refuting_check(verdict: Verdict | None) -> AnyCheck | None:
-    """The check that refutes the claim: the one whose words are the verdict's reason, else one of a
-    model that the claim includes. None if the claim was not refuted."""
+    """The check that refutes the claim: the one whose summary is the verdict's reason, else one of
+    a model that the claim includes. None if the claim was not refuted."""
     if verdict is None or verdict.verdict != "invalid":
         return None
     invalid = [check for check in verdict.checks if check.verdict == "invalid"]
@@ -125,8 +125,8 @@ def refuting_check(verdict: Verdict | None) -> AnyCheck | None:
 
 
 def explained_check(verdict: Verdict | None) -> AnyCheck | None:
-    """The check whose witness a reader is shown: what refutes the claim, and nothing else if the
-    claim is refuted; else the first anomaly that the claim allows, else any other that was found.
+    """The check whose witness is shown: if the claim is refuted, only what refutes it; else the
+    first anomaly that the claim allows, else any other.
     """
     if verdict is None or verdict.verdict == "invalid":
         check = refuting_check(verdict)
@@ -149,7 +149,7 @@ def explanation(verdict: Verdict) -> str:
 
 
 def _includes(claim: str, model: str) -> bool:
-    """Whether whatever keeps ``claim`` keeps ``model`` too."""
+    """Whether ``claim`` implies ``model``."""
     return claim in MODELS and model in MODELS[MODELS.index(claim) :]
 
 
@@ -160,9 +160,9 @@ def witness_of(verdict: Verdict | None) -> list[WitnessLine]:
 
 
 def counterexample(verdict: Verdict | None) -> str | None:
-    """In one sentence: why the claim is refuted, or if it is not, why the history is not
-    linearizable: the stalest read if there is one, which tells more than the smallest witness, else
-    the witness. None if there is neither, or if nobody knows."""
+    """Why the claim is refuted, in one sentence; if it is not, why the history is not linearizable:
+    the stalest read if there is one, which says more than the smallest witness, else the witness.
+    None if there is neither, or it is unknown."""
     if verdict is None:
         return None
     if verdict.verdict != "invalid":

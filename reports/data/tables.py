@@ -1,4 +1,4 @@
-"""The pandas tables of one run or of many, for a notebook to go on from: `reports.load(folder)`.
+"""The pandas tables of one or many runs, for notebooks: `reports.load(folder)`.
 
     import reports
 
@@ -6,9 +6,9 @@
     ok = tables.operations.query("outcome == 'ok'")
     ok.groupby(["experiment", "protocol", "phase"], observed=True)["latency_ms"].quantile(0.99)
 
-Seconds (``_s``) count from the start of the load of their run, and are negative before it.
-Milliseconds (``_ms``) of latency count from the *intended* send time, so that a stall counts for
-every operation that it held up. pandas is imported when a folder is loaded, not before.
+Seconds (``_s``) count from the start of the run's load and are negative before it. Latencies
+(``_ms``) count from the *intended* send time, so that a stall counts for every operation that it
+delayed. pandas is imported only when a folder is loaded.
 """
 
 from __future__ import annotations
@@ -27,51 +27,52 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("run", "experiment", "protocol", "seed", "simulated")
-"""The columns with which every table begins."""
+"""The first columns of every table."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Tidy tables: one row is one observation, and says of which run.
+    """Tidy tables: each row is one observation of one run.
 
-    Every table begins with: run (the folder's name below the folder that was loaded), experiment,
-    protocol, seed, simulated (whether its times are virtual: never compare such rates with others).
+    Every table begins with: run (its folder's name below the loaded folder), experiment, protocol,
+    seed, simulated (whether times are virtual: never compare such rates with others).
 
     ``operations``, one row per operation of the load (final reads are left out):
 
-    - process, id: of the logical client that invoked it; op (read / write / cas / delete), key,
-      node (that was asked)
-    - outcome: ok, fail (certainly not applied), info (nobody knows); error: why not ok
+    - process, id: the logical client that invoked it, and its id; op (read / write / cas / delete),
+      key, node (that was asked)
+    - outcome: ok, fail (certainly not applied), info (unknown); error: why not ok
     - value: read or written, as text, cut if long
     - intended_s, invoked_s, completed_s (NaN: never answered): when it was wanted, sent, answered
     - latency_ms: from intended_s to completed_s
     - phase: before, during or after the faults, by when it was wanted
-    - side: majority or minority of the cut that was on then, by the node at which it was wanted;
-      none: no cut was on
+    - side: majority or minority of the active partition, by the node that was asked; none: no
+      partition was active
     - served: whether it ended ok within the service time (the time-out), counted from intended_s
 
     ``faults``, one row per injected fault: number, fault, label (in words), nodes, planned_s,
     applied_s, heal_started_s, healed_s (NaN: never), wanted, served, availability (while it was
-    on), back_in_s (from its begin to the end of the first outage that began in it; 0: none did;
-    inf: not within the load), outages (how many began in it), longest_silence_s, error.
+    active), back_in_s (from its beginning to the end of the first outage that began during it; 0:
+    none did; inf: not within the load), outages (how many began during it), longest_silence_s,
+    error.
 
     ``windows``, one row per phase and side: phase (before / during / after / all), side (all, and
-    majority / minority / none where there was a cut), seconds (its length), wanted, served, dropped
-    (wanted and not sent), availability (served / wanted, 0..1), within_1s (the same within one
-    second), served_per_s, latency_ms_p50, latency_ms_p99 (of all that was wanted; inf: longer than
-    the service time).
+    majority / minority / none if there was a partition), seconds (its length), wanted, served,
+    dropped (wanted but not sent), availability (served / wanted, 0..1), within_1s (the same within
+    one second), served_per_s, latency_ms_p50, latency_ms_p99 (of all wanted operations; inf: longer
+    than the service time).
 
     ``verdicts``, one row per checker, and one with check = ``claim`` for the protocol's claim:
-    check, model, verdict (valid / invalid / unknown), algorithm, operations (judged), seconds (that
-    it took), summary.
+    check, model, verdict (valid / invalid / unknown), algorithm, operations (checked), seconds (of
+    the check), summary.
 
     ``nodes``, one row per record of a node: t_s, node, kind (status / event), name (of the event),
     role, term, leader, details (JSON text).
 
-    ``runs``, one row per run with its figures, as `RunSummary` has them: nested ones as
+    ``runs``, one row per run with the figures of `RunSummary`, nested ones flattened as
     ``throughput_before`` (served operations/s), ``availability_during`` (0..1), ``latency_ms_p99``
-    (NaN where ``latency_ms_bound_ms`` is not: longer than that), ``recovery_s`` and so on;
-    ``plan``, equal for runs that are repeats of each other; and ``objectives_missed``, in words.
+    (if NaN, it exceeds ``latency_ms_bound_ms``), ``recovery_s`` and so on; ``plan``, equal for runs
+    that are repeats of each other; and ``objectives_missed``, in words.
 
     ``missing``: what the folders lack or what could not be read, in sentences that name the run.
     """
@@ -88,8 +89,8 @@ class Tables:
 def load(folder: Path | str) -> Tables:
     """The tables of a run folder, or of all runs below a folder (a comparison).
 
-    Raises BadRunFolder if there is no run that can be read. Anything else that is missing or broken
-    is named in `Tables.missing`.
+    Raises BadRunFolder if no run can be read. Anything else that is missing or broken is listed in
+    `Tables.missing`.
     """
     root = Path(folder)
     runs: list[tuple[str, RunTables]] = []
@@ -105,7 +106,7 @@ def load(folder: Path | str) -> Tables:
 
 
 def combine(runs: Sequence[tuple[str, RunTables]], missing: Sequence[str] = ()) -> Tables:
-    """The tables of runs that were loaded, each with its name."""
+    """The tables of loaded runs, given with their names."""
 
     def together(of: Callable[[RunTables], pd.DataFrame]) -> pd.DataFrame:
         return _together([(name, run, of(run)) for name, run in runs])
@@ -145,15 +146,15 @@ def _verdicts(run: RunTables) -> pd.DataFrame:
 
 
 def _same(word: str, frame: pd.DataFrame) -> pd.Series[Any]:
-    """A column that says the same in every row of ``frame``."""
+    """A constant column for ``frame``."""
     import pandas as pd
 
     return pd.Series([word] * len(frame), index=frame.index, dtype="category")
 
 
 def _together(parts: Sequence[tuple[str, RunTables, pd.DataFrame]]) -> pd.DataFrame:
-    """One table below the other, each row with the run that it is of. Columns of few different
-    words stay categories, which is a fifth of the memory."""
+    """Concatenate tables, with the run of each row. Columns of few different words stay categories,
+    which take a fifth of the memory."""
     import pandas as pd
 
     frames = []

@@ -1,7 +1,7 @@
 """What changed between two comparisons: verdicts first, then availability, throughput, latency.
 
-A figure of one run is one draw; the next run draws another. So a change counts only beyond the
-thresholds below and, where both sides have repeats, only if their confidence intervals
+A figure of one run is one sample; the next run gives another. So a change counts only beyond the
+thresholds below and, if both sides have repeats, only if their confidence intervals
 (`reports.data.repeats`) do not overlap. A changed verdict always counts.
 """
 
@@ -40,9 +40,9 @@ _PHASES = ("before", "during", "after")
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A figure that changed. ``old`` and ``new``: in the unit of the summary (means over repeats),
-    or words for a verdict and for a percentile beyond the service time; None: there is none
-    (``recovery``: never back). ``runs``: of both sides. ``sure``: a verdict, or repeats whose
-    intervals do not meet; else one run stands against another."""
+    or words for a verdict or a percentile beyond the service time; None: there is none
+    (``recovery``: never back). ``runs``: of both sides. ``sure``: a verdict, or repeats with
+    disjoint intervals; not a single run against another."""
 
     kind: Kind
     experiment: str
@@ -57,8 +57,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """``notes``: what differs besides the protocols, so that figures are not directly comparable.
-    ``changes``: by kind. ``only_old``, ``only_new``: cells that one side does not have.
-    ``compared``: how many cells both have."""
+    ``changes``: by kind. ``only_old``, ``only_new``: cells missing on the other side.
+    ``compared``: how many cells both sides have."""
 
     schema: int = 1
     old: str
@@ -74,8 +74,8 @@ Side: TypeAlias = Sequence[tuple[RunSummary, Manifest]]
 
 
 def diff(old: Side, new: Side, names: tuple[str, str] = ("old", "new")) -> Diff:
-    """Compare two sets of runs cell by cell: each with the one of its plan, or if there is none,
-    with the only one of its protocol and experiment."""
+    """Compare two sets of runs cell by cell: each cell with the one of the same plan or, if there
+    is none, with the only one of its protocol and experiment."""
     left = list(compare.matrix([summary for summary, _ in old]).cells.values())
     right = list(compare.matrix([summary for summary, _ in new]).cells.values())
     both = _pairs(left, right)
@@ -99,8 +99,8 @@ def diff(old: Side, new: Side, names: tuple[str, str] = ("old", "new")) -> Diff:
 def _pairs(
     left: Sequence[compare.Cell], right: Sequence[compare.Cell]
 ) -> list[tuple[compare.Cell, compare.Cell]]:
-    """The cells to compare, in the order of the left ones: of what is equal in most respects where
-    nothing else is."""
+    """The pairs of cells to compare, in the order of the left ones; without an equal plan, the most
+    similar cell."""
     looks: list[Callable[[RunSummary], Any]] = [
         lambda run: (run.target, run.plan),
         lambda run: (run.target, run.plan.experiment, run.plan.protocol),
@@ -190,7 +190,7 @@ def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
 
 
 def _latency(cell: compare.Cell) -> Shown:
-    """In words; what is longer than the service time, as that."""
+    """A latency in words; ``> 2 s`` if it exceeds the service time."""
     bounds = [run.latency_ms.bound_ms for run in cell.runs if run.latency_ms.bound_ms]
     return lambda value: compare.milliseconds(value, min(bounds, default=None))
 
@@ -284,7 +284,7 @@ def _apart(old: Sequence[float], new: Sequence[float]) -> bool:
 
 
 def _notes(old: Side, new: Side) -> list[str]:
-    """What must be the same for figures to be comparable, and is not."""
+    """Differences that make figures incomparable."""
     looks: list[tuple[str, Callable[[Manifest], str]]] = [
         ("capbench", lambda m: f"{m.capbench_version} ({m.commit or 'no commit'})"),
         ("hardware", lambda m: _flat(m.hardware)),
@@ -314,7 +314,7 @@ def _notes(old: Side, new: Side) -> list[str]:
 
 
 def _plans(side: Side) -> dict[str, set[bytes]]:
-    """The experiments of a side, as validated, without what is reported anyway."""
+    """The experiments of a side, as validated, without what is reported elsewhere."""
     found: dict[str, set[bytes]] = {}
     for _, manifest in side:
         plan = {k: v for k, v in manifest.experiment.items() if k not in ("seed", "protocols")}
@@ -364,7 +364,7 @@ def text(found: Diff) -> str:
 
 CHANCE = (
     "may be chance: a side has one run, and another run would give other figures; "
-    "`--repeat 5` on both sides tells them apart"
+    "`--repeat 5` on both sides would show"
 )
 
 

@@ -14,8 +14,8 @@ TABLES = ("runs", "windows", "faults", "verdicts", "nodes", "operations")
 
 
 def write_csv(runs: Sequence[tuple[str, RunTables]], folder: Path) -> list[Path]:
-    """Write ``runs.csv`` and the other tables of `reports.data.tables.Tables`, and for each chart
-    the numbers behind it as ``<run>-<chart>.csv``. Returns the files."""
+    """Write the tables of `reports.data.tables.Tables` (``runs.csv`` ...) and the numbers of each
+    chart as ``<run>-<chart>.csv``. Returns the files."""
     from reports.charts.charts import charts
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,6 @@ def write_charts(runs: Sequence[tuple[str, RunTables]], folder: Path) -> list[Pa
 
 
 def file_name(text: str) -> str:
-    """``text`` as part of a file's name: letters, digits, dots, dashes and underscores only, and
-    not so long that a file system refuses it."""
+    """``text`` as part of a file name: only letters, digits, dots, dashes and underscores, and
+    short enough for a file system."""
     return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip(".-")[:100] or "run"

@@ -1,6 +1,6 @@
-"""A page of figures that have their numbers beside them: sweeps of detectors and of live clusters.
+"""A page of figures with their numbers: sweeps of detectors and of live clusters.
 
-No script, nothing from a network; text is escaped.
+No script, no network; text is escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reports.formats.render import TEMPLATES
 @dataclass(frozen=True)
 class Figure:
     """Charts with their numbers, ready for the page. ``how``: a sentence on how to read them.
-    ``rows``: cells as text, one for each of ``columns``."""
+    ``rows``: cells as text, one per column."""
 
     title: str
     how: str
@@ -40,8 +40,8 @@ def write_figures(
     figures: Sequence[Figure],
     method: Sequence[str],
 ) -> Path:
-    """Write the page ``out`` and return it. ``tag``: live or simulated. ``lines`` answer the
-    ``question``; ``method``: how it was measured, a line each."""
+    """Write the page ``out`` and return its path. ``tag``: live or simulated. ``lines`` answer the
+    ``question``; ``method``: how it was measured, in lines."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

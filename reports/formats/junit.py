@@ -1,7 +1,7 @@
-"""JUnit XML, as CI servers read it: a suite per run, a case per claim and per objective.
+"""JUnit XML for CI servers: one suite per run, one case per claim and objective.
 
 kept: a case that passed. broken: a ``failure``. unknown: an ``error``, since CI must not take it
-for a pass. not measured: ``skipped``. The shape is that of Jenkins' and pytest's files:
+for a pass. not measured: ``skipped``. The format is that of Jenkins and pytest:
 testsuites/testsuite/testcase with counts, times in seconds.
 """
 
@@ -69,5 +69,5 @@ def _counts(cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """Without the characters that XML cannot hold, or a terminal should not get."""
+    """``text`` without characters that XML forbids or that could upset a terminal."""
     return escaped_lines(text)

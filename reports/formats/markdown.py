@@ -1,7 +1,7 @@
 """A comparison in Markdown, for the summary of a CI job or a pull request.
 
-Keys, values and names come from outside, so all of them are escaped: neither HTML nor Markdown in
-them does anything.
+Keys, values and names come from outside, so they are all escaped: HTML and Markdown in them have no
+effect.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _ENDINGS = {"broken": "missed", "unknown": "unknown", "not measured": "not measu
 
 
 def markdown(runs: Sequence[Judged], title: str = "Replication protocols compared") -> str:
-    """The document: the verdicts as a table, what they mean in sentences, what was missed, and what
-    is missing."""
+    """The document: the verdicts as a table, their meaning in sentences, missed objectives, and
+    missing data."""
     summaries = [run.summary for run in runs]
     grid = compare.matrix(summaries)
     head = ["protocol", "claims", *(escape(name) for name in grid.experiments)]
@@ -48,7 +48,7 @@ def markdown(runs: Sequence[Judged], title: str = "Replication protocols compare
 
 
 def _cell(cell: compare.Cell | None) -> str:
-    """Verdict in words, then rate, availability during the fault, and the model measured."""
+    """The verdict in words, then rate, availability during the fault, and the measured model."""
     if cell is None:
         return "–"
     word = escape(cell.word)
@@ -96,13 +96,13 @@ def _objectives(runs: Sequence[Judged]) -> list[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table; its cells are escaped already."""
+    """The lines of a table of escaped cells."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def escape(text: str) -> str:
-    """``text`` so that Markdown shows it as it is, on one line."""
+    """``text`` on one line, escaped so that Markdown shows it literally."""
     flat = escaped(" ".join(text.split()))
     shown = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", shown)

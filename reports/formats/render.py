@@ -1,8 +1,8 @@
 """One self-contained HTML page from run folders: no script, no network, charts as inline SVG.
 
-The charts are drawn beforehand (`reports.charts.charts`), because drawings open at once, print, and
-stay small: a thousand of them weigh less than the libraries that would draw them in the browser.
-Their colours are CSS variables, so that they follow the reader's dark or light theme.
+The charts are drawn in advance (`reports.charts.charts`): drawings open at once, print, and stay
+small. A thousand of them are smaller than the libraries that would draw them in the browser. Their
+colours are CSS variables, so they follow the reader's dark or light theme.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from reports.formats.overview import COLUMN_ORDERS, ROW_ORDERS, heat_map
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 BENCHMARKS = Path("results/bench/latest.json")
-"""Where `make bench` leaves its figures."""
+"""Where `make bench` writes its figures."""
 MOST_CHART_BYTES = 3_500_000
-"""Charts beyond this are left out, and the page says so."""
+"""Charts beyond this total are left out, and the page says so."""
 MOST_POINTS = 9_000
-"""Single operations drawn on the whole page."""
+"""The most single operations drawn on the whole page."""
 MOST_EVENTS = 1500
-"""Node events listed on the whole page."""
+"""The most node events listed on the whole page."""
 MOST_EVENTS_PER_RUN = 80
 OPEN_RUNS = 6
 """With more runs than this, experiments and runs are folded."""
 FULL_TABLES = 24
-"""With more runs than this, the numbers behind charts are only in the files of `capbench report`,
-not on the page."""
+"""With more runs than this, the numbers of charts are not on the page, only in the files of
+`capbench report`."""
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """Figures of `make bench`, all of one run, and the machine that it ran on."""
+    """Figures of one run of `make bench`, and its machine."""
 
     figures: list[Benchmark]
     machine: dict[str, Any]
@@ -68,9 +68,9 @@ class Benchmarks:
 
 @dataclass(frozen=True)
 class RunSection:
-    """A run on the page. ``title``: unlike all others, without *simulated*. ``figures``: None where
-    they were left out. ``why``: heading of ``witness``, that of ``explained``. ``messages``: those
-    around it, if they were kept; ``diagram``: drawn, where the page is not too large for it."""
+    """A run on the page. ``title``: unique, without *simulated*. ``figures``: None if left out.
+    ``why``: the heading of ``witness``, which is that of ``explained``. ``messages``: those around
+    it, if kept; ``diagram``: their drawing, unless the page is too large."""
 
     anchor: str
     title: str
@@ -95,8 +95,9 @@ def write_report(
     *,
     benchmarks: Path = BENCHMARKS,
 ) -> Path:
-    """Write the page and return where it is. Folders that are not runs are named on the page.
-    ``benchmarks``: figures of `make bench`, shown with their machine if they are there.
+    """Write the page and return its path. Folders that are not runs are listed on the page.
+
+    ``benchmarks``: figures of `make bench`, shown with their machine if the file exists.
 
     Raises BadRunFolder if none of the folders can be read.
     """
@@ -120,7 +121,7 @@ def write_loaded(
     *,
     benchmarks: Path = BENCHMARKS,
 ) -> Path:
-    """As `write_report`, of runs that were loaded already; a million operations take a while."""
+    """Like `write_report`, but for runs already loaded: a million operations take a while."""
     page = render(runs, title, unreadable, read_benchmarks(benchmarks))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page.encode(errors="backslashreplace"))
@@ -128,7 +129,7 @@ def write_loaded(
 
 
 def read_benchmarks(path: Path) -> Benchmarks | None:
-    """What `make bench` wrote; None: missing or malformed."""
+    """The figures of `make bench`; None if missing or malformed."""
     try:
         data = read_regular(path, MOST_BYTES)
         figures = msgspec.json.decode(data, type=list[Benchmark])
@@ -281,7 +282,7 @@ def _losses(run: RunTables) -> list[list[Any]]:
 
 
 def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
-    """Each line with the time since the first one began."""
+    """Each line with the time since the start of the first."""
     first_ns = min((line.operation.invoked_ns for line in lines), default=0)
     return [
         (
@@ -297,7 +298,7 @@ def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:
 def _draw(
     runs: Sequence[RunTables], order: Sequence[int], most_bytes: int
 ) -> list[list[Figure] | None]:
-    """The charts of each run. First runs of a cell go first; when the page is full, None."""
+    """The charts of each run, the first runs of cells first; None once the page is full."""
     from reports.charts.charts import charts
 
     drawings: list[list[Figure] | None] = [None] * len(runs)

@@ -1,8 +1,8 @@
-"""The sweep over failure detectors: its file, its table, its charts and its page.
+"""The sweep over failure detectors: its file, table, charts and page.
 
 The measures are those of Chen, Toueg, Aguilera, "On the quality of service of failure detectors",
 IEEE Transactions on Computers 51(5), 2002: detection time, rate of mistakes, duration of a mistake,
-and the share of the time in which a healthy node is trusted (here its complement).
+and the share of time in which a healthy node is trusted (here its complement).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reports.formats.figure_page import Figure, write_figures
 
 STYLES = {"counting": Style("blue"), "phi": Style("orange", 1, "square")}
 RAREST_PER_H = 0.01
-"""Where a rate is drawn that is lower than this, or 0: the axis is logarithmic."""
+"""Lower rates, and 0, are drawn here: the axis is logarithmic."""
 FACTORS = {
     "latency": ("Latency", "one-way latency, s"),
     "jitter": ("Jitter", "median of the heavy-tailed delay, s"),
@@ -33,13 +33,14 @@ TRADE_OFF = "trade-off: "
 class DetectorRow(msgspec.Struct, kw_only=True):
     """One detector in one run.
 
-    ``setting``: timeout in seconds (counting) or threshold of phi. ``observed_s``: how long pairs
-    of healthy nodes watched each other, summed over the pairs; in that time ``mistakes``
-    suspicions, which lasted ``suspected_s`` in all; ``mistakes_s``: how long each lasted that began
-    and ended in it. ``detections_s``: from a crash until the lasting suspicion of each observer;
-    ``suspected_before``: observers whose lasting suspicion is older than the crash, which says
-    nothing on speed; ``undetected``: observers that did not suspect when the node came back.
-    ``trusts_s``: from then until trust; ``untrusted``: observers that still suspected at the end.
+    ``setting``: timeout in seconds (counting) or threshold of phi. ``observed_s``: how long healthy
+    nodes watched each other, summed over pairs; in that time there were ``mistakes`` suspicions,
+    which lasted ``suspected_s`` in total; ``mistakes_s``: the duration of each that began and ended
+    in that time. ``detections_s``: from a crash to the lasting suspicion of each observer;
+    ``suspected_before``: observers whose lasting suspicion began before the crash, which says
+    nothing about speed; ``undetected``: observers that did not suspect the node when it came back.
+    ``trusts_s``: from then until trust; ``untrusted``: observers that still suspected it at the
+    end.
     """
 
     factor: str
@@ -82,10 +83,9 @@ def load_sweep(path: Path) -> Sweep:
 def table(sweep: Sweep) -> pd.DataFrame:
     """One row for each network and detector, over all seeds.
 
-    ``false_per_h``: mistakes per hour in which one node watches another; ``upper_per_h``: where
-    none was seen, the rate that a longer run might yet find (95 %: three in the time observed),
-    else the rate. ``suspected``: share of the time. Times are seconds; NaN where there is nothing
-    to take the mean of.
+    ``false_per_h``: mistakes per hour in which one node watches another; ``upper_per_h``: the rate,
+    or if none was seen its 95 % upper bound (three in the time observed). ``suspected``: share of
+    the time. Times are mean seconds; NaN if there are no values.
     """
     rows = []
     keys = ("factor", "value", "detector", "setting")
@@ -182,7 +182,7 @@ def _seconds(value: float) -> str:
 
 
 def factor_figure(figures: pd.DataFrame, factor: str) -> Figure:
-    """Detection, mistakes and trust over one property of the network."""
+    """Detection, mistakes and trust against one property of the network."""
     data = figures[figures["factor"] == factor]
     title, axis = FACTORS[factor]
     x = Axis(0, data["value"].max(), axis)
@@ -279,7 +279,7 @@ def write_page(data: Path, out: Path) -> Path:
 
 
 def plain_lines(figures: pd.DataFrame) -> list[str]:
-    """A line for each factor: the figures of its calmest network and of its worst."""
+    """One line per factor: the figures of its calmest and its worst network."""
     lines = []
     for factor, (title, axis) in FACTORS.items():
         data = figures[figures["factor"] == factor]
@@ -304,7 +304,7 @@ def _change(first: str, last: str) -> str:
 
 
 def method_lines(sweep: Sweep) -> list[str]:
-    """What was done, and what the words mean."""
+    """How it was measured, and what the terms mean."""
     plan, counting, phi = sweep.plan, sweep.counting, sweep.phi
     return [
         "Everything here is simulated, in virtual time: the same detectors and the same protocol "
@@ -313,12 +313,12 @@ def method_lines(sweep: Sweep) -> list[str]:
         f"{plan['observe_s']:g} s without a crash, then {plan['crashes']} crashes, each node down "
         f"for {plan['detect_s']:g} s. All detectors see the same arrivals.",
         "A crash is detected when an observer begins the suspicion that lasts until the restart. "
-        "Observers that suspected the node already (“before”) say nothing on speed, and are "
-        "counted apart.",
+        "Observers that already suspected the node (“before”) say nothing about speed, and are "
+        "counted separately.",
         "An hour is an hour in which one node watches one other. A suspicion of a node that runs "
-        "is counted as false, also where its link is down: what is best there is a matter of "
-        "taste, but a verdict that flickers serves nobody. “< x”: none was seen, and with 95 % "
-        "confidence the rate is below x.",
+        "counts as false, even if its link is down: what is best there is a matter of taste, "
+        "but flickering helps nobody. “< x”: none was seen, and with 95 % confidence the rate is "
+        "below x.",
         f"Counting: silent for more than {counting['timeout_s']:g} s adds {counting['rise']:g} at "
         f"each check, else {counting['fall']:g} is taken away; suspected from "
         f"{counting['suspicion_threshold']:g} until 0.",

@@ -1,36 +1,36 @@
-"""What throughput and latency should be: a queueing model of a cluster on one machine.
+"""Predicted throughput and latency: a queueing model of a cluster on one machine.
 
 Sources: E. Lazowska, J. Zahorjan, G. Graham, K. Sevcik, "Quantitative System Performance" (1984):
 the operational laws (chapter 3), bounds (5), mean value analysis (6). A. Ailijiang, A. Charapko, M.
 Demirbas, "Dissecting the Performance of Strongly-Consistent Replication Protocols" (SIGMOD 2019),
 section 3: the busiest station's service time, from messages per operation, bounds throughput.
 
-The stations are the cores, which all processes share, the broker (one thread) and the disks. What
-an operation asks of the cores is linear in what is counted of it:
+The stations are the cores, shared by all processes, the broker (one thread) and the disks. The CPU
+time of an operation is linear in its counts:
 
     CPU = PUBLISHes * frame_s  +  nodes * operation_s  +  bytes * byte_s
 
-*With coalescing* a cluster works in rounds, as a server that takes all who wait at once (a bulk
-queue). A round of B operations has the PUBLISHes of B operations, or those of a round in which
-every node has something to tell each other one, whichever is less, and takes
+*With coalescing* a cluster works in rounds, like a server that takes all waiting customers at once
+(a bulk queue). A round of B operations has the PUBLISHes of B operations, or those of a round in
+which every node has a message for every other, whichever is less, and takes
 
     T(B) = fsync_s  +  PUBLISHes * frame_s / parallel  +  B * per_operation / cores
 
-where ``parallel`` is how many PUBLISHes are worked on at once. Who arrives waits for half a round
-on average, and then takes part in one, or in two one after the other (``quorum`` has two phases;
-those of different operations share a round). So of N clients that think for Z, with the interactive
-response-time law (Lazowska, 3.4) R = N / X - Z,
+where ``parallel`` is the number of PUBLISHes processed at once. An arriving operation waits for
+half a round on average, then takes part in one round, or in two in sequence (``quorum`` has two
+phases; those of different operations share a round). So for N clients with think time Z, by the
+interactive response-time law (Lazowska, 3.4) R = N / X - Z,
 
     X = N / (Z + (rounds + 1/2) T(B))   and   B = X T(B)
 
-and one client waits for nobody: its R is all its fsyncs and PUBLISHes, one after the other.
+and one client waits for nobody: its R is all its fsyncs and PUBLISHes in sequence.
 
-*Without*, each operation has all its PUBLISHes to itself: the cores are a station, the path's
+*Without coalescing*, each operation has its own PUBLISHes: the cores are a station, the path's
 fsyncs a delay, and mean value analysis gives X.
 
 The costs come from three measured points (`calibrate`): one client, many, and large values. The
-time of an fsync is measured at each point, since the disk is shared with whoever else is there. All
-else is predicted.
+fsync time is measured at each point, since other programs share the disk. Everything else is
+predicted.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from nodes.protocols.gossip import GossipParameters
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What theory says of one write, without coalescing. ``messages``: between nodes, and request
-    and reply; ``round_messages``: of a round of many, at all nodes, where each has one for each
-    other. ``rounds``: in which an operation takes part, one after the other, each with an fsync on
-    its path. ``fsyncs``: of all nodes. ``copies``: how often the value is sent."""
+    """What one write costs in theory, without coalescing. ``messages``: between nodes, plus request
+    and reply; ``round_messages``: of a round of many operations at all nodes, in which each node
+    has a message for every other. ``rounds``: in which an operation takes part, in sequence, each
+    with an fsync on its path. ``fsyncs``: of all nodes. ``copies``: how often the value is sent."""
 
     messages: float
     round_messages: float
@@ -58,16 +58,17 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
 def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
     """The shape of a write. ``forwarded``: the share of requests that reach a node other than the
-    leader. None: a protocol that is not known here.
+    leader. None: the protocol is unknown here.
 
     - ``raft``, ``paxos``: a message to each other node and one back; a forwarded request and its
-      answer are two more. All nodes sync; the leader beside the others, so that one is waited for.
-    - ``quorum``: two phases of those; the coordinator makes the version durable, with its own
-      copy, before the second one, in which the others sync. The second phase of some leaves with
-      the first one of others.
+      answer are two more. All nodes sync, the leader in parallel with the others, so only one fsync
+      is waited for.
+    - ``quorum``: two such phases; the coordinator makes the version durable, with its own copy,
+      before the second, in which the others sync. The second phase of some operations is sent with
+      the first of others.
     - ``gossip``: request, one fsync, reply. Rumours travel later, many in one message and one
-      fsync: those do not count, their bytes do. Each node tells what it heard to its fan-out of
-      peers, in each of its rounds (an upper bound: a key that changes meanwhile is told once).
+      fsync: these do not count, but their bytes do. In each round a node sends what it heard to its
+      fan-out of peers (an upper bound: a key that changes meanwhile is sent once).
     """
     others = nodes - 1
     if protocol in ("raft", "paxos"):
@@ -102,9 +103,9 @@ def shape(protocol: str, nodes: int, forwarded: float = 0.0) -> Shape | None:
 
 
 def waiting_s(arrivals_per_s: float, service_s: float, variation: float = 0.0) -> float:
-    """Mean time in the queue of one server with Poisson arrivals (Pollaczek and Khinchine):
-    ``variation``, the squared coefficient of the service time's variation, is 0 for M/D/1 and 1 for
-    M/M/1. Infinite where more comes than can be served."""
+    """Mean time in the queue of one server with Poisson arrivals (Pollaczek and Khinchine).
+    ``variation``: the squared coefficient of variation of the service time, 0 for M/D/1 and 1 for
+    M/M/1. Infinite if more arrives than can be served."""
     busy = arrivals_per_s * service_s
     if busy >= 1:
         return float("inf")
@@ -112,13 +113,14 @@ def waiting_s(arrivals_per_s: float, service_s: float, variation: float = 0.0) -
 
 
 def response_s(clients: int, per_s: float, think_s: float) -> float:
-    """The interactive response-time law: of so many clients that think between operations."""
+    """The interactive response-time law, for clients that think between operations."""
     return clients / per_s - think_s
 
 
 def most_per_s(clients: int, demands_s: Sequence[float], delay_s: float) -> float:
-    """The upper bound of throughput (asymptotic bounds, Lazowska chapter 5): of the busiest
-    station, or of clients that never wait. ``delay_s``: thinking, and what never queues."""
+    """The upper bound on throughput (asymptotic bounds, Lazowska chapter 5): by the busiest
+    station, or by clients that never wait. ``delay_s``: think time and other time without a
+    queue."""
     return min(1 / max(demands_s), clients / (sum(demands_s) + delay_s))
 
 
@@ -136,19 +138,19 @@ def mva_per_s(clients: int, demands_s: Sequence[float], delay_s: float) -> float
 def rounds_per_s(
     clients: int, fixed_s: float, each_s: float, think_s: float, rounds: int = 1
 ) -> tuple[float, float]:
-    """Throughput of a server that takes all who wait at once, and how many begin in a round: a
-    round of B takes ``fixed_s`` + B ``each_s``, and everybody takes part in ``rounds``. See the
-    head of this module."""
+    """Throughput of a server that takes all waiting operations at once, and how many begin in a
+    round: a round of B takes ``fixed_s`` + B ``each_s``, and each operation takes part in
+    ``rounds``. See the module's docstring."""
     alone_s = rounds * fixed_s + each_s
     if clients == 1:
         return 1 / (think_s + alone_s), 1.0
-    # With k = rounds + 1/2, X (Z + k T) = N and T = fixed + each X T give a quadratic of T with
+    # With k = rounds + 1/2, X (Z + k T) = N and T = fixed + each X T give a quadratic in T with
     # one positive root: k T^2 + (Z - N each - k fixed) T - Z fixed = 0
     k = rounds + 0.5
     linear = think_s - clients * each_s - k * fixed_s
     round_s = (-linear + (linear**2 + 4 * k * think_s * fixed_s) ** 0.5) / (2 * k)
     per_s = clients / (think_s + k * round_s)
-    if per_s * round_s < 1:  # A round of its own for each.
+    if per_s * round_s < 1:  # Each has its own round.
         return clients / (think_s + alone_s), 1.0
     return per_s, per_s * round_s
 
@@ -158,7 +160,7 @@ def rounds_per_s(
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """A measured point. ``cpu_s``, ``publishes``, ``bytes``: per operation, over all processes.
-    ``response_s``: the mean. ``fsync_s``: of one write and fsync there, the mean."""
+    ``response_s``: the mean. ``fsync_s``: the mean time of one write and fsync."""
 
     nodes: int
     clients: int
@@ -170,18 +172,18 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of a protocol on a machine, see the head of this module."""
+    """The parameters of a protocol on a machine, see the module's docstring."""
 
     frame_s: float
     operation_s: float
     byte_s: float
     parallel: float
     head_bytes: float
-    """Payload of an operation besides its value's copies."""
+    """The payload of an operation without the copies of its value."""
 
 
 class NotCalibrated(ValueError):
-    """The points do not tell the costs apart: says which cost came out as none."""
+    """The points do not determine the costs: says which cost is not positive."""
 
 
 def calibrate(
@@ -194,9 +196,9 @@ def calibrate(
     forwarded: float,
     cores: float,
 ) -> Costs:
-    """The costs from three points: one client (whose requests are ``forwarded`` or not), many, and
-    many with large values; ``value_bytes``: of the first two; ``cores``: that were there for the
-    first. Raises NotCalibrated."""
+    """The costs from three points: one client (with requests ``forwarded`` or not), many, and many
+    with large values. ``value_bytes``: of the first two; ``cores``: available to the first. Raises
+    NotCalibrated."""
     points = (one, many, large)
     counted = np.array([[each.publishes, each.nodes, each.bytes] for each in points])
     try:
@@ -223,7 +225,7 @@ def calibrate(
 
 
 class Predicted(msgspec.Struct, frozen=True, kw_only=True):
-    """``publishes``: per operation."""
+    """Predicted figures. ``publishes``: per operation."""
 
     per_s: float
     response_s: float
@@ -243,8 +245,8 @@ def predict(
     broker_per_s: float,
     coalesced: bool = True,
 ) -> Predicted:
-    """Throughput and latency at a point. ``fsync_s``: of one write and fsync there.
-    ``broker_per_s``: messages that the broker passes on. ``cores``: that are there."""
+    """Throughput and latency at a point. ``fsync_s``: of one write and fsync. ``broker_per_s``: the
+    messages that the broker can pass on. ``cores``: those available."""
     size = of.copies * value_bytes + costs.head_bytes
     each_s = (nodes * costs.operation_s + size * costs.byte_s) / cores
     frame_s = costs.frame_s / costs.parallel

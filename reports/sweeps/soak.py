@@ -1,4 +1,4 @@
-"""A soak judged: is what each process holds in memory and on disk bounded?"""
+"""A soak evaluated: are memory and disk of each process bounded?"""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from reports.charts.drawing import Axis, Drawing, Style
 from reports.formats.figure_page import Figure, write_figures
 
 TOLERANCE = 0.1
-"""What holds more in the last third than in the middle one, by more than this share, is not
-bounded: 6 MB of a process of 60 MB, in a third of five million operations, is 3.6 bytes an
-operation."""
+"""A process that holds more in the last third than in the middle one, by more than this share, is
+not bounded. For a process of 60 MB and five million operations, that is 3.6 bytes per operation."""
 LEAST_SAMPLES = 12
-"""With fewer, growth cannot be judged."""
+"""With fewer samples, growth cannot be evaluated."""
 LOOKS = (
     Style("blue"),
     Style("green", 1),
@@ -35,8 +34,8 @@ MB = 1e6
 
 def table(soak: Soak) -> pd.DataFrame:
     """One row for each stretch and process: ``t_s``, ``operations`` (ended ok so far),
-    ``ok_per_s``, ``process``, ``what`` (``memory`` or ``disk``) and ``bytes``, the most that was
-    seen in the stretch."""
+    ``ok_per_s``, ``process``, ``what`` (``memory`` or ``disk``) and ``bytes``, the peak in the
+    stretch."""
     rows = []
     for sample in soak.samples:
         for what, found in (("memory", sample.rss_bytes), ("disk", sample.disk_bytes)):
@@ -59,10 +58,9 @@ def growth(soak: Soak) -> pd.DataFrame:
     """One row for each process and ``what``.
 
     By operations, not by time: ``middle_bytes`` and ``last_bytes`` are the medians of the middle
-    and the last third, ``most_bytes`` the highest; ``bytes_per_operation`` is the slope after the
+    and the last third, ``most_bytes`` the peak; ``bytes_per_operation`` is the slope after the
     first third (least squares). ``bounded``: whether the last third is at most `TOLERANCE` above
-    the middle one; None with less than `LEAST_SAMPLES` stretches, or where the soak stopped before
-    all its operations.
+    the middle one; None with fewer than `LEAST_SAMPLES` stretches, or if the soak stopped early.
     """
     rows = []
     figures = table(soak)
@@ -91,7 +89,7 @@ def growth(soak: Soak) -> pd.DataFrame:
 
 
 def verdict(soak: Soak) -> bool | None:
-    """Whether everything is bounded; None: nobody knows."""
+    """Whether everything is bounded; None: unknown."""
     judged = list(growth(soak)["bounded"])
     if any(one is False for one in judged):
         return False
@@ -151,11 +149,10 @@ def write_files(folder: Path, soak: Soak) -> Path:
         figures=_figures(soak, figures),
         method=[
             "One cluster, fsync on, no faults, a closed loop at the highest rate, in stretches of "
-            "a few seconds; a figure is the most that was seen in a stretch, looked at four times "
-            "a second.",
+            "a few seconds; a figure is the peak of a stretch, sampled four times a second.",
             "Bounded: the median of the last third of the operations is at most "
             f"{TOLERANCE:.0%} above that of the middle third. The log of a node grows until it is "
-            "four times its content and at least 16 MB, and is then written anew: a saw.",
+            "four times its content and at least 16 MB, and is then rewritten: a sawtooth.",
         ],
     )
 
@@ -168,7 +165,7 @@ def _figures(soak: Soak, figures: pd.DataFrame) -> list[Figure]:
     drawn = []
     for what, title in (("memory", "Memory"), ("disk", "Disk")):
         data = figures[figures["what"] == what]
-        y = Axis(0, data["bytes"].max() / MB, "MB, most of each stretch")
+        y = Axis(0, data["bytes"].max() / MB, "MB, peak of each stretch")
         drawing = Drawing(x, y, height=200)
         for process, look in zip(dict.fromkeys(data["process"]), LOOKS, strict=False):
             own = data[data["process"] == process]
@@ -178,7 +175,7 @@ def _figures(soak: Soak, figures: pd.DataFrame) -> list[Figure]:
             for row in judged[judged["what"] == what].to_dict("records")
         ]
         head = ["process", "middle third", "last third", "highest", "per million operations", ""]
-        how = "A line that stays level, or a saw whose teeth stay as high, is bounded."
+        how = "A level line, or a sawtooth whose peaks stay level, is bounded."
         drawn.append(Figure(title, how, [Markup(drawing.inline(title))], head, rows))
     rate = figures.drop_duplicates("operations")
     drawing = Drawing(x, Axis(0, rate["ok_per_s"].max(), "operations/s"))

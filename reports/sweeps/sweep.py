@@ -1,4 +1,4 @@
-"""The sweep over live protocols: its table, its charts and its page."""
+"""The sweep over live protocols: its table, charts and page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PANELS = {
     "cpu_us": "CPU of all processes, µs per operation",
 }
 MODELLED = {"ok_per_s": "model_per_s", "latency_ms_p50": "model_ms_mean"}
-"""Column -> what the model says of it."""
+"""Column -> the column with the model's prediction."""
 LOOKS = (Style("blue"), Style("green", 1), Style("orange", 2), Style("purple", 3), Style("ink", 1))
 PARTS = {
     "busiest_node": ("the busiest node", "blue"),
@@ -38,25 +38,25 @@ PARTS = {
     "toxiproxy": ("Toxiproxy", "purple"),
     "load": ("load", "grey"),
 }
-"""Whose CPU time: column ``cpu_us_<name>``."""
+"""The parts of the CPU time: columns ``cpu_us_<name>``."""
 
 
 def table(sweep: Sweep) -> pd.DataFrame:
-    """One row for each point, in the order in which they were measured.
+    """One row per point, in the order of measurement.
 
-    Columns: those of `bench.record.sweep_file.Point` and `SweepRow` (NaN where there is no figure,
-    and ``missing`` says why), without the figures of single processes: ``cpu_us`` is the sum, and
+    Columns: those of `bench.record.sweep_file.Point` and `SweepRow` (NaN if there is no figure;
+    ``missing`` says why), without the figures of single processes: ``cpu_us`` is the sum, and
     ``cpu_us_busiest_node``, ``cpu_us_other_nodes``, ``cpu_us_broker``, ``cpu_us_toxiproxy`` and
-    ``cpu_us_load`` its parts; ``rss_bytes_node`` is that of the largest node. ``theory_messages``,
-    ``theory_fsyncs``: of an operation without coalescing, see `reports.sweeps.model.shape`.
-    ``model_per_s``, ``model_ms_mean``, ``model_publishes``: what `reports.sweeps.model` says of the
-    point (NaN where it says nothing); ``calibrates``: the model's costs come from this point, among
-    others.
+    ``cpu_us_load`` are its parts; ``rss_bytes_node`` is that of the largest node.
+    ``theory_messages``, ``theory_fsyncs``: of an operation without coalescing, see
+    `reports.sweeps.model.shape`. ``model_per_s``, ``model_ms_mean``, ``model_publishes``: predicted
+    by `reports.sweeps.model` (NaN without a prediction); ``calibrates``: whether this point is one
+    of those that give the model's costs.
     """
     columns = [*Point.__struct_fields__, *SweepRow.__struct_fields__[1:-2]]
     columns += ["cpu_us", *(f"cpu_us_{part}" for part in PARTS), "rss_bytes_node"]
     figures = pd.DataFrame([_flat(row) for row in sweep.rows], columns=columns)
-    # A column without a single figure would be one of objects.
+    # A column without any figure would have type object.
     figures = figures.astype({name: float for name in columns if name in FIGURES})
     return figures.join(pd.DataFrame(predictions(sweep), columns=PREDICTED, index=figures.index))
 
@@ -66,7 +66,7 @@ FIGURES = {
     *("log_bytes", "fsync_us", "forwarded", "other_cores", "cpu_us", "rss_bytes_node"),
     *(f"cpu_us_{part}" for part in PARTS),
 }
-"""Columns of `table` that are NaN where there is no figure."""
+"""Columns of `table` that are NaN if there is no figure."""
 
 
 def _flat(row: SweepRow) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def _flat(row: SweepRow) -> dict[str, Any]:
 
 
 def processes(sweep: Sweep) -> pd.DataFrame:
-    """One row for each point and process: ``process``, ``cpu_us`` per operation, ``rss_bytes`` (NaN
-    for the load)."""
+    """One row per point and process: ``process``, ``cpu_us`` per operation, ``rss_bytes`` (NaN for
+    the load generator)."""
     rows = [
         {
             **{name: getattr(row.point, name) for name in Point.__struct_fields__},
@@ -102,8 +102,8 @@ def processes(sweep: Sweep) -> pd.DataFrame:
 
 
 def of_dimension(figures: pd.DataFrame, dimension: str | None) -> pd.DataFrame:
-    """The base points, and the rows in which only ``dimension`` (None: nothing) differs from
-    them."""
+    """The base points, and the rows that differ from them only in ``dimension`` (None: in
+    nothing)."""
     base = Point(protocol="")
     others = [name for name in DIMENSIONS if name != dimension]
     keep = pd.Series(True, index=figures.index)
@@ -154,7 +154,7 @@ def _varies(figures: pd.DataFrame, dimension: str) -> bool:
 
 
 def cpu_figure(figures: pd.DataFrame) -> Figure:
-    """Whose CPU time an operation takes, at the base point."""
+    """The CPU time of an operation at the base point, by process."""
     base = of_dimension(figures, None)
     base = base[base["missing"].isna()]
     names = list(base["protocol"])
@@ -173,13 +173,13 @@ def cpu_figure(figures: pd.DataFrame) -> Figure:
     title = "Whose CPU time, at the base point"
     how = (
         "A bar is the CPU time of one operation, over all processes. The machine's cores divided "
-        "by it is the most operations a second that can be."
+        "by it give the highest possible rate."
     )
     return Figure(title, how, [Markup(drawing.inline(title))], *_numbers(base, ["nodes"]))
 
 
 def dimension_figure(figures: pd.DataFrame, dimension: str) -> Figure:
-    """Throughput, latency and CPU time over one dimension."""
+    """Throughput, latency and CPU time along one dimension."""
     data = of_dimension(figures, dimension)
     title, axis = TITLES[dimension]
     values = data[dimension].astype(float)
@@ -208,8 +208,8 @@ def dimension_figure(figures: pd.DataFrame, dimension: str) -> Figure:
         panels.append(Markup(drawing.inline(f"{title}: {text}")))
     how = (
         "From the top: throughput (higher is better), median and 99th percentile of latency, and "
-        "the CPU time that one operation takes of all processes together (lower is better). "
-        "Crosses: what the model says, drawn from three points of each protocol."
+        "the CPU time of one operation over all processes (lower is better). "
+        "Crosses: the model, calibrated at three points of each protocol."
     )
     return Figure(title, how, panels, *_numbers(data, [dimension]))
 
@@ -231,7 +231,7 @@ HEAD = {
     "model_per_s": "model: operations/s",
     "model_ms_mean": "model: mean, ms",
 }
-"""Column -> what the page calls it. From ``messages`` to ``load``: per operation."""
+"""Column -> its heading on the page. From ``messages`` to ``load``: per operation."""
 
 
 def _numbers(data: pd.DataFrame, first: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -250,7 +250,7 @@ def _numbers(data: pd.DataFrame, first: Sequence[str]) -> tuple[list[str], list[
 
 
 def number(value: float) -> str:
-    """As people read it."""
+    """A number for people."""
     if math.isnan(value):
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -260,7 +260,7 @@ def number(value: float) -> str:
 
 
 def plain_lines(figures: pd.DataFrame) -> list[str]:
-    """A line for each dimension: throughput at its ends; and what is missing."""
+    """One line per dimension: throughput at its ends; and what is missing."""
     lines = []
     for dimension in DIMENSIONS:
         data = of_dimension(figures, dimension)
@@ -286,7 +286,7 @@ def plain_lines(figures: pd.DataFrame) -> list[str]:
 
 
 def first_screen(sweep: Sweep) -> str:
-    """The table for a terminal: one line for each point."""
+    """The table for a terminal, one line per point."""
     heads = ("nodes", "bytes", "clients", "op/s", "p50 ms", "p99 ms", "PUBLISHes", "fsyncs", "CPU")
     lines = [f" {'':<10}" + "".join(f"{head:>10}" for head in heads)]
     for row in table(sweep).to_dict("records"):
@@ -307,27 +307,26 @@ def first_screen(sweep: Sweep) -> str:
 
 
 def method_lines(sweep: Sweep) -> list[str]:
-    """What was done, and what the words mean."""
+    """How it was measured, and what the terms mean."""
     lines = [
         f"Each point is a new cluster on this one machine, loaded for {sweep.seconds:g} s after "
         f"{sweep.warm_up_s:g} s of warm-up, fsync on, no faults; 1,000 keys are written in turn, "
-        "at all nodes in turn. Absolute figures hold for this machine alone.",
-        "The load is a closed loop: each client waits for its reply and thinks for 1 ms (one "
-        "client alone does not think). It slows down with the cluster: the latencies are not those "
-        "of users who come when they please.",
+        "at all nodes in turn. Absolute figures hold only for this machine.",
+        "The load is a closed loop: each client waits for its reply and thinks for 1 ms (a single "
+        "client does not think). It slows down with the cluster: the latencies are not those of "
+        "users who arrive when they like.",
         "Messages: those between nodes as the protocol sends them, one of which may carry many "
-        "operations, and a request and a reply for each operation. PUBLISHes: in how many MQTT "
-        "packets all of them reached the broker. Bytes: their payload. Fsyncs: of all nodes "
+        "operations, and a request and a reply for each operation. PUBLISHes: the MQTT "
+        "packets in which they reached the broker. Bytes: their payload. Fsyncs: of all nodes "
         "together. A failed or unanswered operation is in no rate and no latency.",
-        "The model (reports/sweeps/model.py): costs of a PUBLISH, an operation and a byte are "
-        "taken from three points (one client, the base point, 16 KiB), the time of an fsync from "
-        "each point; what is said of all others follows from the number of messages that theory "
-        "gives. Nothing "
-        "is said of proxied points.",
-        "Busy with others: cores that something else on the machine used meanwhile. The model has "
-        "only the rest.",
-        "The busiest node: a leader, where there is one. The load shares the machine with the "
-        "cluster, and so do the cores.",
+        "The model (reports/sweeps/model.py): the costs of a PUBLISH, an operation and a byte come "
+        "from three points (one client, the base point, 16 KiB), the time of an fsync from each "
+        "point; all other predictions follow from the number of messages in theory. There are none "
+        "for proxied points.",
+        "Busy with others: cores used by anything else on the machine. The model has only the "
+        "rest.",
+        "The busiest node: the leader, if there is one. The load generator shares the machine and "
+        "its cores with the cluster.",
     ]
     if sweep.calibration is not None:
         rates = "; ".join(

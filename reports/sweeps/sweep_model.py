@@ -1,4 +1,4 @@
-"""What the queueing model (`reports.sweeps.model`) says of the points of a sweep."""
+"""The predictions of the queueing model (`reports.sweeps.model`) for the points of a sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREDICTED = [
 
 
 def predictions(sweep: Sweep) -> list[dict[str, Any]]:
-    """The columns of `reports.sweeps.sweep.table` that are named in `PREDICTED`, for each row."""
+    """The columns in `PREDICTED` of `reports.sweeps.sweep.table`, for each row."""
     cores, calibration = sweep.hardware.get("cores"), sweep.calibration
     costs = {}
     if cores and calibration:
@@ -36,7 +36,7 @@ def predictions(sweep: Sweep) -> list[dict[str, Any]]:
     rows = []
     for row in sweep.rows:
         point = row.point
-        # Who leads is known of a point that was measured; else clients ask all nodes in turn.
+        # A measured point knows its leader; else clients ask all nodes in turn.
         forwarded = (point.nodes - 1) / point.nodes if row.forwarded is None else row.forwarded
         of = shape(point.protocol, point.nodes, forwarded)
         found: dict[str, Any] = {"calibrates": False}
@@ -66,14 +66,14 @@ def predictions(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def _calibrating(protocol: str) -> tuple[Point, Point, Point]:
-    """The points that the model's costs come from: one client, the base point, large values."""
+    """The points that give the model's costs: one client, the base point, large values."""
     base = Point(protocol=protocol)
     replace = msgspec.structs.replace
     return replace(base, clients=1), base, replace(base, value_bytes=16 * 1024)
 
 
 def _costs(sweep: Sweep, protocol: str, cores: int) -> Costs:
-    """Raises NotCalibrated."""
+    """The costs of a protocol. Raises NotCalibrated."""
     measured = {row.point: row for row in sweep.rows if row.missing is None}
     wanted = _calibrating(protocol)
     for point in wanted:
@@ -92,7 +92,7 @@ def _costs(sweep: Sweep, protocol: str, cores: int) -> Costs:
 
 
 def _left(cores: int, row: SweepRow) -> float:
-    """Cores that were there for the cluster and its load."""
+    """The cores available to the cluster and the load generator."""
     return max(0.1, cores - (row.other_cores or 0.0))
 
 
@@ -109,7 +109,8 @@ def _observed(row: SweepRow) -> Observed:
 
 
 def _broker_per_s(calibration: Calibration, size: float) -> float:
-    """Messages of that size that the broker passes on: its time for one grows with the bytes."""
+    """How many messages of that size the broker can pass on: its time per message grows with the
+    bytes."""
     sizes = sorted(calibration.broker_messages_per_s)
     times = [1 / calibration.broker_messages_per_s[each] for each in sizes]
     slope = (times[-1] - times[0]) / (sizes[-1] - sizes[0])

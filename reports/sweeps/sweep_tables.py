@@ -1,4 +1,4 @@
-"""A sweep as Markdown tables: those of docs/PERFORMANCE.md, which are ratios where they can be."""
+"""A sweep as Markdown tables, as in docs/PERFORMANCE.md; ratios where possible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reports.sweeps.sweep import table as figures_of
 
 
 def tables(sweep: Sweep) -> str:
-    """The base point, one client beside theory, growth along each dimension, and the model."""
+    """The base point, one client against theory, growth along each dimension, and the model."""
     figures = figures_of(sweep)
     machine = sweep.hardware
     lines = [
@@ -31,11 +31,11 @@ def tables(sweep: Sweep) -> str:
         lines += ["", f"{missing} of {len(figures)} points are missing."]
     parts: list[tuple[str, Callable[[pd.DataFrame], list[str]]]] = [
         ("Base point", base_table),
-        ("One client, beside theory", theory_table),
-        ("Growth: throughput in parts of the base point's", growth_table),
-        ("Growth: p50 in parts of the base point's", latency_table),
-        ("Growth: CPU per operation in parts of the base point's", cpu_table),
-        ("Model: its throughput in parts of the measured", model_table),
+        ("One client, against theory", theory_table),
+        ("Growth: throughput relative to the base point", growth_table),
+        ("Growth: p50 relative to the base point", latency_table),
+        ("Growth: CPU per operation relative to the base point", cpu_table),
+        ("Model: its throughput relative to the measured one", model_table),
     ]
     for title, make in parts:
         lines += ["", f"### {title}", "", *make(figures)]
@@ -43,7 +43,7 @@ def tables(sweep: Sweep) -> str:
 
 
 def base_table(figures: pd.DataFrame) -> list[str]:
-    """The base point of each protocol, per operation where nothing else is said."""
+    """The base point of each protocol, per operation unless stated otherwise."""
     head = {
         "ok_per_s": "operations/s",
         "latency_ms_p50": "p50, ms",
@@ -66,7 +66,7 @@ def base_table(figures: pd.DataFrame) -> list[str]:
 
 
 def theory_table(figures: pd.DataFrame) -> list[str]:
-    """One client: what is counted, beside what theory says without coalescing."""
+    """One client: counts against theory without coalescing."""
     rows = _known(figures[(figures["clients"] == 1)])
     return table(
         ["protocol", "asks the leader", "messages", "theory", "PUBLISHes", "fsyncs", "theory"],
@@ -107,7 +107,7 @@ def cpu_table(figures: pd.DataFrame) -> list[str]:
 
 
 def model_table(figures: pd.DataFrame) -> list[str]:
-    """The model's throughput along each dimension; in brackets where its costs come from."""
+    """The model's throughput along each dimension; points that give its costs are in brackets."""
     return _along(figures, lambda row, _: row["model_per_s"] / row["ok_per_s"], mark=True)
 
 
@@ -117,7 +117,7 @@ def _along(
     *,
     mark: bool = False,
 ) -> list[str]:
-    """A column for each value of each dimension, a row for each protocol."""
+    """One column per value of each dimension, one row per protocol."""
     base = Point(protocol="")
     columns = [
         (dimension, value)

@@ -154,7 +154,7 @@ def test_a_verdict_of_an_older_version_is_judged_anew_and_that_is_said(tmp_path:
     history.write_bytes(b"not json\n" + history.read_bytes())
     broken = load(folder.path)
     assert broken.summary.verdict == "unknown"
-    assert any("cannot be judged again: " in text for text in broken.missing)
+    assert any("cannot be checked again: " in text for text in broken.missing)
 
 
 def test_the_operations_table_counts_from_the_load_and_from_the_intended_time(
