@@ -1,4 +1,4 @@
-"""docs/SECURITY.md: every row of its tables names a test that tries it."""
+"""docs/SECURITY.md: every row of its tables names a test that verifies it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ NAME = re.compile(r"`(test_\w+)`")
 
 
 def rows() -> list[str]:
-    """Of the tables whose last column says what tries it, without their heads."""
-    tables = re.findall(r"^\|.*\| tried by \|\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    """Of the tables whose last column names the test, without their heads."""
+    tables = re.findall(r"^\|.*\| tested by \|\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
     return [row for table in tables for row in table.splitlines()]
 
 
@@ -26,8 +26,8 @@ def test_every_row_names_a_test_that_is_there() -> None:
         assert set(named) <= there, row
 
 
-def test_every_table_says_what_tries_it() -> None:
-    assert len(re.findall(r"^\|[-|]+\|$", PAGE, re.MULTILINE)) == PAGE.count("| tried by |")
+def test_every_table_says_what_tests_it() -> None:
+    assert len(re.findall(r"^\|[-|]+\|$", PAGE, re.MULTILINE)) == PAGE.count("| tested by |")
 
 
 def test_nobody_is_named_and_no_address() -> None:
