@@ -14,7 +14,7 @@ from bench.record.columns import CAS, INFO, NEVER, OK, Columns
 from bench.record.edn import events as edn_events
 from bench.record.edn.events import Events, read_events
 from bench.record.edn.history import paired
-from bench.record.edn.parser import BadForm, CutShort, read_only_form
+from bench.record.edn.parser import BadForm, CutShort, read_form, read_only_form
 from bench.record.history import BadHistory
 from bench.record.models.operations import Operations
 from bench.record.models.read import read_any
@@ -116,7 +116,8 @@ LAYOUTS = {
 
 def some_events(layout: str, seed: int, count: int = 400) -> str:
     rng = random.Random(seed)
-    lines, going_on = [], {}
+    lines: list[str] = []
+    going_on: dict[int, tuple[str, str]] = {}
     values = ["nil", "7", "-3", ":a", '"x y"', "[1 2]", "[[:append 3 4] [:r :k nil]]", "#{1 2}"]
     for index in range(count):
         process: Any = rng.randrange(6)
@@ -140,7 +141,7 @@ def some_events(layout: str, seed: int, count: int = 400) -> str:
 def columns(events: Events) -> list[Any]:
     values = [events.values[code] if code >= 0 else None for code in events.value.tolist()]
     names = [events.names[code] for code in events.f.tolist()]
-    some = [events.kind, events.process, events.time, events.index, events.line]
+    some: list[Any] = [events.kind, events.process, events.time, events.index, events.line]
     return [values, names, *(None if each is None else each.tolist() for each in some)]
 
 
@@ -162,9 +163,13 @@ def test_lines_of_one_layout_are_read_as_any_others(
 
 
 def test_most_lines_are_read_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    slowly = []
-    read_form = edn_events.read_form
-    monkeypatch.setattr(edn_events, "read_form", lambda *a: slowly.append(a) or read_form(*a))
+    slowly: list[int] = []
+
+    def watched(text: str, at: int) -> tuple[Any, int]:
+        slowly.append(at)
+        return read_form(text, at)
+
+    monkeypatch.setattr(edn_events, "read_form", watched)
     for name in ("as Jepsen wrote it", "as Jepsen writes it", "with an error", "as Knossos has it"):
         slowly.clear()
         assert len(read_events(iter([some_events(LAYOUTS[name], seed=5).encode()]), "h.edn")) > 300
