@@ -29,7 +29,7 @@ def operations_of(ops: list[Operation]) -> Operations:
 
 def plan(rng: random.Random, kinds: str | list[str]) -> list[Operation]:
     """Operations of up to three processes, without values."""
-    found = []
+    found: list[Operation] = []
     fates = rng.choice(((1, 0, 0), (8, 1, 1), (4, 3, 1)))
     for name in "abc"[: rng.randint(1, 3)]:
         now, process, born = rng.randint(0, 3), name, 0

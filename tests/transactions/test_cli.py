@@ -29,7 +29,7 @@ def write(tmp_path: Path, *transactions: list[list[Any]]) -> Path:
     return path
 
 
-SKEW = [
+SKEW: list[list[Any]] = [
     [["read", "y", []], ["append", "x", 1]],
     [["read", "x", []], ["append", "y", 1]],
 ]

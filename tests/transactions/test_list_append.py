@@ -64,7 +64,7 @@ def test_every_witness_contradicts_by_itself() -> None:
 def with_what_was_read(some: History, history: History) -> History:
     """A witness, and what else its reads saw, as transactions that only wrote that."""
     written = {(k, v) for txn in some for name, k, v in txn.ops if name != "read"}
-    more = []
+    more: History = []
     for txn in history:
         ops = tuple(
             (name, k, v) for name, k, v in txn.ops if name != "read" and (k, v) not in written
