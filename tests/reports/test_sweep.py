@@ -94,7 +94,7 @@ def test_the_model_knows_the_points_that_made_it_and_no_other(sweep: Sweep) -> N
 
 def test_markdown_has_ratios_to_the_base_point(sweep: Sweep) -> None:
     text = tables(sweep)
-    growth = text[text.index("throughput in parts") :].splitlines()
+    growth = text[text.index("throughput relative to the base") :].splitlines()
     assert growth[2] == "| protocol | 5 nodes | 7 nodes | 16,384 B | 1 client |"
     assert growth[4] == "| raft | 0.50 | missing | 0.25 | 0.20 |"
     assert "1 of 5 points are missing" in text
