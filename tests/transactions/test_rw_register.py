@@ -12,13 +12,13 @@ import pytest
 from bench.checkers.transactions import check_rw_register
 from bench.record.history import BadHistory
 from bench.record.transactions.builder import transactions_of
-from bench.record.transactions.verdict import TransactionsCheck
+from bench.record.transactions.verdict import Level, TransactionsCheck
 from tests.transactions.brute_force import History, Txn, levels_of_registers, rows
 from tests.transactions.stores import Store, tiny
 from tests.transactions.test_list_append import KEEPS, committed, txns, with_what_was_read
 
 COUNT = int(os.environ.get("TRANSACTION_TINY_HISTORIES", "400"))
-EXACT = ("read-uncommitted", "read-committed", "read-atomic", "causal")
+EXACT: tuple[Level, ...] = ("read-uncommitted", "read-committed", "read-atomic", "causal")
 
 
 def check(history: History, **options: Any) -> TransactionsCheck:
@@ -58,7 +58,8 @@ def test_a_store_is_not_refuted_at_its_level(kind: str) -> None:
         found = check(store.run(150))
         for level in KEEPS[kind]:
             assert found.levels[level] != "invalid", (seed, found.summary)  # type: ignore[index]
-        for level in ("read-committed",) if kind == "read-committed" else EXACT:
+        kept: tuple[Level, ...] = ("read-committed",) if kind == "read-committed" else EXACT
+        for level in kept:
             assert found.levels[level] == "valid", (seed, found.summary)
         if kind == "strict":
             assert found.verdict == "valid", found.summary
