@@ -23,9 +23,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.checkers.budget import Budget
 from bench.checkers.causal import check_causal
 from bench.checkers.reads_from import program_order
-from bench.checkers.search import Budget, search, smaller, steps
+from bench.checkers.search import search, smaller, steps
 from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
 from bench.checkers.zones import Finding, check_zones
 from bench.record import witness as words
@@ -37,6 +38,9 @@ from bench.record.verdict import (
     VerdictValue,
 )
 from nodes.contract.replica import Value
+
+_WITNESS_S = 2.0
+"""At most so long a contradiction is made smaller."""
 
 _WHY = {
     "never-written": "a value was seen that no operation can have written",
@@ -59,19 +63,18 @@ def check_linearizable(
     initial: Value = None,
     history_is_cut: bool = False,
     clock_error_ns: int = 0,
-    budget_s: float = 60.0,
-    memory_bytes: int = 4 << 30,
+    budget: Budget | None = None,
 ) -> LinearizabilityCheck:
     """The verdict on the operations of ``c``.
 
     ``initial``: the initial value of every key. ``history_is_cut``: operations may be missing, so a
     read of a value of unknown origin is no contradiction, and the verdict is never *valid*.
-    ``clock_error_ns``: operations no further apart than this count as concurrent. ``budget_s`` and
-    ``memory_bytes``: the limits of the search.
+    ``clock_error_ns``: operations no further apart than this count as concurrent. ``budget``: the
+    limits of the search.
     """
     began = time.perf_counter()
     initial_code = NULL if initial is None else c.code_of(initial)
-    budget = Budget(budget_s, memory_bytes)
+    budget = budget or Budget()
     widened = c.widened(clock_error_ns)
     found = _decide(widened, initial_code, budget, history_is_cut)
     by_program_order: Check | None = None
@@ -267,7 +270,7 @@ def _search_keys(
     for place in np.argsort(high - low, kind="stable").tolist():
         result = search(steps(c, order[low[place] : high[place]]), initial, budget)
         if result.outcome == "invalid":
-            return "search", smaller(c, result.rows, initial), 0, ""
+            return "search", smaller(c, result.rows, initial, budget.part(_WITNESS_S)), 0, ""
         if result.outcome != "valid":
             undecided, spent = undecided + 1, result.outcome
     return None, [], undecided, spent

@@ -1,38 +1,40 @@
-"""Linearizability of one register by search, for histories that zones do not decide.
+"""Linearizability of one register by search: for histories that the zones do not decide.
 
 Theory of operation
 -------------------
 The just-in-time search (Lowe, "Testing for linearizability", Concurrency and Computation 29(4),
-2017, section 6, after Wing and Gong, JPDC 17, 1993) goes through the invocations and answers by
-time and keeps every possible *configuration*: which open operations have taken effect, and the
-value of the register. No operation need take effect before some answer requires it; at the answer
-of operation i, every configuration must apply i, after any sequence of open operations. If none
-can, the history is not linearizable, and the operations invoked so far show it.
+2017, section 6, after Wing and Gong, JPDC 17, 1993): go through the invocations and answers by
+time, with a *configuration*: which of the open operations have taken effect, and the value of the
+register. An operation need not take effect before some answer requires it. At the answer of an
+operation that has not, some open operation takes effect: each that can be is tried, depth first,
+what the answer asks for before all else; a configuration that was tried before is not tried again.
+Nothing is left to try: the history is not linearizable, and what was invoked by the latest answer
+that was reached shows it.
 
-To keep the search small, an operation that only looks takes effect as soon as it fits: waiting
-cannot help. Operations that ended ``info`` stay open for ever, so those whose value nobody sees are
-left out, equal ones take effect in order, and of two configurations that differ only in how many of
-them they have spent, only the thriftier is kept.
+What keeps it small:
 
-The search is exponential in the number of operations open at once. It stops when its budget of time
-or memory is spent.
+- An operation that only looks takes effect as soon as it fits, since waiting cannot help.
+- Of open operations that do the same, the one that is answered first takes effect first: whatever
+  follows if another one does, follows as well with the two exchanged.
+- Operations that ended ``info`` stay open for ever, so those whose value nobody sees are left out,
+  and of two configurations that differ only in how many of them were spent, the thriftier one does
+  for both.
+
+The search is exponential in the kinds of operations that are open at once. It stops at a budget of
+time or memory.
 """
 
 from __future__ import annotations
 
-import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.record.columns import CAS, DELETE, FAIL, INFO, NEVER, NULL, OK, READ, Columns, Int64s
-
-BYTES_PER_CONFIGURATION: Final = 200
-"""A rough upper bound on the size of a configuration in a Python set."""
-_CHECK_EVERY: Final = 512
 
 _LOOK: Final = 0
 _LOOK_OTHER: Final = 1
@@ -41,7 +43,6 @@ _SWAP: Final = 3
 _NO_VALUE: Final = -3
 
 Outcome: TypeAlias = Literal["valid", "invalid", "time", "memory"]
-Configuration: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +61,11 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Result:
     """``time`` and ``memory``: undecided, that budget was spent. ``rows``: for *invalid*, the rows
-    invoked before the contradiction. ``configurations``: the most kept at once."""
+    that were invoked before it showed. ``configurations``: how many were tried."""
 
     outcome: Outcome
     rows: list[int]
     configurations: int
-
-
-class _OverBudget(Exception):
-    def __init__(self, what: Literal["time", "memory"]) -> None:
-        super().__init__(what)
-        self.what: Literal["time", "memory"] = what
-
-
-class Budget:
-    """The limits of a search, shared by the searches of all keys."""
-
-    def __init__(self, seconds: float, memory_bytes: int) -> None:
-        self._deadline = time.monotonic() + seconds
-        self._most = max(1, memory_bytes // BYTES_PER_CONFIGURATION)
-        self._spent = 0
-
-    def is_spent(self) -> bool:
-        """Whether the time is spent."""
-        return time.monotonic() > self._deadline
-
-    def spend(self, configurations: int) -> None:
-        """Count one step that holds so many configurations. Raises _OverBudget."""
-        if configurations > self._most:
-            raise _OverBudget("memory")
-        self._spent += 1
-        if self._spent % _CHECK_EVERY == 1 and time.monotonic() > self._deadline:
-            raise _OverBudget("time")
 
 
 def steps(c: Columns, rows: Int64s) -> list[Step]:
@@ -143,132 +117,166 @@ def search(found: list[Step], initial: int, budget: Budget) -> Result:
     machine = _Search(found, initial, budget)
     try:
         return machine.run()
-    except _OverBudget as over:
-        return Result(over.what, [], machine.most)
+    except OverBudget as over:
+        return Result(over.what, [], machine.tried)
+
+
+class _Open(NamedTuple):
+    """A step as the search keeps it. ``begin`` and ``end``: the places of its events; ``bit``: what
+    stands for it in a configuration while it is open."""
+
+    end: int
+    begin: int
+    bit: int
+    step: Step
 
 
 class _Search:
     def __init__(self, found: list[Step], initial: int, budget: Budget) -> None:
         self.found = found
+        self.initial = initial
         self.budget = budget
-        self.configurations: set[Configuration] = {(0, initial)}
-        self.most = 1
-        self.lookers: dict[int, Step] = {}  # open operations, by their bit
-        self.changers: dict[int, Step] = {}
+        self.tried = 0
+        self.known: dict[tuple[int, int, int], list[int]] = {}
         self.stays_open = 0  # bits of the changers that never answer
-        self.free: list[int] = []
-        self.bits = 0
+        self.events: list[tuple[bool, _Open]] = []  # whether it is an answer, and of whom
+        self.lookers: dict[
+            int, list[_Open]
+        ] = {}  # by the value they want, the first answered first
+        self.pickers: list[_Open] = []  # that want any but one value
+        self.changers: dict[tuple[int, int, int], list[_Open]] = {}  # by what they do
+        self.looking: dict[tuple[int, int], int] = {}
+        self._place_events()
+
+    def _place_events(self) -> None:
+        moments: list[tuple[int, int, int]] = []
+        for number, step in enumerate(self.found):
+            moments.append((step.invoked, 0, number))
+            if step.returns is not None:
+                moments.append((step.returns, 1, number))
+        moments.sort()  # at the same time, invocations come first: a tie counts as concurrent
+        ends = {number: place for place, (_, answers, number) in enumerate(moments) if answers}
+        free: list[int] = []  # bits of what was answered; what stays open never had them
+        bits = 0
+        opened: dict[int, _Open] = {}
+        for place, (_, answers, number) in enumerate(moments):
+            if answers:
+                free.append(opened[number].bit)
+                self.events.append((True, opened[number]))
+                continue
+            step = self.found[number]
+            if step.returns is not None and free:
+                bit = free.pop()
+            else:
+                bit = 1 << bits
+                bits += 1
+            this = _Open(ends.get(number, len(moments)), place, bit, step)
+            opened[number] = this
+            self.events.append((False, this))
+            if step.kind == _LOOK:
+                self.lookers.setdefault(step.value, []).append(this)
+            elif step.kind == _LOOK_OTHER:
+                self.pickers.append(this)
+            else:
+                does = (step.kind, step.value, step.expected)
+                self.changers.setdefault(does, []).append(this)
+                self.stays_open |= this.bit if step.returns is None else 0
+        for some in (*self.lookers.values(), *self.changers.values(), self.pickers):
+            some.sort()
 
     def run(self) -> Result:
-        events: list[tuple[int, int, int]] = []
-        for number, step in enumerate(self.found):
-            events.append((step.invoked, 0, number))
-            if step.returns is not None:
-                events.append((step.returns, 1, number))
-        events.sort()  # at the same time, invocations come first: a tie counts as concurrent
-        bit_of: dict[int, int] = {}
-        for place, (_, is_return, number) in enumerate(events):
-            step = self.found[number]
-            if not is_return:
-                bit_of[number] = self._invoke(step)
-                continue
-            bit = bit_of.pop(number)
-            self._answer(bit)
-            (self.lookers if bit in self.lookers else self.changers).pop(bit)
-            self.free.append(bit)
-            if not self.configurations:
-                rows = [self.found[n].row for _, kind, n in events[: place + 1] if kind == 0]
-                return Result("invalid", rows, self.most)
-        return Result("valid", [], self.most)
-
-    def _invoke(self, step: Step) -> int:
-        bit = self.free.pop() if self.free else 1 << self.bits
-        if bit == 1 << self.bits:
-            self.bits += 1
-        if step.kind in (_LOOK, _LOOK_OTHER):
-            self.lookers[bit] = step
-            self.configurations = {
-                (mask | bit, value) if _fits(step, value) else (mask, value)
-                for mask, value in self.configurations
-            }
-        else:
-            self.changers[bit] = step
-            if step.returns is None:
-                self.stays_open |= bit
-        return bit
-
-    def _answer(self, bit: int) -> None:
-        """Apply the operation in every configuration; drop those in which it cannot apply."""
-        after: set[Configuration] = set()
-        todo: list[Configuration] = []
-        for configuration in self.configurations:
-            if configuration[0] & bit:
-                after.add((configuration[0] & ~bit, configuration[1]))
+        events, latest = self.events, 0
+        stack = [(0, 0, self.initial)]
+        while stack:
+            place, mask, value = stack.pop()
+            while place < len(events):
+                is_answer, this = events[place]
+                if not is_answer:
+                    if this.step.kind in (_LOOK, _LOOK_OTHER) and _fits(this.step, value):
+                        mask |= this.bit
+                elif mask & this.bit:
+                    mask ^= this.bit
+                else:
+                    break
+                place += 1
             else:
-                todo.append(configuration)
-        known = set(todo)
-        while todo:
-            mask, value = todo.pop()
-            self.budget.spend(len(known) + len(after))
-            tried: set[tuple[int, int]] = set()
-            for other, step in self.changers.items():
-                if mask & other or (step.kind == _SWAP and step.expected != value):
-                    continue
-                if other & self.stays_open:
-                    alike = (step.value, step.expected if step.kind == _SWAP else _NO_VALUE)
-                    if alike in tried:
-                        continue
-                    tried.add(alike)
-                following = self._settle(mask | other, step.value)
-                if following[0] & bit:
-                    after.add((following[0] & ~bit, following[1]))
-                elif following not in known:
-                    known.add(following)
-                    todo.append(following)
-        self.configurations = self._thrifty(after)
-        self.most = max(self.most, len(self.configurations))
+                return Result("valid", [], self.tried)
+            latest = max(latest, place)
+            if self._is_new(place, mask, value):
+                stack += self._following(place, mask, value)
+        rows = [this.step.row for is_answer, this in events[: latest + 1] if not is_answer]
+        return Result("invalid", rows, self.tried)
 
-    def _settle(self, mask: int, value: int) -> Configuration:
-        """Apply every open operation that only looks and that fits."""
-        for bit, step in self.lookers.items():
-            if not mask & bit and _fits(step, value):
-                mask |= bit
-        return mask, value
+    def _is_new(self, place: int, mask: int, value: int) -> bool:
+        """False if this, or what is as good, was tried before. Notes it."""
+        self.budget.spend(2)
+        spent = mask & self.stays_open
+        others = self.known.setdefault((place, mask ^ spent, value), [])
+        if any(less & spent == less for less in others):
+            return False
+        others.append(spent)
+        self.tried += 1
+        self.budget.hold(self.tried)
+        return True
 
-    def _thrifty(self, configurations: set[Configuration]) -> set[Configuration]:
-        """Drop each configuration that another one covers with fewer spent ``info`` operations."""
-        if not self.stays_open or len(configurations) < 2:
-            return configurations
-        groups: dict[Configuration, list[int]] = {}
-        for mask, value in configurations:
-            groups.setdefault((mask & ~self.stays_open, value), []).append(mask & self.stays_open)
-        kept: set[Configuration] = set()
-        for (mask, value), spent in groups.items():
-            spent.sort(key=int.bit_count)
-            least: list[int] = []
-            for some in spent:
-                if not any(fewer & some == fewer for fewer in least):
-                    least.append(some)
-            kept.update((mask | some, value) for some in least)
-        return kept
+    def _following(self, place: int, mask: int, value: int) -> list[tuple[int, int, int]]:
+        """The configurations after one more operation, the one to try first at the end."""
+        asked = self.events[place][1]
+        wanted = asked.step.expected if asked.step.kind == _SWAP else asked.step.value
+        found: list[tuple[bool, bool, int, int, int]] = []
+        for (kind, leaves, expected), some in self.changers.items():
+            if kind == _SWAP and expected != value:
+                continue
+            this = self._first_open(some, place, mask)
+            if this is None:
+                continue
+            after = mask | this.bit | self._lookers_of(place, leaves)
+            found.append((this is asked, leaves == wanted, -this.end, after, leaves))
+        found.sort()
+        return [(place, after, leaves) for _, _, _, after, leaves in found]
+
+    def _first_open(self, some: list[_Open], place: int, mask: int) -> _Open | None:
+        """Of operations that do the same, the open one that is answered first."""
+        at = bisect_left(some, (place,))
+        self.budget.spend()
+        while at < len(some):
+            this = some[at]
+            if this.begin < place and not mask & this.bit:
+                return this
+            self.budget.spend()
+            at += 1
+        return None
+
+    def _lookers_of(self, place: int, value: int) -> int:
+        """The bits of the open operations that only look, and that fit."""
+        bits = self.looking.get((place, value))
+        if bits is None:
+            bits = 0
+            some = self.lookers.get(value, [])
+            for this in some[bisect_left(some, (place,)) :]:
+                bits |= this.bit if this.begin < place else 0
+            for this in self.pickers[bisect_left(self.pickers, (place,)) :]:
+                if this.begin < place and _fits(this.step, value):
+                    bits |= this.bit
+            self.budget.spend(len(some) + len(self.pickers))
+            self.looking[place, value] = bits
+        return bits
 
 
 def _fits(step: Step, value: int) -> bool:
     return (step.value == value) == (step.kind == _LOOK)
 
 
-def smaller(
-    c: Columns, rows: list[int], initial: int, *, seconds: float = 2.0, memory_bytes: int = 1 << 28
-) -> list[int]:
-    """A subset of ``rows`` (a contradiction on one key) that is still a contradiction, as small as
-    can be found in the given time.
+def smaller(c: Columns, rows: list[int], initial: int, budget: Budget) -> list[int]:
+    """As few of ``rows`` (a contradiction on one key) as can be found in the time that are a
+    contradiction by themselves.
 
-    An operation is left out only if its absence cannot cause a contradiction: if it only looks, or
-    if no remaining operation can have seen its value.
+    Only such operations are left out whose absence cannot make a contradiction: those that only
+    look, and those that change the register to something that no operation left can have seen from
+    them.
     """
-    budget = Budget(seconds, memory_bytes)
     left = sorted(steps(c, np.array(sorted(rows), np.int64)), key=lambda step: step.invoked)
-    latest = 8  # the contradiction is mostly among the latest
+    latest = 8  # it mostly shows in what was seen last
     while latest < len(left):
         fewer = _unseen_left_out(
             [
@@ -282,10 +290,10 @@ def smaller(
             break
         latest *= 8
     block = max(1, len(left) // 2)
-    while not budget.is_spent():
+    while budget.left_s():
         changed = False
         place = 0
-        while place < len(left) and not budget.is_spent():
+        while place < len(left) and budget.left_s():
             fewer = _without(left, left[place : place + block])
             if len(fewer) < len(left) and search(fewer, initial, budget).outcome == "invalid":
                 left, changed = fewer, True
@@ -309,7 +317,7 @@ def _unseen_left_out(left: list[Step]) -> list[Step]:
                 first_look.setdefault(seen, step.invoked)
         changes = [step for step in left if step.kind in (_SET, _SWAP)]
         times = [step.invoked for step in changes]
-        # By index: the first answer to a change from there on.
+        # By place: the first answer to a change from there on.
         answered = [np.inf] * (len(changes) + 1)
         for place in range(len(changes) - 1, -1, -1):
             returns = changes[place].returns
@@ -360,7 +368,7 @@ def _can_be_seen(step: Step, left: list[Step]) -> bool:
         default=None,
     )
     if not any(other.value == step.value for other in changes):
-        covered_from = None  # the witness would not show where the value came from
+        covered_from = None  # the witness would not tell where the value came from
     for other in left:
         if other.row == step.row:
             continue

@@ -31,8 +31,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
+from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable
-from bench.checkers.search import BYTES_PER_CONFIGURATION
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
 from nodes import registry
@@ -102,8 +102,7 @@ def judge(protocol: Protocol, result: SimulationResult) -> tuple[list[Alarm], st
     history = msgspec.convert(result.history, list[OperationRecord], from_attributes=True)
     check = check_linearizable(
         Columns.from_records(history),
-        budget_s=SEARCH_BUDGET_S,
-        memory_bytes=SEARCH_CONFIGURATIONS * BYTES_PER_CONFIGURATION,
+        budget=Budget(SEARCH_BUDGET_S, configurations=SEARCH_CONFIGURATIONS),
     )
     if protocol.claim == "linearizable":
         if check.verdict == "invalid":

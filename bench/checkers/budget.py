@@ -1,0 +1,83 @@
+"""What checking a history may spend: time from now on, and memory beyond what the process has."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Literal, TypeAlias
+
+import psutil
+
+DEFAULT_BUDGET_S: Final = 60.0
+DEFAULT_MEMORY_BYTES: Final = 4 << 30
+_TICKS: Final = 4096
+"""Small steps between two looks at the clock: some milliseconds."""
+
+Resource: TypeAlias = Literal["time", "memory"]
+
+
+class OverBudget(Exception):
+    """``what`` ran out."""
+
+    def __init__(self, what: Resource) -> None:
+        super().__init__(f"undecided: out of {what}")
+        self.what: Resource = what
+
+
+class Budget:
+    """Shared by all parts of a check: what one has spent, the next does not have.
+
+    Memory is what the process has beyond what it had when the budget was made, whatever for. With
+    ``configurations`` it is not looked at; so many states a search may hold, which is the same on
+    every machine.
+    """
+
+    def __init__(
+        self,
+        seconds: float = DEFAULT_BUDGET_S,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        *,
+        configurations: int | None = None,
+    ) -> None:
+        self._process = psutil.Process()
+        self._seconds = seconds
+        self._most_bytes = self._process.memory_info().rss + memory_bytes
+        self._configurations = configurations
+        self._ticks = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Time counts from here."""
+        self._deadline = time.monotonic() + self._seconds
+
+    def left_s(self) -> float:
+        """Seconds that are left, at least 0."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def left_bytes(self) -> int:
+        """Bytes that are left, at least 0."""
+        return max(0, self._most_bytes - self._process.memory_info().rss)
+
+    def part(self, seconds: float) -> Budget:
+        """At most so much of the time that is left, and all of the memory."""
+        part = Budget(min(seconds, self.left_s()), configurations=self._configurations)
+        part._most_bytes = self._most_bytes
+        return part
+
+    def hold(self, configurations: int) -> None:
+        """So many states of a search are held. Raises OverBudget."""
+        if self._configurations is not None and configurations > self._configurations:
+            raise OverBudget("memory")
+
+    def spend(self, ticks: int = 1) -> None:
+        """Count some small steps. Raises OverBudget."""
+        self._ticks += ticks
+        if self._ticks >= _TICKS:
+            self._ticks = 0
+            self.look()
+
+    def look(self) -> None:
+        """Raises OverBudget if something has run out."""
+        if time.monotonic() > self._deadline:
+            raise OverBudget("time")
+        if self._configurations is None and self.left_bytes() == 0:
+            raise OverBudget("memory")
