@@ -27,8 +27,8 @@ class Budget:
     """Shared by all parts of a check: what one has spent, the next does not have.
 
     Memory is what the process has beyond what it had when the budget was made, whatever for. With
-    ``configurations`` it is not looked at; so many states a search may hold, which is the same on
-    every machine.
+    ``configurations`` the process is not looked at: a search may hold so many states, which is the
+    same on every machine.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Budget:
         configurations: int | None = None,
     ) -> None:
         self._process = psutil.Process()
-        self._seconds = seconds
+        self._seconds, self._memory_bytes = seconds, memory_bytes
         self._most_bytes = self._process.memory_info().rss + memory_bytes
         self._configurations = configurations
         self._ticks = 0
@@ -55,11 +55,15 @@ class Budget:
 
     def left_bytes(self) -> int:
         """Bytes that are left, at least 0."""
+        if self._configurations is not None:
+            return self._memory_bytes
         return max(0, self._most_bytes - self._process.memory_info().rss)
 
     def part(self, seconds: float) -> Budget:
         """At most so much of the time that is left, and all of the memory."""
-        part = Budget(min(seconds, self.left_s()), configurations=self._configurations)
+        part = Budget(
+            min(seconds, self.left_s()), self._memory_bytes, configurations=self._configurations
+        )
         part._most_bytes = self._most_bytes
         return part
 
@@ -79,5 +83,5 @@ class Budget:
         """Raises OverBudget if something has run out."""
         if time.monotonic() > self._deadline:
             raise OverBudget("time")
-        if self._configurations is None and self.left_bytes() == 0:
+        if self.left_bytes() == 0:
             raise OverBudget("memory")

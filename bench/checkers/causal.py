@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.reads_from import (
     Impossible,
     ReadsFrom,
@@ -42,10 +43,8 @@ from bench.record.columns import INFO, NULL, Columns, Int32s
 from bench.record.verdict import CausalCheck, VerdictValue, WeakerModel, WitnessLine
 
 _NOT_YET = np.iinfo(np.int32).max
-
-
-class _TooMuch(Exception):
-    """The check would exceed its memory or time."""
+_TICKS = 8
+"""What an operation costs, in steps of the budget."""
 
 
 def check_causal(
@@ -53,10 +52,9 @@ def check_causal(
     initial: int = NULL,
     *,
     history_is_cut: bool = False,
-    memory_bytes: int = 1 << 30,
-    budget_s: float = 30.0,
+    budget: Budget | None = None,
 ) -> CausalCheck:
-    """The verdict; *unknown* if keys had to be left out or the clocks do not fit into memory.
+    """The verdict; *unknown* if keys had to be left out or the clocks exceed the ``budget``.
     ``history_is_cut``: operations may be missing, so the verdict is never *valid*."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
@@ -65,9 +63,9 @@ def check_causal(
     found, undecided = never, ""
     if found is None:
         try:
-            found = _Closure(c, seen, memory_bytes).run(time.monotonic() + budget_s)
-        except _TooMuch as too_much:
-            undecided = str(too_much)
+            found = _Closure(c, seen, budget or Budget()).run()
+        except OverBudget as over:
+            undecided = str(over)
     witness: list[WitnessLine] = []
     if found is not None:
         verdict, summary, witness = refuted(c, seen, found)
@@ -98,8 +96,8 @@ class _Closure:
     w: a reader whose clock has reached it must no longer see w.
     """
 
-    def __init__(self, c: Columns, seen: ReadsFrom, memory_bytes: int) -> None:
-        self.c = c
+    def __init__(self, c: Columns, seen: ReadsFrom, budget: Budget) -> None:
+        self.c, self.budget = c, budget
         is_write = np.zeros(len(c), np.bool_)
         is_write[seen.writes] = True
         observes = np.zeros(len(c), np.bool_)
@@ -114,10 +112,8 @@ class _Closure:
         self._make_lanes(rows.tolist(), c.process[rows].tolist(), c.outcome[rows].tolist())
         self.width = len(self.lanes)
         writes = int(is_write[rows].sum())
-        if (2 * writes + len(c.keys) * self.width) * self.width * 4 > memory_bytes:
-            raise _TooMuch(
-                f"the clocks of {writes} writes and {self.width} processes need too much memory"
-            )
+        if (2 * writes + len(c.keys) * self.width) * self.width * 4 > budget.left_bytes():
+            raise OverBudget("memory")  # for the clocks, which are not made then
         self.is_write = is_write
         self.saw: dict[int, list[int]] = {}
         for row, write in zip(seen.rows.tolist(), seen.write.tolist(), strict=True):
@@ -151,9 +147,8 @@ class _Closure:
             self.lanes.append([row])
             self.lane_of[row], self.parent[lane] = lane, here
 
-    def run(self, deadline: float) -> Impossible | None:
-        """A forbidden pattern, None if there is none. Raises _TooMuch after ``deadline`` (monotonic
-        seconds)."""
+    def run(self) -> Impossible | None:
+        """A forbidden pattern, None if there is none. Raises OverBudget."""
         waiting: dict[int, list[int]] = {}
         todo = [lane for lane in range(self.width) if lane not in self.parent]
         at = [0] * self.width
@@ -161,6 +156,7 @@ class _Closure:
             p = todo.pop()
             while at[p] < len(self.lanes[p]):
                 row = self.lanes[p][at[p]]
+                self.budget.spend(_TICKS)
                 if row < 0:
                     self.clock[~row] = self.clock[p]
                     todo.append(~row)
@@ -177,8 +173,6 @@ class _Closure:
                         return found
                 if self.is_write[row]:
                     self._write(p, row)
-                    if len(self.clock_of) % 256 == 0 and time.monotonic() > deadline:
-                        raise _TooMuch("undecided: out of time")
                     todo.extend(waiting.pop(row, ()))
                 at[p] += 1
         stuck = [p for p in range(self.width) if at[p] < len(self.lanes[p])]

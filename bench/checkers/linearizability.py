@@ -82,7 +82,7 @@ def check_linearizable(
         parted = in_program_order(_widened_apart(c, clock_error_ns))
         ordered = _decide(parted, initial_code, budget, history_is_cut)
         if not ordered.is_valid:
-            by_program_order = _refuted_without_time(c, initial_code)
+            by_program_order = _refuted_without_time(c, initial_code, budget)
             found.undecided = _TOUCH if clock_error_ns == 0 else _TOO_CLOSE
     finding, kind = found.finding, found.kind
     witness = words.lines([c.record(row) for row in found.rows])
@@ -171,9 +171,9 @@ def _decide(c: Columns, initial: int, budget: Budget, history_is_cut: bool) -> _
     return _Decision(finding, kind, rows, keys_undecided, undecided)
 
 
-def _refuted_without_time(c: Columns, initial: int) -> Check | None:
+def _refuted_without_time(c: Columns, initial: int, budget: Budget) -> Check | None:
     """A contradiction by program order alone."""
-    for check in (check_sequential(c, initial), check_causal(c, initial)):
+    for check in (check_sequential(c, initial), check_causal(c, initial, budget=budget)):
         if check.verdict == "invalid":
             return check
     return None

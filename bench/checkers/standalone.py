@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bench.checkers.budget import DEFAULT_BUDGET_S, DEFAULT_MEMORY_BYTES, Budget
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
 from bench.checkers.sessions.guarantees import check_sessions
@@ -36,8 +37,8 @@ def check_history(
     path_or_records: Path | str | Iterable[OperationRecord],
     model: str = "auto",
     initial: Value = None,
-    budget_s: float = 60.0,
-    memory_bytes: int = 4 << 30,
+    budget_s: float = DEFAULT_BUDGET_S,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     clock_error_ns: int = 0,
     nil_reads: NilReads | None = None,
 ) -> HistoryCheck:
@@ -48,11 +49,13 @@ def check_history(
     which must keep the same rules. ``model``: ``register`` (reads, writes, deletes),
     ``cas-register`` (with CAS), or ``auto``: what the history needs. ``initial``: the initial value
     of every key. ``clock_error_ns``: a bound on the difference between the clocks of the clients'
-    hosts; operations no further apart count as concurrent. ``nil_reads``: see `read_any`.
+    hosts; operations no further apart count as concurrent. ``nil_reads``: see `read_any`. The time
+    of the budget begins once the history is read; its memory includes the history.
 
     Raises BadHistory for an unreadable or invalid file, for a CAS if the model is ``register``, and
     for a history of anything but registers.
     """
+    budget = Budget(budget_s, memory_bytes)
     if isinstance(path_or_records, str | Path):
         path = Path(path_or_records)
         read = read_any(path, model, nil_reads)
@@ -61,12 +64,12 @@ def check_history(
         name, c = file_name(path) + ":", read.history
     else:
         name, c = "record ", columns_of(list(path_or_records))
+    budget.begin()
     return check_registers(
         c,
         model,
         initial,
-        budget_s=budget_s,
-        memory_bytes=memory_bytes,
+        budget=budget,
         clock_error_ns=clock_error_ns,
         name=name,
     )
@@ -77,12 +80,13 @@ def check_registers(
     model: str = "auto",
     initial: Value = None,
     *,
-    budget_s: float = 60.0,
-    memory_bytes: int = 4 << 30,
+    budget: Budget | None = None,
     clock_error_ns: int = 0,
     name: str = "operation ",
 ) -> HistoryCheck:
-    """The same for columns. ``name``: precedes the number of an operation in errors."""
+    """The same for columns. ``budget``: the limits of searches and clocks; all other parts take
+    time proportional to the history, some seconds for a million operations. ``name``: precedes the
+    number of an operation in errors."""
     cas = np.flatnonzero(c.op == CAS)
     if model == "register" and len(cas):
         raise BadHistory(
@@ -91,11 +95,11 @@ def check_registers(
     check = check_linearizable(
         c,
         initial=initial,
-        budget_s=budget_s,
-        memory_bytes=memory_bytes,
+        budget=budget,
         clock_error_ns=clock_error_ns,
     )
-    weaker = weaker_models(c, _code(c, initial)) if check.verdict == "invalid" else []
+    invalid = check.verdict == "invalid"
+    weaker = weaker_models(c, _code(c, initial), budget=budget) if invalid else []
     fields = msgspec.structs.asdict(check)
     fields["model"] = model if model in REGISTERS else "cas-register" if len(cas) else "register"
     return HistoryCheck(**fields, strongest=strongest(check, weaker, None), weaker=weaker)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bench.checkers.availability import FINAL_PROCESS_PREFIX, check_availability
+from bench.checkers.budget import Budget
 from bench.checkers.causal import check_causal
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
@@ -97,13 +98,17 @@ def _last_invoked(c: Columns, rows: Int64s) -> int | None:
 
 
 def weaker_models(
-    c: Columns, initial: int = NULL, *, history_is_cut: bool = False
+    c: Columns,
+    initial: int = NULL,
+    *,
+    history_is_cut: bool = False,
+    budget: Budget | None = None,
 ) -> list[WeakerCheck]:
     """The verdicts on the models weaker than linearizable, strongest first. They need no clock:
     ``c`` has the times of the history without a clock error."""
     return [
         check_sequential(c, initial, history_is_cut=history_is_cut),
-        check_causal(c, initial, history_is_cut=history_is_cut),
+        check_causal(c, initial, history_is_cut=history_is_cut, budget=budget),
     ]
 
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import msgspec
 import typer
 
-from bench.record.columns import Columns
 from bench.record.files import shown
 from bench.record.history import STANDARD_INPUT, BadHistory
-from bench.record.models.choose import MODELS
-from bench.record.models.operations import Operations
-from bench.record.models.read import Read, read_any
 from bench.record.printable import printable
 from bench.record.run_folder import BadRunFolder, RunFolder
-from bench.record.transactions.columns import Transactions
-from bench.record.transactions.verdict import Level, TransactionsCheck
-from bench.record.verdict import VERDICT_VERSION, Check, VerdictValue
-from bench.record.witness import Line, timeline
+from bench.record.verdict import VERDICT_VERSION, VerdictValue
 from chaos import errors as exit_codes
 from chaos.commands.options import Name, duration, size
 from chaos.console import Json, print_json
@@ -35,11 +28,21 @@ EXIT_CODES: dict[VerdictValue, int] = {
     "invalid": exit_codes.VIOLATED,
     "unknown": exit_codes.UNKNOWN,
 }
-MODEL = Name("model", lambda: ("auto", *MODELS))
-_MOST_LINES = 40
-"""Of a witness, on a terminal."""
-LEVEL = Name("level", lambda: get_args(Level))
+MODEL = Name("model", lambda: ("auto", *_models()))
+LEVEL = Name("level", lambda: _levels())
 NIL_READS = Name("meaning", lambda: ("unknown", "null"))
+
+
+def _models() -> Iterable[str]:
+    from bench.record.models.choose import MODELS
+
+    return MODELS
+
+
+def _levels() -> Iterable[str]:
+    from bench.record.transactions.verdict import Level
+
+    return get_args(Level)
 
 
 @app.command("check")
@@ -61,10 +64,11 @@ def check_command(
         str | None, typer.Option(help="The initial value of every key of a history, as JSON.")
     ] = None,
     budget: Annotated[
-        float, typer.Option(parser=duration(), help="Time limit for the search, such as 60s.")
+        float,
+        typer.Option(parser=duration(), help="Time limit once the history is read, such as 60s."),
     ] = 60.0,
     memory: Annotated[
-        int, typer.Option(parser=size(), help="Memory limit for the search, such as 4G.")
+        int, typer.Option(parser=size(), help="Memory limit, the history counted in, such as 4G.")
     ] = 4 << 30,
     clock_error: Annotated[
         float | None,
@@ -112,9 +116,12 @@ def check_command(
         verdict = _check_folder(folder, json)
     else:
         first: Value = None if initial is None else _initial(initial)
+        from chaos.commands.histories.judge import Asked, judge
+
         meaning: Any = nil_reads
-        read = read_any(path, model, meaning)
-        verdict = _check_history(path, read, first, level, budget, memory, error_ns or 0, json=json)
+        isolation: Any = level
+        asked = Asked(path, model, first, meaning, isolation, error_ns or 0, json)
+        verdict = judge(asked, budget, memory)
     raise typer.Exit(EXIT_CODES[verdict])
 
 
@@ -132,6 +139,7 @@ def _is_folder(path: Path) -> bool:
 def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
     """Judge a run again, and write the verdict into its folder."""
     from bench.checkers import check_run
+    from chaos.commands.histories.show import print_checks
 
     folder.manifest()
     earlier = _earlier_version(folder)
@@ -160,7 +168,7 @@ def _check_folder(folder: RunFolder, json: bool) -> VerdictValue:
             f"verdict.json was of version {earlier}"
         )
     print(f"  measured: {verdict.measured_model}")
-    _print_checks(verdict.checks)
+    print_checks(verdict.checks)
     return verdict.verdict
 
 
@@ -173,126 +181,6 @@ def _earlier_version(folder: RunFolder) -> int | None:
     if verdict is None or verdict.schema_version >= VERDICT_VERSION:
         return None
     return verdict.schema_version
-
-
-def _check_history(
-    path: Path,
-    read: Read,
-    initial: Value,
-    level: str | None,
-    budget_s: float,
-    memory_bytes: int,
-    clock_error_ns: int,
-    *,
-    json: bool,
-) -> VerdictValue:
-    """Judge a history as far as it goes without a run around it."""
-    from bench.checkers.standalone import check_registers, further_checks
-    from bench.checkers.transactions import check_transactions
-
-    history = read.history
-    if isinstance(history, Transactions):
-        if initial is not None:
-            raise BadOption("--initial is for registers; transactions begin with nothing")
-        isolation: Any = level or "strict-serializable"
-        found = check_transactions(
-            history, read.model, isolation, budget_s, memory_bytes, clock_error_ns
-        )
-        return _show_transactions(path, found, json=json)
-    if level is not None:
-        raise BadOption(f"--level is for transactions, and this is a history of {read.model}")
-    if isinstance(history, Operations):
-        return _check_model(path, read.model, history, initial, budget_s, memory_bytes, json=json)
-    if not isinstance(history, Columns):
-        raise BadHistory(f"{shown(path)}: a history of {read.model}, which cannot be judged yet")
-    check = check_registers(
-        history,
-        read.model,
-        initial,
-        budget_s=budget_s,
-        memory_bytes=memory_bytes,
-        clock_error_ns=clock_error_ns,
-        name=f"{shown(path)}:",
-    )
-    further = further_checks(history, check, initial, clock_error_ns)
-    if json:
-        body = {
-            "verdict": check.verdict,
-            "model": check.model,
-            "algorithm": check.algorithm,
-            "strongest": check.strongest,
-            "operations": check.operations,
-            "seconds": check.seconds + sum(each.seconds for each in further),
-            "witness": check.witness,
-            "reason": check.summary,
-            "checks": further,
-        }
-        print_json(body)
-        return check.verdict
-    print(f"{_shown(path)}: {check.verdict}: {check.summary}")
-    print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
-    print(f"  strongest model not refuted: {check.strongest}")
-    _print_witness(check)
-    _print_checks(further)
-    return check.verdict
-
-
-def _check_model(
-    path: Path,
-    model: str,
-    operations: Operations,
-    initial: Value,
-    budget_s: float,
-    memory_bytes: int,
-    *,
-    json: bool,
-) -> VerdictValue:
-    """Judge a history of a set, a queue, a lock ..."""
-    from bench.checkers.models import check_model
-
-    check = check_model(operations, model, initial, budget_s=budget_s, memory_bytes=memory_bytes)
-    if json:
-        print_json(check)
-        return check.verdict
-    print(f"{_shown(path)}: {check.verdict}: {printable(check.summary, 400)}")
-    print(f"  {check.operations} operations of a {check.model}, by {check.algorithm}")
-    print(f"  strongest model not refuted: {check.strongest}")
-    for name, anomaly in check.anomalies.items():
-        print(f"  {name}: {anomaly.count}, such as: {printable(anomaly.example, 400)}")
-    if check.verdict == "invalid":
-        _print_lines(check.witness)
-    return check.verdict
-
-
-def _shown(path: Path) -> str:
-    return "standard input" if path == STANDARD_INPUT else printable(str(path), 200)
-
-
-def _show_transactions(path: Path, check: TransactionsCheck, *, json: bool) -> VerdictValue:
-    if json:
-        print_json(msgspec.to_builtins(check))
-        return check.verdict
-    print(f"{_shown(path)}: {check.verdict}: {check.headline()}")
-    print("\n".join(f"  {line}" for line in check.lines()))
-    return check.verdict
-
-
-def _print_checks(checks: Iterable[Check]) -> None:
-    for check in checks:
-        print(f"  {check.name}: {check.verdict} ({check.operations} operations): {check.summary}")
-        _print_witness(check)
-
-
-def _print_witness(check: Check) -> None:
-    if check.verdict == "invalid":
-        _print_lines(check.witness)
-
-
-def _print_lines(witness: Sequence[Line]) -> None:
-    if witness:
-        print("    " + timeline(witness[:_MOST_LINES]).replace("\n", "\n    "))
-    if len(witness) > _MOST_LINES:
-        print(f"    and {len(witness) - _MOST_LINES} more (all of them: --json)")
 
 
 def _initial(text: str) -> Value:

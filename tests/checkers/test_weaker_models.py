@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from bench.checkers.budget import Budget
 from bench.checkers.causal import check_causal
 from bench.checkers.sequential import check_sequential
 from bench.checkers.sessions.guarantees import GUARANTEES, check_sessions
@@ -149,7 +150,7 @@ def test_causal_agrees_with_the_closure(siblings: bool) -> None:
 
 def test_causal_over_its_budget_is_unknown() -> None:
     records = history(random.Random(1), processes=4, keys=2, length=5)
-    check = check_causal(Columns.from_records(records), memory_bytes=1)
+    check = check_causal(Columns.from_records(records), budget=Budget(60, 1, configurations=1))
     assert check.verdict == "unknown"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable, in_program_order, touches
 from bench.checkers.models.appends import Converted, mutex_as_register, texts_as_registers
 from bench.checkers.models.banks import check_bank
@@ -90,15 +91,14 @@ def check_model(
     model: str,
     initial: Value = None,
     *,
-    budget_s: float = 60.0,
-    memory_bytes: int = 4 << 30,
+    budget: Budget | None = None,
 ) -> ModelCheck:
     """The verdict on the operations of ``o``. ``initial``: what a counter begins at, a text holds
     at first, or a bank has in total. Raises BadHistory for an operation that the model does not
     have."""
     began = time.perf_counter()
     if model in ("append-kv", "mutex"):
-        return _check_as_registers(o, model, initial, began, budget_s, memory_bytes)
+        return _check_as_registers(o, model, initial, began, budget or Budget())
     family = next(family for family in FAMILIES if model in family.allows)
     refuse_others(o, model, family.operations)
     findings = family.check(o, initial)
@@ -198,11 +198,11 @@ def _as_registers(o: Operations, model: str, initial: Value) -> Converted:
 
 
 def _check_as_registers(
-    o: Operations, model: str, initial: Value, began: float, budget_s: float, memory_bytes: int
+    o: Operations, model: str, initial: Value, began: float, budget: Budget
 ) -> ModelCheck:
     """What is a history of registers by other names."""
     converted = _as_registers(o, model, initial)
-    check = check_linearizable(converted.columns, budget_s=budget_s, memory_bytes=memory_bytes)
+    check = check_linearizable(converted.columns, budget=budget)
     verdict, summary = check.verdict, check.summary
     keys = len(o.keys) or 1
     if verdict == "invalid":
