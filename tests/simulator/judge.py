@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
@@ -20,7 +21,7 @@ def linearizable(result: SimulationResult) -> list[Alarm]:
     """An alarm if the history refutes the claim."""
     if not promises_once(result.setup):
         return []
-    check = check_linearizable(Columns.from_records(records(result)), budget_s=1.0)
+    check = check_linearizable(Columns.from_records(records(result)), budget=Budget(1.0))
     if check.verdict == "invalid":
         return [Alarm(result.seed, "linearizability", check.summary, result.duration_s)]
     return []

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
@@ -101,7 +102,7 @@ def test_a_seed_loses_nothing_and_restores_the_factor(seed: int) -> None:
     cluster, clients, gone = run(seed)
     assert_restored(cluster, gone)
     history = [msgspec.convert(r, OperationRecord, from_attributes=True) for r in clients.history]
-    check = check_linearizable(Columns.from_records(history), budget_s=5.0)
+    check = check_linearizable(Columns.from_records(history), budget=Budget(5.0))
     assert check.verdict == "valid", f"seed {seed}: {check.summary}"
     late = [r for r in clients.history if r.invoked_ns > 20e9 and r.node != gone]
     assert any(r.outcome == "ok" for r in late), f"seed {seed}: nobody was served in the end"
