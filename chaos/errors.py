@@ -17,9 +17,9 @@
     │   ├── BadObjective          reports: an objective
     │   ├── InvalidExperiment     chaos: an experiment, with file and line
     │   ├── BadYaml               chaos: a text that is no YAML, with its line
-    │   ├── Unsupported           chaos: a fault that a target cannot make real
+    │   ├── Unsupported           nodes: a fault that a target cannot make real
     │   ├── NoSuchFault           chaos: a fault by hand that is not on
-    │   ├── UnknownLink           chaos: a link that the cluster does not have
+    │   ├── UnknownLink           nodes: a link that the cluster does not have
     │   ├── NoSuchCluster         chaos: nothing has this name
     │   ├── WhichCluster          chaos: several run, and none is named
     │   ├── BadLoad               chaos: what Locust refused
@@ -81,10 +81,6 @@ class StoppedAtOnce(CapbenchError):
     """Whoever started the run would not wait until it was healed and checked: one line."""
 
     exit_code = INTERRUPTED
-
-
-class Unsupported(InvalidInput):
-    """An experiment has a fault that the target cannot make real: said before anything starts."""
 
 
 class BadOption(InvalidInput):

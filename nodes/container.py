@@ -31,8 +31,8 @@ import msgspec
 
 from nodes import registry
 from nodes.contract.names import BadName, check_name
+from nodes.faults.injected import Injected
 from nodes.runtime import own_folder
-from nodes.runtime.injected import Injected
 from nodes.runtime.settings import BadSettings, Endpoint, NodeSettings
 from nodes.wire.links import GROUP, link_ports
 

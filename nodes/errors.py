@@ -21,6 +21,10 @@ class InvalidInput(CapbenchError, ValueError):
     exit_code = 2
 
 
+class Unsupported(InvalidInput):
+    """A fault that the target cannot make real: said before anything starts."""
+
+
 class InfrastructureFailed(CapbenchError):
     """A part that a run needs could not be started, reached or kept up."""
 

@@ -15,13 +15,13 @@ from typing import Protocol, Self
 
 from bench.record.cluster_file import ClusterFile, SystemFile
 from bench.record.run_folder import FaultRecord, NodeRecord
-from chaos.clusters.capabilities import CanInject, CarriesFrames, Cluster, ShapesStreams
 from chaos.clusters.links import Links, ProxiedLinks
 from chaos.clusters.monitor import Monitor, NodeSilent
 from chaos.clusters.processes import ProcessError, ProcessGroup
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
 from chaos.errors import TargetFailed
-from nodes.runtime.injected import Injected
+from nodes.faults.capabilities import CanInject, CarriesFrames, Cluster, ShapesStreams
+from nodes.faults.injected import Injected
 from nodes.wire.links import GROUP
 
 START_TIMEOUT_S = 30.0

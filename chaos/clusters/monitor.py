@@ -21,7 +21,7 @@ from bench.record.fault_words import fault_on
 from bench.record.node_status import Digest, parse_status
 from bench.record.run_folder import FaultRecord, NodeRecord
 from nodes.errors import InfrastructureFailed
-from nodes.runtime.injected import Injected
+from nodes.faults.injected import Injected
 from nodes.wire.codec import part_digest
 from nodes.wire.subscription import NOTHING_RETAINED
 from nodes.wire.topics import Topics

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.record.run_folder import NodeRecord
-from chaos.clusters.capabilities import CanKill, CanPause, CanStopBroker, DamagesLogs
 from chaos.clusters.live import LiveCluster
 from chaos.errors import TargetFailed
 from nodes.__main__ import EXIT_DISK
+from nodes.faults.capabilities import CanKill, CanPause, CanStopBroker, DamagesLogs
+from nodes.faults.injected import CrashAt, FsyncError, FullDisk, Injected
 from nodes.runtime.durable_log import MAGIC
-from nodes.runtime.injected import CrashAt, FsyncError, FullDisk, Injected
 
 MIN_FLIP_BYTES = 2000
 _STOPS = (FsyncError, FullDisk)

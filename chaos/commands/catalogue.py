@@ -40,8 +40,8 @@ def list_everything(json: Json = False) -> None:
     """List protocols, systems, faults and experiments, a line each. Example: capbench list"""
     from chaos.clusters.capabilities import works_on
     from chaos.experiments.experiment import catalogue
-    from chaos.faults.catalogue import FAULTS
     from chaos.systems.catalogue import SYSTEMS
+    from nodes.faults.catalogue import FAULTS
     from nodes.registry import PROTOCOLS
 
     protocols, systems = (
@@ -115,7 +115,7 @@ def _print_list(title: str, rows: Sequence[tuple[Any, Any]]) -> None:
 @app.command()
 def faults(json: Json = False) -> None:
     """List the faults: what each does, where it works, its parameters. Example: capbench faults"""
-    from chaos.faults.catalogue import FAULTS
+    from nodes.faults.catalogue import FAULTS
 
     found = [_described(name, kind) for name, kind in sorted(FAULTS.items())]
     if json:
@@ -165,7 +165,7 @@ def experiment_schema() -> dict[str, Any]:
     """The JSON Schema of an experiment's YAML. It covers names and types; rules across fields (a
     fault must end before the load does) are checked by `capbench run`."""
     from chaos.experiments.experiment import Experiment
-    from chaos.faults.catalogue import FAULTS
+    from nodes.faults.catalogue import FAULTS
 
     found = Experiment.model_json_schema(by_alias=True, mode="validation")
     definitions = found["$defs"]

@@ -155,7 +155,7 @@ def _targets() -> tuple[str, ...]:
 
 
 def _faults() -> list[str]:
-    from chaos.faults.catalogue import FAULTS
+    from nodes.faults.catalogue import FAULTS
 
     return sorted(FAULTS)
 

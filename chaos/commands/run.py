@@ -249,9 +249,9 @@ def _plans(pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any) -> li
 
 def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     """Whether a protocol can take part in an experiment; if not, prints why."""
-    from chaos.errors import Unsupported
     from chaos.targets.subjects import target_of
     from chaos.targets.table import refuse_unsupported
+    from nodes.errors import Unsupported
     from nodes.registry import InvalidConfiguration
 
     nodes = experiment.node_ids()

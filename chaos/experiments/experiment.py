@@ -40,12 +40,12 @@ from bench.record.quantities import (
 )
 from chaos.experiments.limits import MAX_NODES, is_path
 from chaos.experiments.yaml_reader import MAX_BYTES, BadYaml, read_yaml
-from chaos.faults.base import Fault
-from chaos.faults.catalogue import FAULTS, AnyFault
-from chaos.faults.nemesis import PlannedFault
 from nodes import registry
 from nodes.contract.names import BadName, check_name, did_you_mean
 from nodes.errors import InvalidInput
+from nodes.faults.base import Fault
+from nodes.faults.catalogue import FAULTS, AnyFault
+from nodes.faults.nemesis import PlannedFault
 from reports.data.objectives import BadObjective, Objective, parse_objective
 
 CATALOGUE = Path(__file__).resolve().parent

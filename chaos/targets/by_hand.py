@@ -21,12 +21,12 @@ import msgspec
 
 from bench.record.quantities import BadQuantity, Bounds, read_number
 from bench.record.run_folder import FaultRecord, RunFolder
-from chaos.clusters.capabilities import Cluster
 from chaos.errors import TargetFailed
 from chaos.experiments.experiment import InvalidExperiment, validate_fault
 from chaos.experiments.limits import AT_MOST_S
-from chaos.faults.nemesis import Nemesis
+from chaos.targets.nemesis import Nemesis
 from nodes.errors import InvalidInput
+from nodes.faults.capabilities import Cluster
 
 FOR_S = Bounds(0, AT_MOST_S, excluded=True)
 ANSWER_TIMEOUT_S = 60.0

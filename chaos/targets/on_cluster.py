@@ -23,8 +23,8 @@ from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.live import RunningCluster
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.monitor import MOST_RECORDED_BYTES
-from chaos.faults.nemesis import Nemesis
 from chaos.targets.final_reads import final_reads
+from chaos.targets.nemesis import Nemesis
 from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
 
 LOAD_START_TIMEOUT_S = 30.0

@@ -11,39 +11,25 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from bench.load.client import Client
 from bench.load.workload import PlannedOperation, plan
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import LoadSummary, NodeRecord, write_json
-from chaos.clusters.capabilities import Cluster as FaultableCluster
 from chaos.clusters.capabilities import OfSim
-from chaos.clusters.links import LinkFaults
 from chaos.errors import TargetFailed
-from chaos.faults.nemesis import FaultPlayer
 from chaos.targets import final_reads
+from chaos.targets.nemesis import FaultPlayer
 from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
 from nodes.contract.replica import Reply, Request
-from nodes.runtime.injected import (
-    ClockError,
-    CrashAt,
-    Disconnected,
-    Duplication,
-    FsyncError,
-    FullDisk,
-    Injected,
-    MessageLoss,
-    Reordering,
-    SlowFsync,
-)
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.host import Timing, Trap
+from nodes.simulator.faults import FaultyCluster
+from nodes.simulator.host import Timing
 from nodes.simulator.network import Quality
 from nodes.simulator.story import Story
 from nodes.wire.links import GROUP, Link
@@ -56,64 +42,27 @@ CLIENT_LATENCY_S = 0.0005
 """From a client to a node or back, on average."""
 START_TIMEOUT_S = 30.0
 FINAL_TIMEOUT_S = 3.0
-_NEVER_S = 1e9
-_DRIFT_STEP_S = 0.01
-"""How often a drifting node's wall clock is adjusted."""
-_NO_HARM = Quality(latency_s=0.0, jitter_s=0.0, late_s=0.0)
-_FAULTS = 0
-"""The one name under which the network holds a link's faults; `LinkFaults` keeps them apart."""
 
 
-class SimulatedLinks(LinkFaults):
-    """The links between nodes, and those of the client group, as at the local target."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        between = [(src, dst) for src, dst in cluster.links if src != dst]
-        requests = [(GROUP, node) for node in cluster.nodes]
-        replies = [(node, GROUP) for node in cluster.nodes]
-        super().__init__([*between, *requests, *replies])
-
-    def apply(self, links: Sequence[Link]) -> None:
-        """A cut loses what is under way too, as closing a connection does."""
-        for link in links:
-            simulated = self._cluster.links.get(link)
-            if simulated is None:
-                continue  # A client's: `SimulatedCluster` asks `wanted`.
-            wanted = self.wanted(link)
-            simulated.heal(_FAULTS)
-            if wanted.cut:
-                simulated.block(_FAULTS, in_flight=True)
-            if wanted.latency_ms:
-                more = Quality(latency_s=wanted.latency_ms / 1000, jitter_s=0.0)
-                simulated.degrade(_FAULTS, more)
-
-
-class SimulatedCluster(FaultableCluster, OfSim):
-    """A cluster under virtual time: what faults are done to, the way from clients to nodes and
-    back, and what the nodes tell."""
-
-    links: SimulatedLinks
+class SimulatedCluster(FaultyCluster, OfSim):
+    """A cluster under virtual time: what faults do to it, the way from clients to nodes and back,
+    and what the nodes tell."""
 
     def __init__(self, run: Run, *, trace: bool = False) -> None:
-        self.nodes = run.experiment.node_ids()
-        self.clients = (GROUP,)
-        self.cluster = Cluster(
+        cluster = Cluster(
             run.protocol,
-            nodes=len(self.nodes),
+            nodes=run.experiment.nodes,
             seed=run.seed,
             parameters=run.parameters,
             quality=QUALITY,
             timing=TIMING,
             trace=trace,
         )
-        self.links = SimulatedLinks(self.cluster)
+        super().__init__(cluster)
         self.stops_at_ns = sys.maxsize
         self._run = run
         self._folder = run.folder
         self._clients: dict[str, Callable[[Reply], None]] = {}
-        self._injected: dict[tuple[str, int], Injected] = {}
-        self._drifted_s: dict[str, float] = {}
         self._random = self.cluster.rng("client network").random
         self.cluster.reply_to = self._on_reply
         for node in self.nodes:
@@ -162,113 +111,27 @@ class SimulatedCluster(FaultableCluster, OfSim):
 
     # --- what the nemesis does ---
 
-    def leader(self) -> str | None:
-        """The node that calls itself leader in the highest term."""
-        return self.cluster.leader()
-
     def crash(self, node: str) -> None:
         """Kill the process: whatever was not durable is lost."""
         self._tell_marks()
-        self.cluster.crash(node)
+        super().crash(node)
         self._tell(node, "killed")
 
     def restart(self, node: str) -> None:
         """Start it again on what its disk kept."""
         self._tell_marks()
-        self.cluster.restart(node)
+        super().restart(node)
         self._tell(node, "restarted")
 
     def pause(self, node: str) -> None:
         """Its timers come late, and what is sent to it waits."""
-        self.cluster.hosts[node].pause()
+        super().pause(node)
         self._tell(node, "paused")
 
     def resume(self, node: str) -> None:
         """Let it go on."""
-        self.cluster.hosts[node].resume()
+        super().resume(node)
         self._tell(node, "resumed")
-
-    def inject(self, node: str, number: int, injected: Injected) -> None:
-        """As the node's own driver would; messages meet their fate by the link's random stream."""
-        host = self.cluster.hosts[node]
-        self._injected[node, number] = injected
-        match injected:
-            case MessageLoss(share=share, dst=dst):
-                self._degrade(node, dst, number, replace(_NO_HARM, loss=share))
-            case Duplication(share=share, dst=dst):
-                self._degrade(node, dst, number, replace(_NO_HARM, duplicate=share))
-            case Reordering(share=share, dst=dst, delay_ms=delay_ms):
-                late = replace(_NO_HARM, reorder=share, late_s=delay_ms / 1000)
-                self._degrade(node, dst, number, late)
-            case ClockError(jump_s=jump_s):
-                host.clock.jump(jump_s)
-                self._set_clock(node)
-            case SlowFsync(delay_ms=delay_ms):
-                host.fsync_delay_s += delay_ms / 1000
-            case FsyncError():
-                host.fsync_fails = True
-            case FullDisk():
-                host.disk_full = True
-            case CrashAt(point=point):
-                host.traps.append(Trap(point=point, down_s=_NEVER_S))
-            case Disconnected():
-                self.links.cut(self._links_of(node))
-            case _:
-                raise TargetFailed(f"the simulator has no {type(injected).__name__}")
-
-    def withdraw(self, node: str, number: int) -> None:
-        """Stop injecting; restart the node if it stopped because of it."""
-        host = self.cluster.hosts[node]
-        injected = self._injected.pop((node, number), None)
-        match injected:
-            case MessageLoss(dst=dst) | Duplication(dst=dst) | Reordering(dst=dst):
-                for each in dst:
-                    self.cluster.links[node, each].heal(number)
-            case ClockError():
-                self._set_clock(node)
-            case SlowFsync(delay_ms=delay_ms):
-                host.fsync_delay_s -= delay_ms / 1000
-            case FsyncError() | FullDisk():
-                host.fsync_fails = self._is_on(node, FsyncError)
-                host.disk_full = self._is_on(node, FullDisk)
-                self.restart(node)
-            case CrashAt():
-                host.traps.clear()
-                self.restart(node)
-            case Disconnected():
-                self.links.heal(self._links_of(node))
-
-    def _is_on(self, node: str, kind: type) -> bool:
-        return any(isinstance(i, kind) for (on, _), i in self._injected.items() if on == node)
-
-    def _degrade(self, node: str, dst: Sequence[str], number: int, quality: Quality) -> None:
-        for each in dst:
-            self.cluster.links[node, each].degrade(number, quality)
-
-    def _links_of(self, node: str) -> list[Link]:
-        return [link for link in self.links.links if node in link]
-
-    def _set_clock(self, node: str) -> None:
-        """The sum of the active clock errors. Without any, the wall clock is right."""
-        on = [e for (n, _), e in self._injected.items() if n == node and isinstance(e, ClockError)]
-        drift = sum(error.drift for error in on)
-        clock = self.cluster.hosts[node].clock
-        if clock.rate != 1 + drift:
-            clock.set_rate(1 + drift)
-        if not drift:
-            self._drifted_s.pop(node, None)
-        elif node not in self._drifted_s:
-            self._drifted_s[node] = 0.0
-            self.cluster.timeline.at(self.cluster.now + _DRIFT_STEP_S, self._drift, node)
-        offset_s = sum(error.offset_s for error in on)
-        clock.wall_error_s = offset_s + self._drifted_s.get(node, 0.0)
-
-    def _drift(self, node: str) -> None:
-        """Let a node's wall clock drift a little further."""
-        if node in self._drifted_s:
-            self._drifted_s[node] += (self.cluster.hosts[node].clock.rate - 1) * _DRIFT_STEP_S
-            self.cluster.timeline.at(self.cluster.now + _DRIFT_STEP_S, self._drift, node)
-            self._set_clock(node)
 
     # --- between clients and nodes ---
 
@@ -284,9 +147,10 @@ class SimulatedCluster(FaultableCluster, OfSim):
         self._travel((node, GROUP), self._clients[reply.client], reply)
 
     def _travel(self, link: Link, arrive: Callable[[Any], None], what: Any) -> None:
-        state = self.links.wanted(link)
-        delay_s = CLIENT_LATENCY_S * (0.5 + self._random()) + state.latency_ms / 1000
-        if state.cut:
+        latency_s = self.links.wanted(link).latency_ms / 1000
+        delay_s = CLIENT_LATENCY_S * (0.5 + self._random()) + latency_s
+        lost = self.links.lost(link)
+        if lost and (lost == 1 or self._random() < lost):
             return
 
         def arrived(_: None) -> None:

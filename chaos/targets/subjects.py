@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from chaos.clusters.capabilities import TARGETS, TargetName
-from chaos.errors import Unsupported
 from chaos.systems import catalogue
 from chaos.systems.system import System
 from nodes import registry
+from nodes.errors import Unsupported
 from nodes.registry import Protocol
 
 Subject: TypeAlias = Protocol | System

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from chaos.clusters.attached import AttachedCluster
-from chaos.clusters.capabilities import Cluster, TargetName, works_on
+from chaos.clusters.capabilities import TargetName, works_on
 from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.lab.cluster import LabCluster
 from chaos.clusters.local import LocalCluster
-from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment
 from chaos.targets import lab, on_cluster
 from chaos.targets.run import Run
 from chaos.targets.simulator import SimulatedCluster
 from chaos.targets.simulator import conduct as conduct_simulated
+from nodes.errors import Unsupported
+from nodes.faults.capabilities import Cluster
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ TARGETS: dict[TargetName, Target] = {
 def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
     """Raises Unsupported for the first fault of ``experiment`` that ``target`` does not support."""
     for planned in experiment.plan():
-        if target not in (works := works_on(planned.fault.NEEDS)):
+        if target not in (works := works_on(planned.fault.needs)):
             raise Unsupported(
                 f"{experiment.name}: the target {target} has no fault {planned.fault.fault!r};"
                 f" it works on: {', '.join(works)}"

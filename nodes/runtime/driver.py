@@ -25,8 +25,9 @@ import structlog
 from nodes import registry
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Durable, Input, Message, Reply, Request, Timer
+from nodes.faults.injected import Injected
 from nodes.runtime.durable_log import DurableLog
-from nodes.runtime.injected import Injected, Injector, LiveEnv
+from nodes.runtime.injected import Injector, LiveEnv
 from nodes.runtime.mqtt import Connection, Incoming, response_properties
 from nodes.runtime.settings import NodeSettings
 from nodes.wire.codec import (

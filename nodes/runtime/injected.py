@@ -12,102 +12,23 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
-import msgspec
-from msgspec import Meta
-
-from nodes.contract.bounds import Integer
-
-Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-DelayMs: TypeAlias = Annotated[int, Meta(ge=0, le=3_600_000)]
-MIN_RATE, MAX_RATE = 0.05, 20.0
-"""Of the clocks, however many errors are on: time goes on, and timers fire."""
-
-
-class _OfMessages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """``share`` of what is sent to the nodes ``dst``, drawn by ``seed``."""
-
-    share: Share
-    dst: list[str]
-    seed: Integer
-
-
-class MessageLoss(_OfMessages, frozen=True, kw_only=True):
-    """Messages are not sent."""
-
-
-class Duplication(_OfMessages, frozen=True, kw_only=True):
-    """Messages are sent twice."""
-
-
-class Reordering(_OfMessages, frozen=True, kw_only=True):
-    """Messages are held back for ``delay_ms``; what comes after them overtakes them."""
-
-    delay_ms: DelayMs
-
-
-class Corruption(_OfMessages, frozen=True, kw_only=True):
-    """One byte of a frame is changed."""
-
-
-class ClockError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The wall clock is ``offset_s`` wrong; both clocks run ``drift`` seconds a second too fast;
-    the monotonic clock has jumped ``jump_s`` forwards. Of years, not of centuries: what a replica
-    stamps with its wall clock has to stay in reach of the others."""
-
-    offset_s: Annotated[float, Meta(ge=-3e7, le=3e7)] = 0.0
-    drift: Annotated[float, Meta(ge=-0.9, le=10)] = 0.0
-    jump_s: Annotated[float, Meta(ge=0, le=1e8)] = 0.0
-
-
-class SlowFsync(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Each group commit takes ``delay_ms`` longer."""
-
-    delay_ms: DelayMs
-
-
-class FsyncError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The next sync fails: what was written may or may not be on the disk."""
-
-
-class FullDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Nothing can be written any more."""
-
-
-CrashPoint: TypeAlias = Literal["before-fsync", "after-fsync"]
-
-
-class CrashAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The process kills itself (SIGKILL) at the next group commit: when it is written and not yet
-    synced, or when it is synced and nothing has left that waited for it."""
-
-    point: CrashPoint
-
-
-class Disconnected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """The node has no connection to the broker but the one that it is controlled by."""
-
-
-class QosOne(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """What is sent to the nodes ``dst`` goes with QoS 1: it is kept until the broker has it, also
-    while the link is down, and so may come late or twice."""
-
-    dst: list[str]
-
-
-Injected: TypeAlias = (
-    MessageLoss
-    | Duplication
-    | Reordering
-    | Corruption
-    | ClockError
-    | SlowFsync
-    | FsyncError
-    | FullDisk
-    | CrashAt
-    | Disconnected
-    | QosOne
+from nodes.faults.injected import (
+    MAX_RATE,
+    MIN_RATE,
+    ClockError,
+    Corruption,
+    CrashAt,
+    Disconnected,
+    Duplication,
+    FsyncError,
+    FullDisk,
+    Injected,
+    OfMessages,
+    QosOne,
+    Reordering,
+    SlowFsync,
 )
 
 
@@ -166,7 +87,7 @@ class Injector:
         """One more is on. Nothing changes if that number is on already."""
         if number in self._on:
             return
-        seed = injected.seed if isinstance(injected, _OfMessages) else None
+        seed = injected.seed if isinstance(injected, OfMessages) else None
         self._on[number] = (injected, random.Random(seed))
         self._changed(injected.jump_s if isinstance(injected, ClockError) else 0.0)
 
@@ -177,7 +98,7 @@ class Injector:
 
     def _changed(self, jump_s: float = 0.0) -> None:
         on = [injected for injected, _ in self._on.values()]
-        self.of_messages = any(isinstance(each, _OfMessages) for each in on)
+        self.of_messages = any(isinstance(each, OfMessages) for each in on)
         errors = [each for each in on if isinstance(each, ClockError)]
         self._env.set_errors(errors, jump_s)
         self._on_change()
@@ -195,7 +116,7 @@ class Injector:
     def messages(self, dst: str, messages: list[Any]) -> list[Any]:
         """What leaves now of what was to be sent to ``dst``."""
         for injected, rng in self._on.values():
-            if not isinstance(injected, _OfMessages) or dst not in injected.dst:
+            if not isinstance(injected, OfMessages) or dst not in injected.dst:
                 continue
             if isinstance(injected, Corruption):
                 continue

@@ -9,7 +9,7 @@ import msgspec
 
 from nodes.contract.names import BadName, check_name
 from nodes.errors import InvalidInput
-from nodes.runtime.injected import Injected
+from nodes.faults.injected import Injected
 
 
 class Endpoint(msgspec.Struct, frozen=True):

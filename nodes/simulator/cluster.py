@@ -19,9 +19,10 @@ from nodes.contract.replica import Config, Invariant, Message, Replica, Reply, R
 from nodes.registry import Protocol, node_ids
 from nodes.simulator.clock import Clock
 from nodes.simulator.host import Host, Listener, Timing
-from nodes.simulator.network import Link, LinkId, Quality, TracedLink
+from nodes.simulator.network import Link, Quality, TracedLink
 from nodes.simulator.timeline import Timeline
 from nodes.wire.codec import Codec, WriteCodec
+from nodes.wire.links import Link as LinkName
 
 Observer: TypeAlias = Callable[[str, Any], None]
 
@@ -106,7 +107,7 @@ class Cluster:
                 write_trip,
             )
         codes = {message: i for i, message in enumerate(kind.MESSAGES)}
-        self.links: dict[LinkId, Link] = {}
+        self.links: dict[LinkName, Link] = {}
         self._cut_off = 0
         kind_of_link = TracedLink if trace else Link
         loopback = Quality(latency_s=timing.step_s, jitter_s=0.0)
@@ -242,7 +243,7 @@ class Cluster:
 
     # --- hands: links ---
 
-    def cut(self, links: Iterable[LinkId], number: int = 0, *, in_flight: bool = True) -> None:
+    def cut(self, links: Iterable[LinkName], number: int = 0, *, in_flight: bool = True) -> None:
         """Cut directed links, on behalf of fault ``number``."""
         for link in links:
             self.links[link].block(number, in_flight=in_flight)
@@ -267,17 +268,12 @@ class Cluster:
         self.timeline.tell("", "heal", f"HEAL {number}")
         self.heal_links(number)
 
-    def degrade(self, links: Iterable[LinkId], quality: Quality, number: int = 0) -> None:
-        """Add delay, loss and so on to directed links, on behalf of fault ``number``."""
-        for link in links:
-            self.links[link].degrade(number, quality)
-
     def heal_links(self, number: int) -> None:
         """Undo what fault ``number`` did to links."""
         for link in self.links.values():
             link.heal(number)
 
-    def hold(self, links: Iterable[LinkId] | None = None) -> None:
+    def hold(self, links: Iterable[LinkName] | None = None) -> None:
         """Keep messages on these links (all: None) until `deliver` or `drop`."""
         for link in self.links.values() if links is None else (self.links[i] for i in links):
             if link.held is None:

@@ -122,7 +122,7 @@ class Host:
 
     __slots__ = (
         *("id", "config", "clock", "links", "replica", "up", "paused", "retired"),
-        *("disk_full", "fsync_fails", "fsync_factor", "usual_fsync_factor", "fsync_delay_s"),
+        *("disk_full", "fsync_fails", "fsync_factor", "fsync_delay_s"),
         *("traps", "storage", "incarnation"),
         *("steps", "crashes", "dropped", "fsyncs", "orphan_replies"),
         *("_cluster", "_timeline", "_build", "_timing", "_step_s", "_random", "_disk", "_number"),
@@ -153,7 +153,6 @@ class Host:
         self.disk_full = False
         self.fsync_fails = False
         self.fsync_factor = 1.0
-        self.usual_fsync_factor = 1.0
         self.fsync_delay_s = 0.0
         """On top of what each fsync takes."""
         self.traps: list[Trap] = []
@@ -473,11 +472,10 @@ class Host:
         self._at(self._timeline.now + duration_s, self._end_fsync, flight)
 
     def mend_disk(self) -> None:
-        """The disk is fast again; an fsync under way soon returns."""
-        self.fsync_factor = self.usual_fsync_factor
+        """The disk is faster again; an fsync under way soon returns."""
         timeline = self._timeline
         if self._flight is not None:
-            soon_s = timeline.now + self._timing.fsync_s * self.fsync_factor
+            soon_s = timeline.now + self._timing.fsync_s * self.fsync_factor + self.fsync_delay_s
             timeline.at(soon_s, self._end_fsync, self._flight)
 
     def _end_fsync(self, flight: _Flight) -> None:

@@ -108,8 +108,7 @@ class _Session:
 class Clients:
     """Sends operations of any number of processes and keeps the history.
 
-    ``request_loss`` and ``reply_loss``: per node, the probability that faults add to
-    `ClientPolicy.loss`. ``answers``: who watches what is answered.
+    ``answers``: who watches what is answered.
     """
 
     def __init__(
@@ -117,8 +116,8 @@ class Clients:
     ) -> None:
         self.cluster = cluster
         self.history: list[OperationRecord] = []
-        self.request_loss: dict[str, float] = {}
-        self.reply_loss: dict[str, float] = {}
+        self._request_loss: dict[str, float] = {}
+        self._reply_loss: dict[str, float] = {}
         self._policy = policy
         self._answers = answers
         self._timeline = cluster.timeline
@@ -180,11 +179,16 @@ class Clients:
         if policy.copies and self._rude() < policy.copies:
             self._send_copy(opened, self._again_at(node), policy.late_s * self._rude())
 
+    def lose(self, node: str, src: str, share: float) -> None:
+        """From now on this share of the node's requests is lost, or of the replies if it is the
+        sender ``src``, on top of `ClientPolicy.loss`."""
+        (self._reply_loss if src == node else self._request_loss)[node] = share
+
     def calm(self) -> None:
         """No more losses, retries and misbehaviour between clients and nodes. Copies that are on
         their way arrive."""
-        self.request_loss.clear()
-        self.reply_loss.clear()
+        self._request_loss.clear()
+        self._reply_loss.clear()
         self._policy = ClientPolicy(timeout_s=max(1.0, self._policy.timeout_s))
 
     def close(self) -> None:
@@ -219,7 +223,7 @@ class Clients:
             again = " (again)" if opened.attempts > 1 else ""
             timeline.say(f"{opened.request.client} -> {node}  {opened.request!r}{again}")
         arrives_s: float | None = None
-        lost = 1 - (1 - policy.loss) * (1 - self.request_loss.get(node, 0.0))
+        lost = 1 - (1 - policy.loss) * (1 - self._request_loss.get(node, 0.0))
         if not lost or self._rng.random() >= lost:
             delay_s = policy.latency_s * (0.5 + self._rng.random())
             arrives_s = timeline.now + delay_s + late_s
@@ -243,7 +247,7 @@ class Clients:
     def _on_reply(self, node: str, reply: Reply) -> None:
         if self._answers is not None:
             self._answers.on_answer(node, reply)
-        lost = 1 - (1 - self._policy.loss) * (1 - self.reply_loss.get(node, 0.0))
+        lost = 1 - (1 - self._policy.loss) * (1 - self._reply_loss.get(node, 0.0))
         arrives_s: float | None = None
         if lost and self._rng.random() < lost:
             self._timeline.say(f"{node} -> {reply.client}  LOST reply")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from heapq import heappush
-from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -19,7 +18,6 @@ from nodes.contract.replica import Message
 from nodes.simulator.story import Arrow
 from nodes.simulator.timeline import Timeline
 
-LinkId: TypeAlias = tuple[str, str]
 Tap: TypeAlias = Callable[[str, str, Any], None]
 """Is told the sender, the receiver and the message."""
 
@@ -303,44 +301,3 @@ class TracedLink(Link):
         assert self._story is not None, "the cluster keeps a trace"
         self._story.arrows.append(arrow)
         return arrow
-
-
-# --- partition shapes: which directed links are cut ---
-
-
-def across(groups: Sequence[Sequence[str]]) -> list[LinkId]:
-    """All links between different groups (halves, named groups, one node isolated)."""
-    return [
-        (a, b) for one in groups for other in groups if one is not other for a in one for b in other
-    ]
-
-
-def one_way(sources: Iterable[str], targets: Iterable[str]) -> list[LinkId]:
-    """Only the direction from ``sources`` to ``targets``: mute (one source), deaf (one target)."""
-    targets = list(targets)
-    return [(a, b) for a in sources for b in targets if a != b]
-
-
-def bridge(nodes: Sequence[str]) -> list[LinkId]:
-    """Two halves that only the middle node of ``nodes`` can reach, both of them."""
-    middle = len(nodes) // 2
-    return across([nodes[:middle], nodes[middle + 1 :]])
-
-
-def majorities_ring(nodes: Sequence[str]) -> list[LinkId]:
-    """Every node sees a majority, and no two see the same one: ``nodes`` in a ring, each sees its
-    nearest neighbours only."""
-    count = len(nodes)
-    reach = (count // 2 + 1) // 2
-    return [
-        (a, b)
-        for i, a in enumerate(nodes)
-        for j, b in enumerate(nodes)
-        if a != b and min((i - j) % count, (j - i) % count) > reach
-    ]
-
-
-def chain(nodes: Sequence[str]) -> list[LinkId]:
-    """Each node sees only the one before and the one after it."""
-    linked = set(pairwise(nodes)) | set(pairwise(reversed(nodes)))
-    return [(a, b) for a in nodes for b in nodes if a != b and (a, b) not in linked]

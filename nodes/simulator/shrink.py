@@ -284,11 +284,11 @@ def _without(tape: Sequence[Fault], node: str) -> list[Fault]:
             continue
         if "nodes" in args:
             args["nodes"] = [name for name in args["nodes"] if name != node]
-            if not args["nodes"]:
-                continue
-        if "groups" in args:
+        if isinstance(args.get("links"), list):
+            args["links"] = [link for link in args["links"] if node not in link.split("->")]
+        if [] in (args.get("nodes"), args.get("links")):
+            continue
+        if isinstance(args.get("groups"), list):
             args["groups"] = [[n for n in group if n != node] for group in args["groups"]]
-        if args.get("links"):
-            args["links"] = [link for link in args["links"] if node not in link]
         kept.append(msgspec.structs.replace(fault, args=args))
     return kept

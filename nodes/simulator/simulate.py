@@ -494,9 +494,10 @@ class _Run:
         cluster = self.cluster
         for host in cluster.hosts.values():
             host.retired = True
-            host.usual_fsync_factor = min(1.0, 0.001 / self.setup.timing.fsync_s)
-            host.mend_disk()
+            host.fsync_factor = min(1.0, 0.001 / self.setup.timing.fsync_s)
         self.nemesis.heal_all()
+        for host in cluster.hosts.values():
+            host.mend_disk()
         self.clients.calm()
         calm = Quality()
         for (src, dst), link in cluster.links.items():

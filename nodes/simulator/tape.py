@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 from nodes.contract.replica import Replica
 from nodes.registry import Protocol
-from nodes.simulator.faults import KINDS as ALL_KINDS
 from nodes.simulator.faults import Fault
 
 
@@ -43,15 +42,19 @@ class _Draw:
         return self.random() < probability
 
 
-KINDS = tuple(kind for kind in ALL_KINDS if kind not in ("administer", "slow-steps", "late-kinds"))
-"""What a tape mixes; the others come on top (`draw_more`)."""
+KINDS = (
+    *("partition", "rough-links", "client-loss", "crash", "trap", "pause", "clock"),
+    *("slow-fsync", "full-disk", "fsync-error"),
+)
+"""What a tape mixes; others come on top (`draw_more`). Each is a fault, but for ``rough-links``,
+which are several at a time, and ``client-loss``, which is one of two."""
 _POINTS = (
     *("before-fsync", "before-fsync", "in-fsync", "after-fsync", "after-release"),
     *("after-send", "after-send", "after-reply"),
 )
 _SHAPES = (
     *("groups", "groups", "isolate", "isolate", "isolate"),
-    *("mute", "deaf", "one-way", "bridge", "ring", "chain"),
+    *("mute", "deaf", "one-way", "bridge", "majorities-ring", "chain"),
 )
 
 
@@ -141,8 +144,9 @@ def _at_random(
     at_s = draw.between(0.0, 2.0)
     while at_s < stage.duration_s:
         kind = draw.pick(kinds)
-        for_s, args = _draw_args(draw, kind, stage.nodes, stage.replica, at_leader)
-        tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=same or args))
+        for_s, faults = _draw_faults(draw, kind, stage.nodes, stage.replica, at_leader)
+        for fault, args in faults:
+            tape.append(Fault(at_s=at_s, kind=fault, for_s=for_s, args=same or args))
         at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
     return tape
 
@@ -167,9 +171,9 @@ def _churn(stage: _Stage) -> Tape:
         elif kind == "groups":
             mixed = draw.order(nodes)
             split = len(nodes) // 2
-            kind, args = "partition", {"shape": "groups", "groups": [mixed[:split], mixed[split:]]}
+            kind, args = "partition", {"groups": [mixed[:split], mixed[split:]]}
         else:
-            args = {"shape": kind, "nodes": ["leader"], "in_flight": draw.chance(0.5)}
+            args = {"groups": kind, "nodes": ["leader"], "in_flight": draw.chance(0.5)}
             kind = "partition"
         tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
         at_s = round(at_s + draw.between(0.0, 2 * gap_s), 6)
@@ -185,7 +189,7 @@ def _relay(stage: _Stage) -> Tape:
     tape: Tape = []
     if draw.chance(0.3):
         for node in stage.nodes:
-            args = {"node": node, "rate": draw.pick((0.5, 0.8, 1.0, 1.25, 2.0))}
+            args: dict[str, Any] = {"nodes": [node], "drift": draw.pick((-0.5, -0.2, 0, 0.25, 1))}
             tape.append(Fault(at_s=0.0, kind="clock", for_s=stage.duration_s, args=args))
     patience_s = stage.patience_s
     for_s = max(0.1, patience_s * draw.pick((0.7, 1.2, 2.0)))
@@ -196,10 +200,10 @@ def _relay(stage: _Stage) -> Tape:
     while at_s < stage.duration_s:
         length_s = draw.between(0.6 * for_s, 1.8 * for_s)
         few = ["leader", *stage.some_others()]
-        args = {"shape": shape, "nodes": few, "in_flight": draw.chance(0.5)}
+        args = {"groups": shape, "nodes": few, "in_flight": draw.chance(0.5)}
         if shape == "late":
-            args = {"nodes": few, "latency_s": late_s}
-        kind = "degrade" if shape == "late" else "partition"
+            args = {"links": [f"{node}->all" for node in few], "latency_ms": _ms(late_s)}
+        kind = "latency" if shape == "late" else "partition"
         tape.append(Fault(at_s=at_s, kind=kind, for_s=length_s, args=args))
         pause_s = draw.between(0.5 * rest_s, 1.5 * rest_s) if rest_s else draw.between(-0.02, 0.02)
         at_s = round(max(at_s + length_s + pause_s, at_s), 6)
@@ -235,13 +239,13 @@ def _amnesia(stage: _Stage) -> Tape:
     """Nodes restart one after another while answers get lost: who asks again must not be served
     again by one who forgot."""
     draw, nodes = stage.draw, stage.nodes
-    lost = draw.pick((0.3, 0.7, 1.0))
+    lost = draw.pick((0.3, 0.7, None))
     tape: Tape = []
     gap_s = draw.pick((0.1, 0.3, 0.8))
     at_s = draw.between(0.2, 1.0)
     while at_s < stage.duration_s:
         if draw.chance(0.4):
-            kind, args = "client-loss", {"node": draw.pick((*nodes, "leader")), "replies": lost}
+            kind, args = "replies-lost", {"node": draw.pick((*nodes, "leader")), "share": lost}
             for_s = draw.between(0.1, 2.0)
         else:
             kind, args = "crash", {"nodes": [draw.pick((*nodes, "leader"))]}
@@ -259,8 +263,8 @@ def _duel(stage: _Stage) -> Tape:
     latency_s = draw.pick((0.0, 0.02, 0.1))
     tape: Tape = []
     if latency_s:
-        slow: dict[str, Any] = {"latency_s": latency_s, "jitter_s": 0.01}
-        tape.append(Fault(at_s=0.0, kind="degrade", for_s=stage.duration_s, args=slow))
+        slow = {"latency_ms": _ms(latency_s)}
+        tape.append(Fault(at_s=0.0, kind="latency", for_s=stage.duration_s, args=slow))
     trap: dict[str, Any] = {
         "nodes": nodes,
         "point": draw.pick(("after-send", "after-send", "after-fsync", "before-fsync")),
@@ -276,7 +280,7 @@ def _duel(stage: _Stage) -> Tape:
         for_s = draw.between(0.5, 2.0)
         lost = draw.pick((*nodes, "leader"))
         kind, args = draw.pick(
-            (("crash", {"nodes": [lost]}), ("partition", {"shape": "isolate", "nodes": [lost]}))
+            (("crash", {"nodes": [lost]}), ("partition", {"groups": "isolate", "nodes": [lost]}))
         )
         tape.append(Fault(at_s=at_s, kind=kind, for_s=for_s, args=args))
         tape.append(Fault(at_s=at_s, kind="trap", for_s=for_s, args=trap))
@@ -345,7 +349,7 @@ def _administration(stage: _Stage) -> Tape:
             "action": action,
             "node": "leader" if action == "remove" and draw.chance(0.3) else draw.pick(nodes),
             "at": "leader" if draw.chance(0.7) else draw.pick(nodes),
-            "every_s": draw.pick((0.0, 0.05, 0.3)),
+            "every_ms": draw.pick((0, 50, 300)),
         }
         if action == "replace":
             args["lost"] = "leader" if draw.chance(0.3) else draw.pick(nodes)
@@ -372,7 +376,7 @@ def _slow_steps(stage: _Stage) -> Tape:
     tape: Tape = []
     for at_s in _times(stage, draw.pick((0.3, 1.0))):
         node = "leader" if draw.chance(0.3) else draw.pick(stage.nodes)
-        args = {"node": node, "step_s": draw.pick((0.005, 0.02, 0.05))}
+        args = {"nodes": [node], "step_ms": draw.pick((5, 20, 50))}
         tape.append(Fault(at_s=at_s, kind="slow-steps", for_s=draw.between(0.2, 3.0), args=args))
     return tape
 
@@ -406,14 +410,14 @@ def _late_kinds(stage: _Stage) -> Tape:
             kinds.append(draw.pick(names))
         args = {
             "kinds": kinds,
-            "node": draw.pick(("", "leader", draw.pick(stage.nodes))),
-            "late_s": stage.patience_s * draw.pick((0.1, 0.7, 2.0)),
+            "links": [f"all->{draw.pick(('all', 'leader', draw.pick(stage.nodes)))}"],
+            "delay_ms": _ms(stage.patience_s * draw.pick((0.1, 0.7, 2.0))),
         }
         tape.append(Fault(at_s=at_s, kind="late-kinds", for_s=draw.between(0.3, 3.0), args=args))
         if cuts:
             few = ["leader", *stage.some_others()]
             shape = draw.pick(("isolate", "mute", "deaf"))
-            args = {"shape": shape, "nodes": few, "in_flight": False}
+            args = {"groups": shape, "nodes": few, "in_flight": False}
             for_s = round(stage.patience_s * draw.between(0.5, 2.0), 6)
             at_s = round(at_s + draw.between(0.0, 0.5), 6)
             tape.append(Fault(at_s=at_s, kind="partition", for_s=for_s, args=args))
@@ -426,8 +430,8 @@ def _slow_disks(stage: _Stage) -> Tape:
     tape: Tape = []
     for at_s in _times(stage, draw.pick((0.3, 1.0))):
         node = "leader" if draw.chance(0.4) else draw.pick(stage.nodes)
-        args: dict[str, Any] = {"node": node, "factor": draw.pick((20.0, 100.0, 300.0))}
-        tape.append(Fault(at_s=at_s, kind="slow-disk", for_s=draw.between(0.3, 3.0), args=args))
+        args: dict[str, Any] = {"nodes": [node], "delay_ms": draw.pick((20, 200, 2000))}
+        tape.append(Fault(at_s=at_s, kind="slow-fsync", for_s=draw.between(0.3, 3.0), args=args))
         if draw.chance(0.5):
             torn = draw.pick((0.0, 0.5, 1.0))
             args = {"nodes": ["leader" if draw.chance(0.7) else node], "torn": torn}
@@ -439,17 +443,24 @@ def _slow_disks(stage: _Stage) -> Tape:
 # --- one fault ---
 
 
-def _draw_args(
+def _ms(seconds: float) -> int:
+    """Seconds as the vocabulary has them."""
+    return max(1, round(seconds * 1000))
+
+
+def _draw_faults(
     draw: _Draw, kind: str, nodes: Sequence[str], replica: type[Replica], at_leader: float
-) -> tuple[float, dict[str, Any]]:
+) -> tuple[float, list[tuple[str, dict[str, Any]]]]:
+    """How long, and which faults (one, or several at a time)."""
     for_s = draw.pick((draw.between(0.05, 0.6), draw.between(0.5, 4.0)))
     one = "leader" if draw.chance(at_leader) else draw.pick(nodes)
     mixed = draw.order(nodes)
     args: dict[str, Any]
     if kind == "partition":
         shape = draw.pick(_SHAPES)
-        args = {"shape": shape, "in_flight": draw.chance(0.7)}
+        args = {"groups": shape, "in_flight": draw.chance(0.7)}
         if shape in ("groups", "one-way"):
+            args["one_way"] = True if shape == "one-way" else None
             split = (
                 len(nodes) // 2
                 if draw.chance(0.7)
@@ -462,12 +473,11 @@ def _draw_args(
             args["nodes"] = [one]
         else:
             args["nodes"] = mixed
-    elif kind == "degrade":
-        args = _draw_quality(draw)
-        if draw.chance(0.5):
-            args["links"] = [[a, b] for a in nodes for b in nodes if a != b and draw.chance(0.4)]
+    elif kind == "rough-links":
+        return for_s, _draw_rough(draw, nodes)
     elif kind == "client-loss":
-        args = {"node": one, draw.pick(("requests", "replies")): draw.pick((0.3, 1.0))}
+        kind = draw.pick(("requests-lost", "replies-lost"))
+        args = {"node": one, "share": draw.pick((0.3, None))}
     elif kind == "crash":
         several = draw.pick((1, 1, 1, 2, len(nodes)))
         args = {
@@ -480,34 +490,38 @@ def _draw_args(
     elif kind == "pause":
         args = {"nodes": [one] if draw.chance(0.8) else mixed[:2]}
     elif kind == "clock":
-        args = {"node": draw.pick(nodes)}
+        args = {"nodes": [draw.pick(nodes)]}
         what = draw.below(3)
         if what == 0:
-            args["rate"] = draw.pick((0.5, 0.9, 1.1, 2.0))
+            args["drift"] = draw.pick((-0.5, -0.1, 0.1, 1.0))
         elif what == 1:
-            args["jump_s"] = draw.pick((0.2, 2.0, 60.0))
+            args["jump_ms"] = draw.pick((200, 2000, 60_000))
         else:
-            args["wall_error_s"] = draw.pick((-60.0, -0.2, 0.2, 60.0))
-    elif kind == "slow-disk":
-        args = {"node": one, "factor": draw.pick((5.0, 50.0, 300.0))}
+            args["offset_ms"] = draw.pick((-60_000, -200, 200, 60_000))
+    elif kind == "slow-fsync":
+        args = {"nodes": [one], "delay_ms": draw.pick((5, 50, 500))}
     else:
-        args = {"node": one}
-    return for_s, args
+        args = {"nodes": [one]}
+    return for_s, [(kind, args)]
 
 
-def _draw_quality(draw: _Draw) -> dict[str, Any]:
-    args: dict[str, Any] = {}
+def _draw_rough(draw: _Draw, nodes: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Some links are bad in several ways."""
+    faults: list[tuple[str, dict[str, Any]]] = []
     if draw.chance(0.4):
-        args["loss"] = draw.pick((0.02, 0.2, 0.5))
+        faults.append(("message-loss", {"share": draw.pick((0.02, 0.2, 0.5))}))
     if draw.chance(0.4):
-        args["duplicate"] = draw.pick((0.05, 0.5))
+        faults.append(("duplication", {"share": draw.pick((0.05, 0.5))}))
     if draw.chance(0.4):
-        args["reorder"] = draw.pick((0.1, 0.5))
-        args["late_s"] = draw.pick((0.02, 0.2, 1.0))
-    if draw.chance(0.4) or not args:
-        args["latency_s"] = draw.pick((0.01, 0.1, 0.4))
-        args["jitter_s"] = draw.pick((0.0, 0.01))
-    return args
+        share, delay_ms = draw.pick((0.1, 0.5)), draw.pick((20, 200, 1000))
+        faults.append(("reordering", {"share": share, "delay_ms": delay_ms}))
+    if draw.chance(0.4) or not faults:
+        faults.append(("latency", {"latency_ms": draw.pick((10, 100, 400))}))
+    if draw.chance(0.5):
+        some = [f"{a}->{b}" for a in nodes for b in nodes if a != b and draw.chance(0.4)]
+        for _, args in faults:
+            args["links"] = some or "all"
+    return faults
 
 
 def _draw_trap(

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from bench.record.run_folder import RunFolder
 from chaos.commands.catalogue import experiment_schema
 from chaos.experiments.experiment import CATALOGUE
-from chaos.faults.catalogue import FAULTS
+from nodes.faults.catalogue import FAULTS
 from tests.live.conftest import capbench
 
 

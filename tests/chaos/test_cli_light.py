@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from chaos.experiments.experiment import names
-from chaos.faults.catalogue import FAULTS
 from chaos.seeds.detector_sweep import NAME, NODES
+from nodes.faults.catalogue import FAULTS
 from nodes.registry import PROTOCOLS
 from tests.live.conftest import ROOT, capbench
 

@@ -10,8 +10,8 @@ import pytest
 
 from chaos.experiments import experiment as experiments
 from chaos.experiments.experiment import Experiment, InvalidExperiment, load, validate
-from chaos.faults.catalogue import Partition
 from nodes import registry
+from nodes.faults.catalogue import Partition
 
 GOOD = """\
 title: The leader is cut off

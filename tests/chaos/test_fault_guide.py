@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clusters import capabilities
-from chaos.clusters.capabilities import Capability
+from chaos.clusters.capabilities import TARGETS as HAS
 from chaos.targets.table import TARGETS
+from nodes.faults import capabilities
+from nodes.faults.capabilities import Capability
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "ADDING_A_FAULT.md").read_text()
@@ -34,7 +35,7 @@ def added(text: str, after: str, line: str) -> str:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A folder with the code that the guide changes."""
-    for package in ("chaos", "tests/chaos"):
+    for package in ("chaos", "nodes", "tests/chaos"):
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -62,8 +63,8 @@ def append(path: Path, code: str) -> None:
 def test_the_guide_makes_a_fault(copy: Path) -> None:
     """Class, import and `AnyFault`, quick test, and the commands of the third part."""
     kind, known, test, *_ = blocks("python")
-    append(copy / "chaos" / "faults" / "links.py", kind)
-    catalogue = copy / "chaos" / "faults" / "catalogue.py"
+    append(copy / "nodes" / "faults" / "links.py", kind)
+    catalogue = copy / "nodes" / "faults" / "catalogue.py"
     begin, line, _, _, union, first, *_ = known.splitlines()
     catalogue.write_text(added(added(catalogue.read_text(), begin, line), union, f"{first}\n    |"))
     append(copy / "tests" / "chaos" / "test_faults.py", test)
@@ -80,8 +81,8 @@ NEMESIS = """
 import os, pathlib, sys, time
 from bench.record.run_folder import RunFolder
 from chaos.clusters.local import LocalCluster
-from chaos.faults.nemesis import FaultPlayer, PlannedFault
-from chaos.faults.processes import Crowd
+from chaos.targets.nemesis import FaultPlayer, PlannedFault
+from nodes.faults.processes import Crowd
 from nodes import registry
 
 folder = RunFolder(pathlib.Path(sys.argv[1]))
@@ -103,19 +104,23 @@ def test_the_guide_makes_a_fault_with_a_capability_of_its_own(copy: Path) -> Non
     """A capability that nothing here knows of: through the nemesis, its methods reach a real
     node."""
     *_, capability, methods, fault = blocks("python")
-    capabilities = copy / "chaos" / "clusters" / "capabilities.py"
-    text = capabilities.read_text()
-    targets = "# --- what each target has"
-    text = text.replace(targets, f"{capability}\n\n{targets}", 1)
-    assert "DamagesLogs\n):" in text
-    capabilities.write_text(text.replace("DamagesLogs\n):", "DamagesLogs, CanCrowd\n):", 1))
+    append(copy / "nodes" / "faults" / "capabilities.py", capability)
+    targets = copy / "chaos" / "clusters" / "capabilities.py"
+    text = targets.read_text()
+    for before, after in (
+        ("    CanInject,\n", "    CanCrowd,\n    CanInject,\n"),
+        ("DamagesLogs\n):", "DamagesLogs, CanCrowd\n):"),
+    ):
+        assert before in text
+        text = text.replace(before, after, 1)
+    targets.write_text(text)
     local = copy / "chaos" / "clusters" / "local.py"
     begin = "    # --- start and stop ---\n"
     text = local.read_text().replace(begin, f"{methods}\n{begin}", 1)
     local.write_text(
         text if "\nimport os\n" in text else text.replace(IMPORT, f"import os\n{IMPORT}", 1)
     )
-    processes = copy / "chaos" / "faults" / "processes.py"
+    processes = copy / "nodes" / "faults" / "processes.py"
     processes.write_text(
         processes.read_text().replace("    CanKill,\n", "    CanCrowd,\n    CanKill,\n", 1)
     )
@@ -127,7 +132,7 @@ def test_the_guide_makes_a_fault_with_a_capability_of_its_own(copy: Path) -> Non
     found = run(
         copy,
         f"{sys.executable} -c 'import json; from chaos.clusters.capabilities import works_on;"
-        " from chaos.faults.processes import Crowd; print(json.dumps(works_on(Crowd.NEEDS)))'",
+        " from nodes.faults.processes import Crowd; print(json.dumps(works_on(Crowd.NEEDS)))'",
     )
     assert json.loads(found) == ["local"]
 
@@ -155,7 +160,7 @@ def test_a_target_has_what_its_clusters_are_capable_of() -> None:
     for name, target in TARGETS.items():
         kinds = [kind for kind in vars(capabilities).values() if isinstance(kind, type)]
         can = {kind for kind in kinds if issubclass(kind, Capability) and kind.__name__[:2] != "Of"}
-        declared = capabilities.TARGETS[name]
+        declared = HAS[name]
         assert {kind for kind in can if issubclass(target.cluster, kind)} == {
             kind for kind in can if issubclass(declared, kind)
         }

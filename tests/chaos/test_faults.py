@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 import pytest
 
-from chaos.clusters import capabilities
-from chaos.clusters.capabilities import CanKill, ShapesStreams
-from chaos.clusters.links import LinkFaults
-from chaos.faults.base import Fault, Resolved
-from chaos.faults.catalogue import FAULTS, SHAPES, AnyFault, Crash, Partition
-from chaos.faults.links import Latency
+from nodes.faults import capabilities
+from nodes.faults.base import Fault, Resolved
+from nodes.faults.capabilities import CanKill, ShapesStreams
+from nodes.faults.catalogue import FAULTS, SHAPES, AnyFault, Partition
+from nodes.faults.link_faults import LinkFaults
+from nodes.faults.links import Latency
+from nodes.faults.processes import Crash
 
 
 class Cluster(LinkFaults):

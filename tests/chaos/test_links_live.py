@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from bench.record.cluster_file import Address
-from chaos.clusters.links import SETTLE_S, LinkState, UnknownLink
+from chaos.clusters.links import SETTLE_S
 from chaos.clusters.toxiproxy import (
     Proxy,
     Toxiproxy,
@@ -21,6 +21,7 @@ from chaos.clusters.toxiproxy import (
     ToxiproxyError,
     ToxiproxyWedged,
 )
+from nodes.faults.link_faults import LinkState, UnknownLink
 
 pytestmark = pytest.mark.live
 Network = Any

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from bench.record.run_folder import FaultRecord, RunFolder
-from chaos.clusters import capabilities
-from chaos.clusters.capabilities import CanKill, CanPause, CanStopBroker
-from chaos.clusters.links import LinkFaults, LinkState
-from chaos.faults.base import Fault
-from chaos.faults.catalogue import Crash, Partition
-from chaos.faults.links import Flapping, Latency
-from chaos.faults.nemesis import Nemesis, PlannedFault
-from chaos.faults.processes import BrokerRestart, Pause, RollingRestart
+from chaos.targets.nemesis import Nemesis
+from nodes.faults import capabilities
+from nodes.faults.base import Fault
+from nodes.faults.capabilities import CanKill, CanPause, CanStopBroker
+from nodes.faults.catalogue import Partition
+from nodes.faults.link_faults import LinkFaults, LinkState
+from nodes.faults.links import Flapping, Latency
+from nodes.faults.nemesis import PlannedFault
+from nodes.faults.processes import BrokerRestart, Crash, Pause, RollingRestart
 from tests.waiting import patience
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
@@ -323,10 +324,11 @@ RUNNER = """
 import pathlib, sys, time
 from bench.record.cluster_file import Address
 from bench.record.run_folder import RunFolder
-from chaos.faults.catalogue import Partition
+from nodes.faults.catalogue import Partition
 from chaos.clusters.links import Links
-from chaos.faults.nemesis import Nemesis, PlannedFault
-from chaos.clusters.capabilities import Cluster
+from chaos.targets.nemesis import Nemesis
+from nodes.faults.nemesis import PlannedFault
+from nodes.faults.capabilities import Cluster
 from chaos.clusters.processes import signals_as_exit
 from chaos.clusters.toxiproxy import Toxiproxy
 

@@ -16,8 +16,8 @@ from bench.load.workload import BadWorkload, make_workload
 from chaos import chaos_toolkit
 from chaos.experiments.experiment import Experiment, InvalidExperiment, validate
 from chaos.experiments.yaml_reader import read_yaml
-from chaos.faults.catalogue import FAULTS
 from nodes import registry
+from nodes.faults.catalogue import FAULTS
 
 NUMBERS = ("0", "-1", ".nan", ".inf", "-.inf", "1e308", "9" * 400, '""')
 DURATIONS = ("0s", "-1s", ".nans", "infs", "1e308s", "9" * 400 + "s", "0", "1", ".nan", '""')

@@ -82,8 +82,9 @@ def _bug() -> Protocol:
 
 def test_a_story_has_every_message_and_what_became_of_it() -> None:
     tape = [
-        Fault(at_s=0.5, kind="partition", for_s=0.5, args={"shape": "isolate", "nodes": ["n1"]}),
-        Fault(at_s=0.5, kind="degrade", for_s=2.0, args={"loss": 0.3, "duplicate": 0.5}),
+        Fault(at_s=0.5, kind="partition", for_s=0.5, args={"groups": "isolate", "nodes": ["n1"]}),
+        Fault(at_s=0.5, kind="message-loss", for_s=2.0, args={"share": 0.3}),
+        Fault(at_s=0.5, kind="duplication", for_s=2.0, args={"share": 0.5}),
         Fault(at_s=1.2, kind="crash", for_s=0.3, args={"nodes": ["n2"]}),
         Fault(at_s=1.6, kind="pause", for_s=0.2, args={"nodes": ["n3"]}),
     ]
@@ -102,7 +103,7 @@ def test_a_story_has_every_message_and_what_became_of_it() -> None:
     requests = [a for a in result.story.arrows if a.dst in NODES and a.src not in NODES]
     assert len(requests) >= len(result.history)
     told = Counter(m.what for m in result.story.moments)
-    assert (told["fault"], told["crash"], told["pause"]) == (4, 1, 1)
+    assert (told["fault"], told["crash"], told["pause"]) == (5, 1, 1)
     assert told["start"] == 3 + 1
     assert simulate("raft", 3, nodes=3, duration_s=2.0, tape=tape).story is None
 

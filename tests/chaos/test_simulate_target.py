@@ -13,11 +13,17 @@ import pytest
 from bench.load.workload import plan
 from bench.record.history import OperationRecord
 from bench.record.run_folder import RunFolder
-from chaos.clusters.capabilities import DamagesLogs
-from chaos.errors import Unsupported
 from chaos.experiments.experiment import Experiment, load, validate
-from chaos.faults.base import Fault, Resolved
-from chaos.faults.nodes import (
+from chaos.targets.run import Run
+from chaos.targets.runner import RunResult, run_experiment
+from chaos.targets.simulator import CLIENT, SimulatedCluster
+from chaos.targets.table import refuse_unsupported
+from nodes import registry
+from nodes.contract.replica import Operation, Reply, Request
+from nodes.errors import Unsupported
+from nodes.faults.base import Fault, Resolved
+from nodes.faults.capabilities import DamagesLogs
+from nodes.faults.nodes import (
     BrokerDisconnect,
     Clock,
     CrashPointFault,
@@ -28,12 +34,6 @@ from chaos.faults.nodes import (
     Reorder,
     SlowDisk,
 )
-from chaos.targets.run import Run
-from chaos.targets.runner import RunResult, run_experiment
-from chaos.targets.simulator import CLIENT, SimulatedCluster
-from chaos.targets.table import refuse_unsupported
-from nodes import registry
-from nodes.contract.replica import Operation, Reply, Request
 from nodes.protocols.raft import Raft
 from nodes.wire.links import GROUP
 from reports.charts.anomaly import read_messages

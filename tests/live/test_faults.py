@@ -22,11 +22,13 @@ from paho.mqtt.properties import Properties
 
 from bench.record.cluster_file import Address
 from bench.record.run_folder import NodeRecord
-from chaos.clusters.links import LinkState
 from chaos.clusters.local import LocalCluster
-from chaos.faults.base import Fault, Resolved
-from chaos.faults.catalogue import Crash, Partition
-from chaos.faults.links import (
+from nodes import registry
+from nodes.contract.replica import Operation, Request
+from nodes.faults.base import Fault, Resolved
+from nodes.faults.catalogue import Partition
+from nodes.faults.link_faults import LinkState
+from nodes.faults.links import (
     Bandwidth,
     Disconnect,
     Flapping,
@@ -39,7 +41,7 @@ from chaos.faults.links import (
     Stall,
     Wan,
 )
-from chaos.faults.nodes import (
+from nodes.faults.nodes import (
     AtLeastOnce,
     BitFlip,
     BrokerDisconnect,
@@ -54,9 +56,7 @@ from chaos.faults.nodes import (
     SlowDisk,
     TornWrite,
 )
-from chaos.faults.processes import BrokerPause, BrokerRestart, Pause, RollingRestart
-from nodes import registry
-from nodes.contract.replica import Operation, Request
+from nodes.faults.processes import BrokerPause, BrokerRestart, Crash, Pause, RollingRestart
 from nodes.protocols.gossip import Gossip
 from nodes.runtime.mqtt import Connection
 from nodes.wire.codec import Codec, replies_codec, requests_codec

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from nodes.contract.replica import Request
-from nodes.runtime.injected import (
+from nodes.faults.injected import (
     ClockError,
     Corruption,
     CrashAt,
@@ -19,11 +19,10 @@ from nodes.runtime.injected import (
     FsyncError,
     FullDisk,
     Injected,
-    Injector,
-    LiveEnv,
     MessageLoss,
     Reordering,
 )
+from nodes.runtime.injected import Injector, LiveEnv
 from nodes.wire.codec import BadFrame, Codec
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Durable, Message, Reply, Request, Timer
+from nodes.faults.injected import Corruption, Duplication, MessageLoss, Reordering
 from nodes.runtime import driver as driver_module
 from nodes.runtime import durable_log
 from nodes.runtime.driver import DiskFailed
 from nodes.runtime.durable_log import DurableLog
-from nodes.runtime.injected import Corruption, Duplication, MessageLoss, Reordering
 from nodes.wire.codec import MAX_FRAME_BYTES, Codec, WriteCodec
 from tests.simulator.stages import FSYNC_S, LATENCY_S, Letter, Live
 from tests.simulator.test_driver_duties import BOOTING, PROBE, Note, Probe, ask, texts

@@ -17,10 +17,10 @@ import pytest
 
 from nodes import registry
 from nodes.contract.replica import Reply, Request
+from nodes.faults.injected import ClockError, CrashAt, FsyncError
 from nodes.registry import node_ids
 from nodes.runtime import injected
 from nodes.runtime.driver import Driver
-from nodes.runtime.injected import ClockError, CrashAt, FsyncError
 from nodes.runtime.settings import Endpoint, NodeSettings
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.host import Timing, Trap

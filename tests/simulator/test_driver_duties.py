@@ -474,6 +474,8 @@ def test_a_wall_clock_may_be_wrong_and_monotonic_ones_have_nothing_in_common() -
     clock.set_rate(2.0)
     it.run(0.5)
     clock.wall_error_s = -5.0
+    assert clock.wall() - wall_s == pytest.approx(2 * 0.5 - 5.0)
+    clock.set_rate(1.0)
     assert clock.wall() - wall_s == pytest.approx(0.5 - 5.0)
     offsets = {host.clock.now() for host in it.hosts.values()}
     assert len(offsets) == 3

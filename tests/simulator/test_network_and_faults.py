@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from nodes.contract.replica import Operation, Reply
+from nodes.faults import shapes
+from nodes.faults.catalogue import OF_SEEDS
 from nodes.registry import get
-from nodes.simulator import network
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.faults import KINDS, Fault, Nemesis
+from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.load import (
     ClientPolicy,
@@ -27,7 +28,7 @@ from nodes.simulator.load import (
 )
 from nodes.simulator.network import Quality
 from nodes.simulator.simulate import simulate
-from nodes.simulator.tape import draw_more, draw_tape
+from nodes.simulator.tape import KINDS, draw_more, draw_tape
 from tests.simulator.test_driver_duties import PROBE, cluster, probe, tell
 from tests.simulator.toy import protocol
 
@@ -57,37 +58,37 @@ def others(node: str) -> list[str]:
     ("args", "expected"),
     [
         (
-            {"shape": "groups", "groups": [["n1", "n2"], ["n3", "n4", "n5"]]},
+            {"groups": [["n1", "n2"], ["n3", "n4", "n5"]]},
             [["n2"], ["n1"], ["n4", "n5"], ["n3", "n5"], ["n3", "n4"]],
         ),
         (
-            {"shape": "isolate", "nodes": ["n2"]},
+            {"groups": "isolate", "nodes": ["n2"]},
             [["n3", "n4", "n5"], [], *[[n for n in others(x) if n != "n2"] for x in FIVE[2:]]],
         ),
         (
-            {"shape": "isolate", "nodes": ["n2", "n4"]},
+            {"groups": "isolate", "nodes": ["n2", "n4"]},
             [["n3", "n5"], ["n4"], ["n1", "n5"], ["n2"], ["n1", "n3"]],
         ),
-        ({"shape": "mute", "nodes": ["n1"]}, [others("n1"), *[others(x)[1:] for x in FIVE[1:]]]),
-        ({"shape": "deaf", "nodes": ["n1"]}, [[], *[others(x) for x in FIVE[1:]]]),
+        ({"groups": "mute", "nodes": ["n1"]}, [others("n1"), *[others(x)[1:] for x in FIVE[1:]]]),
+        ({"groups": "deaf", "nodes": ["n1"]}, [[], *[others(x) for x in FIVE[1:]]]),
         (
-            {"shape": "one-way", "groups": [["n1"], ["n2", "n3"]]},
+            {"groups": [["n1"], ["n2", "n3"]], "one_way": True},
             [others("n1"), ["n3", "n4", "n5"], ["n2", "n4", "n5"], others("n4"), others("n5")],
         ),
         (
-            {"shape": "bridge", "nodes": FIVE},
+            {"groups": "bridge", "nodes": FIVE},
             [["n2", "n3"], ["n1", "n3"], others("n3"), ["n3", "n5"], ["n3", "n4"]],
         ),
         (
-            {"shape": "ring", "nodes": FIVE},
+            {"groups": "majorities-ring", "nodes": FIVE},
             [["n2", "n5"], ["n1", "n3"], ["n2", "n4"], ["n3", "n5"], ["n1", "n4"]],
         ),
         (
-            {"shape": "chain", "nodes": FIVE},
+            {"groups": "chain", "nodes": FIVE},
             [["n2"], ["n1", "n3"], ["n2", "n4"], ["n3", "n5"], ["n4"]],
         ),
     ],
-    ids=lambda value: value["shape"] if isinstance(value, dict) else "",
+    ids=lambda value: str(value["groups"]) if isinstance(value, dict) else "",
 )
 def test_a_partition_cuts_the_links_of_its_shape_and_heals(
     args: dict[str, Any], expected: list[list[str]]
@@ -143,10 +144,10 @@ def test_loss_duplication_and_reordering_happen_about_as_often_as_asked() -> Non
     assert flood(Quality(jitter_s=0.02, fifo=False)) != plain
 
 
-def test_a_degraded_link_is_slow_and_the_others_are_not() -> None:
+def test_a_link_with_latency_is_slow_and_the_others_are_not() -> None:
     it = cluster()
     fault = Fault(
-        at_s=0.0, for_s=1.0, kind="degrade", args={"links": [["n1", "n2"]], "latency_s": 0.2}
+        at_s=0.0, for_s=1.0, kind="latency", args={"links": ["n1->n2"], "latency_ms": 200}
     )
     Nemesis(it, None, [fault])
     it.run(0.01)
@@ -172,9 +173,9 @@ def test_a_paused_node_takes_nothing_until_it_goes_on() -> None:
 def test_disk_faults() -> None:
     it = cluster()
     tape = [
-        Fault(at_s=0.0, for_s=1.0, kind="slow-disk", args={"node": "n1", "factor": 1000.0}),
-        Fault(at_s=0.0, for_s=1.0, kind="fsync-error", args={"node": "n2"}),
-        Fault(at_s=0.0, for_s=1.0, kind="full-disk", args={"node": "n3"}),
+        Fault(at_s=0.0, for_s=1.0, kind="slow-fsync", args={"nodes": ["n1"], "delay_ms": 1000}),
+        Fault(at_s=0.0, for_s=1.0, kind="fsync-error", args={"nodes": ["n2"]}),
+        Fault(at_s=0.0, for_s=1.0, kind="full-disk", args={"nodes": ["n3"]}),
     ]
     Nemesis(it, None, tape)
     it.run(0.01)
@@ -193,7 +194,7 @@ def test_disk_faults() -> None:
 
 def test_a_crash_fault_kills_and_restarts() -> None:
     it = cluster()
-    Nemesis(it, None, [Fault(at_s=0.1, for_s=0.5, kind="crash", args={"nodes": ["leader", "n2"]})])
+    Nemesis(it, None, [Fault(at_s=0.1, for_s=0.5, kind="crash", args={"nodes": ["n1", "n2"]})])
     it.run(0.2)
     assert [it.hosts[node].up for node in it.nodes] == [False, False, True]
     it.run(0.5)
@@ -207,24 +208,32 @@ def test_an_unknown_fault_is_refused_by_name() -> None:
 
 def test_every_kind_of_fault_is_drawn_and_can_be_played() -> None:
     drawn: set[str] = set()
-    for seed in range(60):
+    played: set[str] = set()
+    for seed in range(200):
         it = Cluster(protocol(), nodes=5, seed=seed)
         tape = draw_tape(it.rng("nemesis"), it.nodes, protocol(), 3.0)
         tape += draw_more(it.rng("more faults"), it.nodes, protocol(), 3.0)
+        kinds = {fault.kind for fault in tape}
+        if kinds <= drawn:
+            continue
+        drawn |= kinds
         nemesis = Nemesis(it, Clients(it, ClientPolicy()), tape)
         it.run(3.0)
         nemesis.heal_all()
-        drawn |= set(nemesis.played)
+        played |= set(nemesis.played)
         assert not any(host.disk_full or host.fsync_fails for host in it.hosts.values())
         assert all(host.clock.rate == 1.0 for host in it.hosts.values())
+    rough = {"message-loss", "duplication", "reordering", "latency"}
+    lost = {"requests-lost", "replies-lost"}
     # Nothing is asked of this protocol; `test_reach` asks Raft.
-    assert drawn == set(KINDS) - {"administer"}
+    on_top = set(OF_SEEDS) - {"administer"}
+    assert drawn == {*KINDS, *rough, *lost, *on_top} - {"rough-links", "client-loss"}
+    assert played == drawn
 
 
 def test_what_some_nodes_say_comes_late() -> None:
-    slow = Fault(
-        at_s=0.0, for_s=1.0, kind="degrade", args={"nodes": ["leader", "n3"], "latency_s": 2.0}
-    )
+    links = ["n1->all", "n3->all"]
+    slow = Fault(at_s=0.0, for_s=1.0, kind="latency", args={"links": links, "latency_ms": 2000})
     late = [node for node in FIVE if node not in ("n1", "n3")]
     assert heard(slow) == {node: [n for n in late if n != node] for node in FIVE}
 
@@ -265,14 +274,14 @@ def test_in_some_seeds_whoever_becomes_leader_is_cut_off_at_that_moment() -> Non
 
 
 def test_in_some_seeds_nodes_restart_while_answers_get_lost() -> None:
-    tape = struck("raft", lambda tape: {f.kind for f in tape} == {"crash", "client-loss"})
+    tape = struck("raft", lambda tape: {f.kind for f in tape} == {"crash", "replies-lost"})
     assert len(tape) > 5
 
 
 def test_ring_leaves_every_node_a_majority() -> None:
     for count in range(3, 10):
         nodes = [f"n{i}" for i in range(count)]
-        cut = network.majorities_ring(nodes)
+        cut = shapes.majorities_ring(nodes)
         for node in nodes:
             assert count - sum(link[0] == node for link in cut) >= count // 2 + 1
 
@@ -280,13 +289,13 @@ def test_ring_leaves_every_node_a_majority() -> None:
 # --- clients ---
 
 
-def run_one(
-    policy: ClientPolicy, request_loss: float = 0.0, reply_loss: float = 0.0
-) -> tuple[OperationRecord, Cluster]:
+def run_one(policy: ClientPolicy, lost: str = "") -> tuple[OperationRecord, Cluster]:
     it = Cluster(protocol(), nodes=3, seed=2)
     clients = Clients(it, policy)
-    clients.request_loss["n1"] = request_loss
-    clients.reply_loss["n1"] = reply_loss
+    if lost:
+        fault = Fault(at_s=0.0, for_s=9.0, kind=f"{lost}-lost", args={"node": "n1"})
+        Nemesis(it, clients, [fault])
+        it.run(0.0)
     ended: list[OperationRecord] = []
     clients.invoke("c1", "n1", Operation("write", "x", "v"), ended.append)
     it.run(5.0)
@@ -294,19 +303,19 @@ def run_one(
 
 
 def test_a_lost_request_and_a_lost_reply_both_end_info() -> None:
-    lost, it = run_one(ClientPolicy(), request_loss=1.0)
+    lost, it = run_one(ClientPolicy(), lost="requests")
     assert (lost.outcome, lost.completed_ns, it.states()["n1"]) == ("info", None, {})
-    applied, it = run_one(ClientPolicy(), reply_loss=1.0)
+    applied, it = run_one(ClientPolicy(), lost="replies")
     assert (applied.outcome, applied.completed_ns) == ("info", None)
     assert it.states()["n1"] == {"x": (("v",), 1)}
 
 
 def test_a_retry_goes_to_another_node_under_the_same_name() -> None:
-    record, _ = run_one(ClientPolicy(retry="other", retry_after_s=0.1), request_loss=1.0)
+    record, _ = run_one(ClientPolicy(retry="other", retry_after_s=0.1), lost="requests")
     assert record.outcome == "ok"
     assert record.completed_ns is not None
     assert record.completed_ns > 0.1e9
-    record, _ = run_one(ClientPolicy(retry="same", retry_after_s=0.1), request_loss=1.0)
+    record, _ = run_one(ClientPolicy(retry="same", retry_after_s=0.1), lost="requests")
     assert record.outcome == "info"
 
 
@@ -326,7 +335,7 @@ def test_client_loss_is_one_way_and_heals() -> None:
     for lost in ("requests", "replies"):
         it = Cluster(protocol(), nodes=3, seed=2)
         clients = Clients(it, ClientPolicy())
-        fault = Fault(at_s=0.0, for_s=2.0, kind="client-loss", args={"node": "n1", lost: 1.0})
+        fault = Fault(at_s=0.0, for_s=2.0, kind=f"{lost}-lost", args={"node": "n1"})
         Nemesis(it, clients, [fault])
         ended: list[OperationRecord] = []
         it.run(0.1)

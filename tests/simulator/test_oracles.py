@@ -82,7 +82,7 @@ def deaf_to_its_leader(stage: Stage) -> dict[str, Any]:
     leader = stage.cluster.leader()
     assert leader is not None
     other = next(node for node in stage.cluster.nodes if node != leader)
-    return {"shape": "one-way", "groups": [[leader], [other]]}
+    return {"groups": [[leader], [other]], "one_way": True}
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_leader_that_hears_nobody_makes_room() -> None:
     for replica, expected in ((Raft, []), (LeadsWithoutMajority, ["liveness"])):
         stage = Stage("raft", replica, **EAGER)
         leader = stage.cluster.leader()
-        assert stage.endure("partition", shape="deaf", nodes=[leader]) == expected
+        assert stage.endure("partition", groups="deaf", nodes=[leader]) == expected
 
 
 @pytest.mark.parametrize("kind", ["isolate", "mute", "deaf"])
 def test_who_is_no_longer_heard_is_suspected_in_time(kind: str) -> None:
-    assert Stage("heartbeat").endure("partition", shape=kind, nodes=["n2"]) == []
+    assert Stage("heartbeat").endure("partition", groups=kind, nodes=["n2"]) == []
 
 
 def test_a_cluster_at_rest_is_silent_and_prompt() -> None:

@@ -34,7 +34,7 @@ def administer(at_s: float, **args: object) -> Fault:
         (
             [
                 administer(3.0, action="remove", node="n1"),
-                administer(4.5, action="replace", node="n1", lost="n3", every_s=0.1),
+                administer(4.5, action="replace", node="n1", lost="n3", every_ms=100),
             ],
             {"n1", "n2"},
         ),
@@ -113,7 +113,7 @@ def test_what_comes_on_top_of_a_tape_takes_nothing_from_it() -> None:
         tape = draw_more(random.Random(seed), ["n1", "n2", "n3"], RAFT, 10.0, 0.5)
         assert tape == sorted(tape, key=lambda fault: fault.at_s)
         kinds |= {fault.kind for fault in tape}
-    assert {"administer", "slow-steps", "late-kinds", "pause", "slow-disk"} <= kinds
+    assert {"administer", "slow-steps", "late-kinds", "pause", "slow-fsync"} <= kinds
     quorum = [draw_more(random.Random(s), ["n1", "n2"], get("quorum"), 5.0) for s in range(60)]
     assert not any(fault.kind == "administer" for tape in quorum for fault in tape)
     assert sum(not tape for tape in quorum) > 30
@@ -125,7 +125,7 @@ def test_what_a_slow_node_hears_during_a_step_is_one_batch() -> None:
     Nemesis(
         it,
         None,
-        [Fault(at_s=0.0, kind="slow-steps", for_s=0.2, args={"node": "n2", "step_s": 0.05})],
+        [Fault(at_s=0.0, kind="slow-steps", for_s=0.2, args={"nodes": ["n2"], "step_ms": 50})],
     )
     for number in range(20):
         tell(it, "n1" if number % 2 else "n3", f"send n2 {number}", sequence=number)
@@ -136,9 +136,8 @@ def test_what_a_slow_node_hears_during_a_step_is_one_batch() -> None:
 
 def test_some_types_of_messages_come_late_and_the_others_do_not() -> None:
     it = Cluster(RAFT, nodes=3, seed=1)
-    late = Fault(
-        at_s=0.0, kind="late-kinds", for_s=2.0, args={"kinds": ["PreVoteReply"], "late_s": 1e5}
-    )
+    args = {"kinds": ["PreVoteReply"], "delay_ms": 600_000}
+    late = Fault(at_s=0.0, kind="late-kinds", for_s=2.0, args=args)
     Nemesis(it, None, [late])
     it.run(1.9)
     asked = sum(mark.name == "ask_pre_votes" for mark in it.marks)

@@ -241,9 +241,9 @@ def test_an_early_acknowledgement_is_caught_by_power_failures_after_replies() ->
 def test_a_detector_may_think_better_of_a_dead_node_while_its_last_words_arrive() -> None:
     """The suspects are the right ones when the core begins, since nobody heard anybody; and then
     come heartbeats that were on their way for six seconds."""
-    apart = {"shape": "groups", "groups": [["n1"], ["n2"], ["n3"]], "in_flight": False}
+    apart = {"groups": [["n1"], ["n2"], ["n3"]], "in_flight": False}
     tape = [
-        Fault(at_s=4.0, kind="degrade", for_s=6.0, args={"latency_s": 6.0}),
+        Fault(at_s=4.0, kind="latency", for_s=6.0, args={"latency_ms": 6000}),
         Fault(at_s=7.0, kind="partition", for_s=3.0, args=apart),
     ]
     setup = Setup(parameters=dict(get("heartbeat").knobs[0][1]))

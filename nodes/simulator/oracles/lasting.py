@@ -15,10 +15,11 @@ from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault
 
 FOREVER_S = 1e6
-_SLOW_S = 0.4
+_SLOW_MS = 400
 """How late all arrives that a slow node says."""
-_SLOW_DISK = 50.0
-_FAST_CLOCK = 3.0
+_SLOW_DISK_MS = 200
+_FAST_CLOCK = 1.0
+"""So many seconds too fast a second."""
 
 KINDS = (
     *("crash", "crash", "pause", "isolate", "isolate", "mute", "deaf", "deaf"),
@@ -64,23 +65,23 @@ def draw_lasting(
         args: dict[str, Any] = {"nodes": few}
         lame = tuple(few)
     elif kind in ("isolate", "mute", "deaf"):
-        args = {"shape": kind, "nodes": few, **cut}
+        args = {"groups": kind, "nodes": few, **cut}
         kind = "partition"
     elif kind == "one-link":
         pair = order[:2] if draw() < 0.5 else order[1::-1]
-        args = {"shape": "one-way", "groups": [[pair[0]], [pair[1]]], **cut}
+        args = {"groups": [[pair[0]], [pair[1]]], "one_way": True, **cut}
         kind = "partition"
     elif kind == "bridge":
-        args = {"shape": "bridge", "nodes": sorted(nodes, key=lambda node: draw()), **cut}
+        args = {"groups": "bridge", "nodes": sorted(nodes, key=lambda node: draw()), **cut}
         kind = "partition"
     else:
         lame = (one,)
         if kind == "slow":
-            kind, args = "degrade", {"nodes": [one], "latency_s": _SLOW_S}
+            kind, args = "latency", {"links": [f"{one}->all"], "latency_ms": _SLOW_MS}
         elif kind == "slow-disk":
-            args = {"node": one, "factor": _SLOW_DISK}
+            kind, args = "slow-fsync", {"nodes": [one], "delay_ms": _SLOW_DISK_MS}
         else:
-            kind, args = "clock", {"node": one, "rate": _FAST_CLOCK}
+            kind, args = "clock", {"nodes": [one], "drift": _FAST_CLOCK}
     return Lasting(Fault(at_s=0.0, kind=kind, for_s=FOREVER_S, args=args), lame)
 
 

@@ -1,5 +1,5 @@
-"""What a fault is. The faults themselves are in `chaos.faults.catalogue`, what they may do to a
-cluster is in `chaos.clusters.capabilities`."""
+"""What a fault is. The faults themselves are in `nodes.faults.catalogue`, what they may do to a
+cluster is in `nodes.faults.capabilities`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from chaos.clusters.capabilities import Capability, Cluster
+from nodes.faults.capabilities import Capability, Cluster
+from nodes.faults.shapes import across
 from nodes.wire.links import Link
 
 
@@ -39,6 +40,11 @@ class Fault(BaseModel):
     NEEDS: ClassVar[tuple[type[Capability], ...]] = ()
     """The capabilities a cluster must have, beyond cutting and slowing links, which all have. The
     targets on which the fault works follow from this."""
+
+    @property
+    def needs(self) -> tuple[type[Capability], ...]:
+        """`NEEDS`, and what these parameters need besides."""
+        return self.NEEDS
 
     @classmethod
     def summary(cls) -> str:
@@ -87,22 +93,19 @@ def one(
     return (wanted, "experiment") if wanted is not None else (by_seed, "seed")
 
 
+def named(cluster: Cluster, listed: Sequence[str], by_seed: str) -> tuple[str, ...]:
+    """The nodes of a list, in which ``leader`` is the leader, or without one the node by seed."""
+    return tuple(dict.fromkeys(one(cluster, node, by_seed)[0] for node in listed))
+
+
 def sides(
     groups: Sequence[Sequence[str]], chosen_by: Literal["leader", "seed", "experiment"]
 ) -> Resolved:
     """Groups whose nodes reach no node in another group."""
-    links = tuple(
-        (src, dst)
-        for group in groups
-        for other in groups
-        if other is not group
-        for src in group
-        for dst in other
-    )
     return Resolved(
         tuple(tuple(group) for group in groups),
         tuple(node for group in groups for node in group),
-        links,
+        across(groups),
         chosen_by,
     )
 
@@ -115,5 +118,5 @@ def unknown_nodes(chosen: str | Sequence[str], nodes: Sequence[str]) -> Iterator
     if not chosen:
         yield "nodes", "the list is empty"
     for node in chosen:
-        if node not in nodes:
+        if node not in ("leader", *nodes):
             yield "nodes", f"unknown node {node!r}; there are {', '.join(nodes)}"

@@ -10,148 +10,13 @@ import heapq
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
-from typing import Any, cast
 
 from bench.record.run_folder import FaultRecord, RunFolder
-from chaos.clusters.capabilities import (
-    CanInject,
-    CanKill,
-    CanPause,
-    CanStopBroker,
-    CanUnplug,
-    Cluster,
-    Wanted,
-)
-from chaos.faults.base import Fault, Resolved
-from nodes.runtime.injected import Injected
-
-
-@dataclass(frozen=True)
-class PlannedFault:
-    """An entry of a schedule. ``number`` counts from 0 in order of time; times are seconds after
-    the start of the load."""
-
-    number: int
-    at_s: float
-    heal_at_s: float
-    fault: Fault
-
-
-class _Counted(Cluster):
-    """The cluster as overlapping faults see it: a node restarts when the last fault that crashed it
-    ends, and resumes when the last one that paused it ends; likewise the broker. (Links count for
-    themselves.) Everything else, capabilities included, is the cluster's own."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._on: Counter[tuple[str, str]] = Counter()
-        self._gone: set[str] = set()
-        self._injected: set[tuple[str, int]] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cluster, name)
-
-    def leader(self) -> str | None:
-        return self._cluster.leader()
-
-    def can(self, capability: type[Wanted]) -> Wanted:
-        self._cluster.can(capability)
-        return cast(Wanted, self)
-
-    def crash(self, node: str) -> None:
-        self._on["crash", node] += 1
-        self._cluster.can(CanKill).crash(node)
-
-    def restart(self, node: str) -> None:
-        if node not in self._gone:
-            self._end("crash", node, partial(self._cluster.can(CanKill).restart, node))
-
-    def abandon(self, node: str) -> None:
-        self._gone.add(node)
-
-    def pause(self, node: str) -> None:
-        self._on["pause", node] += 1
-        self._cluster.can(CanPause).pause(node)
-
-    def resume(self, node: str) -> None:
-        self._end("pause", node, partial(self._cluster.can(CanPause).resume, node))
-
-    def unplug(self, node: str) -> None:
-        self._on["unplug", node] += 1
-        self._cluster.can(CanUnplug).unplug(node)
-
-    def plug(self, node: str) -> None:
-        self._end("unplug", node, partial(self._cluster.can(CanUnplug).plug, node))
-
-    def inject(self, node: str, number: int, injected: Injected) -> None:
-        self._injected.add((node, number))
-        self._cluster.can(CanInject).inject(node, number, injected)
-
-    def withdraw(self, node: str, number: int) -> None:
-        self._cluster.can(CanInject).withdraw(node, number)
-        self._injected.discard((node, number))
-
-    def crash_broker(self) -> None:
-        self._on["crash", _BROKER] += 1
-        self._cluster.can(CanStopBroker).crash_broker()
-
-    def restart_broker(self) -> None:
-        self._end("crash", _BROKER, self._cluster.can(CanStopBroker).restart_broker)
-
-    def pause_broker(self) -> None:
-        self._on["pause", _BROKER] += 1
-        self._cluster.can(CanStopBroker).pause_broker()
-
-    def resume_broker(self) -> None:
-        self._end("pause", _BROKER, self._cluster.can(CanStopBroker).resume_broker)
-
-    def end_all(self) -> None:
-        """Broker first, since nothing works without it. All are tried; the first failure is
-        raised."""
-        failures: list[Exception] = []
-        for what, whom in sorted(self._on, key=lambda each: each[1] != _BROKER):
-            if self._on[what, whom] == 0:
-                continue
-            self._on[what, whom] = 0
-            try:
-                self._undo(what, whom)
-            except Exception as error:
-                failures.append(error)
-        for node, number in sorted(self._injected):
-            try:
-                self.withdraw(node, number)
-            except Exception as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-
-    def _undo(self, what: str, whom: str) -> None:
-        match what, whom:
-            case "crash", "broker":
-                self._cluster.can(CanStopBroker).restart_broker()
-            case "pause", "broker":
-                self._cluster.can(CanStopBroker).resume_broker()
-            case "crash", node:
-                if node not in self._gone:
-                    self._cluster.can(CanKill).restart(node)
-            case "pause", node:
-                self._cluster.can(CanPause).resume(node)
-            case "unplug", node:
-                self._cluster.can(CanUnplug).plug(node)
-
-    def _end(self, what: str, whom: str, end: Callable[[], None]) -> None:
-        # The count drops only on success: what failed is tried again at the end.
-        if self._on[what, whom] == 1:
-            end()
-        self._on[what, whom] = max(0, self._on[what, whom] - 1)
-
-
-_BROKER = "broker"
+from nodes.faults.base import Fault
+from nodes.faults.capabilities import Cluster
+from nodes.faults.nemesis import ActiveFaults, PlannedFault
 
 
 class FaultPlayer:
@@ -173,13 +38,12 @@ class FaultPlayer:
     ) -> None:
         self.errors: list[str] = []
         self._schedule = {planned.number: planned for planned in schedule}
-        self._cluster = _Counted(cluster)
         self._folder = folder
         self._seed = seed
         self._on_fault = on_fault
         self._now_ns = now_ns
         self._records: dict[int, FaultRecord] = {}
-        self._active: dict[int, Resolved] = {}
+        self._active = ActiveFaults(cluster)
 
     @property
     def failed(self) -> bool:
@@ -215,7 +79,7 @@ class FaultPlayer:
         self._records[number] = record
         try:
             rng = random.Random(f"{self._seed}/fault/{number}")
-            resolved = planned.fault.resolve(self._cluster, rng)
+            resolved = self._active.resolve(number, planned.fault, rng)
             if resolved.groups is not None:
                 record.groups = [list(group) for group in resolved.groups]
             record.nodes = list(resolved.nodes)
@@ -223,8 +87,7 @@ class FaultPlayer:
             record.parameters["chosen_by"] = resolved.chosen_by
             if resolved.seed is not None:
                 record.parameters["seed"] = resolved.seed
-            self._active[number] = resolved
-            planned.fault.apply(self._cluster, resolved)
+            self._active.apply(number)
         except Exception as error:
             record.error = f"not applied: {_line(error)}"
             self._fault_failed(f"{record.fault} (fault {number}) {record.error}")
@@ -237,17 +100,14 @@ class FaultPlayer:
     def beats(self, number: int) -> Sequence[float]:
         """When to call `beat` for an active fault: seconds after its planned start."""
         planned = self._schedule[number]
-        for_s = planned.heal_at_s - planned.at_s
-        return planned.fault.beats(self._active[number], for_s)
+        return self._active.beats(number, planned.heal_at_s - planned.at_s)
 
     def beat(self, number: int, beat: int) -> None:
         """The next step of a fault that changes while active. Does nothing once it has ended."""
-        resolved = self._active.get(number)
-        if resolved is None:
+        if number not in self._active:
             return
         try:
-            fault = self._schedule[number].fault
-            self._active[number] = fault.beat(self._cluster, resolved, beat)
+            self._active.beat(number, beat)
         except Exception as error:
             record = self._records[number]
             reason = f"step {beat} failed: {_line(error)}"
@@ -257,11 +117,10 @@ class FaultPlayer:
     def end(self, number: int) -> None:
         """Heal a fault, and record whether that worked."""
         record = self._records[number]
-        resolved = self._active.pop(number, None)
-        if resolved is not None:
+        if number in self._active:
             record.heal_started_ns = self._now_ns()
             try:
-                self._schedule[number].fault.undo(self._cluster, resolved)
+                self._active.end(number)
                 record.healed_ns = self._now_ns()
             except Exception as error:
                 reason = f"not healed: {_line(error)}"
@@ -271,14 +130,10 @@ class FaultPlayer:
 
     def end_all(self) -> None:
         """Heal whatever is on."""
-        for number in list(self._active):
+        for number in self._active:
             self.end(number)
-        # Once more from scratch, for whatever a failed undo has left behind.
-        for last_resort in (self._cluster.links.heal_all, self._cluster.end_all):
-            try:
-                last_resort()
-            except Exception as error:
-                self._fault_failed(f"not healed at the end: {_line(error)}")
+        for error in self._active.undo_leftovers():
+            self._fault_failed(f"not healed at the end: {_line(error)}")
 
     def _record(self, record: FaultRecord) -> None:
         try:
@@ -385,7 +240,7 @@ class Nemesis(FaultPlayer):
     def on(self) -> list[FaultRecord]:
         """The active faults."""
         with self._changed:
-            return [self._records[number] for number in sorted(self._active)]
+            return [self._records[number] for number in self._active]
 
     def _is_begun(self, number: int) -> bool:
         record = self._records.get(number)

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field
 
-from chaos.clusters.capabilities import CanKill, Capability, Cluster
-from chaos.faults.base import Fault, Resolved, one, sides, unknown_nodes
-from chaos.faults.links import (
+from nodes.contract.names import did_you_mean
+from nodes.faults import shapes
+from nodes.faults.base import Fault, Resolved, named, one, sides, unknown_nodes
+from nodes.faults.capabilities import Capability, Cluster, IsSimulated
+from nodes.faults.links import (
     Bandwidth,
     Disconnect,
     Flapping,
@@ -31,7 +33,7 @@ from chaos.faults.links import (
     Stall,
     Wan,
 )
-from chaos.faults.nodes import (
+from nodes.faults.nodes import (
     AtLeastOnce,
     BitFlip,
     BrokerDisconnect,
@@ -46,15 +48,15 @@ from chaos.faults.nodes import (
     SlowDisk,
     TornWrite,
 )
-from chaos.faults.processes import (
+from nodes.faults.processes import (
     BrokerPause,
     BrokerRestart,
+    Crash,
     NetworkDisconnect,
     Pause,
     RollingRestart,
-    each,
 )
-from nodes.contract.names import did_you_mean
+from nodes.faults.simulated import Administer, LateKinds, SetTrap, SlowSteps
 from nodes.parts.quorum import majority
 
 # --- partition ---------------------------------------------------------------------------------
@@ -65,13 +67,14 @@ Shape: TypeAlias = Literal[
     "isolate",
     "bridge",
     "majorities-ring",
+    "chain",
     "one-way",
     "mute",
     "deaf",
     "random",
 ]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-_LEAST_NODES: dict[Shape, int] = {"bridge": 3, "majorities-ring": 4}
+_LEAST_NODES: dict[Shape, int] = {"bridge": 3, "majorities-ring": 4, "chain": 3}
 
 
 def _groups(value: Any) -> Any:
@@ -95,15 +98,27 @@ class Partition(Fault):
     ``groups``, as lists: nodes reach only their own group. By name: ``leader-alone`` (the leader
     against all others; without a leader, a node by seed), ``halves`` (a majority by seed, and the
     rest), ``isolate`` (one node against all others), ``bridge`` (two halves and one node that
-    reaches both), ``majorities-ring`` (every node reaches a majority, no two the same), ``one-way``
-    (the smaller half does not hear the larger, but is heard), ``mute`` (nobody hears one node),
-    ``deaf`` (one node hears nobody), ``random`` (two or three groups, by seed). ``node``: the one
-    of ``isolate``, ``bridge``, ``mute`` and ``deaf``: a node or ``leader``; by seed if not
-    given."""
+    reaches both), ``majorities-ring`` (every node reaches a majority, no two the same), ``chain``
+    (every node reaches only its neighbours in a row), ``one-way`` (the smaller half does not hear
+    the larger, but is heard), ``mute`` (nobody hears one node), ``deaf`` (one node hears nobody),
+    ``random`` (two or three groups, by seed). ``node``: the one of ``isolate``, ``bridge``,
+    ``mute`` and ``deaf``: a node or ``leader``; by seed if not given. ``nodes``: several that
+    ``isolate``, ``mute`` or ``deaf`` strikes together, or the order of ``bridge``,
+    ``majorities-ring`` and ``chain``, by seed if not given. ``one_way``: only what the first of
+    the listed groups sends is cut. ``in_flight``: false lets messages arrive that are under way
+    (simulated clusters only)."""
 
     fault: Literal["partition"] = "partition"
     groups: Annotated[Shape | tuple[tuple[str, ...], ...], BeforeValidator(_groups)]
     node: str | None = None
+    nodes: tuple[str, ...] | None = None
+    one_way: Annotated[bool | None, Field(strict=True)] = None
+    in_flight: Annotated[bool | None, Field(strict=True)] = None
+
+    @property
+    def needs(self) -> tuple[type[Capability], ...]:
+        """Closing a connection loses what is in it."""
+        return (IsSimulated,) if self.in_flight is False else self.NEEDS
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Unknown nodes, or nodes in no group or two; shapes that need more nodes."""
@@ -132,23 +147,45 @@ class Partition(Fault):
                 yield "node", "goes with isolate, bridge, mute and deaf only"
             elif self.node != "leader" and self.node not in nodes:
                 yield "node", f"unknown node {self.node!r}; use leader, {', '.join(nodes)}"
+        if self.one_way and isinstance(self.groups, str):
+            yield "one_way", "goes with lists of nodes only"
+        yield from self._problems_of_nodes(nodes)
+
+    def _problems_of_nodes(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        if self.nodes is None:
+            return
+        yield from unknown_nodes(self.nodes, nodes)
+        if self.node is not None:
+            yield "nodes", "give either node or nodes"
+        if self.groups in ("bridge", "majorities-ring", "chain"):
+            if sorted(self.nodes) != sorted(nodes):
+                yield "nodes", f"the order of {self.groups} names each node once"
+        elif self.groups not in ("isolate", "mute", "deaf"):
+            yield "nodes", "goes with isolate, mute, deaf, bridge, majorities-ring and chain only"
 
     def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
         """The links to cut, and the sides if there are any."""
         nodes = tuple(cluster.nodes)
         shuffled = rng.sample(nodes, len(nodes))
         if not isinstance(self.groups, str):
+            if self.one_way:
+                first, *rest = self.groups
+                listed = tuple(node for group in rest for node in group)
+                return Resolved(None, listed, shapes.one_way(first, listed))
             return sides(self.groups, "experiment")
         wanted = "leader" if self.groups == "leader-alone" else self.node
         alone, chosen_by = one(cluster, wanted, shuffled[0])
-        others = tuple(node for node in nodes if node != alone)
+        few: tuple[str, ...] = (alone,)
+        if self.nodes:
+            few, chosen_by = named(cluster, self.nodes, shuffled[0]), "experiment"
+        others = tuple(node for node in nodes if node not in few)
         in_order = sorted(shuffled, key=nodes.index)
         most = majority(len(nodes))
         large = tuple(sorted(shuffled[:most], key=nodes.index))
         small = tuple(node for node in in_order if node not in large)
         match self.groups:
             case "leader-alone" | "isolate":
-                return sides(((alone,), others), chosen_by)
+                return sides((few, others), chosen_by)
             case "halves":
                 return sides((large, small), "seed")
             case "random":
@@ -160,98 +197,34 @@ class Partition(Fault):
                     groups = [[shuffled[0]], [node for node in nodes if node != shuffled[0]]]
                 return sides(groups, "seed")
             case "mute":
-                return Resolved(None, (alone,), tuple((alone, o) for o in others), chosen_by)
+                return Resolved(None, few, shapes.one_way(few, others), chosen_by)
             case "deaf":
-                return Resolved(None, (alone,), tuple((o, alone) for o in others), chosen_by)
+                return Resolved(None, few, shapes.one_way(others, few), chosen_by)
             case "one-way":
-                cut = tuple((src, dst) for src in large for dst in small)
-                return Resolved(None, small, cut, "seed")
+                return Resolved(None, small, shapes.one_way(large, small), "seed")
             case "bridge":
-                rest = [node for node in shuffled if node != alone]
-                middle = len(rest) // 2
-                halves = sides((tuple(rest[:middle]), tuple(rest[middle:])), chosen_by)
-                return Resolved(None, nodes, halves.links, chosen_by)
+                row = [node for node in shuffled if node != alone]
+                row.insert(len(row) // 2, alone)
+                return Resolved(None, nodes, shapes.bridge(self.nodes or row), chosen_by)
             case "majorities-ring":
-                reach = most // 2  # so many neighbours on each side, and itself: a majority
-                cut = tuple(
-                    (src, dst)
-                    for i, src in enumerate(shuffled)
-                    for j, dst in enumerate(shuffled)
-                    if min((i - j) % len(nodes), (j - i) % len(nodes)) > reach
-                )
+                cut = shapes.majorities_ring(self.nodes or shuffled)
                 return Resolved(None, nodes, cut, "seed")
+            case "chain":
+                return Resolved(None, nodes, shapes.chain(self.nodes or shuffled), "seed")
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Cut."""
-        cluster.links.cut(resolved.links)
+        if self.in_flight is False:
+            cluster.can(IsSimulated).links.cut_behind(resolved.links)
+        else:
+            cluster.links.cut(resolved.links)
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Heal."""
-        cluster.links.heal(resolved.links)
-
-
-# --- crash -------------------------------------------------------------------------------------
-
-_CRASHED = ("leader", "random", "majority", "all")
-
-
-def _crashed(value: Any) -> Any:
-    if value in _CRASHED:
-        return value
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise ValueError(
-            f"unknown nodes {value!r}; use {', '.join(_CRASHED)}, or a list such as [n1]"
-        )
-    return tuple(value)
-
-
-class Crash(Fault):
-    """Kill nodes with SIGKILL, then restart them on the same data.
-
-    ``nodes``: ``leader`` (without a leader, a node by seed), ``random`` (one by seed), ``majority``
-    (by seed), ``all``, or a list of nodes. ``restart``: false crashes them for good, without
-    ``for``; the fault then lasts as long as the load."""
-
-    fault: Literal["crash"] = "crash"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill,)
-    nodes: Annotated[
-        Literal["leader", "random", "majority", "all"] | tuple[str, ...],
-        BeforeValidator(_crashed),
-    ]
-    restart: Annotated[bool, Field(strict=True)] = True
-
-    def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Nodes that are none."""
-        return unknown_nodes(self.nodes, nodes)
-
-    def resolve(self, cluster: Cluster, rng: random.Random) -> Resolved:
-        """The nodes to crash."""
-        nodes = tuple(cluster.nodes)
-        shuffled = rng.sample(nodes, len(nodes))
-        match self.nodes:
-            case "leader":
-                leader, chosen_by = one(cluster, "leader", shuffled[0])
-                return Resolved(nodes=(leader,), chosen_by=chosen_by)
-            case "random":
-                return Resolved(nodes=(shuffled[0],), chosen_by="seed")
-            case "majority":
-                some = sorted(shuffled[: majority(len(nodes))], key=nodes.index)
-                return Resolved(nodes=tuple(some), chosen_by="seed")
-            case "all":
-                return Resolved(nodes=nodes)
-            case listed:
-                return Resolved(nodes=tuple(dict.fromkeys(listed)))
-
-    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Kill them, one right after the other."""
-        for node in resolved.nodes:
-            cluster.can(CanKill).crash(node)
-            if not self.restart:
-                cluster.can(CanKill).abandon(node)
-
-    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
-        """Start them again. All are tried; the first failure is raised."""
-        each(resolved.nodes, cluster.can(CanKill).restart)
+        if self.in_flight is False:
+            cluster.can(IsSimulated).links.heal_behind(resolved.links)
+        else:
+            cluster.links.heal(resolved.links)
 
 
 AnyFault = Annotated[
@@ -292,4 +265,9 @@ AnyFault = Annotated[
 FAULTS: dict[str, type[Fault]] = {
     kind.model_fields["fault"].default: kind for kind in get_args(get_args(AnyFault)[0])
 }
-"""Every fault by name."""
+"""Every fault of experiments by name."""
+
+OF_SEEDS: dict[str, type[Fault]] = {
+    kind.model_fields["fault"].default: kind for kind in (Administer, LateKinds, SetTrap, SlowSteps)
+}
+"""What only random seeds draw besides."""

@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from chaos.clusters.capabilities import Capability, Cluster, ShapesStreams
-from chaos.faults.base import Fault, Resolved, one, sides
+from nodes.faults.base import Fault, Resolved, one, sides
+from nodes.faults.capabilities import Capability, Cluster, IsSimulated, ShapesStreams
+from nodes.faults.shapes import one_way
 from nodes.wire.links import Link
 
-_LINKS = "use all, directed links such as [n1->n2, n2->n1], or groups such as [[n1], [n2, n3]]"
+_LINKS = "use all, directed links such as [n1->n2, leader->all], or groups such as [[n1], [n2, n3]]"
 
 
 def _links(value: Any) -> Any:
@@ -31,9 +32,9 @@ def _links(value: Any) -> Any:
 
 
 class OnLinks(Fault):
-    """Base of faults that take ``links`` (``all`` between nodes, directed links ``n1->n2``, or
-    groups of nodes: then those between different groups) and ``node`` (only the links of that node:
-    a node, or ``leader``)."""
+    """Base of faults that take ``links`` (``all`` between nodes, directed links ``n1->n2``, where
+    an end may be ``leader`` or ``all``, or groups of nodes: then those between different groups)
+    and ``node`` (only the links of that node: a node, or ``leader``)."""
 
     links: Annotated[
         Literal["all"] | tuple[str, ...] | tuple[tuple[str, ...], ...], BeforeValidator(_links)
@@ -53,8 +54,9 @@ class OnLinks(Fault):
                 yield "links", f"{part} is no link"
             elif not isinstance(part, str):
                 named += part
+            words = ("leader", "all") if isinstance(part, str) else ()
             for node in ends:
-                if node not in nodes:
+                if node not in (*words, *nodes):
                     yield "links", f"unknown node {node!r}; there are {', '.join(nodes)}"
         if len(set(named)) != len(named):
             yield "links", "a node is in two groups"
@@ -69,7 +71,13 @@ class OnLinks(Fault):
         if self.links == "all":
             links = sides([(node,) for node in nodes], "experiment").links
         elif isinstance(self.links[0], str):
-            links = tuple(_ends(str(link)) for link in self.links)
+            links = tuple(
+                dict.fromkeys(
+                    link
+                    for each in self.links
+                    for link in one_way(*(_ends(cluster, end, by_seed) for end in each.split("->")))
+                )
+            )
         else:
             links = sides(self.links, "experiment").links
         if self.node is None:
@@ -80,9 +88,8 @@ class OnLinks(Fault):
         return Resolved(None, (node,), links, chosen_by, seed)
 
 
-def _ends(link: str) -> Link:
-    src, dst = link.split("->")
-    return src, dst
+def _ends(cluster: Cluster, end: str, by_seed: str) -> Sequence[str]:
+    return cluster.nodes if end == "all" else [one(cluster, end, by_seed)[0]]
 
 
 class Latency(OnLinks):
@@ -285,6 +292,12 @@ class SlowClose(OnLinks):
 
 class _OfClients(Fault):
     node: str | None = None
+    share: Annotated[float | None, Field(gt=0, lt=1)] = None
+
+    @property
+    def needs(self) -> tuple[type[Capability], ...]:
+        """A real link is cut or not."""
+        return (IsSimulated,) if self.share else self.NEEDS
 
     def problems(self, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
         """A node that is none."""
@@ -309,17 +322,24 @@ class _OfClients(Fault):
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Cut."""
-        cluster.links.cut(resolved.links)
+        if self.share:
+            cluster.can(IsSimulated).links.lose(resolved.links, self.share)
+        else:
+            cluster.links.cut(resolved.links)
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Heal."""
-        cluster.links.heal(resolved.links)
+        if self.share:
+            cluster.can(IsSimulated).links.lose_no_more(resolved.links, self.share)
+        else:
+            cluster.links.heal(resolved.links)
 
 
 class RequestsLost(_OfClients):
     """Lose every client request to one node or all: it is certainly not applied.
 
-    ``node``: a node or ``leader``; all nodes if not given."""
+    ``node``: a node or ``leader``; all nodes if not given. ``share``: of the requests, if not all
+    (simulated clusters only)."""
 
     fault: Literal["requests-lost"] = "requests-lost"
 
@@ -332,7 +352,8 @@ class RequestsLost(_OfClients):
 class RepliesLost(_OfClients):
     """Lose every reply to clients from one node or all: applied, but the client never learns it.
 
-    ``node``: a node or ``leader``; all nodes if not given."""
+    ``node``: a node or ``leader``; all nodes if not given. ``share``: of the replies, if not all
+    (simulated clusters only)."""
 
     fault: Literal["replies-lost"] = "replies-lost"
 
@@ -366,7 +387,7 @@ class Wan(Fault):
     """Spread the nodes over five regions of the world, with the latencies between them.
 
     The nodes go to Virginia, Oregon, Ireland, Tokyo and Singapore in turn; each direction takes
-    half of the published mean round trip (`chaos.faults.links.ROUND_TRIP_MS`: from 74 to 239 ms).
+    half of the published mean round trip (`nodes.faults.links.ROUND_TRIP_MS`: from 74 to 239 ms).
     Clients stay close to the node that they ask."""
 
     fault: Literal["wan"] = "wan"

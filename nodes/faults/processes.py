@@ -1,4 +1,4 @@
-"""Faults of processes, other than plain crashes: pauses, rolling restarts, the broker."""
+"""Faults of processes: crashes, pauses, rolling restarts, the broker."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from chaos.clusters.capabilities import (
+from nodes.contract.names import did_you_mean
+from nodes.faults.base import Fault, Resolved, named, one, unknown_nodes
+from nodes.faults.capabilities import (
     CanKill,
     CanPause,
     CanStopBroker,
     CanUnplug,
     Capability,
     Cluster,
+    IsSimulated,
 )
-from chaos.faults.base import Fault, Resolved, one, unknown_nodes
-from nodes.contract.names import did_you_mean
 from nodes.parts.quorum import majority
 
 Milliseconds: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=600_000)]
@@ -36,7 +37,8 @@ def _chosen(value: Any) -> Any:
 
 class OnNodes(Fault):
     """Base of faults that take ``nodes``: ``leader`` (without a leader, a node by seed), ``random``
-    (one by seed), ``majority`` (by seed), ``all``, or a list of nodes."""
+    (one by seed), ``majority`` (by seed), ``all``, or a list of nodes, of which one may be
+    ``leader``."""
 
     nodes: Annotated[
         Literal["leader", "random", "majority", "all"] | tuple[str, ...],
@@ -62,9 +64,41 @@ class OnNodes(Fault):
                 some = shuffled[: majority(len(nodes))]
                 return Resolved(nodes=some, chosen_by="seed", seed=seed)
             case "all":
-                return Resolved(nodes=shuffled, chosen_by="seed", seed=seed)
+                return Resolved(nodes=shuffled, seed=seed)
             case listed:
-                return Resolved(nodes=tuple(dict.fromkeys(listed)), seed=seed)
+                return Resolved(nodes=named(cluster, listed, shuffled[0]), seed=seed)
+
+
+class Crash(OnNodes):
+    """Kill nodes with SIGKILL, then restart them on the same data.
+
+    ``nodes``: ``leader`` (without a leader, a node by seed), ``random`` (one by seed), ``majority``
+    (by seed), ``all``, or a list of nodes. ``restart``: false crashes them for good, without
+    ``for``; the fault then lasts as long as the load. ``torn``: the share of the writes not yet
+    synced, oldest first, that reached the disk all the same (simulated clusters only)."""
+
+    fault: Literal["crash"] = "crash"
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill,)
+    restart: Annotated[bool, Field(strict=True)] = True
+    torn: Annotated[float | None, Field(ge=0, le=1)] = None
+
+    @property
+    def needs(self) -> tuple[type[Capability], ...]:
+        """Nobody can say what a real disk keeps."""
+        return (*self.NEEDS, IsSimulated) if self.torn else self.NEEDS
+
+    def apply(self, cluster: Cluster, resolved: Resolved) -> None:
+        """Kill them, one right after the other."""
+        for node in resolved.nodes:
+            if self.torn:
+                cluster.can(IsSimulated).keep_unsynced(node, self.torn)
+            cluster.can(CanKill).crash(node)
+            if not self.restart:
+                cluster.can(CanKill).abandon(node)
+
+    def undo(self, cluster: Cluster, resolved: Resolved) -> None:
+        """Start them again. All are tried; the first failure is raised."""
+        each(resolved.nodes, cluster.can(CanKill).restart)
 
 
 class Pause(OnNodes):

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from chaos.clusters.capabilities import (
+from nodes.faults.base import Fault, Resolved
+from nodes.faults.capabilities import (
     CanInject,
     CanKill,
     Capability,
@@ -17,10 +18,7 @@ from chaos.clusters.capabilities import (
     Cluster,
     DamagesLogs,
 )
-from chaos.faults.base import Fault, Resolved
-from chaos.faults.links import OnLinks
-from chaos.faults.processes import Milliseconds, OnNodes, each
-from nodes.runtime.injected import (
+from nodes.faults.injected import (
     ClockError,
     Corruption,
     CrashAt,
@@ -35,6 +33,8 @@ from nodes.runtime.injected import (
     Reordering,
     SlowFsync,
 )
+from nodes.faults.links import OnLinks
+from nodes.faults.processes import Milliseconds, OnNodes, each
 from nodes.wire.links import Link
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -42,6 +42,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 class _Injecting(Fault):
     """Base of faults that nodes inject into themselves until they are ordered to stop."""
+
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """What each node injects."""
@@ -91,7 +93,6 @@ class Loss(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["message-loss"] = "message-loss"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Not sent."""
@@ -105,7 +106,6 @@ class Duplicate(_OfMessages):
     between nodes if neither is given."""
 
     fault: Literal["duplication"] = "duplication"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Sent twice."""
@@ -119,7 +119,6 @@ class Reorder(_OfMessages):
     ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["reordering"] = "reordering"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
     delay_ms: Milliseconds = 50
 
     def of(self, dst: list[str], seed: int) -> Injected:
@@ -169,7 +168,6 @@ class BrokerDisconnect(_Injecting, OnNodes):
     node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["broker-disconnect"] = "broker-disconnect"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are disconnected."""
@@ -188,7 +186,6 @@ class Clock(_Injecting, OnNodes):
     (without a leader, a node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["clock"] = "clock"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
     offset_ms: Annotated[int, Field(strict=True, ge=-86_400_000, le=86_400_000)] = 0
     drift: Annotated[float, Field(ge=-0.5, le=1)] = 0.0
     jump_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
@@ -217,7 +214,6 @@ class SlowDisk(_Injecting, OnNodes):
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["slow-fsync"] = "slow-fsync"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject,)
     delay_ms: Milliseconds
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
