@@ -42,7 +42,8 @@ def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
     """Raises Unsupported for the first fault of ``experiment`` that ``target`` does not support."""
     for planned in experiment.plan():
         if target not in (works := works_on(planned.fault.needs)):
+            so = "" if planned.fault.needs == planned.fault.NEEDS else " with these parameters"
             raise Unsupported(
-                f"{experiment.name}: the target {target} has no fault {planned.fault.fault!r};"
+                f"{experiment.name}: the target {target} has no fault {planned.fault.fault!r}{so};"
                 f" it works on: {', '.join(works)}"
             )

@@ -135,7 +135,7 @@ class Partition(Fault):
                 if node not in nodes:
                     yield "groups", f"unknown node {node!r}; there are {', '.join(nodes)}"
             for node in nodes:
-                if listed.count(node) != 1:
+                if listed.count(node) > 1 or (node not in listed and not self.one_way):
                     yield (
                         "groups",
                         f"{node} is in {listed.count(node)} groups; it must be in exactly one",

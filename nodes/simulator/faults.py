@@ -80,6 +80,13 @@ class SimulatedLinks(LinkFaults):
         """Take back what `lose` did."""
         self._take(self._shares, links, share)
 
+    def heal_all(self) -> None:
+        """Remove all faults from all links."""
+        self._cut_behind.clear()
+        for shares in self._shares.values():
+            shares.clear()
+        super().heal_all()
+
     def lost(self, link: Link) -> float:
         """The share of what is lost on a link of the clients."""
         return 1.0 if self.wanted(link).cut else max(self._shares[link], default=0.0)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from chaos.clusters.capabilities import works_on
 from nodes.faults import capabilities
 from nodes.faults.base import Fault, Resolved
 from nodes.faults.capabilities import CanKill, ShapesStreams
@@ -147,6 +148,51 @@ def test_one_way_mute_and_deaf_cut_one_direction(count: int) -> None:
     assert context.hears("n1") == everyone
 
 
+def test_a_partition_strikes_several_or_keeps_to_an_order() -> None:
+    context = Context(5, leader="n4")
+    resolved = applied(context, Partition(groups="mute", nodes=("leader", "n2")))
+    assert resolved.nodes == ("n4", "n2")
+    assert context.hears("n1") == {"n1", "n3", "n5"}
+    assert context.hears("n2") == set(context.nodes)
+
+    context = Context(4)
+    applied(context, Partition(groups="chain", nodes=("n2", "n4", "n1", "n3")))
+    assert [context.hears(node) for node in context.nodes] == [
+        {"n4", "n1", "n3"},
+        {"n2", "n4"},
+        {"n1", "n3"},
+        {"n2", "n4", "n1"},
+    ]
+
+    context = Context(3)
+    applied(context, Partition(groups=(("n1",), ("n2",)), one_way=True))
+    assert [context.hears(node) for node in context.nodes] == [
+        {"n1", "n2", "n3"},
+        {"n2", "n3"},
+        {"n1", "n2", "n3"},
+    ]
+
+
+def test_an_end_of_a_link_may_be_the_leader_or_everybody() -> None:
+    context = Context(3, leader="n2")
+    resolved = applied(context, Latency(latency_ms=5, links=("leader->all", "n3->n1", "n2->n1")))
+    assert set(resolved.links) == {("n2", "n1"), ("n2", "n3"), ("n3", "n1")}
+    assert context.links.wanted(("n2", "n1")).latency_ms == 5, "named twice, slowed once"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Crash(nodes="all", torn=0.5),
+        Partition(groups="halves", in_flight=False),
+        FAULTS["requests-lost"](share=0.5),
+    ],
+)
+def test_what_only_a_simulator_can_do_is_said_by_the_parameters(fault: Fault) -> None:
+    assert works_on(fault.needs) == ["sim"]
+    assert "local" in works_on(fault.NEEDS)
+
+
 def test_named_groups_reach_their_own_only() -> None:
     context = Context(5)
     resolved = applied(context, Partition(groups=(("n1", "n4"), ("n2", "n3"), ("n5",))))
@@ -200,6 +246,7 @@ def test_latency_lies_on_the_links_that_were_named() -> None:
         ("majority", 3, "seed"),
         ("all", 5, "experiment"),
         (("n2", "n5"), 2, "experiment"),
+        (("leader", "n4", "n5"), 2, "experiment"),
     ],
 )
 def test_a_crash_takes_whom_it_names(nodes: Any, count: int, by: str) -> None:
@@ -226,6 +273,12 @@ def test_a_crash_takes_whom_it_names(nodes: Any, count: int, by: str) -> None:
         (Partition(groups=(("n1", "n2", "n3"),)), 3, "at least two groups"),
         (Partition(groups="mute", node="n7"), 3, "unknown node 'n7'; use leader, n1, n2, n3"),
         (Partition(groups="halves", node="n1"), 3, "goes with isolate, bridge, mute and deaf"),
+        (Partition(groups="mute", nodes=("n1", "n7")), 3, "unknown node 'n7'"),
+        (Partition(groups="mute", node="n1", nodes=("n2",)), 3, "give either node or nodes"),
+        (Partition(groups="chain", nodes=("n1", "n2")), 3, "names each node once"),
+        (Partition(groups="halves", nodes=("n1",)), 3, "goes with isolate, mute, deaf"),
+        (Partition(groups="halves", one_way=True), 3, "goes with lists of nodes"),
+        (Latency(latency_ms=5, links=("all->n8",)), 3, "unknown node 'n8'"),
         (Latency(latency_ms=5, links=(("n1",), ("n8",))), 3, "unknown node 'n8'"),
         (Latency(latency_ms=5, links=(("n1",), ("n1", "n2"))), 3, "a node is in two groups"),
         (Latency(latency_ms=5, links=(("n1",),)), 3, "at least two groups"),

@@ -13,6 +13,7 @@ import pytest
 from nodes.contract.replica import Operation, Reply
 from nodes.faults import shapes
 from nodes.faults.catalogue import OF_SEEDS
+from nodes.faults.injected import MIN_RATE
 from nodes.registry import get
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault, Nemesis
@@ -199,6 +200,49 @@ def test_a_crash_fault_kills_and_restarts() -> None:
     assert [it.hosts[node].up for node in it.nodes] == [False, False, True]
     it.run(0.5)
     assert [it.hosts[node].up for node in it.nodes] == [True, True, True]
+
+
+def test_overlapping_faults_end_with_the_last_of_them() -> None:
+    it = cluster()
+    clock = {"nodes": ["n2"], "drift": -0.5}
+    tape = [
+        Fault(at_s=0.0, for_s=0.2, kind="crash", args={"nodes": ["n1"]}),
+        Fault(at_s=0.1, for_s=0.2, kind="crash", args={"nodes": ["n1"]}),
+        Fault(at_s=0.0, for_s=0.2, kind="clock", args=clock),
+        Fault(at_s=0.1, for_s=0.2, kind="clock", args=clock),
+        Fault(at_s=0.0, for_s=0.2, kind="slow-steps", args={"nodes": ["n3"], "step_ms": 50}),
+        Fault(at_s=0.1, for_s=0.2, kind="slow-steps", args={"nodes": ["n3"], "step_ms": 20}),
+    ]
+    Nemesis(it, None, tape)
+    found = []
+    for number in range(4):
+        it.run(0.08)
+        tell(it, "n3", "mark x", number)
+        busy_s = it.hosts["n3"].ready_at_s - it.now
+        found.append((it.hosts["n1"].up, it.hosts["n2"].clock.rate, round(busy_s, 3)))
+        it.run(0.001)
+    # Two clocks that lose half a second a second do not stand still.
+    assert found == [
+        (False, 0.5, 0.05),
+        (False, MIN_RATE, 0.05),
+        (False, 0.5, 0.02),
+        (True, 1.0, 0.0),
+    ]
+
+
+def test_a_trap_is_taken_away_with_its_fault_and_others_stay() -> None:
+    it = cluster()
+    tape = [
+        Fault(at_s=0.0, for_s=1.0, kind="trap", args={"nodes": ["n1"], "point": "before-fsync"}),
+        Fault(
+            at_s=0.0, for_s=0.1, kind="crash-point", args={"nodes": ["n1"], "point": "after-fsync"}
+        ),
+    ]
+    Nemesis(it, None, tape)
+    it.run(0.2)
+    assert [trap.point for trap in it.hosts["n1"].traps] == ["before-fsync"]
+    it.run(1.0)
+    assert it.hosts["n1"].traps == []
 
 
 def test_an_unknown_fault_is_refused_by_name() -> None:
