@@ -13,6 +13,7 @@ from typing import Any, cast
 from nodes.faults.base import Fault, Resolved
 from nodes.faults.capabilities import CanInject, Cluster, Wanted
 from nodes.faults.injected import Injected
+from nodes.faults.processes import each
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class _Counted(Cluster):
     def _stays(self, what: str, *whom: str) -> bool:
         return what == "crash" and self._gone.issuperset(whom)
 
-    def end_all(self) -> Iterator[Exception]:
+    def end_all(self) -> None:
         """Undo all that is left, the broker (who needs no name) first, since nothing works without
-        it. All is tried; what failed is returned."""
+        it. All is tried; the first failure is raised."""
         ends: list[Callable[[], None]] = [
             partial(getattr(self._cluster, _ENDS[what]), *whom)
             for what, *whom in sorted(self._on, key=len)
@@ -95,11 +96,7 @@ class _Counted(Cluster):
         ]
         self._on.clear()
         ends += [partial(self.withdraw, *injected) for injected in sorted(self._injected)]
-        for end in (self._cluster.links.heal_all, *ends):
-            try:
-                end()
-            except Exception as error:
-                yield error
+        each(ends, lambda end: end())
 
 
 class ActiveFaults:
@@ -142,5 +139,10 @@ class ActiveFaults:
         fault.undo(self._cluster, resolved)
 
     def undo_leftovers(self) -> Iterator[Exception]:
-        """Once more from scratch, for whatever a failed undo has left behind."""
-        return self._cluster.end_all()
+        """Once more from scratch, for whatever a failed undo has left behind. All is tried; what
+        failed is returned."""
+        for last_resort in (self._cluster.links.heal_all, self._cluster.end_all):
+            try:
+                last_resort()
+            except Exception as error:
+                yield error

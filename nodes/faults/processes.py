@@ -231,12 +231,12 @@ class BrokerPause(Fault):
         cluster.can(CanStopBroker).resume_broker()
 
 
-def each(nodes: Iterable[str], act: Callable[[str], None]) -> None:
-    """Tries every node; raises the first failure at the end."""
+def each(all_of: Iterable[Any], act: Callable[[Any], None]) -> None:
+    """Tries every one; raises the first failure at the end."""
     failures: list[Exception] = []
-    for node in nodes:
+    for one_of in all_of:
         try:
-            act(node)
+            act(one_of)
         except Exception as error:
             failures.append(error)
     if failures:
