@@ -14,7 +14,7 @@ from nodes.faults.base import Fault, Resolved
 from nodes.faults.capabilities import CanKill, ShapesStreams
 from nodes.faults.catalogue import FAULTS, SHAPES, AnyFault, Partition
 from nodes.faults.link_faults import LinkFaults
-from nodes.faults.links import Latency
+from nodes.faults.links import Latency, RequestsLost
 from nodes.faults.processes import Crash
 
 
@@ -185,7 +185,7 @@ def test_an_end_of_a_link_may_be_the_leader_or_everybody() -> None:
     [
         Crash(nodes="all", torn=0.5),
         Partition(groups="halves", in_flight=False),
-        FAULTS["requests-lost"](share=0.5),
+        RequestsLost(share=0.5),
     ],
 )
 def test_what_only_a_simulator_can_do_is_said_by_the_parameters(fault: Fault) -> None:
