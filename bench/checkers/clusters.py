@@ -126,14 +126,14 @@ def build(c: Columns, writes: Writes, eligible: Bools, initial: int) -> Clusters
     if not eligible.all():
         is_read &= eligible[c.key]
     reads = np.flatnonzero(is_read)
-    told = c.value[reads]
+    observed = c.value[reads]
     if len(refused):
-        told = np.where(c.applied[reads], told, c.seen[reads])
+        observed = np.where(c.applied[reads], observed, c.seen[reads])
     cas = np.flatnonzero(c.op[writes.rows] == CAS)
 
     # Which write wrote what was seen and expected? It must be on the same key.
     rows = np.concatenate((reads, writes.rows[cas])) if len(cas) else reads
-    value: Int64s = np.concatenate((told, c.expected[writes.rows[cas]])).astype(np.int64)
+    value: Int64s = np.concatenate((observed, c.expected[writes.rows[cas]])).astype(np.int64)
     key, write_key = c.key[rows], c.key[writes.rows]
     cluster = writes.by_value[value]
     at_first = np.flatnonzero(value == initial)

@@ -279,6 +279,6 @@ def _search_keys(
 def _rests_on_null(c: Columns, rows: list[int], initial: int) -> bool:
     """Whether a missing deletion might explain the contradiction after all: only if an operation
     saw null or the initial value."""
-    told = np.where(c.op == CAS, np.where(c.applied, c.expected, c.seen), c.value)[rows]
+    observed = np.where(c.op == CAS, np.where(c.applied, c.expected, c.seen), c.value)[rows]
     sees = (c.op[rows] == READ) | (c.op[rows] == CAS)
-    return bool((sees & ((told == NULL) | (told == initial))).any())
+    return bool((sees & ((observed == NULL) | (observed == initial))).any())

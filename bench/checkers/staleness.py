@@ -54,10 +54,10 @@ def stale_reads(c: Columns, initial: int = NULL, *, history_is_cut: bool = False
     final = final_rows(c)
     is_cas = (c.op == CAS) & (c.outcome == OK)
     refused = is_cas & ~c.applied
-    told = np.where(is_cas, np.where(refused, c.seen, c.expected), c.value).astype(np.int64)
-    observes = (c.outcome == OK) & ((c.op == READ) | is_cas) & (told >= 0)
+    observed = np.where(is_cas, np.where(refused, c.seen, c.expected), c.value).astype(np.int64)
+    observes = (c.outcome == OK) & ((c.op == READ) | is_cas) & (observed >= 0)
     writes = (c.op != READ) & (c.outcome != FAIL) & ~refused
-    pair = c.key.astype(np.int64) * n_values + told
+    pair = c.key.astype(np.int64) * n_values + observed
     of_write = c.key.astype(np.int64) * n_values + c.value
 
     if initial < 0 and not writes.any():

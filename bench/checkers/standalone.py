@@ -108,7 +108,7 @@ def check_registers(
 def further_checks(
     c: Columns, check: HistoryCheck, initial: Value, clock_error_ns: int
 ) -> list[AnyCheck]:
-    """All that a run is judged by as well: weaker models, sessions, staleness, and convergence,
+    """Also what a run is checked for: weaker models, sessions, staleness, and convergence,
     which is *unknown* without the final reads of a run."""
     code = _code(c, initial)
     widened = c.widened(clock_error_ns)

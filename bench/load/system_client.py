@@ -1,9 +1,9 @@
-"""Requests to a real system, each by a client of that system that has one connection.
+"""Requests to a real system, each through one of the system's own clients with one connection.
 
 A system's client is plain blocking code (`chaos.systems.system.SystemClient`). Each open operation
-has one of a pool of clients for its node, which runs in a thread; under Locust, which patches
-threads, that is a greenlet. The client that was idle for the shortest time is used first, so that
-there are no more connections than operations were open at once.
+has a client from its node's pool, which runs in a thread; under Locust, which patches threads, in a
+greenlet. The most recently used idle client goes first, so there are never more connections than
+operations open at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chaos.systems.system import NotApplied, SystemClient
 from nodes.contract.replica import Reply, Request
 
 MOST_CLIENTS = 256
-"""Of a node. What is wanted beyond them waits for one of them."""
+"""The most clients of a node. Further requests wait for one of them."""
 _MOST_REASON = 200
 
 
@@ -49,10 +49,10 @@ class SystemTransport:
         self._closed = False
 
     def connect(self, timeout_s: float = 5.0) -> None:
-        """Nothing: a client connects when it is first used."""
+        """Does nothing: a client connects at its first use."""
 
     def publish(self, node: str, requests: Sequence[Request]) -> bool:
-        """Hand each to a client of the node. What becomes of it is always said in a reply."""
+        """Hand each request to a client of the node. Its outcome always comes as a reply."""
         for request in requests:
             with self._lock:
                 if self._idle[node]:
@@ -67,7 +67,7 @@ class SystemTransport:
         return True
 
     def poll(self, timeout_s: float) -> None:
-        """Hand over the replies that came."""
+        """Hand over the replies that have arrived."""
         try:
             reply = self._replies.get(timeout=min(max(timeout_s, 0.0), MAX_WAIT_S))
             while True:
@@ -77,7 +77,7 @@ class SystemTransport:
             return
 
     def close(self) -> None:
-        """Clients that are busy end when they have their answer, or their time is over."""
+        """Busy clients end when they have their answer or time out."""
         with self._lock:
             self._closed = True
             idle = [worker for workers in self._idle.values() for worker in workers]
@@ -95,7 +95,7 @@ class SystemTransport:
         self._replies.put(reply)
 
     def next_for(self, worker: _Worker) -> Request | None:
-        """A request that waits, if there is one; else the worker is idle from now on."""
+        """A waiting request; without one, the worker is idle from now on."""
         with self._lock:
             if self._waiting[worker.node]:
                 return self._waiting[worker.node].popleft()
@@ -130,7 +130,7 @@ def carried_out(client: SystemClient, request: Request) -> Reply:
         answer = client.invoke(request.operation)
     except NotApplied as error:
         return Reply(request.client, request.sequence, "fail", error=_reason(error))
-    except Exception as error:  # Whatever it is: nobody knows.
+    except Exception as error:  # Any other error: the outcome is unknown.
         client.close()
         return Reply(request.client, request.sequence, "info", error=_reason(error))
     return Reply(

@@ -1,5 +1,5 @@
-"""What load needs of whatever carries its requests: the smallest interface that a protocol's broker
-and a system's own client share."""
+"""The interface that the load generator needs to send requests, shared by a protocol's broker and a
+system's own client."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nodes.contract.replica import Reply, Request
 
 
 class Transport(Protocol):
-    """Carries requests to nodes and brings replies. One thread (or greenlet) calls it."""
+    """Carries requests to nodes and replies back. One thread (or greenlet) calls it."""
 
     def connect(self, timeout_s: float = 5.0) -> None:
-        """Come to where requests can be sent. Raises nodes.errors.InfrastructureFailed."""
+        """Connect, until requests can be sent. Raises nodes.errors.InfrastructureFailed."""
 
     def publish(self, node: str, requests: Sequence[Request]) -> bool:
-        """Send requests to a node. False: none of them left, nor ever will."""
+        """Send requests to a node. False: none was sent or ever will be."""
 
     def poll(self, timeout_s: float) -> None:
-        """Hand over the replies that came, and wait for some, at most ``timeout_s``, never long."""
+        """Hand over replies, waiting for some for at most ``timeout_s``."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -35,9 +35,9 @@ def make_transport(
     *,
     timeout_s: float,
 ) -> Transport:
-    """What reaches this cluster. ``name``: of the client process. ``on_reply``: called for each
-    reply, from within `Transport.poll`. ``timeout_s``: how long anybody waits for a reply. Raises
-    nodes.errors.InvalidInput for a system that is not known here."""
+    """The transport of this cluster. ``name``: of the client process. ``on_reply``: called for each
+    reply, from within `Transport.poll`. ``timeout_s``: how long to wait for a reply. Raises
+    nodes.errors.InvalidInput for an unknown system."""
     if isinstance(cluster, SystemFile):
         return SystemTransport(cluster, name, on_reply, timeout_s=timeout_s)
     return MqttClient(cluster, name, on_reply)

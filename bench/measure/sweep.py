@@ -277,10 +277,10 @@ def counters(monitor: Monitor, live: Live) -> dict[str, int]:
     nodes = live.cluster.nodes
 
     def silent() -> list[str]:
-        told = monitor.statuses()
-        return [node for node in nodes if node not in told or told[node].t_ns < now_ns]
+        statuses = monitor.statuses()
+        return [node for node in nodes if node not in statuses or statuses[node].t_ns < now_ns]
 
     if not monitor.wait(lambda: not silent(), STATUS_TIMEOUT_S):
         raise NodesSilent(f"{', '.join(silent())} reported no counters in {STATUS_TIMEOUT_S:.0f} s")
-    told = monitor.statuses()
-    return {name: sum(told[node].counters.get(name, 0) for node in nodes) for name in _COUNTERS}
+    statuses = monitor.statuses()
+    return {name: sum(statuses[node].counters.get(name, 0) for node in nodes) for name in _COUNTERS}

@@ -69,21 +69,25 @@ def parse_status(
     if node == topic or node not in nodes or len(payload) > MAX_BYTES:
         return None
     try:
-        told: _Status | _Event | Digest = _decode(payload)
-        if isinstance(told, _Status):
-            msgspec.convert(told.probe, _Probe)
+        report: _Status | _Event | Digest = _decode(payload)
+        if isinstance(report, _Status):
+            msgspec.convert(report.probe, _Probe)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if told.node != node:
+    if report.node != node:
         return None
-    match told:
+    match report:
         case _Status():
             return NodeRecord(
-                t_ns=told.t_ns, node=node, kind="status", probe=told.probe, counters=told.counters
+                t_ns=report.t_ns,
+                node=node,
+                kind="status",
+                probe=report.probe,
+                counters=report.counters,
             )
         case _Event():
             return NodeRecord(
-                t_ns=told.t_ns, node=node, kind="event", name=told.name, details=told.details
+                t_ns=report.t_ns, node=node, kind="event", name=report.name, details=report.details
             )
         case Digest():
-            return told
+            return report

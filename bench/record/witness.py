@@ -95,20 +95,20 @@ def lines(records: Sequence[OperationRecord]) -> list[WitnessLine]:
     ``later`` counts from the end of the last operation that had ended by then; an operation that
     overlaps all earlier ones says ``meanwhile``.
     """
-    told: list[WitnessLine] = []
+    found: list[WitnessLine] = []
     ended: list[int] = []
     for record in sorted(records, key=lambda record: (record.invoked_ns, record.id)):
         before = [end for end in ended if end < record.invoked_ns]
-        if not told:
+        if not found:
             role = deed(record)
         elif before:
             role = f"{duration(record.invoked_ns - max(before))} later {deed(record)}"
         else:
             role = f"meanwhile {deed(record)}"
-        told.append(WitnessLine(operation=record, role=role))
+        found.append(WitnessLine(operation=record, role=role))
         if record.completed_ns is not None and record.outcome != "info":
             ended.append(record.completed_ns)
-    return told
+    return found
 
 
 def sentence(witness: Sequence[WitnessLine]) -> str:

@@ -1,5 +1,5 @@
-"""The CAP map: how available each protocol was while faults were on, against how consistent it was
-measured to be. Consistency, availability, partitions: the theorem, drawn from measurements."""
+"""The CAP map: how available each protocol was during faults, against its measured consistency.
+Consistency, availability, partitions: the theorem, drawn from measurements."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NAMES = 225
 
 
 def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
-    """A row for each protocol and each model that it was measured to keep, the strongest first; a
-    mark for each experiment with faults. None where no such experiment was judged."""
+    """One row per protocol and measured model, the strongest first; one mark per experiment with
+    faults. None if no such experiment has a verdict."""
     rows = [row for name in grid.protocols for row in _rows(name, grid.row(name))]
     rows.sort(key=lambda row: (-STRENGTH.index(str(row["measured"])), row["protocol"]))
     if not rows:

@@ -1,5 +1,5 @@
-"""The charts of an experiment: all protocols in each of them, over one axis of time, the faults
-shaded. Repeats of one protocol are taken together."""
+"""The charts of an experiment: each has all protocols over one time axis, with the faults shaded.
+Repeats of a protocol are combined."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STYLES = (
 )
 """Of protocols, in their order on the page."""
 NAMES = 130
-"""Pixels for the names of protocols."""
+"""Pixels for protocol names."""
 
 Group = Mapping[str, Sequence[RunTables]]
 """Protocol -> its runs in the experiment."""
 
 
 def charts(group: Group, styles: Mapping[str, Style]) -> Iterator[ChartView]:
-    """The charts that say something, of the protocols that have operations."""
+    """The meaningful charts, for the protocols that have operations."""
     group = {
         name: runs
         for name, all_of in group.items()
@@ -50,12 +50,12 @@ def charts(group: Group, styles: Mapping[str, Style]) -> Iterator[ChartView]:
 
 
 def style_of(names: Sequence[str]) -> dict[str, Style]:
-    """The same protocol looks the same in all charts of a page."""
+    """A style per protocol, the same in all charts of a page."""
     return {name: STYLES[number % len(STYLES)] for number, name in enumerate(names)}
 
 
 def who_was_served(group: Group) -> ChartView | None:
-    """The share served over time, a row for each protocol; None where all of it was."""
+    """The share served over time, one row per protocol; None if everything was served."""
     every = [run for runs in group.values() for run in runs]
     if all(run.operations["served"].all() and not len(run.dropped) for run in every):
         return None
@@ -107,7 +107,7 @@ def _row(name: str, side: str) -> str:
 
 
 def over_time(group: Group, styles: Mapping[str, Style]) -> ChartView:
-    """p99 of what ended ok, over time."""
+    """p99 of ok operations over time."""
     end_s = _end(group)
 
     def p99(width_s: float) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def over_time(group: Group, styles: Mapping[str, Style]) -> ChartView:
 
 
 def to_the_last_nines(group: Group, styles: Mapping[str, Style]) -> ChartView:
-    """The percentile curve of all that was wanted while faults were on, or of the whole load."""
+    """The percentile curve of the operations wanted during faults, or in the whole load."""
     phase = (
         "during" if any((r.operations["phase"] == "during").any() for r in _all(group)) else None
     )
@@ -184,7 +184,7 @@ def _together(group: Group) -> str:
 
 
 def _drawing(group: Group, y: Axis | Sequence[str], *, left: int = LEFT) -> Drawing:
-    """Over the seconds of the load, with the faults of the first run that had any behind it: their
+    """A drawing over the seconds of the load, with the faults of the first run that had any: the
     plan is the same for all."""
     end_s = _end(group)
     drawing = Drawing(Axis(0, end_s, "seconds after the load began"), y, left=left)

@@ -1,7 +1,7 @@
-"""Which protocol to choose, if what matters: by rules over the figures, never by taste.
+"""Which protocol to choose for which requirement: by rules over the figures, never by taste.
 
-The rules are shown with what they found. A refuted claim excludes a protocol from all of them, and
-an unknown cell counts for nothing. Simulated and live figures are never compared with each other.
+The rules are shown with their results. A refuted claim excludes a protocol from all choices, and
+unknown cells count for nothing. Simulated and live figures are never compared with each other.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from reports.data.compare import (
 from reports.data.summary import RunSummary
 
 SERVED = 0.99
-"""The share on each side of a cut from which both sides count as served."""
+"""Both sides of a partition count as served from this share on."""
 ALIKE = 0.1
-"""Figures of single runs that differ by less are not called different."""
+"""Figures of single runs that differ by less count as equal."""
 STRONGEST = STRENGTH[-1]
 RULES = (
     "A protocol with a refuted claim is in none of the choices, and one that was judged in no cell "
@@ -46,7 +46,7 @@ RULES = (
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """``protocols`` if ``condition``, since ``evidence``; none of them: no protocol."""
+    """Choose ``protocols`` if ``condition``, because of ``evidence``; empty: no protocol fits."""
 
     protocols: list[str]
     condition: str
@@ -59,14 +59,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """In a sentence."""
+        """The choice in a sentence."""
         if not self.protocols:
             return f"None of them if {self.condition}: {self.evidence}."
         return f"Choose {self.named} if {self.condition}: {self.evidence}."
 
 
 def choices(grid: Matrix) -> list[Choice]:
-    """What to choose if what matters; nothing where there is only one protocol."""
+    """What to choose for which requirement; empty if there is only one protocol."""
     found: list[Choice] = []
     for simulated in (False, True):
         rows = {
@@ -139,7 +139,7 @@ def _parted(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _minority(cells: Sequence[Cell]) -> float:
-    """The least share that was served there; 0 where there was no cut."""
+    """The least share served on the minority side; 0 without a partition."""
     return min((cell.least("availability.minority") or 0.0 for cell in cells), default=0.0)
 
 
@@ -203,7 +203,7 @@ def _sim(rows: Mapping[str, Sequence[Cell]]) -> bool:
 
 
 def _shared(rows: Mapping[str, Sequence[Cell]], fits: Callable[[Cell], bool]) -> list[str]:
-    """The experiments that fit and in which all of them were judged."""
+    """The experiments that fit and in which all protocols have a verdict."""
     found = [
         [cell.experiment for cell in cells if cell.verdict == "valid" and fits(cell)]
         for cells in rows.values()
@@ -227,7 +227,7 @@ def _span(value: float) -> str:
 def _least(
     values: Mapping[str, list[float]], condition: str, shown: Callable[[float], str], unit: str
 ) -> Choice | None:
-    """Those with the least figure; None where it says nothing, since one of them has none."""
+    """The protocols with the least figure; None if one of them has no figure."""
     if not all(values.values()):
         return None
     middle = {name: sorted(own)[len(own) // 2] for name, own in values.items()}

@@ -1,5 +1,4 @@
-"""What an operation cost the nodes: messages, syncs, bytes and time of the disk, for each operation
-of the load that was served, faults included."""
+"""What a served operation cost the nodes, faults included: messages, syncs, bytes and disk time."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cost(counters: Mapping[str, int], served: int) -> Cost | None:
-    """None where nothing was counted, or nothing was served."""
+    """The cost per served operation; None if nothing was counted or served."""
     if not served:
         return None
     found = {
@@ -54,16 +53,16 @@ WORDS = {
     "messages_held_back": "messages held back",
     "messages_duplicated": "messages sent twice",
     "frames_corrupted": "messages corrupted",
-    "frames_dropped": "messages dropped since the link was down",
+    "frames_dropped": "messages dropped while the link was down",
     "steps": "steps of replicas",
     "link_connects": "connections made",
     "torn_bytes_cut": "bytes of torn writes cut off",
 }
-"""Counters of the nodes, in words; those of a protocol's own are spelled out."""
+"""The nodes' counters in words; a protocol's own counters are spelled out from their names."""
 
 
 def in_words(counter: str, total: int, served: int) -> tuple[str, str, str]:
-    """A counter as a reader takes it in: what it is, in total, and per served operation."""
+    """A counter for people: its name in words, its total, and per served operation."""
     what = WORDS.get(counter, escaped(counter.replace("_", " ")))
     if counter.endswith("_us"):
         return (

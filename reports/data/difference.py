@@ -1,7 +1,7 @@
 """Whether the figures of two sets of repeats differ: the Mann-Whitney test, two-sided.
 
 It compares ranks, so it assumes no distribution (Mann and Whitney, Annals of Mathematical
-Statistics 18, 1947). With three runs each, no result is rare enough to show anything; four do.
+Statistics 18, 1947). With three runs on each side no result is significant; four are enough.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from itertools import combinations
 LEVEL = 0.05
 TEST = "Mann-Whitney, two-sided, p < 0.05"
 _MOST_EXACT = 20_000
-"""Divisions of the runs into two groups that are counted one by one."""
+"""The most divisions of the runs into two groups that are enumerated."""
 
 
 def shown(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether a difference is shown. Never with too few runs."""
+    """Whether the figures differ significantly; never with too few runs."""
     return p_value(one, other) < LEVEL
 
 
 def p_value(one: Sequence[float], other: Sequence[float]) -> float:
-    """How probable a difference of ranks as large as this is if there is none. 1 without values."""
+    """The probability of so large a difference of ranks by chance alone; 1 without values."""
     if not one or not other:
         return 1.0
     ranks = _ranks([*one, *other])
@@ -31,7 +31,7 @@ def p_value(one: Sequence[float], other: Sequence[float]) -> float:
     if math.comb(len(ranks), len(one)) <= _MOST_EXACT:
         sums = [sum(chosen) for chosen in combinations(ranks, len(one))]
         return sum(abs(each - expected) >= distance - 1e-9 for each in sums) / len(sums)
-    # The variance of the sum of ranks, which ties make smaller.
+    # The variance of the sum of ranks, reduced by ties.
     middle = (len(ranks) + 1) / 2
     spread = sum((rank - middle) ** 2 for rank in ranks) / (len(ranks) - 1)
     variance = len(one) * len(other) / len(ranks) * spread
@@ -41,7 +41,7 @@ def p_value(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equal values share the mean of theirs."""
+    """Ranks from 1 on; equal values share their mean rank."""
     ordered = sorted(values)
     return [
         (ordered.index(value) + 1 + len(ordered) - ordered[::-1].index(value)) / 2

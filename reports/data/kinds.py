@@ -1,4 +1,4 @@
-"""The kinds of experiments, by their faults: a table of many is read in groups."""
+"""The kinds of experiments, by their faults, to group a large table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE, CUT, LINKS, NODES, DISKS, SEVERAL, OTHER = (
     "other faults",
 )
 ORDER: Final = (NONE, CUT, LINKS, NODES, DISKS, SEVERAL, OTHER)
-"""As the groups stand side by side."""
+"""The order of the groups."""
 _FAULTS = {
     CUT: "partition flapping disconnect network-disconnect broker-disconnect stall reset",
     LINKS: "latency jitter bandwidth slow-close wan message-loss duplication reordering corruption "
@@ -31,13 +31,13 @@ _FAULT = re.compile(r"schedule\.\d+\.fault")
 
 
 def faults_of(run: RunSummary) -> list[str]:
-    """The names of the faults that its experiment plans, each once."""
+    """The names of the faults in the run's experiment, without duplicates."""
     plan = run.plan.experiment
     return list(dict.fromkeys(plan[name] for name in plan if _FAULT.fullmatch(name)))
 
 
 def kind(run: RunSummary) -> str:
-    """Of the experiment that it is a run of."""
+    """The kind of the run's experiment."""
     found = {KIND_OF.get(fault, OTHER) for fault in faults_of(run)}
     if not found:
         if run.availability.majority is not None or run.availability.minority is not None:

@@ -54,7 +54,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     counts as served); ``elections`` (leaders that came up after the load
     began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
     workload wanted and could not send); ``stale_reads``; ``lost_writes`` (at least so many
-    acknowledged writes are gone; None: nobody knows); ``converged_s`` (after the heal, an upper
+    acknowledged writes are gone; None: unknown); ``converged_s`` (after the heal, an upper
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
     ``missing`` (what the folder does not have); ``fault_lateness_ms`` (how late the faults began,
     at the median; None without faults); ``objectives`` (of its experiment, and what became of

@@ -1,4 +1,4 @@
-"""A chart as the page has it: the drawing, and its numbers as text."""
+"""A chart for the page: the drawing, and its numbers as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart on the page; ``rows``: its numbers, under ``columns``, if the page has room."""
+    """A chart on the page; ``rows``: its numbers under ``columns``, if the page has room."""
 
     view: ChartView
     svg: Markup
@@ -55,7 +55,7 @@ _NAMES = {
 
 
 def column_words(name: str) -> str:
-    """A column of a table as a reader takes it in: ``latency_ms_p50`` as ``latency p50, ms``."""
+    """The heading of a table column: ``latency p50, ms`` for ``latency_ms_p50``."""
     if name in _NAMES:
         return _NAMES[name]
     words = name.split("_")
@@ -66,7 +66,7 @@ def column_words(name: str) -> str:
 
 
 def plain(value: Any) -> str:
-    """A table cell as text; a missing one as a dash."""
+    """A table cell as text; a dash if missing."""
     if value is None or value != value or str(value) in ("", "None", "NaT"):
         return "–"
     if isinstance(value, float):

@@ -1,5 +1,4 @@
-"""The page by experiment: what each protocol did in it, in one table and in charts that have all of
-them."""
+"""The experiments on the page: each with a table and charts of all protocols."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ from reports.formats.drawn import Figure, figure
 
 @dataclass(frozen=True)
 class Row:
-    """A protocol in the table of an experiment; figures are text, ``between`` the interval of the
-    mean of those that have one."""
+    """A protocol in the table of an experiment. Figures are text; ``between``: the intervals of
+    those that have one."""
 
     cell: compare.Cell
     rate: str
@@ -30,8 +29,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """``costs``: the names of those that somebody counted. ``differences``: between protocols, of
-    repeated runs, in sentences. ``trouble``: why charts are missing."""
+    """``costs``: the names of the counted costs. ``differences``: between protocols over their
+    repeats, in sentences. ``trouble``: why charts are missing."""
 
     anchor: str
     name: str
@@ -52,7 +51,7 @@ COSTS = (
     ("bytes_sent", "bytes sent", ""),
     ("disk_ms", "disk", "ms"),
 )
-"""Figure of `Cost`, its name, its unit."""
+"""The figures of `Cost`, with name and unit."""
 
 
 def experiments(
@@ -63,8 +62,8 @@ def experiments(
     numbers: bool,
     most_bytes: int,
 ) -> list[Experiment]:
-    """The experiments in the order of the map. ``tables``: by the id of their summaries.
-    ``most_bytes``: of all charts; those beyond are left out, and it is said."""
+    """The experiments in the order of the heat map. ``tables``: by the id of their summaries.
+    ``most_bytes``: of all charts; further charts are left out, which the page says."""
     size = 0
     found = []
     kind = {name: kinds.kind(grid.column(name)[0].runs[0]) for name in grid.experiments}
@@ -123,7 +122,7 @@ def _row(cell: compare.Cell, counted: Sequence[tuple[str, str, str]]) -> Row:
 
 
 def _intervals(cell: compare.Cell) -> dict[str, str]:
-    """The interval of each figure that has one: figure -> ``38 to 45``."""
+    """The intervals of figures that have one: figure -> ``38 to 45``."""
     if len(cell.runs) < 2:
         return {}
     one: Any = repeats.of(cell)

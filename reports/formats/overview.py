@@ -1,7 +1,7 @@
-"""The heat map of a comparison: all cells on one screen, grouped, and sortable without a script.
+"""The heat map of a comparison: all cells on one screen, grouped, sortable without a script.
 
-Rows are grouped by claim, columns by the kind of their faults. Other orders are CSS: the page has a
-number for each row and column in each order, and a choice of orders that switches between them.
+Rows are grouped by claim, columns by kind of fault. Other orders are CSS: the page has the position
+of each row and column in each order, and radio buttons that switch between them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from reports.data.summary import RunSummary
 
 T = TypeVar("T")
 ROOMY = 5
-"""Up to so many experiments, a cell has words."""
+"""Up to so many experiments, cells have text."""
 UPRIGHT = 12
-"""With more experiments than this, their names are written upwards."""
+"""With more experiments than this, their names are vertical."""
 LETTERS = {
     "linearizable": "L",
     "sequential": "S",
@@ -36,16 +36,16 @@ LETTERS = {
     "none": "–",
     "unknown": "?",
 }
-"""What was measured, in a small cell."""
+"""The measured model, in a small cell."""
 ROW_ORDERS = ("claim", "name", "availability", "cost")
 COLUMN_ORDERS = ("kind of fault", "name", "worst first")
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A cell of the map. ``fills``: the least share served while faults were on: of all, or of the
-    majority and of the minority side of a cut, over the runs. ``run``: the worst of its runs,
-    which a click opens. ``number``: the least of the shares, if it is not all."""
+    """A cell of the map. ``fills``: the least share served during faults over the runs: of all, or
+    of the majority and the minority side of a partition. ``run``: the worst run, which a click
+    opens. ``number``: the least of the shares, if it is below 1."""
 
     cell: Cell
     run: RunSummary
@@ -57,7 +57,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Line:
-    """A row or column: its name, its place in each other order, whether a group begins with it."""
+    """A row or column: its name, its position in each other order, whether it begins a group."""
 
     name: str
     group: str
@@ -67,7 +67,7 @@ class Line:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """``simulated``: whether everything is, which is then said once."""
+    """``simulated``: whether all runs are, which the page then says only once."""
 
     rows: list[Line]
     columns: list[Line]
@@ -77,16 +77,16 @@ class HeatMap:
 
     @property
     def roomy(self) -> bool:
-        """Whether cells have words."""
+        """Whether cells have text."""
         return len(self.columns) <= ROOMY
 
     @property
     def upright(self) -> bool:
-        """Whether names of columns are written upwards."""
+        """Whether column names are vertical."""
         return len(self.columns) > UPRIGHT
 
     def said_once(self, text: str) -> str:
-        """The text without *(simulated)* where everything is: the page says so at its head."""
+        """``text`` without *(simulated)* if all runs are: the page says so at its head."""
         return text.replace(SIMULATED, "") if self.simulated else text
 
 
@@ -187,12 +187,12 @@ def _least(spots: dict[tuple[str, str], Spot], part: int, name: str) -> float:
 
 
 def _cheap(cells: Sequence[Cell]) -> float:
-    """Messages per operation without faults, for the order only."""
+    """Messages per operation without faults, only for the order."""
     calm = [cell for cell in cells if kinds.kind(cell.runs[0]) == kinds.NONE] or cells
     values = [value for cell in calm if (value := cell.figure("cost.messages")) is not None]
     return min(values, default=math.inf)
 
 
 def _trouble(cells: Sequence[Cell]) -> float:
-    """Less where more is refuted or unknown."""
+    """A sort key: lower if more is refuted or unknown."""
     return -2.0 * sum(2 - _BAD[cell.verdict] for cell in cells) / len(WORDS)

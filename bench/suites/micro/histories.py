@@ -103,5 +103,5 @@ def _of_cas(op: int, outcome: int, more: list[int]) -> str:
     expected, applied, seen = more
     if outcome != OK:
         return f',"expected":{expected or "null"}'
-    told = f',"seen":{seen or "null"}' if seen != NOT_TOLD else ""
-    return f',"expected":{expected or "null"},"applied":{str(bool(applied)).lower()}{told}'
+    observed = f',"seen":{seen or "null"}' if seen != NOT_TOLD else ""
+    return f',"expected":{expected or "null"},"applied":{str(bool(applied)).lower()}{observed}'
