@@ -143,14 +143,14 @@ def _files(loaded: Sequence[tuple[str, RunTables]], form: str, folder: Path) -> 
 
 
 def _as_text(given: Sequence[Path], loaded: Sequence[tuple[str, RunTables]], form: str) -> str:
-    from reports.data.judged import judge
+    from reports.data.cases import cases_of
     from reports.formats.junit import junit
     from reports.formats.markdown import markdown
 
     if form == "md":
-        return markdown(judge(loaded))
+        return markdown(cases_of(loaded))
     if form == "junit":
-        return junit(judge(loaded))
+        return junit(cases_of(loaded))
     page = _usual_page(given)
     return json_text(
         _runs_body([run.summary for _, run in loaded], page if page.exists() else None)

@@ -30,17 +30,17 @@ ALIKE = 0.1
 """Figures of single runs that differ by less count as equal."""
 STRONGEST = STRENGTH[-1]
 RULES = (
-    "A protocol with a refuted claim is in none of the choices, and one that was judged in no cell "
-    "of an experiment is in no choice that looks at it: unknown counts for nothing.",
-    f"Both sides of a cut: at least {SERVED:g} of what was wanted on the minority side was served "
-    "in every experiment that had one, in the worst run.",
-    f"{STRONGEST.capitalize()}: it claims {STRONGEST}, and every cell that was judged measured it.",
+    "A protocol with a refuted claim is never chosen, and one without a judged cell in an "
+    "experiment is in no choice that uses this experiment: unknown counts for nothing.",
+    f"Both sides of a cut: at least {SERVED:g} of the operations wanted on the minority side were "
+    "served in every experiment that had one, in the worst run.",
+    f"{STRONGEST.capitalize()}: it claims {STRONGEST}, and every judged cell measured it.",
     f"Cheapest, fastest, soonest back: among those that are {STRONGEST}. Cost is messages per "
     "served operation, and speed the p99, both in the first experiment without a fault; back in is "
     "the longest over the experiments with faults that all of them ran.",
-    f"Of repeated runs, a difference is tested ({difference.TEST}); with fewer than four runs "
-    f"each, figures closer than {ALIKE:.0%} count as equal. What is not shown to differ from the "
-    "best is named beside it.",
+    f"Differences between repeated runs are tested ({difference.TEST}); with fewer than four runs "
+    f"each, figures closer than {ALIKE:.0%} count as equal. Protocols that are not shown to differ "
+    "from the best are named with it.",
 )
 """How choices are made, in sentences."""
 

@@ -135,7 +135,7 @@ def results(objectives: Iterable[Objective], summary: Mapping[str, Any]) -> list
     """Whether a run met each objective. ``summary``: in the format of ``--json``."""
     found = []
     for each in objectives:
-        met, measured = _judge(each, summary)
+        met, measured = _evaluate(each, summary)
         result = Result(
             phase=each.phase, metric=each.metric, wanted=each.text, met=met, measured=measured
         )
@@ -154,9 +154,9 @@ def evaluate(
     ]
 
 
-def _judge(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
+def _evaluate(objective: Objective, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
     if objective.model is not None:
-        return _judge_model(objective.model, summary)
+        return _evaluate_model(objective.model, summary)
     assert objective.comparison is not None
     assert objective.value is not None
     metric = _METRICS[objective.metric]
@@ -191,7 +191,7 @@ def _look_up(
     return (math.inf if value is None and bound_ms is not None else value), bound_ms
 
 
-def _judge_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
+def _evaluate_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
     verdict, measured = summary.get("verdict"), summary.get("measured_model")
     shown = f"{summary.get('claim')} claimed, {measured} measured"
     met: bool | None

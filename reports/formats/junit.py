@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from bench.record.printable import escaped_lines
-from reports.data.judged import Case, Judged
+from reports.data.cases import Case, RunCases
 
 _ELEMENTS = {"broken": "failure", "unknown": "error", "not measured": "skipped"}
 
 
-def junit(runs: Sequence[Judged]) -> str:
+def junit(runs: Sequence[RunCases]) -> str:
     """The document as text."""
     root = ET.Element(
         "testsuites", {"name": "capbench", **_counts([c for r in runs for c in r.cases])}

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 
 from bench.record.printable import escaped
 from reports.data import choose, compare, repeats
-from reports.data.judged import Judged
+from reports.data.cases import RunCases
 from reports.data.summary import RunSummary
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!])")
 _ENDINGS = {"broken": "missed", "unknown": "unknown", "not measured": "not measured"}
 
 
-def markdown(runs: Sequence[Judged], title: str = "Replication protocols compared") -> str:
+def markdown(runs: Sequence[RunCases], title: str = "Replication protocols compared") -> str:
     """The document: the verdicts as a table, their meaning in sentences, missed objectives, and
     missing data."""
     summaries = [run.summary for run in runs]
@@ -81,7 +81,7 @@ def _repeats(summaries: Sequence[RunSummary]) -> list[str]:
     return ["", "### Repeats", "", *table(head, repeated)]
 
 
-def _objectives(runs: Sequence[Judged]) -> list[str]:
+def _objectives(runs: Sequence[RunCases]) -> list[str]:
     cases = [(run, case) for run in runs for case in run.cases if case.name.startswith("objective")]
     if not cases:
         return []

@@ -90,10 +90,10 @@ def growth(soak: Soak) -> pd.DataFrame:
 
 def verdict(soak: Soak) -> bool | None:
     """Whether everything is bounded; None: unknown."""
-    judged = list(growth(soak)["bounded"])
-    if any(one is False for one in judged):
+    bounded = list(growth(soak)["bounded"])
+    if any(one is False for one in bounded):
         return False
-    return None if not judged or None in judged else True
+    return None if not bounded or None in bounded else True
 
 
 WORDS = {True: "bounded", False: "still growing", None: "unknown"}
@@ -160,7 +160,7 @@ def write_files(folder: Path, soak: Soak) -> Path:
 def _figures(soak: Soak, figures: pd.DataFrame) -> list[Figure]:
     if figures.empty:
         return []
-    judged = growth(soak)
+    grown = growth(soak)
     x = Axis(0, soak.operations / MB, "million operations")
     drawn = []
     for what, title in (("memory", "Memory"), ("disk", "Disk")):
@@ -172,7 +172,7 @@ def _figures(soak: Soak, figures: pd.DataFrame) -> list[Figure]:
             drawing.line(own["operations"] / MB, own["bytes"] / MB, look, process)
         rows = [
             [row["process"], *_cells(row)]
-            for row in judged[judged["what"] == what].to_dict("records")
+            for row in grown[grown["what"] == what].to_dict("records")
         ]
         head = ["process", "middle third", "last third", "highest", "per million operations", ""]
         how = "A level line, or a sawtooth whose peaks stay level, is bounded."

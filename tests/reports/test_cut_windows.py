@@ -12,7 +12,7 @@ from bench.checkers import check_run
 from bench.record.history import HistoryWriter
 from bench.record.run_folder import LoadSummary, RunFolder, write_json
 from reports.data import compare
-from reports.data.judged import judge
+from reports.data.cases import cases_of
 from reports.data.metrics import RunTables, load
 from reports.data.repeats import repeats
 from reports.data.rows import fault_rows
@@ -106,7 +106,7 @@ def test_a_run_that_did_not_come_to_its_end_is_unknown_in_every_print_out(
         "after availability >= 0.999": "unknown",
         "always consistency claimed": "unknown",
     }
-    judged = judge([("run", run)])
+    judged = cases_of([("run", run)])
     write_report([run.folder], tmp_path / "report.html")
     texts = [
         compare.first_screen([run.summary]),

@@ -25,8 +25,8 @@ from bench.record.verdict import (
 from bench.record.witness import sentence
 from nodes.simulator.story import Arrow, Story
 from reports.charts.anomaly import Messages
+from reports.data.cases import cases_of
 from reports.data.compare import first_screen
-from reports.data.judged import judge
 from reports.data.metrics import load
 from reports.data.summary import counterexample, explained_check, explanation, witness_of
 from reports.formats.junit import junit
@@ -126,8 +126,8 @@ def test_every_form_explains_the_refutation_of_the_claim(tmp_path: Path, claim: 
     named = [("run", run)]
     forms = [
         " ".join(first_screen([run.summary]).split()),
-        markdown(judge(named)),
-        junit(judge(named)),
+        markdown(cases_of(named)),
+        junit(cases_of(named)),
     ]
     for text in forms:
         assert told in text

@@ -11,7 +11,7 @@ import pytest
 
 from bench.record.run_folder import RunFolder
 from bench.record.verdict import Verdict
-from reports.data.judged import Judged, judge
+from reports.data.cases import RunCases, cases_of
 from reports.data.metrics import RunTables, load
 from reports.formats.export import file_name, write_charts, write_csv
 from reports.formats.junit import junit
@@ -37,22 +37,22 @@ def run_of(folder: RunFolder, **changes: object) -> tuple[str, RunTables]:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> list[Judged]:
+def run_cases(tmp_path_factory: pytest.TempPathFactory) -> list[RunCases]:
     """raft under a partition; gossip that claims too much; a run that nobody checked."""
     root = tmp_path_factory.mktemp("runs")
     good = synthetic.leader_partition(root / "good", "raft")
     bad = synthetic.leader_partition(root / "bad", "gossip", claim="linearizable")
     unknown = synthetic.healthy(root / "unknown", "raft")
     unknown.verdict_path.unlink()
-    return judge([run_of(good), run_of(bad), run_of(unknown)])
+    return cases_of([run_of(good), run_of(bad), run_of(unknown)])
 
 
-def endings(run: Judged) -> dict[str, str]:
+def endings(run: RunCases) -> dict[str, str]:
     return {case.name.removeprefix("objective: "): case.ending for case in run.cases}
 
 
-def test_cases_are_the_claim_and_each_objective(judged: list[Judged]) -> None:
-    good, bad, unknown = map(endings, judged)
+def test_cases_are_the_claim_and_each_objective(run_cases: list[RunCases]) -> None:
+    good, bad, unknown = map(endings, run_cases)
     assert good == {
         "claim: linearizable": "kept",
         "before availability >= 0.999": "kept",
@@ -97,8 +97,8 @@ def assert_is_junit(text: str) -> ET.Element:
     return root
 
 
-def test_junit_has_a_case_per_claim_and_objective(judged: list[Judged]) -> None:
-    root = assert_is_junit(junit(judged))
+def test_junit_has_a_case_per_claim_and_objective(run_cases: list[RunCases]) -> None:
+    root = assert_is_junit(junit(run_cases))
     assert [suite.attrib["name"] for suite in root] == ["good", "bad", "unknown"]
     found = {
         (suite.attrib["name"], case.attrib["name"]): case[0].tag
@@ -119,16 +119,16 @@ def test_junit_is_well_formed_whatever_names_hold(tmp_path: Path) -> None:
     _, run = run_of(synthetic.healthy(tmp_path / "run", "raft"))
     run.summary.experiment = run.summary.protocol = run.summary.reason = EVIL
     run.summary.missing.append(EVIL)
-    root = assert_is_junit(junit(judge([(EVIL, run)])))
+    root = assert_is_junit(junit(cases_of([(EVIL, run)])))
     assert "<script>" in root[0].attrib["name"]
-    assert not re.search("[\x00\x1b\ud800]", junit(judge([(EVIL, run)])))
+    assert not re.search("[\x00\x1b\ud800]", junit(cases_of([(EVIL, run)])))
 
 
 # --- Markdown ---
 
 
-def test_markdown_says_verdict_and_figures_in_words(judged: list[Judged]) -> None:
-    text = markdown(judged)
+def test_markdown_says_verdict_and_figures_in_words(run_cases: list[RunCases]) -> None:
+    text = markdown(run_cases)
     (gossip,) = [line for line in text.splitlines() if line.startswith("| **gossip**")]
     assert "**REFUTED**<br>measured eventual" in gossip
     assert "majority 1.000, minority 1.000" in gossip
@@ -146,7 +146,7 @@ def test_markdown_says_verdict_and_figures_in_words(judged: list[Judged]) -> Non
 def test_markdown_shows_names_as_they_are(tmp_path: Path) -> None:
     _, run = run_of(synthetic.healthy(tmp_path / "run", "raft"))
     run.summary.experiment = run.summary.protocol = EVIL
-    text = markdown(judge([(EVIL, run)]), EVIL)
+    text = markdown(cases_of([(EVIL, run)]), EVIL)
     assert "<script" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
@@ -198,7 +198,7 @@ def test_runs_without_operations_and_verdicts_have_every_format(tmp_path: Path) 
         Verdict(claim="linearizable", verdict="unknown", measured_model="unknown", reason="nothing")
     )
     runs = [run_of(folder)]
-    assert_is_junit(junit(judge(runs)))
-    assert "no operations" in markdown(judge(runs))
+    assert_is_junit(junit(cases_of(runs)))
+    assert "no operations" in markdown(cases_of(runs))
     assert len(write_csv(runs, tmp_path / "out")) >= 6
     assert write_charts(runs, tmp_path / "out") == []

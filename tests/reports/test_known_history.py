@@ -18,7 +18,7 @@ import pytest
 
 from bench.checkers.verdict import check_run
 from reports.data import compare
-from reports.data.judged import judge
+from reports.data.cases import cases_of
 from reports.data.metrics import RunTables, load
 from reports.data.rows import fault_rows, window_rows
 from reports.formats.export import write_csv
@@ -138,7 +138,7 @@ def test_the_terminal_has_them(written: Written) -> None:
 
 def test_markdown_has_them(written: Written) -> None:
     available, sides, p99, back, *_ = written.shown
-    text = markdown(judge([("run", written.run)]))
+    text = markdown(cases_of([("run", written.run)]))
     (line,) = [line for line in text.splitlines() if line.startswith("| **raft**")]
     both = sides.split(" | ")
     said = "" if "–" in sides else f"majority {both[0]}, minority {both[1]}<br>"
@@ -148,7 +148,7 @@ def test_markdown_has_them(written: Written) -> None:
 
 def test_junit_has_them(written: Written) -> None:
     available, *_, p99, back = written.shown
-    root = ET.fromstring(junit(judge([("run", written.run)])))
+    root = ET.fromstring(junit(cases_of([("run", written.run)])))
     cases = {case.attrib["name"]: case[0] for case in root.iter("testcase")}
 
     def ending(name: str) -> tuple[str, str]:
@@ -172,7 +172,7 @@ def test_junit_has_them(written: Written) -> None:
 
 def test_junit_has_the_figures_as_properties_of_the_run(written: Written) -> None:
     available, sides, p99, back, *_ = written.shown
-    root = ET.fromstring(junit(judge([("run", written.run)])))
+    root = ET.fromstring(junit(cases_of([("run", written.run)])))
     figures = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
     assert figures["during availability"] == available
     assert figures["during p99"] == p99
@@ -185,7 +185,7 @@ def test_junit_has_the_figures_as_properties_of_the_run(written: Written) -> Non
 def test_a_share_reads_the_same_in_every_print_out(written: Written, tmp_path: Path) -> None:
     """Terminal, plain words, check, Markdown, JUnit, its objectives, the page and its tables."""
     run = written.run
-    judged = judge([("run", run)])
+    judged = cases_of([("run", run)])
     assert run.verdict is not None
     (check,) = [check for check in run.verdict.checks if check.name == "availability"]
     page = write_report([run.folder], tmp_path / "report.html").read_text()

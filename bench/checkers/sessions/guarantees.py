@@ -75,7 +75,7 @@ def check_sessions(
         found["writes_follow_reads"] = Guarantee(violations=count)
         witness_rows = witness_rows or rows
     guarantees = {name: found.get(name, Guarantee()) for name in GUARANTEES}
-    verdict, summary = _judge(guarantees, seen, len(reads.rows), history_is_cut=history_is_cut)
+    verdict, summary = _decide(guarantees, seen, len(reads.rows), history_is_cut=history_is_cut)
     witness = words.lines([c.record(row) for row in witness_rows])
     if witness:
         summary += f": {words.sentence(witness)}"
@@ -114,7 +114,7 @@ def _of_reads(
     return found, witness_rows
 
 
-def _judge(
+def _decide(
     guarantees: Mapping[str, Guarantee], seen: ReadsFrom, reads: int, *, history_is_cut: bool
 ) -> tuple[VerdictValue, str]:
     broken = [

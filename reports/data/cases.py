@@ -27,7 +27,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RunCases:
     """A run with its figures as text and its cases: the claim, then the objectives of its
     experiment."""
 
@@ -39,10 +39,10 @@ class Judged:
     cases: list[Case]
 
 
-def judge(runs: Sequence[tuple[str, RunTables]]) -> list[Judged]:
+def cases_of(runs: Sequence[tuple[str, RunTables]]) -> list[RunCases]:
     """The cases of named runs."""
     return [
-        Judged(
+        RunCases(
             name=name,
             summary=run.summary,
             started_utc=run.manifest.started_utc,
