@@ -16,6 +16,7 @@ from nodes.errors import CapbenchError, InfrastructureFailed, InvalidInput
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE: dict[str, str] = {
+    "BadForm": "the reader of EDN makes a BadHistory of it",
     "BadFrame": "the driver counts it and drops the frame",
     "BadMessage": "the driver counts it and drops the message",
     "CorruptLog": "ends a node's process, which has exit codes of its own",
@@ -26,8 +27,11 @@ INSIDE: dict[str, str] = {
     "NotCalibrated": "the sweep's page says it in the model's place",
     "NotOurs": "a FileExistsError like Python's own",
     "OperationFailed": "Locust counts it",
+    "OverBudget": "the checker's verdict is unknown",
     "RedisError": "the pool of a system's clients makes a reply of it",
     "Refused": "the pool of a system's clients makes a reply of it",
+    "TooManySessions": "the checker's verdict is unknown",
+    "Undecided": "the checker's verdict is unknown",
 }
 """Exceptions that end no command: who deals with each."""
 DRAWN = re.compile(r"^    ([│ ├└─]*)(\w+)(?: +(\d+))? ", re.M)
