@@ -36,10 +36,11 @@ import numpy as np
 from bench.checkers.budget import Budget, OverBudget
 from bench.record.columns import CAS, DELETE, FAIL, INFO, NEVER, NULL, OK, READ, Columns, Int64s
 
-_LOOK: Final = 0
+LOOK: Final = 0
 _LOOK_OTHER: Final = 1
-_SET: Final = 2
+SET: Final = 2
 _SWAP: Final = 3
+APPEND: Final = 4
 _NO_VALUE: Final = -3
 
 Outcome: TypeAlias = Literal["valid", "invalid", "time", "memory"]
@@ -48,7 +49,8 @@ Outcome: TypeAlias = Literal["valid", "invalid", "time", "memory"]
 @dataclass(frozen=True, slots=True)
 class Step:
     """An operation as the search sees it. ``kind``: it sees ``value``, sees anything but ``value``,
-    sets ``value``, or swaps ``expected`` for ``value``. ``returns``: None if it stays open."""
+    sets ``value``, swaps ``expected`` for ``value``, or appends ``value`` to what is there.
+    ``returns``: None if it stays open."""
 
     row: int
     kind: int
@@ -79,18 +81,18 @@ def steps(c: Columns, rows: Int64s) -> list[Step]:
         returns = None if outcome == INFO or completed == NEVER else completed
         value, expected, seen = int(c.value[row]), int(c.expected[row]), int(c.seen[row])
         if op == READ:
-            step = Step(row, _LOOK, value, 0, invoked, returns)
+            step = Step(row, LOOK, value, 0, invoked, returns)
         elif op == CAS and outcome == OK and not c.applied[row]:
             if seen == expected:
-                step = Step(row, _LOOK, _NO_VALUE, 0, invoked, returns)
+                step = Step(row, LOOK, _NO_VALUE, 0, invoked, returns)
             elif seen >= 0:
-                step = Step(row, _LOOK, seen, 0, invoked, returns)
+                step = Step(row, LOOK, seen, 0, invoked, returns)
             else:
                 step = Step(row, _LOOK_OTHER, expected, 0, invoked, returns)
         elif op == CAS:
             step = Step(row, _SWAP, value, expected, invoked, returns)
         else:
-            step = Step(row, _SET, NULL if op == DELETE else value, 0, invoked, returns)
+            step = Step(row, SET, NULL if op == DELETE else value, 0, invoked, returns)
         found.append(step)
     return _without_unseen(found)
 
@@ -100,21 +102,49 @@ def _without_unseen(found: list[Step]) -> list[Step]:
     if any(step.kind == _LOOK_OTHER for step in found):
         return found  # a refused CAS may have seen anything
     while True:
-        seen = {step.value for step in found if step.kind == _LOOK}
+        seen = {step.value for step in found if step.kind == LOOK}
         seen |= {step.expected for step in found if step.kind == _SWAP}
         kept = [
             step
             for step in found
-            if step.returns is not None or step.kind == _LOOK or step.value in seen
+            if step.returns is not None or step.kind == LOOK or step.value in seen
         ]
         if len(kept) == len(found):
             return kept
         found = kept
 
 
-def search(found: list[Step], initial: int, budget: Budget) -> Result:
+class Texts:
+    """The texts of a key that is appended to, by number."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._joined: dict[tuple[int, int], int] = {}
+
+    def number(self, text: str) -> int:
+        """The number of a text."""
+        number = self._numbers.setdefault(text, len(self.texts))
+        if number == len(self.texts):
+            self.texts.append(text)
+        return number
+
+    def joined(self, before: int, behind: int) -> int:
+        """The number of two texts, one behind the other."""
+        number = self._joined.get((before, behind))
+        if number is None:
+            number = self.number(self.texts[before] + self.texts[behind])
+            self._joined[before, behind] = number
+        return number
+
+    def begins(self, whole: int, part: int) -> bool:
+        """Whether a text begins with another."""
+        return self.texts[whole].startswith(self.texts[part])
+
+
+def search(found: list[Step], initial: int, budget: Budget, texts: Texts | None = None) -> Result:
     """Whether the operations of one key are linearizable, within the budget."""
-    machine = _Search(found, initial, budget)
+    machine = _Search(found, initial, budget, texts or Texts())
     try:
         return machine.run()
     except OverBudget as over:
@@ -132,8 +162,9 @@ class _Open(NamedTuple):
 
 
 class _Search:
-    def __init__(self, found: list[Step], initial: int, budget: Budget) -> None:
+    def __init__(self, found: list[Step], initial: int, budget: Budget, texts: Texts) -> None:
         self.found = found
+        self.texts = texts
         self.initial = initial
         self.budget = budget
         self.tried = 0
@@ -173,7 +204,7 @@ class _Search:
             this = _Open(ends.get(number, len(moments)), place, bit, step)
             opened[number] = this
             self.events.append((False, this))
-            if step.kind == _LOOK:
+            if step.kind == LOOK:
                 self.lookers.setdefault(step.value, []).append(this)
             elif step.kind == _LOOK_OTHER:
                 self.pickers.append(this)
@@ -192,7 +223,7 @@ class _Search:
             while place < len(events):
                 is_answer, this = events[place]
                 if not is_answer:
-                    if this.step.kind in (_LOOK, _LOOK_OTHER) and _fits(this.step, value):
+                    if this.step.kind in (LOOK, _LOOK_OTHER) and _fits(this.step, value):
                         mask |= this.bit
                 elif mask & this.bit:
                     mask ^= this.bit
@@ -230,8 +261,12 @@ class _Search:
             this = self._first_open(some, place, mask)
             if this is None:
                 continue
+            leads_there = leaves == wanted
+            if kind == APPEND:
+                leaves = self.texts.joined(value, leaves)
+                leads_there = asked.step.kind == LOOK and self.texts.begins(wanted, leaves)
             after = mask | this.bit | self._lookers_of(place, leaves)
-            found.append((this is asked, leaves == wanted, -this.end, after, leaves))
+            found.append((this is asked, leads_there, -this.end, after, leaves))
         found.sort()
         return [(place, after, leaves) for _, _, _, after, leaves in found]
 
@@ -264,7 +299,7 @@ class _Search:
 
 
 def _fits(step: Step, value: int) -> bool:
-    return (step.value == value) == (step.kind == _LOOK)
+    return (step.value == value) == (step.kind == LOOK)
 
 
 def smaller(c: Columns, rows: list[int], initial: int, budget: Budget) -> list[int]:
@@ -282,7 +317,7 @@ def smaller(c: Columns, rows: list[int], initial: int, budget: Budget) -> list[i
             [
                 step
                 for place, step in enumerate(left)
-                if step.kind in (_SET, _SWAP) or place >= len(left) - latest
+                if step.kind in (SET, _SWAP) or place >= len(left) - latest
             ]
         )
         if search(fewer, initial, budget).outcome == "invalid":
@@ -312,10 +347,10 @@ def _unseen_left_out(left: list[Step]) -> list[Step]:
             return left
         first_look: dict[int, int] = {}
         for step in left:
-            seen = step.value if step.kind == _LOOK else step.expected
-            if step.kind in (_LOOK, _SWAP):
+            seen = step.value if step.kind == LOOK else step.expected
+            if step.kind in (LOOK, _SWAP):
                 first_look.setdefault(seen, step.invoked)
-        changes = [step for step in left if step.kind in (_SET, _SWAP)]
+        changes = [step for step in left if step.kind in (SET, _SWAP)]
         times = [step.invoked for step in changes]
         # By place: the first answer to a change from there on.
         answered = [np.inf] * (len(changes) + 1)
@@ -327,7 +362,7 @@ def _unseen_left_out(left: list[Step]) -> list[Step]:
         writers = Counter(step.value for step in changes)
         kept = []
         for step in left:
-            if step.kind in (_SET, _SWAP):
+            if step.kind in (SET, _SWAP):
                 looked = first_look.get(step.value)
                 covered = (
                     step.returns is not None
@@ -346,10 +381,10 @@ def _unseen_left_out(left: list[Step]) -> list[Step]:
 
 def _without(left: list[Step], unwanted: list[Step]) -> list[Step]:
     """``left`` without those of ``unwanted`` that are safe to leave out."""
-    gone = {step.row for step in unwanted if step.kind in (_LOOK, _LOOK_OTHER)}
+    gone = {step.row for step in unwanted if step.kind in (LOOK, _LOOK_OTHER)}
     looking = [step for step in left if step.row not in gone]
     for step in unwanted:
-        if step.kind in (_SET, _SWAP) and not _can_be_seen(step, looking):
+        if step.kind in (SET, _SWAP) and not _can_be_seen(step, looking):
             looking = [other for other in looking if other.row != step.row]
     return looking
 
@@ -357,7 +392,7 @@ def _without(left: list[Step], unwanted: list[Step]) -> list[Step]:
 def _can_be_seen(step: Step, left: list[Step]) -> bool:
     """Whether some operation may have seen the value of ``step``. If another operation wrote the
     same value, those after a further change that began after ``step`` had ended do not count."""
-    changes = [other for other in left if other.kind in (_SET, _SWAP) and other.row != step.row]
+    changes = [other for other in left if other.kind in (SET, _SWAP) and other.row != step.row]
     end = step.returns
     covered_from = min(
         (
@@ -374,7 +409,7 @@ def _can_be_seen(step: Step, left: list[Step]) -> bool:
             continue
         looks = (
             other.kind == _LOOK_OTHER
-            or (other.kind == _LOOK and other.value == step.value)
+            or (other.kind == LOOK and other.value == step.value)
             or (other.kind == _SWAP and other.expected == step.value)
         )
         if looks and (covered_from is None or other.invoked <= covered_from):

@@ -25,7 +25,6 @@ OPEN = (
     "nobody acquired",
     "no operation was answered ok",
     "of unknown outcome",
-    "what was read does not name its appends",
 )
 """Why a verdict may be *unknown*."""
 

@@ -69,20 +69,20 @@ def seldom() -> list[tuple[list[OperationRecord], int]]:
 
 MUTANTS = {
     "a looker takes effect at any value": (
-        "return (step.value == value) == (step.kind == _LOOK)",
+        "return (step.value == value) == (step.kind == LOOK)",
         "return True",
     ),
     "a refused CAS may have seen what it expected": (
-        "step = Step(row, _LOOK, _NO_VALUE, 0, invoked, returns)",
-        "step = Step(row, _LOOK, seen, 0, invoked, returns)",
+        "step = Step(row, LOOK, _NO_VALUE, 0, invoked, returns)",
+        "step = Step(row, LOOK, seen, 0, invoked, returns)",
     ),
     "a CAS applies at any value": (
         "            if kind == _SWAP and expected != value:\n                continue\n",
         "",
     ),
     "operations of unknown outcome never apply": (
-        "or step.kind == _LOOK or step.value in seen",
-        "or step.kind == _LOOK",
+        "or step.kind == LOOK or step.value in seen",
+        "or step.kind == LOOK",
     ),
     "operations of unknown outcome are answered": (
         "returns = None if outcome == INFO or completed == NEVER else completed",
@@ -98,7 +98,7 @@ MUTANTS = {
     ),
     "whoever only looks may be answered anything": (
         "                elif mask & this.bit:\n                    mask ^= this.bit\n",
-        "                elif mask & this.bit or this.step.kind == _LOOK:\n"
+        "                elif mask & this.bit or this.step.kind == LOOK:\n"
         "                    mask &= ~this.bit\n",
     ),
     "whoever spent more does for both": (

@@ -5,18 +5,20 @@ several, a text that was read names all operations that made it: the write that 
 then the appends in their order. Each of these appends is a `cas` from one text to the next, and an
 append that nobody saw a write of a value of its own, which nobody reads: it stands where the next
 write, or the end, hides it. So this is a history of registers, and decided exactly as such
-(`bench.checkers.zones`).
+(`bench.checkers.zones`). Where texts repeat, the search decides (`bench.checkers.search`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from bench.checkers.budget import Budget
 from bench.checkers.models.findings import keys_of
+from bench.checkers.search import APPEND, LOOK, SET, Result, Step, Texts, search
 from bench.record.columns import (
     CAS,
     FAIL,
@@ -35,19 +37,14 @@ from bench.record.columns import (
 )
 from bench.record.models.operations import Operations
 
-_MANY: Final = (
-    "texts repeat, or can be taken for others, so what was read does not name its appends"
-)
-
 
 @dataclass(slots=True)
 class Converted:
-    """``columns``: row i is row i of the operations. ``undecided``: keys that are not in it (their
-    operations are *fail* there), since texts do not name their appends."""
+    """``columns``: row i is row i of the operations. ``others``: by key, the rows of those that are
+    not in it (they are *fail* there), since texts do not name their appends."""
 
     columns: Columns
-    undecided: list[str]
-    why: str = _MANY
+    others: dict[str, Int64s]
 
 
 def texts_as_registers(o: Operations, initial: str = "") -> Converted:
@@ -56,11 +53,11 @@ def texts_as_registers(o: Operations, initial: str = "") -> Converted:
     n = len(o)
     value, expected = np.zeros(n, np.int32), np.zeros(n, np.int32)
     op, outcome = np.zeros(n, np.int8), o.outcome.copy()
-    undecided = []
+    others = {}
     for key, rows in keys_of(o):
         one = _Key(o, rows, initial)
         if not one.is_readable():
-            undecided.append(key or "the only key")
+            others[key] = rows
             outcome[rows] = FAIL
             continue
         for row, deed in one.deeds().items():
@@ -69,7 +66,26 @@ def texts_as_registers(o: Operations, initial: str = "") -> Converted:
             expected[row] = numbering.code(deed.expected)
             if not told:
                 outcome[row] = INFO
-    return Converted(_columns(o, op, outcome, value, expected, numbering), undecided)
+    return Converted(_columns(o, op, outcome, value, expected, numbering), others)
+
+
+def search_texts(o: Operations, rows: Int64s, initial: str, budget: Budget) -> Result:
+    """Whether reads, writes and appends of one key are linearizable, whatever the texts are."""
+    key, texts = _Key(o, rows, initial), Texts()
+    first = texts.number(initial)
+    steps = [
+        Step(
+            row=row,
+            kind=kind,
+            value=texts.number(text),
+            expected=0,
+            invoked=int(o.invoked[row]),
+            returns=None if o.completed[row] == NEVER else int(o.completed[row]),
+        )
+        for kind, some in ((LOOK, key.reads), (SET, key.writes), (APPEND, key.appends))
+        for row, text in some.items()
+    ]
+    return search(steps, first, budget, texts)
 
 
 def mutex_as_register(o: Operations) -> Converted:
@@ -81,7 +97,7 @@ def mutex_as_register(o: Operations) -> Converted:
     op = np.full(len(o), CAS, np.int8)
     value = np.where(is_acquire, held, NULL).astype(np.int32)
     expected = np.where(is_acquire, NULL, held).astype(np.int32)
-    return Converted(_columns(o, op, o.outcome, value, expected, numbering), [])
+    return Converted(_columns(o, op, o.outcome, value, expected, numbering), {})
 
 
 def _columns(

@@ -9,7 +9,12 @@ from typing import Any, Final
 
 from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable, in_program_order, touches
-from bench.checkers.models.appends import Converted, mutex_as_register, texts_as_registers
+from bench.checkers.models.appends import (
+    Converted,
+    mutex_as_register,
+    search_texts,
+    texts_as_registers,
+)
 from bench.checkers.models.banks import check_bank
 from bench.checkers.models.counters import check_counter
 from bench.checkers.models.findings import Findings, plural
@@ -203,25 +208,43 @@ def _check_as_registers(
     """What is a history of registers by other names."""
     converted = _as_registers(o, model, initial)
     check = check_linearizable(converted.columns, budget=budget)
-    verdict, summary = check.verdict, check.summary
     keys = len(o.keys) or 1
+    row_of = {int(o.id[row]): row for row in range(len(o))}
+    rows = [row_of[line.operation.id] for line in check.witness]
+    verdict, summary = check.verdict, check.summary
+    if verdict != "invalid" and converted.others:
+        verdict, summary, rows = _search_others(o, converted, str(initial or ""), budget)
     if verdict == "invalid":
         summary = "the operations cannot be put in one order"
-    elif converted.undecided:
-        verdict = "unknown"
-        summary = f"{len(converted.undecided)} of {keys} keys undecided: {converted.why}"
+    elif not (o.outcome == OK).any():
+        verdict, summary = "unknown", "no operation was answered ok"
     elif verdict == "valid":
         summary = f"{len(o)} operations on {plural(keys, 'key')} can be put in one order"
-    row_of = {int(o.id[row]): row for row in range(len(o))}
     return ModelCheck(
         verdict=verdict,
         model=model,
-        algorithm=check.algorithm,
+        algorithm="zones and search" if converted.others else check.algorithm,
         strongest={"valid": "linearizable", "invalid": "none"}.get(verdict, "unknown"),
         operations=len(o),
         seconds=time.perf_counter() - began,
         summary=summary,
-        witness=steps(o, [row_of[line.operation.id] for line in check.witness]),
+        witness=steps(o, rows[-MOST_STEPS:]),
         anomalies={},
-        details={"keys": keys},
+        details={"keys": keys, "keys_searched": len(converted.others)},
     )
+
+
+def _search_others(
+    o: Operations, converted: Converted, initial: str, budget: Budget
+) -> tuple[VerdictValue, str, list[int]]:
+    """The keys whose texts repeat, those with few operations first."""
+    undecided, spent = 0, ""
+    for rows in sorted(converted.others.values(), key=len):
+        result = search_texts(o, rows, initial, budget)
+        if result.outcome == "invalid":
+            return "invalid", "", result.rows
+        if result.outcome != "valid":
+            undecided, spent = undecided + 1, result.outcome
+    if undecided:
+        return "unknown", f"{undecided} keys are undecided: the search ran out of {spent}", []
+    return "valid", "", []
