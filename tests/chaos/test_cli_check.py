@@ -257,3 +257,40 @@ def test_a_named_pipe_is_not_waited_for_and_that_of_a_shell_is_read(
         assert check(monkeypatch, f"/dev/fd/{reading}") == 0
     finally:
         os.close(reading)
+
+
+def test_a_queue_is_judged_as_its_operations_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enqueue = {**WRITE, "op": "enqueue", "invoked_ns": 0, "completed_ns": 5}
+    del enqueue["key"]
+    drain = {**enqueue, "op": "drain", "value": [], "invoked_ns": 9, "completed_ns": 12}
+    path = history(tmp_path, enqueue, drain)
+    assert check(monkeypatch, path) == 4
+    told = capsys.readouterr().out
+    assert "invalid: 7 was enqueued, nobody took it, and the queue was empty" in told
+    assert "2 operations of a queue, by pairs of elements" in told
+    assert "4 ns later drain [] (ok)" in told
+    assert check(monkeypatch, path, "--json", "--model", "total-queue") == 4
+    result = msgspec.json.decode(capsys.readouterr().out)
+    assert result["anomalies"]["lost"]["count"] == 1
+    assert [step["operation"]["op"] for step in result["witness"]] == ["enqueue", "drain"]
+    assert check(monkeypatch, path, "--model", "register") == 2
+    assert "Invalid enum value 'enqueue'" in capsys.readouterr().err
+    assert check(monkeypatch, path, "--clock-error", "1ms") == 2
+    assert "--clock-error is for registers and transactions" in capsys.readouterr().err
+
+
+def test_a_history_in_edn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "history.edn"
+    path.write_text(
+        "{:process 0 :type :invoke :f :write :value 1}\n{:process 0 :type :ok :f :write :value 1}\n"
+        "{:process 1 :type :invoke :f :read :value nil}\n{:process 1 :type :ok :f :read :value nil}"
+    )
+    assert check(monkeypatch, path) == 0
+    assert check(monkeypatch, path, "--nil-reads", "null") == 4
+    path.write_text("{:process 0 :type :ok :f :write :value 1}\n")
+    assert check(monkeypatch, path) == 2
+    assert f"{path}:1: process 0 completes what it never invoked" in capsys.readouterr().err

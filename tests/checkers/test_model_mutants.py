@@ -172,7 +172,7 @@ MUTANTS: dict[str, tuple[ModuleType, str, str, str]] = {
     "what overlaps an empty queue is lost": (
         queues,
         "total-queue",
-        "gone = sum(o.completed[e.row] < o.invoked[row] for e in waiting)",
+        "gone = sum(int(o.completed[e.row]) < int(o.invoked[row]) for e in waiting)",
         "gone = len(waiting)",
     ),
     "a dequeue of unknown outcome takes nothing": (

@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from bench.checkers.models import check_model
-from bench.record.models.operations import Operation
+from bench.checkers.models.check import FAMILIES
+from bench.record.history import BadHistory
+from bench.record.models.jsonl import ModelLine
+from bench.record.models.operations import Operation, Operations
+from bench.record.models.read import read_any
 from tests.checkers.tiny_models import MODELS, operations_of, rare
 
 HISTORIES = int(os.environ.get("CHECKER_TINY_HISTORIES", "400"))
@@ -37,6 +43,7 @@ def test_verdicts_are_those_of_the_object(model: str) -> None:
     for seed, ops in enumerate(chain(some, rare(model))):
         check = check_model(operations_of(ops), model)
         told = f"seed {seed}: {check.summary}\n" + "\n".join(map(str, ops))
+        assert msgspec.json.decode(msgspec.json.encode(check))["verdict"] == check.verdict
         want = holds(ops)
         assert check.verdict != "valid" or want, f"a false valid: {told}"
         assert check.verdict != "invalid" or not want, f"a false violation: {told}"
@@ -76,3 +83,118 @@ def test_each_witness_contradicts_by_itself(model: str) -> None:
             assert not holds(part), told
             shown += 1
     assert shown > HISTORIES // 20
+
+
+# --- files ---
+
+ADD = {"process": 1, "op": "add", "value": 7, "invoked_ns": 0, "completed_ns": 5, "outcome": "ok"}
+READ = {**ADD, "op": "read", "value": [7], "invoked_ns": 6, "completed_ns": 9}
+
+
+def written(path: Path, *lines: object) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def verdict_on(path: Path, model: str = "auto") -> tuple[str, str]:
+    """Which model a file is of, and the verdict."""
+    read = read_any(path, model)
+    assert isinstance(read.history, Operations)
+    return read.model, check_model(read.history, read.model).verdict
+
+
+def test_the_schema_names_the_same_fields() -> None:
+    path = Path(__file__).parents[2] / "docs" / "history.schema.json"
+    schema = json.loads(path.read_text())["$defs"]["operation_of_a_model"]
+    generated = msgspec.json.schema(ModelLine)["$defs"]["ModelLine"]
+    assert set(schema["properties"]) == set(generated["properties"])
+    assert set(schema["required"]) == set(generated["required"])
+    known = {op for family in FAMILIES for op in family.operations} | {"append", "write"}
+    assert schema["properties"]["op"]["enum"] == sorted(known)
+
+
+@pytest.mark.parametrize(
+    ("line", "model", "says"),
+    [
+        ({**READ, "value": 7}, "set", "2: a read of a set is a list"),
+        ({**ADD, "process": 2, "value": [1]}, "set", "2: an element is"),
+        ({**READ, "op": "enqueue"}, "set", "2: 'enqueue': a set has add, read"),
+        ({**READ, "key": None, "colour": 1}, "set", "2: Object contains unknown field `colour`"),
+        ({k: v for k, v in READ.items() if k != "value"}, "set", "2: field `value` is missing"),
+        ({**READ, "invoked_ns": 3}, "set", "2: process '1' has another operation open"),
+        ({**READ, "completed_ns": None}, "set", "2: completed_ns may be null only"),
+        (READ, "counter", "2: what is read of a counter is an integer"),
+        ({**READ, "op": "add", "value": "x"}, "counter", "2: what is added of a counter is"),
+        ({**READ, "process": 2, "op": "grow"}, "auto", "the operations (add, grow) do not tell"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_line(
+    tmp_path: Path, line: object, model: str, says: str
+) -> None:
+    path = written(tmp_path / "h.jsonl", ADD, line)
+    with pytest.raises(BadHistory) as caught:
+        verdict_on(path, model)
+    assert says in str(caught.value)
+
+
+def test_each_key_is_an_object_of_its_own(tmp_path: Path) -> None:
+    elsewhere = {**READ, "process": 2, "key": "y", "value": []}
+    path = written(tmp_path / "h.jsonl", {**ADD, "key": "x"}, {**READ, "key": "x"}, elsewhere)
+    assert verdict_on(path) == ("set-full", "valid")
+
+
+def test_for_how_long_elements_were_missed_is_told() -> None:
+    def read(number: int, begin: int, *seen: int) -> Operation:
+        return Operation(
+            process=f"r{number}",
+            id=number,
+            op="read",
+            value=list(seen),
+            outcome="ok",
+            invoked_ns=begin,
+            completed_ns=begin + 1,
+        )
+
+    s = 1_000_000_000
+    add = Operation(
+        process="a", id=0, op="add", value=1, outcome="ok", invoked_ns=0, completed_ns=s
+    )
+    check = check_model(operations_of([add, read(1, 4 * s), read(2, 5 * s, 1)]), "set-full")
+    assert (check.verdict, check.strongest) == ("invalid", "set")
+    assert check.anomalies["stale"].count == 1
+    assert check.details["stale_s"] == {"p50": 3.0, "p99": 3.0, "max": 3.0}
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("c01-ok", "valid"), ("c01-bad", "invalid")])
+def test_appended_texts_of_porcupine(name: str, verdict: str) -> None:
+    path = Path(__file__).parent / "edn_cases" / f"{name}.edn"
+    assert verdict_on(path) == ("append-kv", verdict)
+
+
+def test_large_histories_take_seconds_not_hours() -> None:
+    """A million elements in a set would take a quadratic check days; here a tenth of that."""
+    count = 100_000
+    adds = [
+        Operation(
+            process=f"c{n % 20}",
+            id=n,
+            op="add",
+            value=n,
+            outcome="ok",
+            invoked_ns=20 * (n // 20) + 1,
+            completed_ns=20 * (n // 20) + 19,
+        )
+        for n in range(count)
+    ]
+    last = Operation(
+        process="r",
+        id=count,
+        op="read",
+        value=[n for n in range(count) if n != 77],
+        outcome="ok",
+        invoked_ns=20 * count,
+        completed_ns=20 * count + 1,
+    )
+    check = check_model(operations_of([*adds, last]), "set")
+    assert (check.verdict, check.anomalies["lost"].count) == ("invalid", 1)
+    assert check.witness[0].operation.value == 77

@@ -170,7 +170,7 @@ class _Check:
         o = self.o
         most, worst, thieves = 0, -1, []
         for row in self.queue.empty:
-            gone = sum(o.completed[e.row] < o.invoked[row] for e in waiting)
+            gone = sum(int(o.completed[e.row]) < int(o.invoked[row]) for e in waiting)
             unsure = [each for each in self.queue.unsure if o.invoked[each] <= o.completed[row]]
             drains = any(o.names[o.op[each]] == "drain" for each in unsure)
             if gone - len(unsure) > most and not drains:

@@ -50,7 +50,7 @@ def check_set(o: Operations) -> Findings:
     findings.details["reads"] = reads
     ages = np.concatenate(staleness) if staleness else np.zeros(0, np.int64)
     if len(ages):
-        quantiles = np.quantile(ages / 1e9, (0.5, 0.99, 1.0))
+        quantiles = np.quantile(ages / 1e9, (0.5, 0.99, 1.0)).tolist()
         findings.details["stale_s"] = dict(zip(("p50", "p99", "max"), quantiles, strict=True))
     if reads == 0:
         findings.undecided = "the set was never read"
