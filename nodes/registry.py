@@ -120,56 +120,16 @@ def _check_bounds(parameters: Parameters) -> None:
 PROTOCOLS: dict[str, Protocol] = {}
 """The protocols that hold data: those that are listed, compared and held to every test."""
 INTERNAL: dict[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            name="heartbeat",
-            replica=detector.Detector,
-            claim="eventual",
-            operations=(),
-            needs="any node",
-            summary="no data: heartbeats only, to measure failure detectors",
-            knobs=detector.KNOBS,
-            pace=detector.pace,
-            bugs=("nodes.simulator.bugs.detection",),
-        ),
-        Protocol(
-            name="quorum-placed",
-            replica=quorum_register.QuorumRegister,
-            claim="linearizable",
-            operations=("read", "write", "delete"),
-            summary="quorum, simulated with fewer copies of a key than nodes, which move soon",
-            retries="node asked first",
-            knobs=quorum_register.PLACED_KNOBS,
-            pace=quorum_register.pace,
-            moments=PLACED_MOMENTS,
-            bugs=("nodes.simulator.bugs.recovery",),
-        ),
-        Protocol(
-            name="gossip-placed",
-            replica=gossip.Gossip,
-            claim="eventual",
-            operations=("read", "write", "delete"),
-            needs="any node",
-            retries="nowhere",
-            summary="gossip, simulated with fewer copies of a key than nodes, which move soon",
-            knobs=gossip.PLACED_KNOBS,
-            pace=gossip.pace,
-            moments=PLACED_MOMENTS,
-        ),
-        Protocol(
-            name="gossip-lww-placed",
-            replica=gossip.Gossip,
-            claim="eventual",
-            operations=("read", "write", "delete"),
-            needs="any node",
-            retries="nowhere",
-            summary="gossip-lww, simulated with fewer copies of a key than nodes, which move soon",
-            parameters={"conflict": "lww"},
-            knobs=gossip.PLACED_KNOBS,
-            pace=gossip.pace,
-            moments=PLACED_MOMENTS,
-        ),
+    "heartbeat": Protocol(
+        name="heartbeat",
+        replica=detector.Detector,
+        claim="eventual",
+        operations=(),
+        needs="any node",
+        summary="no data: heartbeats only, to measure failure detectors",
+        knobs=detector.KNOBS,
+        pace=detector.pace,
+        bugs=("nodes.simulator.bugs.detection",),
     )
 }
 """What is neither listed nor compared, and runs when asked for by name (`get`): protocols without
@@ -374,3 +334,21 @@ register(
         moments=paxos.MOMENTS,
     )
 )
+
+
+def _placed(name: str, knobs: Knobs, **changes: Any) -> None:
+    """A protocol as a case for the simulator: with fewer copies of a key than nodes, which move
+    soon."""
+    INTERNAL[f"{name}-placed"] = msgspec.structs.replace(
+        PROTOCOLS[name],
+        name=f"{name}-placed",
+        summary=f"{name}, simulated with fewer copies of a key than nodes, which move soon",
+        knobs=knobs,
+        moments=PLACED_MOMENTS,
+        **{"bugs": (), **changes},
+    )
+
+
+_placed("quorum", quorum_register.PLACED_KNOBS, bugs=("nodes.simulator.bugs.recovery",))
+for _name in ("gossip", "gossip-lww"):
+    _placed(_name, gossip.PLACED_KNOBS, retries="nowhere")

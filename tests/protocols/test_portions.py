@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.parts.flow import portions
+from nodes.parts.limits import portions
 
 MOST = 20_000
 
