@@ -1,4 +1,4 @@
-"""What checking a history may spend: time from now on, and memory beyond what the process has."""
+"""The budget for checking a history: time, and memory beyond what the process already has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 DEFAULT_BUDGET_S: Final = 60.0
 DEFAULT_MEMORY_BYTES: Final = 4 << 30
 _TICKS: Final = 4096
-"""Small steps between two looks at the clock: some milliseconds."""
+"""Small steps between two checks of the clock: some milliseconds."""
 
 Resource: TypeAlias = Literal["time", "memory"]
 
@@ -24,11 +24,11 @@ class OverBudget(Exception):
 
 
 class Budget:
-    """Shared by all parts of a check: what one has spent, the next does not have.
+    """Shared by all parts of a check: what one has spent, the next no longer has.
 
-    Memory is what the process has beyond what it had when the budget was made, whatever for. With
-    ``configurations`` the process is not looked at: a search may hold so many states, which is the
-    same on every machine.
+    Memory is what the process uses beyond what it had when the budget was made, for any purpose.
+    With ``configurations`` the process's memory does not matter: a search may hold so many states,
+    the same on every machine.
     """
 
     def __init__(
@@ -46,21 +46,21 @@ class Budget:
         self.begin()
 
     def begin(self) -> None:
-        """Time counts from here."""
+        """Start the clock."""
         self._deadline = time.monotonic() + self._seconds
 
     def left_s(self) -> float:
-        """Seconds that are left, at least 0."""
+        """The seconds left, at least 0."""
         return max(0.0, self._deadline - time.monotonic())
 
     def left_bytes(self) -> int:
-        """Bytes that are left, at least 0."""
+        """The bytes left, at least 0."""
         if self._configurations is not None:
             return self._memory_bytes
         return max(0, self._most_bytes - self._process.memory_info().rss)
 
     def part(self, seconds: float) -> Budget:
-        """At most so much of the time that is left, and all of the memory."""
+        """A budget of at most so many of the seconds left, with the same memory."""
         part = Budget(
             min(seconds, self.left_s()), self._memory_bytes, configurations=self._configurations
         )
@@ -68,7 +68,7 @@ class Budget:
         return part
 
     def hold(self, configurations: int) -> None:
-        """So many states of a search are held. Raises OverBudget."""
+        """A search holds so many states. Raises OverBudget."""
         if self._configurations is not None and configurations > self._configurations:
             raise OverBudget("memory")
 

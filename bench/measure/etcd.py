@@ -1,8 +1,7 @@
 """Three nodes of etcd on loopback and etcd's own benchmark client, for `bench.measure.peers`.
 
-Both are taken from PATH (``etcd``, ``etcd-benchmark``), or from ``.cache``: the server as
-`chaos.systems.etcd` gets it, the client is built by Go. Defaults of etcd throughout, fsync
-included.
+Both come from PATH (``etcd``, ``etcd-benchmark``) or from ``.cache``: `chaos.systems.etcd` gets the
+server, and Go builds the client. All settings are etcd's defaults, fsync included.
 """
 
 from __future__ import annotations

@@ -212,8 +212,8 @@ def latency_points(run: RunTables, most_points: int) -> ChartView:
     return ChartView(
         name="latency-points",
         title=f"Each operation{simulated(run)}",
-        how="One mark is one operation: how long it took, and how it ended (info: nobody knows "
-        "whether it was applied).",
+        how="One mark is one operation: how long it took, and how it ended (info: it is "
+        "unknown whether it was applied).",
         note=note,
         chart=drawing,
         data=pd.DataFrame(rows, columns=["outcome", "operations", *(f"{q}_ms" for q in QUANTILES)]),

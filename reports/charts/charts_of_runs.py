@@ -60,8 +60,8 @@ def percentiles(run: RunTables) -> ChartView:
 
 
 def curve(runs: Sequence[RunTables], phase: str | None) -> list[float]:
-    """The latency (ms) at each of `SHARES` of what was wanted; NaN where it was not served, or
-    where there are too few operations to say."""
+    """The latency (ms) at each of `SHARES` of the wanted operations; NaN if it was not served, or
+    if there are too few operations to say."""
     latencies, wanted = [], 0
     for run in runs:
         own, lost = run.operations, run.dropped

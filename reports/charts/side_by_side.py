@@ -128,7 +128,7 @@ def over_time(group: Group, styles: Mapping[str, Style]) -> ChartView:
     return ChartView(
         name="p99",
         title="p99 of what ended ok",
-        how="Lower is better; a line that is missing for a while had nobody served.",
+        how="Lower is better; where a line has a gap, nobody was served.",
         note=f"Bins of {width_s:g} s by the time at which the operation was wanted; what was not "
         "served is not in it, and is in the next chart." + _together(group),
         chart=drawing,
