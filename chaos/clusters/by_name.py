@@ -18,7 +18,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench.record.cluster_file import STANDING, ClusterFile, read_cluster_file
+from bench.record.cluster_file import (
+    STANDING,
+    ClusterFile,
+    SystemFile,
+    read_cluster_file,
+    read_reachable,
+)
 from chaos.clusters.pids import started
 from chaos.errors import TargetFailed
 from nodes.contract.names import check_name, did_you_mean
@@ -44,14 +50,14 @@ class NoSuchCluster(InvalidInput):
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
     """The process that holds a cluster. ``started``: which process that is, see
-    `chaos.clusters.pids.started`."""
+    `chaos.clusters.pids.started`. ``broker``: None where a system needs none."""
 
     name: str
     pid: int
     started: str
     protocol: str
     nodes: int
-    broker: str
+    broker: str | None
     directory: str
 
 
@@ -134,9 +140,14 @@ def find(name: str | None) -> Keeper:
 
 
 def read(name: str | None) -> ClusterFile:
-    """How to reach the cluster of that name, or the one that runs. Raises as `find`, and
-    bench.record.cluster_file.BadClusterFile."""
+    """How to reach the cluster of that name, or the one that runs, if it is one of a protocol.
+    Raises as `find`, and bench.record.cluster_file.BadClusterFile."""
     return read_cluster_file(cluster_path(find(name).name))
+
+
+def reach(name: str | None) -> ClusterFile | SystemFile:
+    """The same of a protocol or a system."""
+    return read_reachable(cluster_path(find(name).name))
 
 
 def last_line(log: Path) -> str:

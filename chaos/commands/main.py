@@ -11,7 +11,7 @@ import io
 import os
 import shlex
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
@@ -24,7 +24,7 @@ from chaos.commands.check import app as check_app
 from chaos.commands.gate import app as gate_app
 from chaos.commands.hand import app as hand_app
 from chaos.commands.load import app as load_app
-from chaos.commands.options import NODES, PORT, Cluster, NewCluster, Protocol
+from chaos.commands.options import NODES, PORT, Cluster, NewCluster, Subject
 from chaos.commands.options import Name as KnownName
 from chaos.commands.report import app as report_app
 from chaos.commands.run import app as run_app
@@ -32,6 +32,9 @@ from chaos.commands.simulate import app as simulate_app
 from chaos.commands.status import app as status_app
 from chaos.commands.sweep import app as sweep_app
 from chaos.console import Json, print_json
+
+if TYPE_CHECKING:
+    from chaos.clusters.by_name import Keeper
 
 LINE = 1500
 """The most characters of an error line: long enough for lists of names, not for megabytes of
@@ -108,7 +111,7 @@ CHANGE = KnownName("change", lambda: ("add", "remove"))
 
 @app.command()
 def up(
-    protocol: Protocol = "raft",
+    protocol: Subject = "raft",
     nodes: Annotated[int, typer.Option(parser=NODES, help="Number of nodes.")] = 3,
     name: NewCluster = "demo",
     broker_port: Annotated[
@@ -124,26 +127,40 @@ def up(
     json: Json = False,
 ) -> None:
     """Start a cluster and keep it running. Example: capbench up --protocol raft --nodes 3"""
+    from chaos.systems.system import System
     from chaos.targets import up as keeper_room
+    from chaos.targets.subjects import find
     from nodes import registry
 
     parameters = _parameters(parameter or [])
     ids = registry.node_ids(nodes)
-    registry.get(protocol).configure(ids[0], ids, parameters)
+    subject = find(protocol)
+    subject.configure(ids[0], ids, parameters)
+    if isinstance(subject, System):
+        subject.programs()  # Getting them may take longer than a start.
     keeper = keeper_room.start(name, protocol, nodes, parameters, broker_port)
     if json:
         print_json(keeper)
         return
-    host, _, port_text = keeper.broker.partition(":")
-    login = "" if port_text == "1883" else f"-p {port_text} "
-    print(f"cluster {name}: {protocol}, {nodes} nodes, broker {host}:{port_text}")
-    print(
-        "try: mosquitto_rr -V 5 "
-        f"{login}-t capbench/{name}/req/n1 -e reply/me "
-        + "-m "
-        + shlex.quote('{"op":"write","key":"k","value":1}')
-    )
-    print("stop it with: capbench down" + ("" if name == "demo" else f" --name {name}"))
+    _print_up(keeper)
+
+
+def _print_up(keeper: Keeper) -> None:
+    """How to try it."""
+    name = "" if keeper.name == "demo" else f" --name {keeper.name}"
+    if keeper.broker is None:
+        print(f"cluster {keeper.name}: {keeper.protocol}, {keeper.nodes} nodes in a lab")
+        print(f"try: capbench load --run-time 20s{name}")
+    else:
+        port = keeper.broker.rpartition(":")[2]
+        login = "" if port == "1883" else f"-p {port} "
+        what = f"{keeper.protocol}, {keeper.nodes} nodes, broker {keeper.broker}"
+        print(f"cluster {keeper.name}: {what}")
+        print(
+            f"try: mosquitto_rr -V 5 {login}-t capbench/{keeper.name}/req/n1 -e reply/me -m "
+            + shlex.quote('{"op":"write","key":"k","value":1}')
+        )
+    print(f"stop it with: capbench down{name}")
 
 
 def _parameters(settings: list[str]) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import typer
 
-from bench.record.cluster_file import ClusterFile
+from bench.record.cluster_file import ClusterFile, SystemFile
 from bench.record.run_folder import FaultRecord, NodeRecord
 from chaos.commands.options import Cluster
 from chaos.console import Json, print_json
 
 app = typer.Typer()
 
+Known: TypeAlias = ClusterFile | SystemFile
 ANSWER_S = 2.0
 """A node that has reported nothing for this long is shown as silent."""
 
@@ -32,7 +33,7 @@ def status(
 
     running = clusters.all_running() if name is None else []
     names = [keeper.name for keeper in running] or [clusters.find(name).name]
-    answers = [_ask(clusters.read(each)) for each in names]
+    answers = [_ask(clusters.reach(each)) for each in names]
     dead = {each: clusters.why_dead(each) for each in clusters.all_dead()} if name is None else {}
     if json:
         shown = [_as_json(*each) for each in answers]
@@ -45,13 +46,17 @@ def status(
         print(f"{cluster}: not running: {why}; `capbench down --name {cluster}` removes it")
 
 
-def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list[FaultRecord]]:
+def _ask(cluster: Known) -> tuple[Known, dict[str, NodeRecord], list[FaultRecord]]:
     """What its nodes report, and the active faults."""
     from chaos.clusters import by_name as clusters
     from chaos.clusters.monitor import Monitor
     from chaos.errors import TargetFailed
     from chaos.targets import by_hand
 
+    if isinstance(cluster, SystemFile):
+        socket = clusters.socket_path(cluster.cluster)
+        statuses = by_hand.ask(socket, by_hand.Statuses()).statuses
+        return cluster, statuses, by_hand.ask(socket, by_hand.Faults()).faults
     with Monitor(cluster) as monitor:
         monitor.wait(lambda: len(monitor.statuses()) == len(cluster.nodes), ANSWER_S)
         statuses = dict(monitor.statuses())
@@ -62,7 +67,7 @@ def _ask(cluster: ClusterFile) -> tuple[ClusterFile, dict[str, NodeRecord], list
 
 
 def _as_json(
-    cluster: ClusterFile, statuses: dict[str, NodeRecord], faults: list[FaultRecord]
+    cluster: Known, statuses: dict[str, NodeRecord], faults: list[FaultRecord]
 ) -> dict[str, Any]:
     return {
         "cluster": cluster.cluster,
@@ -75,9 +80,7 @@ def _as_json(
     }
 
 
-def _print(
-    cluster: ClusterFile, statuses: dict[str, NodeRecord], faults: list[FaultRecord]
-) -> None:
+def _print(cluster: Known, statuses: dict[str, NodeRecord], faults: list[FaultRecord]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bench.record.quantities import BadQuantity, Bounds, read_number
-from bench.record.run_folder import FaultRecord, RunFolder
+from bench.record.run_folder import FaultRecord, NodeRecord, RunFolder
 from chaos.errors import TargetFailed
 from chaos.experiments.experiment import InvalidExperiment, validate_fault
 from chaos.experiments.limits import AT_MOST_S
@@ -51,14 +51,19 @@ class Faults(msgspec.Struct, tag="faults", forbid_unknown_fields=True):
     """Which faults are on?"""
 
 
-Command: TypeAlias = Inject | Heal | Faults
+class Statuses(msgspec.Struct, tag="statuses", forbid_unknown_fields=True):
+    """What do the nodes say of themselves? Those of a system tell it to their keeper only."""
+
+
+Command: TypeAlias = Inject | Heal | Faults | Statuses
 
 
 class Answer(msgspec.Struct):
     """``faults``: those that the command began, ended, or asked for. ``refused``: the input is
-    invalid; ``failed``: it could not be done. One line per problem."""
+    invalid; ``failed``: it could not be done. One line per problem. ``statuses``: by node."""
 
     faults: list[FaultRecord] = []
+    statuses: dict[str, NodeRecord] = {}
     refused: str | None = None
     failed: str | None = None
 
@@ -69,7 +74,8 @@ class NoSuchFault(InvalidInput):
 
 class ByHand:
     """The keeper's side: takes commands while it is open. Use as a context manager; leaving it
-    heals all active faults. ``announce``: called with the active faults whenever they change."""
+    heals all active faults. ``announce``: called with the active faults whenever they change.
+    ``statuses``: what the nodes say of themselves."""
 
     def __init__(
         self,
@@ -77,7 +83,9 @@ class ByHand:
         directory: Path,
         socket_path: Path,
         announce: Callable[[list[FaultRecord]], None],
+        statuses: Callable[[], dict[str, NodeRecord]],
     ) -> None:
+        self._statuses = statuses
         self._nodes = tuple(cluster.nodes)
         self._path = socket_path
         self._nemesis = Nemesis(
@@ -146,6 +154,8 @@ class ByHand:
                 faults = [self._nemesis.heal(each) for each in wanted]
             case Faults():
                 return Answer(self._nemesis.on)
+            case Statuses():
+                return Answer(statuses=self._statuses())
         wrong = [
             f"{each.fault} (fault {each.number}) {each.error}" for each in faults if each.error
         ]

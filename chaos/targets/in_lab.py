@@ -90,7 +90,13 @@ def _keep(order: Order, socket: str) -> None:
 
     with (
         _cluster(order, record, None) as cluster,
-        ByHand(cluster, folder.path, Path(socket), cluster.monitor.announce),
+        ByHand(
+            cluster,
+            folder.path,
+            Path(socket),
+            cluster.monitor.announce,
+            cluster.monitor.statuses,
+        ),
     ):
         while True:
             time.sleep(0.2)

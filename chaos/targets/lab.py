@@ -19,12 +19,14 @@ import msgspec
 import psutil
 
 from bench.children import environment, python
+from bench.record.cluster_file import SystemFile, read_reachable
 from chaos.clusters.by_name import last_line
 from chaos.clusters.lab import sandbox
 from chaos.clusters.leftovers import held
 from chaos.clusters.processes import ProcessGroup
 from chaos.clusters.toxiproxy import find_toxiproxy
 from chaos.errors import TargetFailed
+from chaos.systems.catalogue import findable_name
 from chaos.systems.system import Programs, System
 from chaos.targets.run import Run
 
@@ -67,7 +69,7 @@ def order(system: System, nodes: tuple[str, ...], directory: Path, **more: Any) 
     sandbox.refuse()
     find_toxiproxy()
     return Order(
-        system=system.name,
+        system=findable_name(system),
         programs=system.programs(),
         nft=sandbox.nft(),
         nodes=list(nodes),
@@ -164,6 +166,34 @@ def conduct(run: Run) -> str | None:
             inside.stop()
             raise
         return inside.outcome().failure
+
+
+def keep(
+    system: System,
+    nodes: tuple[str, ...],
+    name: str,
+    directory: Path,
+    socket: Path,
+    on_up: Callable[[SystemFile], None],
+) -> None:
+    """Hold a cluster that takes faults at ``socket``, until it ends or this process is told to.
+    ``on_up``: called when it serves. Raises TargetFailed."""
+    wanted = order(system, nodes, directory, cluster=name, socket=str(socket))
+    data = [directory / node for node in nodes]
+    what = f"the cluster {name} in {directory}"
+    with ProcessGroup() as processes, held(processes.token, data, None, what=what):
+        inside = Inside(processes, wanted)
+        try:
+            inside.follow(lambda _: None, until=socket.exists)
+            if socket.exists():
+                cluster = read_reachable(directory / "cluster.json")
+                assert isinstance(cluster, SystemFile)
+                on_up(msgspec.structs.replace(cluster, network_of=inside.pid()))
+            inside.follow(lambda _: None, until=lambda: False)
+            inside.outcome()
+        finally:
+            inside.stop()
+        raise TargetFailed(f"the cluster {name} ended; see {inside.log}")
 
 
 def _show(run: Run, said: Said) -> None:

@@ -25,17 +25,18 @@ from bench.children import environment, python
 from bench.load.losses import LOG, NOT_WHOLE, losses
 from bench.load.workload import make_workload
 from bench.paths import LOCUSTFILE
-from bench.record.cluster_file import ClusterFile, read_cluster_file
+from bench.record.cluster_file import ClusterFile, SystemFile, read_reachable
 from bench.record.files import no_space
 from bench.record.run_folder import LoadSummary, Manifest, RunFolder
 from chaos import errors as exit_codes
 from chaos.clusters.by_name import last_line
+from chaos.clusters.lab import sandbox
 from chaos.clusters.processes import ProcessGroup
 from chaos.errors import TargetFailed
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
+from chaos.targets.subjects import find
 from nodes.errors import InvalidInput
-from nodes.registry import get
 from nodes.runtime.scratch import scratch
 
 NAME = "locust"
@@ -84,7 +85,7 @@ def run_headless(
 
     Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
     """
-    cluster = read_cluster_file(cluster_path)
+    cluster = read_reachable(cluster_path)
     manifest = _manifest(cluster, command)
     folder_path = new_folder(folder_path) if made_up else folder_path
     log = folder_path / LOG
@@ -92,7 +93,7 @@ def run_headless(
         raise FileExistsError(f"{log} is there already; name another folder")
     was_there = folder_path.exists()
     folder = RunFolder.create(folder_path, manifest)
-    argv = [*_argv(cluster_path, folder, options), "--headless"]
+    argv = _where_it_is(cluster, [*_argv(cluster_path, folder, options), "--headless"])
     stopped: BaseException | None = None
     with ProcessGroup() as processes:
         locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
@@ -122,7 +123,8 @@ def run_page(
 ) -> None:
     """Show Locust's web page on loopback until Ctrl-C. Raises BadClusterFile, BadLoad and
     TargetFailed."""
-    read_cluster_file(cluster_path)
+    if isinstance(read_reachable(cluster_path), SystemFile):
+        raise BadLoad("a system's load has no web page: it runs in the network of its lab")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -154,6 +156,13 @@ def _argv(cluster_path: Path, folder: RunFolder | None, options: Sequence[str]) 
     if folder is not None:
         argv += ["--run-folder", str(folder.path)]
     return [*argv, *options]
+
+
+def _where_it_is(cluster: ClusterFile | SystemFile, argv: list[str]) -> list[str]:
+    """The command, in the network of the cluster."""
+    if isinstance(cluster, SystemFile) and cluster.network_of is not None:
+        return sandbox.enter(cluster.network_of, argv)
+    return argv
 
 
 def _environment() -> dict[str, str]:
@@ -232,8 +241,8 @@ def _last_words(log: Path) -> str:
     return f"its log {log} ends: {said}"
 
 
-def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
-    protocol = get(cluster.protocol)
+def _manifest(cluster: ClusterFile | SystemFile, command: Sequence[str]) -> Manifest:
+    protocol = find(cluster.system if isinstance(cluster, SystemFile) else cluster.protocol)
     return Manifest(
         **describe_machine(),
         experiment_name="load",
@@ -242,7 +251,7 @@ def _manifest(cluster: ClusterFile, command: Sequence[str]) -> Manifest:
         claim=protocol.claim,
         operations=list(cluster.operations),
         nodes=list(cluster.nodes),
-        target="attached",
+        target="attached" if isinstance(cluster, ClusterFile) else "lab",
         seed=0,
         command=list(command),
     )

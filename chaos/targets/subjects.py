@@ -18,7 +18,10 @@ OF_SYSTEMS: TargetName = "lab"
 
 def find(name: str) -> Subject:
     """The protocol or the system of that name. Raises nodes.registry.InvalidConfiguration."""
-    return catalogue.get(name) if name in catalogue.SYSTEMS else registry.get(name)
+    is_system = name in catalogue.SYSTEMS
+    if name.endswith(".py"):
+        is_system = catalogue.is_of_system(name)
+    return catalogue.get(name) if is_system else registry.get(name)
 
 
 def target_of(subject: Subject, wanted: TargetName | None) -> TargetName:

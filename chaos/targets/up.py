@@ -24,7 +24,7 @@ import msgspec
 import psutil
 
 from bench.children import environment, python
-from bench.record.cluster_file import write_cluster_file
+from bench.record.cluster_file import Reachable, write_cluster_file
 from bench.record.files import no_space
 from bench.record.run_folder import write_json
 from chaos.clusters import by_name as clusters
@@ -33,7 +33,10 @@ from chaos.clusters.local import LocalCluster
 from chaos.clusters.pids import started
 from chaos.clusters.processes import signals_as_exit
 from chaos.errors import INFRASTRUCTURE, TargetFailed
+from chaos.systems.system import System
+from chaos.targets import lab
 from chaos.targets.by_hand import ByHand
+from chaos.targets.subjects import find
 from nodes import registry
 from nodes.errors import CapbenchError, InfrastructureFailed
 from nodes.runtime import own_folder
@@ -204,7 +207,10 @@ def keep(order: Mapping[str, Any]) -> None:
     name = order["name"]
     ids = registry.node_ids(order["nodes"])
     directory = clusters.folder(name).resolve()
-    protocol = registry.get(order["protocol"])
+    protocol = find(order["protocol"])
+    if isinstance(protocol, System):
+        _keep_system(protocol, ids, name, directory)
+        return
     proxied = order.get("proxied", True)
     if order.get("owned"):
         threading.Thread(target=_end_with_owner, daemon=True).start()
@@ -226,10 +232,12 @@ def keep(order: Mapping[str, Any]) -> None:
             cluster = start_cluster(cluster_at, order["broker_port"], stack)
             if proxied:
                 socket_path = clusters.socket_path(name)
+                monitor = cluster.monitor
                 stack.enter_context(
-                    ByHand(cluster, directory, socket_path, cluster.monitor.announce)
+                    ByHand(cluster, directory, socket_path, monitor.announce, monitor.statuses)
                 )
-            write_down(cluster, directory)
+            broker = f"{cluster.broker.host}:{cluster.broker.port}"
+            write_down(cluster.cluster_file, broker, directory)
             while True:
                 # A node that was killed stays down; without broker or proxies the cluster ends.
                 time.sleep(0.2)
@@ -241,16 +249,33 @@ def keep(order: Mapping[str, Any]) -> None:
         raise
 
 
-def write_down(cluster: LocalCluster, directory: Path) -> None:
+def _keep_system(system: System, nodes: tuple[str, ...], name: str, directory: Path) -> None:
+    """The same for a system, whose cluster is in a lab. Raises TargetFailed."""
+    try:
+        lab.keep(
+            system,
+            nodes,
+            name,
+            directory,
+            clusters.socket_path(name).resolve(),
+            lambda cluster: write_down(cluster, None, directory),
+        )
+    except SystemExit:
+        with _nobody_else():
+            own_folder.remove(directory)
+        raise
+
+
+def write_down(cluster: Reachable, broker: str | None, directory: Path) -> None:
     """Leave in a cluster's folder how to reach it, and that this process holds it."""
-    write_cluster_file(directory / "cluster.json", cluster.cluster_file)
+    write_cluster_file(directory / "cluster.json", cluster)
     keeper = Keeper(
-        name=cluster.cluster_file.cluster,
+        name=cluster.cluster,
         pid=os.getpid(),
         started=started(os.getpid()) or "",
-        protocol=cluster.cluster_file.protocol,
+        protocol=cluster.protocol,
         nodes=len(cluster.nodes),
-        broker=f"{cluster.broker.host}:{cluster.broker.port}",
+        broker=broker,
         directory=str(directory.resolve()),
     )
     # Last, and whole: then everything is there.

@@ -132,9 +132,11 @@ class LabCluster(RunningCluster, OfLab):
             if time.monotonic() > deadline:
                 heard = self.monitor.statuses()
                 silent = [n for n in self.nodes if not heard.get(n) or not heard[n].probe["ready"]]
+                first = (silent or list(self.nodes))[0]
                 raise TargetFailed(
                     f"{self._system.name} did not {what} in {READY_S:.0f} s; waiting for "
-                    f"{', '.join(silent) or 'one leader'}; {self.last_words((silent or ['n1'])[0])}"
+                    f"{', '.join(silent) or 'one leader'}; {first}: {self.monitor.problem(first)}; "
+                    f"{self.last_words(first)}"
                 )
 
     def _stop(self, *, discard: bool = False) -> None:

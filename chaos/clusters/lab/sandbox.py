@@ -32,6 +32,13 @@ def command(argv: list[str]) -> list[str]:
     return [UNSHARE, *user, *own, *argv]
 
 
+def enter(pid: int, argv: list[str]) -> list[str]:
+    """The command that runs ``argv`` in the network of the lab whose first process is ``pid``. Its
+    files and processes stay those of this machine."""
+    user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+    return ["nsenter", "--target", str(pid), *user, "--net", *argv]
+
+
 def refuse() -> None:
     """Raise NoLab if there can be no lab on this machine."""
     if sys.platform != "linux":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,20 +12,9 @@ import msgspec
 from bench.record.cluster_file import STALE_S
 from bench.record.run_folder import FaultRecord, NodeRecord
 from chaos.systems.system import Probe, System
-from nodes.errors import InfrastructureFailed
 
 EVERY_S = 0.25
 _RECORD_EVERY_NS = 1_000_000_000
-_UNREACHABLE = (
-    OSError,
-    http.client.HTTPException,
-    msgspec.MsgspecError,
-    InfrastructureFailed,
-    LookupError,
-    ValueError,
-    TypeError,
-)
-"""What an answer that is none may raise, beside no answer."""
 
 
 class SystemWatch:
@@ -47,6 +35,7 @@ class SystemWatch:
         self._record = record
         self._changed = threading.Condition()
         self._latest: dict[str, tuple[int, Probe]] = {}
+        self._problems: dict[str, str] = {}
         self._told: dict[str, tuple[int, Probe]] = {}
         self._ended = threading.Event()
         self._threads = [
@@ -73,8 +62,9 @@ class SystemWatch:
         while not self._ended.is_set():
             try:
                 probe = self._system.probe(self._hosts[node])
-            except _UNREACHABLE:
+            except Exception as error:  # A system's own code, which knows why.
                 probe = None
+                self._problems[node] = " ".join(str(error).split()) or type(error).__name__
             now_ns = time.monotonic_ns()
             with self._changed:
                 if probe is not None:
@@ -176,6 +166,10 @@ class SystemWatch:
 
     def announce(self, faults: Sequence[FaultRecord]) -> None:
         """Nobody looks on."""
+
+    def problem(self, node: str) -> str:
+        """Why its last probe that failed did."""
+        return self._problems.get(node, "no answer")
 
     def forget(self, node: str) -> None:
         """The node was killed: what it said no longer counts."""
