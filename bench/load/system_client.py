@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
@@ -20,8 +21,6 @@ from chaos.systems import catalogue
 from chaos.systems.system import NotApplied, SystemClient
 from nodes.contract.replica import Reply, Request
 
-MOST_CLIENTS = 256
-"""The most clients of a node. Further requests wait for one of them."""
 _MOST_REASON = 200
 
 
@@ -44,7 +43,7 @@ class SystemTransport:
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._idle: dict[str, list[_Worker]] = defaultdict(list)
         self._count: dict[str, int] = defaultdict(int)
-        self._waiting: dict[str, deque[Request]] = defaultdict(deque)
+        self._waiting: dict[str, deque[tuple[float, Request]]] = defaultdict(deque)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -57,11 +56,13 @@ class SystemTransport:
             with self._lock:
                 if self._idle[node]:
                     worker = self._idle[node].pop()
-                elif self._count[node] < MOST_CLIENTS:
+                elif self._count[node] < self._system.connections:
                     self._count[node] += 1
                     worker = _Worker(self, node)
                 else:
-                    self._waiting[node].append(request)
+                    # Nobody waits for its answer after that.
+                    until = time.monotonic() + self._timeout_s
+                    self._waiting[node].append((until, request))
                     continue
             worker.requests.put(request)
         return True
@@ -96,9 +97,12 @@ class SystemTransport:
 
     def next_for(self, worker: _Worker) -> Request | None:
         """A waiting request; without one, the worker is idle from now on."""
+        waiting = self._waiting[worker.node]
         with self._lock:
-            if self._waiting[worker.node]:
-                return self._waiting[worker.node].popleft()
+            while waiting:
+                until, request = waiting.popleft()
+                if time.monotonic() < until:
+                    return request
             self._idle[worker.node].append(worker)
             if self._closed:
                 worker.requests.put(None)

@@ -9,12 +9,17 @@ from pathlib import Path
 from chaos.systems.etcd import ETCD, ETCD_SERIALIZABLE
 from chaos.systems.redis_sentinel import REDIS_MIN_REPLICAS, REDIS_SENTINEL, REDIS_WAIT
 from chaos.systems.system import System
+from chaos.systems.zookeeper import ZOOKEEPER, ZOOKEEPER_SYNC
 from nodes.contract.names import BadName, check_name, did_you_mean
 from nodes.registry import InvalidConfiguration
 
 SYSTEMS: dict[str, System] = {
     system.name: system
-    for system in (ETCD, ETCD_SERIALIZABLE, REDIS_SENTINEL, REDIS_MIN_REPLICAS, REDIS_WAIT)
+    for system in (
+        *(ETCD, ETCD_SERIALIZABLE),
+        *(REDIS_SENTINEL, REDIS_MIN_REPLICAS, REDIS_WAIT),
+        *(ZOOKEEPER, ZOOKEEPER_SYNC),
+    )
 }
 
 

@@ -116,6 +116,8 @@ class System(ABC):
     operations: tuple[OperationKind, ...] = ("read", "write", "cas", "delete")
     peer_ports: tuple[int, ...]
     client_ports: tuple[int, ...]
+    connections = 256
+    """How many a client process has to a node, at most: what is open beyond them waits."""
 
     # --- the programs ---
 

@@ -74,7 +74,7 @@ class Client(SystemClient):
         self.address, self.timeout_s = address, timeout_s
 
     def invoke(self, operation: Operation) -> Answer:
-        asked = {"op": "get", "key": operation.key}
+        asked: dict[str, Any] = {"op": "get", "key": operation.key}
         if operation.op == "write":
             asked |= {"op": "put", "value": operation.value}
         return Answer(ask(self.address, asked, self.timeout_s).get("value"))

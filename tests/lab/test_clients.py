@@ -17,7 +17,7 @@ from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
 
 pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
-CLIENTS = ("etcd", "redis-sentinel")
+CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync")
 """One system for each kind of client."""
 CHANGES: tuple[OperationKind, ...] = ("write", "cas", "delete")
 

@@ -117,7 +117,7 @@ def desk(cluster: LocalCluster, tmp_path: Path) -> Callable[..., tuple[int, str]
     """Type a ``capbench`` command where this cluster runs: (exit code, what it says)."""
     folder = tmp_path / ".capbench" / cluster.cluster_file.cluster
     own_folder.make(folder)
-    write_down(cluster, folder)
+    write_down(cluster.cluster_file, None, folder)
 
     def type_in(*arguments: str) -> tuple[int, str]:
         done = capbench(*arguments, cwd=tmp_path)

@@ -1,0 +1,266 @@
+"""ZooKeeper: a tree of nodes with data, replicated by Zab (a leader, and a majority of followers).
+
+Its documentation promises linearizable writes and sequential reads: the server that was asked
+answers from what it has. After ``sync`` on the same connection a read sees what was written before.
+
+What it says of errors: NoNode, NodeExists and BadVersion are answers of a request that changed
+nothing. A connection without a session (a server without a majority gives none) has sent no
+request: certainly not applied. A connection that ends while a request is open says nothing of it:
+nobody knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Sequence
+
+from bench.record.cluster_file import Address, SystemFile
+from bench.record.verdict import Model
+from chaos.systems.connection import PROBE_S, connected, is_stale
+from chaos.systems.getting import on_path, unpacked
+from chaos.systems.system import (
+    Answer,
+    Node,
+    NotApplied,
+    NotToBeHad,
+    Probe,
+    Process,
+    Programs,
+    System,
+    SystemClient,
+    decode,
+    encode,
+)
+from nodes.contract.replica import Operation
+
+CLIENTS, FOLLOWERS, ELECTION = 2181, 2888, 3888
+PACKAGES = (
+    *("zookeeper", "libzookeeper-java", "libnetty-java", "libslf4j-java"),
+    *("libdropwizard-metrics-java", "libsnappy-java", "liblog4j1.2-java"),
+    *("libcommons-io-java", "libcommons-cli-java", "libjackson2-core-java"),
+    *("libjackson2-databind-java", "libjackson2-annotations-java", "libfindbugs-annotations-java"),
+)
+CONFIGURATION = """\
+tickTime=500
+initLimit=20
+syncLimit=4
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=srvr
+"""
+SESSION_MS = 10_000
+CREATE, DELETE, GET, SET, SYNC = 1, 2, 4, 5, 9
+NO_NODE, NODE_EXISTS = -101, -110
+ANYBODY = struct.pack(">ii", 1, 31)
+"""One entry of an access list, with all permissions."""
+_VERSION = struct.pack(">i", -1)
+_TRIES = 5
+
+
+class ZooKeeperError(OSError):
+    """An answer with an error code after which nobody knows."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"error {code} of ZooKeeper")
+        self.code = code
+
+
+class _Session:
+    """A connection with a session."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._socket = connected(address, timeout_s)
+        self._answers = self._socket.makefile("rb")
+        self._xid = 0
+        try:
+            self._send(struct.pack(">iqiq", 0, 0, SESSION_MS, 0) + _buffer(bytes(16)) + b"\0")
+            self._frame()
+        except OSError as error:
+            self.close()
+            raise NotApplied(f"not sent: no session: {error}") from None
+
+    @property
+    def stale(self) -> bool:
+        """See `chaos.systems.connection.is_stale`."""
+        return is_stale(self._socket)
+
+    def ask(self, kind: int, body: bytes) -> tuple[int, bytes]:
+        """The zxid and the rest of an answer. Raises ZooKeeperError, OSError."""
+        self.send(kind, body)
+        return self.answer()
+
+    def send(self, kind: int, body: bytes) -> None:
+        """Ask, and take the `answer` later: answers come in order."""
+        self._xid += 1
+        self._send(struct.pack(">ii", self._xid, kind) + body)
+
+    def answer(self) -> tuple[int, bytes]:
+        """Of the oldest request that has none yet."""
+        frame = self._frame()
+        _, zxid, code = struct.unpack_from(">iqi", frame)
+        if code:
+            raise ZooKeeperError(code)
+        return zxid, frame[16:]
+
+    def close(self) -> None:
+        """Close it; the session ends by its time-out."""
+        with contextlib.suppress(OSError):
+            self._answers.close()
+            self._socket.close()
+
+    def _send(self, body: bytes) -> None:
+        self._socket.sendall(_buffer(body))
+
+    def _frame(self) -> bytes:
+        head = self._answers.read(4)
+        length = struct.unpack(">i", head)[0] if len(head) == 4 else 0
+        body = self._answers.read(length)
+        if not length or len(body) < length:
+            raise ConnectionError("the connection ended")
+        return body
+
+
+class ZooKeeper(System):
+    """``sync``: a read is behind a ``sync``."""
+
+    operations = ("read", "write", "delete")
+    peer_ports = (FOLLOWERS, ELECTION)
+    client_ports = (CLIENTS,)
+    connections = 16  # Each needs a session, which is a replicated write.
+
+    def __init__(self, name: str, claim: Model, summary: str, *, sync: bool) -> None:
+        self.name, self.claim, self.summary = name, claim, summary
+        self._sync = sync
+
+    def programs(self) -> Programs:
+        """Debian's packages, and a Java that is there."""
+        java = on_path("java")
+        if java is None:
+            raise NotToBeHad("ZooKeeper needs Java: apt-get install default-jre-headless")
+        jars = unpacked(PACKAGES) / "usr" / "share" / "java"
+        versions = [jar.stem.split("-")[1] for jar in jars.glob("zookeeper-[0-9]*.jar")]
+        return Programs(paths={"java": str(java), "jars": str(jars)}, version=versions[0])
+
+    def prepare(self, node: Node, programs: Programs) -> None:
+        """Its configuration and its number."""
+        data = node.data / "data"
+        data.mkdir()
+        (data / "myid").write_text(f"{node.number}\n")
+        servers = [
+            f"server.{number}={host}:{FOLLOWERS}:{ELECTION}"
+            for number, host in enumerate(node.hosts.values(), 1)
+        ]
+        own = [f"dataDir={data}", f"clientPort={CLIENTS}", f"clientPortAddress={node.host}"]
+        lines = [*own, *(servers if len(servers) > 1 else [])]
+        (node.data / "zoo.cfg").write_text(CONFIGURATION + "\n".join(lines) + "\n")
+
+    def processes(self, node: Node, programs: Programs) -> Sequence[Process]:
+        """One JVM."""
+        main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+        class_path = ("-cp", f"{programs.paths['jars']}/*")
+        argv = [programs.paths["java"], "-Xmx128m", "-XX:+UseSerialGC", *class_path, main]
+        return [Process(argv=[*argv, node.data / "zoo.cfg"])]
+
+    def probe(self, host: str) -> Probe:
+        """By the command ``srvr``."""
+        with socket.create_connection((host, CLIENTS), PROBE_S) as sock:
+            sock.sendall(b"srvr")
+            said = b"".join(iter(lambda: sock.recv(4096), b"")).decode()
+        told = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
+        mode = told.get("Mode", "")
+        zxid = int(told.get("Zxid", "0"), 16)
+        return Probe(
+            ready=mode in ("leader", "follower", "standalone"),
+            role=mode or "looking",
+            term=zxid >> 32,
+            position=zxid,
+        )
+
+    def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
+        """Of that server, with a session of its own."""
+        return _Client(cluster.address(node, CLIENTS), timeout_s, sync=self._sync)
+
+
+class _Client(SystemClient):
+    def __init__(self, address: Address, timeout_s: float, *, sync: bool) -> None:
+        self._address, self._timeout_s, self._sync = address, timeout_s, sync
+        self._session: _Session | None = None
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def invoke(self, operation: Operation) -> Answer:
+        if self._session is not None and self._session.stale:
+            self.close()
+        if self._session is None:
+            self._session = _Session(self._address, self._timeout_s)
+        session, path = self._session, _buffer(f"/{operation.key}".encode())
+        match operation.op:
+            case "read":
+                return self._read(session, path)
+            case "delete":
+                try:
+                    return Answer(version=session.ask(DELETE, path + _VERSION)[0])
+                except ZooKeeperError as error:
+                    if error.code != NO_NODE:
+                        raise
+                    return Answer()
+            case "write":
+                return _write(session, path, encode(operation.value))
+        raise NotApplied(f"no such operation: {operation.op}")
+
+    def _read(self, session: _Session, path: bytes) -> Answer:
+        if self._sync:
+            session.send(SYNC, path)
+        session.send(GET, path + b"\0")
+        if self._sync:
+            session.answer()
+        try:
+            _, said = session.answer()
+        except ZooKeeperError as error:
+            if error.code != NO_NODE:
+                raise
+            return Answer()
+        (length,) = struct.unpack_from(">i", said)
+        _, mzxid = struct.unpack_from(">qq", said, 4 + length)
+        return Answer(decode(said[4 : 4 + length]), mzxid)
+
+
+def _write(session: _Session, path: bytes, data: bytes) -> Answer:
+    """Set it where it is, else create it, until nobody else has done the other in between."""
+    for _ in range(_TRIES):
+        try:
+            return Answer(version=session.ask(SET, path + _buffer(data) + _VERSION)[0])
+        except ZooKeeperError as error:
+            if error.code != NO_NODE:
+                raise
+        access = ANYBODY + _buffer(b"world") + _buffer(b"anyone")
+        try:
+            made = session.ask(CREATE, path + _buffer(data) + access + struct.pack(">i", 0))
+            return Answer(version=made[0])
+        except ZooKeeperError as error:
+            if error.code != NODE_EXISTS:
+                raise
+    raise NotApplied(f"created and deleted by others, {_TRIES} times")
+
+
+def _buffer(raw: bytes) -> bytes:
+    return struct.pack(">i", len(raw)) + raw
+
+
+ZOOKEEPER = ZooKeeper(
+    "zookeeper",
+    "sequential",
+    "ZooKeeper with its defaults: writes through the leader, reads from any server",
+    sync=False,
+)
+ZOOKEEPER_SYNC = ZooKeeper(
+    "zookeeper-sync",
+    "linearizable",
+    "the same, but every read is behind a sync",
+    sync=True,
+)
