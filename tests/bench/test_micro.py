@@ -49,7 +49,7 @@ def test_all_suites_write_the_documented_files(tmp_path: Path) -> None:
     assert len(by_name) == len(figures)
     for group in ("linearizability", "JSONL", "codec", "durable log", "vector clock", "quorum"):
         assert any(name.startswith(group) for name in by_name)
-    for group in ("failure detector", "simulator"):
+    for group in ("failure detector", "simulator", "list-append", "rw-register"):
         assert any(name.startswith(group) for name in by_name)
     for figure in figures:
         assert list(figure) == ["name", "value", "unit", "compared_with", "ratio", "goal"]

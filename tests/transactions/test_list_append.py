@@ -12,6 +12,7 @@ from bench.checkers.transactions import check_list_append
 from bench.record.history import BadHistory
 from bench.record.transactions.builder import transactions_of
 from bench.record.transactions.verdict import TransactionsCheck
+from bench.suites.micro.transactions import list_append_history
 from tests.transactions.brute_force import History, Txn, levels_of_lists, rows
 from tests.transactions.stores import KINDS, Store, tiny
 
@@ -165,3 +166,8 @@ def test_what_is_no_list_append_is_refused(ops: Any, message: str) -> None:
 def test_a_retry_after_a_certain_failure_may_use_the_same_value() -> None:
     failed = Txn("p0", 0, 1, "fail", (a("x", 1),))
     assert check([failed, *txns([a("x", 1)], [r("x", 1)], t1=(5, 6))]).verdict == "valid"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_large_history_with_lost_answers_is_strictly_serializable(seed: int) -> None:
+    assert check_list_append(list_append_history(20_000, keys=20, seed=seed)).verdict == "valid"

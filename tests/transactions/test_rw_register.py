@@ -13,6 +13,7 @@ from bench.checkers.transactions import check_rw_register
 from bench.record.history import BadHistory
 from bench.record.transactions.builder import transactions_of
 from bench.record.transactions.verdict import Level, TransactionsCheck
+from bench.suites.micro.transactions import register_history
 from tests.transactions.brute_force import History, Txn, levels_of_registers, rows
 from tests.transactions.stores import Store, tiny
 from tests.transactions.test_list_append import KEEPS, committed, txns, with_what_was_read
@@ -111,6 +112,13 @@ def test_more_sessions_than_memory_is_unknown() -> None:
     history = txns(*([w("x", n)] for n in range(30)))
     found = check(history, level="causal", memory_bytes=3500, levels=["causal"])
     assert found.verdict == "unknown"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_large_history_with_lost_answers_is_causal(seed: int) -> None:
+    t = register_history(3000, keys=20, seed=seed)
+    found = check_rw_register(t, level="causal", levels=EXACT)  # type: ignore[arg-type]
+    assert set(found.levels.values()) == {"valid"}
 
 
 def test_what_is_no_register_is_refused() -> None:

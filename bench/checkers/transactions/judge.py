@@ -57,13 +57,14 @@ class Budget:
 class Judged:
     """``refuted``: levels; ``undecided``: why the others are not known, empty if they are.
     ``told_by``: by the name of a cycle, the rows that tell that one write is before another, where
-    it is not the graph that knows."""
+    it is not the graph that knows. ``others``: further transactions of a cycle's witness."""
 
     findings: Findings
     refuted: set[Level] = field(default_factory=set)
     undecided: dict[Level, str] = field(default_factory=dict)
     cycles: dict[str, list[Step]] = field(default_factory=dict)
     told_by: dict[str, Callable[[int, int], list[int]]] = field(default_factory=dict)
+    others: dict[str, list[int]] = field(default_factory=dict)
 
     def refute(self, name: str) -> None:
         """Refute the levels that forbid an anomaly."""
@@ -105,7 +106,12 @@ def check_of(
     ]
     anomalies += [
         anomaly_of_cycle(
-            graph, name, cycle, forbidden, judged.told_by.get(name, graph.order_told_by)
+            graph,
+            name,
+            cycle,
+            forbidden,
+            judged.told_by.get(name, graph.order_told_by),
+            judged.others.get(name, []),
         )
         for name, cycle in judged.cycles.items()
     ]

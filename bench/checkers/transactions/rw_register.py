@@ -208,6 +208,8 @@ def _note_stale(r: Registers, judged: Judged, clock_error: int) -> None:
             Step(writer, reader, REALTIME, -1, -1),
             Step(reader, writer, RW, row, write),
         ]
+        if r.source[stale[0]] >= 0:
+            judged.others["G-single-realtime"] = [int(owner[r.source[stale[0]]])]
         judged.refuted.add("strict-serializable")
 
 

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from bench.checkers.transactions.registers import Registers
-from bench.record.columns import INFO, Bools, Int32s, Int64s
+from bench.record.columns import INFO, Int32s, Int64s
 
 _AT_ONCE: Final = 1 << 20
 """Lookups at a time, so that memory stays small."""
@@ -207,93 +207,122 @@ class TooManySessions(Exception):
 
 
 def causal(k: Known, order: list[int], memory_bytes: int) -> Inferred:
-    """The last write of each session that is before the reader. ``order``: the transactions, each
+    """The last write of each lane that is before the reader. ``order``: the transactions, each
     after what it read from and its session did before. Raises TooManySessions."""
     r, t = k.r, k.r.transactions
-    lanes = int(t.process.max(initial=0)) + 1 + int((t.outcome[r.committed] == INFO).any())
-    lanes, lane = _lanes(k)
-    if len(t) * lanes * 4 > memory_bytes:
-        raise TooManySessions(f"{lanes} sessions of {len(t)} transactions need too much memory")
-    clock = _clocks(k, order, lanes, lane)
+    clocks = _Clocks(k, memory_bytes)
+    clocks.run(order)
+    clock, lane, place = clocks.clock, clocks.lane, clocks.place
     first = k.first_place
     rows = r.reads[first]
     reader = r.owner[rows]
     parts = []
-    lookup = _LaneWrites(k, lane)
-    chunk = max(1, _AT_ONCE // lanes)
+    lookup = _LaneWrites(r, lane, place)
+    chunk = max(1, _AT_ONCE // clock.shape[1])
     for begin in range(0, len(first), chunk):
         some = slice(begin, begin + chunk)
         upto = clock[reader[some]]
         which, of_lane = np.nonzero(upto >= 0)
-        write = lookup.last(of_lane, t.key[rows[some][which]], upto[which, of_lane])
+        known = upto[which, of_lane].astype(np.int64)
+        write = lookup.last(of_lane, t.key[rows[some][which]], known)
         source = r.source[first[some][which]]
         there = np.flatnonzero(write >= 0)
         write, source, which = write[there], source[there], which[there]
-        new = ~_is_before(r, clock, lane, k.place, write, source)
-        parts.append(Inferred(write[new], source[new], rows[some][which[new]]))
+        one, two = r.owner[write], r.owner[np.maximum(source, 0)]
+        is_before = (source >= 0) & (clock[two, lane[one]] >= place[one])  # anyway
+        parts.append(Inferred(write[~is_before], source[~is_before], rows[some][which[~is_before]]))
     nothing = np.zeros(0, np.int64)
     return _of_others(r, parts or [Inferred(nothing, nothing, nothing)])
 
 
-def _lanes(k: Known) -> tuple[int, Int32s]:
-    """Sessions: processes, and one for each write of unknown outcome after which its process went
-    on."""
-    t = k.r.transactions
-    lane = t.process.astype(np.int32).copy()
-    lanes = len(t.processes)
-    last = np.full(lanes, -1, np.int64)
-    np.maximum.at(last, t.process[k.r.committed], k.place[k.r.committed])
-    loose = k.r.committed & (t.outcome == INFO) & (k.place < last[t.process])
-    lane[loose] = lanes + np.arange(int(loose.sum()))
-    return lanes + int(loose.sum()), lane
+class _Clocks:
+    """Lanes: chains of transactions, each causally after the one before it. A process is a lane,
+    and goes on in that of another that is at an end, if it knows all of that: else each process
+    that ends, and each write of unknown outcome, would be one more for ever.
 
+    ``clock``: of each transaction and lane the place of the last one that is before it, -1 if there
+    is none; ``lane`` and ``place``: where each is itself.
+    """
 
-def _clocks(k: Known, order: list[int], lanes: int, lane: Int32s) -> np.ndarray:
-    """Of each transaction and session: the place of the last one that is before it, -1 if none."""
-    reader, writer, _ = _read_from(k.r, first_rows=False)
-    count = len(k.r.transactions)
-    first = np.searchsorted(reader, np.arange(count + 1)).tolist()
-    writers = writer.tolist()
-    clock = np.full((count, lanes), -1, np.int32)
-    place, before, lane_of = k.place.tolist(), k.before.tolist(), lane.tolist()
-    maximum = np.maximum
-    for txn in order:
-        own = clock[txn]
-        earlier = before[txn]
-        if earlier >= 0:
-            maximum(own, clock[earlier], out=own)
-            own[lane_of[earlier]] = max(own[lane_of[earlier]], place[earlier])
-        for each in writers[first[txn] : first[txn + 1]]:
-            maximum(own, clock[each], out=own)
-            own[lane_of[each]] = max(own[lane_of[each]], place[each])
-    return clock
+    def __init__(self, k: Known, memory_bytes: int) -> None:
+        count = len(k.r.transactions)
+        self.k = k
+        self.most_lanes = memory_bytes // (4 * max(1, count))
+        self.clock = np.full((count, 0), -1, np.int32)
+        self.lane = np.full(count, -1, np.int32)
+        self.place = np.full(count, -1, np.int64)
+        self.ends = np.zeros(0, np.int32)
+        """The place of the last one of each lane."""
+        self._widen(min(32, self.most_lanes))
+        self.lanes = 0
 
+    def _widen(self, lanes: int) -> None:
+        if lanes <= self.clock.shape[1] or lanes > self.most_lanes:
+            raise TooManySessions(
+                f"clocks of more than {self.clock.shape[1]} sessions need more than the memory "
+                "allowed"
+            )
+        more = ((0, 0), (0, lanes - self.clock.shape[1]))
+        self.clock = np.pad(self.clock, more, constant_values=-1)
+        self.ends = np.pad(self.ends, more[1], constant_values=-1)
 
-def _is_before(
-    r: Registers, clock: np.ndarray, lane: Int32s, place: Int64s, write: Int64s, source: Int64s
-) -> Bools:
-    """Whether each write is causally before the other anyway."""
-    one, two = r.owner[write], r.owner[np.maximum(source, 0)]
-    found: Bools = (source >= 0) & (clock[two, lane[one]] >= place[one])
-    return found
+    def run(self, order: list[int]) -> None:
+        """Go through the transactions."""
+        reader, writer, _ = _read_from(self.k.r, first_rows=False)
+        first = np.searchsorted(reader, np.arange(len(self.lane) + 1)).tolist()
+        writers, before = writer.tolist(), self.k.before.tolist()
+        committed = self.k.r.committed.tolist()
+        lane_of, place = [-1] * len(before), [-1] * len(before)
+        last: list[int] = []
+        """The last transaction of each lane."""
+        maximum = np.maximum
+        for txn in order:
+            if not committed[txn]:
+                continue
+            own = self.clock[txn]
+            earlier = before[txn]
+            sources = writers[first[txn] : first[txn + 1]]
+            for each in (earlier, *sources) if earlier >= 0 else sources:
+                maximum(own, self.clock[each], out=own)
+                own[lane_of[each]] = max(own[lane_of[each]], place[each])
+            if earlier >= 0 and last[lane_of[earlier]] == earlier:
+                lane = lane_of[earlier]
+            else:
+                lane = self._lane(own)
+                if lane == len(last):
+                    last.append(-1)
+            self.ends[lane] += 1
+            lane_of[txn], place[txn], last[lane] = lane, int(self.ends[lane]), txn
+        self.lane = np.array(lane_of, np.int32)
+        self.place = np.array(place, np.int64)
+
+    def _lane(self, own: Int32s) -> int:
+        """One of which all is known, or a new one."""
+        known = np.flatnonzero(own[: self.lanes] == self.ends[: self.lanes])
+        if len(known):
+            return int(known[np.argmin(self.ends[known])])
+        if self.lanes == self.clock.shape[1]:
+            self._widen(min(2 * self.lanes, self.most_lanes))
+        self.lanes += 1
+        return self.lanes - 1
 
 
 class _LaneWrites:
-    """The last writes of each session and key."""
+    """The last writes of each lane and key."""
 
-    def __init__(self, k: Known, lane: Int32s) -> None:
-        r, t = k.r, k.r.transactions
+    def __init__(self, r: Registers, lane: Int32s, place: Int64s) -> None:
+        t = r.transactions
         self.keys = np.int64(max(1, len(t.keys)))
         self.size = np.int64(len(t) + 1)
         both = lane[r.owner[r.finals]] * self.keys + t.key[r.finals]
-        place = k.place[r.owner[r.finals]]
-        order = np.lexsort((place, both))
+        of_write = place[r.owner[r.finals]]
+        order = np.lexsort((of_write, both))
         self.both = both[order]
-        self.code = self.both * self.size + place[order]
+        self.code = self.both * self.size + of_write[order]
         self.writes = r.finals[order]
 
     def last(self, lane: Int64s, key: Int32s, upto: Int64s) -> Int64s:
-        """The last write to each key of each session, at a place or before it; -1 if none."""
+        """The last write to each key of each lane, at a place or before it; -1 if none."""
         wanted = lane * self.keys + key
         found = np.searchsorted(self.code, wanted * self.size + upto, side="right") - 1
         if len(self.code) == 0:

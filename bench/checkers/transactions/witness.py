@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.checkers.transactions.cycles import Step
 from bench.checkers.transactions.findings import Finding
@@ -30,9 +30,10 @@ def anomaly_of_cycle(
     cycle: list[Step],
     asked: tuple[Level, ...],
     told_by: Callable[[int, int], list[int]],
+    others: Sequence[int] = (),
 ) -> Anomaly:
     """A cycle: each transaction comes before the next one, and the last before the first. Behind
-    them those whose reads tell the order of two writes (``told_by``)."""
+    them those whose reads tell the order of two writes (``told_by``), and ``others``."""
     t = graph.transactions
     order = [step.source for step in cycle]
     told: dict[int, list[int]] = {}
@@ -41,7 +42,7 @@ def anomaly_of_cycle(
         if rows:
             told[place] = rows
             order += [graph.owner(row) for row in rows]
-    order = list(dict.fromkeys(order))
+    order = list(dict.fromkeys([*order, *others]))
     vertices = [_vertex(t, number) for number in order]
     edges = []
     for place, step in enumerate(cycle):
