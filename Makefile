@@ -39,6 +39,7 @@ nightly: setup ## Absurd frames (FRAMES), all nodes killed (REPEAT), simulated s
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
 	@CHECKER_TINY_HISTORIES=27000 $(BIN)/pytest -q -n 0 tests/checkers/test_brute_force.py
+	@TRANSACTION_TINY_HISTORIES=20000 $(BIN)/pytest -q -n 0 --timeout 3600 tests/transactions
 
 bench: setup ## Measure live protocols, simulator, checkers, parts; writes results/bench/latest.json.
 	@$(BIN)/python -m bench
