@@ -117,7 +117,7 @@ def test_more_sessions_than_memory_is_unknown() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_a_large_history_with_lost_answers_is_causal(seed: int) -> None:
     t = register_history(3000, keys=20, seed=seed)
-    found = check_rw_register(t, level="causal", levels=EXACT)  # type: ignore[arg-type]
+    found = check_rw_register(t, level="causal", levels=EXACT)
     assert set(found.levels.values()) == {"valid"}
 
 
