@@ -16,6 +16,7 @@ MILLION = scaled(1_000_000, least=1000)
 OPERATIONS = 4
 SMALL = "list-append, strict serializability: 1 million transactions"
 MEMORY = 16 << 30
+PATIENCE_S = 3600.0
 
 
 @pytest.mark.benchmark(group="transactions")
@@ -25,7 +26,7 @@ def bench_list_append(benchmark: Any, millions: int) -> None:
     t = list_append_history(millions * MILLION, operations=OPERATIONS)
 
     def run() -> None:
-        assert check_list_append(t, memory_bytes=MEMORY).verdict == "valid"
+        assert check_list_append(t, memory_bytes=MEMORY, budget_s=PATIENCE_S).verdict == "valid"
 
     measure(
         benchmark,
@@ -47,7 +48,7 @@ def bench_list_append_memory(benchmark: Any) -> None:
 
     def run() -> None:
         tracemalloc.start()
-        check_list_append(t, memory_bytes=MEMORY)
+        check_list_append(t, memory_bytes=MEMORY, budget_s=PATIENCE_S)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
@@ -70,7 +71,9 @@ def bench_rw_register(benchmark: Any, level: Level) -> None:
     t = register_history(MILLION // OPERATIONS, operations=OPERATIONS)
 
     def run() -> None:
-        found = check_rw_register(t, level=level, levels=[level], memory_bytes=MEMORY)
+        found = check_rw_register(
+            t, level=level, levels=[level], memory_bytes=MEMORY, budget_s=PATIENCE_S
+        )
         assert found.verdict == "valid"
 
     measure(
