@@ -24,8 +24,10 @@ from rich.text import Text
 
 from bench.paths import ROOT
 from chaos.clusters.broker import find_mosquitto
+from chaos.clusters.lab import sandbox
 from chaos.clusters.processes import NoFreePorts, free_ports
 from chaos.clusters.toxiproxy import ToxiproxyMissing, find_toxiproxy
+from chaos.systems.catalogue import SYSTEMS
 
 # Five nodes: 20 links, 2 proxies per node and client group, broker, Toxiproxy, Locust.
 PORTS_OF_A_RUN = 50
@@ -99,6 +101,7 @@ def examine() -> list[Finding]:
             )
         ],
     ]
+    looks.append(lambda: [_lab()])
     # Nearly all of it is waiting for other programs: wait for all at once.
     with ThreadPoolExecutor(len(looks)) as pool:
         return [finding for found in pool.map(lambda look: look(), looks) for finding in found]
@@ -346,6 +349,19 @@ def _program(program: str, arguments: Sequence[str], *, loses: str, remedy: str)
     line = next((line for line in said if line.startswith(f"{program} version")), said[0])
     version = re.search(r"\d+(\.\d+)+", line)
     return Finding(name=program, status="ok", detail=f"{version[0] if version else line}, {path}")
+
+
+def _lab() -> Finding:
+    """Whether systems of others can run here: nothing is got for the answer."""
+    try:
+        sandbox.refuse()
+    except sandbox.NoLab as error:
+        remedy = "run as root, or where users may make namespaces (Linux)"
+        return Finding(name="lab", status="missing", detail=str(error), remedy=remedy)
+    systems = ", ".join(SYSTEMS)
+    return Finding(
+        name="lab", status="ok", detail=f"namespaces can be made; got when first run: {systems}"
+    )
 
 
 def _short(path: str | Path) -> str:

@@ -32,6 +32,8 @@ COMMAND = re.compile(
 ELSEWHERE = {
     "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
+    "capbench run leader-partition -p etcd": ("tests/lab/test_runs.py", '"-p", "etcd"'),
+    "capbench up -p redis-sentinel": ("tests/lab/test_by_hand.py", '"up", "-p", "redis-sentinel"'),
     "docker compose up -d": ("tests/containers/conftest.py", '"up", "-d"'),
     "capbench run leader-partition --target compose --protocol raft": (
         "tests/containers/test_compose.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,3 +117,14 @@ def test_a_version_other_than_the_pinned_one_is_named() -> None:
     assert finding.status == "fallback"
     assert "tested with 0.0.1 or 0.0.2" in finding.detail
     assert doctor._pins()["rich"]
+
+
+def test_a_machine_without_namespaces_has_no_lab(
+    program: Program, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("unshare", "echo 'unshare failed: Operation not permitted' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    lab = named(examine(), "lab")
+    assert lab.status == "missing"
+    assert not lab.required
+    assert "Operation not permitted" in lab.detail

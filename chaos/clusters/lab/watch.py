@@ -98,6 +98,8 @@ class SystemWatch:
 
     def _node_of(self, id_: str | None) -> str | None:
         """The node that the system names so."""
+        if id_ is None:
+            return None
         with self._changed:
             named = {probe.id: node for node, (_, probe) in self._latest.items()}
         return named.get(id_, id_)
