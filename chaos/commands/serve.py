@@ -15,8 +15,10 @@ import http.server
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -97,6 +99,77 @@ def chosen(all_rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
     ]
 
 
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def __init__(self, root: Path, environment: jinja2.Environment, *connection: Any) -> None:
+        self._root = root
+        self._environment = environment
+        super().__init__(*connection)
+
+    def do_GET(self) -> None:
+        refused = refusal(self.command, self.headers)
+        if refused is not None:
+            self._send(HTTPStatus.FORBIDDEN, self._message(f"Refused: {refused}."))
+            return
+        address = urllib.parse.urlsplit(self.path)
+        query = urllib.parse.parse_qs(address.query)
+        try:
+            if address.path == "/":
+                self._send(HTTPStatus.OK, self._list(query))
+            elif address.path == "/report":
+                self._send(*self._report(query.get("run", [])))
+            else:
+                self._send(HTTPStatus.NOT_FOUND, self._message("There is no such page."))
+        except BadRunFolder as error:
+            self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # The client has gone.
+
+    def _list(self, query: Mapping[str, list[str]]) -> str:
+        everything = rows(self._root)
+        wanted = {name: values[0] for name, values in query.items()}
+        choices = {
+            field: sorted({getattr(row, field) for row in everything} - {""})
+            for field in ("protocol", "experiment", "target", "verdict")
+        }
+        page = self._environment.get_template("runs.html")
+        return page.render(
+            root=shown(self._root),
+            rows=chosen(everything, wanted),
+            unreadable=sum(row.verdict == UNREADABLE for row in everything),
+            total=len(everything),
+            choices=choices,
+            wanted={**dict.fromkeys((*choices, "text"), ""), **wanted},
+        )
+
+    def _report(self, names: Sequence[str]) -> tuple[HTTPStatus, str]:
+        by_name = {row.name: row for row in rows(self._root)}
+        unknown = [name for name in names if name not in by_name]
+        if unknown or not names:
+            what = f"There is no run {unknown[0]!r} here." if unknown else "Choose a run first."
+            return HTTPStatus.NOT_FOUND, self._message(what)
+        if len(names) > MOST_RUNS:
+            return HTTPStatus.BAD_REQUEST, self._message(f"At most {MOST_RUNS} runs at once.")
+        with scratch("page") as folder:
+            page = write_report([by_name[name].path for name in names], folder / "r.html")
+            return HTTPStatus.OK, page.read_text(encoding="utf-8")
+
+    def _message(self, text: str) -> str:
+        return self._environment.get_template("message.html").render(text=text)
+
+    def _send(self, status: HTTPStatus, page: str) -> None:
+        body = page.encode(errors="backslashreplace")
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nobody reads along."""
+
+
 def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
     """Listening, and ready for ``serve_forever``. Raises BadRunFolder and TargetFailed."""
     rows(root)
@@ -107,74 +180,9 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            refused = refusal(self.command, self.headers)
-            if refused is not None:
-                self._send(HTTPStatus.FORBIDDEN, self._message(f"Refused: {refused}."))
-                return
-            address = urllib.parse.urlsplit(self.path)
-            query = urllib.parse.parse_qs(address.query)
-            try:
-                if address.path == "/":
-                    self._send(HTTPStatus.OK, self._list(query))
-                elif address.path == "/report":
-                    self._send(*self._report(query.get("run", [])))
-                else:
-                    self._send(HTTPStatus.NOT_FOUND, self._message("There is no such page."))
-            except BadRunFolder as error:
-                self._send(HTTPStatus.NOT_FOUND, self._message(str(error)))
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # The client has gone.
-
-        def _list(self, query: Mapping[str, list[str]]) -> str:
-            everything = rows(root)
-            wanted = {name: values[0] for name, values in query.items()}
-            choices = {
-                field: sorted({getattr(row, field) for row in everything} - {""})
-                for field in ("protocol", "experiment", "target", "verdict")
-            }
-            page = environment.get_template("runs.html")
-            return page.render(
-                root=shown(root),
-                rows=chosen(everything, wanted),
-                unreadable=sum(row.verdict == UNREADABLE for row in everything),
-                total=len(everything),
-                choices=choices,
-                wanted={**dict.fromkeys((*choices, "text"), ""), **wanted},
-            )
-
-        def _report(self, names: Sequence[str]) -> tuple[HTTPStatus, str]:
-            by_name = {row.name: row for row in rows(root)}
-            unknown = [name for name in names if name not in by_name]
-            if unknown or not names:
-                what = f"There is no run {unknown[0]!r} here." if unknown else "Choose a run first."
-                return HTTPStatus.NOT_FOUND, self._message(what)
-            if len(names) > MOST_RUNS:
-                return HTTPStatus.BAD_REQUEST, self._message(f"At most {MOST_RUNS} runs at once.")
-            with scratch("page") as folder:
-                page = write_report([by_name[name].path for name in names], folder / "r.html")
-                return HTTPStatus.OK, page.read_text(encoding="utf-8")
-
-        def _message(self, text: str) -> str:
-            return environment.get_template("message.html").render(text=text)
-
-        def _send(self, status: HTTPStatus, page: str) -> None:
-            body = page.encode(errors="backslashreplace")
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Nobody reads along."""
-
+    handler = partial(_Handler, root, environment)
     try:
-        return http.server.ThreadingHTTPServer((HOST, port), Handler)
+        return http.server.ThreadingHTTPServer((HOST, port), handler)
     except OSError as error:
         raise TargetFailed(
             f"port {port} on {HOST}: {error.strerror}; give another one with --port"

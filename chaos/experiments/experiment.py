@@ -332,6 +332,16 @@ def _find(name_or_path: str | Path) -> Path:
 
 
 def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
+    """One after the other, in the file's order."""
+    yield from _problems_of_protocols(experiment)
+    yield from _problems_of_load(experiment)
+    for i in range(len(experiment.schedule)):
+        for where, message in _problems_of_entry(experiment, experiment.schedule[i]):
+            yield ("schedule", i, where), message
+    yield from _problems_of_objectives(experiment)
+
+
+def _problems_of_protocols(experiment: Experiment) -> Iterator[tuple[Location, str]]:
     nodes = experiment.node_ids()
     for i, name in enumerate(experiment.protocols):
         if name in experiment.protocols[:i]:
@@ -346,6 +356,9 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
             registry.get(name).configure(nodes[0], nodes, experiment.parameters)
         except registry.InvalidConfiguration as error:
             yield ("parameters",), str(error)
+
+
+def _problems_of_load(experiment: Experiment) -> Iterator[tuple[Location, str]]:
     if experiment.duration_s <= 0:
         yield ("duration",), "must be longer than 0s"
     if not sum(experiment.load.mix.values()) > 0:
@@ -359,39 +372,31 @@ def _problems(experiment: Experiment) -> Iterator[tuple[Location, str]]:
             experiment.workload()
         except ValueError as error:
             yield ("workload",), str(error)
-    for i, entry in enumerate(experiment.schedule):
-        at: Location = ("schedule", i)
-        ends_s = experiment.duration_s if entry.for_s is None else entry.at_s + entry.for_s
-        if entry.at_s >= experiment.duration_s:
-            yield (
-                (*at, "at"),
-                (
-                    f"the fault begins at {format_duration(entry.at_s)}, the load ends at"
-                    f" {format_duration(experiment.duration_s)}; use an earlier time"
-                ),
-            )
-        elif ends_s > experiment.duration_s + _ROUNDING_S:
-            yield (
-                (*at, "for"),
-                (
-                    f"the fault ends at {format_duration(ends_s)}, the load at"
-                    f" {format_duration(experiment.duration_s)}; use a shorter time"
-                ),
-            )
-        elif ends_s <= entry.at_s:
-            yield (*at, "for"), "must be longer than 0s"
-        if entry.every_s is not None:
-            if entry.for_s is None:
-                yield (*at, "every"), "needs a for: a fault can repeat only after it has ended"
-            elif entry.every_s < max(entry.for_s, MIN_EVERY_S):
-                yield (
-                    (*at, "every"),
-                    "must be at least as long as for, and at least " + format_duration(MIN_EVERY_S),
-                )
-        if entry.for_s is not None and not getattr(entry.fault, "restart", True):
-            yield (*at, "for"), "makes no sense: what is crashed for good does not come back"
-        for field, message in entry.fault.problems(nodes):
-            yield (*at, field), message
+
+
+def _problems_of_entry(experiment: Experiment, entry: ScheduleEntry) -> Iterator[tuple[str, str]]:
+    ends_s = experiment.duration_s if entry.for_s is None else entry.at_s + entry.for_s
+    ends = format_duration(experiment.duration_s)
+    if entry.at_s >= experiment.duration_s:
+        begins = format_duration(entry.at_s)
+        yield "at", f"the fault begins at {begins}, the load ends at {ends}; use an earlier time"
+    elif ends_s > experiment.duration_s + _ROUNDING_S:
+        healed = format_duration(ends_s)
+        yield "for", f"the fault ends at {healed}, the load at {ends}; use a shorter time"
+    elif ends_s <= entry.at_s:
+        yield "for", "must be longer than 0s"
+    if entry.every_s is not None:
+        least = format_duration(MIN_EVERY_S)
+        if entry.for_s is None:
+            yield "every", "needs a for: a fault can repeat only after it has ended"
+        elif entry.every_s < max(entry.for_s, MIN_EVERY_S):
+            yield "every", f"must be at least as long as for, and at least {least}"
+    if entry.for_s is not None and not getattr(entry.fault, "restart", True):
+        yield "for", "makes no sense: what is crashed for good does not come back"
+    yield from entry.fault.problems(experiment.node_ids())
+
+
+def _problems_of_objectives(experiment: Experiment) -> Iterator[tuple[Location, str]]:
     for phase, expected in experiment.objectives.items():
         if phase in ("during", "after") and not experiment.schedule:
             yield (

@@ -27,6 +27,7 @@ from chaos.targets import final_reads
 from chaos.targets.nemesis import FaultPlayer
 from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
 from nodes.contract.replica import Reply, Request
+from nodes.faults.nemesis import PlannedFault
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import FaultyCluster
 from nodes.simulator.host import Timing
@@ -290,6 +291,22 @@ def trace(run: Run, until_ns: int) -> Story:
     return story
 
 
+def _schedule_faults(
+    run: Run, cluster: SimulatedCluster, player: FaultPlayer, start_ns: int
+) -> None:
+    def begin(planned: PlannedFault) -> None:
+        number = planned.number
+        if player.begin(number, start_ns):
+            for i, offset_s in enumerate(player.beats(number)):
+                beat_ns = start_ns + round((planned.at_s + offset_s) * 1e9)
+                cluster.at(beat_ns, lambda beat: player.beat(*beat), (number, i))
+            cluster.at(start_ns + round(planned.heal_at_s * 1e9), player.end, number)
+
+    # Before any end is set: where one fault ends and another begins, the new one begins first.
+    for planned in run.experiment.plan():
+        cluster.at(start_ns + round(planned.at_s * 1e9), begin, planned)
+
+
 def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
     """Load and faults side by side. Returns what went wrong, None if nothing did."""
     folder, workload = run.folder, run.workload
@@ -301,21 +318,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
     player = FaultPlayer(
         run.experiment.plan(), cluster, folder, seed=run.seed, now_ns=cluster.now_ns
     )
-
-    def begin(number: int) -> None:
-        if player.begin(number, start_ns):
-            for i, offset_s in enumerate(player.beats(number)):
-                beat_s = faults[number].at_s + offset_s
-                cluster.at(
-                    start_ns + round(beat_s * 1e9), lambda beat: player.beat(*beat), (number, i)
-                )
-            cluster.at(start_ns + round(faults[number].heal_at_s * 1e9), player.end, number)
-
-    faults = {planned.number: planned for planned in run.experiment.plan()}
-    # Before any end is set: where one fault ends and another begins, the new one begins first.
-    for number, planned in faults.items():
-        cluster.at(start_ns + round(planned.at_s * 1e9), begin, number)
-
+    _schedule_faults(run, cluster, player, start_ns)
     operations = plan(workload, cluster.nodes)
     intended = 0
 

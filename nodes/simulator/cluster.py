@@ -106,28 +106,11 @@ class Cluster:
                 self.rng(f"disk/{node}"),
                 write_trip,
             )
-        codes = {message: i for i, message in enumerate(kind.MESSAGES)}
         self.links: dict[LinkName, Link] = {}
         self._cut_off = 0
-        kind_of_link = TracedLink if trace else Link
-        loopback = Quality(latency_s=timing.step_s, jitter_s=0.0)
-        for src in self.nodes:
-            for dst in self.nodes:
-                link = kind_of_link(
-                    self.timeline,
-                    src,
-                    dst,
-                    len(self.links),
-                    loopback if src == dst else self.quality,
-                    self.rng(f"link/{src}/{dst}"),
-                    self.hosts[dst],
-                    codes,
-                    message_trip,
-                )
-                if manual:
-                    link.held = []
-                self.links[src, dst] = link
-                self.hosts[src].links[dst] = link
+        self._link_all(TracedLink if trace else Link, timing, message_trip)
+        if manual:
+            self.hold()
         scene = Scene(
             {node: host.config for node, host in self.hosts.items()},
             {node: host.storage.synced for node, host in self.hosts.items()},
@@ -136,6 +119,26 @@ class Cluster:
             invariant.begin(scene)
         for host in self.hosts.values():
             host.start()
+
+    def _link_all(
+        self, make: type[Link], timing: Timing, round_trip: Callable[[Any], Any] | None
+    ) -> None:
+        codes = {message: i for i, message in enumerate(self.protocol.replica.MESSAGES)}
+        loopback = Quality(latency_s=timing.step_s, jitter_s=0.0)
+        for src in self.nodes:
+            for dst in self.nodes:
+                link = self.links[src, dst] = make(
+                    self.timeline,
+                    src,
+                    dst,
+                    len(self.links),
+                    loopback if src == dst else self.quality,
+                    self.rng(f"link/{src}/{dst}"),
+                    self.hosts[dst],
+                    codes,
+                    round_trip,
+                )
+                self.hosts[src].links[dst] = link
 
     def rng(self, purpose: str) -> random.Random:
         """A random stream of its own, the same in every process (a string seed goes through

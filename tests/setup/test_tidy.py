@@ -20,11 +20,7 @@ LONG_FUNCTIONS: dict[str, str] = {
     "chaos.commands.bugs:mutants_command": "most of it is its options",
     "chaos.commands.check:check_command": "most of it is its options",
     "chaos.commands.load:load_command": "most of it is its options",
-    "chaos.commands.serve:make_server": "a handler that knows its server",
     "chaos.commands.sweep:sweep_command": "most of it is its options",
-    "chaos.experiments.experiment:_problems": "one problem after the other, in the file's order",
-    "chaos.targets.simulator:_load_and_faults": "one stage of a run, told in order",
-    "nodes.simulator.cluster:__init__": "what a cluster consists of, once",
 }
 """``module:function`` -> why it is one function."""
 UNUSED: dict[str, str] = {
