@@ -193,6 +193,7 @@ class SimulatedCluster(FaultyCluster, OfSim):
                 "log_commits": host.fsyncs,
                 "messages_sent": sum(link.sent for link in links),
                 "messages_cut": sum(link.cut for link in links),
+                "messages_lost": sum(link.lost for link in links),
             }
             self._folder.append_node(
                 NodeRecord(

@@ -15,7 +15,8 @@ import pandas as pd
 
 from bench.checkers.outages import SILENCE_S
 from bench.record.verdict import WitnessLine
-from reports.charts.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
+from reports.charts.drawing import LEFT, Axis, Drawing, Style
+from reports.charts.quiet import all_served, steady_leader
 from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, log_ms, simulated
 from reports.data.metrics import RunTables
 from reports.data.summary import cut, explained_check, witness_of
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_BINS = 80
 TABLE_BINS = 20
+LEAST_SHOWN = 20
+"""Operations of each outcome that are drawn, if there are so many."""
 BIN_WIDTHS_S = [0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]
 
 SIDES = {"all": Style("ink"), "majority": Style("blue"), "minority": Style("orange", 1)}
@@ -46,26 +49,26 @@ ROLES = {
 
 
 def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
-    """The charts for which the run has data, in reading order."""
+    """The charts that say something, in reading order; `quiet.sentences` has the rest."""
     from reports.charts import charts_of_runs as more
 
     if witness_of(run.verdict):
         yield witness(run, witness_of(run.verdict))
     if len(run.operations):
         yield rate(run)
-        yield availability(run)
+        if not all_served(run):
+            yield availability(run)
         yield latency_quantiles(run)
         yield latency_points(run, most_points)
         yield more.percentiles(run)
-        yield more.phases(run)
-        yield more.timeline(run)
-    if len(run.faults):
+        if len(run.faults):
+            yield more.phases(run)
+            yield more.timeline(run)
+    # A single fault is the shaded band of every chart.
+    if len(run.faults) > 1 or run.faults["applied_s"].isna().any():
         yield fault_gantt(run)
-    if (run.nodes["role"] == "leader").any():
+    if (run.nodes["role"] == "leader").any() and steady_leader(run) is None:
         yield roles(run)
-    internals = more.internals(run)
-    if internals is not None:
-        yield internals
 
 
 def bin_width_s(span_s: float, most: int) -> float:
@@ -200,7 +203,9 @@ def latency_points(run: RunTables, most_points: int) -> ChartView:
         )
         parts.append(f"{len(own)} of {counts[outcome]} {outcome}")
     note = f"Shown: {', '.join(parts)}"
-    note += ", drawn at random within each outcome." if len(sample) < len(ended) else "."
+    if len(sample) < len(ended):
+        note += ", drawn at random; of each outcome the same share, but for rare ones"
+    note += "."
     rows = [
         {"outcome": o, "operations": int(counts[o])}
         | {
@@ -356,10 +361,8 @@ def over_time(run: RunTables, y: Axis | Sequence[str]) -> Drawing:
     drawing = Drawing(_time(run), y, left=LEFT)
     faults = run.faults.dropna(subset=["applied_s"])
     ends = faults["healed_s"].fillna(run.end_s)
-    for row, (begin, end, label) in enumerate(
-        zip(faults["applied_s"], ends, faults["label"], strict=True)
-    ):
-        drawing.band(begin, end, cut(label, 40) if row < BAND_LABELS else None, row)
+    for begin, end, label in zip(faults["applied_s"], ends, faults["label"], strict=True):
+        drawing.band(begin, end, cut(label, 40))
     return drawing
 
 
@@ -393,15 +396,12 @@ def _wide(data: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
 
 
 def _sample(operations: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most ``most`` rows, half of them for outcomes other than ok, which are rarer."""
+    """At most ``most`` rows, of each outcome the same share, so that the picture is that of the
+    whole; but for an outcome that is rare, `LEAST_SHOWN` if there are so many."""
     if len(operations) <= most:
         return operations
-    is_ok = operations["outcome"] == "ok"
-    others, fine = operations[~is_ok], operations[is_ok]
-    few = min(len(others), most // 2)
-    return pd.concat(
-        [
-            others.sample(few, random_state=1),
-            fine.sample(min(len(fine), most - few), random_state=1),
-        ]
-    )
+    parts = []
+    for _, own in operations.groupby("outcome", observed=True):
+        share = round(most * len(own) / len(operations))
+        parts.append(own.sample(min(len(own), max(share, LEAST_SHOWN)), random_state=1))
+    return pd.concat(parts)

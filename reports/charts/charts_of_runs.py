@@ -22,7 +22,6 @@ SHARES = [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 0.99999]
 TIMELINE_S = 1.2
 TIMELINE_ROWS = 12
 TIMELINE_OPERATIONS = 240
-MOST_COUNTERS = 12
 
 
 def percentiles(run: RunTables) -> ChartView:
@@ -124,17 +123,21 @@ def _share(value: float | None) -> str:
 
 
 def timeline(run: RunTables) -> ChartView:
-    """Single operations of some clients around the first fault, one row per client process."""
+    """Single operations of some clients from just before the first fault until service was back, a
+    row per client process."""
     applied = run.faults["applied_s"].dropna()
     begin = max(0.0, float(applied.min()) - TIMELINE_S / 4) if len(applied) else 0.0
-    end = min(run.end_s, begin + TIMELINE_S)
+    back_s = [s for s in run.faults["back_in_s"].dropna() if not math.isinf(s)][:1]
+    end = min(run.end_s, begin + TIMELINE_S + sum(back_s))
     operations = run.operations.dropna(subset=["invoked_s"])
     until = operations["completed_s"].fillna(run.end_s)
-    here = operations[(operations["invoked_s"] < end) & (until > begin)]
+    here = operations[(operations["invoked_s"] < end) & (until > begin)].sort_values("invoked_s")
     total = len(here)
-    processes = [str(process) for process in pd.unique(here["process"])]
-    shown = sorted(processes, key=_natural)[:TIMELINE_ROWS]
-    here = here[here["process"].isin(shown)].sort_values("invoked_s")[:TIMELINE_OPERATIONS]
+    processes = sorted((str(each) for each in pd.unique(here["process"])), key=_natural)
+    # So many clients that all of their operations are drawn.
+    counts = here["process"].value_counts().reindex(processes).cumsum()
+    shown = processes[: max(1, min(TIMELINE_ROWS, int((counts <= TIMELINE_OPERATIONS).sum())))]
+    here = here[here["process"].isin(shown)][:TIMELINE_OPERATIONS]
     drawing = Drawing(
         Axis(begin, end, "seconds after the load began"),
         [cut(name, 28) for name in shown] or ["nobody"],
@@ -172,37 +175,3 @@ def timeline(run: RunTables) -> ChartView:
 def _natural(name: str) -> tuple[str, int]:
     head = name.rstrip("0123456789")
     return head, int(name[len(head) :] or 0)
-
-
-def internals(run: RunTables) -> ChartView | None:
-    """The nodes' counters per acknowledged operation: messages, bytes, syncs and errors."""
-    counted = run.counters
-    ok = int((run.operations["outcome"] == "ok").sum())
-    if not counted or not ok:
-        return None
-    rows = [
-        (name.replace("_", " "), total, total / ok)
-        for name, total in sorted(counted.items(), key=lambda each: -each[1])
-        if total
-    ][:MOST_COUNTERS]
-    if not rows:
-        return None
-    data = pd.DataFrame(rows, columns=["counter", "total", "per_ok_operation"])
-    low = min(data["per_ok_operation"].min(), 1.0)
-    drawing = Drawing(
-        Axis(low, max(data["per_ok_operation"].max(), 1.0) * 3, "per ok operation", "log"),
-        [cut(name, 28) for name, _, _ in rows],
-        left=LONG_NAMES,
-    )
-    for number, (_, _, each) in enumerate(rows):
-        drawing.bar(number, low, each, "blue", thickness=10, least=2)
-        drawing.note(number, each, f"{each:.3g}")
-    return ChartView(
-        name="internals",
-        title="What it cost the nodes",
-        how="A bar is a counter of all nodes together per operation that ended ok: messages and "
-        "syncs are the price of the protocol.",
-        note="Counted over the whole load, faults included.",
-        chart=drawing,
-        data=data.round(4),
-    )

@@ -127,22 +127,30 @@ class Drawing:
         self._plot_height = height if self._rows is None else ROW * max(1, len(self._rows))
         self._top = TOP
         self._back: list[str] = []
+        self._labelled: list[int] = []
         self._bars: dict[tuple[str, int], list[str]] = {}
         self._front: list[str] = []
         self._legend: list[tuple[str, Style, bool]] = []
 
     # --- what is drawn ---
 
-    def band(self, begin: float, end: float, label: str | None, row: int = 0) -> None:
-        """A shaded range of the x axis, behind everything, with its label above."""
+    def band(self, begin: float, end: float, label: str | None) -> None:
+        """A shaded stretch of the x axis, behind everything, with its label above, in the lowest
+        row in which there is room; left out where there is none."""
         x0, x1 = self._px(begin), self._px(end)
         self._back.append(
             f'<path class="band" d="M{x0} 0h{max(1, x1 - x0)}v{self._plot_height}H{x0}z"/>'
         )
-        if label is not None:
-            self._top = max(self._top, 15 * (row + 1) + 3)
-            anchor, at = ("end", x1) if x0 > self._plot_width * 0.6 else ("start", x0)
-            self._back.append(self._text(at, -4 - 15 * row, label, anchor, "muted"))
+        if label is None:
+            return
+        width = 7 * len(label)
+        left = x0 if x0 + width <= self._plot_width + RIGHT else max(0, x1 - width)
+        row = next((n for n, end in enumerate(self._labelled) if end <= left), len(self._labelled))
+        if row >= BAND_LABELS:
+            return
+        self._labelled[row : row + 1] = [left + width + 8]
+        self._top = max(self._top, 15 * (row + 1) + 3)
+        self._back.append(self._text(left, -4 - 15 * row, label, "start", "muted"))
 
     def line(
         self,
@@ -290,7 +298,7 @@ class Drawing:
     def _svg(self, head: str, first: str = "") -> str:
         bars = [
             f'<path class="mark bar" stroke="{_v(colour)}" stroke-width="{thickness}" '
-            f'd="{"".join(path)}"/>'
+            f'd="{"".join(dict.fromkeys(path))}"/>'
             for (colour, thickness), path in self._bars.items()
         ]
         body = "".join([*self._back, *self._axes(), *bars, *self._front])

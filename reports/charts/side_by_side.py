@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.charts.charts import MOST_BINS, TABLE_BINS, bin_width_s, served_share, time_edges
 from reports.charts.charts_of_runs import SHARES, curve
-from reports.charts.drawing import BAND_LABELS, LEFT, Axis, Drawing, Style
+from reports.charts.drawing import LEFT, Axis, Drawing, Style
 from reports.charts.view import LEAST_MS, ChartView, log_ms
 from reports.data.metrics import RunTables
 from reports.data.summary import cut
@@ -191,12 +191,8 @@ def _drawing(group: Group, y: Axis | Sequence[str], *, left: int = LEFT) -> Draw
     faulty = next((run for run in _all(group) if len(run.faults)), None)
     if faulty is not None:
         faults = faulty.faults.dropna(subset=["applied_s"])
-        seen: dict[str, int] = {}
         for fault, begin, healed in zip(
             faults["fault"], faults["applied_s"], faults["healed_s"].fillna(end_s), strict=True
         ):
-            number = seen[fault] = seen.get(fault, 0) + 1
-            row = list(seen).index(fault)
-            label = str(fault) if number == 1 and row < BAND_LABELS else None
-            drawing.band(begin, healed, label, row)
+            drawing.band(begin, healed, str(fault))
     return drawing

@@ -47,6 +47,7 @@ from bench.record.witness import shown
 from reports.data import objectives
 from reports.data.cost import cost
 from reports.data.plan import plan_of
+from reports.data.proof import Proof, doubt, proofs
 from reports.data.summary import RunSummary, Setup, StaleReads, counterexample, cut
 
 if TYPE_CHECKING:
@@ -105,7 +106,10 @@ class RunTables:
     availability and within_1s (0..1), served_per_s, latency_ms_p50, latency_ms_p99 (infinite:
     longer than the service time).
 
+    ``proofs``: what was seen of each fault.
+
     ``silences``: intervals in which no client got an answer, in seconds.
+
     ``verdicts``, one row per checker: check, model, verdict, algorithm, operations, seconds,
     summary.
 
@@ -134,6 +138,7 @@ class RunTables:
     origin_ns: int
     end_s: float
     silences: list[tuple[float, float]]
+    proofs: list[Proof]
     missing: list[str]
 
     def seconds(self, stamp_ns: int) -> float:
@@ -177,7 +182,7 @@ def load(path: Path) -> RunTables:
             "a client process left no summary: operations that were open when it ended are missing"
         )
     missing += [
-        f"fault {fault.number} ({fault.fault}): {fault.error}" for fault in faults if fault.error
+        f"fault {each.number} ({each.fault}): {each.error}" for each in faults if each.error
     ]
     origin_ns = _origin(manifest, records, faults)
     operations = _operations_table(records, origin_ns)
@@ -189,14 +194,14 @@ def load(path: Path) -> RunTables:
             "time until then, and operations still open count as not served"
         )
     _place(operations, measured.operations)
-    table = _windows_table(measured.details.windows)
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured.details, elections, missing)
     summary.fault_lateness_ms = _lateness_ms(faults)
     summary.plan = plan_of(manifest)
     counters = _counted(node_records, origin_ns, origin_ns + int(end_s * 1e9))
-    all_of_it = measured.details.windows.get("all")
-    summary.cost = cost(counters, all_of_it.served if all_of_it else 0)
+    summary.cost = cost(counters, int(operations["served"].sum()))
+    shown_by = proofs(faults, node_records, operations, origin_ns, simulated=manifest.simulated)
+    doubt(summary, shown_by)
     asked = objectives.of_experiment(manifest.experiment)
     summary.objectives = objectives.results(asked, msgspec.to_builtins(summary))
     return RunTables(
@@ -206,7 +211,7 @@ def load(path: Path) -> RunTables:
         operations=operations,
         dropped=_dropped_table(loads, measured.dropped, origin_ns),
         faults=_faults_table(faults, measured.details.faults, origin_ns),
-        windows=table,
+        windows=_windows_table(measured.details.windows),
         verdicts=_verdicts_table(verdict),
         nodes=_nodes_table(node_records, origin_ns),
         summary=summary,
@@ -214,18 +219,35 @@ def load(path: Path) -> RunTables:
         origin_ns=origin_ns,
         end_s=end_s,
         silences=_silences(measured, origin_ns),
+        proofs=shown_by,
         missing=missing,
     )
 
 
+_NO_LABEL = frozenset(("chosen_by", "seed", "groups", "node", "nodes"))
+"""Parameters of faults that say how it was chosen, not what it is."""
+
+
 def fault_label(fault: FaultRecord) -> str:
-    """A fault in a few words: ``partition n1 | n2 n3``, ``latency latency_ms=50``."""
+    """A fault in a few words: ``partition n1 | n2 n3``, ``latency 50 ms``."""
     if fault.groups:
         return f"{fault.fault} {' | '.join(' '.join(group) for group in fault.groups)}"
-    words = [f"{name}={value}" for name, value in fault.parameters.items()]
-    if fault.nodes and not fault.links:
+    words = [
+        _parameter(fault.fault, name, value)
+        for name, value in fault.parameters.items()
+        if name not in _NO_LABEL and value not in (None, "all")
+    ]
+    if fault.nodes and (not fault.links or "node" in fault.parameters):
         words.append(" ".join(fault.nodes))
     return " ".join([fault.fault, *words])
+
+
+def _parameter(fault: str, name: str, value: Any) -> str:
+    """``latency_ms`` 50 of latency as ``50 ms``, ``every_ms`` 500 as ``every 500 ms``."""
+    stem, _, unit = name.rpartition("_")
+    if unit in ("ms", "s", "bytes") and stem:
+        return f"{value} {unit}" if stem in (fault, "delay") else f"{stem} {value} {unit}"
+    return f"{name} {value}" if isinstance(value, int | float | str) else f"{name} {shown(value)}"
 
 
 def _or_else(default: T, read: Callable[[], T], missing: list[str]) -> T:

@@ -36,6 +36,7 @@ class Experiment:
     name: str
     kind: str
     shows: str
+    validated: dict[str, Any]
     rows: list[Row]
     has_fault: bool
     has_sides: bool
@@ -84,6 +85,7 @@ def experiments(
                 name=name,
                 kind=kind[name],
                 shows=str(first.manifest.experiment.get("shows", "")).strip(),
+                validated=first.manifest.experiment,
                 rows=[_row(cell, counted) for cell in cells],
                 has_fault=any(cell.has_fault for cell in cells),
                 has_sides=any(cell.has_sides for cell in cells),

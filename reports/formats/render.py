@@ -23,7 +23,8 @@ from bench.record.verdict import Check, WitnessLine
 from bench.record.witness import duration
 from reports.charts.anomaly import Messages, picture, read_messages
 from reports.charts.drawing import STYLE
-from reports.data import choose, compare, difference, recovery, repeats, rows
+from reports.charts.quiet import sentences
+from reports.data import choose, compare, cost, difference, recovery, repeats, rows
 from reports.data.folders import SENSELESS, load_run
 from reports.data.metrics import RunTables
 from reports.data.summary import RunSummary, explained_check, explanation, witness_of
@@ -41,10 +42,13 @@ MOST_EVENTS = 1500
 """The most node events listed on the whole page."""
 MOST_EVENTS_PER_RUN = 80
 OPEN_RUNS = 6
-"""With more runs than this, experiments and runs are folded."""
+"""With more runs than this, runs are folded; with more experiments, experiments."""
 FULL_TABLES = 24
 """With more runs than this, the numbers of charts are not on the page, only in the files of
 `capbench report`."""
+
+
+TOOK_PLACE = {True: "yes", False: "NO", None: "not recorded"}
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +74,9 @@ class Benchmarks:
 class RunSection:
     """A run on the page. ``title``: unique, without *simulated*. ``figures``: None if left out.
     ``why``: the heading of ``witness``, which is that of ``explained``. ``messages``: those around
-    it, if kept; ``diagram``: their drawing, unless the page is too large."""
+    it, if kept; ``diagram``: their drawing, unless the page is too large.
+    ``quiet``: what needs no chart. ``costs``: what the nodes counted, in total and per served
+    operation. ``proofs``: what was seen of each fault."""
 
     anchor: str
     title: str
@@ -84,6 +90,9 @@ class RunSection:
     messages: Messages | None
     diagram: str | None
     losses: list[list[Any]]
+    quiet: list[str]
+    costs: list[tuple[str, str, str]]
+    proofs: list[tuple[int, str, str, str]]
     events: list[dict[str, Any]]
     events_total: int
 
@@ -195,6 +204,7 @@ def render(
             experiments=of_experiments,
             test=difference.TEST,
             folded=len(runs) > OPEN_RUNS,
+            experiments_folded=len(of_experiments) > OPEN_RUNS,
             lines={name: compare.plain_line(grid.row(name)) for name in grid.protocols},
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
@@ -262,6 +272,11 @@ def _section(
         messages=messages,
         diagram=picture(messages, "Messages around the anomaly") if messages and small else None,
         losses=_losses(run),
+        quiet=list(sentences(run)),
+        costs=_costs(run),
+        proofs=[
+            (each.number, each.fault, TOOK_PLACE[each.took_place], each.seen) for each in run.proofs
+        ],
         events=[{str(k): v for k, v in event.items()} for event in events[:most_events]],
         events_total=len(events),
     )
@@ -279,6 +294,13 @@ def _losses(run: RunTables) -> list[list[Any]]:
     except SENSELESS as error:
         run.missing.append(f"its lost nodes: {type(error).__name__}: {error}")
         return []
+
+
+def _costs(run: RunTables) -> list[tuple[str, str, str]]:
+    """What the nodes counted, in words."""
+    served = int(run.operations["served"].sum())
+    counted = sorted(run.counters.items(), key=lambda each: -each[1])
+    return [cost.in_words(name, total, served) for name, total in counted if total]
 
 
 def _timeline(lines: Sequence[WitnessLine]) -> list[tuple[str, WitnessLine]]:

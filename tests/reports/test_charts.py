@@ -8,16 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 
 from bench.record.history import OperationRecord, read_history
-from bench.record.run_folder import NodeRecord
+from bench.record.run_folder import FaultRecord, NodeRecord
 from reports.charts.charts import bin_width_s, charts, role_spans
 from reports.charts.charts_of_runs import SHARES
 from reports.charts.drawing import COLOURS
+from reports.charts.quiet import sentences
 from reports.charts.view import ChartView
-from reports.data.metrics import RunTables, load
+from reports.data.cost import Cost, in_words, quantity
+from reports.data.metrics import RunTables, fault_label, load
 from tests.reports import synthetic
 
 
@@ -36,10 +39,42 @@ def by_name(run: RunTables) -> dict[str, ChartView]:
 
 
 def test_each_run_gets_the_charts_that_it_has_data_for(raft: RunTables, gossip: RunTables) -> None:
-    timed = {"rate", "availability", "latency-quantiles", "latency-points", "faults"}
+    timed = {"rate", "latency-quantiles", "latency-points"}
     others = {"percentiles", "phases", "timeline"}
-    assert set(by_name(raft)) == {*timed, *others, "roles"}
+    assert set(by_name(raft)) == {*timed, *others, "availability", "roles"}
     assert set(by_name(gossip)) == {*timed, *others, "witness"}
+
+
+def test_what_a_chart_would_not_show_is_said_in_a_sentence(
+    runs: dict[str, Path], raft: RunTables, gossip: RunTables
+) -> None:
+    healthy = load(runs["raft-healthy"])
+    assert list(sentences(raft)) == []
+    (served,) = sentences(gossip)
+    assert served == "All that was wanted was served within 2 s, at every moment."
+    assert list(sentences(healthy)) == [
+        served,
+        "n1 led throughout, in term 1; there was no election.",
+    ]
+    names = set(by_name(healthy))
+    assert not names & {"availability", "roles", "phases", "timeline", "faults"}
+
+
+def test_several_faults_have_a_chart_of_their_own(tmp_path: Path) -> None:
+    folder = synthetic.leader_partition(tmp_path / "run", "raft")
+    (fault,) = folder.faults()
+    folder.append_fault(msgspec.structs.replace(fault, number=1, groups=None, nodes=["n2"]))
+    assert "faults" in by_name(load(folder.path))
+
+
+def test_the_label_of_a_fault_has_its_units_and_no_internals() -> None:
+    def label(fault: str, **parameters: object) -> str:
+        return fault_label(FaultRecord(number=0, fault=fault, parameters=parameters, planned_ns=0))
+
+    own = {"chosen_by": "experiment", "seed": 21012492797651, "links": "all"}
+    assert label("latency", latency_ms=50, **own) == "latency 50 ms"
+    assert label("jitter", latency_ms=60, jitter_ms=50) == "jitter latency 60 ms 50 ms"
+    assert label("message-loss", share=0.2, **own) == "message-loss share 0.2"
 
 
 @pytest.mark.parametrize("name", ["raft", "gossip"])
@@ -102,9 +137,12 @@ def test_single_operations_are_sampled_and_the_rare_ones_kept(raft: RunTables) -
     view = next(v for v in charts(raft, most_points=200) if v.name == "latency-points")
     infos = int((raft.operations["outcome"] == "info").sum())
     oks = int((raft.operations["outcome"] == "ok").sum())
-    kept = min(infos, 100)
-    assert f"{200 - kept} of {oks} ok, {kept} of {infos} info" in view.note
+    ended = oks + infos
+    assert f"{round(200 * oks / ended)} of {oks} ok, 20 of {infos} info" in view.note
     assert "at random" in view.note
+    half = next(v for v in charts(raft, most_points=600) if v.name == "latency-points")
+    assert f"{round(600 * oks / ended)} of {oks} ok" in half.note
+    assert f"{round(600 * infos / ended)} of {infos} info" in half.note, "the same share"
     whole = next(v for v in charts(raft, most_points=10_000) if v.name == "latency-points")
     assert "at random" not in whole.note
 
@@ -203,14 +241,14 @@ def test_what_nodes_counted_is_summed_over_restarts(tmp_path: Path) -> None:
     run = load(folder.path)
     # n1: 25 more. n2: it had 100, and was then a new process, which counted to 7.
     assert run.counters == {"messages_sent": 25 + 7}
-    view = by_name(run)["internals"]
-    ok = int((run.operations["outcome"] == "ok").sum())
-    assert view.data["per_ok_operation"].tolist() == [pytest.approx(32 / ok, abs=1e-4)]
+    ok = int(run.operations["served"].sum())
+    assert run.summary.cost == Cost(messages=32 / ok)
+    assert in_words("messages_sent", 32, ok) == ("messages sent", "32", quantity(32 / ok))
+    assert in_words("log_commit_us", 2_340_000, 2000)[1:] == ("2.34 s", "1.17 ms")
 
 
 def _changed(path: Path, change: Callable[[OperationRecord], None]) -> Path:
     """A raft partition whose operations went through ``change``."""
-    import msgspec
 
     folder = synthetic.leader_partition(path / "run", "raft")
     history = folder.history_dir / "load.jsonl"

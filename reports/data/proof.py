@@ -1,0 +1,154 @@
+"""Whether a fault took place: from what was measured while it was on, not from what was planned.
+
+A run whose fault did nothing shows nothing of that fault, however well it went: its verdict is
+*unknown*. What no counter, event or operation of a run can show is said to be so, and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bench.record.run_folder import FaultRecord, NodeRecord
+from reports.data.cost import WORDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from reports.data.summary import RunSummary
+
+COUNTED = {
+    "partition": "messages_cut",
+    "flapping": "messages_cut",
+    "message-loss": "messages_lost",
+    "duplication": "messages_duplicated",
+    "reordering": "messages_held_back",
+    "corruption": "frames_corrupted",
+}
+"""Fault -> the counter of the nodes that shows it; live nodes do not count what a cut takes."""
+STOPS = {
+    "crash": ("killed", "exited"),
+    "rolling-restart": ("killed", "exited"),
+    "pause": ("paused",),
+}
+"""Fault -> the events that show it."""
+UNANSWERED = frozenset(("requests-lost", "replies-lost"))
+_SLACK_NS = 1_000_000_000
+"""How far from the fault's own stamps an event of it may be: they come from several processes."""
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of a fault. ``took_place``: None where nothing that was recorded shows it."""
+
+    number: int
+    fault: str
+    took_place: bool | None
+    seen: str
+
+
+def proofs(
+    faults: Sequence[FaultRecord],
+    records: Sequence[NodeRecord],
+    operations: pd.DataFrame,
+    origin_ns: int,
+    *,
+    simulated: bool,
+) -> list[Proof]:
+    """One for each fault. ``operations``: as in `RunTables`."""
+    found = []
+    for fault in faults:
+        took_place: bool | None
+        if fault.applied_ns is None:
+            why = f": {fault.error}" if fault.error else ""
+            took_place, seen = False, f"it was never applied{why}"
+        elif fault.fault in COUNTED:
+            took_place, seen = _counted(fault, records)
+        elif fault.fault in STOPS:
+            took_place, seen = _stopped(fault, records, certain=simulated)
+        elif fault.fault in UNANSWERED:
+            took_place, seen = _unanswered(fault, operations, origin_ns)
+        else:
+            took_place, seen = None, "nothing that was recorded shows it or denies it"
+        found.append(
+            Proof(number=fault.number, fault=fault.fault, took_place=took_place, seen=seen)
+        )
+    return found
+
+
+def doubt(summary: RunSummary, found: Sequence[Proof]) -> None:
+    """A claim that seemed to hold is unknown if a fault of the run did not take place."""
+    missing = [proof for proof in found if proof.took_place is False]
+    if summary.verdict == "valid" and missing:
+        said = "; ".join(f"fault {proof.number} ({proof.fault}): {proof.seen}" for proof in missing)
+        summary.verdict = "unknown"
+        summary.reason = f"a fault did not take place, so that nothing was shown: {said}"
+
+
+def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | None, str]:
+    """By what the nodes counted from the last time they told before it to the first after it."""
+    assert fault.applied_ns is not None
+    name = COUNTED[fault.fault]
+    hit = sent = 0
+    counted = False
+    for node in sorted({record.node for record in records}):
+        told = sorted(
+            (r for r in records if r.node == node and name in r.counters), key=lambda r: r.t_ns
+        )
+        if not told or told[-1].t_ns <= fault.applied_ns:
+            continue
+        counted = True
+        before = [r for r in told if r.t_ns <= fault.applied_ns] or told[:1]
+        after = [r for r in told if r.t_ns >= (fault.healed_ns or told[-1].t_ns)] or told[-1:]
+        first, last = before[-1].counters, after[0].counters
+        hit += last[name] - first[name]
+        sent += last.get("messages_sent", 0) - first.get("messages_sent", 0)
+    what = WORDS[name]
+    if not counted:
+        return None, f"the nodes did not count it ({what})"
+    return hit > 0, f"{what}: {hit:,} of {sent:,} that were sent"
+
+
+def _stopped(
+    fault: FaultRecord, records: Sequence[NodeRecord], *, certain: bool
+) -> tuple[bool | None, str]:
+    """By the events of its nodes. ``certain``: every such event is recorded."""
+    assert fault.applied_ns is not None
+    end_ns = fault.healed_ns if fault.healed_ns is not None else fault.applied_ns
+    begin_ns = fault.started_ns if fault.started_ns is not None else fault.applied_ns
+    names = STOPS[fault.fault]
+    events = [
+        record
+        for record in records
+        if record.kind == "event"
+        and record.node in fault.nodes
+        and begin_ns - _SLACK_NS <= record.t_ns <= end_ns + _SLACK_NS
+    ]
+    stopped = [record for record in events if record.name in names]
+    if not stopped:
+        return (False if certain else None), f"no node was seen to be {names[0]}"
+    nodes = sorted({record.node for record in stopped})
+    back = sum(record.name in ("restarted", "started", "resumed") for record in events)
+    again = f", and {back} came back" if back else ""
+    return True, f"{names[0]}: {' '.join(nodes)} ({len(stopped)} times in all{again})"
+
+
+def _unanswered(
+    fault: FaultRecord, operations: pd.DataFrame, origin_ns: int
+) -> tuple[bool | None, str]:
+    """By the operations that were sent to its nodes while it was on."""
+    assert fault.applied_ns is not None
+    begin_s = (fault.applied_ns - origin_ns) / 1e9
+    end_ns = fault.heal_started_ns
+    end_s = float("inf") if end_ns is None else (end_ns - origin_ns) / 1e9
+    here = operations[
+        operations["node"].astype(str).isin(fault.nodes)
+        & operations["invoked_s"].between(begin_s, end_s)
+    ]
+    lost = int((here["outcome"] != "ok").sum())
+    if not len(here):
+        return None, f"nothing was asked of {' '.join(fault.nodes)} while it was on"
+    seen = f"{lost} of {len(here)} operations sent to {' '.join(fault.nodes)} had no answer"
+    return lost > 0, seen
