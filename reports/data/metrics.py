@@ -196,14 +196,12 @@ def load(path: Path) -> RunTables:
     _place(operations, measured.operations)
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured.details, elections, missing)
-    summary.fault_lateness_ms = _lateness_ms(faults)
-    summary.plan = plan_of(manifest)
     counters = _counted(node_records, origin_ns, origin_ns + int(end_s * 1e9))
     summary.cost = cost(counters, int(operations["served"].sum()))
+    summary.fault_lateness_ms = _lateness_ms(faults)
     shown_by = proofs(faults, node_records, operations, origin_ns, simulated=manifest.simulated)
     doubt(summary, shown_by)
-    asked = objectives.of_experiment(manifest.experiment)
-    summary.objectives = objectives.results(asked, msgspec.to_builtins(summary))
+    _hold_against_plan(summary, manifest)
     return RunTables(
         folder=path,
         manifest=manifest,
@@ -222,6 +220,12 @@ def load(path: Path) -> RunTables:
         proofs=shown_by,
         missing=missing,
     )
+
+
+def _hold_against_plan(summary: RunSummary, manifest: Manifest) -> None:
+    summary.plan = plan_of(manifest)
+    asked = objectives.of_experiment(manifest.experiment)
+    summary.objectives = objectives.results(asked, msgspec.to_builtins(summary))
 
 
 _NO_LABEL = frozenset(("chosen_by", "seed", "groups", "node", "nodes"))
