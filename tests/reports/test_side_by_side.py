@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_the_table_has_all_figures_of_a_protocol_in_a_row(
     folders = [runs["raft-leader-partition"], runs["gossip-leader-partition"]]
     page = write_report(folders, tmp_path / "report.html").read_text()
     (table,) = re.findall(r'<table class="figures">(.*?)</table>', page, re.DOTALL)
-    text = " ".join(re.sub(r"<[^>]+>", " ", table).split())
+    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", table).split()))
     summary = load(folders[0]).summary
     rates = (summary.throughput.before, summary.throughput.during, summary.throughput.after)
     rate = " → ".join(compare.per_second(each) for each in rates)
