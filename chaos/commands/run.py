@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-PRESET = Name("preset", lambda: ("quick", "full"))
+PRESET = Name("preset", lambda: ("quick", "full", "systems"))
 
 
 class Planned(NamedTuple):
@@ -183,7 +183,8 @@ def compare(
         str | None,
         typer.Option(
             **PRESET.typed,
-            help="quick: two protocols, three experiments; full: all protocols, the catalogue. "
+            help="quick: two protocols, three experiments; full: all protocols, the catalogue; "
+            "systems: systems of others beside two protocols. "
             "[default: quick, or for experiments of your own the protocols that they name]",
         ),
     ] = None,
@@ -217,7 +218,7 @@ def compare(
         everywhere = protocol or chosen.protocols or tuple(registry.PROTOCOLS)
         named = {each.name: everywhere for each in loaded}
     pairs = [(each, find(name)) for each in loaded for name in named[each.name]]
-    if preset == "full":
+    if preset in ("full", "systems"):
         pairs = [pair for pair in pairs if _can_run(*pair, target)]
     plans = _plans(pairs, repeat, target)
     folders = [planned.compared_in(repeat) for planned in plans]
@@ -248,7 +249,9 @@ def _plans(pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any) -> li
 
 
 def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
-    """Whether a protocol can take part in an experiment; if not, prints why."""
+    """Whether a protocol can take part in an experiment, and a system can be had; if not, prints
+    why."""
+    from chaos.systems.system import NotToBeHad, System
     from chaos.targets.subjects import target_of
     from chaos.targets.table import refuse_unsupported
     from nodes.errors import Unsupported
@@ -258,7 +261,9 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     try:
         refuse_unsupported(experiment, target_of(protocol, target))
         protocol.configure(nodes[0], nodes, experiment.parameters)
-    except (Unsupported, InvalidConfiguration) as error:
+        if isinstance(protocol, System):
+            protocol.programs()
+    except (Unsupported, InvalidConfiguration, NotToBeHad) as error:
         print(f"capbench: not run: {experiment.name} {protocol.name}: {error}", file=sys.stderr)
         return False
     return True

@@ -45,6 +45,13 @@ class Preset(msgspec.Struct, frozen=True):
 PRESETS = {
     "quick": Preset(("raft", "gossip"), ("healthy", "leader-partition", "latency-50ms")),
     "full": Preset(),
+    "systems": Preset(
+        (
+            *("raft", "quorum", "etcd", "etcd-serializable"),
+            *("redis-sentinel", "redis-sentinel-wait", "zookeeper", "zookeeper-sync"),
+        ),
+        ("acknowledged-writes", "leader-partition"),
+    ),
 }
 
 

@@ -13,6 +13,8 @@ from bench.record.run_folder import RunFolder
 from chaos.commands import main as cli
 from chaos.commands import run as cli_run
 from chaos.experiments.experiment import catalogue
+from chaos.systems.catalogue import SYSTEMS
+from chaos.systems.system import NotToBeHad, Programs, System
 from nodes import registry
 
 SHORT = """
@@ -89,6 +91,27 @@ def test_the_full_preset_is_every_protocol_in_every_experiment(
     assert made & left_out == set()
     assert all("not run: " in line and len(line.split(": ", 3)) == 4 for line in said)
     assert len(plans) == 2 * len(made) == len(set(folders))
+
+
+def test_the_preset_of_systems_leaves_out_what_cannot_be_had(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans: list[cli_run.Planned] = []
+    monkeypatch.setattr(cli_run, "_run_all", lambda made, *_, **__: plans.extend(made))
+
+    def programs(system: System) -> Programs:
+        if system.name == "etcd":
+            raise NotToBeHad("no etcd")
+        return Programs(paths={}, version="1")
+
+    for kind in {type(system) for system in SYSTEMS.values()}:
+        monkeypatch.setattr(kind, "programs", programs)
+    assert typed("compare", "--preset", "systems") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(": ")[2] for line in said] == ["no etcd"] * 2
+    targets = {(plan.subject.name, plan.target) for plan in plans}
+    assert {("raft", "local"), ("redis-sentinel", "lab"), ("zookeeper", "lab")} <= targets
+    assert ("etcd", "lab") not in targets
 
 
 def test_a_protocol_without_a_parameter_of_the_experiment_is_told_and_left_out(
