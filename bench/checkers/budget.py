@@ -83,5 +83,5 @@ class Budget:
         """Raises OverBudget if something has run out."""
         if time.monotonic() > self._deadline:
             raise OverBudget("time")
-        if self.left_bytes() == 0:
+        if self._configurations is None and self.left_bytes() == 0:
             raise OverBudget("memory")

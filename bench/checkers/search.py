@@ -144,11 +144,22 @@ class Texts:
 
 def search(found: list[Step], initial: int, budget: Budget, texts: Texts | None = None) -> Result:
     """Whether the operations of one key are linearizable, within the budget."""
+    never = _never_written(found, initial)
+    if never is not None:
+        return Result("invalid", [never.row], 0)
     machine = _Search(found, initial, budget, texts or Texts())
     try:
         return machine.run()
     except OverBudget as over:
         return Result(over.what, [], machine.tried)
+
+
+def _never_written(found: list[Step], initial: int) -> Step | None:
+    """An operation that saw a value that no other can have left; not where texts grow."""
+    if any(step.kind == APPEND for step in found):
+        return None
+    written = {initial, *(step.value for step in found if step.kind in (SET, _SWAP))}
+    return next((s for s in found if s.kind == LOOK and s.value not in written), None)
 
 
 class _Open(NamedTuple):

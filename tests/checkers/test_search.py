@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,23 +145,24 @@ def test_the_loss_of_a_rule_is_noticed(name: str) -> None:
 
 
 def crowd(count: int) -> list[OperationRecord]:
-    """Writes of two values, all open at once, then a read of a value that none of them wrote."""
-    writes = [op("write", "[--------]", i % 2 + 1) for i in range(count)]
+    """Writes of seven values, all open at once, and reads of two of them in turn, more often than
+    these were written."""
+    writes = [op("write", "[", place % 5) for place in range(count)]
+    writes += [op("write", "[", 5 + place % 2) for place in range(6)]
     for place, record in enumerate(writes):
-        record.completed_ns = 10 + place
-        record.value = place % 5
-    late = op("read", "[-]", 7)
-    late.invoked_ns, late.completed_ns = 0, 200
-    return [*writes, late, op("delete", "[")]
+        record.invoked_ns, record.completed_ns = 0, 1000 + place
+    reads = [op("read", "[-]", 5 + place % 2) for place in range(8)]
+    for place, record in enumerate(reads):
+        record.invoked_ns, record.completed_ns = 10 * place + 1, 10 * place + 5
+    return [*writes, *reads]
 
 
 @pytest.mark.parametrize(
     ("budget", "spent"),
-    [(Budget(0.0), "time"), (Budget(configurations=50), "memory")],
-    ids=["time", "memory"],
+    [({"seconds": 0.0}, "time"), ({"configurations": 50}, "memory")],
 )
-def test_over_budget_is_unknown(budget: Budget, spent: str) -> None:
-    check = check_linearizable(Columns.from_records(crowd(200)), budget=budget)
+def test_over_budget_is_unknown(budget: dict[str, Any], spent: str) -> None:
+    check = check_linearizable(Columns.from_records(crowd(200)), budget=Budget(**budget))
     assert check.verdict == "unknown"
     assert check.summary.endswith(f"the search ran out of {spent}")
     assert check.details.keys_undecided == 1

@@ -1,4 +1,4 @@
-"""The linearizability checker and the JSONL reader, on one core."""
+"""The checkers of registers and sets and the readers of histories, on one core."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from bench.checkers import check_history
 from bench.checkers.linearizability import check_linearizable
+from bench.checkers.models import check_model
 from bench.measure.measuring import measure, scaled
+from bench.record.columns import Columns
 from bench.record.jsonl import Line, read_columns
+from bench.record.models.operations import Operations
+from bench.record.models.read import read_any
 from bench.suites.micro.histories import linearizable_history, write_jsonl
 
 OPERATIONS = scaled(1_000_000, least=1000)
@@ -119,3 +124,54 @@ def bench_file_to_verdict(benchmark: Any, history_file: Path) -> None:
         goal=1e6,
         compared_with="JSONL: msgspec alone",
     )
+
+
+@pytest.mark.benchmark(group="EDN")
+def bench_edn(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A history of a register as Jepsen writes it, from the file to columns."""
+    path = tmp_path_factory.mktemp("bench") / "history.edn"
+    count = max(1000, OPERATIONS // 5)
+    with path.open("w") as file:
+        for index in range(0, 2 * count, 40):
+            for kind, first in (("invoke", index), ("ok", index + 20)):
+                for process in range(20):
+                    written = index + process
+                    file.write(
+                        f"{{:type :{kind}, :f :write, :value {written}, :process {process}, "
+                        f":time {1000 * (first + process)}, :index {first + process}}}\n"
+                    )
+
+    def run() -> None:
+        assert isinstance(read_any(path).history, Columns)
+
+    measure(benchmark, "EDN: file to columns", run, operations=count, rounds=3, goal=150_000)
+
+
+@pytest.mark.benchmark(group="checkers")
+def bench_set(benchmark: Any) -> None:
+    """Elements that are added by twenty clients, and read twice."""
+    count = OPERATIONS
+    begin = np.arange(count) // 20 * 20
+    elements = list(range(count))
+    o = Operations(
+        name="h",
+        process=(np.arange(count + 2) % 20).astype(np.int32),
+        id=np.arange(count + 2),
+        op=np.repeat([0, 1], [count, 2]).astype(np.int32),
+        key=np.full(count + 2, -1, np.int32),
+        value=np.arange(count + 2, dtype=np.int32),
+        outcome=np.zeros(count + 2, np.int8),
+        invoked=np.append(begin + 1, [count + 100, count + 200]),
+        completed=np.append(begin + 19, [count + 150, count + 250]),
+        gave_up=np.append(begin + 19, [count + 150, count + 250]),
+        line=np.arange(count + 2),
+        processes=[str(number) for number in range(20)],
+        names=["add", "read"],
+        keys=[],
+        values=[*elements, elements, elements],
+    )
+
+    def run() -> None:
+        assert check_model(o, "set-full").verdict == "valid"
+
+    measure(benchmark, "set: elements decided", run, operations=count, rounds=3, goal=500_000)
