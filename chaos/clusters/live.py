@@ -110,6 +110,10 @@ class RunningCluster(Cluster):
         """What a report must say of the run that has just ended, beside ``notes``."""
         return []
 
+    def disproved(self) -> str | None:
+        """Which fault was none, by what was observed; None: nothing says so."""
+        return None
+
     # --- health ---
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:

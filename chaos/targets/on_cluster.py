@@ -91,6 +91,7 @@ def conduct(run: Run, make: Callable[[Run, Record], RunningCluster]) -> str | No
             failure = "a node did not answer after the load"
         left_out = _left_out(cluster.monitor.unrecorded)
         run.update_manifest(notes=[*cluster.notes, *cluster.observed(), *left_out])
+        failure = failure or cluster.disproved()
         final_reads(cluster.cluster_file, run.left, run.keys, folder)
         cluster.check()
     return failure

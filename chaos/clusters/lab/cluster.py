@@ -19,7 +19,7 @@ from bench.record.cluster_file import Address, SystemFile, write_cluster_file
 from bench.record.files import no_space
 from bench.record.run_folder import NodeRecord, append_line
 from chaos.clusters.capabilities import OfLab
-from chaos.clusters.lab.links import LabLinks, in_words
+from chaos.clusters.lab.links import LabLinks, in_words, leak
 from chaos.clusters.lab.network import Network, host, ways
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.live import RunningCluster
@@ -254,6 +254,10 @@ class LabCluster(RunningCluster, OfLab):
             for cut in self.links.cuts:
                 append_line(self._recorded / "cuts.jsonl", cut)
         return in_words(self.links.cuts, self._network.strayed())
+
+    def disproved(self) -> str | None:
+        """See `RunningCluster`: a cut that let data pass."""
+        return leak(self.links.cuts)
 
     # --- what the nemesis does ---
 

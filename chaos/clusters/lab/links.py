@@ -21,6 +21,9 @@ from chaos.clusters.links import ProxiedLinks, Way
 from chaos.clusters.toxiproxy import Proxy, Toxiproxy
 from nodes.wire.links import Link
 
+HELD_BYTES = 1 << 16
+"""What may pass after the begin of a cut: data that was in the sockets of a proxy before it."""
+
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """What happened on a link while it was cut: ``bytes`` of packets with data (with headers) that
@@ -96,6 +99,14 @@ def in_words(cuts: Sequence[Cut], strayed: Mapping[Link, int]) -> list[str]:
         )
         lines.append(f"dropped, since no declared port carries it: {pairs}")
     return lines
+
+
+def leak(cuts: Sequence[Cut]) -> str | None:
+    """What to say of a cut that was none. What a kernel still held from before may pass."""
+    for cut in cuts:
+        if cut.bytes > HELD_BYTES:
+            return f"the cut of {'->'.join(cut.link)} was none: {cut.bytes} bytes passed"
+    return None
 
 
 def _directions(ways: Sequence[network.Way]) -> dict[Link, list[Way]]:
