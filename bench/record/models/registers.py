@@ -28,6 +28,7 @@ NilReads: TypeAlias = Literal["unknown", "null"]
 """What a read that was answered nil saw: nobody knows, or that the key was missing."""
 
 _ONE_KEY: Final = "register"
+_PLAIN: Final = {int, str, type(None)}
 _CODES: Final[dict[str, int]] = {str(name): code for name, code in KIND_CODES.items()}
 
 
@@ -81,12 +82,18 @@ def _values(o: Operations, is_cas: Bools, numbering: Numbering) -> tuple[Int32s,
             if not all(pairs):
                 row = int(rows[np.argmax(~np.array(pairs)[places])])
                 raise o.refused(row, "the value of a cas is [expected new]")
-            before = np.array([numbering.code(_plain(each[0])) for each in some], np.int32)
+            before = _codes_of([each[0] for each in some], numbering)
             expected[rows] = before[places]
             some = [each[1] for each in some]
-        numbers = np.array([numbering.code(_plain(each)) for each in some], np.int32)
+        numbers = _codes_of(some, numbering)
         value[rows] = numbers[places]
     return value, expected
+
+
+def _codes_of(values: list[Any], numbering: Numbering) -> Int32s:
+    if set(map(type, values)) <= _PLAIN:
+        return np.array(numbering.plain_codes(values), np.int32)
+    return np.array([numbering.code(_plain(each)) for each in values], np.int32)
 
 
 def _plain(value: Any) -> Value:
