@@ -506,7 +506,8 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
         _left("protocol", "claims", grid),
         *(_left(name, claims[name], grid) for name in grid.protocols),
     ]
-    lines = textwrap.wrap("capbench compare · " + heading(summaries), WIDTH)
+    command = "compare" if len(grid.cells) > 1 else "run"
+    lines = textwrap.wrap(f"capbench {command} · {heading(summaries)}", WIDTH)
     for group in _fit([_pad(left)], [_pad(block) for block in blocks]):
         lines += ["", *("  ".join(parts).rstrip() for parts in zip(*group, strict=True))]
     lines.append("")

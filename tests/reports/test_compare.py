@@ -156,5 +156,10 @@ def test_the_table_is_flat_and_survives_csv(summaries: list[RunSummary]) -> None
     assert list(read["protocol"]) == [run.protocol for run in summaries]
 
 
+def test_a_run_alone_is_not_headed_as_a_comparison(summaries: list[RunSummary]) -> None:
+    assert compare.first_screen(summaries).startswith("capbench compare · 5 nodes")
+    assert compare.first_screen(summaries[:1]).startswith("capbench run · 5 nodes")
+
+
 def test_nothing_to_compare_is_said() -> None:
     assert "no runs" in compare.first_screen([])
