@@ -1,4 +1,5 @@
-"""A digest of all keys that a replica holds, for anti-entropy; sans-I/O.
+"""A digest of all keys that a replica holds, for anti-entropy, and the records that it asks for in
+portions; sans-I/O.
 
 The key space is divided into buckets. Each has a 64-bit hash, so that two replicas find what
 differs by exchanging the hashes of the buckets and then the versions of the keys in those that
@@ -10,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from nodes.parts.limits import KeyLimits
+
+Record = TypeVar("Record")
 
 
 class KeyDigest:
@@ -84,3 +87,27 @@ class KeyDigest:
         if taken or not portions:
             portions.append((tuple(taken), keys))
         return portions
+
+
+def portions(
+    keys: Iterable[str],
+    records: Mapping[str, Record],
+    characters_of: Callable[[Record], int],
+    most_characters: int,
+) -> Iterator[dict[str, Record]]:
+    """The records of those ``keys`` that have one, in portions that end after the record that
+    exceeds ``most_characters``. A record is never divided, and comes once however often its key is
+    asked for."""
+    portion: dict[str, Record] = {}
+    characters = 0
+    for key in dict.fromkeys(keys):
+        record = records.get(key)
+        if record is None:
+            continue
+        characters += len(key) + characters_of(record)
+        portion[key] = record
+        if characters > most_characters:
+            yield portion
+            portion, characters = {}, 0
+    if portion:
+        yield portion

@@ -1,6 +1,6 @@
 """A simulated cluster: n replicas under virtual time, on simulated links, disks and clocks.
 
-`Cluster` is the stage and has the hands: run, deliver, drop, hold, crash, restart, cut. Who plays
+`Cluster` is the stage and has the hands: run, deliver, drop, crash, restart, cut. Who plays
 on it are others: `nodes.simulator.load` (clients), `nodes.simulator.faults` (a tape of faults),
 `nodes.simulator.simulate` (whole seeds), transcript tests and experiments.
 """
@@ -109,8 +109,8 @@ class Cluster:
         self.links: dict[LinkName, Link] = {}
         self._cut_off = 0
         self._link_all(TracedLink if trace else Link, timing, message_trip)
-        if manual:
-            self.hold()
+        for link in self.links.values() if manual else ():
+            link.held = []
         scene = Scene(
             {node: host.config for node, host in self.hosts.items()},
             {node: host.storage.synced for node, host in self.hosts.items()},
@@ -275,12 +275,6 @@ class Cluster:
         """Undo what fault ``number`` did to links."""
         for link in self.links.values():
             link.heal(number)
-
-    def hold(self, links: Iterable[LinkName] | None = None) -> None:
-        """Keep messages on these links (all: None) until `deliver` or `drop`."""
-        for link in self.links.values() if links is None else (self.links[i] for i in links):
-            if link.held is None:
-                link.held = []
 
     def held(self) -> list[tuple[str, str, Any]]:
         """The messages that wait, as (src, dst, message)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.parts.limits import portions
+from nodes.parts.key_digest import portions
 
 MOST = 20_000
 

@@ -80,8 +80,7 @@ from nodes.contract.replica import (
     Value,
     Version,
 )
-from nodes.parts.key_digest import KeyDigest
-from nodes.parts.limits import portions
+from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.placement_claims import PlacementAcceptors
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS

@@ -67,8 +67,7 @@ import msgspec
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Value, Version
-from nodes.parts.key_digest import KeyDigest
-from nodes.parts.limits import portions
+from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.placement_claims import PlacementAcceptors
 from nodes.parts.quorum import Quorums
