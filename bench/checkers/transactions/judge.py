@@ -27,7 +27,7 @@ from bench.record.columns import OK, Int32s, Int64s
 from bench.record.transactions.verdict import Level, TransactionModel, TransactionsCheck
 from bench.record.verdict import VerdictValue
 
-_BYTES_PER_EDGE: Final = 120
+_BYTES_PER_EDGE: Final = 70
 """What the graph needs at its peak."""
 _SEARCH_SHARE: Final = 0.2
 """Of the time, for cycles that are smaller than the first."""
