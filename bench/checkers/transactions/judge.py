@@ -177,12 +177,9 @@ def _try_orders(graph: Graph, judged: Judged, budget: Budget, unordered: Sequenc
         )
         return
     rows = [row for step in orders.refuting for row in step[3:] if row >= 0]
-    rows += [
-        row
-        for step in orders.refuting
-        for row in graph.order_told_by(*step[3:])
-        if step.kind == WW and (step.source_row, step.target_row) not in orders.tried
-    ]
+    for step in orders.refuting:
+        if step.kind == WW and (step.source_row, step.target_row) not in orders.tried:
+            rows += graph.order_told_by(step.source_row, step.target_row)
     judged.findings.note(
         "G-single (any order)",
         list(dict.fromkeys(rows)),

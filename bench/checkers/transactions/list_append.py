@@ -97,6 +97,8 @@ def dependencies(
         """A read of a list with both appends; or, if the later is in none, of the last list."""
         fits = (t.key[reads] == t.key[two]) & (versions.is_in_order[seen] | (seen == EMPTY))
         of_key = np.flatnonzero(fits)
+        if len(of_key) == 0:
+            return []
         wanted = number_of[two] if number_of[two] < len(versions.parent) else seen[of_key].max()
         return [int(reads[of_key[np.argmax(seen[of_key] >= wanted)]])]
 

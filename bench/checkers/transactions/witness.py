@@ -50,8 +50,8 @@ def anomaly_of_cycle(
         row = max(step.source_row, step.target_row)
         edges.append(
             Edge(
-                source=place,
-                target=(place + 1) % len(cycle),
+                source=order.index(step.source),
+                target=order.index(step.target),
                 kind=_KIND_NAMES[step.kind],
                 key=t.keys[t.key[row]] if row >= 0 else None,
                 before=before,
