@@ -622,7 +622,8 @@ class OldPlacementsAreFenced(Invariant):
                 durable[number] = max(known, durable.get(number, 1))
                 waiting.remove(entry)
         for number, ready in enumerate(placements.ready):
-            if ready > self._ready[node][number]:
+            # Of one batch: a page made it ready, and then it heard that it is no member any more.
+            if ready > self._ready[node][number] and placements.serves(number):
                 self._check(node, placements.current[number])
         self._ready[node] = list(placements.ready)
 
