@@ -172,14 +172,14 @@ MUTANTS: dict[str, tuple[ModuleType, str, str, str]] = {
     "what overlaps an empty queue is lost": (
         queues,
         "total-queue",
-        "gone = sum(int(o.completed[e.row]) < int(o.invoked[row]) for e in waiting)",
+        "gone = bisect_left(since, int(o.invoked[row]))",
         "gone = len(waiting)",
     ),
     "a dequeue of unknown outcome takes nothing": (
         queues,
         "total-queue",
-        "if gone - len(unsure) > most and",
-        "if gone > most and",
+        "return bisect_right(self.unsure_since, until)",
+        "return 0",
     ),
     "a full queue may be found empty": (
         queues,
@@ -208,8 +208,8 @@ MUTANTS: dict[str, tuple[ModuleType, str, str, str]] = {
     "elements may be passed over": (
         queues,
         "queue",
-        "if len(waiting) <= len(unsure) or",
-        "if True or",
+        "        if len(waiting) <= count:",
+        "        if True:",
     ),
     "what was enqueued at an unknown time has an order": (
         queues,

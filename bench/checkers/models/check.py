@@ -22,7 +22,7 @@ from bench.checkers.models.ids import check_unique_ids
 from bench.checkers.models.locks import check_fenced_lock, check_lock
 from bench.checkers.models.queues import check_queue
 from bench.checkers.models.sets import check_set
-from bench.record.columns import OK
+from bench.record.columns import OK, Columns
 from bench.record.history import BadHistory
 from bench.record.models.operations import Operations
 from bench.record.models.verdict import Anomaly, ModelCheck, ModelStep
@@ -30,6 +30,7 @@ from bench.record.verdict import VerdictValue
 from bench.record.witness import duration
 from nodes.contract.replica import Value
 
+_TOUCH: Final = "operations of one process touch in time: give finer times"
 MOST_STEPS: Final = 1000
 """Of a witness."""
 
@@ -110,11 +111,9 @@ def check_model(
     refuted = _refuted(family, findings)
     strongest = next((name for name, found in refuted.items() if not found), "none")
     if touches(c := o.as_columns()):
-        parted = in_program_order(c)
-        ordered = replace(o, invoked=parted.invoked, completed=parted.completed)
-        doubtful = _refuted(family, family.check(ordered, initial))
+        doubtful = _refuted(family, family.check(_in_program_order(o, c), initial))
         if any(doubtful[name] and not found for name, found in refuted.items()):
-            findings.undecided = "operations of one process touch in time: give finer times"
+            findings.undecided = _TOUCH
             strongest = "unknown"
     verdict: VerdictValue = "valid"
     if refuted[model]:
@@ -143,6 +142,12 @@ def check_model(
         },
         details=findings.details,
     )
+
+
+def _in_program_order(o: Operations, c: Columns) -> Operations:
+    """Operations whose times part those of one process that touch; ``c``: as columns."""
+    parted = in_program_order(c)
+    return replace(o, invoked=parted.invoked, completed=parted.completed)
 
 
 def _refuted(family: _Family, findings: Findings) -> dict[str, list[str]]:
@@ -211,6 +216,8 @@ def _check_as_registers(
     keys = len(o.keys) or 1
     row_of = {int(o.id[row]): row for row in range(len(o))}
     rows = [row_of[line.operation.id] for line in check.witness]
+    if model == "append-kv" and rows:
+        rows += _reads_that_order(o, rows)
     verdict, summary = check.verdict, check.summary
     if verdict != "invalid" and converted.others:
         verdict, summary, rows = _search_others(o, converted, str(initial or ""), budget)
@@ -234,6 +241,23 @@ def _check_as_registers(
     )
 
 
+def _reads_that_order(o: Operations, rows: Sequence[int]) -> list[int]:
+    """Of each append of a witness the shortest read that has it: there its place is seen."""
+    reads = [
+        (len(str(o.value_of(row))), row)
+        for row in o.rows_of("read").tolist()
+        if o.outcome[row] == OK and o.key[row] == o.key[rows[0]]
+    ]
+    reads.sort()
+    found = []
+    for append in rows:
+        if o.names[o.op[append]] == "append":
+            text = str(o.value_of(append))
+            having = (row for _, row in reads if text in str(o.value_of(row)))
+            found += [row for row in (next(having, -1),) if row >= 0]
+    return found
+
+
 def _search_others(
     o: Operations, converted: Converted, initial: str, budget: Budget
 ) -> tuple[VerdictValue, str, list[int]]:
@@ -247,4 +271,11 @@ def _search_others(
             undecided, spent = undecided + 1, result.outcome
     if undecided:
         return "unknown", f"{undecided} keys are undecided: the search ran out of {spent}", []
+    if touches(c := o.as_columns()):
+        ordered = _in_program_order(o, c)
+        if any(
+            search_texts(ordered, rows, initial, budget).outcome != "valid"
+            for rows in converted.others.values()
+        ):
+            return "unknown", _TOUCH, []
     return "valid", "", []

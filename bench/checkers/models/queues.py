@@ -24,6 +24,7 @@ outcome could explain it, what is not refuted is *unknown* as far as it depends 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -109,6 +110,10 @@ class _Check:
             self.elements.setdefault(value_key(value), []).append(_Element(value, row))
         self.is_unique = all(len(each) == 1 for each in self.elements.values())
         self.is_passed_over = False
+        self.unsure = sorted(queue.unsure, key=lambda row: int(o.invoked[row]))
+        self.unsure_since = [int(o.invoked[row]) for row in self.unsure]
+        drains = (int(o.invoked[row]) for row in self.unsure if o.names[o.op[row]] == "drain")
+        self.drained_since = min(drains, default=NEVER)
 
     def run(self) -> int:
         """Note all anomalies. How many elements may still be in the queue."""
@@ -164,19 +169,25 @@ class _Check:
                 all_rows = [*(each.row for each in elements), *dict.fromkeys(rows)]
                 findings.add("duplicated", all_rows, words, len(rows) - len(elements))
 
+    def _taken_by_the_unsure(self, until: int) -> int:
+        """How many elements dequeues of unknown outcome can have taken by then."""
+        if self.drained_since <= until:
+            return NEVER
+        return bisect_right(self.unsure_since, until)
+
     def _note_lost(self, waiting: list[_Element]) -> int:
         """Elements that nobody took, though the queue was found empty. Each dequeue of unknown
         outcome that had begun by then may have taken one."""
         o = self.o
-        most, worst, thieves = 0, -1, []
+        most, worst = 0, -1
+        since = sorted(int(o.completed[e.row]) for e in waiting)
         for row in self.queue.empty:
-            gone = sum(int(o.completed[e.row]) < int(o.invoked[row]) for e in waiting)
-            unsure = [each for each in self.queue.unsure if o.invoked[each] <= o.completed[row]]
-            drains = any(o.names[o.op[each]] == "drain" for each in unsure)
-            if gone - len(unsure) > most and not drains:
-                most, worst, thieves = gone - len(unsure), row, unsure
+            gone = bisect_left(since, int(o.invoked[row]))
+            if gone - self._taken_by_the_unsure(int(o.completed[row])) > most:
+                most, worst = gone - self._taken_by_the_unsure(int(o.completed[row])), row
         if worst < 0:
             return 0
+        thieves = self.unsure[: self._taken_by_the_unsure(int(o.completed[worst]))]
         gone_rows = [e.row for e in waiting if o.completed[e.row] < o.invoked[worst]]
         value = o.value_of(gone_rows[0])
         also = (
@@ -222,17 +233,16 @@ class _Check:
     def _note_passed_over(self, waiting: list[_Element], later: _Element, ended: int) -> None:
         """Elements that nobody took, though a later one was: too many for the dequeues of unknown
         outcome to have taken them all."""
-        o = self.o
-        unsure = [each for each in self.queue.unsure if o.invoked[each] <= ended]
+        count = self._taken_by_the_unsure(ended)
         self.is_passed_over |= len(waiting) > 0
-        if len(waiting) <= len(unsure) or any(o.names[o.op[r]] == "drain" for r in unsure):
+        if len(waiting) <= count:
             return
-        earlier = waiting[0]
+        earlier, unsure = waiting[0], self.unsure[:count]
         words = (
             f"{later.value!r}{self.of} was dequeued, and nobody took {earlier.value!r}, which its "
             "producer had enqueued before it"
         )
-        rows = [*(each.row for each in waiting[: len(unsure) + 1]), later.row, later.taken, *unsure]
+        rows = [*(each.row for each in waiting[: count + 1]), later.row, later.taken, *unsure]
         self.findings.add("reordered", rows[:_MOST_ROWS], words)
 
     def _note_not_empty(self, sure: list[_Element]) -> None:
