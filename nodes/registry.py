@@ -237,7 +237,9 @@ register(
         pace=raft.pace,
         moments=raft.MOMENTS,
         administration=raft.ADMINISTRATION,
-        bugs=tuple(f"nodes.simulator.bugs.{name}" for name in ("raft", "clients", "claims")),
+        bugs=tuple(
+            f"nodes.simulator.bugs.{name}" for name in ("raft", "clients", "claims", "promises")
+        ),
     )
 )
 register(

@@ -1,4 +1,4 @@
-"""What a leader's answers to clients claim, for the protocols that agree on a log.
+"""What a node's answers to clients claim, most of it for the protocols that agree on a log.
 
 All of it is recorded from what was seen to leave nodes and from the log on disks; no replica is
 asked.
@@ -16,6 +16,16 @@ from nodes.parts.reference_map import ReferenceMap
 EVERY = 3
 """Of a client's operations every third one is followed: what leaders get wrong they get wrong more
 than once, and the history is judged as a whole in the end."""
+
+
+MANY = 1000
+
+
+def is_forgetful(parameters: Any) -> bool:
+    """Whether a node remembers so few clients or results that it may forget a request before that
+    is acknowledged."""
+    few: int = min(parameters.remembered_clients, parameters.remembered_results)
+    return few < MANY
 
 
 class Chronicle:
@@ -180,3 +190,24 @@ class AnswersAreTrue(Invariant):
                 f"{node} answers {request}; in {term}, only {sorted(voters)} confirmed since that"
                 " it leads"
             )
+
+
+class RefusalsStay(Invariant):
+    """Who refuses a request (``fail``: certainly not applied) has that on disk, so that a copy of
+    it that comes later is not carried out, crash or no crash. And a read, which changes nothing,
+    never ends ``info``."""
+
+    name = "a refusal stays"
+    hears: ClassVar = {Reply: "on_reply"}
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        if reply.outcome == "ok":
+            return
+        if request.operation.op == "read":
+            if reply.outcome == "info":
+                raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
+        elif reply.outcome == "fail" and not self.scene.disks[node].get(
+            f"refused/{request.client}/{request.sequence}"
+        ):
+            raise InvariantBroken(f"{node} refuses {request} by {reply}, and will not remember")

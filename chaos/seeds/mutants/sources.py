@@ -22,6 +22,7 @@ from nodes.registry import (
 JUDGES = (
     "__init__.py",
     "claims.py",
+    "election_claims.py",
     "invariants.py",
     "knobs.py",
     "pace.py",

@@ -13,6 +13,7 @@ import msgspec
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
+from nodes.parts.claims import is_forgetful
 from nodes.parts.placement import Placement, first_placement, range_of
 from nodes.parts.placement_claims import CopiesAreWhole
 from nodes.parts.sessions import Result
@@ -38,7 +39,8 @@ class NodesTellTrue(Invariant):
     """A version that is told is on the teller's disk, or what supersedes it is: else a crash makes
     it give the same dot to another one. The clocks of anti-entropy cover nothing that is not there,
     for the peer does not send what they cover (Demers et al. 1987, section 1.3). What a client is
-    told of a key is on disk: as old as its version says, with the values that are there."""
+    told of a key is on disk: as old as its version says, with the values that are there. What it
+    refused it remembers, and a read never ends ``info``."""
 
     name = "a node tells what is on its disk"
     hears: ClassVar = {
@@ -59,6 +61,8 @@ class NodesTellTrue(Invariant):
         self._is_known = is_older if self._is_lww else is_known
         self._placed = 0 < parameters.replication_factor < len(scene.nodes)
         self._asked: dict[tuple[str, int], Request] = {}
+        self._floors: dict[str, int] = {}
+        self._forgetful = is_forgetful(parameters)
         self._vouched: dict[tuple[str, int], None] = {}
 
     def _held(self, node: str, key: str) -> tuple[Sibling, ...]:
@@ -95,6 +99,8 @@ class NodesTellTrue(Invariant):
 
     def on_request(self, node: str, _: str, request: Request) -> None:
         """It arrives."""
+        if request.acked > self._floors.get(request.client, 0):
+            self._floors[request.client] = request.acked
         if self._placed:
             self._asked[request.client, request.sequence] = request
 
@@ -110,7 +116,10 @@ class NodesTellTrue(Invariant):
             self._check(node, request, reply)
 
     def _check(self, node: str, request: Request, reply: Reply) -> None:
-        if reply.outcome != "ok" or reply.version is None:
+        if reply.outcome != "ok":
+            self._check_refusal(node, request, reply)
+            return
+        if reply.version is None:
             return
         key, version = request.operation.key, reply.version
         held = self._held(node, key)
@@ -123,6 +132,18 @@ class NodesTellTrue(Invariant):
                 wanted = wanted[0] if wanted else None
             if reply.value != wanted:
                 raise InvariantBroken(f"{node} answers {request} with {reply}, on disk {held}")
+
+    def _check_refusal(self, node: str, request: Request, reply: Reply) -> None:
+        if request.operation.op == "read":
+            if reply.outcome == "info":
+                raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
+            return
+        client, sequence = request.client, request.sequence
+        if reply.outcome == "info" or self._forgetful or sequence < self._floors.get(client, 0):
+            return
+        result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
+        if result is None or result.version is not None:
+            raise InvariantBroken(f"{node} refuses {request} by {reply}, and has {result} on disk")
 
     def _clock(self, held: tuple[Sibling, ...]) -> Any:
         """What a read of these tells as its version."""

@@ -47,6 +47,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
+from nodes.parts.claims import RefusalsStay
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.quorum import majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
@@ -119,7 +120,7 @@ class Paxos(Replica):
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
-        *(AcceptorsTellTrue, PaxosAnswers),
+        *(AcceptorsTellTrue, PaxosAnswers, RefusalsStay),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

@@ -13,6 +13,7 @@ import msgspec
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
+from nodes.parts.claims import is_forgetful
 from nodes.parts.placement import range_of
 from nodes.parts.placement_claims import CopiesAreWhole, PlacementChronicle
 from nodes.parts.quorum import quorums_of
@@ -29,9 +30,6 @@ from nodes.protocols.quorum_register.messages import (
     Tag,
 )
 
-MANY = 1000
-"""Who remembers fewer clients or results may forget a request before it is acknowledged."""
-
 
 class RegisterChronicle:
     """``writes``: (writer, sequence) of a version -> the key and record that it names."""
@@ -44,11 +42,14 @@ class ReplicasTellTrue(Invariant):
     """What a replica tells is on its disk: the version and record of a `Prepared`, and that of what
     it says is `Committed`, or newer ones, with the version of the request. And it tells no version
     older than one that it had acknowledged when it was asked (Attiya, Bar-Noy and Dolev 1995,
-    section 3: the label of a replica only grows)."""
+    section 3: the label of a replica only grows). What it refused it remembers, and a read, which
+    changes nothing, never ends ``info``. Who says what a client has acknowledged has it from that
+    client (RIFL, section 3)."""
 
     name = "a replica tells what is on its disk"
     hears: ClassVar = {
         Request: "on_request",
+        Reply: "on_reply",
         Prepare: "on_prepare",
         Prepared: "on_prepared",
         Commit: "on_commit",
@@ -66,7 +67,7 @@ class ReplicasTellTrue(Invariant):
         self._acknowledged: dict[str, dict[str, Tag]] = {}
         self._floors: dict[str, int] = {}
         parameters: Any = next(iter(scene.configs.values())).parameters
-        self._forgetful = min(parameters.remembered_clients, parameters.remembered_results) < MANY
+        self._forgetful = is_forgetful(parameters)
 
     def _held(self, node: str, key: str) -> Tag:
         record: Record | None = self.scene.disks[node].get("k/" + key)
@@ -76,6 +77,18 @@ class ReplicasTellTrue(Invariant):
         """Note what its client will not ask again."""
         if request.acked > self._floors.get(request.client, 0):
             self._floors[request.client] = request.acked
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        if reply.outcome == "ok":
+            return
+        if request.operation.op == "read":
+            if reply.outcome == "info":
+                raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
+        elif reply.outcome == "fail" and not self._remembers(
+            node, request.client, request.sequence, refused=True
+        ):
+            raise InvariantBroken(f"{node} refuses {request} by {reply}, and will not remember")
 
     def on_prepare(self, node: str, dst: str, msg: Prepare) -> None:
         """Note the question. The same one goes to many."""
@@ -106,8 +119,13 @@ class ReplicasTellTrue(Invariant):
                 raise InvariantBroken(f"{node} knows {msg.known} for {question}, on disk {result}")
 
     def on_commit(self, node: str, dst: str, msg: Commit) -> None:
-        """Note what is to be stored. The same message goes to many."""
+        """Note what is to be stored. Raises InvariantBroken. The same message goes to many."""
         self._stored[node, msg.number] = msg
+        if msg.acked > self._floors.get(msg.record.client, 0):
+            raise InvariantBroken(
+                f"{node} says that {msg.record.client} has acknowledged what is below {msg.acked}:"
+                f" {msg}"
+            )
 
     def on_committed(self, node: str, dst: str, msg: Committed) -> None:
         """Raises InvariantBroken."""
@@ -126,13 +144,13 @@ class ReplicasTellTrue(Invariant):
         if known.get(node, NOTHING) < record.version:
             self._acknowledged[key] = {**known, node: record.version}
 
-    def _remembers(self, node: str, client: str, sequence: int) -> bool:
+    def _remembers(self, node: str, client: str, sequence: int, *, refused: bool = False) -> bool:
         """Whether the node knows what became of a request; or its client has acknowledged it, so
         that it may be forgotten."""
         if self._forgetful or sequence < self._floors.get(client, 0):
             return True
         result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
-        return result is not None and result.version is not None
+        return result is not None and (result.version is None) == refused
 
     def on_push(self, node: str, dst: str, msg: Push) -> None:
         """Raises InvariantBroken."""

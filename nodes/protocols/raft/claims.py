@@ -30,12 +30,14 @@ from nodes.protocols.raft.parameters import RaftParameters
 
 class RaftChronicle(Chronicle):
     """``entries``: (index, term) -> an entry of some log, and the term of the one before it.
+    ``changes``: those (index, entry) that name members, as they were first seen in a log.
     ``applied``: those that were, in order. ``safe``: up to here some leader has committed.
     ``logs``: of the leader of each term, as it is now. ``voters``: whose vote left to whom, by term
     and candidate."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
+        self.changes: list[tuple[int, Entry]] = []
         self.safe = 0
         self.applied: list[Entry] = []
         self.logs: dict[int, Disk] = {}
@@ -165,7 +167,9 @@ class AcknowledgementsAreTrue(Invariant):
             rounds = self._led.rounds.get(msg.term)
             if rounds is None or round_ > rounds.last:
                 raise InvariantBroken(f"{node} confirms a round that was not begun: {msg}")
-            true.round = rounds.confirmed[node] = round_
+            true.round = round_
+            # A chunk's answer, which waits for no disk, may have confirmed a later one before.
+            rounds.confirmed[node] = max(round_, rounds.confirmed.get(node, -1))
 
     def _check_term(self, node: str, term: int) -> None:
         state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))

@@ -13,7 +13,7 @@ from nodes.protocols.raft.claims import (
     has_majority,
     stable_term,
 )
-from nodes.protocols.raft.messages import HardState
+from nodes.protocols.raft.messages import Entry, HardState
 
 
 class Observed(Protocol):
@@ -27,6 +27,7 @@ class Observed(Protocol):
     applied: int
     durable_index: int
     truncated: list[int]
+    deciding: tuple[tuple[str, ...], ...]
 
     @property
     def hard_state_is_durable(self) -> bool: ...
@@ -66,6 +67,7 @@ class LogMatching(Invariant):
         chronicle = scene.common(RaftChronicle)
         chronicle.begin(scene)
         self._entries, self._memberships = chronicle.entries, chronicle.memberships
+        self._changes = chronicle.changes
 
     def observe(self, node: str, replica: Observed) -> None:
         # Only what this replica wrote since: from the lowest index that it truncated meanwhile.
@@ -95,6 +97,8 @@ class LogMatching(Invariant):
         previous = replica.term_at(start - 1)
         known = self._entries
         for index, entry in enumerate(replica.disk.entries(start, last + 1), start):
+            if entry.members is not None and (index, entry.term) not in known:
+                self._changes.append((index, entry))
             first = known.setdefault((index, entry.term), (entry, previous))
             if first[1] != previous or (first[0] is not entry and first[0] != entry):
                 raise InvariantBroken(
@@ -226,6 +230,76 @@ class Durability(Invariant):
             raise InvariantBroken(
                 f"{node} voted for {before.vote}, then for {state.vote}, in term {state.term}"
             )
+
+
+class MembersAreTheLogs(Invariant):
+    """The memberships of which a majority decides are the last ones of the log, committed or not,
+    also after a part of it went or a snapshot came. A leader changes one member at a time, after
+    the change before is confirmed and an entry of its own term is committed (dissertation, 4.1, and
+    the note of 2015), and adds only who has caught up (4.2.1)."""
+
+    name = "members are those of the log"
+    looks_at = ("role", "term", "disk.position")
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, str]] = {}
+        self._known = 0
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(RaftChronicle)
+
+    def observe(self, node: str, replica: Observed) -> None:
+        """Raises InvariantBroken."""
+        changes = self._chronicle.changes
+        if self._known < len(changes):
+            known, self._known = self._known, len(changes)
+            for index, entry in changes[known:]:
+                self._check_change(node, replica, index, entry)
+        seen = (replica.term, replica.role)
+        if self._seen.get(node) == seen:
+            return
+        self._seen[node] = seen
+        wanted = deciding(replica.disk, self.scene.nodes)
+        if replica.deciding != wanted:
+            raise InvariantBroken(
+                f"{node} goes by the members {replica.deciding}, and its log says {wanted}"
+            )
+
+    def _check_change(self, node: str, replica: Observed, index: int, entry: Entry) -> None:
+        """As its leader appends it."""
+        disk = replica.disk
+        if index <= disk.snapshot_index or not self.scene.disks or entry.members is None:
+            return
+        before = deciding(disk, self.scene.nodes, index - 1)
+        begun = max(
+            (
+                earlier
+                for earlier in range(disk.first_index, index)
+                if disk.entry(earlier).members is not None
+            ),
+            default=0,
+        )
+        told = f"{node} makes {entry.members} of {before} in entry {index}"
+        if begun > replica.commit:
+            raise InvariantBroken(f"{told}, and entry {begun} is not committed")
+        if entry.members == before[-1]:
+            return
+        if len(before) > 1:
+            raise InvariantBroken(f"{told}, which is not confirmed")
+        if replica.term_at(replica.commit) != entry.term:
+            raise InvariantBroken(f"{told}, and has committed nothing in term {entry.term}")
+        joined = [each for each in entry.members if each not in before[0]]
+        left = [each for each in before[0] if each not in entry.members]
+        if len(joined) + len(left) != 1:
+            raise InvariantBroken(f"{told}: more or less than one node")
+        for each in joined:
+            held = self.scene.disks[each]
+            if max(held.snapshot_index, held.last_index) < replica.commit:
+                raise InvariantBroken(
+                    f"{told}; {each} holds {held.last_index} entries of {replica.commit}"
+                )
 
 
 class CommitIsSafe(Invariant):

@@ -74,6 +74,7 @@ import msgspec
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
+from nodes.parts.claims import RefusalsStay
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.quorum import is_majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
@@ -82,6 +83,7 @@ from nodes.protocols.raft.claims import (
     RaftAnswers,
     VotesStand,
 )
+from nodes.protocols.raft.election_claims import ElectionsAreDue
 from nodes.protocols.raft.invariants import (
     CommitIsSafe,
     Durability,
@@ -89,6 +91,7 @@ from nodes.protocols.raft.invariants import (
     ElectionsAreWon,
     LeaderCompleteness,
     LogMatching,
+    MembersAreTheLogs,
     StateMachineSafety,
 )
 from nodes.protocols.raft.messages import (
@@ -130,7 +133,7 @@ class Raft(Replica):
             "_hard_state_position",
             "_unsynced",
             "_memberships",
-            "_deciding",
+            "deciding",
             "_progress",
         ),
         *("_requests", "_map", "_proposed", "_reads", "_rounds"),
@@ -170,9 +173,12 @@ class Raft(Replica):
         Durability,
         CommitIsSafe,
         ElectionsAreWon,
+        MembersAreTheLogs,
         VotesStand,
+        ElectionsAreDue,
         AcknowledgementsAreTrue,
         RaftAnswers,
+        RefusalsStay,
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),
@@ -205,7 +211,7 @@ class Raft(Replica):
         self._snapshot_term = 0
         self._map = ReplicatedMap(self.parameters.client_entries, self.parameters.client_replies)
         self._memberships: list[tuple[int, tuple[str, ...]]] = [(0, config.nodes)]
-        self._deciding: tuple[tuple[str, ...], ...] = (config.nodes,)
+        self.deciding: tuple[tuple[str, ...], ...] = (config.nodes,)
         self._next_snapshot: Snapshot | None = None
         if disk.snapshot is not None:
             self._restore(disk.snapshot)
@@ -256,7 +262,7 @@ class Raft(Replica):
     def _set_deciding(self) -> None:
         last = self._memberships[-1][1]
         before = self._memberships[-2][1] if len(self._memberships) > 1 else last
-        self._deciding = (last,) if last == before else (before, last)
+        self.deciding = (last,) if last == before else (before, last)
 
     @property
     def hard_state_is_durable(self) -> bool:
@@ -412,19 +418,19 @@ class Raft(Replica):
 
     def _others(self) -> list[str]:
         """All other nodes whose vote may count."""
-        voters = dict.fromkeys(member for members in self._deciding for member in members)
+        voters = dict.fromkeys(member for members in self.deciding for member in members)
         return [member for member in voters if member != self.id]
 
     def _may_stand(self) -> bool:
-        return any(self.id in members for members in self._deciding)
+        return any(self.id in members for members in self.deciding)
 
     def _is_majority(self, nodes: set[str]) -> bool:
         """Whether they are a majority of a membership that decides."""
-        return any(is_majority(nodes, members) for members in self._deciding)
+        return any(is_majority(nodes, members) for members in self.deciding)
 
     def _reached_by_majority(self, own: int, field: Literal["match", "round"]) -> int:
         """The highest value that a majority of a membership that decides has reached."""
-        return max(self._reached_by(members, own, field) for members in self._deciding)
+        return max(self._reached_by(members, own, field) for members in self.deciding)
 
     def _reached_by(
         self, members: tuple[str, ...], own: int, field: Literal["match", "round"]
@@ -1072,13 +1078,13 @@ class Raft(Replica):
 
     def _is_settled(self) -> bool:
         """Whether the last membership is confirmed, and the confirmation is committed."""
-        return len(self._deciding) == 1 and self._memberships[-1][0] <= self.commit
+        return len(self.deciding) == 1 and self._memberships[-1][0] <= self.commit
 
     def _can_be_confirmed(self) -> bool:
         """Whether the last membership is committed, and a majority of it can go on by itself: as
         long as there is none, the members before it still count."""
         index, members = self._memberships[-1]
-        if len(self._deciding) == 1 or index > self.commit:
+        if len(self.deciding) == 1 or index > self.commit:
             return False
         return self._reached_by(members, self.durable_index, "match") >= index
 
@@ -1091,7 +1097,7 @@ class Raft(Replica):
         return (
             self._transferee is not None
             or self._joining is not None
-            or len(self._deciding) > 1
+            or len(self.deciding) > 1
             or len(self._progress) != len(self._memberships[-1][1]) - 1
         )
 

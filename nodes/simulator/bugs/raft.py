@@ -298,7 +298,7 @@ class NewMembersDecideAlone(Raft):
     """Members that stand in a log decide, and those before them no longer."""
 
     def _set_deciding(self) -> None:
-        self._deciding = (self._memberships[-1][1],)
+        self.deciding = (self._memberships[-1][1],)
 
 
 class RestartForgetsMembers(Raft):

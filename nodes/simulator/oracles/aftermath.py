@@ -3,12 +3,13 @@ then a fault that lasts, then rest again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol as Interface
 
 from msgspec import structs
 
 from nodes.contract.pace import Pace
+from nodes.contract.replica import Message
 from nodes.registry import Protocol
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Nemesis
@@ -16,7 +17,7 @@ from nodes.simulator.load import Clients
 from nodes.simulator.network import Quality
 from nodes.simulator.oracles import rest
 from nodes.simulator.oracles.detection import Detectors, mistaken
-from nodes.simulator.oracles.lasting import Lasting, draw_lasting, served, stays
+from nodes.simulator.oracles.lasting import Lasting, draw_lasting, powerless, served, stays
 from nodes.simulator.oracles.traffic import Traffic
 from nodes.simulator.placed import is_placed, unrestored_range
 
@@ -29,6 +30,9 @@ PROMPT_S = 0.03
 and no waiting for a timer."""
 ROUNDS = 2
 """Operations of each node at rest."""
+HANDOVERS = 0.5
+"""The share of the seeds in which an administrator hands leadership over at rest, where there is
+such a thing."""
 
 
 class Stage(Interface):
@@ -66,7 +70,7 @@ class Aftermath:
         # Old messages and requests may still be on their way.
         self._stage.begin("rest")
         self._cluster.timeline.run_until(self._cluster.under_way_until())
-        if self._is_at_rest("rest") and self._serves_promptly() and lasting:
+        if self._is_at_rest("rest") and self._serves_promptly() and self._hands_over() and lasting:
             leader = self._cluster.leader() if self._pace.unrest else None
             placed = is_placed(self._cluster)
             rng = self._cluster.rng("lasting")
@@ -122,6 +126,33 @@ class Aftermath:
             ],
         )
 
+    def _hands_over(self) -> bool:
+        """Leadership goes where an administrator wants it, and clients are served meanwhile."""
+        cluster = self._cluster
+        leader, draw = cluster.leader(), cluster.rng("handover").random
+        others = [node for node in self._nodes if node != leader]
+        if leader is None or not others or draw() >= HANDOVERS:
+            return True
+        target = others[int(draw() * len(others))]
+        if not self._ask_to_hand_over(leader, target):
+            return True
+        if not self._stage.ask("handover", self._nodes, self._pace.serves_s, "handover"):
+            return False
+        cluster.run(1.0)
+        leads = cluster.leader()
+        return leads == target or self._judge(
+            "handover", [("liveness", f"{leader} was to make {target} the leader; it is {leads}")]
+        )
+
+    def _ask_to_hand_over(self, leader: str, target: str) -> bool:
+        """False: there is no such thing."""
+        transfer = self._stage.protocol.administration.messages.get("transfer")
+        if transfer is None:
+            return False
+        self._stage.begin("handover")
+        self._cluster.hosts[leader].receive(Message(leader, transfer(target)))
+        return True
+
     def endure(self, lasting: Lasting) -> None:
         """A fault that lasts, and its end. The cluster is at rest."""
         cluster, pace = self._cluster, self._pace
@@ -135,6 +166,9 @@ class Aftermath:
         if keeps:
             # Whoever is cut off knows as much as the others until something is written.
             self._wait(rest.watch_s(pace))
+            if leader is not None and lasting.fault.kind == "crash":
+                # Whom leadership cannot go to: the leader must give that up and go on.
+                self._ask_to_hand_over(leader, lasting.lame[0])
         if self._is_served(phase, lasting):
             if not keeps:
                 before = self._wait(pace.settles_s)
@@ -142,6 +176,7 @@ class Aftermath:
             deposed = rest.unrest(cluster.marks[before:], ("become_leader",))
             if (
                 self._judge(phase, deposed)
+                and self._judge(phase, self._lead_nobody(lasting))
                 and self._is_served(phase, lasting)
                 and self._is_detected(phase, lasting)
                 and self._is_restored(phase, lasting)
@@ -155,6 +190,12 @@ class Aftermath:
     def _is_served(self, phase: str, lasting: Lasting) -> bool:
         nodes = served(self._cluster, lasting.lame, self._stage.protocol.needs)
         return not nodes or self._stage.ask(phase, nodes, self._pace.serves_s, "lasting")
+
+    def _lead_nobody(self, lasting: Lasting) -> Iterator[rest.Finding]:
+        """Leaders that no majority hears, long after they should have made room."""
+        for node in powerless(self._cluster, lasting.lame) if self._pace.unrest else ():
+            if self._cluster.replica(node).probe()["role"] == "leader":
+                yield "stability", f"{node} leads, and reaches no majority"
 
     def _is_detected(self, phase: str, lasting: Lasting) -> bool:
         """Whoever is no longer heard is suspected, as soon as the parameters say, and nobody

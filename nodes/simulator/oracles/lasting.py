@@ -117,3 +117,15 @@ def stays(cluster: Cluster, lame: Sequence[str], leader: str | None) -> bool:
     healthy = [node for node in cluster.nodes if node not in lame]
     groups = cliques(cluster, healthy, majority(len(cluster.nodes)))
     return any(leader in group for group in groups)
+
+
+def powerless(cluster: Cluster, lame: Sequence[str]) -> list[str]:
+    """The nodes that run and exchange messages, both ways, with less than a majority."""
+    healthy = [node for node in cluster.nodes if node not in lame]
+    groups = cliques(cluster, healthy, 2)
+    return [
+        node
+        for node in healthy
+        if 1 + sum(any({node, o} <= set(g) for g in groups) for o in healthy if o != node)
+        < majority(len(cluster.nodes))
+    ]

@@ -1,0 +1,123 @@
+"""What nodes of Raft claim before and while they stand for election, judged when it leaves.
+
+Sources as in `nodes.protocols.raft.replica`. All that is known here was seen: in messages that
+left, in logs, and on disks.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.protocols.raft.claims import RaftChronicle, deciding, has_majority, stable_term
+from nodes.protocols.raft.messages import (
+    HardState,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    TimeoutNow,
+)
+
+End = tuple[int, int]
+"""(term, index) of the last entry of a log."""
+
+
+class ElectionsAreDue(Invariant):
+    """Nobody stands for election in a term unless a majority has granted pre-votes for that very
+    term, or its leader has told it to (dissertation, 9.6 and 3.10). A pre-vote is granted only to a
+    log that is no older than the voter's. A leader tells only a member that has all requests of its
+    own log."""
+
+    name = "an election is due"
+    hears: ClassVar = {
+        PreVote: "on_pre_vote",
+        PreVoteReply: "on_pre_vote_reply",
+        RequestVote: "on_request_vote",
+        TimeoutNow: "on_timeout_now",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(RaftChronicle)
+        # By (term, candidate): the newest end of a log that it told of, and who was granted what.
+        self._logs: dict[tuple[int, str], End] = {}
+        self._granted: dict[tuple[int, str], set[str]] = {}
+        # By (term, candidate, voter): the oldest end of the voter's log when it was asked.
+        self._ends: dict[tuple[int, str, str], End] = {}
+        self._told: set[tuple[int, str]] = set()
+        self._stood: set[tuple[int, str]] = set()
+
+    def _state(self, node: str) -> HardState:
+        state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))
+        return state
+
+    def _end(self, node: str) -> End:
+        disk = self.scene.disks[node]
+        return stable_term(disk, disk.last_index), disk.last_index
+
+    def on_pre_vote(self, node: str, dst: str, msg: PreVote) -> None:
+        """Note the question."""
+        name = (msg.term, node)
+        self._logs[name] = max((msg.last_term, msg.last_index), self._logs.get(name, (0, 0)))
+        end = self._end(dst)
+        self._ends[*name, dst] = min(end, self._ends.get((*name, dst), end))
+
+    def on_pre_vote_reply(self, node: str, dst: str, msg: PreVoteReply) -> None:
+        """Raises InvariantBroken."""
+        if not msg.granted:
+            return
+        name = (msg.term, dst)
+        self._granted.setdefault(name, set()).add(node)
+        log, end = self._logs.get(name), self._ends.get((*name, node))
+        if log is None or end is None:
+            raise InvariantBroken(f"{node} grants {dst} what it did not ask for: {msg}")
+        # What came after the question does not count, nor does what is gone since.
+        end = min(end, self._end(node))
+        if log < end:
+            raise InvariantBroken(
+                f"{node} grants {dst} a pre-vote for term {msg.term}, whose log ends with (term,"
+                f" index) {log}, and has {end} itself"
+            )
+
+    def on_request_vote(self, node: str, dst: str, msg: RequestVote) -> None:
+        """Raises InvariantBroken. The same message goes to many."""
+        name = (msg.term, node)
+        if name in self._stood:
+            return
+        self._stood.add(name)
+        if (
+            (msg.term - 1, node) in self._told
+            or msg.term in self._chronicle.logs
+            or self._state(node).term > msg.term
+        ):
+            return
+        granted = {node, *self._granted.get(name, ())}
+        memberships = deciding(self.scene.disks[node], self.scene.nodes)
+        if not has_majority(granted, memberships):
+            raise InvariantBroken(
+                f"{node} stands for election in term {msg.term} by the pre-votes of"
+                f" {sorted(granted)}, of {memberships}"
+            )
+
+    def on_timeout_now(self, node: str, dst: str, msg: TimeoutNow) -> None:
+        """Raises InvariantBroken."""
+        if (msg.term, dst) in self._told:
+            return
+        self._told.add((msg.term, dst))
+        log, disk = self._chronicle.logs.get(msg.term), self.scene.disks[dst]
+        if log is None or not any(dst in members for members in deciding(log, self.scene.nodes)):
+            raise InvariantBroken(f"{node} hands term {msg.term} over to {dst}, and cannot")
+        last = log.last_index
+        # What it began in the same step may follow, but no requests.
+        while last > log.snapshot_index and log.entry(last).request is None:
+            last -= 1
+        if (
+            self._state(dst).term <= msg.term
+            and disk.snapshot_index < last
+            and (disk.last_index < last or stable_term(disk, last) != stable_term(log, last))
+        ):
+            raise InvariantBroken(
+                f"{node} hands term {msg.term} over to {dst}, whose log ends with (term, index)"
+                f" {self._end(dst)}, before request {last}"
+            )
