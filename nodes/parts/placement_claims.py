@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.contract.replica import Invariant, InvariantBroken, Request, Scene
+from nodes.parts.claims import is_forgetful
 from nodes.parts.placement import (
     AcceptedPlacement,
     AcceptPlacement,
@@ -21,6 +22,7 @@ from nodes.parts.placement import (
 )
 from nodes.parts.quorum import fencing_quorum, majority
 from nodes.parts.recovery import CopyRange, RangePage, RangeReady
+from nodes.parts.sessions import Result
 from nodes.parts.synod import NO_BALLOT, Ballot
 
 
@@ -37,7 +39,9 @@ class PlacementAcceptors(Invariant):
     """Votes stay, and a promise is no lower than any vote or promise before; a ballot is its
     proposer's, who needs a majority of promises, and has one value for each range and number; what
     is chosen stays, and nothing else is told as chosen. All of it is on disk before it is told
-    (Lamport, "Paxos Made Simple", 2001, section 2, P1a, P2b, P2c)."""
+    (Lamport, "Paxos Made Simple", 2001, section 2, P1a, P2b, P2c). Only members that are ready
+    propose, and none before the newest one is ready, unless it is the one that is replaced
+    (`nodes.parts.recovery`)."""
 
     name = "acceptors of placements keep their word"
     hears: ClassVar = {
@@ -100,6 +104,9 @@ class PlacementAcceptors(Invariant):
         if name not in self._promises:
             self._promises[name] = {node}
             self._promise(node, msg.base.range, msg.ballot)
+            joined = msg.base.joined(node)
+            if joined == 0 or self.scene.disks[node].get(f"ready/{name[0]}", 1) != joined:
+                raise InvariantBroken(f"{node} proposes what follows {msg.base}, and has no say")
 
     def on_promise(self, node: str, dst: str, msg: PromisePlacement) -> None:
         """Raises InvariantBroken."""
@@ -133,10 +140,19 @@ class PlacementAcceptors(Invariant):
             # In a lower ballot the proposer cannot know: a majority refuses what it is late with.
             if chosen != placement and msg.ballot > self._chosen_in[name[:2]]:
                 raise InvariantBroken(f"{node} proposes {placement}, where {chosen} is chosen")
+            self._check_newest(node, msg.base, placement)
             self._proposed[name] = placement
             self._vote(node, name, placement)
         elif proposed != placement:
             raise InvariantBroken(f"{msg.ballot} proposes {proposed} and {placement}")
+
+    def _check_newest(self, node: str, base: Placement, placement: Placement) -> None:
+        newest, joined = base.newest
+        serving = self._chronicle.serving.get(base.range, 1)
+        if joined > serving and (newest, joined) in placement.members:
+            raise InvariantBroken(
+                f"{node} proposes {placement}, and {newest} of {base} has not said that it is ready"
+            )
 
     def on_accepted(self, node: str, dst: str, msg: AcceptedPlacement) -> None:
         """Raises InvariantBroken."""
@@ -202,10 +218,13 @@ class PlacementAcceptors(Invariant):
 class CopiesAreWhole(Invariant):
     """A page has every key of its part of the range that was durable at the source when it was
     asked, no older than there; and a member that is ready holds what so many sources sent that they
-    meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer)."""
+    meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer). And
+    it holds the results of the requests that came with the keys, unless their clients have
+    acknowledged them (RIFL, Lee et al., SOSP 2015, section 3)."""
 
     name = "a new member holds what a quorum before it held"
     hears: ClassVar = {
+        Request: "on_request",
         CopyRange: "on_copy_range",
         RangePage: "on_page",
         RangeReady: "on_range_ready",
@@ -219,14 +238,24 @@ class CopiesAreWhole(Invariant):
         # By (new member, range), number and source: what it sent, and whether that was all.
         self._sent: dict[tuple[str, int], dict[tuple[int, str], dict[str, Any]]] = {}
         self._done: set[tuple[str, int, int, str]] = set()
+        # By (new member, range, number, source): the requests of which it sent the results.
+        self._results: dict[tuple[str, int, int, str], dict[tuple[str, int], None]] = {}
+        self._paged: set[tuple[str, str, int, int, str]] = set()
+        self._floors: dict[str, int] = {}
+        self._forgetful = is_forgetful(next(iter(scene.configs.values())).parameters)
 
-    def decode(self, content: bytes) -> tuple[str, Any]:
-        """A key and its record, as they are in a page."""
+    def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
+        """A key, its record and the results of its writes, as they are in a page."""
         raise NotImplementedError
 
     def covers(self, record: Any, other: Any) -> bool:
         """Whether ``record`` is no older than ``other``."""
         raise NotImplementedError
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """Note what its client will not ask again."""
+        if request.acked > self._floors.get(request.client, 0):
+            self._floors[request.client] = request.acked
 
     def on_copy_range(self, node: str, src: str, msg: CopyRange) -> None:
         """Note what there is to copy."""
@@ -245,7 +274,14 @@ class CopiesAreWhole(Invariant):
 
     def on_page(self, node: str, dst: str, msg: RangePage) -> None:
         """Raises InvariantBroken."""
-        page = dict(map(self.decode, msg.contents))
+        page: dict[str, Any] = {}
+        told = self._results.setdefault((dst, msg.range, msg.number, node), {})
+        is_first = (dst, node, msg.range, msg.number, msg.after) not in self._paged
+        self._paged.add((dst, node, msg.range, msg.number, msg.after))
+        for content in msg.contents:
+            key, page[key], results = self.decode(content)
+            if is_first:
+                told.update({(result.client, result.sequence): None for result in results})
         had = self._had.get((dst, node, msg.range, msg.number, msg.after), {})
         for key, record in had.items():
             if (msg.last is None or key <= msg.last) and (
@@ -263,19 +299,32 @@ class CopiesAreWhole(Invariant):
         if msg.last is None:
             self._done.add((dst, msg.range, msg.number, node))
 
+    def _has_results(self, node: str, told: dict[tuple[str, int], None]) -> bool:
+        """Of all requests that may come again."""
+        disk = self.scene.disks[node]
+        return self._forgetful or all(
+            sequence < self._floors.get(client, 0) or disk.get(f"r/{client}/{sequence}") is not None
+            for client, sequence in told
+        )
+
     def on_range_ready(self, node: str, dst: str, msg: RangeReady) -> None:
         """Raises InvariantBroken."""
         disk = self.scene.disks[node]
         needed = fencing_quorum(self.scene.configs[node])
         by_number: dict[int, list[str]] = {}
         for (number, source), page in self._sent.get((node, msg.range), {}).items():
-            if (node, msg.range, number, source) in self._done and all(
-                (held := disk.get("k/" + key)) is not None and self.covers(held, record)
-                for key, record in page.items()
+            if (
+                (node, msg.range, number, source) in self._done
+                and all(
+                    (held := disk.get("k/" + key)) is not None and self.covers(held, record)
+                    for key, record in page.items()
+                )
+                and self._has_results(node, self._results[node, msg.range, number, source])
             ):
                 by_number.setdefault(number, []).append(source)
         if not any(len(sources) >= needed for sources in by_number.values()):
             raise InvariantBroken(
                 f"{node} is ready for range {msg.range}, and holds what"
-                f" {by_number or 'nobody'} (placement number: sources) sent, of {needed} needed"
+                f" {by_number or 'nobody'} (placement number: sources) sent, keys and results, of"
+                f" {needed} needed"
             )

@@ -27,6 +27,12 @@ from nodes.wire.links import Link as LinkName
 Observer: TypeAlias = Callable[[str, Any], None]
 
 
+WRONG_WALL_CLOCKS = 0.3
+"""The share of the seeds in which wall clocks are wrong all the time."""
+WALL_ERRORS_S = (0.1, 1.0, 60.0)
+"""By so much at most."""
+
+
 class Mark(msgspec.Struct, frozen=True):
     """What a replica said of itself (`Out.mark`)."""
 
@@ -109,8 +115,7 @@ class Cluster:
         self.links: dict[LinkName, Link] = {}
         self._cut_off = 0
         self._link_all(TracedLink if trace else Link, timing, message_trip)
-        for link in self.links.values() if manual else ():
-            link.held = []
+        self._prepare(manual)
         scene = Scene(
             {node: host.config for node, host in self.hosts.items()},
             {node: host.storage.synced for node, host in self.hosts.items()},
@@ -144,6 +149,19 @@ class Cluster:
         """A random stream of its own, the same in every process (a string seed goes through
         SHA-512)."""
         return random.Random(f"{self.seed}/{purpose}")
+
+    def _prepare(self, manual: bool) -> None:
+        """Links that hold what is sent; else, in some seeds, wall clocks that are never right, on
+        no two nodes alike: nobody has synchronised them."""
+        if manual:
+            for link in self.links.values():
+                link.held = []
+            return
+        draw = self.rng("wall clocks").random
+        if draw() < WRONG_WALL_CLOCKS:
+            most_s = WALL_ERRORS_S[int(draw() * len(WALL_ERRORS_S))]
+            for host in self.hosts.values():
+                host.clock.wall_error_s = most_s * (2 * draw() - 1)
 
     def _build(self, config: Config, clock: Clock, disk: Disk) -> Replica:
         replica = self.protocol.replica(config, clock, disk)

@@ -30,8 +30,6 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("raft-pre-vote-for-any-log", "an election is due"),
         ("raft-old-pre-votes-count", "an election is due"),
         ("raft-old-timeout-now", "an election is due"),
-        ("raft-truncate-keeps-members", "members are those of the log"),
-        ("raft-joins-too-soon", "members are those of the log"),
         ("raft-refusal-not-on-disk", "a refusal stays"),
         ("raft-reads-end-unknown", "a refusal stays"),
         ("quorum-reader-acknowledges", "a replica tells what is on its disk"),

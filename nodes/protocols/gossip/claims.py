@@ -17,7 +17,15 @@ from nodes.parts.claims import is_forgetful
 from nodes.parts.placement import Placement, first_placement, range_of
 from nodes.parts.placement_claims import CopiesAreWhole
 from nodes.parts.sessions import Result
-from nodes.protocols.gossip.messages import Difference, Forwarded, Push, Record, Rumour, Sibling
+from nodes.protocols.gossip.messages import (
+    Difference,
+    Forward,
+    Forwarded,
+    Push,
+    Record,
+    Rumour,
+    Sibling,
+)
 
 
 def is_known(s: Sibling, held: tuple[Sibling, ...]) -> bool:
@@ -40,13 +48,15 @@ class NodesTellTrue(Invariant):
     it give the same dot to another one. The clocks of anti-entropy cover nothing that is not there,
     for the peer does not send what they cover (Demers et al. 1987, section 1.3). What a client is
     told of a key is on disk: as old as its version says, with the values that are there. What it
-    refused it remembers, and a read never ends ``info``."""
+    refused it remembers, and a read never ends ``info``. By its own writes it holds no more
+    siblings than it may; and a write is handed on to one member only, or it would be made twice."""
 
     name = "a node tells what is on its disk"
     hears: ClassVar = {
         Rumour: "on_records",
         Push: "on_records",
         Difference: "on_difference",
+        Forward: "on_forward",
         Forwarded: "on_forwarded",
         Request: "on_request",
         Reply: "on_reply",
@@ -62,6 +72,9 @@ class NodesTellTrue(Invariant):
         self._placed = 0 < parameters.replication_factor < len(scene.nodes)
         self._asked: dict[tuple[str, int], Request] = {}
         self._floors: dict[str, int] = {}
+        # By key and dot: versions that were acknowledged.
+        self._written: dict[str, dict[tuple[str, int], Sibling]] = {}
+        self._handed: dict[tuple[str, str, int], str] = {}
         self._forgetful = is_forgetful(parameters)
         self._vouched: dict[tuple[str, int], None] = {}
 
@@ -104,6 +117,16 @@ class NodesTellTrue(Invariant):
         if self._placed:
             self._asked[request.client, request.sequence] = request
 
+    def on_forward(self, node: str, dst: str, msg: Forward) -> None:
+        """Raises InvariantBroken."""
+        request = msg.request
+        if request.operation.op == "read":
+            return
+        name = (node, request.client, request.sequence)
+        first = self._handed.setdefault(name, dst)
+        if first != dst:
+            raise InvariantBroken(f"{node} hands {request} to {dst}, after {first}")
+
     def on_forwarded(self, node: str, dst: str, msg: Forwarded) -> None:
         """Raises InvariantBroken."""
         name = (msg.reply.client, msg.reply.sequence)
@@ -125,13 +148,24 @@ class NodesTellTrue(Invariant):
         held = self._held(node, key)
         if not self._covers(held, version):
             raise InvariantBroken(f"{node} answers {request} with {reply}, on disk {held}")
-        if request.operation.op == "read" and self._clock(held) == version:
+        if sum([s.node == node for s in held]) > self._parameters.max_siblings:
+            raise InvariantBroken(f"{node} holds too many siblings of {key!r} of its own: {held}")
+        if request.operation.op != "read":
+            self._note_written(request, held)
+        elif self._clock(held) == version:
             values = {(s.client, s.sequence): s.value for s in held if not s.deleted}
             wanted: Any = list(values.values())
             if len(wanted) < 2:
                 wanted = wanted[0] if wanted else None
             if reply.value != wanted:
                 raise InvariantBroken(f"{node} answers {request} with {reply}, on disk {held}")
+
+    def _note_written(self, request: Request, held: tuple[Sibling, ...]) -> None:
+        """It is acknowledged, and must stay until another one supersedes it."""
+        name = (request.client, request.sequence)
+        for s in held:
+            if (s.client, s.sequence) == name:
+                self._written.setdefault(request.operation.key, {})[s.node, s.counter] = s
 
     def _check_refusal(self, node: str, request: Request, reply: Reply) -> None:
         if request.operation.op == "read":
@@ -157,7 +191,8 @@ class NodesTellTrue(Invariant):
         return clock
 
     def agrees(self, disks: Mapping[str, Disk]) -> bool:
-        """Whether all nodes that have to hold a key hold the same versions of it."""
+        """Whether all nodes that have to hold a key hold the same versions of it, and among them
+        all that were acknowledged and are not superseded."""
         keys = sorted(
             {key for disk in disks.values() for key, _ in disk.items() if key[:2] == "k/"}
         )
@@ -165,6 +200,11 @@ class NodesTellTrue(Invariant):
             members = self._members(disks, key[2:]) if self._placed else list(disks)
             held = [disks[node].get(key) for node in members if node in disks]
             if any(record != held[0] for record in held):
+                return False
+            siblings = held[0].siblings if held and held[0] is not None else ()
+            if not all(
+                self._is_known(s, siblings) for s in self._written.get(key[2:], {}).values()
+            ):
                 return False
         return True
 
@@ -183,10 +223,9 @@ class NodesTellTrue(Invariant):
 class GossipCopies(CopiesAreWhole):
     """See `CopiesAreWhole`."""
 
-    def decode(self, content: bytes) -> tuple[str, Any]:
+    def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
         """See `CopiesAreWhole`."""
-        key, record, _ = _decode_key(content)
-        return key, record
+        return _decode_key(content)
 
     def covers(self, record: Any, other: Any) -> bool:
         """See `CopiesAreWhole`."""

@@ -100,7 +100,8 @@ class AcceptorsTellTrue(Invariant):
     its votes ("Paxos Made Simple", section 2, P1 and P2c: what was not told would be lost); an
     acceptance, of votes in that ballot or of what is chosen. A ballot is its proposer's, who has
     promised it himself. The round that is confirmed was begun in that ballot. What is called chosen
-    is, and a snapshot is what was chosen up to there."""
+    is, and a snapshot is what was chosen up to there. What is sent ahead of the votes is within the
+    window, and each message within the limit of a batch."""
 
     name = "an acceptor tells what is on its disk"
     hears: ClassVar = {
@@ -121,6 +122,9 @@ class AcceptorsTellTrue(Invariant):
         self._led = scene.common(Led)
         self._last: Accept | None = None
         self._begun: tuple[Ballot, int] = (NO_BALLOT, -1)
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        self._batch = parameters.batch_entries
+        self._window = self._batch * parameters.window_batches
         self._true: dict[str, tuple[Ballot, int]] = {}
         self._told: dict[tuple[str, str, Ballot, int], dict[int, Ballot]] = {}
 
@@ -178,9 +182,18 @@ class AcceptorsTellTrue(Invariant):
 
     def on_accept(self, node: str, dst: str, msg: Accept) -> None:
         """Raises InvariantBroken. The same message goes to many."""
+        if msg.values:
+            ballot, upto = self._true.get(dst, (NO_BALLOT, 0))
+            if 0 < upto < msg.first - self._window and ballot == msg.ballot:
+                raise InvariantBroken(
+                    f"{node} sends {dst} values from slot {msg.first} on, and has heard of votes up"
+                    f" to {upto} at most: more than a window"
+                )
         if msg is self._last:
             return
         self._last = msg
+        if len(msg.values) > self._batch:
+            raise InvariantBroken(f"{node} sends {len(msg.values)} values, not {self._batch}")
         if msg.commit > self._chronicle.safe:
             raise InvariantBroken(
                 f"{node} calls slot {msg.commit} chosen: none is above {self._chronicle.safe}"

@@ -14,7 +14,7 @@ import msgspec
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
 from nodes.parts.claims import is_forgetful
-from nodes.parts.placement import range_of
+from nodes.parts.placement import first_placement, range_of
 from nodes.parts.placement_claims import CopiesAreWhole, PlacementChronicle
 from nodes.parts.quorum import quorums_of
 from nodes.parts.sessions import Result
@@ -44,7 +44,8 @@ class ReplicasTellTrue(Invariant):
     older than one that it had acknowledged when it was asked (Attiya, Bar-Noy and Dolev 1995,
     section 3: the label of a replica only grows). What it refused it remembers, and a read, which
     changes nothing, never ends ``info``. Who says what a client has acknowledged has it from that
-    client (RIFL, section 3)."""
+    client (RIFL, section 3). Where keys are placed, only members of the placement that is asked for
+    answer (`nodes.parts.placement`)."""
 
     name = "a replica tells what is on its disk"
     hears: ClassVar = {
@@ -66,8 +67,10 @@ class ReplicasTellTrue(Invariant):
         self._stored: dict[tuple[str, int], Commit] = {}
         self._acknowledged: dict[str, dict[str, Tag]] = {}
         self._floors: dict[str, int] = {}
+        self._placements = scene.common(PlacementChronicle)
         parameters: Any = next(iter(scene.configs.values())).parameters
         self._forgetful = is_forgetful(parameters)
+        self._ranges, self._factor = parameters.ranges, parameters.replication_factor
 
     def _held(self, node: str, key: str) -> Tag:
         record: Record | None = self.scene.disks[node].get("k/" + key)
@@ -103,6 +106,8 @@ class ReplicasTellTrue(Invariant):
             raise InvariantBroken(f"{node} answers {dst}, who asked nothing: {msg}")
         question, acknowledged = asked
         key, version = question.key, msg.version
+        if question.placement:
+            self._check_member(node, key, question.placement)
         record: Record | None = self.scene.disks[node].get("k/" + key)
         held = NOTHING if record is None else record.version
         if not acknowledged.get(node, NOTHING) <= version <= held:
@@ -133,6 +138,8 @@ class ReplicasTellTrue(Invariant):
         if stored is None:
             raise InvariantBroken(f"{node} has committed for {dst}, who asked nothing: {msg}")
         key, record = stored.key, stored.record
+        if stored.placement:
+            self._check_member(node, key, stored.placement)
         held = self._held(node, key)
         if held < record.version:
             raise InvariantBroken(f"{node} has committed {record} of {key!r}, on disk {held}")
@@ -143,6 +150,17 @@ class ReplicasTellTrue(Invariant):
         known = self._acknowledged.get(key, {})
         if known.get(node, NOTHING) < record.version:
             self._acknowledged[key] = {**known, node: record.version}
+
+    def _check_member(self, node: str, key: str, number: int) -> None:
+        key_range = range_of(key, self._ranges)
+        if number > 1:
+            placement = self._placements.chosen.get((key_range, number))
+        else:
+            placement = first_placement(key_range, self.scene.nodes, self._factor)
+        if placement is None or not placement.joined(node):
+            raise InvariantBroken(
+                f"{node} answers for {key!r} under placement {number}, and is none of {placement}"
+            )
 
     def _remembers(self, node: str, client: str, sequence: int, *, refused: bool = False) -> bool:
         """Whether the node knows what became of a request; or its client has acknowledged it, so
@@ -273,10 +291,9 @@ class AnswersAreDurable(Invariant):
 class RegisterCopies(CopiesAreWhole):
     """See `CopiesAreWhole`."""
 
-    def decode(self, content: bytes) -> tuple[str, Any]:
+    def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
         """See `CopiesAreWhole`."""
-        key, record, _ = _decode_key(content)
-        return key, record
+        return _decode_key(content)
 
     def covers(self, record: Any, other: Any) -> bool:
         """See `CopiesAreWhole`."""

@@ -116,7 +116,8 @@ class _True:
 class AcknowledgementsAreTrue(Invariant):
     """What a follower acknowledges is on its disk, with the term, and is the leader's log up to
     there (paper, 5.3: "identical in all preceding entries"; dissertation, 10.2.1, for what may wait
-    for the disk). The round that it confirms was begun by that leader in that term."""
+    for the disk). The round that it confirms was begun by that leader in that term. What a leader
+    sends ahead of that is within its window, and each message within the limit of a batch."""
 
     name = "what is acknowledged is durable, and the leader's"
     hears: ClassVar = {
@@ -134,14 +135,31 @@ class AcknowledgementsAreTrue(Invariant):
         self._led = scene.common(Led)
         self._last: AppendEntries | None = None
         self._term = self._round = -1
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        self._batch = parameters.batch_entries
+        # A search for the place where the logs meet may begin behind what was sent.
+        self._window = self._batch * (parameters.window_batches + 1)
         self._true: dict[str, _True] = {}
         self._sent: dict[tuple[int, int], int] = {}
 
     def on_append(self, node: str, dst: str, msg: AppendEntries) -> None:
-        """Note the round. The same message goes to many."""
+        """Note the round. Raises InvariantBroken. The same message goes to many."""
+        if msg.entries:
+            true = self._true.get(dst)
+            if (
+                true is not None
+                and 0 < true.index <= msg.prev_index - self._window
+                and true.term == msg.term
+            ):
+                raise InvariantBroken(
+                    f"{node} sends {dst} entries after {msg.prev_index}, and has heard of"
+                    f" {true.index} at most: more than a window"
+                )
         if msg is self._last:
             return
         self._last = msg
+        if len(msg.entries) > self._batch:
+            raise InvariantBroken(f"{node} sends {len(msg.entries)} entries, not {self._batch}")
         if msg.round != self._round or msg.term != self._term:
             self._begin(node, msg)
 

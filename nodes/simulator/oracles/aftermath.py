@@ -15,7 +15,7 @@ from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Nemesis
 from nodes.simulator.load import Clients
 from nodes.simulator.network import Quality
-from nodes.simulator.oracles import rest
+from nodes.simulator.oracles import losses, rest, status
 from nodes.simulator.oracles.detection import Detectors, mistaken
 from nodes.simulator.oracles.lasting import Lasting, draw_lasting, powerless, served, stays
 from nodes.simulator.oracles.traffic import Traffic
@@ -61,6 +61,7 @@ class Aftermath:
         self._cluster = stage.cluster
         self._pace = pace
         self._nodes = list(stage.cluster.nodes)
+        self._calm_since_s = stage.cluster.now
 
     def run(self, *, lasting: bool) -> None:
         """``lasting``: with a fault that lasts."""
@@ -97,6 +98,8 @@ class Aftermath:
                 mistaken(cluster, self._stage.detectors, set()),
                 rest.laggards(cluster, pace),
                 rest.forgotten_clients(cluster, pace),
+                status.misreported(cluster, pace),
+                losses.hasty(cluster, self._calm_since_s),
                 rest.chatter(traffic, pace, len(self._nodes)),
             )
         )

@@ -1,0 +1,35 @@
+"""Whom nodes take for lost, by their marks: only who is suspected, and was for long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nodes.simulator.cluster import Cluster
+
+Finding = tuple[str, str]
+"""A check, and what it found."""
+_EARLY = 0.999
+"""Of a time: the last digits of a float decide nothing."""
+
+
+def hasty(cluster: Cluster, since_s: float) -> Iterator[Finding]:
+    """A node that replaces a member which it does not suspect, or, since ``since_s``, when clocks
+    were right, has not suspected for ``recover_after_s``."""
+    suspected_s: dict[tuple[str, str], float] = {}
+    for mark in cluster.marks:
+        if mark.name == "suspect":
+            suspected_s[mark.node, mark.details["node"]] = mark.at_s
+        elif mark.name == "trust":
+            suspected_s.pop((mark.node, mark.details["node"]), None)
+        elif mark.name == "under_replicated":
+            lost = mark.details["lost"]
+            at_s = suspected_s.get((mark.node, lost))
+            told = f"{mark.node} at {mark.at_s:.3f} takes {lost} for lost"
+            if at_s is None:
+                yield "re-replication", f"{told}, and does not suspect it"
+                return
+            parameters = cluster.hosts[mark.node].config.parameters
+            after_s: float = getattr(parameters, "recover_after_s", 0.0)
+            if since_s < at_s and mark.at_s - at_s < after_s * _EARLY:
+                yield "re-replication", f"{told}, {mark.at_s - at_s:.3f} s after it was suspected"
+                return

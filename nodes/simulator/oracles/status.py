@@ -1,0 +1,64 @@
+"""What nodes say of themselves (`Replica.probe`), held against disks, placements and each other at
+rest, when there is one right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nodes.contract.disk import Disk
+from nodes.contract.pace import Pace
+from nodes.simulator.cluster import Cluster
+
+Finding = tuple[str, str]
+"""A check, and what it found."""
+
+
+def misreported(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
+    """A node whose probe says anything else than what is so. Fields that it does not have are not
+    asked for."""
+    probes = {
+        node: host.replica.probe()
+        for node, host in cluster.hosts.items()
+        if host.replica is not None and not host.paused
+    }
+    leaders = [node for node, probe in probes.items() if probe.get("role") == "leader"]
+    if pace.unrest and len(leaders) != 1:
+        yield "status", f"at rest {leaders or 'nobody'} leads"
+        return
+    common: dict[str, Any] = {"ready": True}
+    if pace.unrest:
+        first = probes[leaders[0]]
+        common |= {"leader": leaders[0], "term": first["term"], "commit": first["commit"]}
+    for node, probe in probes.items():
+        disk = cluster.hosts[node].storage.synced
+        wanted = {**common, **_of_disk(cluster, node, disk, probe)}
+        for name, right in wanted.items():
+            if name in probe and probe[name] != right:
+                yield "status", f"{node} says that {name} is {probe[name]!r}, not {right!r}"
+                return
+
+
+def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows from a disk on which all is that the node knows."""
+    wanted: dict[str, Any] = {"pending": 0, "copying": 0}
+    if "commit" in probe:
+        wanted["applied"] = probe["commit"]
+        wanted["last_index"] = disk.last_index
+        wanted["members"] = ",".join(cluster.nodes)
+    keys = sum(1 for name, record in disk.items() if name.startswith("k/") and record is not None)
+    if "tombstones" in probe:
+        wanted["keys"] = keys - probe["tombstones"]
+    if "placement_numbers" in probe:
+        ranges = getattr(cluster.hosts[node].config.parameters, "ranges", 0)
+        known = [disk.get(f"p/{number}") for number in range(ranges)]
+        wanted["placement_numbers"] = sum(1 if p is None else p.number for p in known)
+        wanted["replication_ratio"] = 1.0
+    elif "keys" in probe:
+        replica = cluster.hosts[node].replica
+        assert replica is not None
+        wanted["keys"] = len(replica.state())
+        wanted["tombstones"] = keys - wanted["keys"]
+    if probe.get("replication_ratio") is None:
+        wanted.pop("replication_ratio", None)
+    return wanted
