@@ -113,6 +113,11 @@ def _placements(cluster: Cluster) -> dict[str, Placements]:
     }
 
 
+def newest_placements(cluster: Cluster) -> list[Placement]:
+    """Of each range, where keys are on fewer nodes than there are."""
+    return _newest(_placements(cluster))
+
+
 def _newest(known: dict[str, Placements]) -> list[Placement]:
     """The newest placement of each range that any of them knows."""
     ranges = next(iter(known.values())).ranges if known else 0

@@ -68,6 +68,10 @@ class ReplicasTellTrue(Invariant):
         self._acknowledged: dict[str, dict[str, Tag]] = {}
         self._floors: dict[str, int] = {}
         self._placements = scene.common(PlacementChronicle)
+        # (coordinator, number, replica): what was asked; and that of which the replica knew already
+        # that its placement is replaced.
+        self._put: set[tuple[str, int, str]] = set()
+        self._outdated: set[tuple[str, int, str]] = set()
         parameters: Any = next(iter(scene.configs.values())).parameters
         self._forgetful = is_forgetful(parameters)
         self._ranges, self._factor = parameters.ranges, parameters.replication_factor
@@ -98,6 +102,8 @@ class ReplicasTellTrue(Invariant):
         name = (node, msg.number)
         if name not in self._asked:
             self._asked[name] = msg, self._acknowledged.get(msg.key, {})
+        if msg.placement:
+            self._note_outdated(node, dst, msg)
 
     def on_prepared(self, node: str, dst: str, msg: Prepared) -> None:
         """Raises InvariantBroken."""
@@ -107,7 +113,7 @@ class ReplicasTellTrue(Invariant):
         question, acknowledged = asked
         key, version = question.key, msg.version
         if question.placement:
-            self._check_member(node, key, question.placement)
+            self._check_member(node, dst, question)
         record: Record | None = self.scene.disks[node].get("k/" + key)
         held = NOTHING if record is None else record.version
         if not acknowledged.get(node, NOTHING) <= version <= held:
@@ -126,6 +132,8 @@ class ReplicasTellTrue(Invariant):
     def on_commit(self, node: str, dst: str, msg: Commit) -> None:
         """Note what is to be stored. Raises InvariantBroken. The same message goes to many."""
         self._stored[node, msg.number] = msg
+        if msg.placement:
+            self._note_outdated(node, dst, msg)
         if msg.acked > self._floors.get(msg.record.client, 0):
             raise InvariantBroken(
                 f"{node} says that {msg.record.client} has acknowledged what is below {msg.acked}:"
@@ -139,7 +147,7 @@ class ReplicasTellTrue(Invariant):
             raise InvariantBroken(f"{node} has committed for {dst}, who asked nothing: {msg}")
         key, record = stored.key, stored.record
         if stored.placement:
-            self._check_member(node, key, stored.placement)
+            self._check_member(node, dst, stored)
         held = self._held(node, key)
         if held < record.version:
             raise InvariantBroken(f"{node} has committed {record} of {key!r}, on disk {held}")
@@ -151,15 +159,27 @@ class ReplicasTellTrue(Invariant):
         if known.get(node, NOTHING) < record.version:
             self._acknowledged[key] = {**known, node: record.version}
 
-    def _check_member(self, node: str, key: str, number: int) -> None:
-        key_range = range_of(key, self._ranges)
+    def _note_outdated(self, node: str, dst: str, msg: Prepare | Commit) -> None:
+        # Not when it is asked again: the answer to the first question may still be on its way out.
+        name = (node, msg.number if type(msg) is Prepare else -msg.number, dst)
+        if name in self._put:
+            return
+        self._put.add(name)
+        known = self.scene.disks[dst].get(f"p/{range_of(msg.key, self._ranges)}")
+        if known is not None and known.number > msg.placement:
+            self._outdated.add(name)
+
+    def _check_member(self, node: str, coordinator: str, msg: Prepare | Commit) -> None:
+        key_range, number = range_of(msg.key, self._ranges), msg.placement
         if number > 1:
             placement = self._placements.chosen.get((key_range, number))
         else:
             placement = first_placement(key_range, self.scene.nodes, self._factor)
-        if placement is None or not placement.joined(node):
+        name = (coordinator, msg.number if type(msg) is Prepare else -msg.number, node)
+        if placement is None or not placement.joined(node) or name in self._outdated:
             raise InvariantBroken(
-                f"{node} answers for {key!r} under placement {number}, and is none of {placement}"
+                f"{node} answers for {msg.key!r} under placement {number}, {placement}: it is none"
+                " of it, or knows a newer one"
             )
 
     def _remembers(self, node: str, client: str, sequence: int, *, refused: bool = False) -> bool:

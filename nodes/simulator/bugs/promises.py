@@ -65,6 +65,22 @@ class JoinsTooSoon(Raft):
         progress.match = match
 
 
+class TransferNeverEnds(Raft):
+    """A leader that hands over to a node that is down waits for it for ever."""
+
+    def on_timer(self, name: str) -> None:
+        if name != "transfer":
+            super().on_timer(name)
+
+
+class SendsWithoutAWindow(Raft):
+    """A leader sends a follower all that it has, however little was acknowledged."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._window = 1 << 60
+
+
 # --- what clients are told ---
 
 
@@ -120,6 +136,80 @@ class GossipRefusalForgotten(Gossip):
 
     def _refuse(self, request: Request, error: str) -> None:
         self._reply(request, "fail", error=error)
+
+
+class AnyNumberOfSiblings(Gossip):
+    """Writes make siblings without end."""
+
+    def _are_too_many(self, merged: Any, before: Any) -> bool:
+        return False
+
+
+# --- placements ---
+
+
+class WritesGoToSeveralMembers(Gossip):
+    """A write that is not answered at once goes to another member, and so is made twice."""
+
+    def _forward_again(self) -> None:
+        for forwarding in self._forwarding.values():
+            forwarding.to = self._member_for(forwarding.request)
+        super()._forward_again()
+
+
+class NextBeforeReady(QuorumRegister):
+    """A further member is replaced while the one before still copies."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.recovery is not None:
+            placements: Any = self.recovery.placements
+            placements.is_complete = lambda number: True
+
+
+class LostAtOnce(QuorumRegister):
+    """Whoever is suspected is lost at once."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.recovery is not None:
+            at_once = msgspec.structs.replace(self.parameters, recover_after_s=1e-6)
+            self.recovery._parameters = at_once
+
+
+class AnybodyProposes(QuorumRegister):
+    """Who is no member of a range proposes whom it should move to."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        recovery: Any = self.recovery
+        if recovery is not None:
+            proposes = recovery.placements.proposes
+            recovery._rank = lambda placement: 0
+            recovery._may_propose = lambda placement: not proposes(placement.range)
+
+
+class ResultsLeftBehind(QuorumRegister):
+    """A new member copies the keys, and not which requests wrote them."""
+
+    def import_keys(self, contents: Any) -> None:
+        decoded = [self._decoded(content) for content in contents]
+        super().import_keys([_encode((key, record, [])) for key, record, _ in decoded])
+
+
+class AnswersTheOldPlacement(QuorumRegister):
+    """A replica stores what is written under a placement that it knows to be replaced, and says
+    so."""
+
+    def on_commit(self, src: str, msg: Commit) -> None:
+        if self.recovery is not None:
+            current = self.recovery.placements.of(msg.key)
+            if msg.placement < current.number:
+                msg = msgspec.structs.replace(msg, placement=current.number)
+        super().on_commit(src, msg)
+
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 _DISSERTATION = "Ongaro, dissertation, "
@@ -178,5 +268,59 @@ BUGS = (
         protocol="gossip",
         replica=GossipRefusalForgotten,
         source="fail means certainly not applied, now or later",
+    ),
+    Bug(
+        name="raft-transfer-never-ends",
+        protocol="raft",
+        replica=TransferNeverEnds,
+        source=_DISSERTATION + "3.10: after an election timeout the leader goes on",
+    ),
+    Bug(
+        name="raft-sends-without-a-window",
+        protocol="raft",
+        replica=SendsWithoutAWindow,
+        source="etcd/raft: a limit of what is in flight",
+    ),
+    Bug(
+        name="gossip-any-number-of-siblings",
+        protocol="gossip",
+        replica=AnyNumberOfSiblings,
+        source="Riak: sibling explosion",
+    ),
+    Bug(
+        name="gossip-writes-go-to-several-members",
+        protocol="gossip-placed",
+        replica=WritesGoToSeveralMembers,
+        source="a write that is handed on is made at one member",
+    ),
+    Bug(
+        name="recovery-next-before-ready",
+        protocol="quorum-placed",
+        replica=NextBeforeReady,
+        source="one member at a time lacks data",
+    ),
+    Bug(
+        name="recovery-lost-at-once",
+        protocol="quorum-placed",
+        replica=LostAtOnce,
+        source="a suspicion may be wrong: it has to last",
+    ),
+    Bug(
+        name="recovery-anybody-proposes",
+        protocol="quorum-placed",
+        replica=AnybodyProposes,
+        source="of two nodes that suspect each other one is put out, and has no say any more",
+    ),
+    Bug(
+        name="recovery-results-left-behind",
+        protocol="quorum-placed",
+        replica=ResultsLeftBehind,
+        source="Lee et al., RIFL, SOSP 2015, section 3: completion records move with the data",
+    ),
+    Bug(
+        name="recovery-answers-the-old-placement",
+        protocol="quorum-placed",
+        replica=AnswersTheOldPlacement,
+        source="Lamport, Malkhi, Zhou 2009: an old configuration is fenced",
     ),
 )

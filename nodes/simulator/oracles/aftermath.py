@@ -19,7 +19,7 @@ from nodes.simulator.oracles import losses, rest, status
 from nodes.simulator.oracles.detection import Detectors, mistaken
 from nodes.simulator.oracles.lasting import Lasting, draw_lasting, powerless, served, stays
 from nodes.simulator.oracles.traffic import Traffic
-from nodes.simulator.placed import is_placed, unrestored_range
+from nodes.simulator.placed import is_placed, newest_placements, unrestored_range
 
 LONGEST_S = 120.0
 """A suspicion that may take longer is not waited for: phi has learned from an unruly network."""
@@ -161,7 +161,8 @@ class Aftermath:
         cluster, pace = self._cluster, self._pace
         leader = cluster.leader() if pace.unrest else None
         phase = f"under {lasting.name}"
-        before = len(cluster.marks)
+        began = before = len(cluster.marks)
+        placements = newest_placements(cluster)
         fault = structs.replace(lasting.fault, at_s=cluster.now)
         nemesis = Nemesis(cluster, self._stage.clients, [fault])
         cluster.run(0.0)
@@ -183,6 +184,12 @@ class Aftermath:
                 and self._is_served(phase, lasting)
                 and self._is_detected(phase, lasting)
                 and self._is_restored(phase, lasting)
+                and self._judge(
+                    phase,
+                    losses.wrong_place(cluster, cluster.marks[began:], placements, lasting.lame[0])
+                    if placements and lasting.lame
+                    else (),
+                )
             ):
                 self._heals(nemesis)
 

@@ -1,10 +1,12 @@
-"""Whom nodes take for lost, by their marks: only who is suspected, and was for long enough."""
+"""Whom nodes take for lost, by their marks: only who is suspected, and was for long enough; and who
+takes the place of the lost one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from nodes.simulator.cluster import Cluster
+from nodes.parts.placement import Placement
+from nodes.simulator.cluster import Cluster, Mark
 
 Finding = tuple[str, str]
 """A check, and what it found."""
@@ -33,3 +35,29 @@ def hasty(cluster: Cluster, since_s: float) -> Iterator[Finding]:
             if since_s < at_s and mark.at_s - at_s < after_s * _EARLY:
                 yield "re-replication", f"{told}, {mark.at_s - at_s:.3f} s after it was suspected"
                 return
+
+
+def wrong_place(
+    cluster: Cluster, marks: Sequence[Mark], before: Sequence[Placement], lost: str
+) -> Iterator[Finding]:
+    """A lost member's place that does not go to the live node with the fewest ranges (of equals the
+    first), where what moves counts for what moves after it. ``before``: the placements that all
+    knew when it was lost; judged are the proposals until the first of them is chosen, by
+    ``marks``."""
+    load = {node: sum(node in p.nodes for p in before) for node in cluster.nodes if node != lost}
+    wanted: dict[int, str] = {}
+    for placement in before:
+        if lost in placement.nodes:
+            to = min((node for node in load if node not in placement.nodes), key=load.__getitem__)
+            load[to] += 1
+            wanted[placement.range] = to
+    for mark in marks:
+        if mark.name == "placed":
+            return
+        if mark.name != "under_replicated":
+            continue
+        key_range, to = mark.details["range"], mark.details["to"]
+        if to != wanted.get(key_range):
+            told = f"in range {key_range} {mark.node} puts {to} in the place of {lost}"
+            yield "re-replication", f"{told}, not {wanted.get(key_range)}"
+            return
