@@ -10,9 +10,17 @@ import pytest
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, Operation, Reply, Request, Scene
+from nodes.parts.claims import Led
 from nodes.parts.quorum import fencing_quorum
 from nodes.parts.reference_map import ReferenceMap
 from nodes.parts.replicated_map import ReplicatedMap
+from nodes.protocols.raft import (
+    AcknowledgementsAreTrue,
+    AppendEntriesReply,
+    HardState,
+    InstallSnapshot,
+    InstallSnapshotReply,
+)
 from nodes.registry import get
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.cluster import Cluster
@@ -147,3 +155,17 @@ def test_what_comes_late_is_no_lie(name: str, seed: int) -> None:
     """A proposer that a higher ballot has overtaken; a page that is asked for and sent twice; a
     source so slow that its pages arrive before it takes note of its own fsync."""
     assert simulate(get(name), seed).alarms == []
+
+
+def test_what_a_node_has_confirmed_does_not_fall_when_an_older_answer_leaves_later() -> None:
+    """The answer to a chunk waits for no disk, that to entries may."""
+    protocol, nodes = get("raft"), ("n1", "n2", "n3")
+    scene = Scene({n: protocol.configure(n, nodes) for n in nodes}, {n: Disk() for n in nodes})
+    scene.disks["n2"].put("hard_state", HardState(1, None))
+    claim = AcknowledgementsAreTrue()
+    claim.begin(scene)
+    chunk = InstallSnapshot(1, 7, 0, 0, b"ab", False)
+    claim.on_chunk("n1", "n2", chunk)
+    claim.on_chunk_reply("n2", "n1", InstallSnapshotReply(1, 7, 0, 0, 2))
+    claim.on_ack("n2", "n1", AppendEntriesReply(1, 5, True, 0))
+    assert scene.common(Led).rounds[1].confirmed == {"n2": 7}

@@ -10,17 +10,21 @@ import pytest
 
 from nodes.contract.replica import Operation, Reply, Request
 from nodes.parts.failure_detector import Heartbeat, HeartbeatParameters, PhiParameters
-from nodes.protocols.raft import Raft
+from nodes.parts.placement import first_placement
+from nodes.protocols.raft import Raft, TimeoutNow
 from nodes.registry import get
 from nodes.simulator.bugs.paxos import SurveyHearsNobody
+from nodes.simulator.bugs.promises import TransferNeverEnds
 from nodes.simulator.bugs.raft import LeadsWithoutMajority, PreVoteAgainstALeader
-from nodes.simulator.cluster import Cluster
+from nodes.simulator.cluster import Cluster, Mark
 from nodes.simulator.faults import Fault
 from nodes.simulator.load import ClientPolicy, Clients, OperationRecord
-from nodes.simulator.oracles import causal
+from nodes.simulator.oracles import aftermath, causal
 from nodes.simulator.oracles.aftermath import CALM, Aftermath
 from nodes.simulator.oracles.detection import Detectors, Model
 from nodes.simulator.oracles.lasting import FOREVER_S, Lasting, cliques, served, stays
+from nodes.simulator.oracles.losses import hasty, wrong_place
+from nodes.simulator.oracles.status import misreported
 
 EAGER = {"heartbeat_s": 0.03, "election_timeout_min_s": 0.1, "election_timeout_max_s": 0.2}
 
@@ -99,6 +103,95 @@ def test_a_leader_that_hears_nobody_makes_room() -> None:
         stage = Stage("raft", replica, **EAGER)
         leader = stage.cluster.leader()
         assert stage.endure("partition", groups="deaf", nodes=[leader]) == expected
+
+
+def test_a_leader_that_was_left_alone_leads_no_longer() -> None:
+    for replica, expected in ((Raft, []), (LeadsWithoutMajority, ["stability"])):
+        stage = Stage("raft", replica, **EAGER)
+        leader = stage.cluster.leader()
+        assert stage.endure("partition", shape="isolate", nodes=[leader]) == expected
+
+
+def test_leadership_goes_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unwilling(Raft):
+        def on_timeout_now(self, src: str, m: TimeoutNow) -> None:
+            pass
+
+    monkeypatch.setattr(aftermath, "HANDOVERS", 1.0)
+    for replica, expected in ((Raft, []), (Unwilling, ["liveness"])):
+        stage = Stage("raft", replica, **EAGER)
+        Aftermath(stage, stage.pace).run(lasting=False)
+        assert [check for check, _ in stage.alarms] == expected
+
+
+def test_a_handover_to_a_node_that_is_down_ends() -> None:
+    for replica, expected in ((Raft, []), (TransferNeverEnds, ["liveness"])):
+        stage = Stage("raft", replica, retry_s=0.1, **EAGER)
+        leader = stage.cluster.leader()
+        down = next(node for node in stage.cluster.nodes if node != leader)
+        assert stage.endure("crash", lame=(down,), nodes=[down]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "said"),
+    [
+        ("raft", "leader", "n9"),
+        ("raft", "term", 99),
+        ("raft", "role", "leader"),
+        ("raft", "members", "n1"),
+        ("paxos", "ready", False),
+        ("quorum", "pending", 1),
+        ("quorum", "tombstones", 1),
+        ("gossip", "replication_ratio", 0.5),
+    ],
+)
+def test_what_a_node_says_of_itself_at_rest_is_so(name: str, field: str, said: Any) -> None:
+    protocol: Any = get(name).replica
+
+    class Boaster(protocol):
+        def probe(self) -> dict[str, Any]:
+            return {**super().probe(), field: said}
+
+    for replica, expected in ((protocol, []), (Boaster, ["status"])):
+        stage = Stage(name, replica)
+        stage.cluster.run(10.0)
+        assert [c for c, _ in misreported(stage.cluster, stage.pace)] == expected
+
+
+def test_only_who_was_suspected_for_long_enough_is_lost() -> None:
+    cluster = Cluster(get("quorum-placed"), nodes=4, parameters={"recover_after_s": 2.0})
+
+    def found(*marks: tuple[float, str, str]) -> list[str]:
+        cluster.marks[:] = [
+            Mark(at_s, "n1", name, {"node": peer, "lost": peer}) for at_s, name, peer in marks
+        ]
+        return [check for check, _ in hasty(cluster, since_s=5.0)]
+
+    lost = "under_replicated"
+    assert found((6.0, "suspect", "n2"), (8.0, lost, "n2")) == []
+    assert found((6.0, "suspect", "n2"), (7.9, lost, "n2")) == ["re-replication"]
+    assert found((4.0, "suspect", "n2"), (5.0, lost, "n2")) == [], "clocks may have been wrong"
+    assert found((6.0, "suspect", "n3"), (8.0, lost, "n2")) == ["re-replication"]
+    back = (6.0, "suspect", "n2"), (7.0, "trust", "n2"), (9.0, lost, "n2")
+    assert found(*back) == ["re-replication"]
+
+
+def test_the_place_of_who_is_lost_goes_to_the_least_loaded() -> None:
+    cluster = Cluster(get("quorum-placed"), nodes=5)
+    before = [first_placement(number, cluster.nodes, 3) for number in range(3)]
+
+    def found(*moves: tuple[int, str]) -> list[str]:
+        marks = [
+            Mark(0.0, "n2", "under_replicated", {"range": number, "lost": "n1", "to": to})
+            for number, to in moves
+        ]
+        return [check for check, _ in wrong_place(cluster, marks, before, "n1")]
+
+    assert before[0].nodes == ("n1", "n2", "n3")
+    assert before[1].nodes == ("n4", "n5", "n1")
+    assert found((0, "n5"), (1, "n2")) == [], "n5 has one, all others have two"
+    assert found((0, "n4")) == ["re-replication"]
+    assert found((1, "n3")) == ["re-replication"], "of equals the first"
 
 
 @pytest.mark.parametrize("kind", ["isolate", "mute", "deaf"])

@@ -41,7 +41,12 @@ def misreported(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
 
 def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) -> dict[str, Any]:
     """What follows from a disk on which all is that the node knows."""
-    wanted: dict[str, Any] = {"pending": 0, "copying": 0}
+    wanted: dict[str, Any] = {"pending": 0, "copying": 0, "replication_ratio": 1.0}
+    hard_state, promised = disk.get("hard_state"), disk.get("promised")
+    if hard_state is not None:
+        wanted["term"] = hard_state.term
+    elif promised is not None:
+        wanted["term"] = promised.ballot.round
     if "commit" in probe:
         wanted["applied"] = probe["commit"]
         wanted["last_index"] = disk.last_index
@@ -53,7 +58,6 @@ def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) 
         ranges = getattr(cluster.hosts[node].config.parameters, "ranges", 0)
         known = [disk.get(f"p/{number}") for number in range(ranges)]
         wanted["placement_numbers"] = sum(1 if p is None else p.number for p in known)
-        wanted["replication_ratio"] = 1.0
     elif "keys" in probe:
         replica = cluster.hosts[node].replica
         assert replica is not None
