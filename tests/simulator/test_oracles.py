@@ -109,7 +109,7 @@ def test_a_leader_that_was_left_alone_leads_no_longer() -> None:
     for replica, expected in ((Raft, []), (LeadsWithoutMajority, ["stability"])):
         stage = Stage("raft", replica, **EAGER)
         leader = stage.cluster.leader()
-        assert stage.endure("partition", shape="isolate", nodes=[leader]) == expected
+        assert stage.endure("partition", groups="isolate", nodes=[leader]) == expected
 
 
 def test_leadership_goes_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
