@@ -60,6 +60,7 @@ MEANT = {
     ("schedule[0].offset_ms", "-1"): "a clock may be slow",
     ("schedule[0].drift", "0"): "the clock is off all the same",
     ("schedule[0].jump_ms", "0"): "the clock drifts all the same",
+    ("schedule[0].torn", "0"): "nothing survives that was not synced",
 }
 """What cannot be elsewhere and means something here."""
 

@@ -199,4 +199,6 @@ def _output_of(command: str) -> list[str]:
 
 def _comparable(text: str) -> str:
     words = re.sub(r"trace hash \w+|results/\S+", "…", text)
+    # A leader may be elected and fall once more on a busy machine.
+    words = re.sub(r", \d+ outages in the fault", "", words)
     return " ".join(re.sub(r"\d[\d.,:-]*", "#", words).split())

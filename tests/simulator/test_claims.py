@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, Operation, Reply, Request, Scene
+from nodes.contract.replica import Invariant, InvariantBroken, Operation, Reply, Request, Scene
 from nodes.parts.claims import Led
 from nodes.parts.quorum import fencing_quorum
 from nodes.parts.reference_map import ReferenceMap
 from nodes.parts.replicated_map import ReplicatedMap
+from nodes.protocols.gossip.claims import WritesAreHandedOn
+from nodes.protocols.gossip.messages import Forward
 from nodes.protocols.raft import (
     AcknowledgementsAreTrue,
     AppendEntriesReply,
@@ -169,3 +171,23 @@ def test_what_a_node_has_confirmed_does_not_fall_when_an_older_answer_leaves_lat
     claim.on_chunk_reply("n2", "n1", InstallSnapshotReply(1, 7, 0, 0, 2))
     claim.on_ack("n2", "n1", AppendEntriesReply(1, 5, True, 0))
     assert scene.common(Led).rounds[1].confirmed == {"n2": 7}
+
+
+def test_an_open_write_is_handed_to_one_member() -> None:
+    """Until it is answered, or the node that handed it on is killed."""
+    protocol, nodes = get("gossip-placed"), ("n1", "n2", "n3", "n4", "n5")
+    scene = Scene({n: protocol.configure(n, nodes) for n in nodes}, {n: Disk() for n in nodes})
+    claim = WritesAreHandedOn()
+    claim.begin(scene)
+    write = Request("c", 4, Operation("write", "k", 1))
+    read = Request("c", 5, Operation("read", "k"))
+    for request in (write, write, read):
+        claim.on_forward("n1", "n2", Forward(request))
+    claim.on_forward("n1", "n3", Forward(read))
+    claim.on_forward("n4", "n3", Forward(write))
+    with pytest.raises(InvariantBroken, match="to n3, after n2"):
+        claim.on_forward("n1", "n3", Forward(write))
+    claim.on_reply("n1", write, Reply("c", 4, "info"))
+    claim.on_forward("n1", "n3", Forward(write))
+    claim.observe("n1", object())
+    claim.on_forward("n1", "n5", Forward(write))

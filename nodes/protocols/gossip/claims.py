@@ -49,14 +49,13 @@ class NodesTellTrue(Invariant):
     for the peer does not send what they cover (Demers et al. 1987, section 1.3). What a client is
     told of a key is on disk: as old as its version says, with the values that are there. What it
     refused it remembers, and a read never ends ``info``. By its own writes it holds no more
-    siblings than it may; and a write is handed on to one member only, or it would be made twice."""
+    siblings than it may."""
 
     name = "a node tells what is on its disk"
     hears: ClassVar = {
         Rumour: "on_records",
         Push: "on_records",
         Difference: "on_difference",
-        Forward: "on_forward",
         Forwarded: "on_forwarded",
         Request: "on_request",
         Reply: "on_reply",
@@ -75,7 +74,6 @@ class NodesTellTrue(Invariant):
         # By key and dot: versions that were acknowledged.
         self._written: dict[str, dict[tuple[str, int], Sibling]] = {}
         self._told: Mapping[str, Record] | None = None
-        self._handed: dict[tuple[str, str, int], str] = {}
         self._forgetful = is_forgetful(parameters)
         self._vouched: dict[tuple[str, int], None] = {}
 
@@ -120,16 +118,6 @@ class NodesTellTrue(Invariant):
             self._floors[request.client] = request.acked
         if self._placed:
             self._asked[request.client, request.sequence] = request
-
-    def on_forward(self, node: str, dst: str, msg: Forward) -> None:
-        """Raises InvariantBroken."""
-        request = msg.request
-        if request.operation.op == "read":
-            return
-        name = (node, request.client, request.sequence)
-        first = self._handed.setdefault(name, dst)
-        if first != dst:
-            raise InvariantBroken(f"{node} hands {request} to {dst}, after {first}")
 
     def on_forwarded(self, node: str, dst: str, msg: Forwarded) -> None:
         """Raises InvariantBroken."""
@@ -176,6 +164,8 @@ class NodesTellTrue(Invariant):
             if reply.outcome == "info":
                 raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
             return
+        if reply.error == "unsupported":
+            return  # Everybody refuses that, whenever it comes.
         client, sequence = request.client, request.sequence
         if reply.outcome == "info" or self._forgetful or sequence < self._floors.get(client, 0):
             return
@@ -222,6 +212,40 @@ class NodesTellTrue(Invariant):
             if known.number > newest.number:
                 newest = known
         return newest.nodes
+
+
+class WritesAreHandedOn(Invariant):
+    """A write that is open is handed on to one member only, or it would be made twice. A node that
+    has answered it, or was killed, may choose anew: it does not remember."""
+
+    name = "a write is handed to one member"
+    looks_at: ClassVar = ("durable_position",)
+    hears: ClassVar = {Forward: "on_forward", Reply: "on_reply"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._lives: dict[str, Any] = {}
+        self._handed: dict[str, dict[tuple[str, int], str]] = {node: {} for node in scene.nodes}
+
+    def observe(self, node: str, replica: Any) -> None:
+        """A new life begins with nothing handed on."""
+        if self._lives.get(node) is not replica:
+            self._lives[node] = replica
+            self._handed[node].clear()
+
+    def on_forward(self, node: str, dst: str, msg: Forward) -> None:
+        """Raises InvariantBroken."""
+        request = msg.request
+        if request.operation.op == "read":
+            return
+        first = self._handed[node].setdefault((request.client, request.sequence), dst)
+        if first != dst:
+            raise InvariantBroken(f"{node} hands {request} to {dst}, after {first}")
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """It is no longer open."""
+        self._handed[node].pop((request.client, request.sequence), None)
 
 
 class GossipCopies(CopiesAreWhole):

@@ -87,7 +87,7 @@ from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
 from nodes.parts.vector_clock import Clock, increment, merge
-from nodes.protocols.gossip.claims import GossipCopies, NodesTellTrue
+from nodes.protocols.gossip.claims import GossipCopies, NodesTellTrue, WritesAreHandedOn
 from nodes.protocols.gossip.invariants import (
     ClockNeverGoesBack,
     DotNamesOneVersion,
@@ -147,6 +147,7 @@ class Gossip(PlacedReplica):
         PlacementAcceptors,
         NodesTellTrue,
         GossipCopies,
+        WritesAreHandedOn,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
 

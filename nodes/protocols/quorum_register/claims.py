@@ -96,6 +96,8 @@ class ReplicasTellTrue(Invariant):
         if request.operation.op == "read":
             if reply.outcome == "info":
                 raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
+        elif reply.error == "unsupported":
+            return  # Everybody refuses that, whenever it comes.
         elif reply.outcome == "fail" and not self._remembers(
             node, request.client, request.sequence, refused=True
         ):
