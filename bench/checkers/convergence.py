@@ -34,6 +34,7 @@ from bench.checkers.availability import FINAL_PROCESS_PREFIX
 from bench.record import witness as words
 from bench.record.columns import value_key
 from bench.record.history import OperationRecord
+from bench.record.quantities import plural
 from bench.record.verdict import Convergence, ConvergenceCheck, VerdictValue
 from nodes.contract.replica import Value, Version
 
@@ -120,17 +121,18 @@ def _decide(
     elif not has_final_reads:
         summary = "there are no final reads"
     elif found.unanswered:
-        summary = f"{found.unanswered} final reads got no answer"
+        summary = f"{plural(found.unanswered, 'final read')} got no answer"
     elif found.unread_keys:
-        summary = f"{found.unread_keys} keys were written but have no final read"
+        summary = f"no final read of {plural(found.unread_keys, 'written key')}"
     else:
-        verdict, summary = "valid", f"all nodes agree on {found.keys} keys"
+        verdict, summary = "valid", f"all nodes agree on {plural(found.keys, 'key')}"
     if found.lost_writes:
         verdict = "invalid"
-        summary += f"; at least {found.lost_writes} acknowledged writes were lost"
+        lost = plural(found.lost_writes, "acknowledged write")
+        summary = f"at least {lost} {'was' if found.lost_writes == 1 else 'were'} lost; {summary}"
     if phantoms:
         verdict = "invalid"
-        summary += f"; {len(phantoms)} final values were never written"
+        summary += f"; never written: {plural(len(phantoms), 'final value')}"
     return verdict, summary
 
 

@@ -31,6 +31,7 @@ from bench.checkers.sequential import CUT_SHORT, NOTHING_OK, check_sequential
 from bench.checkers.zones import Finding, check_zones
 from bench.record import witness as words
 from bench.record.columns import CAS, NEVER, NULL, OK, READ, SPAN_LIMIT, Columns
+from bench.record.quantities import plural
 from bench.record.verdict import (
     Check,
     Linearizability,
@@ -88,7 +89,8 @@ def check_linearizable(
     witness = words.lines([c.record(row) for row in found.rows])
 
     verdict: VerdictValue = "valid"
-    summary = f"{len(c)} operations on {len(c.keys)} keys can be put in one order"
+    of = f"{plural(len(c), 'operation')} on {plural(len(c.keys), 'key')}"
+    summary = f"{of} can be put in one order"
     if kind is not None:
         verdict, summary = "invalid", f"{_WHY[kind]}: {words.sentence(witness)}"
     elif by_program_order is not None:

@@ -129,6 +129,11 @@ def format_share(share: float) -> str:
     return f"{math.floor(share * 1000 + 1e-9) / 1000:.3f}"
 
 
+def plural(count: int, what: str) -> str:
+    """``3 elements``, ``1 element``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _split(value: Any) -> tuple[str, str]:
     """A number and its unit; the unit is empty if the text is not a quantity."""
     found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None

@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from bench.record.quantities import format_share
+from bench.record.quantities import format_share, plural
 from reports.data import cost, difference, kinds
 from reports.data.compare import (
+    AND_SIMULATED,
     MODEL_WORDS,
     SIMULATED,
     STRENGTH,
     Cell,
     Matrix,
+    lost_words,
     milliseconds,
+    names_of,
     seconds,
 )
 from reports.data.summary import RunSummary
@@ -34,7 +37,12 @@ RULES = (
     "experiment is in no choice that uses this experiment: unknown counts for nothing.",
     f"Both sides of a cut: at least {SERVED:g} of the operations wanted on the minority side were "
     "served in every experiment that had one, in the worst run.",
-    f"{STRONGEST.capitalize()}: it claims {STRONGEST}, and every judged cell measured it.",
+    "No write lost: no experiment showed that an acknowledged write was lost, and in one at least "
+    "final reads looked for it. They cannot show the loss of a write that was overwritten later.",
+    f"{STRONGEST.capitalize()}: it claims {STRONGEST}, every judged cell measured it, and it lost "
+    "no acknowledged write in any experiment.",
+    "What the same protocol or system lost or broke elsewhere on the page, in another variant or "
+    "in the simulator, is said beside each choice of it.",
     f"Cheapest, fastest, soonest back: among those that are {STRONGEST}. Cost is messages per "
     "served operation, and speed the p99, both in the first experiment without a fault; back in is "
     "the longest over the experiments with faults that all of them ran.",
@@ -55,7 +63,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def named(self) -> str:
         """The protocols: ``a, b or c``."""
-        return listed(self.protocols)
+        return listed(self.protocols, "or")
 
     @property
     def words(self) -> str:
@@ -75,8 +83,28 @@ def choices(grid: Matrix) -> list[Choice]:
             if (cells := [each for each in grid.row(name) if each.simulated == simulated])
         }
         if len(rows) > 1:
-            found += _of(rows)
+            found += [_warned(each, grid, simulated=simulated) for each in _of(rows)]
     return found
+
+
+def _warned(choice: Choice, grid: Matrix, *, simulated: bool) -> Choice:
+    """The choice, with what its protocols are known to have lost or broken: also in cells that were
+    not compared for it."""
+    said = [f"{name} {text}" for name in choice.protocols for text in _known(grid, name, simulated)]
+    evidence = "; ".join([choice.evidence, *said])
+    return msgspec.structs.replace(choice, evidence=evidence)
+
+
+def _known(grid: Matrix, name: str, simulated: bool) -> list[str]:
+    protocol = grid.row(name)[0].runs[0].protocol
+    same = [cell for cell in grid.cells.values() if cell.runs[0].protocol == protocol]
+    refuted = [
+        cell
+        for cell in same
+        if cell.verdict == "invalid" and (cell.protocol, cell.simulated) != (name, simulated)
+    ]
+    broke = f"broke its claim in {names_of(refuted)}" if refuted else None
+    return [text for text in (lost_words(same), broke) if text]
 
 
 def _of(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
@@ -91,10 +119,12 @@ def _of(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
         for name, cells in sound.items()
         if cells[0].claim == STRONGEST
         and all(cell.measured == STRONGEST for cell in cells if cell.verdict == "valid")
+        and not any(cell.lost_writes for cell in cells)
     }
     refuted = [name for name in rows if any(cell.verdict == "invalid" for cell in rows[name])]
     found = [
         _both_sides(sound, {name: rows[name] for name in refuted}),
+        _nothing_lost(sound, rows),
         _strongest(strong),
         *_best(strong),
     ]
@@ -123,15 +153,21 @@ def _both_sides(
         if rest:
             evidence += f" (next is {rest[0]} with {format_share(share[rest[0]])} at worst)"
         if weakest != STRONGEST:
-            evidence += f"; the price: {MODEL_WORDS.get(weakest, weakest)} at worst"
+            evidence += f"; the price: {_no_more_than(weakest)} at worst"
         broken = [name for name in refuted if _minority(_parted(refuted[name])) >= SERVED]
         if broken:
-            evidence += f"; {' and '.join(broken)} served them too, and broke a claim"
+            evidence += f"; {listed(broken, 'and')} served them too, and broke a claim"
     else:
         evidence = f"the most was {best} with {format_share(share[best])} on the minority"
     where = SIMULATED * _sim(rows)
     condition = f"clients on both sides of a cut must be served{where}"
     return Choice(protocols=served, condition=condition, evidence=evidence)
+
+
+def _no_more_than(model: str) -> str:
+    if model == "none":
+        return f"{MODEL_WORDS[model]} consistency"
+    return f"no more than {model} consistency"
 
 
 def _parted(cells: Sequence[Cell]) -> list[Cell]:
@@ -148,6 +184,26 @@ def _weakest(cells: Sequence[Cell]) -> str:
     return min(known, key=STRENGTH.index, default=STRENGTH[0])
 
 
+def _nothing_lost(
+    rows: Mapping[str, Sequence[Cell]], everybody: Mapping[str, Sequence[Cell]]
+) -> Choice | None:
+    """Who lost no acknowledged write; None if nobody is known to have lost one."""
+    losing = {name: text for name, cells in everybody.items() if (text := lost_words(cells))}
+    if not losing:
+        return None
+    kept = [
+        name
+        for name, cells in rows.items()
+        if name not in losing
+        and any(run.lost_writes == 0 for c in cells if c.verdict == "valid" for run in c.runs)
+    ]
+    return Choice(
+        protocols=kept,
+        condition=f"no acknowledged write may be lost{SIMULATED * _sim(everybody)}",
+        evidence="; ".join(f"{name} {text}" for name, text in losing.items()),
+    )
+
+
 def _strongest(rows: Mapping[str, Sequence[Cell]]) -> Choice | None:
     if not rows:
         return Choice(
@@ -162,12 +218,14 @@ def _strongest(rows: Mapping[str, Sequence[Cell]]) -> Choice | None:
         if (count := sum(cell.verdict == "unknown" for cell in cells))
     }
     but = "".join(f"; {name}: {count} unknown" for name, count in unknown.items())
-    number = f"{min(judged)}" if min(judged) == max(judged) else f"{min(judged)} to {max(judged)}"
+    several = max(judged) > min(judged)
+    number = f"{min(judged)} to {max(judged)} judged experiments"
+    number = number if several else plural(min(judged), "judged experiment")
     where = SIMULATED * _sim(rows)
     return Choice(
         protocols=list(rows),
         condition=f"a read must see every write that was acknowledged before{where}",
-        evidence=f"{STRONGEST} in each of {number} judged experiments{but}",
+        evidence=f"{STRONGEST} in each of {number}{but}",
     )
 
 
@@ -176,10 +234,11 @@ def _best(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
     if len(rows) < 2:
         return []
     found = []
+    simulated = AND_SIMULATED * _sim(rows)
     calm = _shared(rows, lambda cell: kinds.kind(cell.runs[0]) == kinds.NONE)
     if calm:
         cells = {name: next(c for c in rows[name] if c.experiment == calm[0]) for name in rows}
-        where = f" (in {calm[0].removesuffix(SIMULATED)}{SIMULATED * _sim(rows)})"
+        where = f" (in {calm[0].removesuffix(SIMULATED)}{simulated})"
         messages = {name: cell.values("cost.messages") for name, cell in cells.items()}
         text = f"it must also cost few messages{where}"
         found.append(_least(messages, text, lambda value: cost.quantity(value), "per operation"))
@@ -192,8 +251,8 @@ def _best(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
             name: [max(_back_s(cell) for cell in rows[name] if cell.experiment in hard)]
             for name in rows
         }
-        number = f"{len(hard)} experiments" if len(hard) > 1 else hard[0].removesuffix(SIMULATED)
-        text = f"it must also be back soon after a fault ({number}{SIMULATED * _sim(rows)})"
+        which = f"{len(hard)} experiments" if len(hard) > 1 else hard[0].removesuffix(SIMULATED)
+        text = f"it must also be back soon after a fault ({which}{simulated})"
         found.append(_least(back, text, _span, "at worst"))
     return [each for each in found if each]
 
@@ -238,7 +297,7 @@ def _least(
     rest = [name for name in sorted(middle, key=lambda n: middle[n]) if name not in alike]
     own = ", ".join(f"{name} {shown(middle[name])}" for name in alike)
     told = "".join(f", {name} {shown(middle[name])}" for name in rest)
-    equal = "; no difference shown between " + " and ".join(alike) if len(alike) > 1 else ""
+    equal = "; no difference shown between " + listed(alike, "and") if len(alike) > 1 else ""
     evidence = f"{own}{told} {unit}{equal}"
     return Choice(protocols=alike, condition=condition, evidence=evidence)
 
@@ -251,8 +310,8 @@ def _alike(best: Sequence[float], other: Sequence[float]) -> bool:
     return two <= one * (1 + ALIKE)
 
 
-def listed(names: Sequence[str]) -> str:
-    """``a, b or c``."""
+def listed(names: Sequence[str], word: str) -> str:
+    """``a, b or c``, with that word."""
     if len(names) < 2:
         return "".join(names)
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"{', '.join(names[:-1])} {word} {names[-1]}"

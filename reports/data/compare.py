@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bench.record.quantities import format_share
+from bench.record.quantities import format_share, plural
 from reports.data.objectives import Result
 from reports.data.plan import Plan, differences
 from reports.data.summary import RunSummary, cut
@@ -31,6 +31,8 @@ SHORT_CLAIMS = {"linearizable": "lineariz."}
 MODEL_WORDS = {"none": "not even eventual"}
 MARKS = "*†‡§¶"
 SIMULATED = " (simulated)"
+AND_SIMULATED = ", simulated"
+"""The same, within brackets."""
 OF_TARGETS = ("target", "broker")
 """What a lab and the local target cannot have in common."""
 MOST_NAMED = 5
@@ -154,6 +156,11 @@ class Cell:
         words = {"not back": "not back", "unknown": "the run was cut short"}
         return words.get(self.back_in, f"back in {self.back_in}")
 
+    @property
+    def lost_writes(self) -> int:
+        """At least so many acknowledged writes were lost in the worst run; 0: none is known of."""
+        return max(run.lost_writes or 0 for run in self.runs)
+
     def missed(self) -> list[str]:
         """The objectives that runs missed, with the figure of the first run that did."""
         found: dict[str, list[Result]] = {}
@@ -176,10 +183,9 @@ class Cell:
         if any(run.converged is False for run in self.runs):
             parts.append("did not converge")
         elif converged_s and self.measured != "linearizable":
-            parts.append(f"had converged when read,  {seconds(converged_s)} after the heal")
-        lost = max((run.lost_writes or 0 for run in self.runs), default=0)
-        if lost and "acknowledged writes were lost" not in worst.reason:
-            parts.append(f"at least {lost} acknowledged writes were lost")
+            parts.append(f"had converged when read, {seconds(converged_s)} after the heal")
+        if self.lost_writes and "acknowledged write" not in worst.reason:
+            parts.append(f"lost at least {plural(self.lost_writes, 'acknowledged write')}")
         stale = stale_words(self.runs)
         if stale:
             parts.append(stale)
@@ -191,7 +197,7 @@ class Cell:
         parts += sorted({gap for run in self.runs for gap in run.missing})
         dropped = sum(run.dropped for run in self.runs)
         if dropped:
-            parts.append(f"{dropped} operations were dropped (counted as not available)")
+            parts.append(f"{plural(dropped, 'operation')} dropped (counted as not available)")
         return "; ".join(parts) or None
 
 
@@ -356,7 +362,7 @@ def stale_words(runs: Sequence[RunSummary]) -> str | None:
         return None
     worst = max(stale, key=lambda each: each.fraction)
     ages = [
-        f"{name} {seconds(value)}"
+        f"{name} {milliseconds(value * 1000)}"
         for name, value in (("median", worst.median_s), ("worst", worst.worst_s))
         if value is not None
     ]
@@ -368,7 +374,21 @@ def stale_words(runs: Sequence[RunSummary]) -> str | None:
 
 def plain_line(cells: Sequence[Cell]) -> str:
     """A protocol in plain words, over all its cells: was it consistent, and were clients served?"""
-    return f"{_consistency(cells)}; {_answers(cells)}."
+    said = _consistency(cells)
+    lost = lost_words(cells)
+    if lost and "acknowledged write" not in said:
+        said += f"; {lost}"
+    return f"{said}; {_answers(cells)}."
+
+
+def lost_words(cells: Sequence[Cell]) -> str | None:
+    """What a protocol lost: ``lost at least 3 acknowledged writes in node-loss``, the most of an
+    experiment; None if nothing is known to be lost."""
+    losing = [cell for cell in cells if cell.lost_writes]
+    if not losing:
+        return None
+    most = plural(max(cell.lost_writes for cell in losing), "acknowledged write")
+    return f"lost at least {most} in {names_of(losing, MOST_NAMED)}"
 
 
 def _consistency(cells: Sequence[Cell]) -> str:
@@ -380,9 +400,9 @@ def _consistency(cells: Sequence[Cell]) -> str:
         run = next(run for run in worst.runs if run.verdict == "invalid")
         # A reason ends with its counterexample, which a reader finds at the run.
         why = cut(run.reason.partition(": ")[0], 100)
-        return f"BROKE its claim ({claim}) in {_names(refuted)}: measured {measured} ({why})"
+        return f"BROKE its claim ({claim}) in {names_of(refuted)}: measured {measured} ({why})"
     unknown = [cell for cell in cells if cell.verdict == "unknown"]
-    but = f" (unknown in {_names(unknown)})" if unknown else ""
+    but = f" (unknown in {names_of(unknown)})" if unknown else ""
     if len(unknown) == len(cells):
         return "unknown whether it kept its claim"
     weak = [cell for cell in cells if _strength(cell.measured) < _strength("linearizable")]
@@ -390,7 +410,7 @@ def _consistency(cells: Sequence[Cell]) -> str:
         return f"stayed consistent{but}"
     stale = stale_words([run for cell in weak for run in cell.runs])
     what = "gave stale answers" if stale else "not linearizable"
-    gave = f"{what} in {_names(weak, MOST_NAMED)}"
+    gave = f"{what} in {names_of(weak, MOST_NAMED)}"
     allowed = f", as its claim ({claim}) allows" if claim != "linearizable" else ""
     return f"{gave}{allowed}" + (f": {stale}" if stale else "") + but
 
@@ -414,12 +434,12 @@ def _answers(cells: Sequence[Cell]) -> str:
                 f"{_share(minority)} wanted on the cut-off minority was served, and "
                 f"{_share(majority)} wanted on the majority"
             )
-        return f"in {_names([cell])}, {said}{back}"
+        return f"in {names_of([cell])}, {said}{back}"
     faulty = [cell for cell in cells if cell.has_fault]
     phase = "during" if faulty else "before"
     cell = _worst(faulty or cells, f"availability.{phase}")
     said = f"{_share(cell.figure(f'availability.{phase}'))} wanted"
-    return f"in {_names([cell])}, {said}{' during the faults' * bool(faulty)} was served"
+    return f"in {names_of([cell])}, {said}{' during the faults' * bool(faulty)} was served"
 
 
 def _worst(cells: Sequence[Cell], *names: str) -> Cell:
@@ -447,7 +467,7 @@ def _strength(model: str) -> int:
     return STRENGTH.index(model) if model in STRENGTH else len(STRENGTH)
 
 
-def _names(cells: Sequence[Cell], most: int | None = None) -> str:
+def names_of(cells: Sequence[Cell], most: int | None = None) -> str:
     """The names of experiments; only their number if there are more than ``most``."""
     simulated = all(cell.simulated for cell in cells)
     names = [

@@ -14,6 +14,7 @@ from typing import TypeVar
 from bench.record.quantities import format_share
 from reports.data import kinds
 from reports.data.compare import (
+    AND_SIMULATED,
     MODEL_WORDS,
     SIMULATED,
     STRENGTH,
@@ -87,7 +88,9 @@ class HeatMap:
 
     def said_once(self, text: str) -> str:
         """``text`` without *(simulated)* if all runs are: the page says so at its head."""
-        return text.replace(SIMULATED, "") if self.simulated else text
+        if not self.simulated:
+            return text
+        return text.replace(SIMULATED, "").replace(f"{AND_SIMULATED})", ")")
 
 
 def heat_map(grid: Matrix) -> HeatMap:

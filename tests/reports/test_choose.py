@@ -29,7 +29,8 @@ def test_each_protocol_is_chosen_for_what_it_did(summaries: list[RunSummary]) ->
     both, strong = words(summaries)
     assert both == (
         "Choose gossip if clients on both sides of a cut must be served: all of what was wanted on "
-        "the minority was served (next is raft with 0.000 at worst); the price: eventual at worst."
+        "the minority was served (next is raft with 0.000 at worst); the price: no more than "
+        "eventual consistency at worst."
     )
     assert strong == (
         "Choose raft if a read must see every write that was acknowledged before: linearizable in "
@@ -53,6 +54,47 @@ def test_a_refuted_protocol_is_never_chosen(summaries: list[RunSummary]) -> None
     assert strong.startswith("Choose raft if")
     broken = [changed(r, verdict="invalid") if r.protocol == "raft" else r for r in summaries]
     assert not [text for text in words(broken) if text.startswith("Choose raft")]
+
+
+def losing(runs: list[RunSummary], lost: int, **where: str) -> list[RunSummary]:
+    return [
+        changed(run, lost_writes=lost)
+        if all(getattr(run, name) == value for name, value in where.items())
+        else run
+        for run in runs
+    ]
+
+
+def test_who_lost_writes_is_named_in_every_choice_of_it(summaries: list[RunSummary]) -> None:
+    """Though its claim was not refuted: the run that shows the loss may be an unknown one."""
+    both, durable, strong = words(losing(summaries, 3, protocol="gossip", experiment="healthy"))
+    lost = "gossip lost at least 3 acknowledged writes in healthy"
+    assert both.startswith("Choose gossip if")
+    assert both.endswith(f"; {lost}.")
+    assert durable == f"Choose raft if no acknowledged write may be lost: {lost}."
+    assert "gossip" not in strong
+    gossip = compare.matrix(losing(summaries, 1, protocol="gossip")).row("gossip")
+    said = compare.plain_line(gossip)
+    assert "; lost at least 1 acknowledged write in healthy, leader-partition, latency-50ms" in said
+
+
+def test_who_lost_writes_is_not_named_as_the_strongest(summaries: list[RunSummary]) -> None:
+    runs = losing(summaries, 1, protocol="raft", experiment="latency-50ms")
+    assert not [text for text in words(runs) if text.startswith("Choose raft")]
+
+
+def test_what_another_target_showed_is_said_of_the_same_protocol(
+    summaries: list[RunSummary],
+) -> None:
+    simulated = [
+        changed(run, simulated=True, verdict="invalid", lost_writes=2, target="sim")
+        for run in summaries
+        if (run.protocol, run.experiment) == ("gossip", "healthy")
+    ]
+    both = words(summaries + simulated)[0]
+    assert both.startswith("Choose gossip if")
+    assert "gossip lost at least 2 acknowledged writes in healthy (simulated)" in both
+    assert "gossip broke its claim in healthy (simulated)" in both
 
 
 def test_an_unknown_cell_counts_for_nothing_and_is_named(summaries: list[RunSummary]) -> None:

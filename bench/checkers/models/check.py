@@ -17,7 +17,7 @@ from bench.checkers.models.appends import (
 )
 from bench.checkers.models.banks import check_bank
 from bench.checkers.models.counters import check_counter
-from bench.checkers.models.findings import Findings, plural
+from bench.checkers.models.findings import Findings
 from bench.checkers.models.ids import check_unique_ids
 from bench.checkers.models.locks import check_fenced_lock, check_lock
 from bench.checkers.models.queues import check_queue
@@ -26,6 +26,7 @@ from bench.record.columns import OK, Columns
 from bench.record.history import BadHistory
 from bench.record.models.operations import Operations
 from bench.record.models.verdict import Anomaly, ModelCheck, ModelStep
+from bench.record.quantities import plural
 from bench.record.verdict import VerdictValue
 from bench.record.witness import duration
 from nodes.contract.replica import Value
@@ -226,7 +227,7 @@ def _check_as_registers(
     elif not (o.outcome == OK).any():
         verdict, summary = "unknown", "no operation was answered ok"
     elif verdict == "valid":
-        summary = f"{len(o)} operations on {plural(keys, 'key')} can be put in one order"
+        summary = f"{plural(len(o), 'operation')} on {plural(keys, 'key')} can be put in one order"
     return ModelCheck(
         verdict=verdict,
         model=model,

@@ -56,8 +56,3 @@ def ended_ok(o: Operations, rows: Int64s) -> Int64s:
     """Those of ``rows`` that ended ok."""
     is_ok: Bools = o.outcome[rows] == OK
     return rows[is_ok]
-
-
-def plural(count: int, what: str) -> str:
-    """``3 elements``, ``1 element``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -30,9 +30,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.checkers.models.findings import Findings, keys_of, plural
+from bench.checkers.models.findings import Findings, keys_of
 from bench.record.columns import FAIL, INFO, NEVER, OK, value_key
 from bench.record.models.operations import Operations
+from bench.record.quantities import plural
 
 _MOST_ROWS: Final = 1000
 
