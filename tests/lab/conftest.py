@@ -28,8 +28,8 @@ duration: 14s
 schedule:
   - {at: 1500ms, for: 11s, fault: partition, groups: leader-alone}
 """
-"""Cut for eleven times etcd's election timeout: where one of two followers lacks the last entry, each
-of its candidacies fails and puts the other's off, and three in a row have been seen."""
+"""Cut for eleven times etcd's election timeout: where one of two followers lacks the last entry,
+each of its candidacies fails and puts the other's off, and three in a row have been seen."""
 
 
 @pytest.fixture(scope="session")
