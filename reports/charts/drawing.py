@@ -59,6 +59,17 @@ class Style(NamedTuple):
     shape: Shape = "dot"
 
 
+class Series(NamedTuple):
+    """What was drawn, as values. ``how``: line, steps (each value holds until the next x), points,
+    or row (steps of a share in the row of its number)."""
+
+    name: str
+    style: Style
+    how: Literal["line", "steps", "points", "row"]
+    xs: list[float]
+    ys: list[float]
+
+
 class Axis:
     """Maps values to pixels. ``nines``: for a share p in 0..1, with ticks at 1 - p = 1, 0.1, 0.01
     ... ``marked``: the values that get a line, instead of round ones."""
@@ -76,6 +87,7 @@ class Axis:
         if high <= low:
             high = low * 10 if kind == "log" else low + 1
         self.title, self.kind, self._marked = title, kind, marked
+        self.low, self.high = low, high
         self._low, self._high = self._flat(low), self._flat(high)
 
     def _flat(self, value: float) -> float:
@@ -112,6 +124,7 @@ class Axis:
 
 class Drawing:
     """One chart. Coordinates of the calls are values of the axes; ``y`` may be rows of names.
+    ``series`` and ``bands``: what was drawn, as values, for a chart that can be zoomed.
 
     Bands lie behind everything, bars behind lines, marks and text.
     """
@@ -120,6 +133,9 @@ class Drawing:
         self, x: Axis, y: Axis | Sequence[str], *, height: int = 150, left: int = LEFT
     ) -> None:
         self._x = x
+        self.x, self.y = x, y
+        self.series: list[Series] = []
+        self.bands: list[tuple[float, float, str]] = []
         self._rows = None if isinstance(y, Axis) else list(y)
         self._y = y if isinstance(y, Axis) else None
         self._left = left
@@ -137,6 +153,7 @@ class Drawing:
     def band(self, begin: float, end: float, label: str | None) -> None:
         """A shaded stretch of the x axis, behind everything, with its label above, in the lowest
         row in which there is room; left out where there is none."""
+        self.bands.append((begin, end, label or ""))
         x0, x1 = self._px(begin), self._px(end)
         self._back.append(
             f'<path class="band" d="M{x0} 0h{max(1, x1 - x0)}v{self._plot_height}H{x0}z"/>'
@@ -164,6 +181,12 @@ class Drawing:
         """A line through the points; a NaN breaks it. ``step_to``: values hold until the next x,
         the last one until ``step_to``."""
         assert self._y is not None, "a line needs a y axis of values"
+        xs, ys = [*xs], [*ys]
+        if step_to is None:
+            self.series.append(Series(label or "", style, "line", xs, ys))
+        else:
+            held = (xs + [step_to] * bool(xs), ys + ys[-1:])
+            self.series.append(Series(label or "", style, "steps", *held))
         points = [
             None if math.isnan(y) else (self._px(x), self._py(y))
             for x, y in zip(xs, ys, strict=True)
@@ -181,6 +204,8 @@ class Drawing:
     ) -> None:
         """A mark at each point."""
         assert self._y is not None, "marks need a y axis of values"
+        xs, ys = [*xs], [*ys]
+        self.series.append(Series(label or "", style, "points", xs, ys))
         path = _marks_path([(self._px(x), self._py(y)) for x, y in zip(xs, ys, strict=True)], style)
         self._front.append(path)
         if label is not None:
@@ -205,6 +230,9 @@ class Drawing:
     def area(self, row: int, xs: Sequence[float], shares: Sequence[float], end: float) -> None:
         """Shares of 0 to 1 as a staircase in a row, filled from its foot; a NaN leaves a gap."""
         foot = ROW * (row + 1) - 3
+        name = str((self._rows or [])[row])
+        held = ([*xs, end], [*shares, *shares[-1:]])
+        self.series.append(Series(name, Style("blue"), "row", *held))
         parts = []
         for x, until, share in zip(xs, [*xs[1:], end], shares, strict=True):
             if not math.isnan(share):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.charts.drawing import Axis, Drawing, Style
+from reports.charts.plot import as_json
 from reports.data.metrics import RunTables
 
 LONG_NAMES = 190
@@ -47,6 +48,10 @@ class ChartView:
     def inline(self) -> str:
         """The chart for the page, in the colours of its theme."""
         return self.chart.inline(self.title)
+
+    def plot(self) -> str | None:
+        """The values for the interactive chart, as JSON; None if it has none."""
+        return as_json(self.chart)
 
     def svg(self) -> str:
         """The chart as an SVG document, in the light theme's colours."""

@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart on the page; ``rows``: its numbers under ``columns``, if the page has room."""
+    """A chart on the page; ``plot``: its values for `explore.js`, in which nothing ends a script
+    element; ``rows``: its numbers under ``columns``. Both only if the page has room."""
 
     view: ChartView
     svg: Markup
+    plot: Markup
     columns: list[str]
     rows: list[list[str]]
 
+    @property
+    def size(self) -> int:
+        """Its characters, without its numbers."""
+        return len(self.svg) + len(self.plot)
 
-def figure(view: ChartView, *, numbers: bool) -> Figure:
-    """The chart, with its numbers if wanted."""
+
+def figure(view: ChartView, *, numbers: bool, explored: bool = True) -> Figure:
+    """The chart, with its numbers if wanted, and with its values if it can be ``explored``."""
     columns, rows = _numbers(view.data, view.shares) if numbers else ([], [])
-    return Figure(view, Markup(view.inline()), columns, rows)
+    plot = (view.plot() or "") if explored else ""
+    return Figure(view, Markup(view.inline()), Markup(plot.replace("<", "\\u003c")), columns, rows)
 
 
 def _numbers(data: pd.DataFrame, shares: Collection[str]) -> tuple[list[str], list[list[str]]]:

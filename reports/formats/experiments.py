@@ -76,7 +76,7 @@ def experiments(
         trouble = "left out to keep the page small"
         if size <= most_bytes:
             figures, trouble = _figures(runs, styles, numbers=numbers)
-            size += sum(len(each.svg) for each in figures)
+            size += sum(each.size for each in figures)
         first = next(iter(runs.values()))[0]
         counted = [each for each in COSTS if any(c.values(f"cost.{each[0]}") for c in cells)]
         found.append(

@@ -1,12 +1,17 @@
-"""One self-contained HTML page from run folders: no script, no network, charts as inline SVG.
+"""One self-contained HTML page from run folders: no network, charts as inline SVG.
 
 The charts are drawn in advance (`reports.charts.charts`): drawings open at once, print, and stay
 small. A thousand of them are smaller than the libraries that would draw them in the browser. Their
 colours are CSS variables, so they follow the reader's dark or light theme.
+
+A script of ours (`explore.js`, with uPlot) makes charts of the drawings that can be zoomed. It is
+the only one that the page's policy allows, by its hash; without it, the drawings stay.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +39,7 @@ from reports.formats.overview import COLUMN_ORDERS, ROW_ORDERS, heat_map
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 BENCHMARKS = Path("results/bench/latest.json")
 """Where `make bench` writes its figures."""
-MOST_CHART_BYTES = 3_500_000
+MOST_CHART_BYTES = 3_300_000
 """Charts beyond this total are left out, and the page says so."""
 MOST_POINTS = 9_000
 """The most single operations drawn on the whole page."""
@@ -45,7 +50,7 @@ OPEN_RUNS = 6
 """With more runs than this, runs are folded; with more experiments, experiments."""
 FULL_TABLES = 24
 """With more runs than this, the numbers of charts are not on the page, only in the files of
-`capbench report`."""
+`capbench report`, and only the charts of experiments can be zoomed."""
 
 
 TOOK_PLACE = {True: "yes", False: "NO", None: "not recorded"}
@@ -171,7 +176,7 @@ def render(
         numbers=len(runs) <= FULL_TABLES,
         most_bytes=MOST_CHART_BYTES,
     )
-    size = sum(len(each.svg) for one in of_experiments for each in one.figures)
+    size = sum(each.size for one in of_experiments for each in one.figures)
     left = max(MOST_CHART_BYTES - size, MOST_CHART_BYTES // 3)
     drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries], left)
     most_events = min(MOST_EVENTS_PER_RUN, MOST_EVENTS // len(runs))
@@ -187,12 +192,18 @@ def render(
         for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
     ]
     anchors = {id(section.summary): section.anchor for section in sections}
+    explored = any(each.plot for one in of_experiments for each in one.figures) or any(
+        each.plot for section in sections for each in section.figures or ()
+    )
+    script = explorer() if explored else ""
     cap = cap_map(grid, styles) if len(grid.cells) > 1 else None
     return (
         _environment()
         .get_template("report.html")
         .render(
             title=title,
+            script=Markup(script),
+            script_hash=Markup(script_hash(script)),
             heading=compare.heading(summaries),
             grid=grid,
             heat=heat_map(grid),
@@ -216,6 +227,22 @@ def render(
             started=min((run.manifest.started_utc for run in runs), default=""),
         )
     )
+
+
+def explorer() -> str:
+    """The script of the page: uPlot, with its licence, and ours."""
+    library = (TEMPLATES / "uplot" / "uPlot.iife.min.js").read_text(encoding="utf-8")
+    licence = (TEMPLATES / "uplot" / "LICENSE").read_text(encoding="utf-8").strip()
+    head, _, code = library.partition("\n")
+    version = head.partition("(")[2].partition(")")[0]
+    ours = (TEMPLATES / "explore.js").read_text(encoding="utf-8")
+    return f"/*! uPlot {version}\n{licence} */\n{code}\n{ours}"
+
+
+def script_hash(script: str) -> str:
+    """What a content security policy calls the script."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def _environment() -> jinja2.Environment:
@@ -333,8 +360,8 @@ def _draw(
         figures = []
         try:
             for view in charts(runs[number], most_points=points):
-                figures.append(figure(view, numbers=tables))
-                size += len(figures[-1].svg)
+                figures.append(figure(view, numbers=tables, explored=tables))
+                size += figures[-1].size
         except SENSELESS as error:
             runs[number].missing.append(f"its other charts: {type(error).__name__}: {error}")
         drawings[number] = figures
