@@ -12,9 +12,11 @@ nobody knows.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.verdict import Model
@@ -50,6 +52,13 @@ maxClientCnxns=0
 admin.enableServer=false
 4lw.commands.whitelist=srvr
 """
+LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    # One line and a trace for each client that it turns away.
+    "-Dorg.slf4j.simpleLogger.log.org.apache.zookeeper.server.NIOServerCnxn=error",
+)
+OTHER_LOGGERS = re.compile(r"slf4j-(nop|jcl|jdk14|log4j12|migrator)|(log4j|jcl)-over-slf4j")
+"""Only one can be, and of several Java takes any: slf4j-simple, to standard error."""
 SESSION_MS = 10_000
 CREATE, DELETE, GET, SET, SYNC = 1, 2, 4, 5, 9
 NO_NODE, NODE_EXISTS = -101, -110
@@ -159,9 +168,10 @@ class ZooKeeper(System):
     def processes(self, node: Node, programs: Programs) -> Sequence[Process]:
         """One JVM."""
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-        class_path = ("-cp", f"{programs.paths['jars']}/*")
-        argv = [programs.paths["java"], "-Xmx128m", "-XX:+UseSerialGC", *class_path, main]
-        return [Process(argv=[*argv, node.data / "zoo.cfg"])]
+        jars = sorted(Path(programs.paths["jars"]).glob("*.jar"))
+        class_path = ":".join(str(jar) for jar in jars if not OTHER_LOGGERS.match(jar.name))
+        argv = [programs.paths["java"], "-Xmx128m", "-XX:+UseSerialGC", *LOGGING]
+        return [Process(argv=[*argv, "-cp", class_path, main, node.data / "zoo.cfg"])]
 
     def probe(self, host: str) -> Probe:
         """By the command ``srvr``."""

@@ -13,8 +13,8 @@ def test_cuts_that_held_are_told_in_a_line() -> None:
     cuts = [cut("n1", "n2", 0, 3), cut("n2", "n1", 0, 2), cut("n1", "n2", 0, 1)]
     assert leak(cuts) is None
     assert in_words(cuts, {}) == [
-        "cuts: 2 directed links were cut, 3 times in all; while they were, 0 bytes passed, and 6 "
-        "connections were tried"
+        "cuts: 2 directed links were cut, 3 times in all; while they were, 0 bytes passed, and "
+        "nodes or clients tried to connect 6 times"
     ]
     assert in_words([], {}) == []
 

@@ -20,6 +20,7 @@ from bench.record.files import no_space
 from bench.record.run_folder import NodeRecord, append_line
 from chaos.clusters.capabilities import OfLab
 from chaos.clusters.lab.links import LabLinks, in_words, leak
+from chaos.clusters.lab.listening import Listening
 from chaos.clusters.lab.network import Network, host, ways
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.live import RunningCluster
@@ -113,6 +114,8 @@ class LabCluster(RunningCluster, OfLab):
         self.links = LabLinks(self.toxiproxy, self._ways, self._network)
         self.links.create()
         self.links.restart_server = self._restart_toxiproxy
+        self._listening = Listening(self._hosts, self._network.open_to)
+        self._listening.__enter__()
         for node in self.nodes:
             own_folder.make(self._directory / node)
             self._system.prepare(self._node(node), self._programs)
@@ -143,6 +146,9 @@ class LabCluster(RunningCluster, OfLab):
         monitor: SystemWatch | None = getattr(self, "monitor", None)
         if monitor is not None:
             monitor.__exit__()
+        listening: Listening | None = getattr(self, "_listening", None)
+        if listening is not None:
+            listening.__exit__()
         toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
         if toxiproxy is not None:
             toxiproxy.close()
@@ -226,6 +232,8 @@ class LabCluster(RunningCluster, OfLab):
                 raise TargetFailed(
                     f"{name} ({self._system.name}) ended with code {code}; {self.last_words(node)}"
                 )
+        if self._listening.failure is not None:
+            raise TargetFailed(self._listening.failure)
         self._check_record()
 
     def running(self, name: str) -> bool:

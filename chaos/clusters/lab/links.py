@@ -27,7 +27,7 @@ HELD_BYTES = 1 << 16
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """What happened on a link while it was cut: ``bytes`` of packets with data (with headers) that
-    passed nevertheless, and ``connections`` that its sender tried to open."""
+    passed nevertheless, and how often its sender tried to open ``connections``."""
 
     link: Link
     from_ns: int
@@ -56,6 +56,7 @@ class LabLinks(ProxiedLinks):
         wanted = {link for link in links if self.wanted(link).cut}
         with self._watching:
             self._end(set(links) - wanted)
+        self._network.cut_between({link for link in self.links if self.wanted(link).cut})
         super().apply(links)
         with self._watching:
             begun = wanted - self._cut_since.keys()
@@ -91,7 +92,8 @@ def in_words(cuts: Sequence[Cut], strayed: Mapping[Link, int]) -> list[str]:
         passed = ", ".join(f"{cut.bytes} bytes on {'->'.join(cut.link)}" for cut in leaks)
         lines.append(
             f"cuts: {links} directed links were cut, {len(cuts)} times in all; while they were, "
-            f"{passed or '0 bytes'} passed, and {tried} connections were tried"
+            f"{passed or '0 bytes'} passed, and nodes or clients tried to "
+            f"connect {tried} times"
         )
     if strayed:
         pairs = ", ".join(

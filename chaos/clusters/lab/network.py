@@ -7,18 +7,23 @@ way out the connection is marked with i, turned to node j, and given the address
 source. So node j sees the connection of node i, and neither of them knows of a proxy. Clients come
 from here; their aliases are 10.77.254.j.
 
+A proxy takes connections in the stead of its node, so it may do so only as long as the node would:
+`open_to` tells which proxies may. To the others a connection is refused, as nobody listens; and
+what tries to connect over a link that is cut gets no answer.
+
 Whatever else one node sends to another is dropped and counted: a port that the system did not
 declare would be a hole in every partition.
 
-Two counters for each directed link prove a cut: connections that were tried, and packets with data
-that came out of a proxy in this direction.
+Two counters for each directed link prove a cut: attempts to connect, and packets with data that
+came out of a proxy in this direction.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,6 +41,8 @@ CLIENTS = 254
 """The mark of clients' connections, and the third number of their aliases."""
 _FIRST_PORT = 20_000
 _TABLE = "lab"
+_OPEN, _CUT = "open_to", "cut_off"
+"""Sets of proxies, by the ports at which they take connections."""
 _PURE_ACK_BYTES = 80
 """No packet without data is longer: 20 bytes of IP, at most 60 of TCP."""
 
@@ -52,8 +59,8 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """``connections`` that were tried, and ``bytes`` (with headers) of packets with data that
-    passed, since the lab began."""
+    """Since the lab began: attempts to open ``connections`` (each SYN is one, repeated or not), and
+    ``bytes`` (with headers) of packets with data that passed."""
 
     connections: int
     bytes: int
@@ -98,6 +105,8 @@ class Network:
         self._number = {node: i for i, node in enumerate(nodes, 1)}
         self._ways = ways
         self._nft = list(nft)
+        self._members: dict[str, set[int]] = {_OPEN: set(), _CUT: set()}
+        self._setting = threading.Lock()
 
     def make(self) -> None:
         """Make it. Raises NoLab."""
@@ -142,6 +151,9 @@ class Network:
             yield f"counter {_counter('passed', link)} {{ }}"
         for src, dst in self._pairs():
             yield f"counter {_counter('strayed', (src, dst))} {{ }}"
+        for name in self._members:
+            yield f"set {name} {{ type inet_service; }}"
+        yield from _chain("take", "filter", "input", "0", self._taken())
         yield from _chain("turn", "nat", "prerouting", "dstnat", self._turned())
         yield from _chain("tell", "route", "output", "mangle", self._marked())
         yield from _chain("reach", "nat", "output", "-100", self._reached())
@@ -159,8 +171,7 @@ class Network:
                 to = f"{way.listen.host}:{way.listen.port}"
                 yield (
                     f'iifname "v{self._number[way.src]}" ip daddr {host(self._number[way.dst])} '
-                    f"tcp dport {way.upstream.port} "
-                    f"counter name {_counter('tried', (way.src, way.dst))} dnat to {to}"
+                    f"tcp dport {way.upstream.port} dnat to {to}"
                 )
 
     def _marked(self) -> Iterator[str]:
@@ -171,16 +182,17 @@ class Network:
         return sorted({int(way.upstream.host.split(".")[2]) for way in self._ways})
 
     def _reached(self) -> Iterator[str]:
-        for way in self._ways:
-            if way.src not in self._number:
-                # Counted here: clients' connections come from no other namespace.
-                yield (
-                    f"ip daddr {way.upstream.host} tcp dport {way.upstream.port} "
-                    f"counter name {_counter('tried', (way.src, way.dst))} "
-                    f"dnat to {host(self._number[way.dst])}"
-                )
-        for upstream in sorted({w.upstream.host for w in self._ways if w.src in self._number}):
+        for upstream in sorted({way.upstream.host for way in self._ways}):
             yield f"ip daddr {upstream} dnat to {PREFIX}.0.{upstream.split('.')[3]}"
+
+    def _taken(self) -> Iterator[str]:
+        connects = f"ip daddr {PROXIES} tcp flags & (syn | ack) == syn tcp dport"
+        for way in self._ways:
+            tried = f"counter name {_counter('tried', (way.src, way.dst))}"
+            yield f"{connects} {way.listen.port} {tried}"
+        yield f"{connects} @{_CUT} drop"
+        first, last = self._ways[0].listen.port, self._ways[-1].listen.port
+        yield f"{connects} {first}-{last} tcp dport != @{_OPEN} reject with tcp reset"
 
     def _posed(self) -> Iterator[str]:
         for number in self._number.values():
@@ -205,6 +217,30 @@ class Network:
                 f'iifname "v{self._number[src]}" oifname "v{self._number[dst]}" '
                 f"counter name {_counter('strayed', (src, dst))}"
             )
+
+    # --- connections ---
+
+    def open_to(self, listening: Collection[tuple[str, int]]) -> None:
+        """Only these ports of nodes take connections. Raises TargetFailed."""
+        self._set(_OPEN, lambda way: (way.dst, way.upstream.port) in listening)
+
+    def cut_between(self, links: Collection[Link]) -> None:
+        """Nobody connects over these links, nor against them: the answer would not arrive. Raises
+        TargetFailed."""
+        self._set(_CUT, lambda way: any(link in links for link in _both(way)))
+
+    def _set(self, name: str, is_in: Callable[[Way], bool]) -> None:
+        with self._setting:
+            before = self._members[name]
+            now = {way.listen.port for way in self._ways if is_in(way)}
+            changes = [
+                f"{change} element ip {_TABLE} {name} {{ {', '.join(map(str, sorted(ports)))} }}"
+                for change, ports in (("add", now - before), ("delete", before - now))
+                if ports
+            ]
+            if changes:
+                _run(*self._nft, "-f", "-", given="\n".join(changes))
+            self._members[name] = now
 
     # --- counters ---
 
