@@ -180,22 +180,14 @@ def render(
     left = max(MOST_CHART_BYTES - size, MOST_CHART_BYTES // 3)
     drawings = _draw(runs, [cells[id(s)].runs.index(s) for s in summaries], left)
     most_events = min(MOST_EVENTS_PER_RUN, MOST_EVENTS // len(runs))
+    small = len(runs) <= FULL_TABLES
     sections = [
-        _section(
-            number,
-            run,
-            cells[id(run.summary)],
-            figures,
-            most_events,
-            small=len(runs) <= FULL_TABLES,
-        )
+        _section(number, run, cells[id(run.summary)], figures, most_events, small=small)
         for number, (run, figures) in enumerate(zip(runs, drawings, strict=True), 1)
     ]
     anchors = {id(section.summary): section.anchor for section in sections}
-    explored = any(each.plot for one in of_experiments for each in one.figures) or any(
-        each.plot for section in sections for each in section.figures or ()
-    )
-    script = explorer() if explored else ""
+    drawn = [one.figures for one in of_experiments] + [each.figures or [] for each in sections]
+    script = explorer() if any(each.plot for figures in drawn for each in figures) else ""
     cap = cap_map(grid, styles) if len(grid.cells) > 1 else None
     return (
         _environment()

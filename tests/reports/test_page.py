@@ -165,7 +165,7 @@ const drag = (over, from, to) => {
 def test_charts_can_be_zoomed_together_and_read_and_series_hidden(
     page: Path, tmp_path: Path
 ) -> None:
-    options = ("--window-size=1300,20000", "--virtual-time-budget=20000")
+    options = ("--window-size=1300,20000", "--virtual-time-budget=60000")
     seen = browser.probe(page.read_text(encoding="utf-8"), EXPLORE, tmp_path, *options)
     assert seen["live"] == 3
     assert seen["titles"][1] == "p99 of what ended ok, interactive"
