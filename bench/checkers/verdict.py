@@ -11,6 +11,7 @@ from bench.checkers.budget import Budget
 from bench.checkers.causal import check_causal
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
+from bench.checkers.models.run import check_workload
 from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions.guarantees import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
@@ -24,6 +25,7 @@ from bench.record.verdict import (
     Verdict,
     VerdictValue,
     WeakerCheck,
+    WorkloadCheck,
 )
 
 LOAD_FLOOR = 0.7
@@ -72,12 +74,25 @@ def check_run(folder: RunFolder) -> Verdict:
     weaker = weaker_models(columns, history_is_cut=cut) if linearizable.verdict != "valid" else []
     sessions = check_sessions(widened, history_is_cut=cut)
     staleness = check_staleness(widened, history_is_cut=cut)
-    checks = [linearizable, *weaker, sessions, staleness, convergence, availability]
+    workload = check_workload(folder, history_is_cut=cut)
+    of_kind = [] if workload is None else [workload]
+    checks = [linearizable, *of_kind, *weaker, sessions, staleness, convergence, availability]
 
     measured = strongest(linearizable, weaker, convergence)
     verdict, reason = _compare(manifest.claim, linearizable, weaker, convergence)
+    if workload is not None:
+        verdict, reason = _with_workload(
+            manifest.claim, verdict, reason, workload, converged=convergence.details.converged
+        )
     if verdict == "valid":
-        doubt = _doubt(manifest, availability, incomplete, cut=cut, operations=len(columns))
+        doubt = _doubt(
+            manifest,
+            availability,
+            incomplete,
+            cut=cut,
+            operations=len(columns),
+            steps=_steps(folder.loads()),
+        )
         if doubt is not None:
             verdict, reason = "unknown", doubt
     if verdict == "unknown" and cut and CUT_SHORT not in reason:
@@ -167,6 +182,30 @@ def _compare(
     return "unknown", f"{claim} was not checked"
 
 
+def _with_workload(
+    claim: Model,
+    verdict: VerdictValue,
+    reason: str,
+    workload: WorkloadCheck,
+    *,
+    converged: bool | None,
+) -> tuple[VerdictValue, str]:
+    """The verdict on the claim, with what the workload's own operations say. A linearizable
+    register makes linearizable counters, sets and locks. A weaker claim promises no more than that
+    what was acknowledged is there in the end: that elements of a set, each written once, are not
+    lost once all nodes agree."""
+    kept = claim not in ("none", "unknown") and workload.model == "set" and converged is True
+    if claim != "linearizable" and not kept:
+        return verdict, reason
+    words = f"as a {workload.model}, {workload.summary}"
+    if workload.verdict == "invalid":
+        also = f"; as registers, {reason}" if verdict == "invalid" else ""
+        return "invalid", f"{words}{also}"
+    if verdict != "valid":
+        return verdict, reason
+    return workload.verdict, f"{reason}; {words}"
+
+
 def _incomplete(manifest: Manifest, loads: Sequence[LoadSummary]) -> str | None:
     """Why the run is not as planned; None if it reached its end."""
     if not manifest.complete:
@@ -184,8 +223,10 @@ def _doubt(
     *,
     cut: bool,
     operations: int,
+    steps: float,
 ) -> str | None:
-    """Why a *valid* verdict does not count; None if it does."""
+    """Why a *valid* verdict does not count; None if it does. ``steps``: operations of registers for
+    each that was offered."""
     if operations == 0:
         return "there are no operations"
     if cut:
@@ -194,8 +235,8 @@ def _doubt(
         return incomplete
     if availability.verdict == "unknown":
         return "there was too little load: no operation was invoked"
-    offered = manifest.offered_per_s
-    if offered:
+    if manifest.offered_per_s:
+        offered = manifest.offered_per_s * steps
         ok_per_s, what = _ok_per_s(availability)
         if ok_per_s < LOAD_FLOOR * offered:
             return (
@@ -203,6 +244,13 @@ def _doubt(
                 f"ended ok {what}"
             )
     return None
+
+
+def _steps(loads: Sequence[LoadSummary]) -> float:
+    """How many operations of registers each operation of the workload's kind took."""
+    wanted = sum(load.intended for load in loads if load.model_operations)
+    done = sum(load.model_operations for load in loads)
+    return max(1.0, wanted / done) if done else 1.0
 
 
 def _ok_per_s(availability: AvailabilityCheck) -> tuple[float, str]:

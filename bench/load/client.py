@@ -11,6 +11,9 @@ A planned operation may have a follow-up (``then``), which becomes due (`Client.
 one ends ok. If the first one ends otherwise, the follow-up is not invoked and counts as dropped
 (`Client.given_up`).
 
+A task of another kind of workload (`bench.load.kinds`) is done in steps; each becomes due when the
+one before it has ended, and is wanted from then on.
+
 A late reply changes nothing. Nothing is sent twice.
 
 Each operation belongs to a *logical process*, which has one operation open at a time and asks only
@@ -27,6 +30,7 @@ from math import expm1, log1p
 
 import msgspec
 
+from bench.load.kinds.running import Tasks
 from bench.load.workload import PlannedOperation
 from bench.record.history import ABSENT, OperationRecord
 from nodes.contract.replica import Operation, Outcome, Reply, Request, Value
@@ -77,6 +81,8 @@ class Client:
         """Operations wanted now, with their intended times: the caller takes them out."""
         self.given_up: list[tuple[PlannedOperation, int | None]] = []
         """Follow-ups of operations that did not end ok: the caller takes them out, too."""
+        self.tasks = Tasks(self._label)
+        """Those of a workload of another kind than registers; their steps become due one by one."""
         self._timeout_ns = int(timeout_s * 1e9)
         self.in_flight = in_flight
         self._open: dict[int, _Open] = {}
@@ -98,9 +104,15 @@ class Client:
         one is dropped. ``now_ns`` never goes back."""
         if self.in_flight is not None and len(self._open) >= self.in_flight:
             return None
+        if planned.task is not None:
+            planned = self.tasks.begin(planned.task, intended_ns)
         process = self._process(planned.node)
         op, key = planned.op, planned.key
-        expected = self._last_seen.get(key) if op == "cas" else None
+        expected: Value = None
+        if op == "cas":
+            given = planned.expected
+            last_seen = self._last_seen.get(key)
+            expected = last_seen if isinstance(given, msgspec.UnsetType) else given
         sequence = self._sequence
         self._sequence += 1
         self._open[sequence] = _Open(planned, process, expected, intended_ns, now_ns)
@@ -175,7 +187,7 @@ class Client:
             seen = reply.seen if reply.applied is False else value
             if not isinstance(seen, list):
                 self._last_seen[key] = seen
-        return OperationRecord(
+        record = OperationRecord(
             process=process.name,
             id=planned.id,
             op=op,
@@ -192,6 +204,10 @@ class Client:
             version=reply.version,
             error=reply.error,
         )
+        if (step := self.tasks.ended_step(planned.id, record)) is not None:
+            # Nobody waits for it before: it is wanted from now on.
+            self.due.append((step, None if ended.intended_ns is None else now_ns))
+        return record
 
 
 class Lateness:

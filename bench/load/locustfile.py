@@ -33,7 +33,7 @@ import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 # Locust searches the working folder first: a bench.py or msgspec.py there would be taken for ours.
 _ROOT = str(Path(__file__).resolve().parents[1])
@@ -82,6 +82,7 @@ from bench.record.cluster_file import (
     read_reachable,
 )
 from bench.record.history import HistoryWriter, OperationRecord
+from bench.record.models.run import ModelRecord
 from bench.record.run_folder import LoadSummary, write_json
 from nodes.contract.names import BadName, check_name
 from nodes.contract.replica import Reply, Request
@@ -95,6 +96,9 @@ FLUSH_EVERY_NS = 200_000_000
 QUICKLY_S = 0.2
 SHAPE_SLACK_S = 2.0
 TASK = "operations"
+
+
+Recorded = TypeVar("Recorded", OperationRecord, ModelRecord)
 
 
 class OperationFailed(Exception):
@@ -132,6 +136,8 @@ class Load:
         folder = environment.parsed_options.run_folder
         self._folder = Path(folder) if folder else None
         self._history: HistoryWriter | None = None
+        self._model: HistoryWriter | None = None
+        self._model_operations = 0
         self._flushed_ns = 0
         self._waiting: dict[int, Event] = {}
         self._closed_plan: Iterator[PlannedOperation] | None = None
@@ -163,6 +169,8 @@ class Load:
         self._transport.connect()
         if self._folder is not None:
             self._history = HistoryWriter(path)
+            if self.workload.kind != "register":
+                self._model = HistoryWriter(self._folder / "model" / f"{self._name}.jsonl")
         self._reader = gevent.spawn(self._read)
         self._reader.link_exception(self.broken)
 
@@ -297,8 +305,9 @@ class Load:
             self._transport.close()
         for record in self._client.abandon():
             self._record(record)
-        if self._history is not None:
-            self._history.close()
+        self._follow_up(time.monotonic_ns())
+        for history in filter(None, [self._history, self._model]):
+            history.close()
         self._summarise()
 
     def _end(self) -> None:
@@ -335,6 +344,7 @@ class Load:
 
     def _drop(self, planned: PlannedOperation, due_ns: int | None) -> None:
         """Drop an operation, and with it its follow-up."""
+        self._client.tasks.not_sent(planned.id)
         for dropped in (planned, *filter(None, [planned.then])):
             self._dropped += 1
             if due_ns is not None:
@@ -349,10 +359,18 @@ class Load:
             self._drop(*client.given_up.pop())
         while client.due:
             planned, due_ns = client.due.pop()
+            self._intended += self.workload.kind != "register"
             if now_ns < self._give_up_ns:
                 self._invoke(planned, now_ns, due_ns)
             else:
                 self._drop(planned, due_ns)
+        while client.tasks.ended:
+            task, records = client.tasks.ended.pop()
+            for record in records:
+                self._model_operations += 1
+                if self._model is not None:
+                    self._model.append_model(self._on_the_masters_clock(record))
+            self._wake(task)
 
     def _wake(self, id_: int) -> None:
         if (waiting := self._waiting.pop(id_, None)) is not None:
@@ -378,6 +396,8 @@ class Load:
             if self._history is not None and now_ns - self._flushed_ns > FLUSH_EVERY_NS:
                 self._flushed_ns = now_ns
                 self._history.flush()
+                if self._model is not None:
+                    self._model.flush()
 
     def _on_reply(self, reply: Reply) -> None:
         record = self._client.on_reply(reply, time.monotonic_ns())
@@ -400,11 +420,11 @@ class Load:
             exception=failure,
             context={},
         )
-        if self._client.due or self._client.given_up:
+        if self._client.due or self._client.given_up or self._client.tasks.ended:
             self._follow_up(time.monotonic_ns())
         self._wake(record.id)
 
-    def _on_the_masters_clock(self, record: OperationRecord) -> OperationRecord:
+    def _on_the_masters_clock(self, record: Recorded) -> Recorded:
         if self._ahead_ns == 0:
             return record
         stamps = ("intended_ns", "invoked_ns", "completed_ns")
@@ -429,6 +449,7 @@ class Load:
             lateness_ms_p50=self._lateness.quantile_ms(0.5),
             lateness_ms_p99=self._lateness.quantile_ms(0.99),
             stopped_early=self._stopped_early,
+            model_operations=self._model_operations,
         )
         if summary.stopped_early:
             log.warning(

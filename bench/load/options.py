@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 import msgspec
 
 from bench.load import ycsb
+from bench.load.kinds.tasks import SET_KEYS
 from bench.load.shapes import parse_shape
 from bench.load.workload import (
     BadWorkload,
@@ -19,6 +20,7 @@ from bench.load.workload import (
     parse_mix,
     read_workload,
 )
+from bench.record.models.run import NEEDED
 
 UNTIL_STOPPED_S = 24 * 3600.0
 KINDS = get_args(MixKind)
@@ -27,6 +29,7 @@ KINDS = get_args(MixKind)
 def add_options(parser: Any) -> None:
     """Add our options; those of the workload are also on the web page."""
     add = parser.add_argument
+    add("--kind", help=f"what the operations are of: {', '.join(NEEDED)} (default: register)")
     add("--cluster-file", help="of the running cluster (default: the one started by capbench up)")
     add("--workload", help="a to f of YCSB, or a .json file; other options override it")
     add("--rate", type=float, help="operations per second, 0: closed loop (default: 300)")
@@ -54,13 +57,14 @@ class _Parser(ArgumentParser):
         raise BadWorkload(message)
 
 
-def refuse_early(arguments: Sequence[str]) -> None:
-    """Raise BadWorkload at once for options that `workload_of` would reject: Locust takes seconds
-    to get there. Locust's own options are left to it."""
+def refuse_early(arguments: Sequence[str]) -> Workload:
+    """The workload of these options, in which the run time is not looked at. Raises BadWorkload at
+    once for those that `workload_of` would reject: Locust takes seconds to get there. Locust's own
+    options are left to it."""
     parser = _Parser(add_help=False)
     add_options(parser)
     options, _ = parser.parse_known_args(arguments)
-    workload_of(Namespace(**vars(options), run_time=None, tags=None, exclude_tags=None))
+    return workload_of(Namespace(**vars(options), run_time=None, tags=None, exclude_tags=None))
 
 
 def workload_of(options: Namespace) -> Workload:
@@ -78,7 +82,10 @@ def workload_of(options: Namespace) -> Workload:
         fields = msgspec.to_builtins(read_workload(Path(options.workload)))
     elif options.workload:
         fields |= ycsb.fields(options.workload)
+    if options.kind == "set":
+        fields.setdefault("keys", SET_KEYS)
     given = {
+        "kind": options.kind,
         "rate_per_s": options.rate,
         "shape": options.shape,
         "in_flight": options.in_flight,

@@ -15,9 +15,12 @@ operations go to 20% of the keys). With any distribution, a share ``conflict_rat
 operations goes to the first key, as EPaxos and Paxi define interference (Moraru et al., SOSP 2013,
 section 7; Ailijiang et al., SIGMOD 2019, section 4.1).
 
-*Kinds* are those of the protocols and ``rmw``, YCSB's read-modify-write: a read and, if it ends ok,
-a write of the same key at the same node. Both are operations of the history, wanted at the same
-time, so the latency of the write is that of the whole.
+*Kinds of operations* are those of the protocols and ``rmw``, YCSB's read-modify-write: a read and,
+if it ends ok, a write of the same key at the same node. Both are operations of the history, wanted
+at the same time, so the latency of the write is that of the whole.
+
+A workload of another ``kind`` than registers wants tasks (`bench.load.kinds.tasks`) instead: the
+mix then says how many are reads.
 
 *Nodes* are asked in turn (operation 1 the first node, operation 2 the second ...).
 
@@ -39,11 +42,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from bench.load.kinds.tasks import SET_SIZE, STEPS, Deed, Elements, Task, set_name, sets_of
 from bench.load.shapes import parse_shape
 from bench.record.files import NotReadable, read_named
+from bench.record.history import ABSENT
+from bench.record.models.run import Kind
 from bench.record.quantities import MAX_COUNT, MAX_DURATION_S, MAX_RATE_PER_S
 from nodes.contract.names import did_you_mean
-from nodes.contract.replica import OperationKind
+from nodes.contract.replica import OperationKind, Value
 from nodes.errors import InvalidInput
 from nodes.wire.codec import MAX_VALUE_BYTES
 
@@ -66,6 +72,7 @@ class BadWorkload(InvalidInput):
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the clients want.
 
+    ``kind``: what the operations are of, by default registers.
     ``rate_per_s``: operations wanted per second, however slow the answers (open loop; a
     read-modify-write counts once); None: closed loop, each user sends the next operation after the
     answer. ``shape``: how the rate changes over time, instead of ``rate_per_s``; in a closed loop,
@@ -75,6 +82,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     0: integers. ``timeout_s``: an operation without an answer for so long ends ``info``.
     ``duration_s``: how long operations are wanted."""
 
+    kind: Kind = "register"
     rate_per_s: float | None = 300.0
     shape: str | None = None
     in_flight: int = 256
@@ -121,6 +129,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             f" {MAX_VALUE_BYTES:,}",
         )
         require(
+            self.value_bytes == 0 or self.kind == "register",
+            f"value_bytes is for registers: what a {self.kind} holds has a length of its own",
+        )
+        require(
             0 < self.timeout_s <= 3600,
             f"timeout_s is {self.timeout_s}: use more than 0, at most 3600",
         )
@@ -129,6 +141,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             f"duration_s is {self.duration_s}: use more than 0, at most {MAX_DURATION_S:,.0f}",
         )
         require(0 <= self.seed <= MAX_COUNT, f"seed is {self.seed}: use 0 to {MAX_COUNT:,}")
+
+    def key_names(self) -> list[str]:
+        """Of all keys, in order."""
+        return [f"{self.key_prefix}{number}" for number in range(self.keys)]
 
     @property
     def offered_per_s(self) -> float | None:
@@ -141,7 +157,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
     """One wanted operation. ``id`` counts from 1. ``intended_ns``: when, after the start of the
     load; None in a closed loop. ``value``: what to write (write and cas). ``then``: the follow-up
-    wanted when this one ends ok (the write of a read-modify-write)."""
+    wanted when this one ends ok (the write of a read-modify-write). ``expected``: of a cas; absent:
+    what the client last saw of the key. ``task``: what is wanted instead, of another kind."""
 
     id: int
     intended_ns: int | None
@@ -150,6 +167,8 @@ class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
     key: str
     value: int | str | None
     then: PlannedOperation | None = None
+    expected: Value | msgspec.UnsetType = ABSENT
+    task: Task | None = None
 
 
 def plan(
@@ -164,7 +183,8 @@ def plan(
         raise ValueError("a plan needs at least one node")
     if not 0 <= part < parts:
         raise ValueError(f"part {part} of {parts} parts: the first part is 0")
-    return _plan(workload, tuple(nodes), part, parts)
+    plan = _plan if workload.kind == "register" else _plan_tasks
+    return plan(workload, tuple(nodes), part, parts)
 
 
 def _plan(
@@ -175,7 +195,7 @@ def _plan(
     choose = _KeyChooser(workload).choose
     kinds = sorted(workload.mix)
     bounds = _bounds([workload.mix[kind] for kind in kinds])
-    names = [f"{workload.key_prefix}{number}" for number in range(workload.keys)]
+    names = workload.key_names()
     size = workload.value_bytes
     id_ = 0
 
@@ -198,6 +218,37 @@ def _plan(
             write = PlannedOperation(id_, intended_ns, node, "write", key, value())
             first = msgspec.structs.replace(first, then=write)
         yield first
+
+
+def _plan_tasks(
+    workload: Workload, nodes: tuple[str, ...], part: int, parts: int
+) -> Iterator[PlannedOperation]:
+    reads = workload.mix.get("read", 0) / sum(workload.mix.values())
+    draw = _stream(workload.seed, "kinds").random
+    choose = _KeyChooser(workload).choose
+    names = workload.key_names()
+    rate = workload.offered_per_s
+    adds = None if rate is None else rate * workload.duration_s * (1 - reads)
+    elements, sets = Elements(names, adds), sets_of(names)
+    for number, intended_ns in enumerate(_arrivals(workload)):
+        deed: Deed = "read" if draw() < reads else "change"
+        chosen = choose("read" if deed == "read" else "write")
+        target = names[chosen]
+        keys: tuple[str, ...] = (target,)
+        if workload.kind == "set":
+            added = elements.next() if deed == "change" else None
+            if added is None:
+                deed, place = "read", elements.begun(chosen)
+                keys = sets[place]
+            else:
+                place, keys = added // SET_SIZE, (names[added],)
+            target = set_name(place)
+        if number % parts != part:
+            continue
+        asked = number % len(nodes)
+        id_, in_turn = 1 + number * (1 + STEPS), (*nodes[asked:], *nodes[:asked])
+        task = Task(id_, workload.kind, deed, target, keys, in_turn)
+        yield PlannedOperation(id_, intended_ns, nodes[asked], "read", keys[0], None, task=task)
 
 
 def _arrivals(workload: Workload) -> Iterator[int | None]:
@@ -305,11 +356,12 @@ def _choices(error: Exception) -> str:
     found = re.search(r"Invalid enum value '(.*?)'", str(error))
     if found is None:
         return ""
-    known = (*get_args(MixKind), *get_args(Distribution))
+    known = (*get_args(MixKind), *get_args(Distribution), *get_args(Kind))
     hint = did_you_mean(found[1], known).partition("; ")[2].partition("known: ")[0]
     return (
         f"; {hint}operation kinds: {', '.join(get_args(MixKind))};"
-        f" distributions: {', '.join(get_args(Distribution))}"
+        f" distributions: {', '.join(get_args(Distribution))};"
+        f" kinds of workload: {', '.join(get_args(Kind))}"
     )
 
 

@@ -84,7 +84,11 @@ class HistoryWriter:
 
     def append(self, record: OperationRecord) -> None:
         """Append a completed or abandoned operation. Raises OSError."""
-        line = self._encode(_in_format(record)) + b"\n"
+        self.append_model(_in_format(record))
+
+    def append_model(self, record: msgspec.Struct) -> None:
+        """Append an operation of another kind than registers, as it is. Raises OSError."""
+        line = self._encode(record) + b"\n"
         try:
             self._file.write(line)
         except OSError as error:

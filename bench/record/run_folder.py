@@ -3,6 +3,8 @@
     manifest.json     what ran, with which seed, on what; updated at the end of the run
     history/*.jsonl   operations, one file per client process (`bench.record.history`); final reads
                       are in history/final.jsonl
+    model/*.jsonl     the operations of a workload of another kind than registers, by the same
+                      clients (`bench.record.models.run`)
     load/*.json       one `LoadSummary` per client process; missing if the process was cut short
     load/*.started    one per client process, written when its load begins
     faults.jsonl      one `FaultRecord` per injected fault
@@ -33,6 +35,7 @@ from bench.record.files import (
     write_whole,
 )
 from bench.record.history import OperationRecord, Stamp, read_histories
+from bench.record.models.run import Kind
 from bench.record.verdict import Model, Verdict, decode_verdict
 from nodes.errors import InvalidInput
 
@@ -54,9 +57,10 @@ class BadRunFolder(InvalidInput):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What ran. ``experiment``: as validated. ``load_started_ns`` and ``load_ended_ns``: the
-    interval in which the workload wanted operations. ``complete``: the run reached its planned end.
-    ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
+    """What ran. ``experiment``: as validated. ``kind``: of the workload. ``load_started_ns`` and
+    ``load_ended_ns``: the interval in which the workload wanted operations. ``complete``: the run
+    reached its planned end. ``notes``: what a reader must know (an embedded broker, a restarted
+    Toxiproxy ...).
     ``clock_error_ns``: a bound on the difference between the clocks of two client hosts."""
 
     schema_version: int = SCHEMA_VERSION
@@ -66,6 +70,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     experiment: dict[str, Any]
     protocol: str
     claim: Model
+    kind: Kind = "register"
     operations: list[str] = []
     parameters: dict[str, Any] = {}
     nodes: list[str]
@@ -88,8 +93,9 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     """What one client process did. ``dropped``: operations that the workload wanted but that were
     not sent, because the in-flight limit was reached or because the read before them did not end
     ok. They are not in the history, but count as unavailable. ``lateness_ms_p99``: how long after
-    their intended time operations were sent. ``stopped_early``: it was stopped before the end of
-    its plan, and wanted nothing after that."""
+    their intended time operations were sent. ``model_operations``: how many operations of the
+    workload's kind it recorded, if that is not registers. ``stopped_early``: it was stopped before
+    the end of its plan, and wanted nothing after that."""
 
     client: str
     started_ns: Stamp
@@ -103,6 +109,7 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     lateness_ms_p50: float | None = None
     lateness_ms_p99: float | None = None
     stopped_early: bool = False
+    model_operations: Count = 0
 
 
 class FaultRecord(msgspec.Struct, kw_only=True):
@@ -148,6 +155,7 @@ class RunFolder:
         self.path = path
         self.manifest_path = path / "manifest.json"
         self.history_dir = path / "history"
+        self.model_dir = path / "model"
         self.load_dir = path / "load"
         self.nodes_dir = path / "nodes"
         self.faults_path = path / "faults.jsonl"
@@ -206,6 +214,10 @@ class RunFolder:
         """The history files, sorted by name."""
         return _listed(self.history_dir, ".jsonl", MOST_HISTORY_BYTES)
 
+    def model_histories(self) -> list[Path]:
+        """Those of the operations of the workload's kind; none if that is registers."""
+        return _listed(self.model_dir, ".jsonl", MOST_HISTORY_BYTES)
+
     def loads(self) -> list[LoadSummary]:
         """The summaries of the client processes that finished."""
         return [
@@ -226,11 +238,17 @@ class RunFolder:
         history has fewer operations than their summary, or a cut last line."""
         cut = set(self.lost_clients())
         histories = {path.stem: path for path in self.histories()}
+        models = {path.stem: path for path in self.model_histories()}
         for summary in self.loads():
             path = histories.get(summary.client)
             lines, is_whole = (0, True) if path is None else _lines(path)
             if lines < summary.invoked or not is_whole:
                 cut.add(summary.client)
+            if summary.model_operations:
+                path = models.get(summary.client)
+                lines, is_whole = (0, True) if path is None else _lines(path)
+                if lines < summary.model_operations or not is_whole:
+                    cut.add(summary.client)
         return sorted(cut)
 
     def cut_short(self) -> bool:

@@ -13,13 +13,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from bench.record.history import OperationRecord
+from bench.record.models.verdict import ModelCheck
+from bench.record.models.verdict import VerdictValue as VerdictValue
+from bench.record.transactions.verdict import TransactionsCheck
 
 VERDICT_VERSION = 3
 """The version of verdict.json. 2: availability, percentiles and *back in* are of the operations
 wanted, as `bench.checkers.availability` defines them; before, operations in flight at the end of a
 window were left out. 3: windows end with the load, and an incomplete run is never *valid*. Runs
 with an older verdict are checked again."""
-VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 
 
@@ -89,6 +91,14 @@ class Sessions(msgspec.Struct, kw_only=True, frozen=True):
     monotonic_writes: Guarantee
     writes_follow_reads: Guarantee
     keys_left_out: int
+
+
+class Workload(msgspec.Struct, kw_only=True, frozen=True):
+    """What is said of the operations of the workload's kind: of transactions, or of any other
+    model. Both None: nothing could be said of them."""
+
+    model: ModelCheck | None = None
+    transactions: TransactionsCheck | None = None
 
 
 class Quantiles(msgspec.Struct, kw_only=True, frozen=True):
@@ -307,6 +317,12 @@ class AvailabilityCheck(Check, kw_only=True, frozen=True, tag="availability"):
     details: Availability
 
 
+class WorkloadCheck(Check, kw_only=True, frozen=True, tag="workload"):
+    """Of `bench.checkers.models.run`: its witness is in the details."""
+
+    details: Workload
+
+
 WeakerCheck: TypeAlias = SequentialCheck | CausalCheck
 AnyCheck: TypeAlias = (
     LinearizabilityCheck
@@ -316,6 +332,7 @@ AnyCheck: TypeAlias = (
     | StalenessCheck
     | ConvergenceCheck
     | AvailabilityCheck
+    | WorkloadCheck
 )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from bench.record.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
 from chaos import errors as exit_codes
-from chaos.commands.options import PORT, Cluster, count, duration, folder, number
+from chaos.commands.options import PORT, Cluster, KindOf, count, duration, folder, number
 from chaos.console import Json, print_json
 from chaos.targets.folders import stamp
 
@@ -28,6 +28,7 @@ def load_command(
         str | None,
         typer.Option(help="a, b, c, d or f of YCSB, or a .json file [default: half reads]"),
     ] = None,
+    kind: KindOf = None,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -99,6 +100,8 @@ def load_command(
     options = ["--users", str(users), "--spawn-rate", str(max(users, 1))]
     if workload is not None:
         options += ["--workload", workload]
+    if kind is not None:
+        options += ["--kind", kind]
     if rate is not None:
         options += ["--rate", f"{rate:g}"]
     if shape is not None:
@@ -110,7 +113,7 @@ def load_command(
     if run_time is not None:
         options += ["--run-time", f"{run_time:.0f}s"]
     options += [extra for extra in context.args if extra != "--"]
-    refuse_early(options)
+    wanted = refuse_early(options)
     cluster_file = cluster_file or cluster_path(find(name).name)
     with signals_as_exit():
         if web:
@@ -120,6 +123,7 @@ def load_command(
             cluster_file,
             out or Path("results") / "load" / stamp(),
             options,
+            kind=wanted.kind,
             made_up=out is None,
             command=sys.argv,
             show=_show,

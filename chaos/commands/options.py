@@ -164,11 +164,18 @@ def _is_file(text: str) -> bool:
     return text.endswith(".py")
 
 
+def _kinds() -> Iterable[str]:
+    from bench.record.models.run import NEEDED
+
+    return NEEDED
+
+
 PROTOCOL = Name("protocol", _protocols, _is_file)
 SUBJECT = Name("protocol", _systems_too, _is_file)
 WITH_SOURCE = Name("protocol", _internal_too, _is_file)
 SIMULATED = Name("protocol", _simulated, _is_file)
 EXPERIMENT = Name("experiment", _experiments, is_path)
+KIND = Name("kind of workload", _kinds)
 RUNNABLE = Name("experiment", lambda: [*_experiments(), DETECTOR_SWEEP], is_path)
 FAULT = Name("fault", _faults)
 TARGET = Name("target", _targets)
@@ -256,6 +263,15 @@ Seed = Annotated[
 ]
 Nodes = Annotated[
     int | None, typer.Option(parser=NODES, help="Number of nodes, instead of the experiment's.")
+]
+KindOf = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        **KIND.typed,
+        help="Kind of workload, instead of the experiment's: counters, sets or locks, say, and "
+        "not registers; judged by that model.",
+    ),
 ]
 Repeat = Annotated[
     int,

@@ -16,6 +16,7 @@ from chaos.commands.options import (
     DETECTOR_SWEEP,
     EXPERIMENT,
     RUNNABLE,
+    KindOf,
     Name,
     Nodes,
     Out,
@@ -82,6 +83,7 @@ def run(
     nodes: Nodes = None,
     target: Target = None,
     repeat: Repeat = 1,
+    kind: KindOf = None,
     out: Out = None,
     again: Annotated[
         Path | None,
@@ -94,7 +96,8 @@ def run(
     Example: capbench run leader-partition --protocol raft --seed 7
     """
     if again is not None:
-        if experiment or protocol or nodes or seed is not None or target is not None or repeat > 1:
+        given = (experiment, protocol, nodes, seed, target, kind)
+        if any(each is not None for each in given) or repeat > 1:
             raise typer.BadParameter(
                 "--again takes everything from the run folder; give only --out and --json"
             )
@@ -103,7 +106,7 @@ def run(
     if experiment is None:
         raise typer.BadParameter("name an experiment (see `capbench list`), or give --again")
     if experiment == DETECTOR_SWEEP:
-        if protocol or nodes or target is not None or repeat > 1:
+        if protocol or nodes or target is not None or kind is not None or repeat > 1:
             raise typer.BadParameter(
                 "detector-sweep is simulated: it takes --seed, --out and --json"
             )
@@ -112,7 +115,7 @@ def run(
     from chaos.experiments.experiment import load
     from chaos.targets.subjects import find
 
-    loaded = load(_path_or_name(experiment), nodes=nodes, seed=seed)
+    loaded = load(_path_or_name(experiment), kind, nodes=nodes, seed=seed)
     names = protocol or list(loaded.protocols)
     root = out or Path("results") / loaded.name
     plans = _plans([(loaded, find(name)) for name in names], repeat, target)
@@ -193,6 +196,7 @@ def compare(
     nodes: Nodes = None,
     target: Target = None,
     repeat: Repeat = 1,
+    kind: KindOf = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -208,7 +212,7 @@ def compare(
     given = distinct([*(experiments or ()), *(experiment or ())])
     chosen = PRESETS[preset or "quick"]
     loaded = [
-        load(_path_or_name(name), nodes=nodes, seed=seed)
+        load(_path_or_name(name), kind, nodes=nodes, seed=seed)
         for name in given or chosen.experiments or sorted(catalogue())
     ]
     distinct([each.name for each in loaded])
@@ -236,11 +240,12 @@ def _plans(pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any) -> li
     """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
     each has by default. Raises Unsupported."""
     from chaos.targets.subjects import target_of
-    from chaos.targets.table import refuse_unsupported
+    from chaos.targets.table import refuse_kind, refuse_unsupported
 
     targets = [target_of(subject, target) for _, subject in pairs]
-    for (experiment, _), where in zip(pairs, targets, strict=True):
+    for (experiment, subject), where in zip(pairs, targets, strict=True):
         refuse_unsupported(experiment, where)
+        refuse_kind(experiment.load.kind, subject.name, subject.operations)
     return [
         Planned(experiment.model_copy(update={"seed": experiment.seed + number}), subject, where)
         for (experiment, subject), where in zip(pairs, targets, strict=True)
@@ -253,13 +258,14 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     why."""
     from chaos.systems.system import NotToBeHad, System
     from chaos.targets.subjects import target_of
-    from chaos.targets.table import refuse_unsupported
+    from chaos.targets.table import refuse_kind, refuse_unsupported
     from nodes.errors import Unsupported
     from nodes.registry import InvalidConfiguration
 
     nodes = experiment.node_ids()
     try:
         refuse_unsupported(experiment, target_of(protocol, target))
+        refuse_kind(experiment.load.kind, protocol.name, protocol.operations)
         protocol.configure(nodes[0], nodes, experiment.parameters)
         if isinstance(protocol, System):
             protocol.programs()

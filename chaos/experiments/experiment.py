@@ -28,8 +28,10 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from bench.load import ycsb
+from bench.load.kinds.tasks import SET_KEYS
 from bench.load.workload import Distribution, MixKind, Workload
 from bench.record.files import NotReadable, read_named
+from bench.record.models.run import Kind
 from bench.record.printable import quoted
 from bench.record.quantities import (
     MAX_COUNT,
@@ -89,8 +91,10 @@ class Keys(_Model):
 
 class Load(_Model):
     """What the clients ask for; see `bench.load.workload.Workload`. ``ycsb``: a workload of
-    `bench.load.ycsb`, for whatever is not given here."""
+    `bench.load.ycsb`, for whatever is not given here. ``kind``: what the operations are of; of sets
+    there are more keys if the file does not say how many, since each is an element."""
 
+    kind: Kind = "register"
     ycsb: Literal["a", "b", "c", "d", "f"] | None = None
     arrival: Arrival = Field(examples=["{open_loop: 300/s, in_flight: 256}"])
     keys: Keys = Keys()
@@ -103,8 +107,14 @@ class Load(_Model):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, load: Any) -> Any:
-        """The fields of the YCSB workload that the file does not give."""
-        if not isinstance(load, Mapping) or load.get("ycsb") not in ycsb.NAMES:
+        """The fields of the YCSB workload that the file does not give, and the keys of sets."""
+        if not isinstance(load, Mapping):
+            return load
+        if load.get("kind") == "set":
+            given = load.get("keys", {})
+            if isinstance(given, Mapping):
+                load = {**load, "keys": {"count": SET_KEYS, **given}}
+        if load.get("ycsb") not in ycsb.NAMES:
             return load
         shape = ycsb.fields(load["ycsb"])
         keys = {"count": shape.pop("keys"), "distribution": shape.pop("distribution")}
@@ -181,6 +191,7 @@ class Experiment(_Model):
     def workload(self, *, seed: int | None = None, rate_per_s: float | None = None) -> Workload:
         """The operations of a run; ``seed`` and ``rate_per_s`` instead of the experiment's own."""
         return Workload(
+            kind=self.load.kind,
             rate_per_s=self.load.arrival.open_loop if rate_per_s is None else rate_per_s,
             in_flight=self.load.arrival.in_flight,
             keys=self.load.keys.count,
@@ -224,11 +235,11 @@ class Experiment(_Model):
 # --- the way in --------------------------------------------------------------------------------
 
 
-def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
+def load(name_or_path: str | Path, kind: str | None = None, **overrides: Any) -> Experiment:
     """Read and validate an experiment, by its name in the catalogue or from a file.
 
-    ``overrides``: top-level fields that replace those of the file (``nodes=3``, ``seed=8``); None
-    keeps the file's. Raises InvalidExperiment."""
+    ``kind``: of the workload, instead of the file's. ``overrides``: top-level fields that replace
+    those of the file (``nodes=3``, ``seed=8``); None keeps the file's. Raises InvalidExperiment."""
     path = _find(name_or_path)
     shown = path.name if path.parent == CATALOGUE else str(path)
     try:
@@ -243,7 +254,21 @@ def load(name_or_path: str | Path, **overrides: Any) -> Experiment:
     except BadYaml as error:
         where = shown if error.line is None else f"{shown}:{error.line}"
         raise InvalidExperiment(f"{where}: {error}") from None
+    if kind is not None and isinstance(document, Mapping):
+        overrides["workload"] = _of_kind(document.get("workload"), kind)
     return validate(document, source=shown, name=path.stem, overrides=overrides)
+
+
+def _of_kind(workload: Any, kind: str) -> Any:
+    """The workload as one of another kind: of sets, with enough keys to be elements."""
+    if not isinstance(workload, Mapping):
+        return None
+    given = _plain(workload)
+    keys = given.get("keys", {})
+    if kind == "set" and isinstance(keys, Mapping):
+        count = keys.get("count", SET_KEYS)
+        keys = {**keys, "count": max(SET_KEYS, count) if isinstance(count, int) else count}
+    return {**given, "kind": kind, "keys": keys}
 
 
 def validate(

@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Sequence
 
 from bench.load.client import Client
+from bench.load.kinds.final import final_model_reads
 from bench.load.transport import Transport, make_transport
 from bench.load.workload import PlannedOperation
 from bench.record.cluster_file import ClusterFile, SystemFile
-from bench.record.history import HistoryWriter
+from bench.record.history import HistoryWriter, read_histories
+from bench.record.models.run import Kind
 from bench.record.run_folder import LoadSummary, RunFolder, write_json
 from nodes.contract.replica import Reply
 
@@ -27,9 +29,11 @@ def final_reads(
     keys: Sequence[str],
     folder: RunFolder,
     *,
+    kind: Kind = "register",
     timeout_s: float = 3.0,
 ) -> None:
-    """Read ``keys`` at ``nodes``, many at once, and record it in history/final.jsonl.
+    """Read ``keys`` at ``nodes``, many at once, and record it in history/final.jsonl. ``kind``: of
+    the workload.
 
     A read that gets no answer in ``timeout_s`` is recorded as ``info``.
     Raises bench.load.mqtt_client.BrokerUnreachable.
@@ -57,7 +61,7 @@ def final_reads(
                     _wait(transport, client, replies, history)
     finally:
         transport.close()
-    summarise(folder, started_ns, time.monotonic_ns(), len(reads))
+    summarise(folder, kind, keys, started_ns, time.monotonic_ns(), nodes)
 
 
 def _wait(
@@ -83,8 +87,23 @@ def planned_reads(nodes: Sequence[str], keys: Sequence[str]) -> list[PlannedOper
     ]
 
 
-def summarise(folder: RunFolder, started_ns: int, ended_ns: int, count: int) -> None:
-    """Write the summary that marks the history of the reads as complete."""
+def summarise(
+    folder: RunFolder,
+    kind: Kind,
+    keys: Sequence[str],
+    started_ns: int,
+    ended_ns: int,
+    nodes: Sequence[str],
+) -> None:
+    """Write the reads as those of the workload's kind, too, and the summary that marks their
+    history as complete."""
+    told = read_histories([folder.history_dir / f"{NAME}.jsonl"])
+    reads = list(final_model_reads(kind, told, keys))
+    count = len(nodes) * len(keys)
+    if reads:
+        with HistoryWriter(folder.model_dir / f"{NAME}.jsonl") as model:
+            for read in reads:
+                model.append_model(read)
     summary = LoadSummary(
         client=NAME,
         started_ns=started_ns,
@@ -93,5 +112,6 @@ def summarise(folder: RunFolder, started_ns: int, ended_ns: int, count: int) -> 
         intended=count,
         invoked=count,
         dropped=0,
+        model_operations=len(reads),
     )
     write_json(folder.load_dir / f"{NAME}.json", summary)

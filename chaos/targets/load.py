@@ -27,6 +27,7 @@ from bench.load.workload import make_workload
 from bench.paths import LOCUSTFILE
 from bench.record.cluster_file import ClusterFile, SystemFile, read_reachable
 from bench.record.files import no_space
+from bench.record.models.run import Kind
 from bench.record.run_folder import LoadSummary, Manifest, RunFolder
 from chaos import errors as exit_codes
 from chaos.clusters.by_name import last_line
@@ -36,6 +37,7 @@ from chaos.errors import TargetFailed
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
 from chaos.targets.subjects import find
+from chaos.targets.table import refuse_kind
 from nodes.errors import InvalidInput
 from nodes.runtime.scratch import scratch
 
@@ -75,18 +77,20 @@ def run_headless(
     folder_path: Path,
     options: Sequence[str],
     *,
+    kind: Kind = "register",
     made_up: bool = False,
     command: Sequence[str],
     show: Callable[[bytes], None],
 ) -> Loaded:
     """Load the cluster until Locust ends, or until Ctrl-C. ``options``: Locust's, and those of our
-    locustfile. ``made_up``: the folder's name is generated, so if it exists, another one is made.
-    ``show`` gets Locust's output as it comes.
+    locustfile. ``kind``: of the workload. ``made_up``: the folder's name is generated, so if it
+    exists, another one is made. ``show`` gets Locust's output as it comes.
 
     Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
     """
     cluster = read_reachable(cluster_path)
-    manifest = _manifest(cluster, command)
+    refuse_kind(kind, _name(cluster), cluster.operations)
+    manifest = _manifest(cluster, kind, command)
     folder_path = new_folder(folder_path) if made_up else folder_path
     log = folder_path / LOG
     if log.exists():  # It would be mistaken for ours.
@@ -241,14 +245,19 @@ def _last_words(log: Path) -> str:
     return f"its log {log} ends: {said}"
 
 
-def _manifest(cluster: ClusterFile | SystemFile, command: Sequence[str]) -> Manifest:
-    protocol = find(cluster.system if isinstance(cluster, SystemFile) else cluster.protocol)
+def _name(cluster: ClusterFile | SystemFile) -> str:
+    return cluster.system if isinstance(cluster, SystemFile) else cluster.protocol
+
+
+def _manifest(cluster: ClusterFile | SystemFile, kind: Kind, command: Sequence[str]) -> Manifest:
+    protocol = find(_name(cluster))
     return Manifest(
         **describe_machine(),
         experiment_name="load",
         experiment={"title": "Load on a running cluster"},
         protocol=protocol.name,
         claim=protocol.claim,
+        kind=kind,
         operations=list(cluster.operations),
         nodes=list(cluster.nodes),
         target="attached" if isinstance(cluster, ClusterFile) else "lab",

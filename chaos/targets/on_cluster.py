@@ -92,7 +92,9 @@ def conduct(run: Run, make: Callable[[Run, Record], RunningCluster]) -> str | No
         left_out = _left_out(cluster.monitor.unrecorded)
         run.update_manifest(notes=[*cluster.notes, *cluster.observed(), *left_out])
         failure = failure or cluster.disproved()
-        final_reads(cluster.cluster_file, run.left, run.keys, folder)
+        workload = run.workload
+        keys, kind = workload.key_names(), workload.kind
+        final_reads(cluster.cluster_file, run.left, keys, folder, kind=kind)
         cluster.check()
     return failure
 

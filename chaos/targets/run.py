@@ -55,11 +55,6 @@ class Run:
         return self.subject
 
     @property
-    def keys(self) -> list[str]:
-        """The keys of the workload."""
-        return [f"k{number}" for number in range(self.workload.keys)]
-
-    @property
     def left(self) -> list[str]:
         """The nodes that were not crashed for good."""
         gone = self.folder.gone()

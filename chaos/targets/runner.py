@@ -29,7 +29,7 @@ from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
 from chaos.targets.subjects import Subject
-from chaos.targets.table import TARGETS, refuse_unsupported
+from chaos.targets.table import TARGETS, refuse_kind, refuse_unsupported
 from nodes.errors import InfrastructureFailed
 
 """All targets."""
@@ -84,6 +84,7 @@ def run_experiment(
     ids = experiment.node_ids()
     parameters = {**experiment.parameters, **(parameters or {})}
     refuse_unsupported(experiment, target)
+    refuse_kind(experiment.load.kind, protocol.name, protocol.operations)
     for node in ids:
         protocol.configure(node, ids, parameters)
     workload = experiment.workload(seed=seed)
@@ -145,6 +146,7 @@ def make_manifest(
         experiment=experiment.as_data(),
         protocol=protocol.name,
         claim=protocol.claim,
+        kind=workload.kind,
         operations=list(protocol.operations),
         parameters=dict(parameters),
         nodes=list(experiment.node_ids()),

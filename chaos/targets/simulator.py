@@ -9,6 +9,7 @@ are virtual nanoseconds since the start of the cluster.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from collections.abc import Callable
@@ -215,6 +216,7 @@ class _SimulatedClient:
         cluster: SimulatedCluster,
         name: str,
         history: HistoryWriter,
+        model: HistoryWriter | None = None,
         *,
         timeout_s: float,
         in_flight: int | None = None,
@@ -223,6 +225,10 @@ class _SimulatedClient:
         self._timeout_ns = int(timeout_s * 1e9)
         self._cluster = cluster
         self._history = history
+        self._model = model
+        self.follow_ups = 0
+        """Steps of tasks, which the plan does not count."""
+        self.model_operations = 0
         self.dropped_ns: list[int] = []
         """The intended times of operations that were not sent."""
         self.dropped_nodes: list[str] = []
@@ -244,6 +250,7 @@ class _SimulatedClient:
 
     def _drop(self, planned: PlannedOperation, intended_ns: int | None) -> None:
         assert intended_ns is not None, "final reads have no limit, and nothing behind them"
+        self.client.tasks.not_sent(planned.id)
         for dropped in (planned, *filter(None, [planned.then])):
             self.dropped_ns.append(intended_ns)
             self.dropped_nodes.append(dropped.node)
@@ -262,7 +269,14 @@ class _SimulatedClient:
         while self.client.given_up:
             self._drop(*self.client.given_up.pop())
         while self.client.due:
-            self.invoke(*self.client.due.pop())
+            planned, due_ns = self.client.due.pop()
+            self.follow_ups += self._model is not None
+            self.invoke(planned, due_ns)
+        while self.client.tasks.ended:
+            for done in self.client.tasks.ended.pop()[1]:
+                assert self._model is not None, "only other kinds have tasks"
+                self._model.append_model(done)
+                self.model_operations += 1
 
 
 def conduct(run: Run) -> str | None:
@@ -344,11 +358,14 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
     def all_ended() -> bool:
         return client.client.open_count == 0
 
-    with HistoryWriter(folder.history_dir / f"{CLIENT}.jsonl") as history:
+    with contextlib.ExitStack() as open_files:
         client = _SimulatedClient(
             cluster,
             CLIENT,
-            history,
+            open_files.enter_context(HistoryWriter(folder.history_dir / f"{CLIENT}.jsonl")),
+            open_files.enter_context(HistoryWriter(folder.model_dir / f"{CLIENT}.jsonl"))
+            if workload.kind != "register"
+            else None,
             timeout_s=workload.timeout_s,
             in_flight=workload.in_flight,
         )
@@ -357,6 +374,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
         cluster.run_until(end_ns + int(workload.timeout_s * 1e9), all_ended)
         client.close()
         player.end_all()
+    intended += client.follow_ups
     summary = LoadSummary(
         client=CLIENT,
         started_ns=start_ns,
@@ -369,6 +387,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
         dropped_nodes=client.dropped_nodes,
         lateness_ms_p50=0.0,
         lateness_ms_p99=0.0,
+        model_operations=client.model_operations,
     )
     write_json(folder.load_dir / f"{CLIENT}.json", summary)
     return f"a fault failed: {'; '.join(player.errors)}" if player.failed else None
@@ -377,7 +396,8 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
 def _final_reads(run: Run, cluster: SimulatedCluster) -> None:
     """As `chaos.targets.final_reads`, under virtual time."""
     start_ns = cluster.now_ns()
-    reads = final_reads.planned_reads(run.left, run.keys)
+    keys = run.workload.key_names()
+    reads = final_reads.planned_reads(run.left, keys)
     path = run.folder.history_dir / f"{final_reads.NAME}.jsonl"
     with HistoryWriter(path) as history:
         client = _SimulatedClient(cluster, final_reads.NAME, history, timeout_s=FINAL_TIMEOUT_S)
@@ -386,7 +406,8 @@ def _final_reads(run: Run, cluster: SimulatedCluster) -> None:
         end_ns = start_ns + int(FINAL_TIMEOUT_S * 1e9)
         cluster.run_until(end_ns, lambda: client.client.open_count == 0)
         client.close()
-    final_reads.summarise(run.folder, start_ns, cluster.now_ns(), len(reads))
+    kind = run.workload.kind
+    final_reads.summarise(run.folder, kind, keys, start_ns, cluster.now_ns(), run.left)
 
 
 def _versions() -> dict[str, str]:

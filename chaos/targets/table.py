@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from bench.record.models.run import NEEDED, Kind
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.capabilities import TargetName, works_on
 from chaos.clusters.containers.compose import ComposeCluster
@@ -36,6 +37,17 @@ TARGETS: dict[TargetName, Target] = {
     "attached": Target(AttachedCluster, partial(on_cluster.conduct, make=on_cluster.attached)),
     "lab": Target(LabCluster, lab.conduct),
 }
+
+
+def refuse_kind(kind: Kind, name: str, operations: Sequence[str]) -> None:
+    """Raises Unsupported for a kind of workload that ``name`` has not all the operations for."""
+    missing = [op for op in NEEDED[kind] if op not in operations]
+    if missing:
+        able = [each for each, needed in NEEDED.items() if set(needed) <= set(operations)]
+        raise Unsupported(
+            f"{name}: a workload of the kind {kind!r} needs {' and '.join(missing)}, which {name} "
+            f"does not offer; it can do: {', '.join(able)}"
+        )
 
 
 def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from bench.record.models.operations import Operation
-from bench.record.verdict import VerdictValue
+
+VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
 
 
 class ModelStep(msgspec.Struct, kw_only=True, frozen=True):

@@ -6,8 +6,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from bench.record.models.verdict import VerdictValue
 from bench.record.transactions.columns import Operation
-from bench.record.verdict import VerdictValue
 from nodes.contract.replica import Outcome, Value
 
 Level: TypeAlias = Literal[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.record.verdict import Check
+from bench.record.verdict import Check, WorkloadCheck
 from bench.record.witness import Line, timeline
 
 _MOST_LINES = 40
@@ -20,8 +20,14 @@ def print_checks(checks: Iterable[Check]) -> None:
 
 def print_witness(check: Check) -> None:
     """The operations that contradict each other, if the check found any."""
-    if check.verdict == "invalid":
-        print_lines(check.witness)
+    if check.verdict != "invalid":
+        return
+    print_lines(check.witness)
+    if isinstance(check, WorkloadCheck):
+        if (of_model := check.details.model) is not None:
+            print_lines(of_model.witness)
+        if (of_transactions := check.details.transactions) is not None:
+            print("\n".join(f"    {line}" for line in of_transactions.lines()))
 
 
 def print_lines(witness: Sequence[Line]) -> None:

@@ -1,0 +1,1 @@
+"""Workloads of other kinds than registers, done with the operations that a register has."""
