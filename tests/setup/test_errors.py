@@ -32,6 +32,7 @@ INSIDE: dict[str, str] = {
     "Refused": "the pool of a system's clients makes a reply of it",
     "TooManySessions": "the checker's verdict is unknown",
     "Undecided": "the checker's verdict is unknown",
+    "Unreadable": "the operation that met it ends info",
     "ZooKeeperError": "the pool of a system's clients makes a reply of it",
 }
 """Exceptions that end no command: who deals with each."""
