@@ -187,6 +187,70 @@ def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
 
 
 @app.command()
+def history(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or run folders, of several versions.")
+    ],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="A commit or version: only changes at it or after it decide the exit code.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The page [default: history.html in the first folder]"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what changed over commits or versions, among all runs of a plan.
+
+    Exit code 4: a claim is newly refuted; 1: a figure became worse; 5: newly unknown; 0: neither.
+    Examples: capbench history results/; capbench history results/ --since 1a2b3c4
+    """
+    from reports.formats import history as over_time
+
+    loaded = [(run.summary, run.manifest) for _, run in _load(runs)[0]]
+    found = over_time.history(loaded)
+    later = _versions_since(found, since)
+    page = over_time.write_page(found, out or runs[0] / "history.html", ", ".join(map(shown, runs)))
+    if json:
+        print_json(found)
+    else:
+        print(over_time.text(found))
+        print(f" page: {page}")
+    worse = [
+        shift
+        for series, names in zip(found.series, later, strict=True)
+        for shift in series.shifts
+        if shift.direction == "worse" and shift.version in names
+    ]
+    verdicts = {shift.new for shift in worse if shift.figure == "verdict"}
+    if "REFUTED" in verdicts:
+        raise typer.Exit(exit_codes.VIOLATED)
+    if any(shift.figure != "verdict" for shift in worse):
+        raise typer.Exit(exit_codes.OBJECTIVE)
+    if verdicts:
+        raise typer.Exit(exit_codes.UNKNOWN)
+
+
+def _versions_since(found: Any, since: str | None) -> list[set[str]]:
+    """The versions of each series that decide: those from ``since`` on, all without it."""
+    later = []
+    for series in found.series:
+        names = [version.name for version in series.versions]
+        if since is not None:
+            # A hash may be shorter here or there.
+            fits = [name.startswith(since) or since.startswith(name) for name in names]
+            names = names[fits.index(True) :] if any(fits) else []
+        later.append(set(names))
+    if since is not None and found.series and not any(later):
+        raise BadOption(f"--since {since}: no run has that commit or version")
+    return later
+
+
+@app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="A folder of runs.")] = Path("results"),
     port: Annotated[int, typer.Option(parser=PORT, help="Where to listen.")] = 8090,

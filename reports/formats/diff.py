@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -165,9 +165,26 @@ def _shown(figure: str, value: str) -> str:
     return compare.WORDS.get(value, value) if figure == "verdict" else value
 
 
-def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
+class Look(NamedTuple):
+    """A figure to compare: how it is named in a summary, whether a step of it ``counts``, whether
+    more of it is better, how it is ``shown``."""
+
+    kind: Kind
+    name: str
+    counts: Counts
+    more_is_better: bool
+    shown: Shown
+
+    @property
+    def words(self) -> str:
+        """Its name for people."""
+        return self.name.replace(".", " ").replace("_ms", "").removesuffix("_s")
+
+
+def looks(cell: compare.Cell) -> list[Look]:
+    """The figures that are compared."""
     step, share = _step, _share
-    looks: list[tuple[Kind, str, Counts, bool, Shown]] = [
+    found: list[tuple[Kind, str, Counts, bool, Shown]] = [
         *(
             ("availability", f"availability.{part}", step(AVAILABILITY_STEP), True, compare.ratio)
             for part in (*_PHASES, "majority", "minority")
@@ -177,15 +194,16 @@ def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
             for phase in _PHASES
         ),
         *(
-            ("latency", f"latency_ms.{part}", share(LATENCY_SHARE), False, _latency(new))
+            ("latency", f"latency_ms.{part}", share(LATENCY_SHARE), False, _latency(cell))
             for part in ("p50", "p99")
         ),
         ("recovery", "recovery_s", step(RECOVERY_STEP_S), False, compare.seconds),
     ]
-    found = [
-        _change(kind, name, old, new, counts, more_is_better=better, shown=shown)
-        for kind, name, counts, better, shown in looks
-    ]
+    return [Look(*each) for each in found]
+
+
+def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
+    found = [_change(look, old, new) for look in looks(new)]
     return [change for change in found if change is not None]
 
 
@@ -207,18 +225,9 @@ def _share(least: float) -> Counts:
     return lambda old, new: abs(new - old) >= least * max(abs(old), 1e-9)
 
 
-def _change(
-    kind: Kind,
-    name: str,
-    old: compare.Cell,
-    new: compare.Cell,
-    counts: Counts,
-    *,
-    more_is_better: bool,
-    shown: Shown,
-) -> Change | None:
-    before, after = _values(old, name), _values(new, name)
-    figure = name.replace(".", " ").replace("_ms", "").removesuffix("_s")
+def _change(look: Look, old: compare.Cell, new: compare.Cell) -> Change | None:
+    kind, name, counts, more_is_better, shown = look
+    before, after = values_of(old, name), values_of(new, name)
     had_fault = old.has_fault and new.has_fault
     if kind == "recovery" and not had_fault:
         return None
@@ -248,16 +257,17 @@ def _change(
         kind=kind,
         experiment=new.experiment,
         protocol=new.protocol,
-        figure=figure,
+        figure=look.words,
         old=texts[0],
         new=texts[1],
         direction=direction,
         sure=sure,
-        words=f"{figure} {' -> '.join(words)}",
+        words=f"{look.words} {' -> '.join(words)}",
     )
 
 
-def _values(cell: compare.Cell, name: str) -> list[float]:
+def values_of(cell: compare.Cell, name: str) -> list[float]:
+    """A figure of each run that has it; infinite: longer than the service time."""
     found = []
     for run in cell.runs:
         value: Any = run
