@@ -209,7 +209,7 @@ def history(
     Exit code 4: a claim is newly refuted; 1: a figure became worse; 5: newly unknown; 0: neither.
     Examples: capbench history results/; capbench history results/ --since 1a2b3c4
     """
-    from reports.formats import history as over_time
+    from reports.history import series as over_time
 
     loaded = [(run.summary, run.manifest) for _, run in _load(runs)[0]]
     found = over_time.history(loaded)

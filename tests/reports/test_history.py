@@ -11,10 +11,10 @@ import pytest
 
 from bench.record.run_folder import Manifest
 from bench.record.verdict import Latency
-from reports.data import changes
 from reports.data.plan import SYSTEM, Plan
 from reports.data.summary import RunSummary
-from reports.formats import history as over_time
+from reports.history import changes
+from reports.history import series as over_time
 from tests import browser
 from tests.chaos.test_cli_compare import typed
 from tests.reports import synthetic

@@ -1,7 +1,7 @@
 """A series of runs of one plan over versions: what changed, and at which version.
 
 A version is a commit of capbench or, for systems of others, their own version. Figures change only
-where a test shows it (`reports.data.changes`) and the step counts (`reports.formats.diff`); a claim
+where a test shows it (`reports.history.changes`) and the step counts (`reports.formats.diff`); a claim
 that is newly refuted, or no longer, always counts.
 """
 
@@ -18,12 +18,13 @@ from markupsafe import Markup
 from bench.record.quantities import plural
 from bench.record.run_folder import Manifest
 from reports.charts.drawing import Axis, Drawing, Style
-from reports.data import changes, compare
+from reports.data import compare
 from reports.data.compare import SIMULATED, WORDS, Cell
 from reports.data.plan import SYSTEM, Plan
 from reports.data.summary import RunSummary, cut
 from reports.formats.diff import Direction, Look, looks, values_of
 from reports.formats.figure_page import Figure, write_figures
+from reports.history import changes
 
 Side = Sequence[tuple[RunSummary, Manifest]]
 MOST_CHARTS = 60
