@@ -1,8 +1,8 @@
 """A series of runs of one plan over versions: what changed, and at which version.
 
 A version is a commit of capbench or, for systems of others, their own version. Figures change only
-where a test shows it (`reports.history.changes`) and the step counts (`reports.formats.diff`); a claim
-that is newly refuted, or no longer, always counts.
+where a test shows it (`reports.history.changes`) and the step counts (`reports.formats.diff`); a
+claim that is newly refuted, or no longer, always counts.
 """
 
 from __future__ import annotations
