@@ -1,8 +1,9 @@
 """`capbench serve`: run folders in a browser. On loopback only, and read-only.
 
     /                          every run below the folder, newest first
-    /?protocol=raft&verdict=invalid&text=partition     those that match /report?run=NAME&run=NAME
-    their report, one run or several side by side
+    /?protocol=raft&verdict=invalid&text=partition     those that match
+    /?sort=p99, /?sort=-p99                            sorted by a column, up or down
+    /report?run=NAME&run=NAME                          their report, one run or several side by side
 
 A run is named by its place in the list, which is read from disk for every request; a name that is
 not in the list is not found, whatever it looks like. A run that cannot be read is listed with the
@@ -12,13 +13,14 @@ reason.
 from __future__ import annotations
 
 import http.server
+import math
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -27,7 +29,10 @@ from bench.record.files import shown
 from bench.record.run_folder import BadRunFolder, RunFolder
 from chaos.errors import TargetFailed
 from nodes.runtime.scratch import scratch
+from reports.data.compare import Cell, per_second
 from reports.data.folders import find_runs, run_name
+from reports.data.metrics import at_rest
+from reports.data.summary import RunSummary
 from reports.formats.render import TEMPLATES, write_report
 
 HOST = "127.0.0.1"
@@ -36,10 +41,28 @@ MOST_RUNS = 200
 UNREADABLE = "unreadable"
 
 
+class Figure(NamedTuple):
+    """A figure in the list: its column, as text, and what it is sorted by (infinite: never, or
+    longer than the time-out; None: there is none)."""
+
+    column: str
+    text: str
+    value: float | None
+
+
+FIGURES = ("op/s", "p99", "back in", "objectives")
+"""The columns of figures. op/s and p99: while faults were on, or of a run without any."""
+COLUMNS = (
+    *("run", "experiment", "protocol", "target", "seed", "started", "verdict", "measured"),
+    *FIGURES,
+)
+"""The columns that can be sorted by."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A run in the list. ``verdict``: valid, invalid, unknown, ``unchecked``, or ``unreadable``;
-    then only ``why`` is known."""
+    then only ``why`` is known. ``figures``: none if the run was not checked."""
 
     name: str
     path: Path
@@ -51,6 +74,7 @@ class Row:
     verdict: str = UNREADABLE
     measured: str = ""
     why: str = ""
+    figures: tuple[Figure, ...] = ()
 
 
 def rows(root: Path) -> list[Row]:
@@ -65,6 +89,7 @@ def _row(path: Path, root: Path) -> Row:
     try:
         manifest = folder.manifest()
         verdict = folder.verdict()
+        figures = _figures(at_rest(folder))
     except BadRunFolder as error:
         return Row(name=name, path=path, why=str(error))
     return Row(
@@ -77,7 +102,42 @@ def _row(path: Path, root: Path) -> Row:
         started=_to_the_second(manifest.started_utc),
         verdict=verdict.verdict if verdict else "unchecked",
         measured=verdict.measured_model if verdict else "",
+        figures=figures,
     )
+
+
+def _figures(summary: RunSummary | None) -> tuple[Figure, ...]:
+    if summary is None:
+        return ()
+    cell = Cell(summary.protocol, summary.experiment, [summary])
+    missed, asked = len(summary.missed()), len(summary.objectives)
+    unknown = sum(result.met is None for result in summary.objectives)
+    told = f"{missed} of {asked} missed" if missed else f"{asked} met" if asked else "–"
+    if unknown and not missed:
+        told = f"{unknown} of {asked} unknown"
+    back = math.inf if cell.back_in == "not back" else summary.recovery_s
+    texts = (per_second(cell.rate), cell.latency("p99"), cell.back_in, told)
+    values = (cell.rate, summary.latency_ms.at("p99"), back, float(missed) if asked else None)
+    return tuple(map(Figure, FIGURES, texts, values))
+
+
+def in_order(found: Sequence[Row], column: str) -> list[Row]:
+    """The rows sorted by a column, downwards if it begins with a minus; what has no value is last.
+    An unknown column sorts nothing."""
+    down, name = column.startswith("-"), column.removeprefix("-")
+    if name not in COLUMNS:
+        return list(found)
+
+    def value(row: Row) -> str | float | None:
+        if name in FIGURES:
+            return next((each.value for each in row.figures if each.column == name), None)
+        found: str | int | None = getattr(row, {"run": "name"}.get(name, name))
+        return found
+
+    keyed = [(value(row), row) for row in found]
+    known = [pair for pair in keyed if pair[0] not in (None, "")]
+    known.sort(key=lambda pair: pair[0], reverse=down)  # type: ignore[arg-type,return-value]
+    return [row for _, row in known] + [row for each, row in keyed if each in (None, "")]
 
 
 def _to_the_second(utc: str) -> str:
@@ -97,6 +157,17 @@ def chosen(all_rows: Sequence[Row], wanted: Mapping[str, str]) -> list[Row]:
         )
         and text in f"{row.name} {row.experiment}".lower()
     ]
+
+
+def _sorted_by(wanted: Mapping[str, str], name: str) -> str:
+    """The address of the same list sorted by a column; by the same once more, the other way."""
+    sort = f"-{name}" if wanted.get("sort") == name else name
+    filters = {field: value for field, value in wanted.items() if field != "sort"}
+    return "/?" + urllib.parse.urlencode({**filters, "sort": sort})
+
+
+def _direction(sort: str, name: str) -> str:
+    return {name: "ascending", f"-{name}": "descending"}.get(sort, "none")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -127,6 +198,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _list(self, query: Mapping[str, list[str]]) -> str:
         everything = rows(self._root)
         wanted = {name: values[0] for name, values in query.items()}
+        sort = wanted.get("sort", "")
         choices = {
             field: sorted({getattr(row, field) for row in everything} - {""})
             for field in ("protocol", "experiment", "target", "verdict")
@@ -134,7 +206,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         page = self._environment.get_template("runs.html")
         return page.render(
             root=shown(self._root),
-            rows=chosen(everything, wanted),
+            rows=in_order(chosen(everything, wanted), sort),
+            columns=[(name, _sorted_by(wanted, name), _direction(sort, name)) for name in COLUMNS],
+            figures=FIGURES,
+            sort=sort,
             unreadable=sum(row.verdict == UNREADABLE for row in everything),
             total=len(everything),
             choices=choices,

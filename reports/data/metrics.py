@@ -37,6 +37,7 @@ from bench.record.run_folder import (
 from bench.record.verdict import (
     VERDICT_VERSION,
     Availability,
+    AvailabilityCheck,
     ConvergenceCheck,
     FaultFigures,
     StalenessCheck,
@@ -220,6 +221,20 @@ def load(path: Path) -> RunTables:
         proofs=shown_by,
         missing=missing,
     )
+
+
+def at_rest(folder: RunFolder) -> RunSummary | None:
+    """The figures of a run from its verdict alone, without its history: for lists of many runs.
+    None if the verdict has none, or is of an older version. Raises BadRunFolder."""
+    manifest, verdict = folder.manifest(), folder.verdict()
+    if verdict is None or verdict.schema_version < VERDICT_VERSION:
+        return None
+    measured = next((c.details for c in verdict.checks if isinstance(c, AvailabilityCheck)), None)
+    if measured is None:
+        return None
+    summary = _summary(folder.path, manifest, verdict, measured, None, [])
+    _hold_against_plan(summary, manifest)
+    return summary
 
 
 def _hold_against_plan(summary: RunSummary, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,11 @@ STOPS = {
     "pause": ("paused",),
 }
 """Fault -> the events that show it."""
+SLOW = frozenset(("latency", "jitter", "wan", "bandwidth"))
+"""Faults that show in how long operations took, at protocols that wait for other nodes."""
+SLOWER = 2.0
+LEAST_MS = 5.0
+"""A median that is so many times as long, and so much longer, shows that links were slow."""
 UNANSWERED = frozenset(("requests-lost", "replies-lost"))
 _SLACK_NS = 1_000_000_000
 """How far from the fault's own stamps an event of it may be: they come from several processes."""
@@ -70,6 +76,8 @@ def proofs(
             took_place, seen = _stopped(fault, records, certain=simulated)
         elif fault.fault in UNANSWERED:
             took_place, seen = _unanswered(fault, operations, origin_ns)
+        elif fault.fault in SLOW and not _overlaps(fault, faults):
+            took_place, seen = _slowed(fault, operations, origin_ns)
         else:
             took_place, seen = None, "nothing that was recorded shows it or denies it"
         found.append(
@@ -133,6 +141,38 @@ def _stopped(
     back = sum(record.name in ("restarted", "started", "resumed") for record in events)
     again = f", and {back} came back" if back else ""
     return True, f"{names[0]}: {' '.join(nodes)} ({len(stopped)} times in all{again})"
+
+
+def _overlaps(fault: FaultRecord, faults: Sequence[FaultRecord]) -> bool:
+    """Whether another fault was on at some time of this one."""
+
+    def span(each: FaultRecord) -> tuple[int, float]:
+        assert each.applied_ns is not None
+        return each.applied_ns, math.inf if each.healed_ns is None else each.healed_ns
+
+    begin, end = span(fault)
+    others = [each for each in faults if each is not fault and each.applied_ns is not None]
+    return any(span(each)[0] < end and span(each)[1] > begin for each in others)
+
+
+def _slowed(
+    fault: FaultRecord, operations: pd.DataFrame, origin_ns: int
+) -> tuple[bool | None, str]:
+    """By how long operations took. It denies nothing: a protocol may not wait for other nodes."""
+    assert fault.applied_ns is not None
+    begin_s = (fault.applied_ns - origin_ns) / 1e9
+    end_ns = fault.heal_started_ns
+    end_s = float("inf") if end_ns is None else (end_ns - origin_ns) / 1e9
+    ended = operations.dropna(subset=["latency_ms"])
+    during = ended[ended["intended_s"].between(begin_s, end_s)]["latency_ms"]
+    before = ended[ended["phase"] == "before"]["latency_ms"]
+    if not len(during) or not len(before):
+        return None, "no operation shows it or denies it"
+    was, then = float(before.median()), float(during.median())
+    seen = f"the median operation took {then:.1f} ms while it was on, {was:.1f} ms before"
+    if then > SLOWER * was and then > was + LEAST_MS:
+        return True, seen
+    return None, f"{seen}: operations that wait for no other node show nothing"
 
 
 def _unanswered(

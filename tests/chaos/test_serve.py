@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import http.client
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +20,10 @@ import pytest
 
 from bench.record.run_folder import BadRunFolder
 from chaos.clusters.processes import free_ports
-from chaos.commands.serve import make_server
+from chaos.commands.serve import in_order, make_server, rows
 from chaos.errors import TargetFailed
+from reports.data import compare
+from reports.data.metrics import load
 from tests import browser
 from tests.chaos.test_simulate import ROOT
 from tests.reports import synthetic
@@ -207,3 +211,47 @@ def test_the_command_serves_until_it_is_told_to_stop(results: Path, number: sign
         said, errors = server.communicate(timeout=patience(20))
     assert (server.returncode, said.strip()) == (0, "stopped"), errors
     assert "Traceback" not in errors
+
+
+def column(page: str, number: int) -> list[str]:
+    """The cells of a column, of the runs that have figures."""
+    table = re.findall(r"<tr>(<td>.*?)</tr>", page)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table]
+    return [html.unescape(row[number]) for row in rows if len(row) > 12]
+
+
+def test_the_list_has_the_figures_and_sorts_by_them(get: Get, results: Path) -> None:
+    _, page = get("/?sort=op/s")
+    rates = [float(text) for text in column(page, 9)]
+    assert rates == sorted(rates)
+    assert len(rates) == 5
+    raft = load(results / "leader-partition" / "raft").summary
+    assert compare.per_second(raft.throughput.during) == column(page, 9)[0]
+    _, down = get("/?sort=-op/s&protocol=raft")
+    of_raft = [float(text) for text in column(down, 9)]
+    assert of_raft == sorted(of_raft, reverse=True)
+    assert len(of_raft) == 3
+    assert 'aria-sort="descending"' in down
+    assert "protocol=raft&amp;sort=p99" in down, "sorting keeps the filter"
+    _, back = get("/?sort=-back in".replace(" ", "%20"))
+    cell = compare.Cell("raft", "leader-partition", [raft])
+    assert cell.back_in in column(back, 11)
+    assert cell.latency("p99") in column(back, 10)
+    assert get("/?sort=nonsense")[0] == 200
+
+
+def test_a_run_that_was_not_checked_has_no_figures_and_is_last(tmp_path: Path) -> None:
+    synthetic.healthy(tmp_path / "a", "raft", seconds=3.0)
+    synthetic.healthy(tmp_path / "b", "raft", seconds=3.0).verdict_path.unlink()
+    for sort in ("p99", "-p99"):
+        assert [row.name for row in in_order(rows(tmp_path), sort)] == ["a", "b"]
+
+
+def test_objectives_are_counted(tmp_path: Path) -> None:
+    folder = synthetic.healthy(tmp_path / "a", "raft", seconds=3.0)
+    manifest = folder.manifest()
+    wanted = {"before": {"availability": ">= 0.5", "throughput": ">= 9000/s"}}
+    manifest.experiment["objectives"] = wanted
+    folder.write_manifest(manifest)
+    (row,) = rows(tmp_path)
+    assert row.figures[-1].text == "1 of 2 missed"

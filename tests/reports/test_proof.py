@@ -129,3 +129,21 @@ def test_the_last_record_of_a_fault_counts(tmp_path: Path) -> None:
     assert took_place(load(folder.path)) is False
     folder.append_fault(msgspec.structs.replace(record, applied_ns=synthetic.ns(6)))
     assert took_place(load(folder.path)) is None
+
+
+def test_slow_links_show_in_how_long_operations_took(tmp_path: Path) -> None:
+    """Of a protocol that waits for other nodes; of one that does not, nothing is denied."""
+    (slow,) = load(synthetic.latency(tmp_path / "raft", "raft").path).proofs
+    assert slow.took_place is True
+    assert "the median operation took 1" in slow.seen
+    gossip = load(synthetic.latency(tmp_path / "gossip", "gossip").path)
+    (alone,) = gossip.proofs
+    assert alone.took_place is None
+    assert gossip.summary.verdict == "valid"
+
+
+def test_what_slowed_operations_is_not_told_while_two_faults_are_on(tmp_path: Path) -> None:
+    folder = synthetic.latency(tmp_path / "run", "raft")
+    (fault,) = folder.faults()
+    folder.append_fault(msgspec.structs.replace(fault, number=1, fault="slow-fsync"))
+    assert [proof.took_place for proof in load(folder.path).proofs] == [None, None]
