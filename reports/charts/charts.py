@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from bench.checkers.outages import SILENCE_S
-from bench.record.verdict import WitnessLine
 from reports.charts.drawing import LEFT, Axis, Drawing, Style
 from reports.charts.quiet import all_served, steady_leader
 from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, log_ms, simulated
+from reports.charts.witnesses import witnesses
 from reports.data.metrics import RunTables
-from reports.data.summary import cut, explained_check, witness_of
+from reports.data.summary import cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +52,7 @@ def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
     """The charts that say something, in reading order; `quiet.sentences` has the rest."""
     from reports.charts import charts_of_runs as more
 
-    if witness_of(run.verdict):
-        yield witness(run, witness_of(run.verdict))
+    yield from witnesses(run)
     if len(run.operations):
         yield rate(run)
         if not all_served(run):
@@ -301,56 +300,6 @@ def role_spans(run: RunTables) -> pd.DataFrame:
             if to_s > 0 and from_s < run.end_s:
                 spans.append((node, role, term, max(from_s, 0.0), min(to_s, run.end_s)))
     return pd.DataFrame(spans, columns=["node", "role", "term", "from_s", "to_s"])
-
-
-def witness(run: RunTables, lines: Sequence[WitnessLine]) -> ChartView:
-    """The operations of a witness as intervals, one per row, by invocation."""
-    check = explained_check(run.verdict)
-    stamps = [line.operation.invoked_ns for line in lines]
-    ends = [line.operation.completed_ns for line in lines]
-    first, last = min(stamps), max([*stamps, *(end for end in ends if end is not None)])
-    unit_ns, unit = (1e9, "s") if last - first > 2e9 else (1e6, "ms")
-    span = max((last - first) / unit_ns, 1e-3)
-    margin = span * 0.05
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        record = line.operation
-        ended_ns = record.completed_ns
-        rows.append(
-            {
-                "row": f"{number}. {record.process} → {record.node or '?'}",
-                "operation": cut(line.role, 90),
-                f"begin_{unit}": (record.invoked_ns - first) / unit_ns,
-                f"end_{unit}": span + margin if ended_ns is None else (ended_ns - first) / unit_ns,
-                "outcome": "open" if ended_ns is None else record.outcome,
-            }
-        )
-    data = pd.DataFrame(rows)
-    title = f"{unit} after the first began, {run.seconds(first):.3f} s into the load"
-    # A row for text, then a row with the bar: an empty name above each bar.
-    names = [name for row in data["row"] for name in ("", cut(row, 28))]
-    drawing = Drawing(Axis(-margin, span + margin, title), names, left=LONG_NAMES)
-    for number, row in enumerate(rows):
-        begin, end = row[f"begin_{unit}"], row[f"end_{unit}"]
-        style = OUTCOMES.get(row["outcome"], Style("grey"))
-        # Operations a thousand times shorter than the whole chart must stay visible.
-        drawing.bar(2 * number + 1, begin, end, style.colour, thickness=10, least=3)
-        at_end = begin > span * 0.5
-        words = cut(row["operation"], 80)
-        drawing.note(2 * number, end if at_end else begin, words, end=at_end, dy=10)
-    return ChartView(
-        name="witness",
-        title="The witness, drawn",
-        how="Each row is one operation from its start to its end, in order: "
-        + (
-            "at the end, the nodes must agree and hold what was acknowledged."
-            if check is not None and check.model == "eventual"
-            else "no single order of all of them explains what they returned."
-        ),
-        note="Very short operations are drawn wider than they are.",
-        chart=drawing,
-        data=data.round(6),
-    )
 
 
 # -- parts ----------------------------------------------------------------------------------------

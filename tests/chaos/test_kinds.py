@@ -15,6 +15,9 @@ from chaos.targets.runner import run_experiment
 from chaos.targets.table import refuse_kind
 from nodes import registry
 from nodes.errors import Unsupported
+from reports.charts.view import ChartView
+from reports.charts.witnesses import witnesses
+from reports.data.metrics import load as tables_of
 from tests.chaos.test_simulate import capbench
 from tests.chaos.test_simulate_target import Quiet
 
@@ -129,3 +132,32 @@ def test_sets_have_more_keys_where_the_file_does_not_say_how_many() -> None:
     document = experiment("set").as_data()
     del document["workload"]["keys"]
     assert validate(document, source="test", name="test").load.keys.count == 1000
+
+
+def drawn(folder: Path) -> dict[str, ChartView]:
+    return {view.name: view for view in witnesses(tables_of(folder))}
+
+
+def test_the_witness_of_the_kind_is_drawn_with_its_sentence_and_numbers(tmp_path: Path) -> None:
+    partition = [{"at": "1s", "for": "1s", "fault": "partition", "groups": "leader-alone"}]
+    verdict = run(tmp_path, "counter", "raft-stale-read", schedule=partition)
+    view = drawn(tmp_path / "raft-stale-read")["workload-witness"]
+    check = of_kind(verdict).details.model
+    assert check is not None
+    assert view.how.startswith(check.summary)
+    assert list(view.data["operation"]) == [step.role for step in check.witness]
+    assert all(step.operation.process in view.svg() for step in check.witness)
+
+
+def test_the_cycle_of_transactions_is_drawn_as_a_graph(tmp_path: Path) -> None:
+    partition = [{"at": "1s", "for": "1s", "fault": "partition", "groups": "leader-alone"}]
+    verdict = run(tmp_path, "list-append", "raft-stale-read", schedule=partition, seed=8)
+    check = of_kind(verdict).details.transactions
+    assert check is not None
+    assert check.verdict == "invalid"
+    (anomaly, *_) = [each for each in check.anomalies if each.edges]
+    view = drawn(tmp_path / "raft-stale-read")["workload-witness"]
+    assert anomaly.name in view.title
+    assert view.how.startswith(anomaly.words[0][:60])
+    assert list(view.data["edge"]) == [edge.kind for edge in anomaly.edges]
+    assert all(f"T{vertex.id}" in view.svg() for vertex in anomaly.transactions)

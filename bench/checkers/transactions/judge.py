@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from bench.checkers.transactions.cycles import Search, Step
 from bench.checkers.transactions.findings import Findings
 from bench.checkers.transactions.graph import (
@@ -57,7 +59,9 @@ class Budget:
 class Judged:
     """``refuted``: levels; ``undecided``: why the others are not known, empty if they are.
     ``told_by``: by the name of a cycle, the rows that tell that one write is before another, where
-    it is not the graph that knows. ``others``: further transactions of a cycle's witness."""
+    it is not the graph that knows. ``others``: further transactions of a cycle's witness.
+    ``spared``: anomalies that do not refute read uncommitted, since what they are made of may not
+    have been committed."""
 
     findings: Findings
     refuted: set[Level] = field(default_factory=set)
@@ -65,6 +69,7 @@ class Judged:
     cycles: dict[str, list[Step]] = field(default_factory=dict)
     told_by: dict[str, Callable[[int, int], list[int]]] = field(default_factory=dict)
     others: dict[str, list[int]] = field(default_factory=dict)
+    spared: set[str] = field(default_factory=set)
 
     def refute(self, name: str) -> None:
         """Refute the levels that forbid an anomaly."""
@@ -114,6 +119,14 @@ def check_of(
             judged.others.get(name, []),
         )
         for name, cycle in judged.cycles.items()
+    ]
+    anomalies = [
+        msgspec.structs.replace(
+            each, refutes=[level for level in each.refutes if level != "read-uncommitted"]
+        )
+        if each.name in judged.spared
+        else each
+        for each in anomalies
     ]
     anomalies.sort(key=lambda anomaly: (-len(anomaly.refutes), anomaly.name))
     verdict = levels[level]

@@ -23,7 +23,7 @@ from bench.checkers.transactions.internal import (
     note_internal_of_lists,
     note_lost_updates,
 )
-from bench.checkers.transactions.judge import Budget, check_of, judge
+from bench.checkers.transactions.judge import Budget, Judged, check_of, judge
 from bench.checkers.transactions.levels import LEVELS
 from bench.checkers.transactions.lists import (
     Versions,
@@ -57,21 +57,33 @@ def check_list_append(
     versions = versions_of(t, findings)
     graph = dependencies(t, versions, findings, clock_error_ns)
     judged = judge(graph, findings, budget, _unordered(t, versions))
-    if "read-uncommitted" in judged.refuted and _may_be_lost(t, budget):
-        judged.refuted.discard("read-uncommitted")
+    if "read-uncommitted" in judged.refuted and (t.outcome == INFO).any():
+        _without_unknown(t, judged, budget)
     seconds = time.perf_counter() - began
     return check_of(graph, versions.owner, judged, "list-append", level, LEVELS, seconds)
 
 
-def _may_be_lost(t: Transactions, budget: Budget) -> bool:
-    """Whether read uncommitted can be saved by what ended `INFO` not having been committed: to see
-    it is nothing that this level forbids. That less was committed never refutes it."""
-    if not (t.outcome == INFO).any():
-        return False
+def _without_unknown(t: Transactions, judged: Judged, budget: Budget) -> None:
+    """Read uncommitted may be saved by what ended `INFO` not having been committed: to see it is
+    nothing that this level forbids. That less was committed never refutes it. If it is not saved,
+    only what is still there without these transactions proves it."""
     lost = replace(t, outcome=np.where(t.outcome == INFO, FAIL, t.outcome).astype(np.int8))
     findings = Findings()
     graph = dependencies(lost, versions_of(lost, findings), findings)
-    return "read-uncommitted" not in judge(graph, findings, budget).refuted
+    left = judge(graph, findings, budget)
+    if "read-uncommitted" not in left.refuted:
+        judged.refuted.discard("read-uncommitted")
+    for name in [*judged.cycles, *judged.findings.by_name]:
+        if name in left.cycles:
+            judged.cycles[name] = left.cycles[name]
+            judged.told_by[name] = graph.order_told_by
+        elif name in left.findings.by_name:
+            finding = judged.findings.by_name[name]
+            judged.findings.by_name[name] = replace(
+                left.findings.by_name[name], count=finding.count
+            )
+        else:
+            judged.spared.add(name)
 
 
 def dependencies(
