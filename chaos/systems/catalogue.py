@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from chaos.systems.etcd import ETCD, ETCD_SERIALIZABLE
+from chaos.systems.nats import NATS_KV, NATS_KV_LEADER
 from chaos.systems.redis_sentinel import REDIS_MIN_REPLICAS, REDIS_SENTINEL, REDIS_WAIT
 from chaos.systems.system import System
 from chaos.systems.zookeeper import ZOOKEEPER, ZOOKEEPER_SYNC
@@ -19,6 +20,7 @@ SYSTEMS: dict[str, System] = {
         *(ETCD, ETCD_SERIALIZABLE),
         *(REDIS_SENTINEL, REDIS_MIN_REPLICAS, REDIS_WAIT),
         *(ZOOKEEPER, ZOOKEEPER_SYNC),
+        *(NATS_KV, NATS_KV_LEADER),
     )
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import socket
 import threading
 import time
@@ -90,13 +91,14 @@ def reached(system: System, host: str, endpoints: dict[str, Address]) -> SystemF
 
 class Cutter:
     """A proxy for one port that lets connections through until it is told to cut: then the next
-    request is cut at that point, and the connection closed."""
+    request, after ``spared`` others, is cut at that point, and the connection closed."""
 
     def __init__(self, upstream: Address) -> None:
         self._upstream = upstream
         self._server = socket.create_server((own_host(), 0))
         self.address = Address(*self._server.getsockname()[:2])
         self.point: Point | None = None
+        self.spared = 0
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -126,8 +128,10 @@ class Cutter:
             client,
             socket.create_connection((self._upstream.host, self._upstream.port)) as server,
         ):
-            while request := _all_there_is(client):
+            while request := _request(client, server):
                 point = self.point
+                if point is not None and self.spared:
+                    self.spared, point = self.spared - 1, None
                 if point == "before the request":
                     return
                 if point == "in the request":
@@ -141,6 +145,17 @@ class Cutter:
                     client.sendall(reply[: len(reply) // 2])
                     return
                 client.sendall(reply)
+
+
+def _request(client: socket.socket, server: socket.socket) -> bytes:
+    """What the client says next. What the server says unasked is passed on."""
+    while True:
+        speaking, _, _ = select.select([client, server], [], [])
+        if client in speaking:
+            return _all_there_is(client)
+        if not (said := server.recv(1 << 16)):
+            return b""
+        client.sendall(said)
 
 
 def _all_there_is(sock: socket.socket) -> bytes:

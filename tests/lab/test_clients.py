@@ -17,8 +17,10 @@ from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
 
 pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
-CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync")
+CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader")
 """One system for each kind of client."""
+READ_FIRST = {("nats-kv", "cas"): 1, ("nats-kv-leader", "cas"): 1}
+"""How many requests come before the one that changes something."""
 CHANGES: tuple[OperationKind, ...] = ("write", "cas", "delete")
 
 
@@ -97,7 +99,9 @@ def test_fail_was_never_applied(server: Server, op: OperationKind, point: Point)
         if point != "refused":
             assert ask(client, "read", key).outcome == "ok"  # connected, and known to work
             # The first port is that of operations.
-            cutters[str(server.system.client_ports[0])].point = point
+            cutter = cutters[str(server.system.client_ports[0])]
+            cutter.spared = READ_FIRST.get((server.system.name, op), 0)
+            cutter.point = point
         reply = ask(client, op, key, "after", "before")
     finally:
         client.close()
