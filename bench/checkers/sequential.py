@@ -14,13 +14,17 @@ Smith, "The Complexity of Verifying Memory Coherence and Consistency", IEEE TPDS
 section 4.3): a write and its reads stand together (a *cluster*), and the clusters of a chain of CAS
 follow each other (a *block*). So program order orders the blocks, and must not form a cycle.
 
-Any single key can refute a history with several keys. If none does, that is not enough for *valid*:
-the answer is *unknown*. It is also *unknown* if the values of a key are not unique.
+Any single key can refute a history with several keys. If none does, that is not enough for *valid*.
+Where the replicas returned versions that are numbers, these suggest an order of all writes, and
+with that order given it is easy to place the reads, or to see that they have no place. An order
+that explains every answer is the proof, whatever the versions mean; without one the answer is
+*unknown*. It is also *unknown* if the values of a key are not unique.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,16 +41,22 @@ from bench.checkers.reads_from import (
 from bench.record import witness as words
 from bench.record.columns import CAS, INFO, NULL, OK, Columns, Int64s
 from bench.record.verdict import SequentialCheck, VerdictValue, WeakerModel, WitnessLine
+from nodes.contract.replica import Version
 
 CUT_SHORT = "the history was cut short, operations are missing from it"
 NOTHING_OK = "no operation was answered ok"
 
 
 def check_sequential(
-    c: Columns, initial: int = NULL, *, history_is_cut: bool = False
+    c: Columns,
+    initial: int = NULL,
+    *,
+    history_is_cut: bool = False,
+    versions: Sequence[Version] = (),
 ) -> SequentialCheck:
     """The verdict on all keys. Final reads are left out: no process made them. ``history_is_cut``:
-    operations may be missing, so the verdict is never *valid*."""
+    operations may be missing, so the verdict is never *valid*. ``versions``: by row, as the
+    replicas returned them."""
     began = time.perf_counter()
     seen = reads_from(c, initial, history_is_cut=history_is_cut)
     never = impossible(c, seen, initial, history_is_cut=history_is_cut)
@@ -57,6 +67,9 @@ def check_sequential(
         verdict, summary, witness = refuted(c, seen, found)
     elif doubt := doubts(c, seen, history_is_cut=history_is_cut):
         summary = doubt
+    elif len(c.keys) > 1 and _is_explained(c, seen, versions):
+        verdict = "valid"
+        summary = f"one order of all operations on {len(c.keys)} keys explains every answer"
     elif len(c.keys) > 1:
         summary = f"none of {len(c.keys)} keys refutes it; several keys together are not decided"
     else:
@@ -71,6 +84,71 @@ def check_sequential(
         witness=witness,
         details=WeakerModel(keys_left_out=seen.keys_left_out, impossible=never is not None),
     )
+
+
+def _is_explained(c: Columns, seen: ReadsFrom, versions: Sequence[Version]) -> bool:
+    """Whether the writes in the order of their versions, and each read as early as its process and
+    what it saw allow, are an order that explains every answer. No other place of a read leaves
+    more room to what its process did next."""
+    rank = _ranks(seen, versions)
+    if rank is None:
+        return False
+    next_at, previous_at = _neighbours(c, rank)
+    saw = {
+        row: rank.get(write, 0)
+        for row, write in zip(seen.rows.tolist(), seen.write.tolist(), strict=True)
+    }
+    known = np.zeros(len(c), np.bool_)
+    known[seen.rows] = known[seen.writes] = True
+    if (~known & (c.outcome == OK)).any():
+        return False
+    rows = np.flatnonzero(known & ~seen.is_final)
+    reached: dict[int, int] = {}
+    for row in rows[program_order(c, rows)].tolist():
+        process = int(c.process[row])
+        at = reached.get(process, 0)
+        if (own := rank.get(row)) is not None:
+            if own <= at or (row in saw and saw[row] != previous_at[own]):
+                return False
+            at = own
+        else:
+            at = max(at, saw[row])
+            if next_at.get((int(c.key[row]), saw[row]), at + 1) <= at:
+                return False
+        if c.outcome[row] != INFO:
+            reached[process] = at
+    return True
+
+
+def _ranks(seen: ReadsFrom, versions: Sequence[Version]) -> dict[int, int] | None:
+    """The place of each write that took effect, from 1, in the order of versions; None if they do
+    not tell."""
+    if not versions:
+        return None
+    told = {row: versions[row] for row in seen.writes.tolist()}
+    for row, write in zip(seen.rows.tolist(), seen.write.tolist(), strict=True):
+        if write >= 0 and told.get(write) is None and row not in told:
+            told[write] = versions[row]
+    numbers = {row: version for row, version in told.items() if isinstance(version, int)}
+    if len(numbers) < len(told) or len(set(numbers.values())) < len(numbers):
+        return None
+    ordered = sorted(numbers, key=numbers.__getitem__)
+    return {row: place for place, row in enumerate(ordered, 1)}
+
+
+def _neighbours(
+    c: Columns, rank: Mapping[int, int]
+) -> tuple[dict[tuple[int, int], int], dict[int, int]]:
+    """By key and place of a write, 0 for the initial value: the place of the next write of the key;
+    and by place of a write: that of the one before it."""
+    latest: dict[int, int] = {}
+    next_at: dict[tuple[int, int], int] = {}
+    previous_at: dict[int, int] = {}
+    for row, place in rank.items():
+        key = int(c.key[row])
+        previous_at[place] = latest.get(key, 0)
+        next_at[key, previous_at[place]] = latest[key] = place
+    return next_at, previous_at
 
 
 def refuted(

@@ -27,6 +27,7 @@ from bench.record.verdict import (
     WeakerCheck,
     WorkloadCheck,
 )
+from nodes.contract.replica import Version
 
 LOAD_FLOOR = 0.7
 """The share of the offered load that must end ok before the first fault for a *valid* verdict: a
@@ -71,7 +72,10 @@ def check_run(folder: RunFolder) -> Verdict:
     if cut or incomplete:
         summary = f"{CUT_SHORT if cut else incomplete}: {availability.summary}"
         availability = msgspec.structs.replace(availability, verdict="unknown", summary=summary)
-    weaker = weaker_models(columns, history_is_cut=cut) if linearizable.verdict != "valid" else []
+    weaker: list[WeakerCheck] = []
+    if linearizable.verdict != "valid":
+        versions = [record.version for record in records]
+        weaker = weaker_models(columns, history_is_cut=cut, versions=versions)
     sessions = check_sessions(widened, history_is_cut=cut)
     staleness = check_staleness(widened, history_is_cut=cut)
     workload = check_workload(folder, history_is_cut=cut)
@@ -118,11 +122,13 @@ def weaker_models(
     *,
     history_is_cut: bool = False,
     budget: Budget | None = None,
+    versions: Sequence[Version] = (),
 ) -> list[WeakerCheck]:
     """The verdicts on the models weaker than linearizable, strongest first. They need no clock:
-    ``c`` has the times of the history without a clock error."""
+    ``c`` has the times of the history without a clock error. ``versions``: see
+    `check_sequential`."""
     return [
-        check_sequential(c, initial, history_is_cut=history_is_cut),
+        check_sequential(c, initial, history_is_cut=history_is_cut, versions=versions),
         check_causal(c, initial, history_is_cut=history_is_cut, budget=budget),
     ]
 
@@ -141,8 +147,8 @@ def strongest(
 ) -> Model:
     """The strongest model that the history does not refute, as far as known.
 
-    A model counts only if its check is *valid*; whether several keys are sequentially consistent
-    together is never decided. Below linearizable, a model here also requires convergence.
+    A model counts only if its check is *valid*. Below linearizable, a model here also requires
+    convergence.
     """
     if linearizable.verdict == "valid":
         return "linearizable"

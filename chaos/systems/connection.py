@@ -20,6 +20,9 @@ from chaos.systems.system import NotApplied
 PROBE_S = 1.0
 """How long a probe may wait for an answer."""
 
+FORM_S = 30.0
+"""How long it may take to make a cluster of nodes that answer."""
+
 
 def is_stale(sock: socket.socket) -> bool:
     """Whether an idle connection was closed by the other end, or has bytes that nobody asked for.

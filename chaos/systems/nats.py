@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.record.cluster_file import Address, SystemFile
-from chaos.systems.connection import PROBE_S, connected, is_stale
+from chaos.systems.connection import FORM_S, PROBE_S, connected, is_stale
 from chaos.systems.getting import on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -47,7 +47,6 @@ CLIENTS, ROUTES, MONITOR = 4222, 6222, 8222
 BUCKET = "capbench"
 STREAM = f"KV_{BUCKET}"
 WRONG_LAST_SEQUENCE, NO_MESSAGE = 10071, 10037
-FORM_S = 30.0
 ASK_AGAIN_S = 2.0
 """A server that does not know yet who leads all of them does not answer."""
 _TRIES = 5

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record.cluster_file import Address, SystemFile
-from chaos.systems.connection import PROBE_S, connected, is_stale
+from chaos.systems.connection import FORM_S, PROBE_S, connected, is_stale
 from chaos.systems.getting import libraries, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -44,7 +44,6 @@ from nodes.parts.quorum import majority
 REDIS, SENTINEL = 6379, 26379
 MASTER = "capbench"
 RESOLVE_EVERY_S = 0.25
-FORM_S = 30.0
 SETTINGS = {"down-after-milliseconds": "1000", "failover-timeout": "5000"}
 """Of the sentinels: shorter than their defaults (30 s, 3 min), as for nodes in one place."""
 PACKAGES = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from bench.checkers.staleness import stale_reads
 from bench.checkers.zones import check_zones
 from bench.record.columns import NEVER, Columns
 from bench.record.history import OperationRecord
+from bench.record.verdict import SequentialCheck
 from bench.suites.micro.histories import linearizable_history
-from nodes.contract.replica import OperationKind, Value
+from nodes.contract.replica import OperationKind, Value, Version
 from tests.checkers import brute_force as by_definition
+from tests.checkers.tiny import tiny_processes
 
 HISTORIES = 3000
 
@@ -97,6 +100,56 @@ def test_several_keys_refute_but_do_not_prove() -> None:
             assert check.verdict != "valid"
         refuted += not want
     assert 30 < refuted < 270
+
+
+def with_several_keys(count: int) -> Iterator[tuple[list[OperationRecord], Value, random.Random]]:
+    for seed in itertools.count():
+        records, initial = tiny_processes(rng := random.Random(seed))
+        if len({record.key for record in records}) > 1:
+            yield records, initial, rng
+            count -= 1
+        if not count:
+            return
+
+
+def judged(
+    records: Sequence[OperationRecord], initial: Value, versions: Sequence[Version]
+) -> SequentialCheck:
+    columns = Columns.from_records(records)
+    return check_sequential(columns, columns.code_of(initial), versions=versions)
+
+
+def test_an_order_by_versions_is_a_proof_whatever_they_are() -> None:
+    proved = 0
+    for records, initial, rng in with_several_keys(1500):
+        # Mostly the order in which they were sent; sometimes some have none, or two have one.
+        numbers = sorted(range(len(records)), key=lambda i: records[i].invoked_ns)
+        versions: list[Version] = [0] * len(records)
+        for place, i in enumerate(numbers):
+            versions[i] = place
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            versions[rng.randrange(len(versions))] = rng.choice((None, 1, 2, 5))
+        if judged(records, initial, versions).verdict == "valid":
+            assert by_definition.is_sequential(records, initial), records
+            proved += 1
+    assert proved > 200
+
+
+def test_the_right_versions_prove_every_sequential_history() -> None:
+    proved = 0
+    for records, initial, _ in with_several_keys(300):
+        check = judged(records, initial, ())
+        assert check.verdict != "valid"
+        changes = sum(record.op != "read" for record in records)
+        if check.details.keys_left_out or changes > 3 or "none of" not in check.summary:
+            continue
+        if by_definition.is_sequential(records, initial):
+            assert any(
+                judged(records, initial, versions).verdict == "valid"
+                for versions in itertools.permutations(range(len(records)))
+            ), records
+            proved += 1
+    assert proved > 50
 
 
 # --- causal ---
