@@ -40,6 +40,8 @@ nightly: setup ## Absurd frames (FRAMES), all nodes killed (REPEAT), simulated s
 		$(if $(MINUTES),--minutes $(MINUTES))
 	@CHECKER_TINY_HISTORIES=27000 $(BIN)/pytest -q -n 0 tests/checkers/test_brute_force.py \
 		tests/checkers/test_models.py
+	@CORRECT_OPERATIONS=1000000 $(BIN)/pytest -q -n 0 --timeout 3600 \
+		tests/checkers/test_correct_by_construction.py
 	@TRANSACTION_TINY_HISTORIES=20000 $(BIN)/pytest -q -n 0 --timeout 3600 tests/transactions
 
 bench: setup ## Measure live protocols, simulator, checkers, parts; writes results/bench/latest.json.
