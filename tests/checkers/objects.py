@@ -73,7 +73,8 @@ class Object:
         """The operation, with its answer."""
         if "transaction" in asked:
             return {"transaction": [self._step(*step) for step in asked["transaction"]]}
-        key, op, value = asked.get("key", ""), asked["op"], asked.get("value")
+        key, op = asked.get("key", ""), asked["op"]
+        value: Any = asked.get("value")
         held = self.state[key]
         match op:
             case "read" if self.model in ("set", "set-full"):

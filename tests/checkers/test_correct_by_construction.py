@@ -17,6 +17,7 @@ from bench.checkers.transactions import check_transactions
 from bench.record.columns import Columns
 from bench.record.models.read import read_any
 from bench.record.transactions.columns import Transactions
+from bench.record.transactions.verdict import Level
 from bench.record.verdict import VerdictValue
 from tests.checkers.objects import lines
 
@@ -35,7 +36,7 @@ def judged(path: Path, model: str) -> tuple[VerdictValue, str]:
         return registers.verdict, registers.summary
     if isinstance(history, Transactions):
         # Of registers the stricter levels are often not decided: versions have no order there.
-        level = "causal" if model == "rw-register" else "strict-serializable"
+        level: Level = "causal" if model == "rw-register" else "strict-serializable"
         found = check_transactions(history, model, level, 600.0)
         refuted = [name for name, verdict in found.levels.items() if verdict == "invalid"]
         return ("invalid", found.summary) if refuted else (found.verdict, found.summary)

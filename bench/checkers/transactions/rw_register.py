@@ -229,13 +229,20 @@ def _propose(
 ) -> None:
     """Levels that some order of the versions fits; the others are not decided."""
     open_levels = {each for each in STRONG if each in asked and each not in judged.refuted}
+    tried, keys = 0, 0
     try:
         for order in proposed_orders(r, graph):
             if not open_levels:
                 return
+            key = r.transactions.key[order]
+            tried, keys = tried + 1, len(np.unique(key[1:][key[1:] == key[:-1]]))
             budget.spend(2 * len(graph.data))
             open_levels -= _fitting(r, graph, order)
-        why = "no order of the versions was found that explains it, nor a contradiction"
+        why = (
+            f"reads do not tell the order of all writes (keys written several times: {keys}), no "
+            f"order that was tried ({tried}) explains all reads, and no contradiction is certain; "
+            "list-append tells the order"
+        )
     except OverBudget as over:
         why = str(over)
     for each in open_levels:

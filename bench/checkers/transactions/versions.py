@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
+from itertools import permutations, product
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from bench.record.columns import NEVER, Int64s
 
 MOST_SORTED = 500_000
 """Transactions for which dependencies are sorted, too: that is a loop in Python."""
+MOST_ORDERS = 120
+"""That are all tried, if there are no more."""
 
 
 def proposed_orders(r: Registers, graph: Graph) -> Iterator[Int64s]:
@@ -27,6 +31,22 @@ def proposed_orders(r: Registers, graph: Graph) -> Iterator[Int64s]:
         for place in places:
             if place is not None:
                 yield r.finals[np.lexsort((place[r.owner[r.finals]], key[r.finals]))]
+    yield from _every_order(r)
+
+
+def _every_order(r: Registers) -> Iterator[Int64s]:
+    """All orders of the final writes by key, if they are few."""
+    key = r.transactions.key[r.finals]
+    order = np.argsort(key, kind="stable")
+    by_key = np.split(r.finals[order], np.flatnonzero(np.diff(key[order])) + 1)
+    several = [len(each) for each in by_key if len(each) > 1]
+    # Two orders of each key at least.
+    if 2 ** min(len(several), MOST_ORDERS) > MOST_ORDERS or max(several, default=0) > MOST_ORDERS:
+        return
+    if math.prod(map(math.factorial, several)) > MOST_ORDERS:
+        return
+    for chosen in product(*(permutations(each.tolist()) for each in by_key)):
+        yield np.array([row for rows in chosen for row in rows], np.int64)
 
 
 def _instants(r: Registers) -> Int64s:
