@@ -45,6 +45,7 @@ from nodes.contract.replica import Version
 
 CUT_SHORT = "the history was cut short, operations are missing from it"
 NOTHING_OK = "no operation was answered ok"
+NO_READS = "there are no reads"
 
 
 def check_sequential(

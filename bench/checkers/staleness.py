@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.checkers.reads_from import final_rows
-from bench.checkers.sequential import CUT_SHORT
+from bench.checkers.sequential import CUT_SHORT, NO_READS
 from bench.record.columns import CAS, FAIL, NEVER, NULL, OK, READ, Columns, Int64s
 from bench.record.verdict import Quantiles, Staleness, StalenessCheck, Visibility
 from bench.record.witness import deed, duration
@@ -190,7 +190,7 @@ def check_staleness(
             f"(median {age.p50:.3g} s, worst {age.max:.3g} s): {worst}"
         )
     elif not found.reads:
-        summary = "there are no reads"
+        summary = "of no read it is known which write it saw" if found.undecided else NO_READS
     elif history_is_cut:
         summary = f"{CUT_SHORT}; no stale one among {found.reads} reads"
     return StalenessCheck(

@@ -7,7 +7,6 @@ fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interr
 from __future__ import annotations
 
 import gc
-import io
 import os
 import shlex
 import sys
@@ -31,7 +30,7 @@ from chaos.commands.run import app as run_app
 from chaos.commands.simulate import app as simulate_app
 from chaos.commands.status import app as status_app
 from chaos.commands.sweep import app as sweep_app
-from chaos.console import Json, print_json
+from chaos.console import Json, prepare_output, print_json
 
 if TYPE_CHECKING:
     from chaos.clusters.by_name import Keeper
@@ -54,10 +53,7 @@ def main() -> NoReturn:
     """Run the command line. A user's mistake ends in one line and exit code 2."""
     from chaos.commands.failures import said
 
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal with another encoding, or a name that is not UTF-8, must not end the command.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    prepare_output()
     # Most of a short command is imports, which make few cycles.
     gc.set_threshold(50_000, 20, 100)
     # No Python that we start, directly or not, may import from the working folder.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -294,3 +295,33 @@ def test_a_history_in_edn(
     path.write_text("{:process 0 :type :ok :f :write :value 1}\n")
     assert check(monkeypatch, path) == 2
     assert f"{path}:1: process 0 completes what it never invoked" in capsys.readouterr().err
+
+
+def test_who_reads_only_the_first_lines_gets_the_verdict_too(tmp_path: Path) -> None:
+    """As with ``| head -1``; Click would end with 1, and that means something else."""
+    path = history(
+        tmp_path,
+        {**WRITE, "invoked_ns": 0, "completed_ns": 90},
+        {**READ, "value": None, "invoked_ns": 100, "completed_ns": 170},
+    )
+    read, written = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-P", "-m", "chaos.commands.main", "check", str(path)]
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, check=False)
+    os.close(written)
+    assert (done.returncode, done.stderr) == (4, b"")
+
+
+def test_reads_of_repeated_values_are_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writes = [
+        {**WRITE, "value": value, "invoked_ns": at, "completed_ns": at + 5}
+        for value, at in ((1, 0), (2, 10), (1, 20))
+    ]
+    path = history(tmp_path, *writes, {**READ, "value": 1, "invoked_ns": 30, "completed_ns": 40})
+    assert check(monkeypatch, path) == 0
+    told = capsys.readouterr().out
+    assert "no reads" not in told
+    assert "of no read it is known which write it saw" in told
+    assert "1 keys left out, their values are not unique" in told

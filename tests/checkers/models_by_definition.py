@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import combinations
 from typing import Any, TypeAlias
 
-from bench.record.models.operations import Operation
+from bench.record.models.verdict import Operation
 
 Ops: TypeAlias = Sequence[Operation]
 Step: TypeAlias = Callable[[Any, Operation], Iterable[Hashable]]

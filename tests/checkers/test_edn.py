@@ -208,6 +208,17 @@ def test_what_is_refused_has_its_line(text: str, says: str) -> None:
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "value", ["##NaN", "##Inf", "##-Inf", "1e999", "[1 ##NaN]", "[1 1e999]", "{:a ##Inf}"]
+)
+def test_a_number_is_finite(value: str) -> None:
+    event = "{:process 0, :type :invoke, :f :write, :value 1}\n"
+    nemesis = "{:process :nemesis, :type :info, :f :clock, :value ##Inf}\n"
+    assert len(operations(event + nemesis)) == 1
+    with pytest.raises(BadHistory, match=r":2: a number is NaN or infinite"):
+        operations(event + event.replace("1}", f"{value}}}"))
+
+
 def test_bytes_that_are_no_text_have_their_line() -> None:
     with pytest.raises(BadHistory, match=r"h\.edn:3: byte 0xff is not UTF-8"):
         read_events(iter([b"\n\n{:a \xff}\n"]), "h.edn")

@@ -19,8 +19,9 @@ from bench.checkers.models import check_model
 from bench.checkers.models.check import FAMILIES
 from bench.record.history import BadHistory
 from bench.record.models.jsonl import ModelLine
-from bench.record.models.operations import Operation, Operations
+from bench.record.models.operations import Operations
 from bench.record.models.read import read_any
+from bench.record.models.verdict import Operation
 from tests.checkers.tiny_models import MODELS, operations_of, rare
 
 HISTORIES = int(os.environ.get("CHECKER_TINY_HISTORIES", "400"))

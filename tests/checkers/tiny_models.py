@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from bench.record.models.jsonl import read_lines
-from bench.record.models.operations import Operation, Operations
+from bench.record.models.operations import Operations
 from bench.record.models.source import Source
+from bench.record.models.verdict import Operation
 from tests.checkers import models_by_definition as by_definition
 
 MOST = 6

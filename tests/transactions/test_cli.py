@@ -48,6 +48,16 @@ def test_a_level_is_judged_and_all_are_told(
     assert "valid: nothing contradicts snapshot-isolation" in capsys.readouterr().out
 
 
+def test_what_is_not_decided_is_not_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "open.jsonl"
+    line = {"process": 1, "transaction": [["append", "x", 1]], "invoked_ns": 0}
+    path.write_text(json.dumps({**line, "completed_ns": None, "outcome": "info"}) + "\n")
+    assert check(monkeypatch, path) == 5
+    assert "  strongest not refuted: unknown" in capsys.readouterr().out.splitlines()
+
+
 def test_json_has_the_cycle_as_a_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +78,9 @@ def test_a_mistake_is_one_line(
 ) -> None:
     path = write(tmp_path, [["append", "x", 1], ["append", "x", 1]])
     assert check(monkeypatch, path) == 2
-    assert "1 is appended to x for the second time" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith(f"capbench: {path}: transaction ")
+    assert "1 is appended to x for the second time" in told
     assert check(monkeypatch, path, "--initial", "1") == 2
     assert check(monkeypatch, path, "--level", "read-comitted") == 2
     assert "read-committed" in capsys.readouterr().err

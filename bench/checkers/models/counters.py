@@ -55,8 +55,10 @@ class _Counter:
     def _numbers(self, rows: Int64s, what: str) -> Int64s:
         some = [self.o.value_of(row) for row in rows.tolist()]
         for row, value in zip(rows.tolist(), some, strict=True):
-            if type(value) is not int or abs(value) >= 1 << 40:
-                raise self.o.refused(row, f"{what} of a counter is an integer of 40 bits")
+            if type(value) is not int:
+                raise self.o.refused(row, f"{what} of a counter is an integer")
+            if abs(value) >= 1 << 40:
+                raise self.o.refused(row, f"{what} of a counter is less than 2^40, either way")
         return np.array(some, np.int64)
 
     def note(self, findings: Findings, steps: int) -> int:

@@ -34,7 +34,7 @@ import numpy as np
 from msgspec import UNSET
 
 from bench.checkers.reads_from import BEFORE_ALL, ReadsFrom, program_order, reads_from
-from bench.checkers.sequential import CUT_SHORT
+from bench.checkers.sequential import CUT_SHORT, NO_READS
 from bench.checkers.sessions.follows import Shown, value_numbers, writes_follow_reads
 from bench.record import witness as words
 from bench.record.columns import NEVER, NULL, OK, Columns, Int64s
@@ -126,8 +126,8 @@ def _decide(
         return "invalid", ", ".join(broken)
     if history_is_cut:
         return "unknown", CUT_SHORT
-    if reads == 0:
-        return "unknown", "there are no reads"
+    if reads == 0 and not seen.keys_left_out and not len(seen.unknown):
+        return "unknown", NO_READS
     unchecked = [n.replace("_", " ") for n, found in guarantees.items() if found.violations is None]
     doubts = []
     if unchecked:

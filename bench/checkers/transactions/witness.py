@@ -10,8 +10,8 @@ from bench.checkers.transactions.graph import PROCESS, REALTIME, RW, WR, WW, Gra
 from bench.checkers.transactions.levels import refuted_by
 from bench.record.columns import NEVER, OUTCOMES, Int32s
 from bench.record.printable import printable
-from bench.record.transactions.columns import Operation, Transactions
-from bench.record.transactions.verdict import Anomaly, Edge, EdgeKind, Level, Vertex
+from bench.record.transactions.columns import Transactions
+from bench.record.transactions.verdict import Anomaly, Edge, EdgeKind, Level, Operation, Vertex
 from bench.record.witness import shown
 from nodes.contract.replica import Value
 

@@ -8,6 +8,7 @@ read by the general parser; so is all of a file that has no layout.
 
 from __future__ import annotations
 
+import math
 import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
@@ -156,6 +157,14 @@ def _plain_values(texts: list[str]) -> list[Any] | None:
     return values if len(values) == len(texts) else None
 
 
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, (*value, *value.values())))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+
+
 class EventReader:
     """Takes the blocks of a file, gives its events. ``name``: what messages call the file."""
 
@@ -264,6 +273,8 @@ class EventReader:
         values = _plain_values(new)
         if values is None:
             values = [read_only_form(text) for text in new]
+            if not all(map(_is_finite, values)):
+                raise OverflowError
         if any(type(value) is int and value not in _BITS_64 for value in values):
             raise OverflowError
         self.values.extend(values)
@@ -318,6 +329,8 @@ class EventReader:
                 self._refuse_line(line, f":{name} is no integer of 64 bits")
         if process not in _BITS_64:
             self._refuse_line(line, ":process has more than 64 bits")
+        if not all(_is_finite(form[name]) for name in ("key", "value") if name in form):
+            self._refuse_line(line, "a number is NaN or infinite")
         codes = [self._new_value(form[name]) if name in form else -1 for name in ("key", "value")]
         time, index = (_NO_TIME if number is None else number for number in numbers)
         self.rows.append((KINDS[kind], process, self.names[f], *codes, time, index, line))

@@ -5,27 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from bench.record.columns import NEVER, OK, OUTCOMES, Columns, Int8s, Int32s, Int64s, Times
 from bench.record.history import BadHistory
-from nodes.contract.replica import Outcome
-
-
-class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One operation, as a witness shows it. ``op``: what it was, such as ``enqueue``. ``value``:
-    what was asked for or answered; None: null, or nothing. ``completed_ns`` is None where nobody
-    knows when, or whether, it took effect."""
-
-    process: str
-    id: int
-    op: str
-    key: str | None = None
-    value: Any = None
-    outcome: Outcome
-    invoked_ns: int
-    completed_ns: int | None = None
+from bench.record.models.verdict import Operation
 
 
 @dataclass(slots=True)

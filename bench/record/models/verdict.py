@@ -6,9 +6,24 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from bench.record.models.operations import Operation
+from nodes.contract.replica import Outcome
 
 VerdictValue: TypeAlias = Literal["valid", "invalid", "unknown"]
+
+
+class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One operation, as a witness shows it. ``op``: what it was, such as ``enqueue``. ``value``:
+    what was asked for or answered; None: null, or nothing. ``completed_ns`` is None where nobody
+    knows when, or whether, it took effect."""
+
+    process: str
+    id: int
+    op: str
+    key: str | None = None
+    value: Any = None
+    outcome: Outcome
+    invoked_ns: int
+    completed_ns: int | None = None
 
 
 class ModelStep(msgspec.Struct, kw_only=True, frozen=True):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 
 from bench.record.columns import NOT_TOLD, NULL, Bools, Int8s, Int32s, Int64s, Times
+from bench.record.transactions.verdict import Operation
 from nodes.contract.replica import Value
 
 READ: Final = 0
@@ -16,10 +17,6 @@ READ_LIST: Final = 1
 """A read of a list."""
 WRITE: Final = 2
 APPEND: Final = 3
-
-OperationName: TypeAlias = Literal["append", "read", "write"]
-Operation: TypeAlias = tuple[OperationName, str, Value | list[Value]]
-"""``("append", "x", 1)``, ``("read", "x", [1, 2])``, ``("write", "x", 7)``."""
 
 EMPTY: Final = 0
 """The number of the empty list in `Lists`."""

@@ -12,7 +12,8 @@ from bench.record.history import MAX_LINE_BYTES, BadHistory, why_bad
 from bench.record.jsonl import Integer64, blocks, given_twice, refuse
 from bench.record.models.source import Source
 from bench.record.transactions.builder import Builder
-from bench.record.transactions.columns import OperationName, Transactions
+from bench.record.transactions.columns import Transactions
+from bench.record.transactions.verdict import OperationName
 from nodes.contract.replica import Outcome, Value
 
 Step: TypeAlias = tuple[OperationName, str | Integer64, Value | list[Value]]

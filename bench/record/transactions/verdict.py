@@ -7,7 +7,6 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from bench.record.models.verdict import VerdictValue
-from bench.record.transactions.columns import Operation
 from nodes.contract.replica import Outcome, Value
 
 Level: TypeAlias = Literal[
@@ -23,6 +22,10 @@ Level: TypeAlias = Literal[
 ]
 """From the weakest to the strongest; of repeatable read and snapshot isolation none includes the
 other."""
+
+OperationName: TypeAlias = Literal["append", "read", "write"]
+Operation: TypeAlias = tuple[OperationName, str, Value | list[Value]]
+"""``("append", "x", 1)``, ``("read", "x", [1, 2])``, ``("write", "x", 7)``."""
 
 TransactionModel: TypeAlias = Literal["list-append", "rw-register"]
 EdgeKind: TypeAlias = Literal["ww", "wr", "rw", "process", "realtime"]
@@ -101,7 +104,8 @@ class TransactionsCheck(msgspec.Struct, kw_only=True, frozen=True):
         ]
         width = max(map(len, self.levels))
         told += [f"{level.ljust(width)}  {verdict}" for level, verdict in self.levels.items()]
-        told.append(f"strongest not refuted: {', '.join(self.strongest) or 'none'}")
+        weakest = "unknown" if "unknown" in self.levels.values() else "none"
+        told.append(f"strongest not refuted: {', '.join(self.strongest) or weakest}")
         for anomaly in self.anomalies:
             times = "" if anomaly.count in (None, 1) else f" ({anomaly.count} times)"
             told.append(f"{anomaly.name}{times}")

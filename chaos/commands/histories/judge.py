@@ -13,7 +13,7 @@ from bench.checkers.standalone import check_registers, further_checks
 from bench.checkers.transactions import check_transactions
 from bench.record.columns import Columns
 from bench.record.files import shown
-from bench.record.history import STANDARD_INPUT
+from bench.record.history import STANDARD_INPUT, BadHistory
 from bench.record.models.operations import Operations
 from bench.record.models.read import read_any
 from bench.record.models.registers import NilReads
@@ -64,14 +64,17 @@ def _judge_transactions(
 ) -> VerdictValue:
     if asked.initial is not None:
         raise BadOption("--initial is for registers; transactions begin with nothing")
-    check: TransactionsCheck = check_transactions(
-        history,
-        model,
-        asked.level or "strict-serializable",
-        budget.left_s(),
-        budget.left_bytes(),
-        asked.clock_error_ns,
-    )
+    try:
+        check: TransactionsCheck = check_transactions(
+            history,
+            model,
+            asked.level or "strict-serializable",
+            budget.left_s(),
+            budget.left_bytes(),
+            asked.clock_error_ns,
+        )
+    except BadHistory as error:
+        raise BadHistory(f"{asked.name}: {error}") from None
     if asked.json:
         print_json(msgspec.to_builtins(check))
         return check.verdict
