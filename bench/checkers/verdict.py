@@ -84,10 +84,7 @@ def check_run(folder: RunFolder) -> Verdict:
 
     measured = strongest(linearizable, weaker, convergence)
     verdict, reason = _compare(manifest.claim, linearizable, weaker, convergence)
-    if workload is not None:
-        verdict, reason = _with_workload(
-            manifest.claim, verdict, reason, workload, converged=convergence.details.converged
-        )
+    verdict, reason = _with_workload(manifest.claim, verdict, reason, workload, convergence)
     if verdict == "valid":
         doubt = _doubt(
             manifest,
@@ -192,15 +189,17 @@ def _with_workload(
     claim: Model,
     verdict: VerdictValue,
     reason: str,
-    workload: WorkloadCheck,
-    *,
-    converged: bool | None,
+    workload: WorkloadCheck | None,
+    convergence: ConvergenceCheck,
 ) -> tuple[VerdictValue, str]:
     """The verdict on the claim, with what the workload's own operations say. A linearizable
     register makes linearizable counters, sets and locks. A weaker claim promises no more than that
     what was acknowledged is there in the end: that elements of a set, each written once, are not
     lost once all nodes agree."""
-    kept = claim not in ("none", "unknown") and workload.model == "set" and converged is True
+    if workload is None:
+        return verdict, reason
+    converged = convergence.details.converged is True
+    kept = claim not in ("none", "unknown") and workload.model == "set" and converged
     if claim != "linearizable" and not kept:
         return verdict, reason
     words = f"as a {workload.model}, {workload.summary}"
