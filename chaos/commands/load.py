@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from bench.record.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
 from chaos import errors as exit_codes
-from chaos.commands.options import PORT, Cluster, KindOf, count, duration, folder, number
+from chaos.commands.options import PORT, Cluster, KindOf, Metrics, count, duration, folder, number
 from chaos.console import Json, print_json
 from chaos.targets.folders import stamp
 
@@ -81,6 +83,7 @@ def load_command(
             help="Folder for the history [default: results/load/TIME]",
         ),
     ] = None,
+    metrics: Metrics = None,
     json: Json = False,
 ) -> None:
     """Put load on a running cluster with Locust, and record every operation.
@@ -115,7 +118,7 @@ def load_command(
     options += [extra for extra in context.args if extra != "--"]
     wanted = refuse_early(options)
     cluster_file = cluster_file or cluster_path(find(name).name)
-    with signals_as_exit():
+    with signals_as_exit(), _watched(metrics, cluster_file) as on_folder:
         if web:
             run_page(cluster_file, port, options, on_up=lambda url: print(f"load: {url}"))
             return
@@ -127,6 +130,7 @@ def load_command(
             made_up=out is None,
             command=sys.argv,
             show=_show,
+            on_folder=on_folder,
         )
     if json:
         print_json(loaded)
@@ -137,6 +141,30 @@ def load_command(
     if loaded.failures:
         raise typer.Exit(exit_codes.INFRASTRUCTURE)
     raise typer.Exit(loaded.exit_code)
+
+
+@contextmanager
+def _watched(metrics: int | None, cluster_file: Path) -> Iterator[Callable[[Path], None]]:
+    """Serve metrics of the load whose folder the function gets, and of its cluster's nodes."""
+    from bench.record.cluster_file import ClusterFile, read_reachable
+    from chaos.clusters.monitor import Monitor
+    from chaos.exporter.server import exported
+    from chaos.exporter.sources import OfFolder
+
+    if metrics is None:
+        yield lambda path: None
+        return
+    cluster = read_reachable(cluster_file)
+    with ExitStack() as stack:
+        exporter = stack.enter_context(exported(metrics))
+        statuses = None
+        if isinstance(cluster, ClusterFile):
+            statuses = stack.enter_context(Monitor(cluster)).statuses
+
+        def begin(path: Path) -> None:
+            exporter.source = OfFolder(path, statuses)
+
+        yield begin
 
 
 def _show(text: bytes) -> None:

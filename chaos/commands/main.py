@@ -23,7 +23,7 @@ from chaos.commands.check import app as check_app
 from chaos.commands.gate import app as gate_app
 from chaos.commands.hand import app as hand_app
 from chaos.commands.load import app as load_app
-from chaos.commands.options import NODES, PORT, Cluster, NewCluster, Subject
+from chaos.commands.options import NODES, PORT, Cluster, Metrics, NewCluster, Subject
 from chaos.commands.options import Name as KnownName
 from chaos.commands.report import app as report_app
 from chaos.commands.run import app as run_app
@@ -31,6 +31,7 @@ from chaos.commands.simulate import app as simulate_app
 from chaos.commands.status import app as status_app
 from chaos.commands.sweep import app as sweep_app
 from chaos.console import Json, prepare_output, print_json
+from chaos.errors import BadOption
 
 if TYPE_CHECKING:
     from chaos.clusters.by_name import Keeper
@@ -120,6 +121,7 @@ def up(
             "--set", help="A parameter of the protocol, such as replication_factor=3. Repeatable."
         ),
     ] = None,
+    metrics: Metrics = None,
     json: Json = False,
 ) -> None:
     """Start a cluster and keep it running. Example: capbench up --protocol raft --nodes 3"""
@@ -133,8 +135,10 @@ def up(
     subject = find(protocol)
     subject.configure(ids[0], ids, parameters)
     if isinstance(subject, System):
+        if metrics is not None:
+            raise BadOption("--metrics: a system of others tells no metrics; take its own")
         subject.programs()  # Getting them may take longer than a start.
-    keeper = keeper_room.start(name, protocol, nodes, parameters, broker_port)
+    keeper = keeper_room.start(name, protocol, nodes, parameters, broker_port, metrics)
     if json:
         print_json(keeper)
         return

@@ -255,6 +255,25 @@ SEED = count(0, MAX_COUNT // 2)
 SEEDS = count(1, 10**9)
 NODES = count(1, MAX_NODES)
 PORT = count(1, 65535)
+
+
+def _metrics_port(value: Any) -> int:
+    host, _, port = str(value).rpartition(":")
+    if host not in ("127.0.0.1", "localhost"):
+        raise BadQuantity(f"{quoted(value)}: use 127.0.0.1:PORT, such as 127.0.0.1:9100")
+    return read_count(port, Bounds(1, 65535))
+
+
+Metrics = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics",
+        parser=Quantity("127.0.0.1:port", _metrics_port),
+        help="Serve OpenMetrics at this address while it is up, under /metrics: roles, terms, "
+        "commits, queues, latencies, the faults that are on.",
+        show_default=False,
+    ),
+]
 MINUTES = number(0, 525_600, excluded=True)
 
 Seed = Annotated[

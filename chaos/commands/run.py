@@ -17,6 +17,7 @@ from chaos.commands.options import (
     EXPERIMENT,
     RUNNABLE,
     KindOf,
+    Metrics,
     Name,
     Nodes,
     Out,
@@ -54,12 +55,13 @@ class Planned(NamedTuple):
 class Place(NamedTuple):
     """Where results go: ``folders``, one per run, and the ``page`` (None: in the run's folder)
     below ``root``. ``made_up``: those of these names that the user did not give; if one is taken,
-    another is used."""
+    another is used. ``metrics``: the port at which they are served meanwhile."""
 
     root: Path
     folders: Sequence[Path]
     page: Path | None
     made_up: Literal["root", "folders"] | None
+    metrics: int | None = None
 
     def refuse_taken(self) -> None:
         """Raise FileExistsError if a run is there already, before the first one begins."""
@@ -89,6 +91,7 @@ def run(
         Path | None,
         typer.Option(help="Repeat a run from its folder: same experiment, protocol and seed."),
     ] = None,
+    metrics: Metrics = None,
     json: Json = False,
 ) -> None:
     """Run an experiment, judge it, report it.
@@ -101,7 +104,7 @@ def run(
             raise typer.BadParameter(
                 "--again takes everything from the run folder; give only --out and --json"
             )
-        _run_again(again, out, json=json)
+        _run_again(again, out, metrics, json=json)
         return
     if experiment is None:
         raise typer.BadParameter("name an experiment (see `capbench list`), or give --again")
@@ -122,10 +125,10 @@ def run(
     at = stamp()
     folders = [Path(f"{at}-{p.subject.name}-{p.experiment.seed}") for p in plans]
     page = None if len(plans) == 1 else Path(f"{at}-report.html")
-    _run_all(plans, Place(root, folders, page, made_up="folders"), json=json)
+    _run_all(plans, Place(root, folders, page, "folders", metrics), json=json)
 
 
-def _run_again(again: Path, out: Path | None, *, json: bool) -> None:
+def _run_again(again: Path, out: Path | None, metrics: int | None, *, json: bool) -> None:
     """What was run, according to a run folder."""
     from bench.record.run_folder import RunFolder
     from chaos.experiments.experiment import validate
@@ -141,7 +144,7 @@ def _run_again(again: Path, out: Path | None, *, json: bool) -> None:
     root = out or Path("results") / experiment.name
     folder = Path(f"{stamp()}-{before.protocol}-{experiment.seed}")
     plans = _plans([(experiment, find(before.protocol))], 1, before.target)
-    _run_all(plans, Place(root, [folder], None, made_up="folders"), json=json)
+    _run_all(plans, Place(root, [folder], None, "folders", metrics), json=json)
 
 
 def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
@@ -198,6 +201,7 @@ def compare(
     repeat: Repeat = 1,
     kind: KindOf = None,
     out: Out = None,
+    metrics: Metrics = None,
     json: Json = False,
 ) -> None:
     """Run several protocols in several experiments, and report them side by side.
@@ -229,9 +233,9 @@ def compare(
     page = Path("report.html")
     if out is None:
         root = Path("results") / "compare" / f"{stamp()}-{loaded[0].seed}"
-        place = Place(root, folders, page, made_up="root")
+        place = Place(root, folders, page, "root", metrics)
     else:
-        place = Place(out, folders, page, made_up=None)
+        place = Place(out, folders, page, None, metrics)
         place.refuse_taken()
     _run_all(plans, place, json=json)
 
@@ -279,6 +283,8 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
     """Run all plans and report them on one page."""
     from chaos.clusters.processes import signals_as_exit
     from chaos.commands.report import print_runs, print_screen, write_page
+    from chaos.exporter.server import exported
+    from chaos.exporter.sources import OfFolder
     from chaos.progress import make_progress
     from chaos.targets.runner import RunResult, run_experiment
     from reports.data.objectives import evaluate
@@ -286,16 +292,22 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
     root = new_folder(place.root) if place.made_up == "root" else place.root
     fresh = place.made_up == "folders"
     results: list[RunResult] = []
-    with signals_as_exit(), make_progress() as progress:
+    with (
+        signals_as_exit(),
+        exported(place.metrics) as exporter,
+        make_progress() as progress,
+    ):
         for number, ((experiment, protocol, target), folder) in enumerate(
             zip(plans, place.folders, strict=True), 1
         ):
             count = f"{number}/{len(plans)} " if len(plans) > 1 else ""
             progress.run(f"{count}{experiment.name} {protocol.name}")
+            path = new_folder(root / folder) if fresh else root / folder
+            exporter.source = OfFolder(path)
             result = run_experiment(
                 experiment,
                 protocol,
-                folder_path=new_folder(root / folder) if fresh else root / folder,
+                folder_path=path,
                 seed=experiment.seed,
                 command=["capbench", *sys.argv[1:]],
                 progress=progress,

@@ -81,10 +81,12 @@ def run_headless(
     made_up: bool = False,
     command: Sequence[str],
     show: Callable[[bytes], None],
+    on_folder: Callable[[Path], None] = lambda _: None,
 ) -> Loaded:
     """Load the cluster until Locust ends, or until Ctrl-C. ``options``: Locust's, and those of our
     locustfile. ``kind``: of the workload. ``made_up``: the folder's name is generated, so if it
-    exists, another one is made. ``show`` gets Locust's output as it comes.
+    exists, another one is made. ``show`` gets Locust's output as it comes, ``on_folder`` the folder
+    before the load begins.
 
     Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
     """
@@ -97,6 +99,7 @@ def run_headless(
         raise FileExistsError(f"{log} is there already; name another folder")
     was_there = folder_path.exists()
     folder = RunFolder.create(folder_path, manifest)
+    on_folder(folder.path)
     argv = _where_it_is(cluster, [*_argv(cluster_path, folder, options), "--headless"])
     stopped: BaseException | None = None
     with ProcessGroup() as processes:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,13 +26,15 @@ import psutil
 from bench.children import environment, python
 from bench.record.cluster_file import Reachable, write_cluster_file
 from bench.record.files import no_space
-from bench.record.run_folder import write_json
+from bench.record.run_folder import FaultRecord, write_json
 from chaos.clusters import by_name as clusters
 from chaos.clusters.by_name import Keeper
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.pids import started
 from chaos.clusters.processes import signals_as_exit
 from chaos.errors import INFRASTRUCTURE, TargetFailed
+from chaos.exporter.server import exported
+from chaos.exporter.sources import OfCluster
 from chaos.systems.system import System
 from chaos.targets import lab
 from chaos.targets.by_hand import ByHand
@@ -111,9 +113,15 @@ def clear(name: str) -> bool:
 
 
 def start(
-    name: str, protocol: str, nodes: int, parameters: Mapping[str, Any], broker_port: int | None
+    name: str,
+    protocol: str,
+    nodes: int,
+    parameters: Mapping[str, Any],
+    broker_port: int | None,
+    metrics: int | None = None,
 ) -> Keeper:
-    """Start a cluster and wait until it serves. Raises TargetFailed, nodes.contract.names.BadName
+    """Start a cluster and wait until it serves. ``metrics``: the port at which the keeper serves
+    metrics. Raises TargetFailed, nodes.contract.names.BadName
     and nodes.runtime.own_folder.NotOurs."""
     existing = clusters.running(name)
     if existing is not None:
@@ -128,6 +136,7 @@ def start(
             "nodes": nodes,
             "parameters": dict(parameters),
             "broker_port": broker_port,
+            "metrics": metrics,
             "lock": lock.fileno(),
         }
         log_path = clusters.folder(name) / "keeper.log"
@@ -199,7 +208,8 @@ def start_cluster(
 def keep(order: Mapping[str, Any]) -> None:
     """The keeper: hold the cluster until SIGTERM. Raises TargetFailed.
 
-    ``order``: ``name``, ``protocol``, ``nodes`` (how many), ``parameters``, ``broker_port``, and
+    ``order``: ``name``, ``protocol``, ``nodes`` (how many), ``parameters``, ``broker_port``,
+    ``metrics`` (a port, or None), and
     what only benchmarks ask for: ``proxied`` and ``coalesce`` (see `LocalCluster`), ``owned``
     (standard input is a pipe, and the cluster ends with whoever holds its other end). Its folder is
     claimed (`claim`), and removed when the cluster was told to stop; what failed can be looked at.
@@ -233,9 +243,16 @@ def keep(order: Mapping[str, Any]) -> None:
             if proxied:
                 socket_path = clusters.socket_path(name)
                 monitor = cluster.monitor
+                seen = OfCluster(name, protocol.name, monitor.statuses)
+
+                def announce(faults: Sequence[FaultRecord]) -> None:
+                    seen.on = list(faults)
+                    monitor.announce(faults)
+
                 stack.enter_context(
-                    ByHand(cluster, directory, socket_path, monitor.announce, monitor.statuses)
+                    ByHand(cluster, directory, socket_path, announce, monitor.statuses)
                 )
+                stack.enter_context(exported(order.get("metrics"))).source = seen
             broker = f"{cluster.broker.host}:{cluster.broker.port}"
             write_down(cluster.cluster_file, broker, directory)
             while True:
