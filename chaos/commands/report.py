@@ -260,7 +260,8 @@ def serve(
     Exit code 2: there is no run; 3: the port is taken. Example: capbench serve results/
     """
     from chaos.clusters.processes import signals_as_exit
-    from chaos.commands.serve import HOST, make_server
+    from chaos.commands.serve import make_server
+    from chaos.exporter.server import HOST
 
     with make_server(folder, port) as server:
         print(f"{folder}: http://{HOST}:{port}/ (Ctrl-C ends)", flush=True)

@@ -28,6 +28,7 @@ from bench.load.same_site import refusal
 from bench.record.files import shown
 from bench.record.run_folder import BadRunFolder, RunFolder
 from chaos.errors import TargetFailed
+from chaos.exporter.server import HOST
 from nodes.runtime.scratch import scratch
 from reports.data.compare import Cell, per_second
 from reports.data.folders import find_runs, run_name
@@ -35,7 +36,7 @@ from reports.data.metrics import at_rest
 from reports.data.summary import RunSummary
 from reports.formats.render import TEMPLATES, write_report
 
-HOST = "127.0.0.1"
+
 MOST_RUNS = 200
 """In one report."""
 UNREADABLE = "unreadable"

@@ -24,6 +24,7 @@ MEANT = {
 }
 """Zero, where it means something."""
 TEXT = {
+    "since",
     "name",
     "parameters",
     "parameter",
