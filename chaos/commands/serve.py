@@ -36,7 +36,6 @@ from reports.data.metrics import at_rest
 from reports.data.summary import RunSummary
 from reports.formats.render import TEMPLATES, write_report
 
-
 MOST_RUNS = 200
 """In one report."""
 UNREADABLE = "unreadable"
