@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.checkers.budget import Budget
 from bench.checkers.models import check_model
 from bench.checkers.models.check import FAMILIES
 from bench.record.history import BadHistory
@@ -199,3 +200,31 @@ def test_large_histories_take_seconds_not_hours() -> None:
     check = check_model(operations_of([*adds, last]), "set")
     assert (check.verdict, check.anomalies["lost"].count) == ("invalid", 1)
     assert check.witness[0].operation.value == 77
+
+
+def added_at_once(amounts: list[int], seen: int) -> list[Operation]:
+    adds = [
+        Operation(process=f"c{n}", id=n, op="add", value=amount, outcome="info", invoked_ns=1)
+        for n, amount in enumerate(amounts)
+    ]
+    read = Operation(
+        process="r", id=99, op="read", value=seen, outcome="ok", invoked_ns=5, completed_ns=9
+    )
+    return [*adds, read]
+
+
+@pytest.mark.parametrize("large", [1, 1 << 30])
+def test_a_read_of_a_counter_is_some_sum_of_what_was_open(large: int) -> None:
+    amounts = [3 * large, 5 * large, -4 * large]
+    possible = {0, 3, 5, 8, -4, -1, 1, 4}
+    for seen in range(-5, 10):
+        check = check_model(operations_of(added_at_once(amounts, seen * large)), "counter")
+        assert check.verdict == ("valid" if seen in possible else "invalid"), seen
+
+
+def test_more_sums_than_there_is_time_or_memory_for_are_unknown() -> None:
+    amounts = [(1 << 38) + (1 << n) for n in range(30)]
+    operations = operations_of(added_at_once(amounts, amounts[3] + 1))
+    for budget, what in ((Budget(0.0), "time"), (Budget(60.0, 1 << 20), "memory")):
+        check = check_model(operations, "counter", budget=budget)
+        assert (check.verdict, check.summary.endswith(f"out of {what}")) == ("unknown", True)

@@ -44,7 +44,7 @@ class _Family:
     operations: tuple[str, ...]
     allows: dict[str, tuple[str, ...]]
     algorithm: str
-    check: Callable[[Operations, Value], Findings]
+    check: Callable[[Operations, Value, Budget], Findings]
 
 
 def _number(initial: Value, what: str) -> int:
@@ -58,38 +58,38 @@ FAMILIES: Final = (
         ("add", "read"),
         {"set-full": (), "set": ("stale", "resurrected", "incomparable", "skipped")},
         "the order of reads by inclusion",
-        lambda o, _: check_set(o),
+        lambda o, _, __: check_set(o),
     ),
     _Family(
         ("add", "read"),
         {"counter": ()},
         "bounds of each read",
-        lambda o, initial: check_counter(
-            o, 0 if initial is None else _number(initial, "the value of a counter")
+        lambda o, initial, budget: check_counter(
+            o, 0 if initial is None else _number(initial, "the value of a counter"), budget
         ),
     ),
     _Family(
         ("enqueue", "dequeue", "drain"),
         {"queue": (), "total-queue": ("reordered",)},
         "pairs of elements",
-        lambda o, _: check_queue(o),
+        lambda o, _, __: check_queue(o),
     ),
-    _Family(("acquire", "release"), {"lock": ()}, "intervals", lambda o, _: check_lock(o)),
+    _Family(("acquire", "release"), {"lock": ()}, "intervals", lambda o, _, __: check_lock(o)),
     _Family(
         ("acquire", "release"),
         {"fenced-lock": ()},
         "numbers in order of time",
-        lambda o, _: check_fenced_lock(o),
+        lambda o, _, __: check_fenced_lock(o),
     ),
     _Family(
         ("transfer", "read"),
         {"bank": ()},
         "the total of each read",
-        lambda o, initial: check_bank(
+        lambda o, initial, _: check_bank(
             o, None if initial is None else _number(initial, "the total of a bank")
         ),
     ),
-    _Family(("generate",), {"unique-ids": ()}, "comparison", lambda o, _: check_unique_ids(o)),
+    _Family(("generate",), {"unique-ids": ()}, "comparison", lambda o, _, __: check_unique_ids(o)),
 )
 
 
@@ -108,11 +108,12 @@ def check_model(
         return _check_as_registers(o, model, initial, began, budget or Budget())
     family = next(family for family in FAMILIES if model in family.allows)
     refuse_others(o, model, family.operations)
-    findings = family.check(o, initial)
+    budget = budget or Budget()
+    findings = family.check(o, initial, budget)
     refuted = _refuted(family, findings)
     strongest = next((name for name, found in refuted.items() if not found), "none")
     if touches(c := o.as_columns()):
-        doubtful = _refuted(family, family.check(_in_program_order(o, c), initial))
+        doubtful = _refuted(family, family.check(_in_program_order(o, c), initial, budget))
         if any(doubtful[name] and not found for name, found in refuted.items()):
             findings.undecided = _TOUCH
             strongest = "unknown"

@@ -13,30 +13,41 @@ one order explains all of them.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.models.findings import Findings, ended_ok, keys_of, named
 from bench.record.columns import FAIL, NEVER, Bools, Int64s
 from bench.record.models.operations import Operations
 
+_MOST_BITS: Final = 1 << 22
+"""Sums that are kept as bits."""
 _MOST_SUMS: Final = 1 << 20
-"""Sums of what may have been counted, kept for one read."""
+"""That are kept one by one, for one read."""
+_SUM_BYTES: Final = 200
+"""Of a sum, while there are twice as many of them."""
 _MOST_ROWS: Final = 1000
 """Of a witness."""
-_MOST_STEPS: Final = 200_000
-"""Additions that are tried for all reads together."""
 
 
-def check_counter(o: Operations, initial: int = 0) -> Findings:
-    """What contradicts a counter that begins at ``initial``, key by key."""
+def check_counter(o: Operations, initial: int = 0, budget: Budget | None = None) -> Findings:
+    """What contradicts a counter that begins at ``initial``, key by key. ``budget``: for the sums
+    that reads may have seen, by default without an end."""
     findings = Findings()
-    reads, steps = 0, 0
+    reads = 0
+    budget = budget or Budget(math.inf)
     for key, rows in keys_of(o):
         one = _Counter(o, key, rows, initial)
         reads += len(one.reads)
-        steps = one.note(findings, steps)
+        try:
+            one.note(findings, budget)
+        except OverBudget as over:
+            findings.undecided = (
+                f"reads are within their bounds; whether a sum makes them is {over}"
+            )
     findings.details["reads"] = reads
     if reads == 0:
         findings.undecided = "the counter was never read"
@@ -61,8 +72,8 @@ class _Counter:
                 raise self.o.refused(row, f"{what} of a counter is less than 2^40, either way")
         return np.array(some, np.int64)
 
-    def note(self, findings: Findings, steps: int) -> int:
-        """Note all anomalies; ``steps`` were tried for other keys, how many it is then."""
+    def note(self, findings: Findings, budget: Budget) -> None:
+        """Note all anomalies. Raises OverBudget."""
         o, amount = self.o, self.amount
         begins, ends = o.invoked[self.reads], o.completed[self.reads]
         invoked, completed = o.invoked[self.adds], o.completed[self.adds]
@@ -87,8 +98,8 @@ class _Counter:
         self._note_went_back(findings)
         inside = np.flatnonzero((self.value >= low) & (self.value <= high))
         if (np.abs(amount) == 1).all():
-            return steps
-        return self._note_impossible(findings, inside, certain, steps)
+            return
+        self._note_impossible(findings, inside, certain, budget)
 
     def _open(self, place: int) -> Bools:
         """Adds that a read may count or not."""
@@ -128,27 +139,38 @@ class _Counter:
             findings.add("went back", rows, words, len(places))
 
     def _note_impossible(
-        self, findings: Findings, inside: Int64s, certain: Int64s, steps: int
-    ) -> int:
-        """Try the sums that may have been seen, for as many reads as the limits allow."""
+        self, findings: Findings, inside: Int64s, certain: Int64s, budget: Budget
+    ) -> None:
+        """Try the sums that may have been seen, for as many reads as the budget allows."""
         for place in inside.tolist():
+            budget.spend(8 + len(self.adds) // 512)
             amounts = self.amount[self._open(place)].tolist()
-            wanted = int(self.value[place] - certain[place])
-            sums = {0}
-            for amount in amounts:
-                steps += len(sums)
-                if len(sums) > _MOST_SUMS or steps > _MOST_STEPS:
-                    findings.undecided = (
-                        "some reads are within their bounds, and there are too many sums to try"
-                    )
-                    return steps
-                sums |= {each + amount for each in sums}
-            if wanted not in sums:
-                words = f"a read{self.of} saw {self.value[place]}, which no sum makes"
-                over = self.o.completed[self.adds] < self.o.invoked[self.reads[place]]
-                rows = self.adds[over | self._open(place)].tolist()[:_MOST_ROWS]
-                findings.add("impossible", [*rows, int(self.reads[place])], words)
-        return steps
+            if _makes(amounts, int(self.value[place] - certain[place]), budget):
+                continue
+            words = f"a read{self.of} saw {self.value[place]}, which no sum makes"
+            over = self.o.completed[self.adds] < self.o.invoked[self.reads[place]]
+            rows = self.adds[over | self._open(place)].tolist()[:_MOST_ROWS]
+            findings.add("impossible", [*rows, int(self.reads[place])], words)
+
+
+def _makes(amounts: list[int], wanted: int, budget: Budget) -> bool:
+    """Whether some of the amounts make a sum. Raises OverBudget."""
+    below = sum(-amount for amount in amounts if amount < 0)
+    above = sum(amount for amount in amounts if amount > 0)
+    if below + above <= _MOST_BITS:
+        # Bit i: some make the sum i - below.
+        made = 1 << below
+        for amount in amounts:
+            budget.spend(1 + (below + above >> 12))
+            made |= made << amount if amount > 0 else made >> -amount
+        return -below <= wanted and bool(made >> (below + wanted) & 1)
+    sums = {0}
+    for amount in amounts:
+        budget.spend(len(sums))
+        if len(sums) > _MOST_SUMS or len(sums) * _SUM_BYTES > budget.left_bytes():
+            raise OverBudget("memory")
+        sums |= {each + amount for each in sums}
+    return wanted in sums
 
 
 def _sums(times: Int64s, amounts: Int64s, until: Int64s, *, inclusive: bool) -> Int64s:
