@@ -149,7 +149,9 @@ class PlacementAcceptors(Invariant):
     def _check_newest(self, node: str, base: Placement, placement: Placement) -> None:
         newest, joined = base.newest
         serving = self._chronicle.serving.get(base.range, 1)
-        if joined > serving and (newest, joined) in placement.members:
+        # Of itself the proposer knows, by its disk (`on_prepare`): a crash may have come before it
+        # told anybody.
+        if joined > serving and newest != node and (newest, joined) in placement.members:
             raise InvariantBroken(
                 f"{node} proposes {placement}, and {newest} of {base} has not said that it is ready"
             )

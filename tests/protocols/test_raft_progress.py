@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nodes.protocols.raft import Outgoing, Progress, State
+from nodes.contract.replica import Message
+from nodes.protocols.raft import AppendEntriesReply, Outgoing, Progress, State
+from tests.protocols.raft_cluster import RaftCluster
 
 
 def test_a_follower_is_probed_until_it_says_where_the_logs_meet() -> None:
@@ -33,3 +35,19 @@ def test_a_snapshot_is_done_when_its_last_entry_is_acknowledged() -> None:
     assert (progress.state, progress.match) == (State.SNAPSHOT, 19)
     progress.acknowledge(20)
     assert (progress.state, progress.snapshot, progress.next) == (State.REPLICATE, None, 21)
+
+
+def test_a_refusal_that_comes_late_does_not_move_the_search_on() -> None:
+    cluster = RaftCluster(3)
+    cluster.craft("n1", [1] * 20, term=1)
+    cluster.lead("n1")
+    leader = cluster["n1"]
+    progress = leader._progress["n2"]
+    refused = leader.disk.last_index
+    # The logs meet at 5. Then a copy of an older refusal comes, of a place far behind that.
+    progress.match = 0
+    progress.become_probe(6)
+    progress.acknowledge(5)
+    late = AppendEntriesReply(leader.term, 0, False, refused, conflict_term=1, conflict_index=2)
+    cluster.step("n1", Message("n2", late))
+    assert progress.next == 6

@@ -125,7 +125,8 @@ class AcceptorsTellTrue(Invariant):
         parameters: Any = next(iter(scene.configs.values())).parameters
         self._batch = parameters.batch_entries
         self._window = self._batch * parameters.window_batches
-        self._true: dict[str, tuple[Ballot, int]] = {}
+        # By node: its ballot, and up to which slot and round its acceptances were true.
+        self._true: dict[str, tuple[Ballot, int, int]] = {}
         self._told: dict[tuple[str, str, Ballot, int], dict[int, Ballot]] = {}
 
     def _promised(self, node: str) -> Ballot:
@@ -183,7 +184,7 @@ class AcceptorsTellTrue(Invariant):
     def on_accept(self, node: str, dst: str, msg: Accept) -> None:
         """Raises InvariantBroken. The same message goes to many."""
         if msg.values:
-            ballot, upto = self._true.get(dst, (NO_BALLOT, 0))
+            ballot, upto, _ = self._true.get(dst, (NO_BALLOT, 0, -1))
             if 0 < upto < msg.first - self._window and ballot == msg.ballot:
                 raise InvariantBroken(
                     f"{node} sends {dst} values from slot {msg.first} on, and has heard of votes up"
@@ -208,15 +209,19 @@ class AcceptorsTellTrue(Invariant):
 
     def on_accepted(self, node: str, dst: str, msg: Accepted) -> None:
         """Raises InvariantBroken."""
-        ballot, upto = self._true.get(node, (NO_BALLOT, 0))
+        ballot, upto, round_ = self._true.get(node, (NO_BALLOT, 0, -1))
         if ballot != msg.ballot:
             self._check_promise(node, msg.ballot)
-            upto = 0
+            upto, round_ = 0, -1
+        elif msg.upto <= upto and msg.round <= round_:
+            return
         if msg.upto > upto:
             self._check_votes(node, max(upto, self._chronicle.safe), msg)
             upto = msg.upto
-        self._true[node] = msg.ballot, upto
-        self._led.confirm(node, msg.ballot, msg.round)
+        if msg.round > round_:
+            self._led.confirm(node, msg.ballot, msg.round)
+            round_ = msg.round
+        self._true[node] = msg.ballot, upto, round_
 
     def _check_votes(self, node: str, known: int, msg: Accepted) -> None:
         journal = self._chronicle.journals[node]

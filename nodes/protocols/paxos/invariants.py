@@ -34,6 +34,7 @@ class OneProposer(Invariant):
     """A ballot has one proposer."""
 
     name = "one proposer"
+    looks_at = ("role", "ballot")
 
     def __init__(self) -> None:
         self._proposers: dict[Ballot, str] = {}
@@ -224,10 +225,14 @@ class MajoritiesAreDurable(Invariant):
         self._chronicle.safe = commit
 
     def _check_chosen(self, node: str, ballot: Ballot, commit: int) -> None:
-        nodes = self.scene.nodes
+        on_disk = []
+        for other, journal in self._chronicle.journals.items():
+            journal.catch_up()
+            on_disk.append((other, disk_slot(journal.disk), journal.votes))
         for slot in range(self._chronicle.safe + 1, commit + 1):
-            held = [other for other in nodes if self._holds(other, ballot, slot)]
-            if len(held) < majority(len(nodes)):
+            vote = (slot, ballot)
+            held = [other for other, upto, votes in on_disk if upto >= slot or vote in votes]
+            if len(held) < majority(len(on_disk)):
                 raise InvariantBroken(
                     f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
                     " disk"
@@ -236,13 +241,6 @@ class MajoritiesAreDurable(Invariant):
     def _promised(self, node: str) -> Ballot:
         promised: Promised | None = self.scene.disks[node].get("promised")
         return NO_BALLOT if promised is None else promised.ballot
-
-    def _holds(self, node: str, ballot: Ballot, slot: int) -> bool:
-        if disk_slot(self.scene.disks[node]) >= slot:
-            return True
-        journal = self._chronicle.journals[node]
-        journal.catch_up()
-        return (slot, ballot) in journal.votes
 
 
 # Its ballot equals no promise, not even NO_BALLOT.

@@ -303,12 +303,13 @@ class Paxos(Replica):
     def on_accept(self, src: str, m: Accept) -> None:
         ballot = m.ballot
         self._check_ballot(src, ballot)
-        if ballot < self.promised:
+        promised = self._acceptor.promised
+        if ballot < promised:
             self._refuse(src, ballot)
             return
         if m.values:
             self._check_slots(m.first + len(m.values), self._max_ahead)
-        if ballot > self.promised:
+        if ballot > promised:
             if self.role != "follower":
                 self._preempted()
             self._promise(ballot)
@@ -769,9 +770,10 @@ class Paxos(Replica):
 
     def _acknowledge(self, round_: int, missing: bool) -> None:
         self._ack = None
+        promised = self._acceptor.promised
         self.out.send(
-            self.promised.node,
-            Accepted(self.promised, round_, self.upto, missing),
+            promised.node,
+            Accepted(promised, round_, self.upto, missing),
             early=max(self._votes_position, self._promise_position) <= self._durable_position,
         )
 

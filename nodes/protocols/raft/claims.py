@@ -6,7 +6,7 @@ left, in logs, and on disks.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
@@ -30,14 +30,15 @@ from nodes.protocols.raft.parameters import RaftParameters
 
 class RaftChronicle(Chronicle):
     """``entries``: (index, term) -> an entry of some log, and the term of the one before it.
-    ``changes``: those (index, entry) that name members, as they were first seen in a log.
+    ``on_change``: is called with the node, its replica, the index and the entry when an entry that
+    names members is first seen in a log.
     ``applied``: those that were, in order. ``safe``: up to here some leader has committed.
     ``logs``: of the leader of each term, as it is now. ``voters``: whose vote left to whom, by term
     and candidate."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
-        self.changes: list[tuple[int, Entry]] = []
+        self.on_change: Callable[[str, Any, int, Entry], None] = lambda node, replica, index, e: None
         self.safe = 0
         self.applied: list[Entry] = []
         self.logs: dict[int, Disk] = {}

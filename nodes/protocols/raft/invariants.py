@@ -66,8 +66,8 @@ class LogMatching(Invariant):
         super().begin(scene)
         chronicle = scene.common(RaftChronicle)
         chronicle.begin(scene)
+        self._chronicle = chronicle
         self._entries, self._memberships = chronicle.entries, chronicle.memberships
-        self._changes = chronicle.changes
 
     def observe(self, node: str, replica: Observed) -> None:
         # Only what this replica wrote since: from the lowest index that it truncated meanwhile.
@@ -98,7 +98,7 @@ class LogMatching(Invariant):
         known = self._entries
         for index, entry in enumerate(replica.disk.entries(start, last + 1), start):
             if entry.members is not None and (index, entry.term) not in known:
-                self._changes.append((index, entry))
+                self._chronicle.on_change(node, replica, index, entry)
             first = known.setdefault((index, entry.term), (entry, previous))
             if first[1] != previous or (first[0] is not entry and first[0] != entry):
                 raise InvariantBroken(
@@ -239,24 +239,19 @@ class MembersAreTheLogs(Invariant):
     the note of 2015), and adds only who has caught up (4.2.1)."""
 
     name = "members are those of the log"
-    looks_at = ("role", "term", "disk.position")
+    looks_at = ("role", "term")
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, str]] = {}
-        self._known = 0
 
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        self._chronicle = scene.common(RaftChronicle)
+        # Not with each write: few entries name members.
+        scene.common(RaftChronicle).on_change = self._check_change
 
     def observe(self, node: str, replica: Observed) -> None:
         """Raises InvariantBroken."""
-        changes = self._chronicle.changes
-        if self._known < len(changes):
-            known, self._known = self._known, len(changes)
-            for index, entry in changes[known:]:
-                self._check_change(node, replica, index, entry)
         seen = (replica.term, replica.role)
         if self._seen.get(node) == seen:
             return

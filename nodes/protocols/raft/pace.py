@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from nodes.contract.pace import Pace
+from nodes.contract.pace import UNKNOWN_S, Pace
 from nodes.protocols.raft.parameters import RaftParameters
 
 ELECTIONS = 8
 """Rounds of pre-votes and votes until one wins for certain, as far as anything is: with timeouts
 that are close together several are split."""
+FEW_BYTES = 1000
+"""A message of a batch so small holds an entry or two."""
 
 
 def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
@@ -16,12 +18,14 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
     beats = (len(nodes) - 1) / parameters.heartbeat_s
     election_s = parameters.election_timeout_max_s
     serves_s = 1.0 + ELECTIONS * election_s + 2 * parameters.retry_s
+    # A log that was missed comes one message after another: how long depends on its length.
+    is_slow = parameters.batch_entries == 1 or parameters.batch_bytes < FEW_BYTES
     return Pace(
         serves_s=serves_s,
         settles_s=parameters.request_timeout_s + 2 * parameters.retry_s + ELECTIONS * election_s,
         idle={"AppendEntries": beats, "AppendEntriesReply": beats},
         bare={"AppendEntries": "entries"},
-        converges_s=serves_s,
+        converges_s=UNKNOWN_S if is_slow else serves_s,
         answers=True,
         asked=6 * len(nodes),
         unrest=(

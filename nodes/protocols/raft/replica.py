@@ -754,7 +754,9 @@ class Raft(Replica):
             # What was refused may be compacted since: then a snapshot goes there.
             if index >= compacted and self.term_at(index) == m.conflict_term:
                 following = index + 1
-        progress.become_probe(max(progress.match + 1, min(following, refused)))
+        # A refusal that comes late is of a place that the search has left: it never moves on.
+        following = min(following, refused, progress.next)
+        progress.become_probe(max(progress.match + 1, following))
 
     def _replicate(self) -> None:
         """One message to each follower for which there is something new, or to all of them."""

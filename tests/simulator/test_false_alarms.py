@@ -1,0 +1,23 @@
+"""Seeds that raised an alarm on protocols as they are, by a mistake of the check that raised it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodes.simulator.simulate import simulate
+
+
+@pytest.mark.parametrize(
+    ("protocol", "seed"),
+    [
+        # A member that is ready crashes before it can say so, and then proposes.
+        ("quorum-placed", 282),
+        ("gossip-lww-placed", 46),
+        # Three hundred entries that were missed come one by one.
+        ("raft-stale-read", 451),
+        # An old refusal comes late (a mistake of the protocol: it sent what was not asked for).
+        ("raft-stale-read", 494),
+    ],
+)
+def test_a_seed_raises_no_alarm(protocol: str, seed: int) -> None:
+    assert simulate(protocol, seed).alarms == []
