@@ -38,7 +38,7 @@ class RaftChronicle(Chronicle):
 
     def __init__(self) -> None:
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
-        self.on_change: Callable[[str, Any, int, Entry], None] = lambda node, replica, index, e: None
+        self.on_change: Callable[[str, Any, int, Entry], None] = lambda *_: None
         self.safe = 0
         self.applied: list[Entry] = []
         self.logs: dict[int, Disk] = {}
