@@ -192,9 +192,12 @@ class Cell:
         shown = next((run for run in [worst, *self.runs] if run.counterexample), None)
         if self.verdict != "invalid" and shown:
             parts.append(f"not linearizable: {shown.counterexample}")
-        if self.verdict == "unknown":
+        why = [worst.reason.removeprefix("the run ")] if self.verdict == "unknown" else []
+        if why:
             parts.append(f"unknown: {worst.reason}")
-        parts += sorted({gap for run in self.runs for gap in run.missing})
+        # What is missing may be the reason, in more words.
+        gaps = {gap for run in self.runs for gap in run.missing}
+        parts += sorted(gap for gap in gaps if not any(gap.endswith(said) for said in why))
         dropped = sum(run.dropped for run in self.runs)
         if dropped:
             parts.append(f"{plural(dropped, 'operation')} dropped (counted as not available)")

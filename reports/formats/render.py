@@ -46,6 +46,8 @@ MOST_POINTS = 9_000
 MOST_EVENTS = 1500
 """The most node events listed on the whole page."""
 MOST_EVENTS_PER_RUN = 80
+COMPARED = "Replication protocols compared"
+"""The title of a page of several cells; one cell alone is its own title."""
 OPEN_RUNS = 6
 """With more runs than this, runs are folded; with more experiments, experiments."""
 FULL_TABLES = 24
@@ -105,7 +107,7 @@ class RunSection:
 def write_report(
     folders: Sequence[Path],
     out: Path,
-    title: str = "Replication protocols compared",
+    title: str = COMPARED,
     *,
     benchmarks: Path = BENCHMARKS,
 ) -> Path:
@@ -130,7 +132,7 @@ def write_report(
 def write_loaded(
     runs: Sequence[RunTables],
     out: Path,
-    title: str = "Replication protocols compared",
+    title: str = COMPARED,
     unreadable: Sequence[str] = (),
     *,
     benchmarks: Path = BENCHMARKS,
@@ -193,7 +195,7 @@ def render(
         _environment()
         .get_template("report.html")
         .render(
-            title=title,
+            title=_heading(grid) if title == COMPARED else title,
             script=Markup(script),
             script_hash=Markup(script_hash(script)),
             heading=compare.heading(summaries),
@@ -219,6 +221,13 @@ def render(
             started=min((run.manifest.started_utc for run in runs), default=""),
         )
     )
+
+
+def _heading(grid: compare.Matrix) -> str:
+    if len(grid.cells) > 1:
+        return COMPARED
+    (cell,) = grid.cells.values()
+    return f"{cell.protocol} in {cell.experiment}"
 
 
 def explorer() -> str:

@@ -163,3 +163,15 @@ def test_a_run_alone_is_not_headed_as_a_comparison(summaries: list[RunSummary]) 
 
 def test_nothing_to_compare_is_said() -> None:
     assert "no runs" in compare.first_screen([])
+
+
+def test_a_run_that_was_cut_short_is_said_once(summaries: list[RunSummary]) -> None:
+    ended = "did not reach its planned end"
+    run = msgspec.structs.replace(
+        summaries[0],
+        verdict="unknown",
+        reason=f"the run {ended}",
+        missing=[f"the run was cut short: it {ended}", "no reports from the nodes"],
+    )
+    (cell,) = compare.matrix([run]).cells.values()
+    assert cell.note() == f"unknown: the run {ended}; no reports from the nodes"
