@@ -59,6 +59,7 @@ COMMON = (
     "detection-wall-clock",
     "detection-no-incarnation",
     "detection-outage-is-learned",
+    "detection-window-forgets-nothing",
     "gossip-context-and-more",
     "gossip-digest-keeps-old",
     "raft-leads-without-majority",

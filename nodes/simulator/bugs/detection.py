@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from nodes.parts.failure_detector import CountingDetector, Heartbeat, PhiDetector
@@ -63,6 +64,17 @@ class OutageIsLearned(Detector):
         super().on_heartbeat(src, msg)
 
 
+class WindowForgetsNothing(Detector):
+    """Phi goes by all intervals since the start."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        for detector in self.heartbeats._detectors.values():
+            if isinstance(detector, PhiDetector):
+                for arrivals in detector._arrivals.values():
+                    arrivals.intervals = deque(arrivals.intervals)
+
+
 _SKETCH = "protocols.md, failure detection, wrong there"
 
 BUGS = (
@@ -95,5 +107,11 @@ BUGS = (
         protocol="heartbeat",
         replica=OutageIsLearned,
         source="Hayashibara et al. 2004: the window holds intervals between heartbeats",
+    ),
+    Bug(
+        name="detection-window-forgets-nothing",
+        protocol="heartbeat",
+        replica=WindowForgetsNothing,
+        source="Hayashibara et al. 2004: the window holds the last intervals",
     ),
 )
