@@ -48,7 +48,6 @@ def check_run(folder: RunFolder) -> Verdict:
     gone = folder.gone()
     clients_cut = folder.clients_cut_short()
     cut = bool(clients_cut)
-    lost = folder.lost_clients()
     incomplete = _incomplete(manifest, folder.loads())
     columns = Columns.from_records(records)
     columns.has_final_reads = True
@@ -68,10 +67,10 @@ def check_run(folder: RunFolder) -> Verdict:
         final_reads_are_cut=any(name.startswith(FINAL_PROCESS_PREFIX) for name in clients_cut),
         clock_error_ns=manifest.clock_error_ns,
     )
-    availability = check_availability(manifest, records, faults, folder.loads(), lost)
-    if cut or incomplete:
-        summary = f"{CUT_SHORT if cut else incomplete}: {availability.summary}"
-        availability = msgspec.structs.replace(availability, verdict="unknown", summary=summary)
+    availability = _as_far_as_known(
+        check_availability(manifest, records, faults, folder.loads(), folder.lost_clients()),
+        CUT_SHORT if cut else incomplete,
+    )
     weaker: list[WeakerCheck] = []
     if linearizable.verdict != "valid":
         versions = [record.version for record in records]
@@ -106,6 +105,14 @@ def check_run(folder: RunFolder) -> Verdict:
         converged=convergence.details.converged,
         checks=checks,
     )
+
+
+def _as_far_as_known(check: AvailabilityCheck, incomplete: str | None) -> AvailabilityCheck:
+    """Unknown if operations are missing, for the reason ``incomplete``."""
+    if not incomplete:
+        return check
+    summary = f"{incomplete}: {check.summary}"
+    return msgspec.structs.replace(check, verdict="unknown", summary=summary)
 
 
 def _last_invoked(c: Columns, rows: Int64s) -> int | None:
