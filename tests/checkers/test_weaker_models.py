@@ -152,6 +152,71 @@ def test_the_right_versions_prove_every_sequential_history() -> None:
     assert proved > 50
 
 
+Told = tuple[str, OperationKind, str, Value, int | None]
+"""A process, what it did to which key, the value, and its version."""
+
+
+@pytest.mark.parametrize(
+    ("operations", "expected"),
+    [
+        (
+            # Who saw the later write did not see the earlier one.
+            [
+                ("a", "write", "x", 1, 2),
+                ("a", "write", "y", 2, 1),
+                ("b", "read", "y", 2, 1),
+                ("b", "read", "x", None, None),
+            ],
+            "unknown",
+        ),
+        (
+            # The CAS comes after a write that it did not see.
+            [
+                ("a", "write", "y", 1, 1),
+                ("a", "write", "y", 2, 2),
+                ("a", "write", "x", 9, 3),
+                ("b", "read", "x", 9, 3),
+                ("b", "cas", "y", 3, 4),
+            ],
+            "unknown",
+        ),
+        (
+            # A write that nobody answered may take effect after what its process did next.
+            [
+                ("a", "write", "x", 1, None),
+                ("a", "read", "x", None, None),
+                ("b", "read", "x", 1, 1),
+                ("b", "read", "y", None, None),
+            ],
+            "valid",
+        ),
+    ],
+    ids=["writes of a process in another order", "a cas of an old value", "a write without answer"],
+)
+def test_what_an_order_of_several_keys_must_keep(operations: list[Told], expected: str) -> None:
+    records = [
+        OperationRecord(
+            process=process,
+            id=number,
+            op=op,
+            key=key,
+            outcome="info" if op == "write" and version is None else "ok",
+            invoked_ns=2 * number,
+            completed_ns=2 * number + 1,
+            value=value,
+            node="n1",
+            version=version,
+        )
+        for number, (process, op, key, value, version) in enumerate(operations)
+    ]
+    for record in records:
+        if record.op == "cas":
+            record.expected, record.applied = 1, True
+    check = judged(records, None, [record.version for record in records])
+    assert check.verdict == expected, check.summary
+    assert by_definition.is_sequential(records) == (expected == "valid")
+
+
 # --- causal ---
 
 
