@@ -48,7 +48,7 @@ PRESETS = {
     "systems": Preset(
         (
             *("raft", "quorum", "etcd", "etcd-serializable"),
-            *("redis-sentinel", "redis-sentinel-wait", "zookeeper", "zookeeper-sync", "nats-kv"),
+            *("redis-sentinel", "redis-sentinel-wait", "zookeeper", "zookeeper-sync"),
         ),
         ("acknowledged-writes", "leader-partition"),
     ),
