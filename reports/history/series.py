@@ -293,13 +293,15 @@ def text(found: History) -> str:
         lines.append(f" {'  '.join(cells).rstrip()}")
     lines += ["", *(line for said in sentences(found) for line in compare.wrap(" ", said))]
     if not any(series.shifts for series in found.series):
-        lines.append(f" nothing changed in {_counted(found)}")
+        lines.append(f" {_nothing(found)}")
     lines += [f" {said}" for said in _left_out(found)]
     return "\n".join(lines) + "\n"
 
 
-def _counted(found: History) -> str:
-    return f"{len(found.series)} series" if found.series else "no series of two versions or more"
+def _nothing(found: History) -> str:
+    if not found.series:
+        return "no plan has runs of two versions: there is nothing to compare"
+    return f"nothing changed in {len(found.series)} series"
 
 
 def _left_out(found: History) -> list[str]:
@@ -315,7 +317,7 @@ def write_page(found: History, out: Path, folder: str) -> Path:
     """The page ``out``; returns its path."""
     table = Figure("All series", "From the first version to the last.", [], list(HEAD), rows(found))
     charts = [chart for each in found.series for chart in _charts(each)]
-    said = sentences(found) or [f"Nothing changed in {_counted(found)}."]
+    said = sentences(found) or [f"{_nothing(found).capitalize()}."]
     return write_figures(
         out,
         title="Over time",

@@ -145,7 +145,7 @@ def test_what_cannot_be_compared_is_counted(summary: RunSummary) -> None:
     found = over_time.history(runs)
     assert (found.series, found.alone, found.cut_short) == ([], 1, 1)
     said = over_time.text(found)
-    assert "nothing changed in no series of two versions or more" in said
+    assert "no plan has runs of two versions" in said
     assert "1 run of plans with one version only: not compared" in said
 
 
