@@ -348,3 +348,13 @@ def test_final_reads_are_reads_of_the_kind() -> None:
     assert (read.key, read.value) == ("k0", 5)
     (read,) = final_model_reads("list-append", list(finals({"k0": "5 99"})), ["k0"])
     assert read.transaction == [("read", "k0", [5, 99])]
+
+
+def test_a_process_is_used_again_unless_nobody_knows_what_it_did() -> None:
+    records = driven(workload("counter"), Store(), seed=3, losses=0.1)
+    unknown = {record.process: record.invoked_ns for record in records if record.outcome == "info"}
+    assert unknown
+    assert all(
+        record.invoked_ns <= unknown.get(record.process, record.invoked_ns) for record in records
+    )
+    assert len({record.process for record in records}) < len(records) / 2
