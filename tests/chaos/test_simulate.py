@@ -76,7 +76,7 @@ def swept(protocol: str, seeds: range, jobs: int, **options: Any) -> Sweep:
 @pytest.fixture(scope="module")
 def rarely() -> BugOutcome:
     """A planted bug that does not show in the first seed, and where it shows."""
-    rare = ("raft-read-before-ready", "raft-stale-leader-read", "raft-older-term-commit")
+    rare = ("raft-restart-forgets-members", "raft-new-members-decide-alone", "raft-vote-kept")
     outcomes = (hunt(name, 100) for name in rare)
     return next(outcome for outcome in outcomes if outcome.caught and outcome.seeds > 1)
 
