@@ -47,8 +47,10 @@ def prepare_output() -> None:
         if stream is None or stream is not getattr(sys, f"__{name}__"):
             continue  # Somebody collects it.
         stream.flush()
+        raw = _Output(stream.fileno(), "w", closefd=False)
         output = io.TextIOWrapper(
-            io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+            # As Python does it: what is unbuffered (PYTHONUNBUFFERED) has none.
+            raw if stream.write_through else io.BufferedWriter(raw),
             encoding=stream.encoding,
             errors="backslashreplace",
             line_buffering=stream.line_buffering,

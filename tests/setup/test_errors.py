@@ -22,6 +22,7 @@ INSIDE: dict[str, str] = {
     "CorruptLog": "ends a node's process, which has exit codes of its own",
     "DiskFailed": "ends a node's process, which has exit codes of its own",
     "Endless": "an alarm of a seed",
+    "NatsError": "the client of NATS takes its code, or the pool makes a reply of it",
     "NoMaster": "a probe of Redis: the node is not ready yet",
     "NotApplied": "the pool of a system's clients makes a reply of it",
     "NotCalibrated": "the sweep's page says it in the model's place",
