@@ -16,6 +16,7 @@
     │   ├── NotComparable         bench: saved benchmarks that are none
     │   ├── BadObjective          reports: an objective
     │   ├── InvalidExperiment     chaos: an experiment, with file and line
+    │   ├── BadFinding            chaos: a published finding, with its file
     │   ├── BadYaml               chaos: a text that is no YAML, with its line
     │   ├── Unsupported           nodes: a fault that a target cannot make real
     │   ├── NoSuchFault           chaos: a fault by hand that is not on

@@ -14,12 +14,14 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from bench.load.mqtt_client import MAX_WAIT_S
 from bench.record.cluster_file import SystemFile
 from bench.record.printable import printable
 from chaos.systems import catalogue
-from chaos.systems.system import NotApplied, SystemClient
-from nodes.contract.replica import Reply, Request
+from chaos.systems.system import Answer, NotApplied, SystemClient
+from nodes.contract.replica import Operation, Reply, Request
 
 _MOST_REASON = 200
 
@@ -89,7 +91,8 @@ class SystemTransport:
 
     def new_client(self, node: str) -> SystemClient:
         """A client of that node."""
-        return self._system.client(self._cluster, node, self._timeout_s)
+        client = self._system.client(self._cluster, node, self._timeout_s)
+        return Prefixed(client, self._cluster.prefix) if self._cluster.prefix else client
 
     def answered(self, reply: Reply) -> None:
         """An operation has ended."""
@@ -107,6 +110,22 @@ class SystemTransport:
             if self._closed:
                 worker.requests.put(None)
         return None
+
+
+class Prefixed(SystemClient):
+    """A client whose keys all begin alike."""
+
+    def __init__(self, client: SystemClient, prefix: str) -> None:
+        self._client, self._prefix = client, prefix
+
+    def invoke(self, operation: Operation) -> Answer:
+        """Of the key behind the prefix."""
+        key = f"{self._prefix}{operation.key}"
+        return self._client.invoke(msgspec.structs.replace(operation, key=key))
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()
 
 
 class _Worker:

@@ -64,12 +64,14 @@ class SystemFile(Reachable, frozen=True, kw_only=True):
     as the system tells it to its clients. ``endpoints``: node -> port -> the proxy through which
     the one client group reaches that port, so that a fault can hit its requests and its replies.
     ``network_of``: a process (of this machine) in whose network all of that is; None: in ours.
+    ``prefix``: how every key of ours begins there, in a store that others use too.
     """
 
     system: str
     hosts: dict[str, str]
     endpoints: dict[str, dict[str, Address]]
     network_of: int | None = None
+    prefix: str = ""
 
     def address(self, node: str, port: int) -> Address:
         """Where clients reach that port of the node."""

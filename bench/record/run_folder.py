@@ -57,10 +57,11 @@ class BadRunFolder(InvalidInput):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What ran. ``experiment``: as validated. ``kind``: of the workload. ``load_started_ns`` and
-    ``load_ended_ns``: the interval in which the workload wanted operations. ``complete``: the run
-    reached its planned end. ``notes``: what a reader must know (an embedded broker, a restarted
-    Toxiproxy ...).
+    """What ran. ``experiment``: as validated. ``kind``: of the workload. ``found_by``: what finds
+    the protocol or system in another run: its name, or the file that describes it. ``endpoints``:
+    where a system was reached that ran elsewhere. ``load_started_ns`` and ``load_ended_ns``: when
+    the workload wanted operations. ``complete``: the run reached its planned end.
+    ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
     ``clock_error_ns``: a bound on the difference between the clocks of two client hosts."""
 
     schema_version: int = SCHEMA_VERSION
@@ -69,6 +70,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     experiment_name: str
     experiment: dict[str, Any]
     protocol: str
+    found_by: str = ""
+    endpoints: str = ""
     claim: Model
     kind: Kind = "register"
     operations: list[str] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +12,25 @@ import typer
 
 from bench.record.quantities import ABOVE_ZERO_S, MAX_RATE_PER_S
 from chaos import errors as exit_codes
-from chaos.commands.options import PORT, Cluster, KindOf, Metrics, count, duration, folder, number
+from chaos.commands.options import (
+    PORT,
+    SUBJECT,
+    Cluster,
+    Endpoints,
+    KindOf,
+    Metrics,
+    Name,
+    count,
+    duration,
+    folder,
+    number,
+)
 from chaos.console import Json, print_json
-from chaos.targets.folders import stamp
+from chaos.targets.folders import new_folder, stamp
 
 app = typer.Typer()
 
+TARGETS = Name("target", lambda: ("attached",))
 DEFAULT_TIME_S = 20.0
 DEFAULT_PORT = 8089
 OUTCOMES = ("ok", "fail", "info")
@@ -74,6 +87,18 @@ def load_command(
     cluster_file: Annotated[
         Path | None, typer.Option(help="For a cluster that `capbench up` did not start.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            **TARGETS.typed,
+            help="attached: a system (-p) that runs elsewhere, at --endpoints.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", "-p", **SUBJECT.typed, help="The system that runs elsewhere."),
+    ] = None,
+    endpoints: Endpoints = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -117,17 +142,28 @@ def load_command(
         options += ["--run-time", f"{run_time:.0f}s"]
     options += [extra for extra in context.args if extra != "--"]
     wanted = refuse_early(options)
-    cluster_file = cluster_file or cluster_path(find(name).name)
-    with signals_as_exit(), _watched(metrics, cluster_file) as on_folder:
+    elsewhere = (target, protocol, endpoints) != (None, None, "")
+    if elsewhere and (not (target and protocol and endpoints) or name or cluster_file or web):
+        raise typer.BadParameter(
+            "a cluster that runs elsewhere takes --target attached, -p SYSTEM and --endpoints, and "
+            "no --name, --cluster-file or --web"
+        )
+    folder_path = out or Path("results") / "load" / stamp()
+    with signals_as_exit(), contextlib.ExitStack() as stack:
+        if elsewhere:
+            folder_path = out or new_folder(folder_path)
+            cluster_file = stack.enter_context(_attached(str(protocol), endpoints, folder_path))
+        cluster_file = cluster_file or cluster_path(find(name).name)
+        on_folder = stack.enter_context(_watched(metrics, cluster_file))
         if web:
             run_page(cluster_file, port, options, on_up=lambda url: print(f"load: {url}"))
             return
         loaded = run_headless(
             cluster_file,
-            out or Path("results") / "load" / stamp(),
+            folder_path,
             options,
             kind=wanted.kind,
-            made_up=out is None,
+            made_up=out is None and not elsewhere,
             command=sys.argv,
             show=_show,
             on_folder=on_folder,
@@ -143,7 +179,7 @@ def load_command(
     raise typer.Exit(loaded.exit_code)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _watched(metrics: int | None, cluster_file: Path) -> Iterator[Callable[[Path], None]]:
     """Serve metrics of the load whose folder the function gets, and of its cluster's nodes."""
     from bench.record.cluster_file import ClusterFile, read_reachable
@@ -155,7 +191,7 @@ def _watched(metrics: int | None, cluster_file: Path) -> Iterator[Callable[[Path
         yield lambda path: None
         return
     cluster = read_reachable(cluster_file)
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         exporter = stack.enter_context(exported(metrics))
         statuses = None
         if isinstance(cluster, ClusterFile):
@@ -165,6 +201,25 @@ def _watched(metrics: int | None, cluster_file: Path) -> Iterator[Callable[[Path
             exporter.source = OfFolder(path, statuses)
 
         yield begin
+
+
+@contextlib.contextmanager
+def _attached(protocol: str, endpoints: str, folder_path: Path) -> Iterator[Path]:
+    """The cluster file of a system that runs elsewhere, for as long as proxies stand before it."""
+    from bench.record.run_folder import RunFolder
+    from chaos.clusters.elsewhere import ElsewhereCluster, parse_endpoints
+    from chaos.systems.catalogue import get
+    from nodes.runtime.scratch import scratch
+
+    system = get(protocol)
+    addresses = parse_endpoints(endpoints, system)
+    with scratch("attached") as place:
+        cluster = ElsewhereCluster(system, addresses, place, RunFolder(folder_path))
+        with cluster:
+            print(f"load: only keys that begin with {cluster.keys} are touched", file=sys.stderr)
+            yield cluster.cluster_path
+        for note in cluster.notes:
+            print(f"load: {note}", file=sys.stderr)
 
 
 def _show(text: bytes) -> None:

@@ -20,6 +20,7 @@ from chaos import errors as exit_codes
 from chaos.commands.bugs import app as bugs_app
 from chaos.commands.catalogue import app as catalogue_app
 from chaos.commands.check import app as check_app
+from chaos.commands.findings.reproduce import app as reproduce_app
 from chaos.commands.gate import app as gate_app
 from chaos.commands.hand import app as hand_app
 from chaos.commands.load import app as load_app
@@ -88,6 +89,7 @@ def _stop(message: str, code: int) -> NoReturn:
 # --- the commands of other files ---
 
 app.add_typer(run_app)
+app.add_typer(reproduce_app)
 app.add_typer(report_app)
 app.add_typer(catalogue_app)
 app.add_typer(check_app)

@@ -218,6 +218,13 @@ Target = Annotated[
         envvar="CAPBENCH_TARGET",
     ),
 ]
+Endpoints = Annotated[
+    str,
+    typer.Option(
+        help="host:port,host:port of a system that runs elsewhere (--target attached), whose nodes "
+        "are n1, n2 ... in that order.",
+    ),
+]
 
 
 def _new_name(value: str) -> str:

@@ -16,6 +16,7 @@ from chaos.commands.options import (
     DETECTOR_SWEEP,
     EXPERIMENT,
     RUNNABLE,
+    Endpoints,
     KindOf,
     Metrics,
     Name,
@@ -40,11 +41,13 @@ PRESET = Name("preset", lambda: ("quick", "full", "systems"))
 
 
 class Planned(NamedTuple):
-    """A run to come: the experiment (with its seed), what it looks at, and where."""
+    """A run to come: the experiment (with its seed), what it looks at, and where. ``endpoints``:
+    of a system that runs elsewhere."""
 
     experiment: Any
     subject: Subject
     target: Any
+    endpoints: str = ""
 
     def compared_in(self, repeat: int) -> Path:
         """Its folder among those of a comparison."""
@@ -84,6 +87,7 @@ def run(
     seed: Seed = None,
     nodes: Nodes = None,
     target: Target = None,
+    endpoints: Endpoints = "",
     repeat: Repeat = 1,
     kind: KindOf = None,
     out: Out = None,
@@ -99,7 +103,7 @@ def run(
     Example: capbench run leader-partition --protocol raft --seed 7
     """
     if again is not None:
-        given = (experiment, protocol, nodes, seed, target, kind)
+        given = (experiment, protocol, nodes, seed, target, kind, endpoints or None)
         if any(each is not None for each in given) or repeat > 1:
             raise typer.BadParameter(
                 "--again takes everything from the run folder; give only --out and --json"
@@ -118,14 +122,39 @@ def run(
     from chaos.experiments.experiment import load
     from chaos.targets.subjects import find
 
+    nodes = _nodes_there(endpoints, target, protocol, nodes)
     loaded = load(_path_or_name(experiment), kind, nodes=nodes, seed=seed)
     names = protocol or list(loaded.protocols)
     root = out or Path("results") / loaded.name
-    plans = _plans([(loaded, find(name)) for name in names], repeat, target)
+    plans = plans_of([(loaded, find(name)) for name in names], repeat, target, endpoints)
     at = stamp()
     folders = [Path(f"{at}-{p.subject.name}-{p.experiment.seed}") for p in plans]
     page = None if len(plans) == 1 else Path(f"{at}-report.html")
     _run_all(plans, Place(root, folders, page, "folders", metrics), json=json)
+
+
+def _nodes_there(
+    endpoints: str, target: str | None, names: Sequence[str] | None, nodes: int | None
+) -> int | None:
+    """How many nodes a run has: as many as there are ``endpoints``, if it is of a system that runs
+    elsewhere. Raises BadOption."""
+    from chaos.clusters.elsewhere import parse_endpoints
+    from chaos.errors import BadOption
+    from chaos.systems.system import System
+    from chaos.targets.subjects import find
+
+    subjects = [find(name) for name in names or ()]
+    system = next((each for each in subjects if isinstance(each, System)), None)
+    if not endpoints:
+        if system is not None and target == "attached":
+            raise BadOption("--target attached: say where it is: --endpoints host:port,host:port")
+        return nodes
+    if target != "attached" or system is None or len(subjects) > 1:
+        raise BadOption("--endpoints: is for one system that runs elsewhere: --target attached -p")
+    there = len(parse_endpoints(endpoints, system))
+    if nodes not in (None, there):
+        raise BadOption(f"--nodes {nodes}: there are {there} endpoints")
+    return there
 
 
 def _run_again(again: Path, out: Path | None, metrics: int | None, *, json: bool) -> None:
@@ -143,7 +172,8 @@ def _run_again(again: Path, out: Path | None, metrics: int | None, *, json: bool
     )
     root = out or Path("results") / experiment.name
     folder = Path(f"{stamp()}-{before.protocol}-{experiment.seed}")
-    plans = _plans([(experiment, find(before.protocol))], 1, before.target)
+    subject = find(before.found_by or before.protocol)
+    plans = plans_of([(experiment, subject)], 1, before.target, before.endpoints)
     _run_all(plans, Place(root, [folder], None, "folders", metrics), json=json)
 
 
@@ -228,7 +258,7 @@ def compare(
     pairs = [(each, find(name)) for each in loaded for name in named[each.name]]
     if preset in ("full", "systems"):
         pairs = [pair for pair in pairs if _can_run(*pair, target)]
-    plans = _plans(pairs, repeat, target)
+    plans = plans_of(pairs, repeat, target)
     folders = [planned.compared_in(repeat) for planned in plans]
     page = Path("report.html")
     if out is None:
@@ -240,7 +270,9 @@ def compare(
     _run_all(plans, place, json=json)
 
 
-def _plans(pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any) -> list[Planned]:
+def plans_of(
+    pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any, endpoints: str = ""
+) -> list[Planned]:
     """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
     each has by default. Raises Unsupported."""
     from chaos.targets.subjects import target_of
@@ -248,10 +280,15 @@ def _plans(pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any) -> li
 
     targets = [target_of(subject, target) for _, subject in pairs]
     for (experiment, subject), where in zip(pairs, targets, strict=True):
-        refuse_unsupported(experiment, where)
+        refuse_unsupported(experiment, where, subject)
         refuse_kind(experiment.load.kind, subject.name, subject.operations)
     return [
-        Planned(experiment.model_copy(update={"seed": experiment.seed + number}), subject, where)
+        Planned(
+            experiment.model_copy(update={"seed": experiment.seed + number}),
+            subject,
+            where,
+            endpoints,
+        )
         for (experiment, subject), where in zip(pairs, targets, strict=True)
         for number in range(repeat)
     ]
@@ -268,7 +305,7 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
 
     nodes = experiment.node_ids()
     try:
-        refuse_unsupported(experiment, target_of(protocol, target))
+        refuse_unsupported(experiment, target_of(protocol, target), protocol)
         refuse_kind(experiment.load.kind, protocol.name, protocol.operations)
         protocol.configure(nodes[0], nodes, experiment.parameters)
         if isinstance(protocol, System):
@@ -279,15 +316,22 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     return True
 
 
-def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
-    """Run all plans and report them on one page."""
+class Ran(NamedTuple):
+    """What became of plans: the results of those that were begun, their summaries, the page."""
+
+    results: Sequence[Any]
+    summaries: Sequence[Any]
+    page: Path
+
+
+def conduct(plans: Sequence[Planned], place: Place) -> Ran:
+    """Run all plans, until they are done or interrupted, and report them on one page."""
     from chaos.clusters.processes import signals_as_exit
-    from chaos.commands.report import print_runs, print_screen, write_page
+    from chaos.commands.report import write_page
     from chaos.exporter.server import exported
     from chaos.exporter.sources import OfFolder
     from chaos.progress import make_progress
     from chaos.targets.runner import RunResult, run_experiment
-    from reports.data.objectives import evaluate
 
     root = new_folder(place.root) if place.made_up == "root" else place.root
     fresh = place.made_up == "folders"
@@ -297,7 +341,7 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
         exported(place.metrics) as exporter,
         make_progress() as progress,
     ):
-        for number, ((experiment, protocol, target), folder) in enumerate(
+        for number, ((experiment, protocol, target, endpoints), folder) in enumerate(
             zip(plans, place.folders, strict=True), 1
         ):
             count = f"{number}/{len(plans)} " if len(plans) > 1 else ""
@@ -312,6 +356,7 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
                 command=["capbench", *sys.argv[1:]],
                 progress=progress,
                 target=target,
+                endpoints=endpoints,
             )
             results.append(result)
             if result.interrupted:
@@ -322,11 +367,18 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
             page = results[0].folder / "report.html"
         else:
             page = new_file(root / place.page) if fresh else root / place.page
-        summaries = write_page([result.folder for result in results], page)
+        return Ran(results, write_page([result.folder for result in results], page), page)
 
+
+def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
+    """Run all plans, report them, and end with the exit code that they deserve."""
+    from chaos.commands.report import print_runs, print_screen
+    from reports.data.objectives import evaluate
+
+    results, summaries, page = conduct(plans, place)
     missed = []
     codes = set()
-    for (experiment, protocol, _), result, summary in zip(plans, results, summaries, strict=False):
+    for (experiment, protocol, *_), result, summary in zip(plans, results, summaries, strict=False):
         label = f"{experiment.name} {protocol.name}"
         if result.failure is not None:
             print(f"capbench: {label}: {result.failure}", file=sys.stderr)

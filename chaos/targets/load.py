@@ -253,6 +253,7 @@ def _name(cluster: ClusterFile | SystemFile) -> str:
 
 
 def _manifest(cluster: ClusterFile | SystemFile, kind: Kind, command: Sequence[str]) -> Manifest:
+    elsewhere = isinstance(cluster, ClusterFile) or bool(cluster.prefix)
     protocol = find(_name(cluster))
     return Manifest(
         **describe_machine(),
@@ -263,7 +264,7 @@ def _manifest(cluster: ClusterFile | SystemFile, kind: Kind, command: Sequence[s
         kind=kind,
         operations=list(cluster.operations),
         nodes=list(cluster.nodes),
-        target="attached" if isinstance(cluster, ClusterFile) else "lab",
+        target="attached" if elsewhere else "lab",
         seed=0,
         command=list(command),
     )

@@ -20,9 +20,11 @@ from bench.record.files import no_space
 from bench.record.run_folder import NodeRecord, write_json
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.containers.compose import ComposeCluster
+from chaos.clusters.elsewhere import ElsewhereCluster, parse_endpoints
 from chaos.clusters.live import RunningCluster
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.monitor import MOST_RECORDED_BYTES
+from chaos.systems.system import System
 from chaos.targets.final_reads import final_reads
 from chaos.targets.nemesis import Nemesis
 from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
@@ -48,9 +50,17 @@ def compose(run: Run, record: Record) -> ComposeCluster:
     return _owned(ComposeCluster, run, record)
 
 
-def attached(run: Run, record: Record) -> AttachedCluster:
+def attached(run: Run, record: Record) -> AttachedCluster | ElsewhereCluster:
     """The cluster of a run with the target attached."""
     run.progress.phase("attach to the cluster")
+    if isinstance(run.subject, System):
+        return ElsewhereCluster(
+            run.system,
+            parse_endpoints(run.endpoints, run.system),
+            run.folder.path / "cluster",
+            run.folder,
+            record=record,
+        )
     cluster = AttachedCluster(
         Path(os.environ.get("CAPBENCH_CLUSTER_FILE", "/clients/cluster.json")),
         Path(os.environ.get("CAPBENCH_RUNNER_LOGIN", "/runner/login.json")),

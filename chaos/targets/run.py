@@ -32,7 +32,7 @@ class Progress(Protocol):
 @dataclass(frozen=True)
 class Run:
     """What a target must do, and the folder for its results. ``subject``: what is looked at, of
-    which the target knows the kind."""
+    which the target knows the kind. ``endpoints``: of a system that runs elsewhere."""
 
     experiment: Experiment
     subject: Subject
@@ -41,6 +41,7 @@ class Run:
     seed: int
     parameters: Mapping[str, Any]
     progress: Progress
+    endpoints: str = ""
 
     @property
     def protocol(self) -> ReplicationProtocol:

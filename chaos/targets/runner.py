@@ -28,7 +28,7 @@ from chaos.experiments.experiment import Experiment
 from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
-from chaos.targets.subjects import Subject
+from chaos.targets.subjects import Subject, findable
 from chaos.targets.table import TARGETS, refuse_kind, refuse_unsupported
 from nodes.errors import InfrastructureFailed
 
@@ -75,24 +75,26 @@ def run_experiment(
     command: Sequence[str] = (),
     progress: Progress,
     target: TargetName = "local",
+    endpoints: str = "",
 ) -> RunResult:
-    """Run ``experiment`` on ``protocol``, or a system, at ``target``, and judge it.
+    """Run ``experiment`` on ``protocol``, or a system, at ``target``, and judge it. ``endpoints``:
+    of a system that runs elsewhere (target attached).
 
     Raises InvalidConfiguration and Unsupported before anything is started. Whatever happens later
     is in the result, except StoppedAtOnce.
     """
     ids = experiment.node_ids()
     parameters = {**experiment.parameters, **(parameters or {})}
-    refuse_unsupported(experiment, target)
+    refuse_unsupported(experiment, target, protocol)
     refuse_kind(experiment.load.kind, protocol.name, protocol.operations)
     for node in ids:
         protocol.configure(node, ids, parameters)
     workload = experiment.workload(seed=seed)
     folder = RunFolder.create(
         folder_path,
-        make_manifest(experiment, protocol, target, seed, workload, parameters, command),
+        make_manifest(experiment, protocol, target, seed, workload, parameters, command, endpoints),
     )
-    run = Run(experiment, protocol, workload, folder, seed, parameters, progress)
+    run = Run(experiment, protocol, workload, folder, seed, parameters, progress, endpoints)
     failure: str | None = None
     interrupted = False
     try:
@@ -138,6 +140,7 @@ def make_manifest(
     workload: Workload,
     parameters: Mapping[str, Any],
     command: Sequence[str],
+    endpoints: str = "",
 ) -> Manifest:
     """What is known before the run."""
     return Manifest(
@@ -145,6 +148,8 @@ def make_manifest(
         experiment_name=experiment.name,
         experiment=experiment.as_data(),
         protocol=protocol.name,
+        found_by=findable(protocol),
+        endpoints=endpoints,
         claim=protocol.claim,
         kind=workload.kind,
         operations=list(protocol.operations),

@@ -13,7 +13,9 @@ from nodes.registry import Protocol
 
 Subject: TypeAlias = Protocol | System
 
-OF_SYSTEMS: TargetName = "lab"
+OF_SYSTEMS: tuple[TargetName, ...] = ("lab", "attached")
+"""Where systems run, the default first."""
+ONLY_OF_SYSTEMS: TargetName = "lab"
 
 
 def find(name: str) -> Subject:
@@ -24,15 +26,22 @@ def find(name: str) -> Subject:
     return catalogue.get(name) if is_system else registry.get(name)
 
 
+def findable(subject: Subject) -> str:
+    """What `find` finds it by in another process: its name, or the path of its file."""
+    if isinstance(subject, System):
+        return catalogue.findable_name(subject)
+    return registry.findable_name(subject)
+
+
 def target_of(subject: Subject, wanted: TargetName | None) -> TargetName:
     """Where it runs: at the target that is ``wanted``, or None: at the one that it has by default.
     Raises Unsupported."""
     is_system = isinstance(subject, System)
     if wanted is None:
-        return OF_SYSTEMS if is_system else "local"
-    if is_system != (wanted == OF_SYSTEMS):
-        others = ", ".join(sorted(set(TARGETS) - {OF_SYSTEMS}))
-        kind, where = ("system", OF_SYSTEMS) if is_system else ("protocol", others)
+        return OF_SYSTEMS[0] if is_system else "local"
+    possible = OF_SYSTEMS if is_system else tuple(sorted(set(TARGETS) - {ONLY_OF_SYSTEMS}))
+    if wanted not in possible:
+        kind, where = "system" if is_system else "protocol", ", ".join(possible)
         raise Unsupported(
             f"{subject.name} is a {kind}, which the target {wanted} cannot run; it runs on: {where}"
         )

@@ -13,12 +13,15 @@ from chaos.clusters.containers.compose import ComposeCluster
 from chaos.clusters.lab.cluster import LabCluster
 from chaos.clusters.local import LocalCluster
 from chaos.experiments.experiment import Experiment
+from chaos.systems.system import System
 from chaos.targets import lab, on_cluster
 from chaos.targets.run import Run
 from chaos.targets.simulator import SimulatedCluster
 from chaos.targets.simulator import conduct as conduct_simulated
+from chaos.targets.subjects import Subject
 from nodes.errors import Unsupported
 from nodes.faults.capabilities import Cluster
+from nodes.faults.links import OnClientLinks
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,15 @@ def refuse_kind(kind: Kind, name: str, operations: Sequence[str]) -> None:
         )
 
 
-def refuse_unsupported(experiment: Experiment, target: TargetName) -> None:
+def refuse_unsupported(experiment: Experiment, target: TargetName, subject: Subject) -> None:
     """Raises Unsupported for the first fault of ``experiment`` that ``target`` does not support."""
+    elsewhere = isinstance(subject, System) and target == "attached"
     for planned in experiment.plan():
+        if elsewhere and not isinstance(planned.fault, OnClientLinks):
+            raise Unsupported(
+                f"{experiment.name}: {subject.name} runs elsewhere, where only clients' links can "
+                f"have faults (requests-lost, replies-lost), no {planned.fault.fault!r}"
+            )
         if target not in (works := works_on(planned.fault.needs)):
             so = "" if planned.fault.needs == planned.fault.NEEDS else " with these parameters"
             raise Unsupported(

@@ -290,7 +290,9 @@ class SlowClose(OnLinks):
 # --- clients -----------------------------------------------------------------------------------
 
 
-class _OfClients(Fault):
+class OnClientLinks(Fault):
+    """Base of faults of the links between clients and nodes."""
+
     node: str | None = None
     share: Annotated[float | None, Field(gt=0, lt=1)] = None
 
@@ -335,7 +337,7 @@ class _OfClients(Fault):
             cluster.links.heal(resolved.links)
 
 
-class RequestsLost(_OfClients):
+class RequestsLost(OnClientLinks):
     """Lose every client request to one node or all: it is certainly not applied.
 
     ``node``: a node or ``leader``; all nodes if not given. ``share``: of the requests, if not all
@@ -349,7 +351,7 @@ class RequestsLost(_OfClients):
         return group, node
 
 
-class RepliesLost(_OfClients):
+class RepliesLost(OnClientLinks):
     """Lose every reply to clients from one node or all: applied, but the client never learns it.
 
     ``node``: a node or ``leader``; all nodes if not given. ``share``: of the replies, if not all

@@ -35,6 +35,7 @@ TEXT = {
     "workload",
     "initial",
     "only",
+    "endpoints",
 }
 """Options that take any text; what is read from it is checked further on."""
 SAMPLES = {"protocol": "raft", "path": "x", "fault": "wan", "node": "n1", "change": "add"}

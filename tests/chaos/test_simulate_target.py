@@ -581,7 +581,7 @@ def test_a_fault_that_the_target_has_not_is_refused_before_anything_starts(
 ) -> None:
     wanted = experiment({"at": "1s", "for": "1s", "fault": "crash", "nodes": "all"})
     fault = type(wanted.plan()[0].fault)
-    refuse_unsupported(wanted, "sim")
+    refuse_unsupported(wanted, "sim", registry.get("raft"))
     monkeypatch.setattr(fault, "NEEDS", (DamagesLogs,))
     with pytest.raises(
         Unsupported, match=r"the target sim has no fault 'crash'; .* compose, local"
@@ -592,4 +592,4 @@ def test_a_fault_that_the_target_has_not_is_refused_before_anything_starts(
 
 def test_the_catalogue_runs_in_the_simulator() -> None:
     for name in ("healthy", "leader-partition", "latency-50ms"):
-        refuse_unsupported(load(name), "sim")
+        refuse_unsupported(load(name), "sim", registry.get("raft"))

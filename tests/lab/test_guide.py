@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters.lab import sandbox
-from tests.live.conftest import capbench, run_json
+from chaos.commands import run as cli_run
+from chaos.targets.subjects import findable
+from tests.live.conftest import Typed, capbench, run_json
 
 pytestmark = pytest.mark.live
 EXAMPLE = Path(__file__).with_name("example_system.py")
@@ -25,7 +27,9 @@ def test_the_blocks_of_the_guide_make_up_the_example() -> None:
     assert lines("\n".join(blocks)) == lines(EXAMPLE.read_text())
 
 
-def test_a_run_finds_the_bug_of_the_example(place: Path) -> None:
+def test_a_run_finds_the_bug_of_the_example(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
         sandbox.refuse()
         sandbox.nft()
@@ -37,6 +41,14 @@ def test_a_run_finds_the_bug_of_the_example(place: Path) -> None:
     assert code == 4
     assert (run["protocol"], run["verdict"]) == ("my-system", "invalid")
     assert run["counterexample"]
+    # It can be repeated from its folder, which knows the file.
+    again: list[cli_run.Planned] = []
+    monkeypatch.setattr(cli_run, "_run_all", lambda plans, *_, **__: again.extend(plans))
+    monkeypatch.chdir(place)
+    assert Typed(monkeypatch, capsys)("run", "--again", run["folder"])[0] == 0
+    ((_, subject, target, _),) = again
+    assert (subject.name, target) == ("my-system", "lab")
+    assert findable(subject) == str(place / "my_system.py")
 
 
 @pytest.mark.parametrize(
