@@ -103,12 +103,12 @@ def run(
     Example: capbench run leader-partition --protocol raft --seed 7
     """
     if again is not None:
-        given = (experiment, protocol, nodes, seed, target, kind, endpoints or None)
+        given = (experiment, nodes, seed, target, kind, endpoints or None)
         if any(each is not None for each in given) or repeat > 1:
             raise typer.BadParameter(
                 "--again takes everything from the run folder; give only --out and --json"
             )
-        _run_again(again, out, metrics, json=json)
+        _run_again(again, protocol, out, metrics, json=json)
         return
     if experiment is None:
         raise typer.BadParameter("name an experiment (see `capbench list`), or give --again")
@@ -157,9 +157,13 @@ def _nodes_there(
     return there
 
 
-def _run_again(again: Path, out: Path | None, metrics: int | None, *, json: bool) -> None:
-    """What was run, according to a run folder."""
+def _run_again(
+    again: Path, files: Sequence[str] | None, out: Path | None, metrics: int | None, *, json: bool
+) -> None:
+    """What was run, according to a run folder. ``files``: a file of the user's own, which a folder
+    alone does not make us execute. Raises BadOption."""
     from bench.record.run_folder import RunFolder
+    from chaos.errors import BadOption
     from chaos.experiments.experiment import validate
     from chaos.targets.subjects import find
 
@@ -172,7 +176,13 @@ def _run_again(again: Path, out: Path | None, metrics: int | None, *, json: bool
     )
     root = out or Path("results") / experiment.name
     folder = Path(f"{stamp()}-{before.protocol}-{experiment.seed}")
-    subject = find(before.found_by or before.protocol)
+    name = before.found_by or before.protocol
+    is_file = name.endswith(".py")
+    if is_file and files is None:
+        raise BadOption(f"--again {again}: it ran a file of yours; say that it may run: -p {name}")
+    if files is not None and (len(files) > 1 or not is_file):
+        raise BadOption(f"--again {again}: it ran {name}, and takes no other -p")
+    subject = find(name if files is None else files[0])
     plans = plans_of([(experiment, subject)], 1, before.target, before.endpoints)
     _run_all(plans, Place(root, [folder], None, "folders", metrics), json=json)
 

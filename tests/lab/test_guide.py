@@ -41,11 +41,16 @@ def test_a_run_finds_the_bug_of_the_example(
     assert code == 4
     assert (run["protocol"], run["verdict"]) == ("my-system", "invalid")
     assert run["counterexample"]
-    # It can be repeated from its folder, which knows the file.
+    # It can be repeated from its folder, which alone does not make us execute a file.
     again: list[cli_run.Planned] = []
     monkeypatch.setattr(cli_run, "_run_all", lambda plans, *_, **__: again.extend(plans))
     monkeypatch.chdir(place)
-    assert Typed(monkeypatch, capsys)("run", "--again", run["folder"])[0] == 0
+    type_ = Typed(monkeypatch, capsys)
+    code, _, refused = type_("run", "--again", run["folder"])
+    assert (code, again) == (2, [])
+    assert f"-p {place / 'my_system.py'}" in refused
+    assert type_("run", "--again", run["folder"], "-p", "my_system.py")[0] == 0
+    assert type_("run", "--again", run["folder"], "-p", "my_system.py", "-p", "etcd")[0] == 2
     ((_, subject, target, _),) = again
     assert (subject.name, target) == ("my-system", "lab")
     assert findable(subject) == str(place / "my_system.py")
