@@ -33,6 +33,11 @@ ELSEWHERE = {
     "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
     "capbench run leader-partition -p etcd": ("tests/lab/test_runs.py", '"-p", "etcd"'),
+    "capbench run replies-lost --target attached -p etcd"
+    " --endpoints etcd1:2379,etcd2:2379,etcd3:2379": (
+        "tests/lab/test_elsewhere.py",
+        '"--target", "attached", "-p", "etcd", "--endpoints"',
+    ),
     "capbench up -p redis-sentinel": ("tests/lab/test_by_hand.py", '"up", "-p", "redis-sentinel"'),
     "docker compose up -d": ("tests/containers/conftest.py", '"up", "-d"'),
     "capbench run leader-partition --target compose --protocol raft": (
