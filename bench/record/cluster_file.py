@@ -23,10 +23,14 @@ STALE_S = 2.0
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A TCP address."""
+    """A TCP address. As a text: ``host:port``."""
 
     host: str
     port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 class Reachable(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bench.children import environment
 from bench.load.system_client import Prefixed, carried_out
 from bench.record.cluster_file import Address, SystemFile, write_cluster_file
 from bench.record.quantities import plural
@@ -21,8 +20,8 @@ from bench.record.run_folder import NodeRecord, RunFolder
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.links import ProxiedLinks, Way
 from chaos.clusters.live import RunningCluster
-from chaos.clusters.processes import ProcessGroup, free_ports
-from chaos.clusters.toxiproxy import Proxy, Toxiproxy, ToxiproxyError, find_toxiproxy
+from chaos.clusters.processes import ProcessGroup, free_ports, last_words
+from chaos.clusters.toxiproxy import Proxy, Toxiproxy, ToxiproxyError, replace_server, spawn_server
 from chaos.errors import BadOption, TargetFailed
 from chaos.systems.catalogue import findable_name
 from chaos.systems.system import System, client_key
@@ -121,14 +120,15 @@ class ElsewhereCluster(RunningCluster):
         api, *ports = free_ports(1 + len(self.nodes))
         self._api = Address(LOCAL, api)
         self.processes = self._stack.enter_context(ProcessGroup())
-        self._start_toxiproxy()
+        spawn_server(self.processes, self._api, self._log("toxiproxy"))
+        self.processes.wait_for("toxiproxy", self._api, self._log("toxiproxy"))
         self.toxiproxy = Toxiproxy(self._api)
         self._stack.callback(self.toxiproxy.close)
         # Past all faults, at the port that the system's probe expects: all of 127/8 is ours.
         asked = {node: f"127.{77 + i}.{os.getpid() % 250}.1" for i, node in enumerate(self.nodes)}
         proxies = []
         for node, own_port in zip(self.nodes, ports, strict=True):
-            upstream = _text(self._endpoints[node])
+            upstream = str(self._endpoints[node])
             proxies += [
                 Proxy(name=f"client_{node}", listen=f"{LOCAL}:{own_port}", upstream=upstream),
                 Proxy(name=f"probe_{node}", listen=f"{asked[node]}:{port}", upstream=upstream),
@@ -169,14 +169,15 @@ class ElsewhereCluster(RunningCluster):
         for node in self.nodes:
             try:
                 # A proxy would take the connection in any case.
-                socket.create_connection(_pair(self._endpoints[node]), ANSWERS_S).close()
+                at = self._endpoints[node]
+                socket.create_connection((at.host, at.port), ANSWERS_S).close()
             except OSError as refused:
                 error: str | None = refused.strerror or str(refused)
             else:
                 error = self._ask((node,), "read", "k0")
             if error is not None:
                 raise TargetFailed(
-                    f"{self._system.name} at {_text(self._endpoints[node])} ({node}) does not "
+                    f"{self._system.name} at {self._endpoints[node]} ({node}) does not "
                     f"serve: {error}"
                 )
         if not self.monitor.wait(self.monitor.ready, TELLS_S):
@@ -218,26 +219,11 @@ class ElsewhereCluster(RunningCluster):
     def _written(self) -> set[str]:
         return {each.key for each in self._folder.operations() if each.op != "read"}
 
-    def _start_toxiproxy(self) -> None:
-        self.processes.spawn(
-            "toxiproxy",
-            [find_toxiproxy(), "-host", self._api.host, "-port", str(self._api.port)],
-            stdout_path=self._directory / "toxiproxy.log",
-            env=environment(LOG_LEVEL="warn"),
-        )
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(_pair(self._api), timeout=1).close()
-                return
-            if not self.processes.running("toxiproxy") or time.monotonic() > deadline:
-                raise TargetFailed(f"Toxiproxy did not come up; {self.last_words('toxiproxy')}")
-            time.sleep(0.01)
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
 
     def _restart_toxiproxy(self) -> None:
-        self.notes.append("Toxiproxy was replaced: for a moment every link was down")
-        self.processes.kill("toxiproxy")
-        self._start_toxiproxy()
+        self.notes.append(replace_server(self.processes, self._api, self._log("toxiproxy")))
 
     # --- what `RunningCluster` asks for ---
 
@@ -251,17 +237,8 @@ class ElsewhereCluster(RunningCluster):
 
     def last_words(self, name: str) -> str:
         """See `RunningCluster`."""
-        return f"its log is in {self.logs}"
+        return last_words(self._log(name))
 
     def versions(self) -> dict[str, str]:
         """See `RunningCluster`."""
         return {"system": "as attached"}
-
-
-def _text(address: Address) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
-
-
-def _pair(address: Address) -> tuple[str, int]:
-    return address.host, address.port

@@ -235,7 +235,7 @@ class Links(ProxiedLinks):
         if len(ports) < len(names):
             raise ValueError(f"{len(names)} links need as many ports, not {len(ports)}")
         proxies = [
-            Proxy(name=name, listen=f"{listen}:{port}", upstream=f"{upstream.host}:{upstream.port}")
+            Proxy(name=name, listen=f"{listen}:{port}", upstream=str(upstream))
             for name, port in zip(names.values(), ports, strict=False)
         ]
         super().__init__(

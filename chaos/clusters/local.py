@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from bench.children import environment, python
+from bench.children import python
 from bench.record.cluster_file import Address, ClusterFile, write_cluster_file
-from bench.record.files import naming, no_space
+from bench.record.files import naming
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.broker import broker_command, find_mosquitto
 from chaos.clusters.capabilities import OfLocal
@@ -25,8 +24,8 @@ from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
 from chaos.clusters.monitor import Monitor
 from chaos.clusters.owned import OwnedCluster
-from chaos.clusters.processes import ProcessGroup, free_ports
-from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, find_toxiproxy
+from chaos.clusters.processes import ProcessGroup, free_ports, last_words
+from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, replace_server, spawn_server
 from chaos.errors import TargetFailed
 from nodes.errors import InfrastructureFailed
 from nodes.registry import Protocol, findable_name
@@ -107,10 +106,10 @@ class LocalCluster(OwnedCluster, OfLocal):
         self._start_broker()
         self._api = Address("127.0.0.1", api_port)
         if self._proxied:
-            self._start_toxiproxy()
-        self._wait_for("broker", self.broker)
+            spawn_server(self.processes, self._api, self.log_path("toxiproxy"))
+        self._wait_for_broker()
         if self._proxied:
-            self._wait_for("toxiproxy", self._api)
+            self.processes.wait_for("toxiproxy", self._api, self.log_path("toxiproxy"))
             self.toxiproxy = Toxiproxy(self._api)
             self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
             self.links.create()
@@ -140,27 +139,14 @@ class LocalCluster(OwnedCluster, OfLocal):
             self.notes.append(broker.note)
         self.processes.spawn("broker", broker.argv, stdout_path=self.log_path("broker"))
 
+    def _wait_for_broker(self) -> None:
+        self.processes.wait_for("broker", self.broker, self.log_path("broker"))
+
     def _link(self, src: str, dst: str) -> Address:
         return self.links.address(src, dst) if self._proxied else self.broker
 
-    def _start_toxiproxy(self) -> None:
-        self.processes.spawn(
-            "toxiproxy",
-            [find_toxiproxy(), "-host", "127.0.0.1", "-port", str(self._api.port)],
-            stdout_path=self.log_path("toxiproxy"),
-            # It would write a line for every connection and every change otherwise.
-            env=environment(LOG_LEVEL="warn"),
-        )
-
     def _restart_toxiproxy(self) -> None:
-        was = "answered no more" if self.processes.running("toxiproxy") else "ended"
-        self.notes.append(
-            f"Toxiproxy {was} and was replaced: for a moment every link was down, whatever the "
-            "schedule says"
-        )
-        self.processes.kill("toxiproxy")
-        self._start_toxiproxy()
-        self._wait_for("toxiproxy", self._api)
+        self.notes.append(replace_server(self.processes, self._api, self.log_path("toxiproxy")))
 
     def _stop(self, *, discard: bool = False) -> None:
         monitor: Monitor | None = getattr(self, "monitor", None)
@@ -183,21 +169,6 @@ class LocalCluster(OwnedCluster, OfLocal):
     def data_path(self, node: str) -> Path:
         """Where a node keeps its durable log."""
         return self._directory / node / "data"
-
-    def _wait_for(self, name: str, address: Address) -> None:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection((address.host, address.port), timeout=1).close()
-                return
-            except OSError:
-                code = self.processes.ended().get(name)
-                if code is not None or time.monotonic() > deadline:
-                    why = "did not come up in 10 s" if code is None else f"ended with code {code}"
-                    raise TargetFailed(
-                        f"{name} on port {address.port} {why}; {self.last_words(name)}"
-                    ) from None
-                time.sleep(0.01)
 
     def _spawn_node(self, node: str) -> None:
         settings = NodeSettings(
@@ -242,11 +213,7 @@ class LocalCluster(OwnedCluster, OfLocal):
 
     def last_words(self, name: str) -> str:
         """See `LiveCluster`."""
-        path = self.log_path(name)
-        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-        if not lines:
-            return f"its log {path} is empty{no_space(self._directory)}"
-        return f"its log {path} ends: {lines[-1][:300]}"
+        return last_words(self.log_path(name))
 
     def versions(self) -> dict[str, str]:
         """See `LiveCluster`."""
@@ -263,7 +230,7 @@ class LocalCluster(OwnedCluster, OfLocal):
     def _start(self, name: str) -> None:
         if name == "broker":
             self._start_broker()
-            self._wait_for("broker", self.broker)
+            self._wait_for_broker()
         else:
             self._spawn_node(name)
 

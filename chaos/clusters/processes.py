@@ -27,8 +27,11 @@ from types import FrameType, TracebackType
 from typing import IO
 
 from bench.children import environment
+from bench.record.cluster_file import Address
+from bench.record.files import no_space
 from chaos.clusters import locks
 from chaos.clusters.leftovers import HELD_BY
+from chaos.errors import TargetFailed
 from nodes.errors import InfrastructureFailed
 
 _GUARD = """
@@ -44,6 +47,14 @@ os.kill(0, signal.SIGKILL)
 
 class ProcessError(InfrastructureFailed):
     """A child that cannot be started, or is not there: one line with its name and the reason."""
+
+
+def last_words(log: Path) -> str:
+    """How a process's log ends, for an error line."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    if not lines:
+        return f"its log {log} is empty{no_space(log.parent)}"
+    return f"its log {log} ends: {lines[-1][:300]}"
 
 
 class ProcessGroup:
@@ -72,6 +83,23 @@ class ProcessGroup:
         with self._guard.stdout as output:
             if output.read(1) != b"r":
                 raise ProcessError("the guard of the child processes did not start")
+
+    def wait_for(self, name: str, address: Address, log: Path) -> None:
+        """Wait until a process takes connections. Raises TargetFailed, which tells how its ``log``
+        ends."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection((address.host, address.port), timeout=1).close()
+                return
+            except OSError:
+                code = self.ended().get(name)
+                if code is not None or time.monotonic() > deadline:
+                    why = "did not come up in 10 s" if code is None else f"ended with code {code}"
+                    raise TargetFailed(
+                        f"{name} on port {address.port} {why}; {last_words(log)}"
+                    ) from None
+                time.sleep(0.01)
 
     def spawn(
         self,

@@ -22,8 +22,10 @@ from toxiproxy.api import validate_response
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from bench.children import environment
 from bench.paths import ROOT
 from bench.record.cluster_file import Address
+from chaos.clusters.processes import ProcessGroup
 from nodes.errors import InfrastructureFailed
 
 Stream: TypeAlias = Literal["upstream", "downstream"]
@@ -64,6 +66,30 @@ def find_toxiproxy() -> Path:
         " CAPBENCH_TOXIPROXY; get it by `make setup`, by"
         " `go install github.com/Shopify/toxiproxy/v2/cmd/server@v2.12.0` (Go 1.23 or newer), or as"
         " the release binary of https://github.com/Shopify/toxiproxy/releases/tag/v2.12.0"
+    )
+
+
+def spawn_server(processes: ProcessGroup, api: Address, log: Path) -> None:
+    """Start a Toxiproxy server whose API is to listen at ``api``. Raises ToxiproxyMissing."""
+    processes.spawn(
+        "toxiproxy",
+        [find_toxiproxy(), "-host", api.host, "-port", str(api.port)],
+        stdout_path=log,
+        # It would write a line for every connection and every change otherwise.
+        env=environment(LOG_LEVEL="warn"),
+    )
+
+
+def replace_server(processes: ProcessGroup, api: Address, log: Path) -> str:
+    """Another server, with nothing in it, in place of one that is broken: what a report must say of
+    that. Raises TargetFailed."""
+    was = "answered no more" if processes.running("toxiproxy") else "ended"
+    processes.kill("toxiproxy")
+    spawn_server(processes, api, log)
+    processes.wait_for("toxiproxy", api, log)
+    return (
+        f"Toxiproxy {was} and was replaced: for a moment every link was down, whatever the "
+        "schedule says"
     )
 
 

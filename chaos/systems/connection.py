@@ -10,7 +10,8 @@ import contextlib
 import http.client
 import select
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -41,6 +42,39 @@ def connected(address: Address, timeout_s: float) -> socket.socket:
     # Else a small request waits up to 40 ms for the acknowledgement of the one before it.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+class Session(Protocol):
+    """What a client of a system says things over. ``stale``: see `is_stale`."""
+
+    @property
+    def stale(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Session)
+
+
+class Kept(Generic[S]):
+    """One session that stays open for as long as it is of use. ``begin`` makes one."""
+
+    def __init__(self, begin: Callable[[], S]) -> None:
+        self._begin = begin
+        self._session: S | None = None
+
+    def ready(self) -> S:
+        """The session; a new one if there is none, or a stale one. Raises what ``begin`` does."""
+        if self._session is not None and self._session.stale:
+            self.close()
+        if self._session is None:
+            self._session = self._begin()
+        return self._session
+
+    def close(self) -> None:
+        """Close the session, if there is one."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 class JsonOverHttp:

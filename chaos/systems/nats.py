@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.record.cluster_file import Address, SystemFile
-from chaos.systems.connection import FORM_S, PROBE_S, connected, is_stale
+from chaos.systems.connection import FORM_S, PROBE_S, Kept, connected, is_stale
 from chaos.systems.getting import on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -243,20 +243,14 @@ class Nats(System):
 
 class _Client(SystemClient):
     def __init__(self, address: Address, timeout_s: float, *, direct: bool) -> None:
-        self._address, self._timeout_s, self._direct = address, timeout_s, direct
-        self._connection: _Connection | None = None
+        self._direct = direct
+        self._kept = Kept(lambda: _Connection(address, timeout_s))
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._kept.close()
 
     def invoke(self, operation: Operation) -> Answer:
-        if self._connection is not None and self._connection.stale:
-            self.close()
-        if self._connection is None:
-            self._connection = _Connection(self._address, self._timeout_s)
-        nats, subject = self._connection, f"$KV.{BUCKET}.{operation.key}"
+        nats, subject = self._kept.ready(), f"$KV.{BUCKET}.{operation.key}"
         match operation.op:
             case "read":
                 return self._read(nats, subject)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.verdict import Model
-from chaos.systems.connection import PROBE_S, connected, is_stale
+from chaos.systems.connection import PROBE_S, Kept, connected, is_stale
 from chaos.systems.getting import on_path, unpacked
 from chaos.systems.system import (
     Answer,
@@ -195,20 +195,14 @@ class ZooKeeper(System):
 
 class _Client(SystemClient):
     def __init__(self, address: Address, timeout_s: float, *, sync: bool) -> None:
-        self._address, self._timeout_s, self._sync = address, timeout_s, sync
-        self._session: _Session | None = None
+        self._sync = sync
+        self._kept = Kept(lambda: _Session(address, timeout_s))
 
     def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._kept.close()
 
     def invoke(self, operation: Operation) -> Answer:
-        if self._session is not None and self._session.stale:
-            self.close()
-        if self._session is None:
-            self._session = _Session(self._address, self._timeout_s)
-        session, path = self._session, _buffer(f"/{operation.key}".encode())
+        session, path = self._kept.ready(), _buffer(f"/{operation.key}".encode())
         match operation.op:
             case "read":
                 return self._read(session, path)

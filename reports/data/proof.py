@@ -155,16 +155,20 @@ def _overlaps(fault: FaultRecord, faults: Sequence[FaultRecord]) -> bool:
     return any(span(each)[0] < end and span(each)[1] > begin for each in others)
 
 
+def _span_s(fault: FaultRecord, origin_ns: int) -> tuple[float, float]:
+    """When it was on, until its heal began."""
+    assert fault.applied_ns is not None
+    end_ns = fault.heal_started_ns
+    end_s = math.inf if end_ns is None else (end_ns - origin_ns) / 1e9
+    return (fault.applied_ns - origin_ns) / 1e9, end_s
+
+
 def _slowed(
     fault: FaultRecord, operations: pd.DataFrame, origin_ns: int
 ) -> tuple[bool | None, str]:
     """By how long operations took. It denies nothing: a protocol may not wait for other nodes."""
-    assert fault.applied_ns is not None
-    begin_s = (fault.applied_ns - origin_ns) / 1e9
-    end_ns = fault.heal_started_ns
-    end_s = float("inf") if end_ns is None else (end_ns - origin_ns) / 1e9
     ended = operations.dropna(subset=["latency_ms"])
-    during = ended[ended["intended_s"].between(begin_s, end_s)]["latency_ms"]
+    during = ended[ended["intended_s"].between(*_span_s(fault, origin_ns))]["latency_ms"]
     before = ended[ended["phase"] == "before"]["latency_ms"]
     if not len(during) or not len(before):
         return None, "no operation shows it or denies it"
@@ -179,13 +183,9 @@ def _unanswered(
     fault: FaultRecord, operations: pd.DataFrame, origin_ns: int
 ) -> tuple[bool | None, str]:
     """By the operations that were sent to its nodes while it was on."""
-    assert fault.applied_ns is not None
-    begin_s = (fault.applied_ns - origin_ns) / 1e9
-    end_ns = fault.heal_started_ns
-    end_s = float("inf") if end_ns is None else (end_ns - origin_ns) / 1e9
     here = operations[
         operations["node"].astype(str).isin(fault.nodes)
-        & operations["invoked_s"].between(begin_s, end_s)
+        & operations["invoked_s"].between(*_span_s(fault, origin_ns))
     ]
     lost = int((here["outcome"] != "ok").sum())
     if not len(here):

@@ -7,16 +7,13 @@ It is made by, and lives as long as, the first process of the namespaces of
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.children import environment
 from bench.record.cluster_file import Address, SystemFile, write_cluster_file
-from bench.record.files import no_space
 from bench.record.run_folder import NodeRecord, append_line
 from chaos.clusters.capabilities import OfLab
 from chaos.clusters.lab.links import LabLinks, in_words, leak
@@ -24,8 +21,8 @@ from chaos.clusters.lab.listening import Listening
 from chaos.clusters.lab.network import Network, host, ways
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.live import RunningCluster
-from chaos.clusters.processes import ProcessGroup
-from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, find_toxiproxy
+from chaos.clusters.processes import ProcessGroup, last_words
+from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, replace_server, spawn_server
 from chaos.errors import TargetFailed
 from chaos.systems.system import Node, Programs, System
 from nodes.errors import InfrastructureFailed
@@ -109,7 +106,8 @@ class LabCluster(RunningCluster, OfLab):
         self._stop(discard=self._recorded is not None and not failed)
 
     def _start_all(self) -> None:
-        self._start_toxiproxy()
+        spawn_server(self.processes, API, self._log("toxiproxy"))
+        self.processes.wait_for("toxiproxy", API, self._log("toxiproxy"))
         self.toxiproxy = Toxiproxy(API)
         self.links = LabLinks(self.toxiproxy, self._ways, self._network)
         self.links.create()
@@ -159,30 +157,8 @@ class LabCluster(RunningCluster, OfLab):
             for node in self.nodes:
                 own_folder.remove(self._directory / node)
 
-    def _start_toxiproxy(self) -> None:
-        self.processes.spawn(
-            "toxiproxy",
-            [find_toxiproxy(), "-host", API.host, "-port", str(API.port)],
-            stdout_path=self._log("toxiproxy"),
-            env=environment(LOG_LEVEL="warn"),
-        )
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection((API.host, API.port), timeout=1).close()
-                return
-            if not self.processes.running("toxiproxy") or time.monotonic() > deadline:
-                raise TargetFailed(f"Toxiproxy did not come up; {self.last_words('toxiproxy')}")
-            time.sleep(0.01)
-
     def _restart_toxiproxy(self) -> None:
-        was = "answered no more" if self.processes.running("toxiproxy") else "ended"
-        self.notes.append(
-            f"Toxiproxy {was} and was replaced: for a moment every link was down, whatever the "
-            "schedule says"
-        )
-        self.processes.kill("toxiproxy")
-        self._start_toxiproxy()
+        self.notes.append(replace_server(self.processes, API, self._log("toxiproxy")))
 
     # --- nodes ---
 
@@ -246,11 +222,7 @@ class LabCluster(RunningCluster, OfLab):
 
     def last_words(self, name: str) -> str:
         """See `RunningCluster`."""
-        path = self._log(name)
-        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-        if not lines:
-            return f"its log {path} is empty{no_space(self._directory)}"
-        return f"its log {path} ends: {lines[-1][:300]}"
+        return last_words(self._log(name))
 
     def versions(self) -> dict[str, str]:
         """See `RunningCluster`."""

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from bench.record.cluster_file import Address
 from chaos.clusters.lab import network
 from chaos.clusters.lab.network import Count, Network
 from chaos.clusters.links import ProxiedLinks, Way
@@ -41,8 +40,7 @@ class LabLinks(ProxiedLinks):
 
     def __init__(self, toxiproxy: Toxiproxy, ways: Sequence[network.Way], network: Network) -> None:
         proxies = [
-            Proxy(name=way.name, listen=_text(way.listen), upstream=_text(way.upstream))
-            for way in ways
+            Proxy(name=way.name, listen=str(way.listen), upstream=str(way.upstream)) for way in ways
         ]
         super().__init__(toxiproxy, proxies, _directions(ways))
         self._network = network
@@ -117,7 +115,3 @@ def _directions(ways: Sequence[network.Way]) -> dict[Link, list[Way]]:
         found.setdefault((way.src, way.dst), []).append((way.name, "upstream"))
         found.setdefault((way.dst, way.src), []).append((way.name, "downstream"))
     return found
-
-
-def _text(address: Address) -> str:
-    return f"{address.host}:{address.port}"

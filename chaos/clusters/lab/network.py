@@ -168,7 +168,7 @@ class Network:
     def _turned(self) -> Iterator[str]:
         for way in self._ways:
             if way.src in self._number:
-                to = f"{way.listen.host}:{way.listen.port}"
+                to = str(way.listen)
                 yield (
                     f'iifname "v{self._number[way.src]}" ip daddr {host(self._number[way.dst])} '
                     f"tcp dport {way.upstream.port} dnat to {to}"
