@@ -12,11 +12,16 @@ must do. What it says of errors (server/etcdserver/v3_server.go, raft/raft.go, 3
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import http.client
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.record.cluster_file import Address, SystemFile
+from bench.record.transactions.verdict import Level
 from bench.record.verdict import Model
 from chaos.systems.connection import PROBE_S, JsonOverHttp
 from chaos.systems.getting import CACHE, on_path, said_version, unpacked
@@ -29,14 +34,17 @@ from chaos.systems.system import (
     Programs,
     System,
     SystemClient,
+    Transaction,
     client_key,
     decode,
     encode,
 )
-from nodes.contract.replica import Operation
+from nodes.contract.replica import Operation, Value
 
 PEERS, CLIENTS = 2380, 2379
 NOT_PROPOSED = ("etcdserver: too many requests", "raft proposal dropped")
+TRIES = 8
+"""Of a transaction, as long as others are faster."""
 
 
 class Refused(Exception):
@@ -56,8 +64,11 @@ class Etcd(System):
     peer_ports = (PEERS,)
     client_ports = (CLIENTS,)
 
-    def __init__(self, name: str, claim: Model, summary: str, *, serializable: bool) -> None:
+    def __init__(
+        self, name: str, claim: Model, isolation: Level, summary: str, *, serializable: bool
+    ) -> None:
         self.name, self.claim, self.summary = name, claim, summary
+        self.isolation = isolation
         self._serializable = serializable
 
     def programs(self) -> Programs:
@@ -109,13 +120,14 @@ class Etcd(System):
 class _Client(SystemClient):
     def __init__(self, address: Address, timeout_s: float, *, serializable: bool) -> None:
         self._http = JsonOverHttp(address, timeout_s)
+        self._timeout_s = timeout_s
         self._serializable = serializable
 
     def close(self) -> None:
         self._http.close()
 
     def invoke(self, operation: Operation) -> Answer:
-        key = _text(client_key(operation.key).encode())
+        key = _key(operation.key)
         match operation.op:
             case "read":
                 said = self._ask("range", {"key": key, "serializable": self._serializable})
@@ -148,6 +160,45 @@ class _Client(SystemClient):
         there = _read(said["responses"][0]["response_range"])
         return Answer(applied=False, seen=there.value, version=there.version)
 
+    def transaction(self, keys: Sequence[str], work: Callable[[Transaction], None]) -> None:
+        """All keys are read at once, and written at once if none of them has changed since."""
+        until = time.monotonic() + self._timeout_s
+        for _ in range(TRIES):
+            snapshot = _Snapshot(self._read_all(keys))
+            work(snapshot)
+            if not snapshot.written or self._commit(snapshot):
+                return
+            if time.monotonic() > until:
+                break
+        raise NotApplied("other transactions were faster")
+
+    def _read_all(self, keys: Sequence[str]) -> dict[str, Answer]:
+        ranges = [
+            {"requestRange": {"key": _key(key), "serializable": self._serializable}} for key in keys
+        ]
+        try:
+            said = self._ask("txn", {"success": ranges})
+        except (OSError, http.client.HTTPException, msgspec.DecodeError, Refused) as error:
+            raise NotApplied(f"nothing was written: {error}") from None
+        found = [_read(response["response_range"]) for response in said["responses"]]
+        return dict(zip(keys, found, strict=True))
+
+    def _commit(self, snapshot: _Snapshot) -> bool:
+        same = [
+            {
+                "key": _key(key),
+                "target": "MOD",
+                "result": "EQUAL",
+                "modRevision": str(found.version or 0),
+            }
+            for key, found in snapshot.found.items()
+        ]
+        puts = [
+            {"requestPut": {"key": _key(key), "value": _text(encode(value))}}
+            for key, value in snapshot.written.items()
+        ]
+        return bool(self._ask("txn", {"compare": same, "success": puts}).get("succeeded"))
+
     def _ask(self, what: str, body: Any) -> Any:
         status, said = self._http.post(f"/v3/kv/{what}", body)
         if status == 200:
@@ -156,6 +207,24 @@ class _Client(SystemClient):
         if any(words in error for words in NOT_PROPOSED):
             raise NotApplied(error)
         raise Refused(error)
+
+
+class _Snapshot(Transaction):
+    """What all keys held at one moment, and what is to be written."""
+
+    def __init__(self, found: dict[str, Answer]) -> None:
+        self.found = found
+        self.written: dict[str, Value] = {}
+
+    def read(self, key: str) -> Value:
+        return self.written[key] if key in self.written else self.found[key].value
+
+    def write(self, key: str, value: Value) -> None:
+        self.written[key] = value
+
+
+def _key(key: str) -> str:
+    return _text(client_key(key).encode())
 
 
 def _text(raw: bytes) -> str:
@@ -176,12 +245,14 @@ def _read(said: Any) -> Answer:
 ETCD = Etcd(
     "etcd",
     "linearizable",
+    "strict-serializable",
     "etcd with its defaults: Raft; reads ask the leader whether it still leads",
     serializable=False,
 )
 ETCD_SERIALIZABLE = Etcd(
     "etcd-serializable",
     "sequential",
+    "serializable",
     "etcd, but reads are serializable: answered by any node from what it has applied",
     serializable=True,
 )

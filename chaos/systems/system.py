@@ -15,13 +15,14 @@ When in doubt, it is ``info``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bench.record.cluster_file import SystemFile
+from bench.record.transactions.verdict import Level
 from bench.record.verdict import Model
 from nodes.contract.replica import Operation, OperationKind, Value, Version
 from nodes.errors import InfrastructureFailed
@@ -90,6 +91,25 @@ class Answer(msgspec.Struct, frozen=True):
     seen: Value = None
 
 
+class Transaction(ABC):
+    """What can be done in a transaction that is open. Raises what `SystemClient.transaction`
+    does."""
+
+    @abstractmethod
+    def read(self, key: str) -> Value:
+        """What a key holds, None: there is no such key. A transaction sees its own writes."""
+
+    @abstractmethod
+    def write(self, key: str, value: Value) -> None:
+        """Let a key hold ``value``."""
+
+    def append(self, key: str, word: str) -> None:
+        """Put a word behind the words that a key holds, a space between. A system whose level
+        allows lost updates needs one statement for that: else it is no append."""
+        held = self.read(key)
+        self.write(key, word if held is None else f"{held} {word}")
+
+
 class SystemClient(ABC):
     """A client with one connection, which asks one operation after the other. It connects when it
     is first asked, and again after an error."""
@@ -97,6 +117,13 @@ class SystemClient(ABC):
     @abstractmethod
     def invoke(self, operation: Operation) -> Answer:
         """Carry out an operation. Raises NotApplied, or anything else: see the top of this file."""
+
+    def transaction(self, keys: Sequence[str], work: Callable[[Transaction], None]) -> None:
+        """Do ``work`` in one transaction, at the level that the system claims, and commit it.
+        ``keys``: all that it will touch. If another transaction was in the way, ``work`` may be
+        done anew; its last call is the one that counts. What ``work`` raises goes through, after
+        a rollback. Raises NotApplied if it was certainly not committed, or anything else."""
+        raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027 - a client may have nothing to close
         """Close the connection."""
@@ -106,13 +133,15 @@ class System(ABC):
     """A system, described. Methods that start or ask something raise OSError, or
     nodes.errors.InfrastructureFailed with a line for the user.
 
-    ``claim``: what it promises in this mode, by its own documentation. ``peer_ports``: those at
+    ``claim``: what it promises in this mode, by its own documentation; ``isolation``: of its
+    transactions, None: its client has none (`SystemClient.transaction`). ``peer_ports``: those at
     which nodes talk to each other, ``client_ports``: those at which clients do, the one that takes
     operations first."""
 
     name: str
     summary: str
     claim: Model
+    isolation: Level | None = None
     operations: tuple[OperationKind, ...] = ("read", "write", "cas", "delete")
     peer_ports: tuple[int, ...]
     client_ports: tuple[int, ...]

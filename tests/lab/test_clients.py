@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
 from bench.load.system_client import carried_out
 from bench.record.cluster_file import Address, SystemFile
 from chaos.systems import catalogue
-from chaos.systems.system import Programs, System, SystemClient
-from nodes.contract.replica import Operation, OperationKind, Reply, Request, Value
+from chaos.systems.system import NotApplied, Programs, System, SystemClient, Transaction
+from nodes.contract.replica import Operation, OperationKind, Outcome, Reply, Request, Value
 from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
 
 pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
 CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader")
 """One system for each kind of client."""
-READ_FIRST = {("nats-kv", "cas"): 1, ("nats-kv-leader", "cas"): 1}
+READ_FIRST = {("nats-kv", "cas"): 1, ("nats-kv-leader", "cas"): 1, ("etcd", "transaction"): 1}
 """How many requests come before the one that changes something."""
-CHANGES: tuple[OperationKind, ...] = ("write", "cas", "delete")
+CHANGES: tuple[OperationKind | Literal["transaction"], ...] = (
+    *("write", "cas", "delete"),
+    "transaction",
+)
 
 
 class Server(NamedTuple):
@@ -30,6 +34,11 @@ class Server(NamedTuple):
 
     def client(self, cluster: SystemFile | None = None) -> SystemClient:
         return self.system.client(cluster or self.cluster, "n1", TIMEOUT_S)
+
+    def offers(self, op: OperationKind | Literal["transaction"]) -> bool:
+        if op == "transaction":
+            return self.system.isolation is not None
+        return op in self.system.operations
 
 
 @pytest.fixture(scope="module", params=CLIENTS)
@@ -42,6 +51,19 @@ def server(
     system = catalogue.get(request.param)
     with one_node(system, programs, tmp_path_factory.mktemp("server")) as cluster:
         yield Server(system, cluster)
+
+
+def changed(client: SystemClient, op: OperationKind | Literal["transaction"], key: str) -> Outcome:
+    """How a change from ``before`` to ``after`` ended."""
+    if op != "transaction":
+        return ask(client, op, key, "after", "before").outcome
+    try:
+        client.transaction([key], lambda at: at.write(key, "after"))
+    except NotApplied:
+        return "fail"
+    except Exception:
+        return "info"
+    return "ok"
 
 
 def ask(
@@ -85,8 +107,10 @@ def test_versions_grow_with_writes(server: Server) -> None:
 
 @pytest.mark.parametrize("op", CHANGES)
 @pytest.mark.parametrize("point", POINTS)
-def test_fail_was_never_applied(server: Server, op: OperationKind, point: Point) -> None:
-    if op not in server.system.operations:
+def test_fail_was_never_applied(
+    server: Server, op: OperationKind | Literal["transaction"], point: Point
+) -> None:
+    if not server.offers(op):
         return
     key, direct = f"cut-{op}-{POINTS.index(point)}", server.client()
     assert ask(direct, "write", key, "before").outcome == "ok"
@@ -102,7 +126,7 @@ def test_fail_was_never_applied(server: Server, op: OperationKind, point: Point)
             cutter = cutters[str(server.system.client_ports[0])]
             cutter.spared = READ_FIRST.get((server.system.name, op), 0)
             cutter.point = point
-        reply = ask(client, op, key, "after", "before")
+        outcome = changed(client, op, key)
     finally:
         client.close()
         for cutter in cutters.values():
@@ -110,13 +134,73 @@ def test_fail_was_never_applied(server: Server, op: OperationKind, point: Point)
     now = ask(direct, "read", key).value
     direct.close()
     applied = now != "before"
-    assert reply.outcome != "ok"
-    if reply.outcome == "fail":
-        assert not applied, reply
+    assert outcome != "ok"
+    if outcome == "fail":
+        assert not applied
     # The points are what they are called.
     assert applied == (point in ("after the request", "in the reply"))
     if point == "refused":
-        assert reply.outcome == "fail"
+        assert outcome == "fail"
+
+
+def test_a_transaction_sees_its_own_writes_and_all_that_was_committed(server: Server) -> None:
+    if server.system.isolation is None:
+        return
+    one, other = server.client(), server.client()
+    seen: list[Value] = []
+
+    def work(at: Transaction) -> None:
+        seen.clear()
+        seen.append(at.read("list"))
+        at.append("list", "1")
+        at.append("list", "2")
+        at.write("total", 2)
+        seen.extend([at.read("list"), at.read("total")])
+
+    one.transaction(["list", "total"], work)
+    assert seen == [None, "1 2", 2]
+    other.transaction(["list", "total"], work)
+    assert seen == ["1 2", "1 2 1 2", 2]
+    for client in (one, other):
+        assert ask(client, "read", "list").value == "1 2 1 2"
+        client.close()
+
+
+def test_what_stops_a_transaction_leaves_nothing_of_it(server: Server) -> None:
+    if server.system.isolation is None:
+        return
+    client = server.client()
+
+    def work(at: Transaction) -> None:
+        at.write("undone", 1)
+        raise NotApplied("too little")
+
+    with pytest.raises(NotApplied, match="too little"):
+        client.transaction(["undone"], work)
+    assert ask(client, "read", "undone").value is None
+    client.close()
+
+
+def test_a_transaction_does_not_overwrite_what_it_did_not_see(server: Server) -> None:
+    if server.system.isolation in (None, "read-committed"):
+        return
+    one, other = server.client(), server.client()
+    ask(one, "write", "counted", 1)
+    between = iter([5])
+
+    def work(at: Transaction) -> None:
+        held = at.read("counted")
+        assert isinstance(held, int)
+        for value in between:
+            assert ask(other, "write", "counted", value).outcome == "ok"
+        at.write("counted", held + 1)
+
+    with contextlib.suppress(NotApplied):
+        one.transaction(["counted"], work)
+        assert ask(one, "read", "counted").value == 6
+    assert ask(one, "read", "counted").value in (5, 6)
+    one.close()
+    other.close()
 
 
 def _nobody() -> int:
