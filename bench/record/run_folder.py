@@ -199,7 +199,9 @@ class RunFolder:
         try:
             return _read_json(self.manifest_path, Manifest, hint)
         except FileNotFoundError:
-            raise BadRunFolder(f"{shown(self.manifest_path)}: not found; {hint}") from None
+            # An empty variable of a shell ends up as ".", which tells nobody where it is.
+            where = self.path if self.path.parts else self.path.absolute()
+            raise BadRunFolder(f"{shown(where)}: no manifest.json in it; {hint}") from None
 
     def verdict(self) -> Verdict | None:
         """The verdict; None if the run was not checked."""

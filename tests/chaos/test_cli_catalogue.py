@@ -80,7 +80,7 @@ def test_again_repeats_the_operations_and_the_faults(tmp_path: Path) -> None:
 def test_again_takes_nothing_that_the_folder_says(tmp_path: Path) -> None:
     for arguments, said in [
         (("--again", "x", "--seed", "1"), "takes everything from the run folder"),
-        (("--again", "nowhere"), "nowhere/manifest.json: not found"),
+        (("--again", "nowhere"), "nowhere: no manifest.json in it"),
         ((), "name an experiment"),
     ]:
         done = capbench("run", *arguments, cwd=tmp_path)

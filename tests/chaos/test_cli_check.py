@@ -325,3 +325,14 @@ def test_reads_of_repeated_values_are_not_said_to_be_missing(
     assert "no reads" not in told
     assert "of no read it is known which write it saw" in told
     assert "1 keys left out, their values are not unique" in told
+
+
+@pytest.mark.parametrize("here", [".", ""])
+def test_a_folder_that_holds_no_run_is_named_even_if_it_is_this_one(
+    here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check(monkeypatch, here) == 2
+    assert capsys.readouterr().err == (
+        f"capbench: {tmp_path}: no manifest.json in it; is this a run folder?\n"
+    )
