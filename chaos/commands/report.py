@@ -23,7 +23,8 @@ app = typer.Typer()
 
 FORMATS = ("html", "md", "json", "csv", "png", "junit")
 DIFF_FORMATS = ("text", "md", "json")
-FORMAT = Name("format", lambda: dict.fromkeys(FORMATS + DIFF_FORMATS))
+AGAINST_FORMATS = ("html", "md", "json")
+FORMAT = Name("format", lambda: dict.fromkeys(FORMATS + DIFF_FORMATS + AGAINST_FORMATS))
 FILES = Path("results") / "report"
 """The default folder for csv and png files."""
 
@@ -40,7 +41,8 @@ def report(
             "-f",
             autocompletion=FORMAT.complete,
             help="html (a page and the table), md, json or junit (on standard output without -o), "
-            "csv or png (files into a folder); with --diff: text, md or json.",
+            "csv or png (files into a folder); with --against: html, md or json; with --diff: "
+            "text, md or json.",
             show_default=False,
         ),
     ] = None,
@@ -50,21 +52,37 @@ def report(
             "--out", "-o", help="The file; for csv and png the folder [default: results/report]."
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Test what changed against the runs in this folder, of the same plans: each "
+            "verdict and figure of the runs that are named.",
+            show_default=False,
+        ),
+    ] = None,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Show what changed between two: --diff OLD NEW.")
+        bool,
+        typer.Option("--diff", help="Show how any two differ, untested: --diff OLD NEW."),
     ] = False,
     json: Json = False,
 ) -> None:
     """Report what is on disk, or what changed between two comparisons.
 
-    Exit code 0; with --diff, 4 if a claim is newly refuted, 5 if one is newly unknown. Examples:
-    capbench report results/compare/* --format md; capbench report --diff results/before
-    results/after
+    Exit code 0; with --against, 4 if a claim is newly refuted, 1 if a figure is shown to be worse,
+    5 if a claim is newly unknown or there are too few runs to show anything; with --diff, 4 and 5
+    for claims. Examples: capbench report results/compare/* --format md; capbench report
+    results/after --against results/before; capbench report --diff results/before results/after
     """
     given = runs or []
-    form = _known_format(form, json=json, diff=diff)
+    if diff and against is not None:
+        raise BadOption("--diff and --against exclude each other")
+    formats = DIFF_FORMATS if diff else FORMATS if against is None else AGAINST_FORMATS
+    form = _known_format(form, formats, json=json)
     if not given:
         raise BadOption("report: name a run folder, or a folder of runs (results/...)")
+    if against is not None:
+        _against(given, against, form, out)
+        return
     if diff:
         _diff(given, form, out)
         return
@@ -77,10 +95,9 @@ def report(
         _emit(_as_text(given, loaded, form), out)
 
 
-def _known_format(form: str | None, *, json: bool, diff: bool) -> str:
+def _known_format(form: str | None, formats: Sequence[str], *, json: bool) -> str:
     if json and form not in (None, "json"):
         raise BadOption(f"--json and --format {form} exclude each other")
-    formats = DIFF_FORMATS if diff else FORMATS
     form = "json" if json else form or formats[0]
     if form not in formats:
         raise BadOption(f"--format: unknown format {did_you_mean(form, formats, 'use')}")
@@ -183,6 +200,29 @@ def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
     if "invalid" in verdicts:
         raise typer.Exit(exit_codes.VIOLATED)
     if "unknown" in verdicts:
+        raise typer.Exit(exit_codes.UNKNOWN)
+
+
+def _against(given: Sequence[Path], baseline: Path, form: str, out: Path | None) -> None:
+    from reports.history import against as compared
+
+    old, new = (
+        [(run.summary, run.manifest) for _, run in _load(side)[0]] for side in ([baseline], given)
+    )
+    refused = compared.refusal(old, new)
+    if refused is not None:
+        raise BadOption(f"--against {shown(baseline)}: {refused}; --diff shows how any two differ")
+    found = compared.against(old, new, (shown(baseline), ", ".join(map(shown, given))))
+    if form == "html":
+        page = compared.write_page(found, out or given[0] / "against.html")
+        print(f"{compared.text(found)}\n page: {page}")
+    else:
+        _emit(compared.markdown(found) if form == "md" else json_text(found), out)
+    if "invalid" in found.newly:
+        raise typer.Exit(exit_codes.VIOLATED)
+    if found.figures_worse:
+        raise typer.Exit(exit_codes.OBJECTIVE)
+    if found.newly or found.undecided:
         raise typer.Exit(exit_codes.UNKNOWN)
 
 

@@ -31,6 +31,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     setting: dict[str, str] = {}
     protocol: dict[str, str] = {}
 
+    def of_any_version(self) -> Plan:
+        """What is equal for all versions of capbench, of the parts and of a system: all that was
+        planned, on one target and machine."""
+        setting = {
+            name: value
+            for name, value in self.setting.items()
+            if name == "target" or name.startswith("machine.")
+        }
+        own = {name: value for name, value in self.protocol.items() if name != SYSTEM}
+        return Plan(experiment=self.experiment, setting=setting, protocol=own)
+
     def digest(self) -> str:
         """Equal for equal plans."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -21,7 +21,7 @@ from reports.data.summary import RunSummary, cut
 from reports.formats.markdown import escape
 from reports.formats.markdown import table as markdown_table
 
-Kind: TypeAlias = Literal["verdict", "availability", "throughput", "latency", "recovery"]
+Kind: TypeAlias = Literal["verdict", "availability", "throughput", "latency", "recovery", "lost"]
 Direction: TypeAlias = Literal["better", "worse", "different"]
 
 Counts: TypeAlias = Callable[[float, float], bool]
@@ -32,9 +32,11 @@ AVAILABILITY_STEP = 0.01
 THROUGHPUT_SHARE = 0.1
 LATENCY_SHARE = 0.25
 RECOVERY_STEP_S = 0.5
+LOST_STEP = 1
 """Smaller changes of a figure are not reported."""
 
-_RANK = {"invalid": 0, "unknown": 1, "valid": 2}
+SHORT_MS = 9.5
+RANK = {"invalid": 0, "unknown": 1, "valid": 2}
 _PHASES = ("before", "during", "after")
 
 
@@ -83,8 +85,7 @@ def diff(old: Side, new: Side, names: tuple[str, str] = ("old", "new")) -> Diff:
     for before, after in both:
         changes += _verdict(before, after)
         changes += _figures(before, after)
-    order = ["verdict", "availability", "throughput", "latency", "recovery"]
-    changes.sort(key=lambda change: order.index(change.kind))
+    changes.sort(key=lambda change: get_args(Kind).index(change.kind))
     return Diff(
         old=names[0],
         new=names[1],
@@ -135,7 +136,7 @@ def _label(cell: compare.Cell) -> str:
 def _verdict(old: compare.Cell, new: compare.Cell) -> list[Change]:
     found: list[tuple[str, str, str, bool | None, str]] = []
     if old.verdict != new.verdict:
-        worse = _RANK[new.verdict] < _RANK[old.verdict]
+        worse = RANK[new.verdict] < RANK[old.verdict]
         reason = next(run.reason for run in new.runs if run.verdict == new.verdict)
         found.append(("verdict", old.verdict, new.verdict, worse, f": {cut(reason, 300)}"))
     if old.claim != new.claim:
@@ -178,7 +179,8 @@ class Look(NamedTuple):
     @property
     def words(self) -> str:
         """Its name for people."""
-        return self.name.replace(".", " ").replace("_ms", "").removesuffix("_s")
+        name = self.name.replace(".", " ").replace("_ms", "").removesuffix("_s")
+        return name.replace("_", " ")
 
 
 def looks(cell: compare.Cell) -> list[Look]:
@@ -198,6 +200,7 @@ def looks(cell: compare.Cell) -> list[Look]:
             for part in ("p50", "p99")
         ),
         ("recovery", "recovery_s", step(RECOVERY_STEP_S), False, compare.seconds),
+        ("lost", "lost_writes", step(LOST_STEP), False, _writes),
     ]
     return [Look(*each) for each in found]
 
@@ -208,13 +211,21 @@ def _figures(old: compare.Cell, new: compare.Cell) -> list[Change]:
 
 
 def _latency(cell: compare.Cell) -> Shown:
-    """A latency in words; ``> 2 s`` if it exceeds the service time."""
+    """A latency in words, ``> 2 s`` if it exceeds the service time; a short one with two digits, so
+    that a step of it shows."""
     bounds = [run.latency_ms.bound_ms for run in cell.runs if run.latency_ms.bound_ms]
-    return lambda value: compare.milliseconds(value, min(bounds, default=None))
+    bound = min(bounds, default=None)
+    return lambda value: (
+        f"{value:.2g} ms" if value < SHORT_MS else compare.milliseconds(value, bound)
+    )
 
 
 def _rate(value: float) -> str:
     return f"{value:.0f} op/s"
+
+
+def _writes(count: float) -> str:
+    return f"{count:.10g}"
 
 
 def _step(least: float) -> Counts:
@@ -276,6 +287,21 @@ def values_of(cell: compare.Cell, name: str) -> list[float]:
         if isinstance(value, int | float) and not math.isnan(value):
             found.append(float(value))
     return found
+
+
+def value_of_each(runs: Sequence[RunSummary], look: Look) -> list[float]:
+    """The figure of each run; NaN: it has none; infinite: never back, or beyond the time-out."""
+    values = []
+    for run in runs:
+        own = values_of(compare.Cell(run.protocol, run.experiment, [run]), look.name)
+        never = look.kind == "recovery" and run.availability.during is not None
+        values.append(own[0] if own else math.inf if never else math.nan)
+    return values
+
+
+def verdict_of_repeats(verdicts: Sequence[str]) -> str:
+    """One for all repeats: invalid if one of them is; unknown if all are."""
+    return next((each for each in ("invalid", "valid") if each in verdicts), "unknown")
 
 
 def _mean(values: Sequence[float]) -> float:

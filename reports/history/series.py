@@ -20,9 +20,9 @@ from bench.record.run_folder import Manifest
 from reports.charts.drawing import Axis, Drawing, Style
 from reports.data import compare
 from reports.data.compare import SIMULATED, WORDS, Cell
-from reports.data.plan import SYSTEM, Plan
+from reports.data.plan import SYSTEM
 from reports.data.summary import RunSummary, cut
-from reports.formats.diff import Direction, Look, looks, values_of
+from reports.formats.diff import Direction, Look, looks, value_of_each, verdict_of_repeats
 from reports.formats.figure_page import Figure, write_figures
 from reports.history import changes
 
@@ -30,6 +30,14 @@ Side = Sequence[tuple[RunSummary, Manifest]]
 MOST_CHARTS = 60
 SHOWN = ("throughput.before", "latency_ms.p99")
 """The figures that have a chart though nothing changed."""
+UNITS = {
+    "availability": "share",
+    "throughput": "op/s",
+    "latency": "ms",
+    "recovery": "s",
+    "lost": "writes",
+}
+"""By kind of figure: what its chart counts."""
 METHOD = (
     "A version is a commit of capbench or, for a system of others, its own version; versions are "
     "in order of their first run. Runs that were cut short are left out.",
@@ -109,14 +117,8 @@ def history(runs: Side) -> History:
 
 
 def _plan(run: RunSummary) -> tuple[str, ...]:
-    """What is equal in a series: all that was planned, on one machine, whatever the versions."""
-    kept = {
-        name: value
-        for name, value in run.plan.setting.items()
-        if name == "target" or name.startswith("machine.")
-    }
-    own = {name: value for name, value in run.plan.protocol.items() if name != SYSTEM}
-    digest = Plan(experiment=run.plan.experiment, setting=kept, protocol=own).digest()
+    """What is equal in a series."""
+    digest = run.plan.of_any_version().digest()
     return run.experiment, run.protocol, digest
 
 
@@ -140,7 +142,7 @@ def _series(group: Side) -> Series:
     runs, names = [group[n][0] for n in order], [names[n] for n in order]
     versions = [_version(name, first[name], runs, names) for name in dict.fromkeys(names)]
     cell = Cell(runs[0].protocol, runs[0].experiment, runs)
-    measured = {look.name: (look, _values(runs, look)) for look in looks(cell)}
+    measured = {look.name: (look, value_of_each(runs, look)) for look in looks(cell)}
     figures = {name: each for name, each in measured.items() if any(map(_known, each[1]))}
     shifts = _verdicts(versions, runs[0])
     for look, values in figures.values():
@@ -165,18 +167,9 @@ def _known(value: float) -> bool:
 
 def _version(name: str, first: str, runs: Sequence[RunSummary], names: Sequence[str]) -> Version:
     verdicts = [run.verdict for run, own in zip(runs, names, strict=True) if own == name]
-    worst = "invalid" if "invalid" in verdicts else "valid" if "valid" in verdicts else "unknown"
-    return Version(name=name, started_utc=first, runs=len(verdicts), verdict=worst)
-
-
-def _values(runs: Sequence[RunSummary], look: Look) -> list[float]:
-    """The figure of each run; NaN: it has none; infinite: never back, or beyond the time-out."""
-    values = []
-    for run in runs:
-        own = values_of(Cell(run.protocol, run.experiment, [run]), look.name)
-        never = look.kind == "recovery" and run.availability.during is not None
-        values.append(own[0] if own else math.inf if never else math.nan)
-    return values
+    return Version(
+        name=name, started_utc=first, runs=len(verdicts), verdict=verdict_of_repeats(verdicts)
+    )
 
 
 def _verdicts(versions: Sequence[Version], run: RunSummary) -> list[Shift]:
@@ -351,7 +344,7 @@ def _chart(series: Series, look: Look, values: Sequence[float | None]) -> Figure
     count = len(series.versions)
     numbers = range(1, count + 1, 1 + (count - 1) // 12)
     top = max((value for _, value in points), default=1.0)
-    unit = {"latency": "ms", "throughput": "op/s", "recovery": "s"}.get(look.kind, "share")
+    unit = UNITS[look.kind]
     x = Axis(0.5, count + 0.5, "version, by number", marked=list(numbers))
     drawing = Drawing(x, Axis(0, top * 1.05, unit))
     shifts = [shift for shift in series.shifts if shift.figure == look.words]
