@@ -28,6 +28,7 @@ from nodes.contract.replica import Durable, Input, Message, Reply, Request, Time
 from nodes.faults.injected import Injected
 from nodes.runtime.durable_log import DurableLog
 from nodes.runtime.injected import Injector, LiveEnv
+from nodes.runtime.memory import peak_kb
 from nodes.runtime.mqtt import Connection, Incoming, response_properties
 from nodes.runtime.settings import NodeSettings
 from nodes.wire.codec import (
@@ -642,6 +643,8 @@ class Driver:
             "log_commits": self.log.commits,
             "log_commit_us": self.log.commit_ns // 1000,
             "requests_open": len(self._askers),
+            "cpu_us": time.process_time_ns() // 1000,
+            "memory_peak_kb": peak_kb(),
         }
 
     def _add(self, counter: str, amount: int = 1) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bench.record.quantities import format_share, plural
+from reports.data import cost
 from reports.data.objectives import Result
 from reports.data.plan import Plan, differences
 from reports.data.summary import RunSummary, cut
@@ -537,7 +538,7 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
     pad = max(map(len, grid.protocols))
     for name in grid.protocols:
         lines += wrap(f" {name.ljust(pad)}  ", plain_line(grid.row(name)))
-    lines.append("")
+    lines += [*_costs(grid), ""]
     for note, mark in notes.items():
         lines += wrap(f" {mark} ", note)
     for text in grid.plans:
@@ -546,6 +547,26 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
         lines += wrap(" ", COLUMNS)
     lines += wrap(" ", LEGEND)
     return "\n".join(lines) + "\n"
+
+
+def _costs(grid: Matrix) -> list[str]:
+    """A table of what each consistency costs, for experiments with systems of others."""
+    lines = []
+    for experiment in grid.experiments:
+        cells = grid.column(experiment)
+        columns = cost.counted(cells)
+        if not columns or all(run.target != "lab" for cell in cells for run in cell.runs):
+            continue
+        rows = [[column.name for column in columns], *(cost.row(cell, columns) for cell in cells)]
+        names = ["", *(cell.protocol for cell in cells)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        pad = max(map(len, names))
+        lines += ["", f"{experiment}: {cost.EXPLAINED}"]
+        lines += [
+            "  ".join([name.ljust(pad), *map(str.rjust, row, widths)])
+            for name, row in zip(names, rows, strict=True)
+        ]
+    return lines
 
 
 def _left(name: str, claim: str, grid: Matrix) -> str:

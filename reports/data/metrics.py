@@ -198,7 +198,9 @@ def load(path: Path) -> RunTables:
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured.details, elections, missing)
     counters = _counted(node_records, origin_ns, origin_ns + int(end_s * 1e9))
-    summary.cost = cost(counters, int(operations["served"].sum()))
+    summary.cost = cost(
+        counters, int(operations["served"].sum()), _peak_memory_kb(node_records, origin_ns)
+    )
     summary.fault_lateness_ms = _lateness_ms(faults)
     shown_by = proofs(faults, node_records, operations, origin_ns, simulated=manifest.simulated)
     doubt(summary, shown_by)
@@ -489,8 +491,9 @@ def _nodes_table(records: Sequence[NodeRecord], origin_ns: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-_GAUGES = frozenset(("links_down", "requests_open"))
-"""Node counters that go up and down."""
+_PEAK = "memory_peak_kb"
+_GAUGES = frozenset(("links_down", "requests_open", _PEAK))
+"""Node counters that are no sums over time."""
 
 
 def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[str, int]:
@@ -514,6 +517,15 @@ def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[
             if name not in _GAUGES:
                 total[name] = total.get(name, 0) + value - (0 if restarted else then.get(name, 0))
     return total
+
+
+def _peak_memory_kb(records: Sequence[NodeRecord], begin_ns: int) -> int | None:
+    """The sum of the nodes' peaks; None if none told one."""
+    peaks: dict[str, int] = {}
+    for record in records:
+        if record.t_ns >= begin_ns and (peak := record.counters.get(_PEAK)):
+            peaks[record.node] = max(peak, peaks.get(record.node, 0))
+    return sum(peaks.values()) or None
 
 
 def role_of(record: NodeRecord) -> str | None:

@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """``costs``: the names of the counted costs. ``differences``: between protocols over their
+    """``costs``: what was counted. ``differences``: between protocols over their
     repeats, in sentences. ``trouble``: why charts are missing."""
 
     anchor: str
@@ -40,19 +40,10 @@ class Experiment:
     rows: list[Row]
     has_fault: bool
     has_sides: bool
-    costs: list[str]
+    costs: list[cost.Column]
     differences: list[str]
     figures: list[Figure]
     trouble: str
-
-
-COSTS = (
-    ("messages", "messages", ""),
-    ("syncs", "syncs", ""),
-    ("bytes_sent", "bytes sent", ""),
-    ("disk_ms", "disk", "ms"),
-)
-"""The figures of `Cost`, with name and unit."""
 
 
 def experiments(
@@ -78,7 +69,7 @@ def experiments(
             figures, trouble = _figures(runs, styles, numbers=numbers)
             size += sum(each.size for each in figures)
         first = next(iter(runs.values()))[0]
-        counted = [each for each in COSTS if any(c.values(f"cost.{each[0]}") for c in cells)]
+        counted = cost.counted(cells)
         found.append(
             Experiment(
                 anchor=f"experiment-{number}",
@@ -89,7 +80,7 @@ def experiments(
                 rows=[_row(cell, counted) for cell in cells],
                 has_fault=any(cell.has_fault for cell in cells),
                 has_sides=any(cell.has_sides for cell in cells),
-                costs=[words for _, words, _ in counted],
+                costs=counted,
                 differences=repeats.differences(cells),
                 figures=figures,
                 trouble=trouble,
@@ -110,7 +101,7 @@ def _figures(
         return [], f"{type(error).__name__}: {error}"
 
 
-def _row(cell: compare.Cell, counted: Sequence[tuple[str, str, str]]) -> Row:
+def _row(cell: compare.Cell, counted: Sequence[cost.Column]) -> Row:
     phases = ("before", "during", "after") if cell.has_fault else ("before",)
     rates = [compare.per_second(cell.figure(f"throughput.{phase}")) for phase in phases]
     return Row(
@@ -118,7 +109,7 @@ def _row(cell: compare.Cell, counted: Sequence[tuple[str, str, str]]) -> Row:
         rate=" → ".join(rates),
         p99=cell.latency("p99"),
         back_in=cell.back_in,
-        costs=[cost.quantity(cell.figure(f"cost.{figure}"), unit) for figure, _, unit in counted],
+        costs=cost.row(cell, counted),
         between=_intervals(cell),
     )
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from bench.record.printable import escaped
-from reports.data import choose, compare, repeats
+from reports.data import choose, compare, cost, repeats
 from reports.data.cases import RunCases
 from reports.data.summary import RunSummary
 
@@ -38,6 +38,7 @@ def markdown(runs: Sequence[RunCases], title: str = "Replication protocols compa
     if grid.plans:
         lines.append("")
     lines += [*(f"- no repeats of each other: {escape(text)}" for text in grid.plans)]
+    lines += _costs(grid)
     lines += _repeats(summaries)
     notes = [(cell, note) for cell in grid.cells.values() if (note := cell.note())]
     if notes:
@@ -67,6 +68,20 @@ def _cell(cell: compare.Cell | None) -> str:
         parts.append(cell.back_words)
     parts.append(f"p99 {escape(cell.latency('p99'))}")
     return "<br>".join(parts)
+
+
+def _costs(grid: compare.Matrix) -> list[str]:
+    """What was counted of the nodes, a table for all cells."""
+    cells = list(grid.cells.values())
+    columns = cost.counted(cells)
+    if not columns:
+        return []
+    head = ["experiment", "protocol", *(column.name for column in columns)]
+    rows = [
+        [escape(text) for text in (cell.experiment, cell.protocol, *cost.row(cell, columns))]
+        for cell in cells
+    ]
+    return ["", "### Costs", "", f"{cost.EXPLAINED.capitalize()}.", "", *table(head, rows)]
 
 
 def _repeats(summaries: Sequence[RunSummary]) -> list[str]:

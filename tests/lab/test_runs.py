@@ -45,6 +45,21 @@ def test_etcd_is_judged_like_a_protocol(etcd_run: tuple[dict[str, Any], RunFolde
     assert re.fullmatch(r"3\.\d+\.\d+.*", folder.manifest().versions["system"])
 
 
+def test_what_it_cost_is_measured_like_a_protocol(
+    etcd_run: tuple[dict[str, Any], RunFolder], place: Path
+) -> None:
+    run, _ = etcd_run
+    cost = run["cost"]
+    # Three nodes that each write a log and talk to the others; no more than a second of CPU each.
+    assert 100 < cost["cpu_us"] < 1e6
+    assert 100 < cost["bytes_sent"] < 100_000
+    assert 30 < cost["memory_mb"] < 3_000
+    assert cost["syncs"] is None
+    for form, head in ((), " CPU "), (("--format", "md"), "| CPU |"):
+        said = capbench("report", "out", *form, cwd=place).stdout
+        assert head in said, form
+
+
 def cuts(folder: RunFolder) -> list[Cut]:
     lines = (folder.path / "cuts.jsonl").read_bytes().splitlines()
     return [msgspec.json.decode(line, type=Cut) for line in lines]

@@ -235,14 +235,19 @@ def test_what_nodes_counted_is_summed_over_restarts(tmp_path: Path) -> None:
                     t_ns=synthetic.ns(at_s),
                     node=node,
                     kind="status",
-                    counters={"messages_sent": count, "links_down": 9 - count % 2},
+                    counters={
+                        "messages_sent": count,
+                        "links_down": 9 - count % 2,
+                        "cpu_us": 10 * count,
+                        "memory_peak_kb": 1000 * count,
+                    },
                 )
             )
     run = load(folder.path)
     # n1: 25 more. n2: it had 100, and was then a new process, which counted to 7.
-    assert run.counters == {"messages_sent": 25 + 7}
+    assert run.counters == {"messages_sent": 25 + 7, "cpu_us": 250 + 70}
     ok = int(run.operations["served"].sum())
-    assert run.summary.cost == Cost(messages=32 / ok)
+    assert run.summary.cost == Cost(messages=32 / ok, cpu_us=320 / ok, memory_mb=30 + 7)
     assert in_words("messages_sent", 32, ok) == ("messages sent", "32", quantity(32 / ok))
     assert in_words("log_commit_us", 2_340_000, 2000)[1:] == ("2.34 s", "1.17 ms")
 

@@ -19,6 +19,7 @@ from chaos.clusters.capabilities import OfLab
 from chaos.clusters.lab.links import LabLinks, in_words, leak
 from chaos.clusters.lab.listening import Listening
 from chaos.clusters.lab.network import Network, host, ways
+from chaos.clusters.lab.usage import Usage
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.live import RunningCluster
 from chaos.clusters.processes import ProcessGroup, last_words
@@ -67,6 +68,7 @@ class LabCluster(RunningCluster, OfLab):
         self._network = Network(nodes, self._ways, nft)
         self._hosts = {node: host(number) for number, node in enumerate(nodes, 1)}
         self._down: set[str] = set()
+        self._usage = Usage(nodes, self._pids, self._network.counts)
         self.cluster_file = SystemFile(
             cluster=cluster,
             protocol=system.name,
@@ -119,7 +121,7 @@ class LabCluster(RunningCluster, OfLab):
             self._system.prepare(self._node(node), self._programs)
         for node in self.nodes:
             self._start_node(node)
-        self.monitor = SystemWatch(self._system, self._hosts, self._record)
+        self.monitor = SystemWatch(self._system, self._hosts, self._record, self._usage.counters)
         self.monitor.__enter__()
         self._wait(lambda: len(self.monitor.statuses()) == len(self.nodes), "answer")
         self._system.form(self._hosts)
@@ -172,6 +174,7 @@ class LabCluster(RunningCluster, OfLab):
         )
 
     def _start_node(self, name: str) -> None:
+        self._usage.starts(name)
         for process in self._system.processes(self._node(name), self._programs):
             self.processes.spawn(
                 _process_name(name, process.name),
@@ -187,6 +190,11 @@ class LabCluster(RunningCluster, OfLab):
             _process_name(node, process.name)
             for process in self._system.processes(self._node(node), self._programs)
         ]
+
+    def _pids(self, node: str) -> list[int]:
+        """Its processes that run."""
+        names = [name for name in self._of(node) if self.processes.running(name)]
+        return [self.processes.pid(name) for name in names]
 
     def _end(self, node: str) -> None:
         for name in self._of(node):
@@ -244,6 +252,7 @@ class LabCluster(RunningCluster, OfLab):
     def crash(self, node: str) -> None:
         """SIGKILL to all processes of the node."""
         self._down.add(node)
+        self._usage.counters(node)  # What it has used until now is not lost with it.
         self._end(node)
         self.monitor.forget(node)
         self._tell(node, "killed")

@@ -21,7 +21,8 @@ class SystemWatch:
     """Asks each node in a thread of its own. Use as a context manager.
 
     ``record``: called with every status that says something new, and else once a second and node,
-    and with every change of a role, as our own nodes tell it.
+    and with every change of a role, as our own nodes tell it. ``counters``: of a node, see
+    `NodeRecord`.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class SystemWatch:
         system: System,
         hosts: Mapping[str, str],
         record: Callable[[NodeRecord], None],
+        counters: Callable[[str], dict[str, int]] = lambda _: {},
     ) -> None:
+        self._counters = counters
         self._system = system
         self._hosts = dict(hosts)
         self._record = record
@@ -94,7 +97,9 @@ class SystemWatch:
             "position": probe.position,
             "ready": probe.ready,
         }
-        return NodeRecord(t_ns=at_ns, node=node, kind="status", probe=said)
+        return NodeRecord(
+            t_ns=at_ns, node=node, kind="status", probe=said, counters=self._counters(node)
+        )
 
     def _node_of(self, id_: str | None) -> str | None:
         """The node that the system names so."""

@@ -1,0 +1,46 @@
+"""What the processes of a node use, on real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from chaos.clusters.lab.network import Count
+from chaos.clusters.lab.usage import Usage
+from tests.waiting import wait_for
+
+BUSY = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+"""A process that does nothing but wait for its child, which does something."""
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes of n1; the last one runs."""
+    started = [subprocess.Popen([sys.executable, "-S", "-c", BUSY], process_group=0)]
+    yield started
+    end(started[-1])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    subprocess.run(["kill", "-9", "--", f"-{process.pid}"], check=False)
+    process.wait()
+
+
+def test_counts_go_on_when_a_node_is_started_again(nodes: list[subprocess.Popen[bytes]]) -> None:
+    counts = {("n1", "n2"): Count(1, 700), ("n2", "n1"): Count(1, 40), ("n1", "load"): Count(1, 9)}
+    usage = Usage(
+        ["n1", "n2"], lambda node: [nodes[-1].pid] if node == "n1" else [], lambda: counts
+    )
+    wait_for(lambda: usage.counters("n1")["cpu_us"] >= 100_000, "100 ms of CPU time")
+    said = usage.counters("n1")
+    assert said["bytes_sent"] == 700
+    assert said["memory_peak_kb"] > 5_000
+    assert usage.counters("n2") == {"cpu_us": 0, "bytes_sent": 40, "memory_peak_kb": 0}
+    end(nodes[-1])
+    assert usage.counters("n1") == said
+    usage.starts("n1")
+    nodes.append(subprocess.Popen([sys.executable, "-S", "-c", BUSY], process_group=0))
+    wait_for(lambda: usage.counters("n1")["cpu_us"] > said["cpu_us"], "more CPU time")
