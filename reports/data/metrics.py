@@ -198,9 +198,8 @@ def load(path: Path) -> RunTables:
     elections = _elections(node_records, origin_ns)
     summary = _summary(path, manifest, verdict, measured.details, elections, missing)
     counters = _counted(node_records, origin_ns, origin_ns + int(end_s * 1e9))
-    summary.cost = cost(
-        counters, int(operations["served"].sum()), _peak_memory_kb(node_records, origin_ns)
-    )
+    memory_kb = _peak_memory_kb(node_records, origin_ns)
+    summary.cost = cost(counters, int(operations["served"].sum()), memory_kb)
     summary.fault_lateness_ms = _lateness_ms(faults)
     shown_by = proofs(faults, node_records, operations, origin_ns, simulated=manifest.simulated)
     doubt(summary, shown_by)
