@@ -200,7 +200,7 @@ def test_a_worker_that_comes_later_takes_nothing_from_the_others(
 def test_a_closed_loop_in_several_processes_may_begin_with_nobody(farm: Farm) -> None:
     workers = [farm.worker(), farm.worker()]
     master = farm.master(
-        *("--rate", "0", "--shape", "ramp:0-4/3s", "--mix", "write=1", "--expect-workers", "2")
+        *("--rate", "0", "--shape", "steps:0,4/3s", "--mix", "write=1", "--expect-workers", "2")
     )
     _, said = master.communicate(timeout=patience(60))
     assert master.returncode == 0, said
