@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-FORMATS = ("html", "md", "json", "csv", "png", "junit")
+FORMATS = ("html", "md", "json", "csv", "png", "junit", "hdr")
 DIFF_FORMATS = ("text", "md", "json")
 AGAINST_FORMATS = ("html", "md", "json")
+FILES_OF = ("csv", "png", "hdr")
+"""The formats that are several files."""
 FORMAT = Name("format", lambda: dict.fromkeys(FORMATS + DIFF_FORMATS + AGAINST_FORMATS))
 FILES = Path("results") / "report"
-"""The default folder for csv and png files."""
+"""The default folder for csv, png and hdr files."""
 
 
 @app.command()
@@ -41,15 +43,17 @@ def report(
             "-f",
             autocompletion=FORMAT.complete,
             help="html (a page and the table), md, json or junit (on standard output without -o), "
-            "csv or png (files into a folder); with --against: html, md or json; with --diff: "
-            "text, md or json.",
+            "csv, png or hdr (HdrHistogram logs; files into a folder); with --against: html, md or "
+            "json; with --diff: text, md or json.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="The file; for csv and png the folder [default: results/report]."
+            "--out",
+            "-o",
+            help="The file; for csv, png and hdr the folder [default: results/report].",
         ),
     ] = None,
     against: Annotated[
@@ -89,7 +93,7 @@ def report(
     loaded, unreadable = _load(given)
     if form == "html":
         _html(given, loaded, unreadable, out)
-    elif form in ("csv", "png"):
+    elif form in FILES_OF:
         _files(loaded, form, out or FILES)
     else:
         _emit(_as_text(given, loaded, form), out)
@@ -152,10 +156,17 @@ def _usual_page(given: Sequence[Path]) -> Path:
 
 def _files(loaded: Sequence[tuple[str, RunTables]], form: str, folder: Path) -> None:
     from reports.formats.export import write_charts, write_csv
+    from reports.formats.hdr import write_hdr
 
     if folder.is_file():
         raise BadOption(f"-o {folder}: is a file; {form} needs a folder for its files")
-    written = write_csv(loaded, folder) if form == "csv" else write_charts(loaded, folder)
+    write = {"csv": write_csv, "png": write_charts, "hdr": write_hdr}[form]
+    try:
+        written = write(loaded, folder)
+    except ImportError:
+        raise BadOption(
+            f"--format {form} needs the library `hdrhistogram`: pip install 'capbench[hdr]'"
+        ) from None
     print(f" {len(written)} files in {folder}")
 
 

@@ -106,7 +106,7 @@ def test_diff_tells_a_claim_that_broke_by_its_exit_code(place: Path, printed: Pr
         ((), "report: name a run folder"),
         (("nowhere",), "nowhere: no such folder"),
         (("empty",), "empty: no run in it"),
-        (("old", "-f", "pdf"), "unknown format 'pdf'; use html, md, json, csv, png, junit"),
+        (("old", "-f", "pdf"), "unknown format 'pdf'; use html, md, json, csv, png, junit, hdr"),
         (("old", "-f", "md", "--json"), "exclude each other"),
         (("old", "-f", "md", "-o", "new"), "-o new: is a folder; name a file"),
         (("old", "-f", "csv", "-o", "file"), "-o file: is a file; csv needs a folder"),
