@@ -27,6 +27,8 @@ FOLDER = "com.docker.compose.project.working_dir"
 OWNER = 1000
 """The user id that files get in a container: that of our image's user."""
 TIMEOUT_S = 30
+FREEZES = 3
+"""How often a container is asked to pause before that counts as failed."""
 MOST_BYTES = 256 << 20
 """Of a file that is read out of a container."""
 NODES, CLIENTS, CONTROL = "nodes", "clients", "control"
@@ -181,7 +183,18 @@ class Engine:
         if self.state(name)["Status"] != "running":
             return False
         with self._as_one_line(f"pausing {name}"):
-            self._get(name).pause()
+            container = self._get(name)
+            # On a busy machine the kernel may not freeze a process in the time that the engine
+            # gives it ("unable to freeze"); the engine has then thawed it again.
+            for left in reversed(range(FREEZES)):
+                try:
+                    container.pause()
+                    break
+                except self._errors:
+                    if self.state(name)["Paused"]:
+                        break
+                    if not left:
+                        raise
         return True
 
     def unpause(self, name: str) -> bool:
