@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,9 +17,11 @@ from bench.checkers.sequential import CUT_SHORT, check_sequential
 from bench.checkers.sessions.guarantees import check_sessions
 from bench.checkers.staleness import check_staleness, stale_reads
 from bench.record.columns import NULL, Columns, Int64s
+from bench.record.models.run import by_transactions
 from bench.record.run_folder import LoadSummary, Manifest, RunFolder
 from bench.record.verdict import (
     AvailabilityCheck,
+    Claim,
     ConvergenceCheck,
     LinearizabilityCheck,
     Model,
@@ -33,6 +36,15 @@ LOAD_FLOOR = 0.7
 """The share of the offered load that must end ok before the first fault for a *valid* verdict: a
 run without load refutes nothing."""
 
+FORBIDS_WRONG_TOTALS: Final[tuple[Claim, ...]] = (
+    "repeatable-read",
+    "snapshot-isolation",
+    "serializable",
+    "strong-session-serializable",
+    "strict-serializable",
+)
+"""The levels at which a transaction that reads all accounts sees one state of them."""
+
 SHORTEST_BASELINE_S = 0.5
 """If the time before the first fault is shorter, the whole load counts instead."""
 
@@ -43,6 +55,8 @@ def check_run(folder: RunFolder) -> Verdict:
     Raises BadRunFolder and BadHistory for invalid files. Writes nothing.
     """
     manifest = folder.manifest()
+    if by_transactions(manifest.kind, manifest.operations):
+        return _check_transactions(folder, manifest)
     records = folder.operations()
     faults = folder.faults()
     gone = folder.gone()
@@ -104,6 +118,38 @@ def check_run(folder: RunFolder) -> Verdict:
         reason=reason,
         converged=convergence.details.converged,
         checks=checks,
+    )
+
+
+def _check_transactions(folder: RunFolder, manifest: Manifest) -> Verdict:
+    """The same for a workload of transactions, of which nothing is a history of registers."""
+    records, loads = folder.operations(), folder.loads()
+    cut = bool(folder.clients_cut_short())
+    incomplete = _incomplete(manifest, loads)
+    availability = _as_far_as_known(
+        check_availability(manifest, records, folder.faults(), loads, folder.lost_clients()),
+        CUT_SHORT if cut else incomplete,
+    )
+    workload = check_workload(folder, history_is_cut=cut)
+    assert workload is not None, "transactions are no registers"
+    verdict, reason = workload.verdict, workload.summary
+    measured: Claim = "unknown"
+    if (told := workload.details.transactions) is not None:
+        some_unknown = "unknown" in told.levels.values()
+        measured = next(iter(told.strongest), "unknown" if some_unknown else "none")
+    elif verdict == "invalid" and manifest.claim not in FORBIDS_WRONG_TOTALS:
+        verdict, reason = "valid", f"{manifest.claim} allows what was found: {reason}"
+    if verdict == "valid":
+        doubt = _doubt(
+            manifest, availability, incomplete, cut=cut, operations=len(records), steps=1.0
+        )
+        verdict, reason = ("valid", reason) if doubt is None else ("unknown", doubt)
+    return Verdict(
+        claim=manifest.claim,
+        verdict=verdict,
+        measured_model=measured,
+        reason=reason,
+        checks=[workload, availability],
     )
 
 
@@ -171,7 +217,7 @@ def strongest(
 
 
 def _compare(
-    claim: Model,
+    claim: Claim,
     linearizable: LinearizabilityCheck,
     weaker: Sequence[WeakerCheck],
     convergence: ConvergenceCheck,
@@ -193,7 +239,7 @@ def _compare(
 
 
 def _with_workload(
-    claim: Model,
+    claim: Claim,
     verdict: VerdictValue,
     reason: str,
     workload: WorkloadCheck | None,

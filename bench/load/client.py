@@ -31,6 +31,7 @@ from math import expm1, log1p
 import msgspec
 
 from bench.load.kinds.running import Tasks
+from bench.load.kinds.transactions import Transacted, asked
 from bench.load.workload import PlannedOperation
 from bench.record.history import ABSENT, OperationRecord
 from nodes.contract.replica import Operation, Outcome, Reply, Request, Value
@@ -117,6 +118,8 @@ class Client:
         self._sequence += 1
         self._open[sequence] = _Open(planned, process, expected, intended_ns, now_ns)
         self._order.append(sequence)
+        if op == "transaction":
+            return asked(self.name, sequence, self.tasks.task_of(planned.id))
         operation = Operation(op, key, planned.value, expected)
         return Request(self.name, sequence, operation, self._oldest_open())
 
@@ -204,7 +207,8 @@ class Client:
             version=reply.version,
             error=reply.error,
         )
-        if (step := self.tasks.ended_step(planned.id, record)) is not None:
+        answer = reply.answer if isinstance(reply, Transacted) else None
+        if (step := self.tasks.ended_step(planned.id, record, answer)) is not None:
             # Nobody waits for it before: it is wanted from now on.
             self.due.append((step, None if ended.intended_ns is None else now_ns))
         return record

@@ -191,9 +191,7 @@ class Load:
         if self.workload.rate_per_s is not None:
             # Its part of the limit; closed-loop users need none.
             self._client.in_flight = max(1, int(self.workload.in_flight * self._part))
-        self._closed_plan = plan(
-            self.workload, self._cluster.nodes, part=share.index, parts=share.count
-        )
+        self._closed_plan = self._plan(share.index, share.count)
         if self._folder is not None:
             started = {
                 "started_ns": share.begin_ns,
@@ -227,7 +225,7 @@ class Load:
         self._pacing += 1
         try:
             in_turn = 0
-            for planned in plan(self.workload, self._cluster.nodes, part=part, parts=parts):
+            for planned in self._plan(part, parts):
                 assert planned.intended_ns is not None
                 due_ns = self._started_ns + planned.intended_ns
                 while (now_ns := time.monotonic_ns()) < due_ns < self._stopped_ns:
@@ -263,6 +261,12 @@ class Load:
             ended = self._waiting[(planned.then or planned).id] = Event()
             self._invoke(planned, now_ns, None)
             ended.wait()
+
+    def _plan(self, part: int, parts: int) -> Iterator[PlannedOperation]:
+        cluster = self._cluster
+        return plan(
+            self.workload, cluster.nodes, operations=cluster.operations, part=part, parts=parts
+        )
 
     def _wait_for_share(self) -> Share:
         self._started.wait()

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_args
 import msgspec
 
 from bench.load import ycsb
-from bench.load.kinds.tasks import SET_KEYS
+from bench.load.kinds.tasks import DEFAULT_KEYS
 from bench.load.shapes import parse_shape
 from bench.load.workload import (
     BadWorkload,
@@ -82,8 +82,8 @@ def workload_of(options: Namespace) -> Workload:
         fields = msgspec.to_builtins(read_workload(Path(options.workload)))
     elif options.workload:
         fields |= ycsb.fields(options.workload)
-    if options.kind == "set":
-        fields.setdefault("keys", SET_KEYS)
+    if options.kind in DEFAULT_KEYS:
+        fields.setdefault("keys", DEFAULT_KEYS[options.kind])
     given = {
         "kind": options.kind,
         "rate_per_s": options.rate,

@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from bench.load.kinds.transactions import Transact, Transacted, perform
 from bench.load.mqtt_client import MAX_WAIT_S
 from bench.record.cluster_file import SystemFile
 from bench.record.printable import printable
 from chaos.systems import catalogue
-from chaos.systems.system import Answer, NotApplied, SystemClient
-from nodes.contract.replica import Operation, Reply, Request
+from chaos.systems.system import Answer, NotApplied, SystemClient, Transaction
+from nodes.contract.replica import Operation, Reply, Request, Value
 
 _MOST_REASON = 200
 
@@ -123,9 +124,28 @@ class Prefixed(SystemClient):
         key = f"{self._prefix}{operation.key}"
         return self._client.invoke(msgspec.structs.replace(operation, key=key))
 
+    def transaction(self, keys: Sequence[str], work: Callable[[Transaction], None]) -> None:
+        """On the keys behind the prefix."""
+        behind = [f"{self._prefix}{key}" for key in keys]
+        self._client.transaction(behind, lambda at: work(_PrefixedTransaction(at, self._prefix)))
+
     def close(self) -> None:
         """Close the client."""
         self._client.close()
+
+
+class _PrefixedTransaction(Transaction):
+    def __init__(self, at: Transaction, prefix: str) -> None:
+        self._at, self._prefix = at, prefix
+
+    def read(self, key: str) -> Value:
+        return self._at.read(f"{self._prefix}{key}")
+
+    def write(self, key: str, value: Value) -> None:
+        self._at.write(f"{self._prefix}{key}", value)
+
+    def append(self, key: str, word: str) -> None:
+        self._at.append(f"{self._prefix}{key}", word)
 
 
 class _Worker:
@@ -150,6 +170,9 @@ class _Worker:
 def carried_out(client: SystemClient, request: Request) -> Reply:
     """The outcome, by the rule of `chaos.systems.system`."""
     try:
+        if isinstance(request, Transact):
+            done = perform(client, request.task)
+            return Transacted(request.client, request.sequence, "ok", answer=done)
         answer = client.invoke(request.operation)
     except NotApplied as error:
         return Reply(request.client, request.sequence, "fail", error=_reason(error))

@@ -43,10 +43,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from bench.load.kinds.tasks import SET_SIZE, STEPS, Deed, Elements, Task, set_name, sets_of
+from bench.load.kinds.transactions import MOST_AMOUNT, on_lists
 from bench.load.shapes import parse_shape
 from bench.record.files import NotReadable, read_named
-from bench.record.history import ABSENT
-from bench.record.models.run import Kind
+from bench.record.history import ABSENT, RecordedOperation
+from bench.record.models.run import Kind, by_transactions
 from bench.record.quantities import MAX_COUNT, MAX_DURATION_S, MAX_RATE_PER_S
 from nodes.contract.names import did_you_mean
 from nodes.contract.replica import OperationKind, Value
@@ -61,6 +62,7 @@ HOT_KEYS = 0.2
 HOT_OPERATIONS = 0.8
 MAX_BYTES = 1 << 20
 MAX_KEYS = 1_000_000
+MAX_ACCOUNTS = 100
 MIN_VALUE_BYTES = 12
 _NS = 1_000_000_000
 
@@ -133,6 +135,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             f"value_bytes is for registers: what a {self.kind} holds has a length of its own",
         )
         require(
+            self.kind != "bank" or 2 <= self.keys <= MAX_ACCOUNTS,
+            f"keys is {self.keys}: a bank has 2 to {MAX_ACCOUNTS} accounts, one for each key",
+        )
+        require(
             0 < self.timeout_s <= 3600,
             f"timeout_s is {self.timeout_s}: use more than 0, at most 3600",
         )
@@ -163,7 +169,7 @@ class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
     id: int
     intended_ns: int | None
     node: str
-    op: OperationKind
+    op: RecordedOperation
     key: str
     value: int | str | None
     then: PlannedOperation | None = None
@@ -172,9 +178,15 @@ class PlannedOperation(msgspec.Struct, frozen=True, gc=False):
 
 
 def plan(
-    workload: Workload, nodes: Sequence[str], *, part: int = 0, parts: int = 1
+    workload: Workload,
+    nodes: Sequence[str],
+    *,
+    operations: Sequence[str] = (),
+    part: int = 0,
+    parts: int = 1,
 ) -> Iterator[PlannedOperation]:
     """The operations of one of ``parts`` equal parts, in order; together they are the whole plan.
+    ``operations``: that are offered; what can be done with transactions is, if they are among them.
 
     An open loop ends after ``duration_s``, a closed loop never. Each part walks the whole plan and
     skips what is not its own. A read-modify-write is one item with two ids. Raises ValueError for
@@ -183,6 +195,8 @@ def plan(
         raise ValueError("a plan needs at least one node")
     if not 0 <= part < parts:
         raise ValueError(f"part {part} of {parts} parts: the first part is 0")
+    if by_transactions(workload.kind, operations):
+        return _plan_transactions(workload, tuple(nodes), part, parts)
     plan = _plan if workload.kind == "register" else _plan_tasks
     return plan(workload, tuple(nodes), part, parts)
 
@@ -248,6 +262,35 @@ def _plan_tasks(
         asked = number % len(nodes)
         id_, in_turn = 1 + number * (1 + STEPS), (*nodes[asked:], *nodes[:asked])
         task = Task(id_, workload.kind, deed, target, keys, in_turn)
+        yield PlannedOperation(id_, intended_ns, nodes[asked], "read", keys[0], None, task=task)
+
+
+def _plan_transactions(
+    workload: Workload, nodes: tuple[str, ...], part: int, parts: int
+) -> Iterator[PlannedOperation]:
+    kind = workload.kind
+    reads = workload.mix.get("read", 0) / sum(workload.mix.values())
+    draw = _stream(workload.seed, "kinds").random
+    choose = _KeyChooser(workload).choose
+    names = workload.key_names()
+    for number, intended_ns in enumerate(_arrivals(workload)):
+        id_ = 1 + number * (1 + STEPS)
+        steps, amount = None, 0
+        deed: Deed = "change"
+        if kind == "list-append":
+            steps = on_lists(id_, draw, reads, lambda op: names[choose(op)])
+            keys = tuple(dict.fromkeys(key for _, key, _ in steps))
+        elif draw() < reads:
+            deed, keys = "read", tuple(names)
+        else:
+            source = choose("write")
+            target = (source + 1 + int(draw() * (len(names) - 1))) % len(names)
+            keys, amount = (names[source], names[target]), 1 + int(draw() * MOST_AMOUNT)
+        if number % parts != part:
+            continue
+        asked = number % len(nodes)
+        in_turn = (*nodes[asked:], *nodes[:asked])
+        task = Task(id_, kind, deed, kind, keys, in_turn, steps, amount)
         yield PlannedOperation(id_, intended_ns, nodes[asked], "read", keys[0], None, task=task)
 
 

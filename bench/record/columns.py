@@ -28,7 +28,7 @@ WRITE: Final = 1
 CAS: Final = 2
 DELETE: Final = 3
 KINDS: Final[tuple[OperationKind, ...]] = ("read", "write", "cas", "delete")
-KIND_CODES: Final = {name: code for code, name in enumerate(KINDS)}
+KIND_CODES: Final[dict[str, int]] = {name: code for code, name in enumerate(KINDS)}
 
 OK: Final = 0
 FAIL: Final = 1

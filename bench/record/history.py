@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO, Final, TypeAlias, get_args
+from typing import Annotated, Any, BinaryIO, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -24,6 +24,10 @@ ABSENT: Final[Any] = msgspec.UNSET
 
 Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 """A time or an id in a run folder; the difference of two fits into 64 bits."""
+
+RecordedOperation: TypeAlias = OperationKind | Literal["transaction"]
+"""What an operation of a run may be. Of a transaction, ``key`` names all keys that it may touch,
+with spaces between; what it did is in the history of the workload's kind."""
 
 STANDARD_INPUT: Final = Path("-")
 """As the path of a history: standard input."""
@@ -46,7 +50,7 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     process: str
     id: Stamp
-    op: OperationKind
+    op: RecordedOperation
     key: str
     outcome: Outcome
     invoked_ns: Stamp

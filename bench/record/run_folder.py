@@ -36,7 +36,7 @@ from bench.record.files import (
 )
 from bench.record.history import OperationRecord, Stamp, read_histories
 from bench.record.models.run import Kind
-from bench.record.verdict import Model, Verdict, decode_verdict
+from bench.record.verdict import Claim, Verdict, decode_verdict
 from nodes.errors import InvalidInput
 
 SCHEMA_VERSION = 1
@@ -72,7 +72,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     protocol: str
     found_by: str = ""
     endpoints: str = ""
-    claim: Model
+    claim: Claim
     kind: Kind = "register"
     operations: list[str] = []
     parameters: dict[str, Any] = {}

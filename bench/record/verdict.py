@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from bench.record.history import OperationRecord
 from bench.record.models.verdict import ModelCheck
 from bench.record.models.verdict import VerdictValue as VerdictValue
-from bench.record.transactions.verdict import TransactionsCheck
+from bench.record.transactions.verdict import Level, TransactionsCheck
 
 VERDICT_VERSION = 3
 """The version of verdict.json. 2: availability, percentiles and *back in* are of the operations
@@ -23,6 +23,10 @@ wanted, as `bench.checkers.availability` defines them; before, operations in fli
 window were left out. 3: windows end with the load, and an incomplete run is never *valid*. Runs
 with an older verdict are checked again."""
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
+
+
+Claim: TypeAlias = Model | Level
+"""What may be claimed: a model, or of transactions their level."""
 
 
 class WitnessLine(msgspec.Struct, kw_only=True):
@@ -342,9 +346,9 @@ class Verdict(msgspec.Struct, kw_only=True):
     eventual)."""
 
     schema_version: int = VERDICT_VERSION
-    claim: Model
+    claim: Claim
     verdict: VerdictValue
-    measured_model: Model
+    measured_model: Claim
     reason: str
     converged: bool | None = None
     checks: list[AnyCheck] = []

@@ -157,7 +157,7 @@ class ElsewhereCluster(RunningCluster):
             cluster="elsewhere",
             protocol=self._system.name,
             nodes=list(self.nodes),
-            operations=list(self._system.operations),
+            operations=self._system.offers,
             system=findable_name(self._system),
             hosts={node: address.host for node, address in self._endpoints.items()},
             endpoints={node: {str(port): address} for node, address in addresses.items()},
@@ -217,7 +217,12 @@ class ElsewhereCluster(RunningCluster):
         self._folder.write_manifest(manifest)
 
     def _written(self) -> set[str]:
-        return {each.key for each in self._folder.operations() if each.op != "read"}
+        changed = [each for each in self._folder.operations() if each.op != "read"]
+        return {
+            key
+            for each in changed
+            for key in (each.key.split() if each.op == "transaction" else [each.key])
+        }
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"

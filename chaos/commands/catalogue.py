@@ -41,6 +41,7 @@ def list_everything(json: Json = False) -> None:
     from chaos.clusters.capabilities import works_on
     from chaos.experiments.experiment import catalogue
     from chaos.systems.catalogue import SYSTEMS
+    from chaos.targets.subjects import offered
     from nodes.faults.catalogue import FAULTS
     from nodes.registry import PROTOCOLS
 
@@ -49,7 +50,7 @@ def list_everything(json: Json = False) -> None:
             {
                 "name": p.name,
                 "claim": p.claim,
-                "operations": list(p.operations),
+                "operations": offered(p),
                 "summary": p.summary,
             }
             for p in named.values()

@@ -285,13 +285,13 @@ def plans_of(
 ) -> list[Planned]:
     """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
     each has by default. Raises Unsupported."""
-    from chaos.targets.subjects import target_of
+    from chaos.targets.subjects import offered, target_of
     from chaos.targets.table import refuse_kind, refuse_unsupported
 
     targets = [target_of(subject, target) for _, subject in pairs]
     for (experiment, subject), where in zip(pairs, targets, strict=True):
         refuse_unsupported(experiment, where, subject)
-        refuse_kind(experiment.load.kind, subject.name, subject.operations)
+        refuse_kind(experiment.load.kind, subject.name, offered(subject))
     return [
         Planned(
             experiment.model_copy(update={"seed": experiment.seed + number}),
@@ -308,7 +308,7 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     """Whether a protocol can take part in an experiment, and a system can be had; if not, prints
     why."""
     from chaos.systems.system import NotToBeHad, System
-    from chaos.targets.subjects import target_of
+    from chaos.targets.subjects import offered, target_of
     from chaos.targets.table import refuse_kind, refuse_unsupported
     from nodes.errors import Unsupported
     from nodes.registry import InvalidConfiguration
@@ -316,7 +316,7 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
     nodes = experiment.node_ids()
     try:
         refuse_unsupported(experiment, target_of(protocol, target), protocol)
-        refuse_kind(experiment.load.kind, protocol.name, protocol.operations)
+        refuse_kind(experiment.load.kind, protocol.name, offered(protocol))
         protocol.configure(nodes[0], nodes, experiment.parameters)
         if isinstance(protocol, System):
             protocol.programs()

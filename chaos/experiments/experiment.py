@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from bench.load import ycsb
-from bench.load.kinds.tasks import SET_KEYS
+from bench.load.kinds.tasks import DEFAULT_KEYS
 from bench.load.workload import Distribution, MixKind, Workload
 from bench.record.files import NotReadable, read_named
 from bench.record.models.run import Kind
@@ -91,8 +91,9 @@ class Keys(_Model):
 
 class Load(_Model):
     """What the clients ask for; see `bench.load.workload.Workload`. ``ycsb``: a workload of
-    `bench.load.ycsb`, for whatever is not given here. ``kind``: what the operations are of; of sets
-    there are more keys if the file does not say how many, since each is an element."""
+    `bench.load.ycsb`, for whatever is not given here. ``kind``: what the operations are of; of
+    sets, each of whose keys is an element, and of banks, each of whose keys is an account, there
+    are more or fewer keys if the file does not say how many."""
 
     kind: Kind = "register"
     ycsb: Literal["a", "b", "c", "d", "f"] | None = None
@@ -107,13 +108,14 @@ class Load(_Model):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, load: Any) -> Any:
-        """The fields of the YCSB workload that the file does not give, and the keys of sets."""
+        """The fields of the YCSB workload that the file does not give, and the keys of a kind."""
         if not isinstance(load, Mapping):
             return load
-        if load.get("kind") == "set":
+        kind = load.get("kind")
+        if isinstance(kind, str) and (count := DEFAULT_KEYS.get(cast("Kind", kind))) is not None:
             given = load.get("keys", {})
             if isinstance(given, Mapping):
-                load = {**load, "keys": {"count": SET_KEYS, **given}}
+                load = {**load, "keys": {"count": count, **given}}
         if load.get("ycsb") not in ycsb.NAMES:
             return load
         shape = ycsb.fields(load["ycsb"])
@@ -260,14 +262,16 @@ def load(name_or_path: str | Path, kind: str | None = None, **overrides: Any) ->
 
 
 def _of_kind(workload: Any, kind: str) -> Any:
-    """The workload as one of another kind: of sets, with enough keys to be elements."""
+    """The workload as one of another kind: of sets, with enough keys to be elements; of banks, with
+    few accounts."""
     if not isinstance(workload, Mapping):
         return None
     given = _plain(workload)
     keys = given.get("keys", {})
-    if kind == "set" and isinstance(keys, Mapping):
-        count = keys.get("count", SET_KEYS)
-        keys = {**keys, "count": max(SET_KEYS, count) if isinstance(count, int) else count}
+    usual = DEFAULT_KEYS.get(cast("Kind", kind))
+    if usual is not None and isinstance(keys, Mapping):
+        count, bound = keys.get("count", usual), max if kind == "set" else min
+        keys = {**keys, "count": bound(usual, count) if isinstance(count, int) else count}
     return {**given, "kind": kind, "keys": keys}
 
 

@@ -148,6 +148,11 @@ class System(ABC):
     connections = 256
     """How many a client process has to a node, at most: what is open beyond them waits."""
 
+    @property
+    def offers(self) -> list[str]:
+        """All operations that its clients have, transactions among them."""
+        return [*self.operations, *(["transaction"] if self.isolation else [])]
+
     # --- the programs ---
 
     @abstractmethod

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Sequence
 
 from bench.load.client import Client
-from bench.load.kinds.final import final_model_reads
+from bench.load.kinds.final import final_model_reads, final_transactions
 from bench.load.transport import Transport, make_transport
 from bench.load.workload import PlannedOperation
 from bench.record.cluster_file import ClusterFile, SystemFile
 from bench.record.history import HistoryWriter, read_histories
-from bench.record.models.run import Kind
+from bench.record.models.run import Kind, ModelRecord, by_transactions
 from bench.record.run_folder import LoadSummary, RunFolder, write_json
 from nodes.contract.replica import Reply
 
@@ -41,9 +41,10 @@ def final_reads(
     name = f"{NAME}-{uuid.uuid4().hex[:8]}"
     client = Client(name, timeout_s=timeout_s, label=NAME)
     replies: list[Reply] = []
+    whole = by_transactions(kind, cluster.operations)
     transport = make_transport(cluster, name, replies.append, timeout_s=timeout_s)
     started_ns = time.monotonic_ns()
-    reads = planned_reads(nodes, keys)
+    reads = _transactions(kind, nodes, keys) if whole else planned_reads(nodes, keys)
     try:
         transport.connect()
         with HistoryWriter(folder.history_dir / f"{NAME}.jsonl") as history:
@@ -61,7 +62,12 @@ def final_reads(
                     _wait(transport, client, replies, history)
     finally:
         transport.close()
-    summarise(folder, kind, keys, started_ns, time.monotonic_ns(), nodes)
+    ended_ns = time.monotonic_ns()
+    if whole:
+        done = [record for _, records in client.tasks.ended for record in records]
+    else:
+        done = of_kind(folder, kind, keys)
+    summarise(folder, done, len(reads), started_ns, ended_ns)
 
 
 def _wait(
@@ -87,19 +93,25 @@ def planned_reads(nodes: Sequence[str], keys: Sequence[str]) -> list[PlannedOper
     ]
 
 
-def summarise(
-    folder: RunFolder,
-    kind: Kind,
-    keys: Sequence[str],
-    started_ns: int,
-    ended_ns: int,
-    nodes: Sequence[str],
-) -> None:
-    """Write the reads as those of the workload's kind, too, and the summary that marks their
-    history as complete."""
+def _transactions(kind: Kind, nodes: Sequence[str], keys: Sequence[str]) -> list[PlannedOperation]:
+    """Every list, or all accounts, at every node."""
+    return [
+        PlannedOperation(task.id, None, task.nodes[0], "read", task.keys[0], None, task=task)
+        for task in final_transactions(kind, FIRST_ID, nodes, keys)
+    ]
+
+
+def of_kind(folder: RunFolder, kind: Kind, keys: Sequence[str]) -> list[ModelRecord]:
+    """The recorded reads, as those of the workload's kind."""
     told = read_histories([folder.history_dir / f"{NAME}.jsonl"])
-    reads = list(final_model_reads(kind, told, keys))
-    count = len(nodes) * len(keys)
+    return list(final_model_reads(kind, told, keys))
+
+
+def summarise(
+    folder: RunFolder, reads: Sequence[ModelRecord], count: int, started_ns: int, ended_ns: int
+) -> None:
+    """Write the reads of the workload's kind, and the summary that marks their history as complete.
+    ``count``: how many reads were sent."""
     if reads:
         with HistoryWriter(folder.model_dir / f"{NAME}.jsonl") as model:
             for read in reads:

@@ -36,7 +36,7 @@ from chaos.clusters.processes import ProcessGroup
 from chaos.errors import TargetFailed
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
-from chaos.targets.subjects import find
+from chaos.targets.subjects import claimed, find
 from chaos.targets.table import refuse_kind
 from nodes.errors import InvalidInput
 from nodes.runtime.scratch import scratch
@@ -260,7 +260,7 @@ def _manifest(cluster: ClusterFile | SystemFile, kind: Kind, command: Sequence[s
         experiment_name="load",
         experiment={"title": "Load on a running cluster"},
         protocol=protocol.name,
-        claim=protocol.claim,
+        claim=claimed(protocol, kind),
         kind=kind,
         operations=list(cluster.operations),
         nodes=list(cluster.nodes),

@@ -28,7 +28,7 @@ from chaos.experiments.experiment import Experiment
 from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
-from chaos.targets.subjects import Subject, findable
+from chaos.targets.subjects import Subject, claimed, findable, offered
 from chaos.targets.table import TARGETS, refuse_kind, refuse_unsupported
 from nodes.errors import InfrastructureFailed
 
@@ -86,7 +86,7 @@ def run_experiment(
     ids = experiment.node_ids()
     parameters = {**experiment.parameters, **(parameters or {})}
     refuse_unsupported(experiment, target, protocol)
-    refuse_kind(experiment.load.kind, protocol.name, protocol.operations)
+    refuse_kind(experiment.load.kind, protocol.name, offered(protocol))
     for node in ids:
         protocol.configure(node, ids, parameters)
     workload = experiment.workload(seed=seed)
@@ -150,9 +150,9 @@ def make_manifest(
         protocol=protocol.name,
         found_by=findable(protocol),
         endpoints=endpoints,
-        claim=protocol.claim,
+        claim=claimed(protocol, workload.kind),
         kind=workload.kind,
-        operations=list(protocol.operations),
+        operations=offered(protocol),
         parameters=dict(parameters),
         nodes=list(experiment.node_ids()),
         target=target,

@@ -406,8 +406,8 @@ def _final_reads(run: Run, cluster: SimulatedCluster) -> None:
         end_ns = start_ns + int(FINAL_TIMEOUT_S * 1e9)
         cluster.run_until(end_ns, lambda: client.client.open_count == 0)
         client.close()
-    kind = run.workload.kind
-    final_reads.summarise(run.folder, kind, keys, start_ns, cluster.now_ns(), run.left)
+    done = final_reads.of_kind(run.folder, run.workload.kind, keys)
+    final_reads.summarise(run.folder, done, len(reads), start_ns, cluster.now_ns())
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from bench.record.models.run import Kind, by_transactions
+from bench.record.verdict import Claim
 from chaos.clusters.capabilities import TARGETS, TargetName
 from chaos.systems import catalogue
 from chaos.systems.system import System
@@ -16,6 +18,18 @@ Subject: TypeAlias = Protocol | System
 OF_SYSTEMS: tuple[TargetName, ...] = ("lab", "attached")
 """Where systems run, the default first."""
 ONLY_OF_SYSTEMS: TargetName = "lab"
+
+
+def offered(subject: Subject) -> list[str]:
+    """All operations that it takes, transactions among them."""
+    return subject.offers if isinstance(subject, System) else list(subject.operations)
+
+
+def claimed(subject: Subject, kind: Kind) -> Claim:
+    """What it promises a workload of this kind: of transactions, their level."""
+    if isinstance(subject, System) and subject.isolation and by_transactions(kind, subject.offers):
+        return subject.isolation
+    return subject.claim
 
 
 def find(name: str) -> Subject:

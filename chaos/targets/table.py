@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bench.record.models.run import NEEDED, Kind
+from bench.record.models.run import NEEDED, Kind, missing
 from chaos.clusters.attached import AttachedCluster
 from chaos.clusters.capabilities import TargetName, works_on
 from chaos.clusters.containers.compose import ComposeCluster
@@ -44,11 +44,10 @@ TARGETS: dict[TargetName, Target] = {
 
 def refuse_kind(kind: Kind, name: str, operations: Sequence[str]) -> None:
     """Raises Unsupported for a kind of workload that ``name`` has not all the operations for."""
-    missing = [op for op in NEEDED[kind] if op not in operations]
-    if missing:
-        able = [each for each, needed in NEEDED.items() if set(needed) <= set(operations)]
+    if lacking := missing(kind, operations):
+        able = [each for each in NEEDED if not missing(each, operations)]
         raise Unsupported(
-            f"{name}: a workload of the kind {kind!r} needs {' and '.join(missing)}, which {name} "
+            f"{name}: a workload of the kind {kind!r} needs {' and '.join(lacking)}, which {name} "
             f"does not offer; it can do: {', '.join(able)}"
         )
 

@@ -27,7 +27,7 @@ from bench.record.transactions.jsonl import read_transactions
 from bench.record.verdict import VerdictValue
 from nodes.contract.replica import Operation, Reply, Request, Value
 
-KINDS = [kind for kind in get_args(Kind) if kind != "register"]
+KINDS = [kind for kind in get_args(Kind) if kind not in ("register", "bank")]
 NODES = ("n1", "n2", "n3")
 MS = 1_000_000
 

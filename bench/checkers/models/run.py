@@ -12,10 +12,12 @@ from bench.checkers.models.check import check_model
 from bench.checkers.transactions import check_transactions
 from bench.record.history import BadHistory
 from bench.record.models.jsonl import read_lines
+from bench.record.models.run import by_transactions
 from bench.record.models.source import BLOCK_BYTES, Source
 from bench.record.models.verdict import VerdictValue
-from bench.record.run_folder import RunFolder
+from bench.record.run_folder import Manifest, RunFolder
 from bench.record.transactions.jsonl import read_transactions
+from bench.record.transactions.verdict import WEAKER, Level
 from bench.record.verdict import Workload, WorkloadCheck
 
 CUT: Final = "operations are missing from the history"
@@ -26,7 +28,8 @@ def check_workload(folder: RunFolder, *, history_is_cut: bool) -> WorkloadCheck 
 
     Where operations are missing nothing can be said: what is taken for never added may have been.
     Raises BadRunFolder and BadHistory."""
-    kind = folder.manifest().kind
+    manifest = folder.manifest()
+    kind = manifest.kind
     if kind == "register":
         return None
     began = time.perf_counter()
@@ -35,7 +38,8 @@ def check_workload(folder: RunFolder, *, history_is_cut: bool) -> WorkloadCheck 
         why = CUT if history_is_cut else "there are no operations"
         return _check("unknown", kind, "none", 0, began, why, Workload())
     if kind == "list-append":
-        said = check_transactions(read_transactions(source), kind)
+        level = _level(manifest)
+        said = check_transactions(read_transactions(source), kind, level)
         details = Workload(transactions=said)
         return _check(
             said.verdict, kind, said.algorithm, said.transactions, began, said.headline(), details
@@ -43,6 +47,14 @@ def check_workload(folder: RunFolder, *, history_is_cut: bool) -> WorkloadCheck 
     told = check_model(read_lines(source), kind, budget=Budget())
     details = Workload(model=told)
     return _check(told.verdict, kind, told.algorithm, told.operations, began, told.summary, details)
+
+
+def _level(manifest: Manifest) -> Level:
+    """That of the claim, if it is one of transactions. A list of one operation is a register."""
+    is_level = by_transactions(manifest.kind, manifest.operations)
+    return next(
+        (level for level in WEAKER if is_level and level == manifest.claim), "strict-serializable"
+    )
 
 
 def _check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.load.kinds.procedures import Unreadable, present, state
-from bench.load.kinds.tasks import set_name, sets_of
+from bench.load.kinds.tasks import STEPS, Step, Task, set_name, sets_of
 from bench.record.history import OperationRecord
 from bench.record.models.run import Kind, ModelRecord
 
@@ -30,6 +30,17 @@ def final_model_reads(
                 yield _read(kind, name, mine, found)
             except Unreadable:
                 continue
+
+
+def final_transactions(
+    kind: Kind, first_id: int, nodes: Sequence[str], keys: Sequence[str]
+) -> Iterator[Task]:
+    """A transaction at each node for each list, or for all accounts."""
+    objects = [tuple(keys)] if kind == "bank" else [(key,) for key in keys]
+    for number, (node, mine) in enumerate((node, mine) for node in nodes for mine in objects):
+        steps: tuple[Step, ...] | None = None if kind == "bank" else (("read", mine[0], None),)
+        id_ = first_id + number * (1 + STEPS)
+        yield Task(id_, kind, "read", kind, mine, (node,), steps)
 
 
 def _read(

@@ -19,9 +19,9 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from bench.load.kinds.tasks import STEPS, Task
-from bench.record.history import ABSENT, OperationRecord
+from bench.record.history import ABSENT, OperationRecord, RecordedOperation
 from bench.record.models.run import ModelRecord
-from nodes.contract.replica import OperationKind, Outcome, Value
+from nodes.contract.replica import Outcome, Value
 
 TRIES: Final = 8
 """Of a cas that is refused since another was faster."""
@@ -32,7 +32,7 @@ RELEASES: Final = 4
 class Step(NamedTuple):
     """One request. ``node``: to which, None: to that of the task."""
 
-    op: OperationKind
+    op: RecordedOperation
     key: str
     value: int | str | None = None
     expected: Value = None
@@ -52,6 +52,8 @@ class Ledger:
 
     def __init__(self, task: Task, process: str, intended_ns: int | None) -> None:
         self.records: list[ModelRecord] = []
+        self.answer: Any = None
+        """Of a transaction, what it returned."""
         self._task, self._process, self._intended_ns = task, process, intended_ns
         self._op, self._value = "", ABSENT
         self._since: int | None = None
@@ -64,8 +66,9 @@ class Ledger:
         self._op, self._value, self._open = op, value, True
         self._since = self._error = None
 
-    def step(self, record: OperationRecord) -> None:
+    def step(self, record: OperationRecord, answer: Any) -> None:
         """A step has ended."""
+        self.answer = answer
         if self._since is None:
             self._since = record.invoked_ns
         self._until = record.completed_ns
@@ -88,8 +91,11 @@ class Ledger:
             error=None if outcome == "ok" else self._error,
         )
         if self._task.kind == "list-append":
-            seen = None if told is ABSENT else told
-            record.transaction = [(self._op, self._task.target, seen)]
+            if self._task.is_transaction:
+                record.transaction = told
+            else:
+                seen = None if told is ABSENT else told
+                record.transaction = [(self._op, self._task.target, seen)]
         else:
             record.op, record.key, record.value = self._op, self._task.target, told
         self.records.append(record)
@@ -98,6 +104,8 @@ class Ledger:
 
 def procedure(task: Task, ledger: Ledger) -> Procedure:
     """What to do for a task."""
+    if task.is_transaction:
+        return _transact(task, ledger)
     if task.kind in ("lock", "fenced-lock"):
         return _hold(task, ledger)
     if task.deed == "read":
@@ -117,6 +125,23 @@ def state(kind: str, held: Value | list[Value]) -> Any:
         return [int(element) for element in (held or "").split()]
     except ValueError:
         raise Unreadable(f"{held!r} is no value of a {kind}") from None
+
+
+def _transact(task: Task, ledger: Ledger) -> Procedure:
+    if task.steps is not None:
+        ledger.begin("transaction", list(task.steps))
+    elif task.deed == "read":
+        ledger.begin("read")
+    else:
+        source, target = task.keys
+        ledger.begin("transfer", {"from": source, "to": target, "amount": task.amount})
+    said = yield Step("transaction", " ".join(task.keys))
+    outcome = "fail" if said is None else said.outcome
+    if outcome != "ok" or task.deed == "read" or task.steps is not None:
+        ledger.end(outcome, ledger.answer if outcome == "ok" else ABSENT)
+    else:
+        # Of an account that has not enough nothing is taken.
+        ledger.end("ok" if ledger.answer else "fail")
 
 
 def _read(task: Task, ledger: Ledger) -> Procedure:

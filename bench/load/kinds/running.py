@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.load.kinds.procedures import Ledger, Procedure, Step, Unreadable, procedure
 from bench.load.kinds.tasks import Task
 from bench.load.workload import PlannedOperation
@@ -52,12 +54,19 @@ class Tasks:
         running = _Running(task, self._idle.pop(), intended_ns)
         return self._send(running, next(running.steps))
 
-    def ended_step(self, step: int, record: OperationRecord) -> PlannedOperation | None:
-        """What to send next, now that this step has ended; None: nothing, or it is of no task."""
+    def task_of(self, step: int) -> Task:
+        """The task of a step that is on its way."""
+        return self._open[step].task
+
+    def ended_step(
+        self, step: int, record: OperationRecord, answer: Any
+    ) -> PlannedOperation | None:
+        """What to send next, now that this step has ended; None: nothing, or it is of no task.
+        ``answer``: of a transaction, what it returned."""
         running = self._open.pop(step, None)
         if running is None:
             return None
-        running.ledger.step(record)
+        running.ledger.step(record, answer)
         if record.completed_ns is None:
             # The load is over.
             running.ledger.end("info")

@@ -8,13 +8,15 @@ no read of its mix changes the object. Objects are
 - ``set``: one for every `SET_SIZE` keys, each of which is an element: it is in once its key was
   written. That needs no ``cas``, but a read of several keys is no snapshot of them, so the model is
   the weaker one. Elements are added once each, spread over the whole load; when all are in, or it
-  is too early for the next one, the set is read instead.
+  is too early for the next one, the set is read instead;
+- ``list-append`` and ``bank``, where transactions are offered: one for all keys, each of which is a
+  list or an account (`bench.load.kinds.transactions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -23,16 +25,19 @@ from bench.record.models.run import Kind
 STEPS: Final = 64
 """Ids that a task takes: one for each request that it may send, and its own."""
 SET_SIZE: Final = 8
-SET_KEYS: Final = 1000
-"""Keys of a workload of sets that does not say how many."""
+DEFAULT_KEYS: Final[dict[Kind, int]] = {"set": 1000, "bank": 8}
+"""Keys of a workload of this kind that does not say how many."""
 
 Deed: TypeAlias = Literal["read", "change"]
+Step: TypeAlias = tuple[Literal["append", "read"], str, Any]
+"""As docs/HISTORY_FORMAT.md has an operation of a transaction."""
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
     """``id`` is unique in the plan, as are the `STEPS` numbers after it. ``target``: the name of
     the object. ``keys``: those that it is kept in; of a `set` that is changed, the key of the new
-    element. ``nodes``: all of the cluster; the first is asked."""
+    element, of a transfer the account it is from and the one it is to. ``nodes``: all of the
+    cluster; the first is asked. ``steps``: of a transaction on lists. ``amount``: of a transfer."""
 
     id: int
     kind: Kind
@@ -40,6 +45,13 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     target: str
     keys: tuple[str, ...]
     nodes: tuple[str, ...]
+    steps: tuple[Step, ...] | None = None
+    amount: int = 0
+
+    @property
+    def is_transaction(self) -> bool:
+        """Whether it is done in one."""
+        return self.steps is not None or self.kind == "bank"
 
 
 class Elements:

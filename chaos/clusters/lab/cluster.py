@@ -73,7 +73,7 @@ class LabCluster(RunningCluster, OfLab):
             cluster=cluster,
             protocol=system.name,
             nodes=list(nodes),
-            operations=list(system.operations),
+            operations=system.offers,
             system=findable,
             hosts=self._hosts,
             endpoints=self._endpoints(),
