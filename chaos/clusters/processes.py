@@ -26,6 +26,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
+import psutil
+
 from bench.children import environment
 from bench.record.cluster_file import Address
 from bench.record.files import no_space
@@ -160,6 +162,35 @@ class ProcessGroup:
             self._killed.add(name)
             child.kill()
             child.wait()
+
+    def signal_all(self, name: str, number: signal.Signals) -> bool:
+        """As `signal`, for the child and its descendants, also those that they start meanwhile."""
+        reached: set[int] = set()
+        while more := [process for process in self._family(name) if process.pid not in reached]:
+            for process in more:
+                reached.add(process.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+        return bool(reached)
+
+    def kill_all(self, name: str) -> None:
+        """Kill the child and its descendants. Nothing starts any more while they are ended."""
+        self.signal_all(name, signal.SIGSTOP)
+        family = self._family(name)
+        self.kill(name)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _family(self, name: str) -> list[psutil.Process]:
+        """The child and its descendants, each behind its parent; none if it has ended."""
+        if not self.running(name):
+            return []
+        try:
+            child = psutil.Process(self.pid(name))
+            return [child, *child.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def signal(self, name: str, number: signal.Signals) -> bool:
         """Send a signal to the child; False if it is gone. Raises ProcessError for a name that was

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from chaos.systems.etcd import ETCD, ETCD_SERIALIZABLE
 from chaos.systems.nats import NATS_KV, NATS_KV_LEADER
+from chaos.systems.postgres import POSTGRES_ASYNCHRONOUS, POSTGRES_SYNCHRONOUS
 from chaos.systems.redis_sentinel import REDIS_MIN_REPLICAS, REDIS_SENTINEL, REDIS_WAIT
 from chaos.systems.system import System
 from chaos.systems.zookeeper import ZOOKEEPER, ZOOKEEPER_SYNC
@@ -21,6 +22,7 @@ SYSTEMS: dict[str, System] = {
         *(REDIS_SENTINEL, REDIS_MIN_REPLICAS, REDIS_WAIT),
         *(ZOOKEEPER, ZOOKEEPER_SYNC),
         *(NATS_KV, NATS_KV_LEADER),
+        *(POSTGRES_SYNCHRONOUS, POSTGRES_ASYNCHRONOUS),
     )
 }
 

@@ -103,6 +103,38 @@ def test_a_killed_child_can_be_started_again(tmp_path: Path) -> None:
             group.kill("n2")
 
 
+PARENT = """
+import os, signal, subprocess, sys, time
+os.setsid()
+child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(300)
+"""
+"""Its child is in a session of its own, as PostgreSQL's is."""
+
+
+def test_a_signal_reaches_all_that_a_child_has_started(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    log = tmp_path / "log"
+    with ProcessGroup() as group:
+        parent = group.spawn("n1", [sys.executable, "-c", PARENT], stdout_path=log)
+        wait_until(lambda: log.exists() and log.read_bytes().endswith(b"\n"), "the grandchild")
+        pids = [parent.pid, int(log.read_text())]
+
+        def all_are(*states: str) -> bool:
+            return all(psutil.Process(pid).status() in states for pid in pids)
+
+        assert group.signal_all("n1", signal.SIGSTOP)
+        wait_until(lambda: all_are(psutil.STATUS_STOPPED), "both to be stopped")
+        assert group.signal_all("n1", signal.SIGCONT)
+        wait_until(lambda: all_are(psutil.STATUS_SLEEPING), "both to go on")
+        group.kill_all("n1")
+        wait_until(lambda: all(is_gone(pid) for pid in pids), "the end of both")
+        assert not group.signal_all("n1", signal.SIGSTOP)
+        assert group.ended() == {}
+
+
 def test_who_ended_on_its_own_is_told(tmp_path: Path, wait_until: WaitUntil) -> None:
     log = tmp_path / "log"
     with ProcessGroup() as group:

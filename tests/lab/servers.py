@@ -75,6 +75,8 @@ def one_node(system: System, programs: Programs, folder: Path) -> Iterator[Syste
         wait_for(serves, f"{system.name} to serve: {(folder / 'log').read_text()[-500:]}")
         endpoints = {str(port): Address(host, port) for port in system.client_ports}
         yield reached(system, host, endpoints)
+        for process in system.processes(node, programs):
+            group.kill_all(f"n1.{process.name}")
 
 
 def reached(system: System, host: str, endpoints: dict[str, Address]) -> SystemFile:

@@ -18,7 +18,7 @@ from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
 
 pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
-CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader")
+CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader", "postgres")
 """One system for each kind of client."""
 READ_FIRST = {("nats-kv", "cas"): 1, ("nats-kv-leader", "cas"): 1, ("etcd", "transaction"): 1}
 """How many requests come before the one that changes something."""

@@ -29,11 +29,13 @@ INSIDE: dict[str, str] = {
     "NotOurs": "a FileExistsError like Python's own",
     "OperationFailed": "Locust counts it",
     "OverBudget": "the checker's verdict is unknown",
+    "PostgresError": "the pool of a system's clients makes a reply of it",
     "RedisError": "the pool of a system's clients makes a reply of it",
     "Refused": "the pool of a system's clients makes a reply of it",
     "TooManySessions": "the checker's verdict is unknown",
     "Undecided": "the checker's verdict is unknown",
     "Unreadable": "the operation that met it ends info",
+    "Unreplicated": "the pool of a system's clients makes a reply of it",
     "ZooKeeperError": "the pool of a system's clients makes a reply of it",
 }
 """Exceptions that end no command: who deals with each."""

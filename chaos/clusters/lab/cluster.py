@@ -199,7 +199,7 @@ class LabCluster(RunningCluster, OfLab):
     def _end(self, node: str) -> None:
         for name in self._of(node):
             if self.processes.running(name):
-                self.processes.kill(name)
+                self.processes.kill_all(name)
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
@@ -265,7 +265,7 @@ class LabCluster(RunningCluster, OfLab):
             self._tell(node, "restarted")
 
     def pause(self, node: str) -> None:
-        """SIGSTOP to all processes of the node."""
+        """SIGSTOP to all processes of the node, and to those that they started."""
         if self._signal(node, signal.SIGSTOP):
             self._tell(node, "paused")
 
@@ -276,7 +276,7 @@ class LabCluster(RunningCluster, OfLab):
 
     def _signal(self, node: str, number: signal.Signals) -> bool:
         """Whether any process of the node was there to get it."""
-        reached = [self.processes.signal(name, number) for name in self._of(node)]
+        reached = [self.processes.signal_all(name, number) for name in self._of(node)]
         return any(reached)
 
 
