@@ -8,7 +8,12 @@ from pathlib import Path
 
 from chaos.systems.etcd import ETCD, ETCD_SERIALIZABLE
 from chaos.systems.nats import NATS_KV, NATS_KV_LEADER
-from chaos.systems.postgres import POSTGRES_ASYNCHRONOUS, POSTGRES_SYNCHRONOUS
+from chaos.systems.postgres import (
+    POSTGRES_ASYNCHRONOUS,
+    POSTGRES_READ_COMMITTED,
+    POSTGRES_REPEATABLE_READ,
+    POSTGRES_SYNCHRONOUS,
+)
 from chaos.systems.redis_sentinel import REDIS_MIN_REPLICAS, REDIS_SENTINEL, REDIS_WAIT
 from chaos.systems.system import System
 from chaos.systems.zookeeper import ZOOKEEPER, ZOOKEEPER_SYNC
@@ -23,6 +28,7 @@ SYSTEMS: dict[str, System] = {
         *(ZOOKEEPER, ZOOKEEPER_SYNC),
         *(NATS_KV, NATS_KV_LEADER),
         *(POSTGRES_SYNCHRONOUS, POSTGRES_ASYNCHRONOUS),
+        *(POSTGRES_REPEATABLE_READ, POSTGRES_READ_COMMITTED),
     )
 }
 

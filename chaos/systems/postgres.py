@@ -23,19 +23,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from bench.record.cluster_file import Address, SystemFile
+from bench.record.transactions.verdict import Level
 from bench.record.verdict import Model
 from chaos.systems import etcd
 from chaos.systems.connection import FORM_S, PROBE_S, Kept
 from chaos.systems.getting import libraries, on_path, said_version, unpacked
 from chaos.systems.postgres_connection import (
-    DEADLOCK,
-    SERIALIZATION_FAILURE,
+    IN_THE_WAY,
     PostgresConnection,
     PostgresError,
     Row,
@@ -50,6 +51,7 @@ from chaos.systems.system import (
     Programs,
     System,
     SystemClient,
+    Transaction,
     client_key,
     decode,
     encode,
@@ -94,12 +96,23 @@ FOLLOWERS = """\
 SELECT pg_is_in_recovery(), count(*), count(*) FILTER (WHERE sync_state = 'sync')
 FROM pg_stat_replication WHERE state = 'streaming'
 """
+APPEND = """\
+INSERT INTO capbench VALUES ($1, '"' || $2)
+ON CONFLICT (key) DO UPDATE SET value = left(capbench.value, -1) || ' ' || $2
+"""
+"""``$2``: a word as JSON, without its first quotation mark."""
+ISOLATION: dict[Level, str] = {
+    "serializable": "serializable",
+    "snapshot-isolation": "repeatable read",
+    "read-committed": "read committed",
+}
+"""PostgreSQL's own words for these levels (the manual's chapter on transaction isolation)."""
 _TRIES = 5
+T = TypeVar("T")
 
 
 class Postgres(System):
-    """``isolation``: of transactions, in PostgreSQL's words. ``synchronous``: a commit waits for a
-    standby."""
+    """``isolation``: that of its transactions. ``synchronous``: a commit waits for a standby."""
 
     peer_ports = (POSTGRES, PATRONI, etcd.PEERS, etcd.CLIENTS)
     client_ports = (POSTGRES,)
@@ -109,13 +122,13 @@ class Postgres(System):
         self,
         name: str,
         claim: Model,
+        isolation: Level,
         summary: str,
         *,
-        isolation: str = "serializable",
         synchronous: bool = True,
     ) -> None:
-        self.name, self.claim, self.summary = name, claim, summary
-        self._isolation, self._synchronous = isolation, synchronous
+        self.name, self.claim, self.isolation, self.summary = name, claim, isolation, summary
+        self._synchronous = synchronous
         self._probes: dict[str, Kept[PostgresConnection]] = {}
 
     def programs(self) -> Programs:
@@ -233,7 +246,8 @@ class Postgres(System):
 
     def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
         """That looks for the primary, at its own node first."""
-        return _Client(cluster, node, timeout_s, self._isolation)
+        assert self.isolation is not None
+        return _Client(cluster, node, timeout_s, ISOLATION[self.isolation])
 
 
 class _Client(SystemClient):
@@ -253,18 +267,51 @@ class _Client(SystemClient):
             self._connection = None
 
     def invoke(self, operation: Operation) -> Answer:
-        for last in (*[False] * (_TRIES - 1), True):
+        return self._until_nobody_is_in_the_way(lambda it: _carried_out(it, operation))
+
+    def transaction(self, keys: Sequence[str], work: Callable[[Transaction], None]) -> None:
+        """BEGIN, the work, COMMIT. Whatever fails before COMMIT is sent has committed nothing."""
+        self._until_nobody_is_in_the_way(lambda it: self._transacted(it, work))
+
+    def _transacted(self, it: PostgresConnection, work: Callable[[Transaction], None]) -> None:
+        try:
+            it.ask("BEGIN")
+            work(_Open(it))
+        except OSError as error:
+            if isinstance(error, PostgresError) and error.state in IN_THE_WAY:
+                self._roll_back(it)
+                raise
+            self.close()
+            raise NotApplied(f"not committed: {error}") from None
+        except BaseException:
+            self._roll_back(it)
+            raise
+        it.ask("COMMIT")
+
+    def _roll_back(self, it: PostgresConnection) -> None:
+        try:
+            it.ask("ROLLBACK")
+        except OSError:
+            self.close()
+
+    def _until_nobody_is_in_the_way(self, do: Callable[[PostgresConnection], T]) -> T:
+        """What it returns, as soon as no other transaction makes it roll back. Raises NotApplied,
+        or anything else."""
+        until = time.monotonic() + self._timeout_s
+        for _ in range(_TRIES):
             connection = self._to_primary()
             try:
-                return _carried_out(connection, operation)
+                return do(connection)
             except PostgresError as error:
                 if not error.has_rolled_back:
                     raise
-                if last or error.state not in (SERIALIZATION_FAILURE, DEADLOCK):
+                if error.state not in IN_THE_WAY:
                     # A primary no more, perhaps.
                     self.close()
                     raise NotApplied(str(error)) from None
-        raise AssertionError("unreachable")
+                if time.monotonic() > until:
+                    break
+        raise NotApplied("other transactions were in the way")
 
     def _to_primary(self) -> PostgresConnection:
         """Raises NotApplied."""
@@ -304,6 +351,20 @@ def _carried_out(connection: PostgresConnection, operation: Operation) -> Answer
         case "cas":
             return _cas(connection, key, value, operation.expected)
     return Answer()
+
+
+class _Open(Transaction):
+    def __init__(self, connection: PostgresConnection) -> None:
+        self._connection = connection
+
+    def read(self, key: str) -> Value:
+        return _read(self._connection, client_key(key))
+
+    def write(self, key: str, value: Value) -> None:
+        self._connection.ask(WRITE, client_key(key), encode(value).decode())
+
+    def append(self, key: str, word: str) -> None:
+        self._connection.ask(APPEND, client_key(key), encode(word).decode()[1:])
 
 
 def _cas(connection: PostgresConnection, key: str, value: str, expected: Value) -> Answer:
@@ -366,11 +427,25 @@ def _patroni() -> tuple[list[str], dict[str, str]]:
 POSTGRES_SYNCHRONOUS = Postgres(
     "postgres",
     "linearizable",
+    "serializable",
     "PostgreSQL under Patroni: a commit waits for a standby; transactions are serializable",
+)
+POSTGRES_REPEATABLE_READ = Postgres(
+    "postgres-repeatable-read",
+    "linearizable",
+    "snapshot-isolation",
+    "as postgres, but transactions are repeatable read, which is snapshot isolation",
+)
+POSTGRES_READ_COMMITTED = Postgres(
+    "postgres-read-committed",
+    "linearizable",
+    "read-committed",
+    "as postgres, but transactions are read committed, which is PostgreSQL's default",
 )
 POSTGRES_ASYNCHRONOUS = Postgres(
     "postgres-async",
     "eventual",
-    "the same, but a commit waits for no standby, and is lost if the primary is",
+    "serializable",
+    "as postgres, but a commit waits for no standby, and is lost if the primary is",
     synchronous=False,
 )

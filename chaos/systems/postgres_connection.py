@@ -17,7 +17,8 @@ VERSION = 3 << 16
 UNCERTAIN = ("08", "40003", "57P", "58", "XX")
 """SQLSTATE classes of errors that say nothing certain: the connection, a completion that is not
 known, the server going down, its system, its own defects. Any other ERROR has rolled back."""
-SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
+IN_THE_WAY = ("40001", "40P01")
+"""SQLSTATE of a serialization failure and of a deadlock: another transaction is the reason."""
 
 
 class PostgresError(OSError):

@@ -20,7 +20,12 @@ pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
 CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader", "postgres")
 """One system for each kind of client."""
-READ_FIRST = {("nats-kv", "cas"): 1, ("nats-kv-leader", "cas"): 1, ("etcd", "transaction"): 1}
+READ_FIRST = {
+    ("nats-kv", "cas"): 1,
+    ("nats-kv-leader", "cas"): 1,
+    ("etcd", "transaction"): 1,
+    ("postgres", "transaction"): 2,
+}
 """How many requests come before the one that changes something."""
 CHANGES: tuple[OperationKind | Literal["transaction"], ...] = (
     *("write", "cas", "delete"),
