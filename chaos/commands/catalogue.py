@@ -45,7 +45,7 @@ def list_everything(json: Json = False) -> None:
     from nodes.faults.catalogue import FAULTS
     from nodes.registry import PROTOCOLS
 
-    protocols, systems = (
+    listed: tuple[list[dict[str, Any]], ...] = tuple(
         [
             {
                 "name": p.name,
@@ -57,6 +57,9 @@ def list_everything(json: Json = False) -> None:
         ]
         for named in (PROTOCOLS, SYSTEMS)
     )
+    protocols, systems = listed
+    for system in systems:
+        system["versions"] = list(SYSTEMS[system["name"]].versions)
     faults = [
         {"name": name, "targets": works_on(fault.NEEDS), "summary": fault.summary()}
         for name, fault in FAULTS.items()
@@ -93,13 +96,19 @@ def list_everything(json: Json = False) -> None:
             }
         )
         return
-    for title, listed in (("protocols", protocols), ("systems (target lab)", systems)):
-        _print_list(title, [(p["name"], f"{p['claim']}: {p['summary']}") for p in listed])
+    for title, named in (("protocols", protocols), ("systems (target lab)", systems)):
+        _print_list(title, [(p["name"], f"{p['claim']}: {p['summary']}{_at(p)}") for p in named])
     _print_list("faults", [(f["name"], f["summary"]) for f in faults])
     _print_list(
         "experiments",
         [(e["name"], f"{e['title']} ({_length(e['duration_s'])})") for e in experiments],
     )
+
+
+def _at(subject: dict[str, Any]) -> str:
+    """The versions that can be named, in words."""
+    versions = subject.get("versions")
+    return f" (@{', @'.join(versions)})" if versions else ""
 
 
 def _length(duration_s: float | None) -> str:

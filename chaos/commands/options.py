@@ -130,6 +130,13 @@ def _systems_too() -> list[str]:
     return [*_protocols(), *SYSTEMS]
 
 
+def _is_system_or_file(value: str) -> bool:
+    """A file of one's own, or a version of a system, which the system judges."""
+    from chaos.systems.catalogue import is_named
+
+    return _is_file(value) or ("@" in value and is_named(value))
+
+
 def _internal_too() -> list[str]:
     from nodes.registry import INTERNAL
 
@@ -171,7 +178,7 @@ def _kinds() -> Iterable[str]:
 
 
 PROTOCOL = Name("protocol", _protocols, _is_file)
-SUBJECT = Name("protocol", _systems_too, _is_file)
+SUBJECT = Name("protocol", _systems_too, _is_system_or_file)
 WITH_SOURCE = Name("protocol", _internal_too, _is_file)
 SIMULATED = Name("protocol", _simulated, _is_file)
 EXPERIMENT = Name("experiment", _experiments, is_path)

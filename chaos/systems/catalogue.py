@@ -38,16 +38,23 @@ _registered: list[System] = []
 
 
 def get(name: str) -> System:
-    """The system of that name, or of a file, if it is the path of one (``my.py``). Raises
-    InvalidConfiguration."""
+    """The system of that name, or of a file, if it is the path of one (``my.py``). A name may have
+    a version (``etcd@3.5.2``). Raises InvalidConfiguration."""
     if name.endswith(".py"):
         return load_file(name)
+    bare, at, version = name.partition("@")
     try:
-        return SYSTEMS[name]
+        system = SYSTEMS[bare]
     except KeyError:
         raise InvalidConfiguration(
-            f"unknown system {did_you_mean(name, sorted(SYSTEMS))}"
+            f"unknown system {did_you_mean(bare, sorted(SYSTEMS))}"
         ) from None
+    return system.at(version) if at else system
+
+
+def is_named(name: str) -> bool:
+    """Whether a system has that name, whichever version is named with it."""
+    return name.partition("@")[0] in SYSTEMS
 
 
 def register(system: System) -> None:

@@ -24,7 +24,7 @@ from bench.record.cluster_file import Address, SystemFile
 from bench.record.transactions.verdict import Level
 from bench.record.verdict import Model
 from chaos.systems.connection import PROBE_S, JsonOverHttp
-from chaos.systems.getting import CACHE, on_path, said_version, unpacked
+from chaos.systems.getting import CACHE, Module, built, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
     Node,
@@ -42,6 +42,22 @@ from chaos.systems.system import (
 from nodes.contract.replica import Operation, Value
 
 PEERS, CLIENTS = 2380, 2379
+DEBIANS = "3.4.23"
+MODULES = {
+    version: Module("go.etcd.io/etcd/server/v3", version, f"h1:{whole}=", f"h1:{mod}=")
+    for version, whole, mod in (
+        (
+            "3.5.2",
+            "B6ytJvS4Fmt8nkjzS2/8POf4tuPhFMluE0lWd4dx/7U",
+            "mlG8znIEz4N/28GABrohZCBM11FqgGVQcpbcyJgh0j0",
+        ),
+        (
+            "3.7.3",
+            "KcTZ/aEZrOiQe0/kdr7iYYcvyfbEoOwDOacHkz8xwZc",
+            "NElta3Kom1fQux/MhT9Vw5YRQMSaXk6d0MHkvLMpzO8",
+        ),
+    )
+}
 NOT_PROPOSED = ("etcdserver: too many requests", "raft proposal dropped")
 TRIES = 8
 """Of a transaction, as long as others are faster."""
@@ -63,6 +79,7 @@ class Etcd(System):
 
     peer_ports = (PEERS,)
     client_ports = (CLIENTS,)
+    versions = (DEBIANS, *MODULES)
 
     def __init__(
         self, name: str, claim: Model, isolation: Level, summary: str, *, serializable: bool
@@ -72,9 +89,10 @@ class Etcd(System):
         self._serializable = serializable
 
     def programs(self) -> Programs:
-        """See `server`."""
-        etcd = server()
-        version = said_version([etcd, "--version"], r"etcd Version: (\S+)", {})
+        """See `server`; a version that was named and is not there is built."""
+        wanted = MODULES.get(self.version or "")
+        etcd = built("etcd", wanted) if wanted else server()
+        version = said_version([etcd, "--version"], r"etcd Version: (\S+)", {}, self.version)
         return Programs(paths={"etcd": str(etcd)}, version=version)
 
     def processes(self, node: Node, programs: Programs) -> Sequence[Process]:

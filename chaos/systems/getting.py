@@ -1,7 +1,9 @@
-"""Getting programs without installing them: Debian packages, unpacked into the project's cache.
+"""Getting programs without installing them: Debian packages, unpacked into the project's cache, and
+programs in Go, built there.
 
 Nothing is asked of the network where the programs are there already. apt checks what it downloads
-by the signatures of the distribution.
+by the signatures of the distribution, Go by the hashes that a module is named with, and by its
+database of hashes for what that module needs.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.paths import ROOT
 from chaos.systems.system import NotToBeHad
@@ -57,17 +60,68 @@ def unpacked(packages: Sequence[str], *, cache: Path = CACHE) -> Path:
     return target
 
 
+class Module(NamedTuple):
+    """A module of Go in a version, and the hashes of both it and its go.mod (``h1:...``)."""
+
+    path: str
+    version: str
+    hash: str
+    hash_of_mod: str
+
+
+def built(program: str, module: Module, *, cache: Path = CACHE) -> Path:
+    """The program that a module of Go has in its root; built first if it is not in the cache.
+    Raises NotToBeHad."""
+    target = cache / f"{program}-{module.version}"
+    if own_folder.is_ours(target):
+        return target / program
+    if os.path.lexists(target):
+        raise NotToBeHad(str(own_folder.NotOurs(target)))
+    go = on_path("go")
+    if go is None:
+        raise NotToBeHad(
+            f"{program} {module.version} is built by Go, which is not on PATH; put Go there, or "
+            f"take {program} in the version that this machine has"
+        )
+    cache.mkdir(exist_ok=True)
+    with _alone(cache), scratch("module", cache) as folder:
+        if own_folder.is_ours(target):
+            return target / program
+        at = f"v{module.version}"
+        # `go install` rejects a module that replaces others, as etcd's does.
+        (folder / "go.mod").write_text("module got\n\ngo 1.23\n")
+        (folder / "go.sum").write_text(
+            f"{module.path} {at} {module.hash}\n{module.path} {at}/go.mod {module.hash_of_mod}\n"
+        )
+        local = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+        own_folder.make(folder / "built")
+        words: tuple[list[str | Path], ...] = (
+            ["get", f"{module.path}@{at}"],
+            ["build", "-o", folder / "built" / program, module.path],
+        )
+        for word in words:
+            what = f"go {word[0]} of {program} {module.version}"
+            run(what, [go, *word], folder, environment=local)
+        os.replace(folder / "built", target)
+    return target / program
+
+
 def libraries(folder: Path) -> dict[str, str]:
     """The environment in which programs of an unpacked folder find its libraries."""
     return {"LD_LIBRARY_PATH": str(folder / "usr" / "lib" / f"{platform.machine()}-linux-gnu")}
 
 
-def said_version(argv: Sequence[str | Path], pattern: str, environment: dict[str, str]) -> str:
-    """The version that a program prints. Raises NotToBeHad."""
+def said_version(
+    argv: Sequence[str | Path], pattern: str, environment: dict[str, str], wanted: str | None = None
+) -> str:
+    """The version that a program prints. Raises NotToBeHad, also if it is not the one that is
+    ``wanted``."""
     said = run(str(argv[0]), argv, Path.cwd(), timeout_s=30, environment=environment)
     found = re.search(pattern, said)
     if found is None:
         raise NotToBeHad(f"{argv[0]} does not say a version: {said[:80]!r}")
+    if wanted is not None and found[1] != wanted:
+        raise NotToBeHad(f"version {wanted} is wanted, and {argv[0]} is {found[1]}")
     return found[1]
 
 

@@ -22,13 +22,14 @@ import itertools
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from bench.record.cluster_file import Address, SystemFile
 from chaos.systems.connection import FORM_S, PROBE_S, Kept, connected, is_stale
-from chaos.systems.getting import on_path, said_version, unpacked
+from chaos.systems.getting import Module, built, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
     Node,
@@ -44,6 +45,13 @@ from chaos.systems.system import (
 from nodes.contract.replica import Operation
 
 CLIENTS, ROUTES, MONITOR = 4222, 6222, 8222
+DEBIANS = "2.9.10"
+NEWER = Module(
+    "github.com/nats-io/nats-server/v2",
+    "2.15.2",
+    "h1:yLsgt2kslgymvxvjFq1WGWck5hkat2YYfbXvQ145tzU=",
+    "h1:VXHCZgDglV5wO2B8ZE58yG2HzqxQxYUbQqibUh5Xcr8=",
+)
 BUCKET = "capbench"
 STREAM = f"KV_{BUCKET}"
 WRONG_LAST_SEQUENCE, NO_MESSAGE = 10071, 10037
@@ -154,15 +162,15 @@ class Nats(System):
     claim = "eventual"
     peer_ports = (ROUTES,)
     client_ports = (CLIENTS,)
+    versions = (DEBIANS, NEWER.version)
 
     def __init__(self, name: str, summary: str, *, direct: bool) -> None:
         self.name, self.summary, self._direct = name, summary, direct
 
     def programs(self) -> Programs:
-        """On PATH, else unpacked from Debian's package."""
-        server = on_path("nats-server")
-        server = server or unpacked(["nats-server"]) / "usr" / "sbin" / "nats-server"
-        version = said_version([server, "--version"], r"v(\d\S+)", {})
+        """On PATH, else unpacked from Debian's package; the newest version is built if named."""
+        server = built("nats-server", NEWER) if self.version == NEWER.version else _server()
+        version = said_version([server, "--version"], r"v(\d\S+)", {}, self.version)
         return Programs(paths={"nats": str(server)}, version=version)
 
     def prepare(self, node: Node, programs: Programs) -> None:
@@ -298,6 +306,11 @@ class _Client(SystemClient):
             else:
                 return Answer(version=said["seq"], applied=True)
         raise NotApplied(f"written by others in between, {_TRIES} times")
+
+
+def _server() -> Path:
+    there = on_path("nats-server")
+    return there or unpacked(["nats-server"]) / "usr" / "sbin" / "nats-server"
 
 
 def _server_name(host: str) -> str:

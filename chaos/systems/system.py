@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -145,6 +146,10 @@ class System(ABC):
     operations: tuple[OperationKind, ...] = ("read", "write", "cas", "delete")
     peer_ports: tuple[int, ...]
     client_ports: tuple[int, ...]
+    versions: tuple[str, ...] = ()
+    """Those that can be named: ``etcd@3.5.2``."""
+    version: str | None = None
+    """The one that was named; None: whichever is there."""
     connections = 256
     """How many a client process has to a node, at most: what is open beyond them waits."""
 
@@ -152,6 +157,15 @@ class System(ABC):
     def offers(self) -> list[str]:
         """All operations that its clients have, transactions among them."""
         return [*self.operations, *(["transaction"] if self.isolation else [])]
+
+    def at(self, version: str) -> Self:
+        """The same system, of a version that was named. Raises InvalidConfiguration."""
+        if version not in self.versions:
+            there = ", ".join(self.versions) or "none: it runs in the version that is there"
+            raise InvalidConfiguration(f"{self.name} has no version {version!r}; to name: {there}")
+        chosen = copy(self)
+        chosen.name, chosen.version = f"{self.name}@{version}", version
+        return chosen
 
     # --- the programs ---
 

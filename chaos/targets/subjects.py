@@ -34,7 +34,7 @@ def claimed(subject: Subject, kind: Kind) -> Claim:
 
 def find(name: str) -> Subject:
     """The protocol or the system of that name. Raises nodes.registry.InvalidConfiguration."""
-    is_system = name in catalogue.SYSTEMS
+    is_system = catalogue.is_named(name)
     if name.endswith(".py"):
         is_system = catalogue.is_of_system(name)
     return catalogue.get(name) if is_system else registry.get(name)

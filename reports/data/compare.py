@@ -70,6 +70,11 @@ class Cell:
         return self.runs[0].claim
 
     @property
+    def version(self) -> str:
+        """The versions of a system of others; nothing for protocols of ours."""
+        return ", ".join(sorted({run.setup.system for run in self.runs if run.setup.system}))
+
+    @property
     def verdict(self) -> str:
         """The worst of the runs: invalid, else unknown, else valid."""
         verdicts = {run.verdict for run in self.runs}
@@ -505,6 +510,10 @@ def heading(summaries: Sequence[RunSummary]) -> str:
         parts.append(f"live{on}" + (f" ({', '.join([*brokers, 'toxiproxy'])})" if brokers else ""))
     if any(run.simulated for run in summaries):
         parts.append("simulated")
+    named = {
+        f"{s.protocol.partition('@')[0]} {s.setup.system}" for s in summaries if s.setup.system
+    }
+    parts += sorted(named)
     cores = sorted({run.setup.cores for run in summaries if run.setup.cores})
     if cores:
         parts.append(f"{_either(cores)} cores")

@@ -47,7 +47,7 @@ from bench.record.verdict import (
 from bench.record.witness import shown
 from reports.data import objectives
 from reports.data.cost import cost
-from reports.data.plan import plan_of
+from reports.data.plan import SYSTEM, plan_of
 from reports.data.proof import Proof, doubt, proofs
 from reports.data.summary import RunSummary, Setup, StaleReads, counterexample, cut
 
@@ -591,6 +591,7 @@ def _summary(
             offered_per_s=manifest.offered_per_s,
             cores=_cores(manifest),
             broker=manifest.versions.get("broker"),
+            system=manifest.versions.get(SYSTEM),
         ),
         missing=missing,
         lost_writes=_lost_writes(verdict),

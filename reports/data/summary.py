@@ -34,12 +34,13 @@ class StaleReads(msgspec.Struct, kw_only=True):
 
 
 class Setup(msgspec.Struct, kw_only=True):
-    """The setup of the measurement."""
+    """The setup of the measurement. ``system``: the version of a system of others."""
 
     nodes: int
     offered_per_s: float | None = None
     cores: int | None = None
     broker: str | None = None
+    system: str | None = None
 
 
 class RunSummary(msgspec.Struct, kw_only=True):
