@@ -37,8 +37,10 @@ class SystemTransport:
         on_reply: Callable[[Reply], object],
         *,
         timeout_s: float,
+        final: bool = False,
     ) -> None:
         self._cluster = cluster
+        self._final = final
         self._name = name
         self._on_reply = on_reply
         self._timeout_s = timeout_s
@@ -92,7 +94,8 @@ class SystemTransport:
 
     def new_client(self, node: str) -> SystemClient:
         """A client of that node."""
-        client = self._system.client(self._cluster, node, self._timeout_s)
+        make = self._system.final_client if self._final else self._system.client
+        client = make(self._cluster, node, self._timeout_s)
         return Prefixed(client, self._cluster.prefix) if self._cluster.prefix else client
 
     def answered(self, reply: Reply) -> None:

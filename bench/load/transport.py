@@ -34,10 +34,12 @@ def make_transport(
     on_reply: Callable[[Reply], object],
     *,
     timeout_s: float,
+    final: bool = False,
 ) -> Transport:
     """The transport of this cluster. ``name``: of the client process. ``on_reply``: called for each
-    reply, from within `Transport.poll`. ``timeout_s``: how long to wait for a reply. Raises
-    nodes.errors.InvalidInput for an unknown system."""
+    reply, from within `Transport.poll`. ``timeout_s``: how long to wait for a reply. ``final``:
+    see `chaos.systems.system.System.final_client`. Raises nodes.errors.InvalidInput for an unknown
+    system."""
     if isinstance(cluster, SystemFile):
-        return SystemTransport(cluster, name, on_reply, timeout_s=timeout_s)
+        return SystemTransport(cluster, name, on_reply, timeout_s=timeout_s, final=final)
     return MqttClient(cluster, name, on_reply)

@@ -6,6 +6,12 @@ monotonic reads, not that one reads one's own writes, and "more consistent resul
 stream's leader is asked, without saying how much more. So both modes claim *eventual*; the run
 measures the rest.
 
+Nobody can ask one replica: a direct get goes to any of them, whichever server a client is connected
+to. So three final reads of a key can all be answered by the one replica that is behind, and a write
+that the stream has looks lost. Therefore the final reads of the first node ask the leader, who
+knows what was acknowledged (`Nats.final_client`). Every write that is ``ok`` has the sequence
+number at which the stream stored it.
+
 What it says of errors (server/client.go, server/stream.go, server/errors.json):
 
 - status 503, *no responders*: nobody was subscribed, so nothing was delivered: not applied;
@@ -247,6 +253,11 @@ class Nats(System):
     def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
         """Connected to that server, which passes on to where the stream's leader is."""
         return _Client(cluster.address(node, CLIENTS), timeout_s, direct=self._direct)
+
+    def final_client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
+        """At the first node, of the stream's leader."""
+        direct = self._direct and node != cluster.nodes[0]
+        return _Client(cluster.address(node, CLIENTS), timeout_s, direct=direct)
 
 
 class _Client(SystemClient):

@@ -195,6 +195,12 @@ class System(ABC):
     def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
         """A client of that node; nothing it does may take much longer than ``timeout_s``."""
 
+    def final_client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
+        """The client of that node with which every key is read when a run ends. Where no client can
+        ask one node alone, that of the first node should ask whoever knows what was acknowledged:
+        else what all reads happen to miss looks lost."""
+        return self.client(cluster, node, timeout_s)
+
     # --- as a protocol of ours has it (`nodes.registry.Protocol`) ---
 
     def configure(

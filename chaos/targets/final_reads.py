@@ -42,7 +42,7 @@ def final_reads(
     client = Client(name, timeout_s=timeout_s, label=NAME)
     replies: list[Reply] = []
     whole = by_transactions(kind, cluster.operations)
-    transport = make_transport(cluster, name, replies.append, timeout_s=timeout_s)
+    transport = make_transport(cluster, name, replies.append, timeout_s=timeout_s, final=True)
     started_ns = time.monotonic_ns()
     reads = _transactions(kind, nodes, keys) if whole else planned_reads(nodes, keys)
     try:

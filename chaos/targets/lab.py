@@ -154,9 +154,8 @@ def conduct(run: Run) -> str | None:
     system, nodes = run.system, run.experiment.node_ids()
     directory = run.folder.path / "cluster"
     run.progress.phase(f"look for {system.name} and what a lab needs")
-    wanted = order(
-        system, nodes, directory, cluster=run.folder.path.name, run_folder=str(run.folder.path)
-    )
+    name = run.folder.path.name.replace("@", "-")  # A cluster's name has no version.
+    wanted = order(system, nodes, directory, cluster=name, run_folder=str(run.folder.path))
     data = [directory.resolve() / node for node in nodes]
     with ProcessGroup() as processes, held(processes.token, data, run.folder.path):
         inside = Inside(processes, wanted)

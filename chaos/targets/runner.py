@@ -48,7 +48,7 @@ PRESETS = {
     "systems": Preset(
         (
             *("raft", "quorum", "etcd", "etcd-serializable"),
-            *("redis-sentinel", "redis-sentinel-wait", "zookeeper", "zookeeper-sync"),
+            *("redis-sentinel", "redis-sentinel-wait", "zookeeper", "zookeeper-sync", "nats-kv"),
         ),
         ("acknowledged-writes", "leader-partition"),
     ),
