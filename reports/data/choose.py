@@ -240,10 +240,10 @@ def _best(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
         cells = {name: next(c for c in rows[name] if c.experiment == calm[0]) for name in rows}
         where = f" (in {calm[0].removesuffix(SIMULATED)}{simulated})"
         messages = {name: cell.values("cost.messages") for name, cell in cells.items()}
-        text = f"it must also cost few messages{where}"
+        text = f"it must be {STRONGEST} and cost few messages{where}"
         found.append(_least(messages, text, lambda value: cost.quantity(value), "per operation"))
         p99 = {name: [_p99_ms(run) for run in cell.runs] for name, cell in cells.items()}
-        text = f"it must also answer fast{where}"
+        text = f"it must be {STRONGEST} and answer fast{where}"
         found.append(_least(p99, text, milliseconds, "at p99"))
     hard = _shared(rows, lambda cell: cell.has_fault)
     if hard:
@@ -252,7 +252,7 @@ def _best(rows: Mapping[str, Sequence[Cell]]) -> list[Choice]:
             for name in rows
         }
         which = f"{len(hard)} experiments" if len(hard) > 1 else hard[0].removesuffix(SIMULATED)
-        text = f"it must also be back soon after a fault ({which}{simulated})"
+        text = f"it must be {STRONGEST} and back soon after a fault ({which}{simulated})"
         found.append(_least(back, text, _span, "at worst"))
     return [each for each in found if each]
 

@@ -172,7 +172,8 @@ def between(name: str, one: Interval | None) -> str:
     if one is None or one.low is None or one.high is None:
         return ""
     digits = _DIGITS.get(name)
-    low, high = (_number(v, digits or 3, floor=digits is None) for v in (one.low, one.high))
+    floor = digits is None
+    low, high = (_number(v, digits or 0, floor=floor) for v in (one.low, one.high))
     return f"{low} to {high}"
 
 

@@ -110,11 +110,11 @@ def _row(cell: compare.Cell, counted: Sequence[cost.Column]) -> Row:
         p99=cell.latency("p99"),
         back_in=cell.back_in,
         costs=cost.row(cell, counted),
-        between=_intervals(cell),
+        between=intervals_of(cell),
     )
 
 
-def _intervals(cell: compare.Cell) -> dict[str, str]:
+def intervals_of(cell: compare.Cell) -> dict[str, str]:
     """The intervals of figures that have one: figure -> ``38 to 45``."""
     if len(cell.runs) < 2:
         return {}
@@ -125,8 +125,9 @@ def _intervals(cell: compare.Cell) -> dict[str, str]:
         "available": one.availability.get(phase),
         "majority": one.availability.get("majority"),
         "minority": one.availability.get("minority"),
-        "p99": one.latency_ms_p99,
-        "back_in": one.recovery_s,
+        # The interval of some runs is none of a median over all.
+        "p99": None if one.over_time_out else one.latency_ms_p99,
+        "back_in": None if one.never_back else one.recovery_s,
         "messages": one.messages,
     }
     return {name: text for name, each in found.items() if (text := repeats.between(name, each))}

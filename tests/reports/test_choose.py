@@ -141,10 +141,12 @@ def test_the_cheapest_and_the_fastest_are_named_with_their_figures(
     said = words(twins(summaries, 6.0, 40.0))
     cheap, fast = (text for text in said if "(in healthy)" in text)
     assert cheap == (
-        "Choose twin if it must also cost few messages (in healthy): twin 6, raft 10 per operation."
+        "Choose twin if it must be linearizable and cost few messages (in healthy): "
+        "twin 6, raft 10 per operation."
     )
     assert fast == (
-        "Choose raft if it must also answer fast (in healthy): raft 20 ms, twin 40 ms at p99."
+        "Choose raft if it must be linearizable and answer fast (in healthy): raft 20 ms, twin "
+        "40 ms at p99."
     )
 
 

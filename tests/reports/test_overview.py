@@ -141,6 +141,30 @@ def test_eight_protocols_in_22_experiments_fit_on_a_screen(
     assert seen["tall"] < 600
 
 
+NARROW = """
+<script>
+const spots = [...document.querySelectorAll(".heat .spot")];
+const note = document.createElement("pre");
+note.id = "probe";
+note.textContent = JSON.stringify({inner: innerWidth, page: document.documentElement.scrollWidth,
+  spots: spots.length, spilling: spots.filter(a => a.scrollWidth > a.clientWidth).length});
+document.body.append(note);
+</script>
+"""
+
+
+def test_on_a_phone_nothing_spills_out_of_its_cell(runs: dict[str, Path], tmp_path: Path) -> None:
+    page = write_report(list(runs.values()), tmp_path / "report.html").read_text()
+    assert "heat roomy" in page
+    # Chromium has no window narrower than 500 pixels.
+    narrow = '<body style="width: 420px">'
+    page = page.replace("<body>", narrow).replace("max-width: 720px", "max-width: 7200px")
+    seen = browser.probe(page, NARROW, tmp_path, "--window-size=600,900")
+    assert seen["spots"] == len(runs)
+    assert seen["spilling"] == 0
+    assert seen["page"] <= seen["inner"]
+
+
 def test_what_is_unknown_or_refuted_is_told_in_words_and_never_green(tmp_path: Path) -> None:
     folder = synthetic.healthy(tmp_path / "cut", "raft")
     manifest = folder.manifest()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from reports.data import compare
-from reports.data.repeats import interval, lines, repeats, rows
+from reports.data.repeats import between, interval, lines, repeats, rows
 from reports.data.summary import RunSummary
+from reports.formats.experiments import intervals_of
 from tests.reports.test_compare import pick
 
 
@@ -88,3 +89,29 @@ def test_a_percentile_beyond_the_time_out_is_no_number_to_average(
         compare.matrix(runs).cells.values() for runs in ([quick, run, run], [quick, quick, run])
     ]
     assert [cell.latency("p99") for (cell,) in cells] == ["> 2 s", "100 ms"]
+
+
+def test_intervals_on_the_page_have_the_digits_of_their_figures() -> None:
+    one = interval([294.3, 298.02, 297.5])
+    told = {name: between(name, one) for name in ("rate", "p99", "back_in", "messages")}
+    assert told["rate"] == told["p99"] == "294 to 298"
+    assert (told["back_in"], told["messages"]) == ("294.3 to 298.0", "294.30 to 298.02")
+    assert between("minority", interval([0.2459, 0.25])) == "0.245 to 0.250"
+
+
+def test_there_is_no_interval_below_a_median_that_counts_other_runs(
+    summaries: list[RunSummary],
+) -> None:
+    run = pick(summaries, "raft", "leader-partition")
+    quick = [
+        msgspec.structs.replace(
+            run, latency_ms=msgspec.structs.replace(run.latency_ms, p99=p99), recovery_s=p99 / 100
+        )
+        for p99 in (100.0, 110.0)
+    ]
+    never = msgspec.structs.replace(run, recovery_s=None)
+    (all_quick,), (mixed,) = (
+        compare.matrix(runs).cells.values() for runs in (quick, [*quick, never, never, never])
+    )
+    assert {"p99", "back_in"} <= intervals_of(all_quick).keys()
+    assert not {"p99", "back_in"} & intervals_of(mixed).keys()
