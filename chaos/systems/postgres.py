@@ -154,6 +154,10 @@ class Postgres(System):
             "max_connections": 300,
             "shared_buffers": "32MB",
             "jit": "off",
+            # Else a deadlock stands for as long as most clients wait, and so do its locks.
+            "deadlock_timeout": "100ms",
+            # And so do those of a client that has gone.
+            "client_connection_check_interval": "200ms",
             # What is shared leaves nothing behind then.
             "dynamic_shared_memory_type": "mmap",
             "unix_socket_directories": "",

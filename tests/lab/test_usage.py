@@ -44,3 +44,30 @@ def test_counts_go_on_when_a_node_is_started_again(nodes: list[subprocess.Popen[
     usage.starts("n1")
     nodes.append(subprocess.Popen([sys.executable, "-S", "-c", BUSY], process_group=0))
     wait_for(lambda: usage.counters("n1")["cpu_us"] > said["cpu_us"], "more CPU time")
+
+
+SHARING = """
+import mmap, os, time
+shared = mmap.mmap(-1, 64 << 20)
+shared.write(bytes(64 << 20))
+children = [os.fork() for _ in range(3)]
+shared[:: mmap.PAGESIZE]
+os.write(1, b"ready\\n")
+time.sleep(300)
+"""
+"""Eight processes that have the same 64 MB in memory."""
+
+
+def test_memory_that_processes_share_counts_once() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", SHARING], process_group=0, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for _ in range(8):
+                assert process.stdout.readline() == b"ready\n"
+            usage = Usage(["n1"], lambda node: [process.pid], dict)
+            said = usage.counters("n1")["memory_peak_kb"]
+        finally:
+            end(process)
+    assert 64 << 10 < said < 160 << 10

@@ -14,7 +14,7 @@ import psutil
 
 from chaos.clusters.lab.network import Count
 from chaos.errors import TargetFailed
-from nodes.runtime.memory import peak_kb
+from nodes.runtime.memory import peak_kb, share_kb
 from nodes.wire.links import Link
 
 SENT_EVERY_S = 1.0
@@ -51,12 +51,13 @@ class Usage:
 
     def counters(self, node: str) -> dict[str, int]:
         """``cpu_us``, ``bytes_sent`` to other nodes (with the headers of packets), and
-        ``memory_peak_kb``: the most that its processes have had in memory."""
+        ``memory_peak_kb``: the most that its processes have had in memory; of several, the most
+        that was there whenever this was called."""
         with self._lock:
             processes = [pid for root in self._roots(node) for pid in _family(root)]
             # Less than before: a process has ended, and what it used is not in its parent's count.
             self._cpu_us[node] = max(self._cpu_us[node], sum(map(_cpu_us, processes)))
-            self._peak_kb[node] = max(self._peak_kb[node], sum(map(peak_kb, processes)))
+            self._peak_kb[node] = max(self._peak_kb[node], _memory_kb(processes))
             if time.monotonic() - self._sent_at > SENT_EVERY_S:
                 self._look_at_links()
             return {
@@ -86,6 +87,13 @@ def _family(root: int) -> Iterator[int]:
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(root).children(recursive=True)
         yield from (root, *(child.pid for child in children))
+
+
+def _memory_kb(processes: list[int]) -> int:
+    """What they have in memory; the most that one alone has had. Several may share most of it, as
+    PostgreSQL's do, and have had their peaks at different times."""
+    share = share_kb if len(processes) > 1 else peak_kb
+    return sum(map(share, processes))
 
 
 def _cpu_us(pid: int) -> int:
