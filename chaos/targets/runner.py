@@ -49,6 +49,7 @@ PRESETS = {
         (
             *("raft", "quorum", "etcd", "etcd-serializable"),
             *("redis-sentinel", "redis-sentinel-wait", "zookeeper", "zookeeper-sync", "nats-kv"),
+            "postgres",
         ),
         ("acknowledged-writes", "leader-partition"),
     ),
