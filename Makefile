@@ -33,7 +33,7 @@ test: setup ## All tests, with a real broker, Toxiproxy, node processes, Locust,
 # All but quorum-weak, which loses writes by design (docs/LIMITS.md).
 KEEP := raft raft-stale-read paxos paxos-basic quorum gossip gossip-lww
 
-nightly: setup ## Absurd frames (FRAMES), all nodes killed (REPEAT), simulated seeds (SEEDS JOBS MINUTES), checkers.
+nightly: setup ## Absurd frames (FRAMES), all nodes killed (REPEAT), simulated seeds (SEEDS JOBS MINUTES), checkers, a planted slowdown (TRIES).
 	@$(BIN)/python -m tests.protocols.fuzz --frames $(or $(FRAMES),200000)
 	@$(BIN)/capbench compare crash-all $(addprefix -p ,$(KEEP)) --repeat $(or $(REPEAT),5)
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
@@ -42,6 +42,7 @@ nightly: setup ## Absurd frames (FRAMES), all nodes killed (REPEAT), simulated s
 		tests/checkers/test_models.py
 	@CORRECT_OPERATIONS=1000000 $(BIN)/pytest -q -n 0 --timeout 3600 \
 		tests/checkers/test_correct_by_construction.py
+	@$(BIN)/python -m tests.live.planted_slowdown --tries $(or $(TRIES),10)
 	@TRANSACTION_TINY_HISTORIES=20000 $(BIN)/pytest -q -n 0 --timeout 3600 tests/transactions
 
 bench: setup ## Measure live protocols, simulator, checkers, parts; writes results/bench/latest.json.

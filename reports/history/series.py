@@ -38,6 +38,7 @@ UNITS = {
     "lost": "writes",
 }
 """By kind of figure: what its chart counts."""
+LEAST_MS = 0.001
 METHOD = (
     "A version is a commit of capbench or, for a system of others, its own version; versions are "
     "in order of their first run. Runs that were cut short are left out.",
@@ -45,7 +46,8 @@ METHOD = (
     f"against the runs before and after it (Fleming et al., 2023), at a level of "
     f"{changes.LEVEL:g} divided by the number of places at which the series could change. "
     f"It takes {changes.LEAST} runs on "
-    "each side at least. Smaller steps than those of `capbench report --diff` are not named.",
+    "each side at least. Latencies are tested as logarithms. Smaller steps than those of "
+    "`capbench report --diff` are not named.",
 )
 
 
@@ -199,7 +201,7 @@ def _shifts(
 ) -> list[Shift]:
     kept = [n for n, value in enumerate(values) if _known(value)]
     own, where = [values[n] for n in kept], [names[n] for n in kept]
-    points = changes.change_points(own, where)
+    points = changes.change_points(_scaled(look, own), where)
     bounds = [0, *(at for at, _ in points), len(own)]
     found = []
     for number, (at, p) in enumerate(points):
@@ -222,6 +224,14 @@ def _shifts(
             )
         )
     return found
+
+
+def _scaled(look: Look, values: Sequence[float]) -> list[float]:
+    """What is tested: latencies as logarithms, since a busy machine makes some many times as
+    long, and such a tail would hide a change of all the others."""
+    if look.kind != "latency":
+        return list(values)
+    return [math.log(max(value, LEAST_MS)) for value in values]
 
 
 def _words(figure: str, run: RunSummary, old: str, new: str, version: str) -> str:

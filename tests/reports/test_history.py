@@ -197,3 +197,15 @@ def test_since_a_version_only_later_changes_decide(
     assert typed("history", *given, "--since", "ccc3") == 1
     assert typed("history", *given, "--since", "eee") == 2
     assert "no run has that commit or version" in capsys.readouterr().err
+
+
+def test_a_few_slow_runs_do_not_hide_that_all_others_became_slower(summary: RunSummary) -> None:
+    """Of a busy machine, on which some runs take many times as long as the others."""
+    runs = runs_of(summary, {"aaa1111": (41, 7), "bbb2222": (41, 7)})
+    p99 = [12, 10, 14, 11, 16, 13, 60, 45, 62, 54, 48, 77, 300, 64]
+    for (run, _), value in zip(runs, p99, strict=True):
+        run.latency_ms = Latency(p50=5.0, p99=float(value), bound_ms=2000.0)
+    (series,) = over_time.history(runs).series
+    assert [(shift.figure, shift.version) for shift in series.shifts] == [
+        ("latency p99", "bbb2222")
+    ]
