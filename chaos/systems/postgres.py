@@ -107,6 +107,9 @@ ISOLATION: dict[Level, str] = {
     "read-committed": "read committed",
 }
 """PostgreSQL's own words for these levels (the manual's chapter on transaction isolation)."""
+SETTINGS = {"default_transaction_isolation": "read committed"}
+"""Of operations on single keys, each of which is one statement: it sees the newest version of its
+row, and waits for whoever changes it, where a higher level would give up."""
 _TRIES = 5
 T = TypeVar("T")
 
@@ -262,7 +265,7 @@ class _Client(SystemClient):
             for each in (*cluster.nodes[first:], *cluster.nodes[:first])
         ]
         self._timeout_s = timeout_s
-        self._settings = {"default_transaction_isolation": isolation}
+        self._isolation = isolation
         self._connection: PostgresConnection | None = None
 
     def close(self) -> None:
@@ -279,7 +282,7 @@ class _Client(SystemClient):
 
     def _transacted(self, it: PostgresConnection, work: Callable[[Transaction], None]) -> None:
         try:
-            it.ask("BEGIN")
+            it.ask(f"BEGIN ISOLATION LEVEL {self._isolation}")
             work(_Open(it))
         except OSError as error:
             if isinstance(error, PostgresError) and error.state in IN_THE_WAY:
@@ -331,7 +334,7 @@ class _Client(SystemClient):
         why = ""
         for address in list(self._addresses):
             try:
-                connection = PostgresConnection(address, USER, self._settings, self._timeout_s)
+                connection = PostgresConnection(address, USER, SETTINGS, self._timeout_s)
             except NotApplied as error:
                 why = str(error)
                 continue

@@ -186,6 +186,44 @@ def test_what_stops_a_transaction_leaves_nothing_of_it(server: Server) -> None:
     client.close()
 
 
+@pytest.mark.parametrize(
+    ("row", "read", "write", "tries"),
+    [
+        ("postgres-read-committed", "own", "own", 1),
+        ("postgres-repeatable-read", "own", "own", 2),
+        ("postgres-repeatable-read", "other", "own", 1),
+        ("postgres", "other", "own", 2),
+    ],
+    ids=["a lost update", "no lost update", "write skew", "no write skew"],
+)
+def test_a_level_of_postgres_forbids_what_it_says_and_no_more(
+    server: Server, row: str, read: str, write: str, tries: int
+) -> None:
+    """A transaction reads a key that another one writes before this one writes."""
+    if server.system.name != "postgres":
+        return
+    one, other = (catalogue.get(row).client(server.cluster, "n1", TIMEOUT_S) for _ in range(2))
+    keys = {"own": f"{row}-{tries}-own", "other": f"{row}-{tries}-other"}
+    done = 0
+
+    def between(at: Transaction) -> None:
+        at.read(keys[write])
+        at.write(keys[read], 5)
+
+    def work(at: Transaction) -> None:
+        nonlocal done
+        done += 1
+        at.read(keys[read])
+        if done == 1:
+            other.transaction([*keys.values()], between)
+        at.write(keys[write], 6)
+
+    one.transaction([*keys.values()], work)
+    assert done == tries
+    one.close()
+    other.close()
+
+
 def test_a_transaction_does_not_overwrite_what_it_did_not_see(server: Server) -> None:
     if server.system.isolation in (None, "read-committed"):
         return
