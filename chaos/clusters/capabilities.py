@@ -15,7 +15,10 @@ from nodes.faults.capabilities import (
     Capability,
     CarriesFrames,
     DamagesLogs,
+    FillsDisks,
+    FlipsBits,
     IsSimulated,
+    LosesMessages,
     ShapesStreams,
 )
 
@@ -43,8 +46,8 @@ class OfCompose(
     """Containers."""
 
 
-class OfLab(ShapesStreams, CanKill, CanPause):
-    """A system of others: its processes and its links are in our hands, not its files."""
+class OfLab(ShapesStreams, CanKill, CanPause, LosesMessages, FillsDisks, FlipsBits):
+    """A system of others: its processes, its links and its disks are in our hands."""
 
 
 class OfSim(CanKill, CanPause, CanInject, IsSimulated):

@@ -19,6 +19,7 @@ from chaos.targets.lab import Order, Outcome, Said, outcome_path, progress_path
 from chaos.targets.on_cluster import Record
 from chaos.targets.run import Run
 from nodes.errors import CapbenchError
+from nodes.faults.nodes import NoSpace
 
 
 class _Told:
@@ -39,7 +40,9 @@ class _Told:
             append_line(self._path, Said(done=done, total=total))
 
 
-def _cluster(order: Order, record: Record | None, recorded: Path | None) -> LabCluster:
+def _cluster(
+    order: Order, record: Record | None, recorded: Path | None, *, small_disks: bool = False
+) -> LabCluster:
     return LabCluster(
         catalogue.get(order.system),
         order.programs,
@@ -50,6 +53,7 @@ def _cluster(order: Order, record: Record | None, recorded: Path | None) -> LabC
         nft=order.nft,
         record=record,
         recorded=recorded,
+        small_disks=small_disks,
     )
 
 
@@ -74,7 +78,8 @@ def _conduct(order: Order, run_folder: str) -> str | None:
 
     def make(run: Run, record: Record) -> LabCluster:
         run.progress.phase(f"start {len(order.nodes)} nodes of {order.system}")
-        return _cluster(order, record, folder.path)
+        fills = any(isinstance(each.fault, NoSpace) for each in run.experiment.plan())
+        return _cluster(order, record, folder.path, small_disks=fills)
 
     return on_cluster.conduct(run, make)
 

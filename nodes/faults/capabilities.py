@@ -121,17 +121,29 @@ class CanUnplug(Capability):
         """Put it on its network again."""
 
 
-class CanInject(Capability):
-    """Nodes can inject faults into themselves on command."""
+class TakesOrders(Capability):
+    """Faults can be put into single nodes; subclasses say which."""
 
     @abstractmethod
     def inject(self, node: str, number: int, injected: Injected) -> None:
-        """Make the node inject a fault into itself until `withdraw` with the same ``number``, even
-        after a restart."""
+        """Put a fault into the node until `withdraw` with the same ``number``, even after a
+        restart."""
 
     @abstractmethod
     def withdraw(self, node: str, number: int) -> None:
         """Undo `inject`. A node that stopped because of it is restarted."""
+
+
+class LosesMessages(TakesOrders):
+    """What nodes send to each other can be lost at random (`MessageLoss`)."""
+
+
+class FillsDisks(TakesOrders):
+    """The disk of a node can be full (`FullDisk`)."""
+
+
+class CanInject(LosesMessages, FillsDisks):
+    """Nodes can inject all kinds of faults into themselves on command."""
 
 
 class CarriesFrames(Capability):
@@ -144,21 +156,25 @@ class ShapesStreams(Capability):
     links: StreamControl
 
 
-class DamagesLogs(Capability):
+class FlipsBits(Capability):
+    """What a node that is down has stored can be damaged."""
+
+    @abstractmethod
+    def flip(self, node: str, where: float) -> None:
+        """Flip a bit in what a node that is down has stored, ``where`` (0 to 1) in it, and let the
+        node try to start. Of a log, in its first half."""
+
+    @abstractmethod
+    def unflip(self, node: str) -> None:
+        """Flip the bit back, the node being down."""
+
+
+class DamagesLogs(FlipsBits):
     """The log of a node that is down can be changed."""
 
     @abstractmethod
     def tear(self, node: str, rest: bytes) -> None:
         """Leave ``rest`` of a record at the end of the log of a node that is down."""
-
-    @abstractmethod
-    def flip(self, node: str, where: float) -> None:
-        """Flip a bit in the first half of the log of a node that is down, ``where`` (0 to 1) in it,
-        and let the node try to start."""
-
-    @abstractmethod
-    def unflip(self, node: str) -> None:
-        """Flip the bit back, the node being down."""
 
 
 class CanStopBroker(Capability):

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, cast
 
 from nodes.faults.base import Fault, Resolved
-from nodes.faults.capabilities import CanInject, Cluster, Wanted
+from nodes.faults.capabilities import Cluster, TakesOrders, Wanted
 from nodes.faults.injected import Injected
 from nodes.faults.processes import each
 
@@ -67,10 +67,10 @@ class _Counted(Cluster):
 
     def inject(self, node: str, number: int, injected: Injected) -> None:
         self._injected.add((node, number))
-        self._cluster.can(CanInject).inject(node, number, injected)
+        self._cluster.can(TakesOrders).inject(node, number, injected)
 
     def withdraw(self, node: str, number: int) -> None:
-        self._cluster.can(CanInject).withdraw(node, number)
+        self._cluster.can(TakesOrders).withdraw(node, number)
         self._injected.discard((node, number))
 
     def _begin(self, what: str, begin: Callable[..., None], *whom: str) -> None:

@@ -17,6 +17,10 @@ from nodes.faults.capabilities import (
     CarriesFrames,
     Cluster,
     DamagesLogs,
+    FillsDisks,
+    FlipsBits,
+    LosesMessages,
+    TakesOrders,
 )
 from nodes.faults.injected import (
     ClockError,
@@ -53,13 +57,13 @@ class _Injecting(Fault):
         """Send the order to the nodes, and wait for each to confirm it."""
         assert resolved.seed is not None
         for node, injected in self.injected(resolved).items():
-            cluster.can(CanInject).inject(node, resolved.seed, injected)
+            cluster.can(TakesOrders).inject(node, resolved.seed, injected)
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Withdraw the order; restart nodes that stopped because of it."""
         number = resolved.seed
         assert number is not None
-        each(self.injected(resolved), lambda node: cluster.can(CanInject).withdraw(node, number))
+        each(self.injected(resolved), lambda node: cluster.can(TakesOrders).withdraw(node, number))
 
 
 # --- messages ----------------------------------------------------------------------------------
@@ -90,9 +94,11 @@ class Loss(_OfMessages):
     """Lose a share of the messages between nodes, drawn by seed.
 
     ``share``: of the protocol's messages (not of frames, which hold several), above 0, at most 1.
-    ``links``, ``node``: which links; all between nodes if neither is given."""
+    In a lab, of the packets, which TCP sends again: there it takes longer, and nothing is lost for
+    good. ``links``, ``node``: which links; all between nodes if neither is given."""
 
     fault: Literal["message-loss"] = "message-loss"
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (LosesMessages,)
 
     def of(self, dst: list[str], seed: int) -> Injected:
         """Not sent."""
@@ -239,11 +245,12 @@ class FailingFsync(_Injecting, OnNodes):
 class NoSpace(_Injecting, OnNodes):
     """Fill a node's disk: the node stops at its next write, and is restarted at the end.
 
-    It says so in one line, and ends with exit code 3. ``nodes``: ``leader`` (without a leader, a
-    node by seed), ``random``, ``majority``, ``all``, or a list of nodes."""
+    It says so in one line, and ends with exit code 3. (What systems of others do then is up to
+    them.) ``nodes``: ``leader`` (without a leader, a node by seed), ``random``, ``majority``,
+    ``all``, or a list of nodes."""
 
     fault: Literal["full-disk"] = "full-disk"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanInject, CanKill)
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (FillsDisks, CanKill)
 
     def injected(self, resolved: Resolved) -> Mapping[str, Injected]:
         """All of them are full."""
@@ -294,25 +301,26 @@ class BitFlip(OnNodes):
     """Flip a bit in the old part of a node's log while it is down: it must refuse to start.
 
     The node is crashed (SIGKILL), a bit drawn by seed is flipped in the first half of its log, and
-    the node is started: it must end with exit code 3 and name the damaged place. At the end the bit
-    is flipped back and the node started again. ``nodes``: ``leader`` (without a leader, a node by
+    the node is started: it must end with exit code 3 and name the damaged place. (Of a system of
+    others, a bit in any of its files; it may end, or go on.) At the end the bit is flipped back and
+    the node started again. ``nodes``: ``leader`` (without a leader, a node by
     seed), ``random``, ``majority``, ``all``, or a list of nodes."""
 
     fault: Literal["bit-flip"] = "bit-flip"
-    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill, DamagesLogs)
+    NEEDS: ClassVar[tuple[type[Capability], ...]] = (CanKill, FlipsBits)
 
     def apply(self, cluster: Cluster, resolved: Resolved) -> None:
         """Crash, flip, and try to start."""
         rng = random.Random(resolved.seed)
         for node in resolved.nodes:
             cluster.can(CanKill).crash(node)
-            cluster.can(DamagesLogs).flip(node, rng.random())
+            cluster.can(FlipsBits).flip(node, rng.random())
 
     def undo(self, cluster: Cluster, resolved: Resolved) -> None:
         """Flip it back, and start."""
 
         def mend(node: str) -> None:
-            cluster.can(DamagesLogs).unflip(node)
+            cluster.can(FlipsBits).unflip(node)
             cluster.can(CanKill).restart(node)
 
         each(resolved.nodes, mend)

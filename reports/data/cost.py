@@ -105,6 +105,7 @@ WORDS = {
     "cpu_us": "CPU time",
     "messages_cut": "messages lost to cuts",
     "messages_lost": "messages lost",
+    "packets_lost": "packets lost",
     "messages_held_back": "messages held back",
     "messages_duplicated": "messages sent twice",
     "frames_corrupted": "messages corrupted",

@@ -30,6 +30,8 @@ COUNTED = {
     "corruption": "frames_corrupted",
 }
 """Fault -> the counter of the nodes that shows it; live nodes do not count what a cut takes."""
+OF_LABS = {"messages_lost": "packets_lost"}
+"""What is counted in a lab instead."""
 STOPS = {
     "crash": ("killed", "exited"),
     "rolling-restart": ("killed", "exited"),
@@ -99,6 +101,8 @@ def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | 
     """By what the nodes counted from the last time they told before it to the first after it."""
     assert fault.applied_ns is not None
     name = COUNTED[fault.fault]
+    if not any(name in record.counters for record in records):
+        name = OF_LABS.get(name, name)
     hit = sent = 0
     counted = False
     for node in sorted({record.node for record in records}):
@@ -116,7 +120,7 @@ def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | 
     what = WORDS[name]
     if not counted:
         return None, f"the nodes did not count it ({what})"
-    return hit > 0, f"{what}: {hit:,} of {sent:,} that were sent"
+    return hit > 0, f"{what}: {hit:,}" + (f" of {sent:,} that were sent" if sent else "")
 
 
 def _stopped(

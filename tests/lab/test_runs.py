@@ -158,7 +158,7 @@ def etcds(place: Path) -> list[int]:
     [
         (("healthy", "-p", "etcd", "--target", "sim"), "etcd is a system, which the target sim"),
         (("healthy", "-p", "raft", "--target", "lab"), "raft is a protocol, which the target lab"),
-        (("message-loss", "-p", "etcd"), "the target lab has no fault 'message-loss'"),
+        (("slow-disk", "-p", "etcd"), "the target lab has no fault 'slow-fsync'"),
         (("healthy", "-p", "etcd@9"), "etcd has no version '9'; to name: 3.4.23, 3.5.2, 3.7.3"),
     ],
     ids=["a system elsewhere", "a protocol in the lab", "a fault that cannot be", "a version"],

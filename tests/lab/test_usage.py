@@ -30,7 +30,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_counts_go_on_when_a_node_is_started_again(nodes: list[subprocess.Popen[bytes]]) -> None:
-    counts = {("n1", "n2"): Count(1, 700), ("n2", "n1"): Count(1, 40), ("n1", "load"): Count(1, 9)}
+    counts = {
+        ("n1", "n2"): Count(1, 700),
+        ("n2", "n1"): Count(1, 40, 2),
+        ("n1", "load"): Count(1, 9),
+    }
     usage = Usage(
         ["n1", "n2"], lambda node: [nodes[-1].pid] if node == "n1" else [], lambda: counts
     )
@@ -38,7 +42,12 @@ def test_counts_go_on_when_a_node_is_started_again(nodes: list[subprocess.Popen[
     said = usage.counters("n1")
     assert said["bytes_sent"] == 700
     assert said["memory_peak_kb"] > 5_000
-    assert usage.counters("n2") == {"cpu_us": 0, "bytes_sent": 40, "memory_peak_kb": 0}
+    assert usage.counters("n2") == {
+        "cpu_us": 0,
+        "bytes_sent": 40,
+        "packets_lost": 2,
+        "memory_peak_kb": 0,
+    }
     end(nodes[-1])
     assert usage.counters("n1") == said
     usage.starts("n1")

@@ -16,6 +16,7 @@ from bench.children import environment
 from bench.record.cluster_file import Address, SystemFile, write_cluster_file
 from bench.record.run_folder import NodeRecord, append_line
 from chaos.clusters.capabilities import OfLab
+from chaos.clusters.lab.disks import Disks
 from chaos.clusters.lab.links import LabLinks, in_words, leak
 from chaos.clusters.lab.listening import Listening
 from chaos.clusters.lab.network import Network, host, ways
@@ -26,9 +27,10 @@ from chaos.clusters.processes import ProcessGroup, last_words
 from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, replace_server, spawn_server
 from chaos.errors import TargetFailed
 from chaos.systems.system import Node, Programs, System
-from nodes.errors import InfrastructureFailed
+from nodes.errors import InfrastructureFailed, Unsupported
+from nodes.faults.injected import FullDisk, Injected, MessageLoss
 from nodes.runtime import own_folder
-from nodes.wire.links import GROUP
+from nodes.wire.links import GROUP, Link
 
 API = Address("127.0.0.1", 8474)
 READY_S = 60.0
@@ -39,7 +41,7 @@ class LabCluster(RunningCluster, OfLab):
 
     ``directory`` takes the nodes' data and everybody's log. ``record``: as in `RunningCluster`.
     ``recorded``: the run folder, if there is one: data is removed at the end then, unless it may
-    tell why a run failed.
+    tell why a run failed. ``small_disks``: nodes have small disks, which can be filled.
     """
 
     links: LabLinks
@@ -57,6 +59,7 @@ class LabCluster(RunningCluster, OfLab):
         nft: list[str],
         record: Callable[[NodeRecord], None] | None = None,
         recorded: Path | None = None,
+        small_disks: bool = False,
     ) -> None:
         super().__init__(nodes, record=record)
         self._system = system
@@ -68,6 +71,9 @@ class LabCluster(RunningCluster, OfLab):
         self._network = Network(nodes, self._ways, nft)
         self._hosts = {node: host(number) for number, node in enumerate(nodes, 1)}
         self._down: set[str] = set()
+        self._disks = Disks(self._directory, small=small_disks)
+        self._losses: dict[tuple[str, int], MessageLoss] = {}
+        self._exited: set[str] = set()
         self._usage = Usage(nodes, self._pids, self._network.counts)
         self.cluster_file = SystemFile(
             cluster=cluster,
@@ -118,6 +124,7 @@ class LabCluster(RunningCluster, OfLab):
         self._listening.__enter__()
         for node in self.nodes:
             own_folder.make(self._directory / node)
+            self._disks.make(node)
             self._system.prepare(self._node(node), self._programs)
         for node in self.nodes:
             self._start_node(node)
@@ -155,6 +162,7 @@ class LabCluster(RunningCluster, OfLab):
         for node in self.nodes:
             self._end(node)
         self.processes.close()
+        self._disks.remove()
         if discard:
             for node in self.nodes:
                 own_folder.remove(self._directory / node)
@@ -212,13 +220,21 @@ class LabCluster(RunningCluster, OfLab):
         self._check_toxiproxy()
         for name, code in self.ended().items():
             node = name.partition(".")[0]
-            if node in self.nodes:
+            if node in self._disks.bad:
+                self._has_ended(node)
+            elif node in self.nodes:
                 raise TargetFailed(
                     f"{name} ({self._system.name}) ended with code {code}; {self.last_words(node)}"
                 )
         if self._listening.failure is not None:
             raise TargetFailed(self._listening.failure)
         self._check_record()
+
+    def _has_ended(self, node: str) -> None:
+        if node not in self._exited:
+            self._exited.add(node)
+            self.monitor.forget(node)
+            self._tell(node, "exited")
 
     def running(self, name: str) -> bool:
         """See `RunningCluster`."""
@@ -260,9 +276,55 @@ class LabCluster(RunningCluster, OfLab):
     def restart(self, node: str) -> None:
         """Start them again on the same data."""
         if node in self._down:
-            self._down.discard(node)
-            self._start_node(node)
-            self._tell(node, "restarted")
+            self._start_again(node)
+
+    def _start_again(self, node: str) -> None:
+        self._down.discard(node)
+        self._exited.discard(node)
+        self._start_node(node)
+        self._tell(node, "restarted")
+
+    def inject(self, node: str, number: int, injected: Injected) -> None:
+        """A full disk, or losses of packets. Raises Unsupported for anything else."""
+        match injected:
+            case FullDisk():
+                self._disks.fill(node)
+            case MessageLoss():
+                self._losses[node, number] = injected
+                self._set_losses()
+            case _:
+                raise Unsupported(f"no node of a lab injects {type(injected).__name__}")
+
+    def withdraw(self, node: str, number: int) -> None:
+        """A node that a full disk has ended is started again."""
+        if self._losses.pop((node, number), None) is not None:
+            self._set_losses()
+            return
+        self._disks.empty(node)
+        if node not in self._down and len(self._pids(node)) < len(self._of(node)):
+            self._end(node)
+            self._start_again(node)
+
+    def _set_losses(self) -> None:
+        """Several losses on a link are independent."""
+        kept: dict[Link, float] = {}
+        for (node, _), loss in self._losses.items():
+            for link in ((node, other) for other in loss.dst if other in self.nodes):
+                kept[link] = kept.get(link, 1.0) * (1 - loss.share)
+        self._network.lose({link: 1 - share for link, share in kept.items()})
+        self._usage.look()
+
+    def flip(self, node: str, where: float) -> None:
+        """In any file of the node, which is then started."""
+        self.notes.append(self._disks.flip(node, where))
+        self._start_again(node)
+
+    def unflip(self, node: str) -> None:
+        """Nothing happens if no bit is flipped."""
+        if self._disks.is_damaged(node):
+            self._end(node)
+            self._down.add(node)
+            self._disks.unflip(node)
 
     def pause(self, node: str) -> None:
         """SIGSTOP to all processes of the node, and to those that they started."""

@@ -43,6 +43,8 @@ _FIRST_PORT = 20_000
 _TABLE = "lab"
 _OPEN, _CUT = "open_to", "cut_off"
 """Sets of proxies, by the ports at which they take connections."""
+_LOSSES = "lose"
+"""The chain that loses packets."""
 _PURE_ACK_BYTES = 80
 """No packet without data is longer: 20 bytes of IP, at most 60 of TCP."""
 
@@ -59,11 +61,12 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """Since the lab began: attempts to open ``connections`` (each SYN is one, repeated or not), and
-    ``bytes`` (with headers) of packets with data that passed."""
+    """Since the lab began: attempts to open ``connections`` (each SYN is one, repeated or not),
+    ``bytes`` (with headers) of packets with data that passed, and packets ``lost`` by `lose`."""
 
     connections: int
     bytes: int
+    lost: int = 0
 
 
 def host(number: int) -> str:
@@ -110,31 +113,33 @@ class Network:
 
     def make(self) -> None:
         """Make it. Raises NoLab."""
-        _run("mount", "-t", "tmpfs", "tmpfs", "/run")
+        run_command("mount", "-t", "tmpfs", "tmpfs", "/run")
         Path("/run/netns").mkdir()
-        _run("ip", "link", "set", "lo", "up")
-        _run("ip", "addr", "add", f"{PROXIES}/32", "dev", "lo")
+        run_command("ip", "link", "set", "lo", "up")
+        run_command("ip", "addr", "add", f"{PROXIES}/32", "dev", "lo")
         # Aliases have a way to nowhere: a connection needs one before it is turned.
-        _run("ip", "route", "add", f"{PREFIX}.0.0/16", "dev", "lo", "src", PROXIES)
+        run_command("ip", "route", "add", f"{PREFIX}.0.0/16", "dev", "lo", "src", PROXIES)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         for node, number in self._number.items():
             self._plug(node, number)
-        _run(*self._nft, "-f", "-", given="\n".join(self._rules()))
+        run_command(*self._nft, "-f", "-", given="\n".join(self._rules()))
 
     def _plug(self, node: str, number: int) -> None:
-        _run("ip", "netns", "add", node)
-        _run(
+        run_command("ip", "netns", "add", node)
+        run_command(
             "ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", node
         )
-        _run("ip", "addr", "add", f"{ROUTER}/32", "dev", f"v{number}")
-        _run("ip", "link", "set", f"v{number}", "up")
-        _run("ip", "route", "add", f"{host(number)}/32", "dev", f"v{number}")
+        run_command("ip", "addr", "add", f"{ROUTER}/32", "dev", f"v{number}")
+        run_command("ip", "link", "set", f"v{number}", "up")
+        run_command("ip", "route", "add", f"{host(number)}/32", "dev", f"v{number}")
         inside = ("ip", "-n", node)
-        _run(*inside, "link", "set", "lo", "up")
-        _run(*inside, "addr", "add", f"{host(number)}/32", "dev", "eth0")
-        _run(*inside, "link", "set", "eth0", "up")
-        _run(*inside, "route", "add", f"{ROUTER}/32", "dev", "eth0")
-        _run(*inside, "route", "add", "default", "via", ROUTER, "dev", "eth0", "src", host(number))
+        run_command(*inside, "link", "set", "lo", "up")
+        run_command(*inside, "addr", "add", f"{host(number)}/32", "dev", "eth0")
+        run_command(*inside, "link", "set", "eth0", "up")
+        run_command(*inside, "route", "add", f"{ROUTER}/32", "dev", "eth0")
+        run_command(
+            *inside, "route", "add", "default", "via", ROUTER, "dev", "eth0", "src", host(number)
+        )
 
     @staticmethod
     def inside(node: str, argv: Iterable[str | Path]) -> list[str]:
@@ -149,10 +154,12 @@ class Network:
         for link in links:
             yield f"counter {_counter('tried', link)} {{ }}"
             yield f"counter {_counter('passed', link)} {{ }}"
+            yield f"counter {_counter('lost', link)} {{ }}"
         for src, dst in self._pairs():
             yield f"counter {_counter('strayed', (src, dst))} {{ }}"
         for name in self._members:
             yield f"set {name} {{ type inet_service; }}"
+        yield from _chain(_LOSSES, "filter", "input", "-1", ())
         yield from _chain("take", "filter", "input", "0", self._taken())
         yield from _chain("turn", "nat", "prerouting", "dstnat", self._turned())
         yield from _chain("tell", "route", "output", "mangle", self._marked())
@@ -239,8 +246,30 @@ class Network:
                 if ports
             ]
             if changes:
-                _run(*self._nft, "-f", "-", given="\n".join(changes))
+                run_command(*self._nft, "-f", "-", given="\n".join(changes))
             self._members[name] = now
+
+    def lose(self, shares: Mapping[Link, float]) -> None:
+        """Of all packets on these links between nodes, these shares are lost, and on all others
+        none. Raises TargetFailed."""
+        rules = [
+            f"add rule ip {_TABLE} {_LOSSES} {match} numgen random mod 1000 < "
+            f"{round(1000 * share)} counter name {_counter('lost', link)} drop"
+            for link, share in shares.items()
+            for match in self._sent_on(link)
+        ]
+        run_command(
+            *self._nft, "-f", "-", given="\n".join([f"flush chain ip {_TABLE} {_LOSSES}", *rules])
+        )
+
+    def _sent_on(self, link: Link) -> Iterator[str]:
+        """What a node sends: over connections that it opened, and as answers."""
+        src, dst = (self._number[end] for end in link)
+        for way in self._ways:
+            if (way.src, way.dst) == link:
+                yield f'iifname "v{src}" tcp dport {way.listen.port}'
+            if (way.dst, way.src) == link:
+                yield f'iifname "v{src}" ct mark {dst} tcp sport {way.upstream.port}'
 
     # --- counters ---
 
@@ -249,7 +278,11 @@ class Network:
         counters = self._counters()
         links = {pair for way in self._ways for pair in _both(way)}
         return {
-            link: Count(counters[_counter("tried", link)][0], counters[_counter("passed", link)][1])
+            link: Count(
+                counters[_counter("tried", link)][0],
+                counters[_counter("passed", link)][1],
+                counters[_counter("lost", link)][0],
+            )
             for link in links
         }
 
@@ -311,7 +344,8 @@ def _chain(
     yield "}"
 
 
-def _run(*argv: str, given: str | None = None) -> None:
+def run_command(*argv: str, given: str | None = None) -> None:
+    """Run a program of whoever makes the lab. Raises NoLab with the first line that it says."""
     program = shutil.which(argv[0]) or argv[0]
     try:
         done = subprocess.run(

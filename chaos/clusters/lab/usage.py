@@ -40,7 +40,7 @@ class Usage:
         self._before = dict.fromkeys(nodes, 0)
         self._cpu_us = dict.fromkeys(nodes, 0)
         self._peak_kb = dict.fromkeys(nodes, 0)
-        self._sent = dict.fromkeys(nodes, 0)
+        self._sent = dict.fromkeys(nodes, Count(0, 0))
         self._sent_at = 0.0
 
     def starts(self, node: str) -> None:
@@ -50,9 +50,9 @@ class Usage:
             self._cpu_us[node] = 0
 
     def counters(self, node: str) -> dict[str, int]:
-        """``cpu_us``, ``bytes_sent`` to other nodes (with the headers of packets), and
-        ``memory_peak_kb``: the most that its processes have had in memory; of several, the most
-        that was there whenever this was called."""
+        """``cpu_us``, ``bytes_sent`` to other nodes (with the headers of packets),
+        ``packets_lost`` on the way there, and ``memory_peak_kb``: the most that its processes have
+        had in memory; of several, the most that was there whenever this was called."""
         with self._lock:
             processes = [pid for root in self._roots(node) for pid in _family(root)]
             # Less than before: a process has ended, and what it used is not in its parent's count.
@@ -62,23 +62,25 @@ class Usage:
                 self._look_at_links()
             return {
                 "cpu_us": self._before[node] + self._cpu_us[node],
-                "bytes_sent": self._sent[node],
+                "bytes_sent": self._sent[node].bytes,
+                "packets_lost": self._sent[node].lost,
                 "memory_peak_kb": self._peak_kb[node],
             }
+
+    def look(self) -> None:
+        """Count the bytes and packets of all links anew."""
+        with self._lock:
+            self._look_at_links()
 
     def _look_at_links(self) -> None:
         try:
             counts = self._counts()
         except TargetFailed:  # A run that depends on them, since it cuts links, fails by itself.
             return
-        self._sent = {
-            node: sum(
-                count.bytes
-                for (src, dst), count in counts.items()
-                if src == node and dst in self._before
-            )
-            for node in self._before
-        }
+        between = {link: count for link, count in counts.items() if link[1] in self._before}
+        for node in self._before:
+            own = [count for (src, _), count in between.items() if src == node]
+            self._sent[node] = Count(0, sum(c.bytes for c in own), sum(c.lost for c in own))
         self._sent_at = time.monotonic()
 
 
