@@ -44,6 +44,11 @@ def parse_endpoints(text: str, system: System) -> dict[str, Address]:
             f"--endpoints: clients of {system.name} need several ports of each node ({ports}), "
             "and the addresses that its nodes tell each other; that is not supported"
         )
+    if type(system).form is not System.form:
+        raise BadOption(
+            f"--endpoints: something must be made in {system.name} before it takes operations, "
+            "which is not done in a cluster that runs elsewhere; that is not supported"
+        )
     found: list[Address] = []
     for each in text.split(","):
         host, _, port = each.strip().rpartition(":")

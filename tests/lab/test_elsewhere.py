@@ -111,9 +111,10 @@ def test_nobody_there_is_told_in_a_line(typed: Typed) -> None:
         ("etcd", "here", "'here' is no address; use host:port,host:port"),
         ("etcd", "a:1,b:70000", "'b:70000' is no address"),
         ("etcd", "a:1,a:1", "an address is given twice"),
+        ("postgres", "a:1", "something must be made in postgres before"),
         ("redis-sentinel", "a:1", "clients of redis-sentinel need several ports of each node"),
     ],
-    ids=["no port", "no such port", "twice", "several ports"],
+    ids=["no port", "no such port", "twice", "a table", "several ports"],
 )
 def test_endpoints_that_cannot_be(system: str, text: str, said: str) -> None:
     with pytest.raises(BadOption, match="--endpoints: ") as refused:
