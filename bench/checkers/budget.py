@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
 from typing import Final, Literal, TypeAlias
 
 import psutil
@@ -11,6 +16,12 @@ DEFAULT_BUDGET_S: Final = 60.0
 DEFAULT_MEMORY_BYTES: Final = 4 << 30
 _TICKS: Final = 4096
 """Small steps between two checks of the clock: some milliseconds."""
+
+_EVERY_S: Final = 0.05
+"""How often a check that is watched is looked after, in seconds of its CPU time."""
+
+_QUIET: Final = 10
+"""How many times it is left alone after it was interrupted."""
 
 Resource: TypeAlias = Literal["time", "memory"]
 
@@ -78,6 +89,39 @@ class Budget:
         if self._ticks >= _TICKS:
             self._ticks = 0
             self.look()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """While this is open, OverBudget is raised wherever the code is, a moment after something
+        has run out, and again until it is closed; one call of NumPy is not interrupted. That takes
+        the main thread: in others only `spend` and `look` raise."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getitimer(signal.ITIMER_VIRTUAL)[1]:
+            yield
+            return
+
+        quiet = 0
+
+        def wake(_number: int, _frame: FrameType | None) -> None:
+            nonlocal quiet
+            quiet -= 1
+            if quiet <= 0:
+                # Whoever was interrupted has some time to clean up.
+                quiet = _QUIET
+                self.look()
+                quiet = 0
+
+        before = signal.signal(signal.SIGVTALRM, wake)
+        signal.setitimer(signal.ITIMER_VIRTUAL, _EVERY_S, _EVERY_S)
+        try:
+            yield
+        finally:
+            is_off = False
+            while not is_off:
+                with contextlib.suppress(OverBudget):
+                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                    is_off = True
+            signal.signal(signal.SIGVTALRM, before)
 
     def look(self) -> None:
         """Raises OverBudget if something has run out."""

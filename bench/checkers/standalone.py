@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from bench.checkers.budget import DEFAULT_BUDGET_S, DEFAULT_MEMORY_BYTES, Budget
+from bench.checkers.budget import DEFAULT_BUDGET_S, DEFAULT_MEMORY_BYTES, Budget, OverBudget
+from bench.checkers.causal import check_causal
 from bench.checkers.convergence import check_convergence
 from bench.checkers.linearizability import check_linearizable
+from bench.checkers.sequential import check_sequential
 from bench.checkers.sessions.guarantees import check_sessions
 from bench.checkers.staleness import check_staleness
-from bench.checkers.verdict import strongest, weaker_models
+from bench.checkers.verdict import strongest
 from bench.record.columns import CAS, NULL, Columns
 from bench.record.history import BadHistory, OperationRecord
 from bench.record.jsonl import file_name
 from bench.record.models.choose import REGISTERS
 from bench.record.models.read import read_any
 from bench.record.models.registers import NilReads
-from bench.record.verdict import AnyCheck, LinearizabilityCheck, Model, WeakerCheck
+from bench.record.verdict import AnyCheck, Check, LinearizabilityCheck, Model, WeakerCheck
 from bench.record.well_formed import columns_of
 from nodes.contract.replica import Value
 
@@ -84,29 +87,49 @@ def check_registers(
     clock_error_ns: int = 0,
     name: str = "operation ",
 ) -> HistoryCheck:
-    """The same for columns. ``budget``: the limits of searches and clocks; all other parts take
-    time proportional to the history, some seconds for a million operations. ``name``: precedes the
-    number of an operation in errors."""
+    """The same for columns. ``name``: precedes the number of an operation in errors."""
     cas = np.flatnonzero(c.op == CAS)
     if model == "register" and len(cas):
         raise BadHistory(
             f"{name}{int(cas[0]) + 1}: a register has no cas; use the model cas-register"
         )
-    check = check_linearizable(
+    budget = budget or Budget()
+    check = _within(
+        budget,
         c,
-        initial=initial,
-        budget=budget,
-        clock_error_ns=clock_error_ns,
+        lambda c: check_linearizable(
+            c, initial=initial, budget=budget, clock_error_ns=clock_error_ns
+        ),
     )
-    invalid = check.verdict == "invalid"
-    weaker = weaker_models(c, _code(c, initial), budget=budget) if invalid else []
+    weaker: list[WeakerCheck] = []
+    if check.verdict == "invalid":
+        code = _code(c, initial)
+        weaker = [
+            _within(budget, c, lambda c: check_sequential(c, code)),
+            _within(budget, c, lambda c: check_causal(c, code, budget=budget)),
+        ]
     fields = msgspec.structs.asdict(check)
     fields["model"] = model if model in REGISTERS else "cas-register" if len(cas) else "register"
     return HistoryCheck(**fields, strongest=strongest(check, weaker, None), weaker=weaker)
 
 
+AnyOne = TypeVar("AnyOne", bound=Check)
+
+
+def _within(budget: Budget, c: Columns, check: Callable[[Columns], AnyOne]) -> AnyOne:
+    """A check of ``c``; *unknown* if the budget does not last for it."""
+    try:
+        with budget.watched():
+            return check(c)
+    except OverBudget as over:
+        of_nothing = check(c.take(np.zeros(0, np.int64)))
+        return msgspec.structs.replace(
+            of_nothing, verdict="unknown", operations=len(c), summary=str(over)
+        )
+
+
 def further_checks(
-    c: Columns, check: HistoryCheck, initial: Value, clock_error_ns: int
+    c: Columns, check: HistoryCheck, initial: Value, clock_error_ns: int, budget: Budget
 ) -> list[AnyCheck]:
     """Also what a run is checked for: weaker models, sessions, staleness, and convergence,
     which is *unknown* without the final reads of a run."""
@@ -114,8 +137,8 @@ def further_checks(
     widened = c.widened(clock_error_ns)
     return [
         *check.weaker,
-        check_sessions(widened, code),
-        check_staleness(widened, initial=code),
+        _within(budget, widened, lambda c: check_sessions(c, code)),
+        _within(budget, widened, lambda c: check_staleness(c, initial=code)),
         msgspec.structs.replace(check_convergence([], []), operations=len(c)),
     ]
 

@@ -18,16 +18,14 @@ from bench.record.columns import Int64s
 from bench.record.models.operations import Operations
 
 
-def check_bank(o: Operations, total: int | None = None) -> Findings:
+def check_bank(o: Operations, findings: Findings, total: int | None = None) -> None:
     """What contradicts a bank, key by key. ``total``: what there is, None if it is not known."""
-    findings = Findings()
     reads = 0
     for key, rows in keys_of(o):
         reads += _note_reads(o, rows, f" of {key}" if key else "", total, findings)
     findings.details["reads"] = reads
     if reads == 0:
         findings.undecided = "the accounts were never read"
-    return findings
 
 
 def _note_reads(o: Operations, rows: Int64s, of: str, total: int | None, findings: Findings) -> int:

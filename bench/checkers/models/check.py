@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bench.checkers.budget import Budget
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.linearizability import check_linearizable, in_program_order, touches
 from bench.checkers.models.appends import (
     Converted,
@@ -44,7 +44,17 @@ class _Family:
     operations: tuple[str, ...]
     allows: dict[str, tuple[str, ...]]
     algorithm: str
-    check: Callable[[Operations, Value, Budget], Findings]
+    check: Callable[[Operations, Findings, Value, Budget], None]
+
+    def findings(self, o: Operations, initial: Value, budget: Budget) -> Findings:
+        """What contradicts it; of what was not looked at in the budget, that it is undecided."""
+        found = Findings()
+        try:
+            with budget.watched():
+                self.check(o, found, initial, budget)
+        except OverBudget as over:
+            found.undecided = str(over)
+        return found
 
 
 def _number(initial: Value, what: str) -> int:
@@ -58,38 +68,48 @@ FAMILIES: Final = (
         ("add", "read"),
         {"set-full": (), "set": ("stale", "resurrected", "incomparable", "skipped")},
         "the order of reads by inclusion",
-        lambda o, _, __: check_set(o),
+        lambda o, found, _, __: check_set(o, found),
     ),
     _Family(
         ("add", "read"),
         {"counter": ()},
         "bounds of each read",
-        lambda o, initial, budget: check_counter(
-            o, 0 if initial is None else _number(initial, "the value of a counter"), budget
+        lambda o, found, initial, budget: check_counter(
+            o, found, 0 if initial is None else _number(initial, "the value of a counter"), budget
         ),
     ),
     _Family(
         ("enqueue", "dequeue", "drain"),
         {"queue": (), "total-queue": ("reordered",)},
         "pairs of elements",
-        lambda o, _, __: check_queue(o),
+        lambda o, found, _, __: check_queue(o, found),
     ),
-    _Family(("acquire", "release"), {"lock": ()}, "intervals", lambda o, _, __: check_lock(o)),
+    _Family(
+        ("acquire", "release"),
+        {"lock": ()},
+        "intervals",
+        lambda o, found, _, __: check_lock(o, found),
+    ),
     _Family(
         ("acquire", "release"),
         {"fenced-lock": ()},
         "numbers in order of time",
-        lambda o, _, __: check_fenced_lock(o),
+        lambda o, found, _, __: check_fenced_lock(o, found),
     ),
     _Family(
         ("transfer", "read"),
         {"bank": ()},
         "the total of each read",
-        lambda o, initial, _: check_bank(
-            o, None if initial is None else _number(initial, "the total of a bank")
+        lambda o, found, initial, _: check_bank(
+            o, found, None if initial is None else _number(initial, "the total of a bank")
         ),
     ),
-    _Family(("generate",), {"unique-ids": ()}, "comparison", lambda o, _, __: check_unique_ids(o)),
+    _Family(
+        ("generate",),
+        {"unique-ids": ()},
+        "comparison",
+        lambda o, found, _, __: check_unique_ids(o, found),
+    ),
 )
 
 
@@ -105,18 +125,26 @@ def check_model(
     have."""
     began = time.perf_counter()
     if model in ("append-kv", "mutex"):
-        return _check_as_registers(o, model, initial, began, budget or Budget())
+        budget = budget or Budget()
+        try:
+            with budget.watched():
+                return _check_as_registers(o, model, initial, began, budget)
+        except OverBudget as over:
+            return _undecided(o, model, str(over), began)
     family = next(family for family in FAMILIES if model in family.allows)
     refuse_others(o, model, family.operations)
     budget = budget or Budget()
-    findings = family.check(o, initial, budget)
+    findings = family.findings(o, initial, budget)
     refuted = _refuted(family, findings)
     strongest = next((name for name, found in refuted.items() if not found), "none")
     if touches(c := o.as_columns()):
-        doubtful = _refuted(family, family.check(_in_program_order(o, c), initial, budget))
+        parted = family.findings(_in_program_order(o, c), initial, budget)
+        doubtful = _refuted(family, parted)
+        findings.undecided = findings.undecided or parted.undecided
         if any(doubtful[name] and not found for name, found in refuted.items()):
             findings.undecided = _TOUCH
-            strongest = "unknown"
+    if findings.undecided and strongest != "none":
+        strongest = "unknown"
     verdict: VerdictValue = "valid"
     if refuted[model]:
         found = findings.by_name[refuted[model][0]]
@@ -124,7 +152,7 @@ def check_model(
     elif not (o.outcome == OK).any():
         verdict, summary, rows, strongest = "unknown", "no operation was answered ok", [], "unknown"
     elif findings.undecided:
-        verdict, summary, rows, strongest = "unknown", findings.undecided, [], "unknown"
+        verdict, summary, rows = "unknown", findings.undecided, []
     else:
         summary, rows = f"nothing contradicts a {model}", []
         if note := findings.details.pop("note", ""):
@@ -197,6 +225,21 @@ def _deed(o: Operations, row: int) -> str:
     outcome = {"ok": "ok", "fail": "failed", "info": "outcome unknown"}[operation.outcome]
     key = "" if operation.key is None else f" of {operation.key}"
     return f"{operation.op}{shown}{key} ({outcome})"
+
+
+def _undecided(o: Operations, model: str, why: str, began: float) -> ModelCheck:
+    return ModelCheck(
+        verdict="unknown",
+        model=model,
+        algorithm="zones and search",
+        strongest="unknown",
+        operations=len(o),
+        seconds=time.perf_counter() - began,
+        summary=why,
+        witness=[],
+        anomalies={},
+        details={},
+    )
 
 
 def _as_registers(o: Operations, model: str, initial: Value) -> Converted:

@@ -33,10 +33,11 @@ _MOST_ROWS: Final = 1000
 """Of a witness."""
 
 
-def check_counter(o: Operations, initial: int = 0, budget: Budget | None = None) -> Findings:
+def check_counter(
+    o: Operations, findings: Findings, initial: int = 0, budget: Budget | None = None
+) -> None:
     """What contradicts a counter that begins at ``initial``, key by key. ``budget``: for the sums
     that reads may have seen, by default without an end."""
-    findings = Findings()
     reads = 0
     budget = budget or Budget(math.inf)
     for key, rows in keys_of(o):
@@ -51,7 +52,6 @@ def check_counter(o: Operations, initial: int = 0, budget: Budget | None = None)
     findings.details["reads"] = reads
     if reads == 0:
         findings.undecided = "the counter was never read"
-    return findings
 
 
 class _Counter:

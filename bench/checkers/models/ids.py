@@ -16,9 +16,8 @@ from bench.record.columns import value_key
 from bench.record.models.operations import Operations
 
 
-def check_unique_ids(o: Operations) -> Findings:
+def check_unique_ids(o: Operations, findings: Findings) -> None:
     """What contradicts unique ids, key by key."""
-    findings = Findings()
     told = 0
     for key, rows in keys_of(o):
         seen: dict[Any, int] = {}
@@ -35,4 +34,3 @@ def check_unique_ids(o: Operations) -> Findings:
                 of = f" of {key}" if key else ""
                 findings.add("repeated", [earlier, row], f"{value!r}{of} was generated twice")
     findings.details["ids"] = told
-    return findings

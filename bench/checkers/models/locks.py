@@ -32,9 +32,8 @@ from bench.record.columns import INFO, NEVER, OK, Int64s
 from bench.record.models.operations import Operations
 
 
-def check_lock(o: Operations) -> Findings:
+def check_lock(o: Operations, findings: Findings) -> None:
     """What contradicts a lock, key by key."""
-    findings = Findings()
     acquired = 0
     for key, rows in keys_of(o):
         of = f" {key}" if key else ""
@@ -42,7 +41,6 @@ def check_lock(o: Operations) -> Findings:
         acquired += len(holds)
         _note_held_twice(o, holds, of, findings)
     findings.details["holds"] = acquired
-    return findings
 
 
 @dataclass(slots=True)
@@ -142,9 +140,8 @@ def _add_held_twice(
     findings.add("held twice", [*first.rows, *second.rows], words)
 
 
-def check_fenced_lock(o: Operations) -> Findings:
+def check_fenced_lock(o: Operations, findings: Findings) -> None:
     """What contradicts growing numbers, key by key."""
-    findings = Findings()
     told = 0
     for key, rows in keys_of(o):
         acquires = ended_ok(o, named(o, rows, "acquire"))
@@ -154,7 +151,6 @@ def check_fenced_lock(o: Operations) -> Findings:
     findings.details["tokens"] = told
     if told == 0:
         findings.undecided = "nobody acquired the lock"
-    return findings
 
 
 def _token(o: Operations, row: int) -> int:

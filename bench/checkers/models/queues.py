@@ -59,9 +59,8 @@ class _Queue:
     empty: list[int] = field(default_factory=list)
 
 
-def check_queue(o: Operations) -> Findings:
+def check_queue(o: Operations, findings: Findings) -> None:
     """What contradicts a queue, key by key."""
-    findings = Findings()
     left = 0
     for key, rows in keys_of(o):
         queue = _sorted_out(o, rows.tolist())
@@ -71,7 +70,6 @@ def check_queue(o: Operations) -> Findings:
         findings.details["note"] = (
             f"{plural(left, 'element')} nobody took, and nobody found the queue empty afterwards"
         )
-    return findings
 
 
 def _sorted_out(o: Operations, rows: list[int]) -> _Queue:

@@ -37,9 +37,8 @@ _MISSED: Final = {
 }
 
 
-def check_set(o: Operations) -> Findings:
+def check_set(o: Operations, findings: Findings) -> None:
     """What contradicts a set, key by key."""
-    findings = Findings()
     reads = 0
     staleness: list[Int64s] = []
     for key, rows in keys_of(o):
@@ -54,7 +53,6 @@ def check_set(o: Operations) -> Findings:
         findings.details["stale_s"] = dict(zip(("p50", "p99", "max"), quantiles, strict=True))
     if reads == 0:
         findings.undecided = "the set was never read"
-    return findings
 
 
 @dataclass(slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.transactions.cycles import Search, Step
 from bench.checkers.transactions.findings import Findings
 from bench.checkers.transactions.graph import (
@@ -26,6 +27,7 @@ from bench.checkers.transactions.levels import LEVELS, refuted_by, strongest
 from bench.checkers.transactions.unseen import Orders, Undecided
 from bench.checkers.transactions.witness import anomaly_of_cycle, anomaly_of_finding
 from bench.record.columns import OK, Int32s, Int64s
+from bench.record.transactions.columns import Transactions
 from bench.record.transactions.verdict import Level, TransactionModel, TransactionsCheck
 from bench.record.verdict import VerdictValue
 
@@ -35,24 +37,11 @@ _SEARCH_SHARE: Final = 0.2
 """Of the time, for cycles that are smaller than the first."""
 
 
-class OverBudget(Exception):
-    """More time or memory than allowed."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """``seconds`` from now, and ``memory_bytes``."""
-
-    seconds: float
-    memory_bytes: int
-    began: float = field(default_factory=time.monotonic)
-
-    def spend(self, edges: int) -> None:
-        """Raises OverBudget if the time is over, or so many edges are too many."""
-        if time.monotonic() > self.began + self.seconds:
-            raise OverBudget(f"the time, {self.seconds:g} s, is over")
-        if edges * _BYTES_PER_EDGE > self.memory_bytes:
-            raise OverBudget(f"{edges} dependencies need more than the memory allowed")
+def spend(budget: Budget, edges: int) -> None:
+    """Raises OverBudget if the time is over, or so many edges are too many."""
+    budget.look()
+    if edges * _BYTES_PER_EDGE > budget.left_bytes():
+        raise OverBudget("memory")
 
 
 @dataclass(slots=True)
@@ -79,6 +68,13 @@ class Judged:
         """Refute what the anomalies that are no cycles do."""
         for name in self.findings.by_name:
             self.refute(name)
+
+    def stop(self, asked: Iterable[Level], why: str) -> None:
+        """Nothing more is looked for: what is refuted without an example yet is not known."""
+        names = [*self.findings.by_name, *self.cycles]
+        self.refuted &= {level for name in names for level in refuted_by(name)}
+        for level in asked:
+            self.undecided.setdefault(level, why)
 
     def levels(self, asked: tuple[Level, ...]) -> dict[Level, VerdictValue]:
         """The verdict on each level."""
@@ -167,9 +163,27 @@ def judge(
         if unordered and _is_open(judged):
             _try_orders(graph, judged, budget, unordered)
     except OverBudget as over:
-        for level in LEVELS:
-            judged.undecided.setdefault(level, str(over))
+        judged.stop(LEVELS, str(over))
     return judged
+
+
+def undecided(
+    t: Transactions, model: TransactionModel, level: Level, asked: tuple[Level, ...], why: str
+) -> TransactionsCheck:
+    """What is told where there was not even enough for the graph."""
+    return TransactionsCheck(
+        verdict="unknown",
+        model=model,
+        level=level,
+        levels=dict.fromkeys(asked, "unknown"),
+        strongest=[],
+        algorithm="dependency graph",
+        transactions=len(t),
+        operations=len(t.kind),
+        seconds=0.0,
+        summary=f"{level} is not decided: {why}",
+        anomalies=[],
+    )
 
 
 def _is_open(judged: Judged) -> bool:
@@ -178,8 +192,8 @@ def _is_open(judged: Judged) -> bool:
 
 
 def _try_orders(graph: Graph, judged: Judged, budget: Budget, unordered: Sequence[Int64s]) -> None:
-    budget.spend(2 * len(graph.data))
-    search = Search(graph, time.monotonic() + _SEARCH_SHARE * budget.seconds)
+    spend(budget, 2 * len(graph.data))
+    search = Search(graph, time.monotonic() + _SEARCH_SHARE * budget.left_s())
     orders = Orders(graph, list(unordered), search)
     try:
         if orders.fits():
@@ -202,10 +216,17 @@ def _try_orders(graph: Graph, judged: Judged, budget: Budget, unordered: Sequenc
 
 
 def _cycles(graph: Graph, judged: Judged, budget: Budget) -> None:
+    search = Search(graph, time.monotonic() + _SEARCH_SHARE * budget.left_s())
+    try:
+        _strictest_first(graph, judged, search, budget)
+    finally:
+        judged.cycles = _telling(search.found)
+
+
+def _strictest_first(graph: Graph, judged: Judged, search: Search, budget: Budget) -> None:
     process = graph.process_edges()
     realtime, count = graph.realtime_edges()
-    budget.spend(len(graph.data) + len(process) + len(realtime))
-    search = Search(graph, time.monotonic() + _SEARCH_SHARE * budget.seconds)
+    spend(budget, len(graph.data) + len(process) + len(realtime))
     every = joined([graph.data, process, realtime])
     label, inside = on_cycles(count, every)
     if not len(inside):
@@ -224,7 +245,6 @@ def _cycles(graph: Graph, judged: Judged, budget: Budget) -> None:
         search.anyhow(session, graph.count, PROCESS)
     for name in search.found:
         judged.refuted.update(refuted_by(name))
-    judged.cycles = _telling(search.found)
 
 
 def _without_sessions(
@@ -233,7 +253,7 @@ def _without_sessions(
     label, inside = on_cycles(graph.count, data)
     if not len(inside):
         return
-    budget.spend(2 * len(inside))
+    spend(budget, 2 * len(inside))
     judged.refuted.update(refuted_by("G2-item"))
     written, ww = on_cycles(graph.count, inside.take(inside.kind == WW))
     search.plain(ww, written, WW, (WW,))

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.transactions.anti import before_all
 from bench.checkers.transactions.findings import Findings
 from bench.checkers.transactions.graph import RW, WR, WW, Edges, Graph, edges, joined
@@ -23,7 +24,7 @@ from bench.checkers.transactions.internal import (
     note_internal_of_lists,
     note_lost_updates,
 )
-from bench.checkers.transactions.judge import Budget, Judged, check_of, judge
+from bench.checkers.transactions.judge import Judged, check_of, judge, undecided
 from bench.checkers.transactions.levels import LEVELS
 from bench.checkers.transactions.lists import (
     Versions,
@@ -54,11 +55,18 @@ def check_list_append(
     began = time.perf_counter()
     budget = Budget(budget_s, memory_bytes)
     findings = Findings()
-    versions = versions_of(t, findings)
-    graph = dependencies(t, versions, findings, clock_error_ns)
-    judged = judge(graph, findings, budget, _unordered(t, versions))
-    if "read-uncommitted" in judged.refuted and (t.outcome == INFO).any():
-        _without_unknown(t, judged, budget)
+    try:
+        with budget.watched():
+            versions = versions_of(t, findings)
+            graph = dependencies(t, versions, findings, clock_error_ns)
+            judged = judge(graph, findings, budget, _unordered(t, versions))
+            if "read-uncommitted" in judged.refuted and (t.outcome == INFO).any():
+                try:
+                    _without_unknown(t, judged, budget)
+                except OverBudget as over:
+                    _spare(judged, str(over))
+    except OverBudget as over:
+        return undecided(t, "list-append", level, LEVELS, str(over))
     seconds = time.perf_counter() - began
     return check_of(graph, versions.owner, judged, "list-append", level, LEVELS, seconds)
 
@@ -71,6 +79,9 @@ def _without_unknown(t: Transactions, judged: Judged, budget: Budget) -> None:
     findings = Findings()
     graph = dependencies(lost, versions_of(lost, findings), findings)
     left = judge(graph, findings, budget)
+    if "read-uncommitted" not in left.refuted and left.undecided:
+        _spare(judged, left.undecided["read-uncommitted"])
+        return
     if "read-uncommitted" not in left.refuted:
         judged.refuted.discard("read-uncommitted")
     for name in [*judged.cycles, *judged.findings.by_name]:
@@ -84,6 +95,13 @@ def _without_unknown(t: Transactions, judged: Judged, budget: Budget) -> None:
             )
         else:
             judged.spared.add(name)
+
+
+def _spare(judged: Judged, why: str) -> None:
+    """Read uncommitted is not decided."""
+    judged.refuted.discard("read-uncommitted")
+    judged.undecided.setdefault("read-uncommitted", why)
+    judged.spared.update(judged.cycles, judged.findings.by_name)
 
 
 def dependencies(

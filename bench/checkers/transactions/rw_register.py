@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.transactions.anti import before_all
 from bench.checkers.transactions.cycles import Search, Step
 from bench.checkers.transactions.findings import Findings
@@ -32,7 +33,7 @@ from bench.checkers.transactions.graph import (
     on_cycles,
     without_two_rw,
 )
-from bench.checkers.transactions.judge import Budget, Judged, OverBudget, check_of, judge
+from bench.checkers.transactions.judge import Judged, check_of, judge, spend, undecided
 from bench.checkers.transactions.registers import Registers, registers_of
 from bench.checkers.transactions.versions import proposed_orders
 from bench.checkers.transactions.weak import (
@@ -85,30 +86,35 @@ def check_rw_register(
     began = time.perf_counter()
     budget = Budget(budget_s, memory_bytes)
     findings = Findings()
-    r = registers_of(t, findings)
     asked = tuple(each for each in LEVELS if each in {*levels, level})
-    known = known_of(r)
-    weak = {each for each in ("read-committed", "read-atomic", "causal") if each in asked}
-    judged, graph = Judged(findings), Graph(t, r.committed, _wr(r), len(t), clock_error_ns)
-    if weak != set(asked):
-        graph = dependencies(
-            r, known, clock_error_ns, initial=initial_state, follow=writes_follow_reads
-        )
-        judged = judge(graph, findings, budget)
-        if real_time:
-            _note_stale(r, judged, clock_error_ns)
-        _propose(r, graph, judged, budget, asked)
-    else:
-        judged.refute_by_findings()
-    for each in ("read-committed", "read-atomic", "causal"):
-        if each in weak:
-            _weak(r, known, each, judged, budget)
+    weak: list[Level] = [each for each in asked if each in _NAMES]
+    judged, graph = Judged(findings), None
+    try:
+        with budget.watched():
+            r = registers_of(t, findings)
+            known = known_of(r)
+            graph = Graph(t, r.committed, _wr(r), len(t), clock_error_ns)
+            if set(weak) != set(asked):
+                graph = dependencies(
+                    r, known, clock_error_ns, initial=initial_state, follow=writes_follow_reads
+                )
+                judged = judge(graph, findings, budget)
+                if real_time:
+                    _note_stale(r, judged, clock_error_ns)
+                _propose(r, graph, judged, budget, asked)
+            else:
+                judged.refute_by_findings()
+            for each in weak:
+                _weak(r, known, each, judged, budget)
+    except OverBudget as over:
+        if graph is None:
+            return undecided(t, "rw-register", level, asked, str(over))
+        judged.stop(asked, str(over))
     if r.left_out:
         for each in asked:
             judged.undecided[each] = LEFT_OUT
-    return check_of(
-        graph, r.owner, judged, "rw-register", level, asked, time.perf_counter() - began
-    )
+    seconds = time.perf_counter() - began
+    return check_of(graph, r.owner, judged, "rw-register", level, asked, seconds)
 
 
 def _wr(r: Registers) -> Edges:
@@ -236,7 +242,7 @@ def _propose(
                 return
             key = r.transactions.key[order]
             tried, keys = tried + 1, len(np.unique(key[1:][key[1:] == key[:-1]]))
-            budget.spend(2 * len(graph.data))
+            spend(budget, 2 * len(graph.data))
             open_levels -= _fitting(r, graph, order)
         why = (
             f"reads do not tell the order of all writes (keys written several times: {keys}), no "
@@ -295,21 +301,21 @@ def _weak(r: Registers, known: Known, level: Level, judged: Judged, budget: Budg
     if level in judged.refuted:
         return
     try:
-        budget.spend(4 * len(r.reads))
-        graph = Graph(r.transactions, r.committed, _wr(r), len(r.transactions))
-        process = graph.process_edges()
-        base = joined([graph.data, process])
-        _, cyclic = on_cycles(graph.count, base)
-        inferred = None
-        if not len(cyclic):
-            inferred = _inferred(known, level, base, budget)
+        _decide_weak(r, known, level, judged, budget)
     except (OverBudget, TooManySessions) as over:
-        judged.undecided[level] = str(over)
-        return
-    if inferred is None:
+        judged.stop([level], str(over))
+
+
+def _decide_weak(r: Registers, known: Known, level: Level, judged: Judged, budget: Budget) -> None:
+    spend(budget, 4 * len(r.reads))
+    graph = Graph(r.transactions, r.committed, _wr(r), len(r.transactions))
+    base = joined([graph.data, graph.process_edges()])
+    _, cyclic = on_cycles(graph.count, base)
+    if len(cyclic):
         _note_cycle(graph, cyclic, "G1c (session)", judged, budget)
         return
-    search = Search(graph, time.monotonic() + budget.seconds)
+    inferred = _inferred(known, level, base, budget)
+    search = Search(graph, time.monotonic() + budget.left_s())
 
     def path(one: int, two: int) -> list[int]:
         source, target = int(r.owner[one]), int(r.owner[two])
@@ -335,7 +341,7 @@ def _inferred(known: Known, level: Level, base: Edges, budget: Budget) -> Inferr
         return read_committed(known)
     if level == "read-atomic":
         return read_atomic(known)
-    return causal(known, _in_order(known, base), budget.memory_bytes)
+    return causal(known, _in_order(known, base), budget.left_bytes())
 
 
 def _in_order(known: Known, base: Edges) -> list[int]:
@@ -360,7 +366,7 @@ def _in_order(known: Known, base: Edges) -> list[int]:
 
 
 def _note_cycle(graph: Graph, cyclic: Edges, name: str, judged: Judged, budget: Budget) -> None:
-    search = Search(graph, time.monotonic() + budget.seconds)
+    search = Search(graph, time.monotonic() + budget.left_s())
     kind = next(kind for kind in (WW, WR, PROCESS) if (cyclic.kind == kind).any())
     search.anyhow(cyclic, graph.count, kind)
     judged.cycles[name] = min(search.found.values(), key=len)

@@ -92,7 +92,7 @@ def _judge_registers(asked: Asked, model: str, history: Columns, budget: Budget)
         clock_error_ns=asked.clock_error_ns,
         name=f"{shown(asked.path)}:",
     )
-    further = further_checks(history, check, asked.initial, asked.clock_error_ns)
+    further = further_checks(history, check, asked.initial, asked.clock_error_ns, budget)
     if asked.json:
         body = {
             "verdict": check.verdict,
