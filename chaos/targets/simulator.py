@@ -195,6 +195,8 @@ class SimulatedCluster(FaultyCluster, OfSim):
                 "messages_sent": sum(link.sent for link in links),
                 "messages_cut": sum(link.cut for link in links),
                 "messages_lost": sum(link.lost for link in links),
+                "messages_slowed": sum(link.slowed for link in links),
+                "slowed_us": round(sum(link.slowed_s for link in links) * 1e6),
             }
             self._folder.append_node(
                 NodeRecord(

@@ -63,7 +63,7 @@ class Receiver(Protocol):
 
 class Link:
     """The way from one node to another. ``lost``, ``cut``, ``sent``, ``delivered`` count
-    messages."""
+    messages; ``slowed`` those sent while a fault made it slower, and ``slowed_s`` their delays."""
 
     def __init__(
         self,
@@ -81,7 +81,8 @@ class Link:
         self.dst = dst
         self._held: list[Message] | None = None
         self._tap: Tap | None = None
-        self.sent = self.lost = self.cut = self.delivered = 0
+        self.sent = self.lost = self.cut = self.delivered = self.slowed = 0
+        self.slowed_s = 0.0
         self._timeline = timeline
         self._note = timeline.note
         self._heap = timeline.heap
@@ -158,6 +159,9 @@ class Link:
             return
         r = self._random()
         arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
+        if self._slow:
+            self.slowed += 1
+            self.slowed_s += arrival_s - self._timeline.now
         for kinds, late_s in self._delays.values():
             if type(msg) in kinds:
                 arrival_s += late_s * self._random()
@@ -246,11 +250,14 @@ class Link:
         self._spread_s = quality.jitter_s
         self._fifo = quality.fifo
         self._rough = bool(quality.loss or quality.duplicate or quality.reorder)
+        base = self._base
+        self._slow = quality.latency_s > base.latency_s or quality.jitter_s > base.jitter_s
         self._cut = bool(self._cuts)
         self._cut_in_flight = any(self._cuts.values())
         self._special = (
             self._cut
             or self._rough
+            or self._slow
             or bool(self._delays)
             or self._round_trip is not None
             or self._held is not None

@@ -106,6 +106,8 @@ WORDS = {
     "messages_cut": "messages lost to cuts",
     "messages_lost": "messages lost",
     "packets_lost": "packets lost",
+    "messages_slowed": "messages on links made slower",
+    "slowed_us": "time of messages on links made slower",
     "messages_held_back": "messages held back",
     "messages_duplicated": "messages sent twice",
     "frames_corrupted": "messages corrupted",

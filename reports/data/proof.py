@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bench.record.quantities import plural
 from bench.record.run_folder import FaultRecord, NodeRecord
 from reports.data.cost import WORDS
 
@@ -44,6 +45,8 @@ SLOWER = 2.0
 LEAST_MS = 5.0
 """A median that is so many times as long, and so much longer, shows that links were slow."""
 UNANSWERED = frozenset(("requests-lost", "replies-lost"))
+SLOWED, SLOWED_US = "messages_slowed", "slowed_us"
+"""The counters of what was sent on links that a fault made slower, which simulated nodes have."""
 _SLACK_NS = 1_000_000_000
 """How far from the fault's own stamps an event of it may be: they come from several processes."""
 
@@ -78,6 +81,8 @@ def proofs(
             took_place, seen = _stopped(fault, records, certain=simulated)
         elif fault.fault in UNANSWERED:
             took_place, seen = _unanswered(fault, operations, origin_ns)
+        elif fault.fault in SLOW and (delays := _delays(fault, records)) is not None:
+            took_place, seen = delays
         elif fault.fault in SLOW and not _overlaps(fault, faults):
             took_place, seen = _slowed(fault, operations, origin_ns)
         else:
@@ -99,11 +104,32 @@ def doubt(summary: RunSummary, found: Sequence[Proof]) -> None:
 
 def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | None, str]:
     """By what the nodes counted from the last time they told before it to the first after it."""
-    assert fault.applied_ns is not None
     name = COUNTED[fault.fault]
     if not any(name in record.counters for record in records):
         name = OF_LABS.get(name, name)
-    hit = sent = 0
+    what = WORDS[name]
+    found = _meanwhile(fault, records, name, "messages_sent")
+    if found is None:
+        return None, f"the nodes did not count it ({what})"
+    hit, sent = found
+    return hit > 0, f"{what}: {hit:,}" + (f" of {sent:,} that were sent" if sent else "")
+
+
+def _delays(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool, str] | None:
+    """By how long messages between nodes took on slower links; None: nobody counted any."""
+    hit, took_us = _meanwhile(fault, records, SLOWED, SLOWED_US) or (0, 0)
+    if not hit:
+        return None
+    mean_ms = took_us / hit / 1000
+    return True, f"{plural(hit, 'message')} on slower links, which took {mean_ms:.1f} ms on average"
+
+
+def _meanwhile(
+    fault: FaultRecord, records: Sequence[NodeRecord], name: str, other: str
+) -> tuple[int, int] | None:
+    """What all nodes counted of both while it was on; None if no node counts ``name``."""
+    assert fault.applied_ns is not None
+    sums = [0, 0]
     counted = False
     for node in sorted({record.node for record in records}):
         told = sorted(
@@ -115,12 +141,9 @@ def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | 
         before = [r for r in told if r.t_ns <= fault.applied_ns] or told[:1]
         after = [r for r in told if r.t_ns >= (fault.healed_ns or told[-1].t_ns)] or told[-1:]
         first, last = before[-1].counters, after[0].counters
-        hit += last[name] - first[name]
-        sent += last.get("messages_sent", 0) - first.get("messages_sent", 0)
-    what = WORDS[name]
-    if not counted:
-        return None, f"the nodes did not count it ({what})"
-    return hit > 0, f"{what}: {hit:,}" + (f" of {sent:,} that were sent" if sent else "")
+        for n, each in enumerate((name, other)):
+            sums[n] += last.get(each, 0) - first.get(each, 0)
+    return (sums[0], sums[1]) if counted else None
 
 
 def _stopped(

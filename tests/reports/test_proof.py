@@ -147,3 +147,16 @@ def test_what_slowed_operations_is_not_told_while_two_faults_are_on(tmp_path: Pa
     (fault,) = folder.faults()
     folder.append_fault(msgspec.structs.replace(fault, number=1, fault="slow-fsync"))
     assert [proof.took_place for proof in load(folder.path).proofs] == [None, None]
+
+
+def test_messages_on_slow_links_are_counted_with_their_delay(tmp_path: Path) -> None:
+    """Of gossip, which answers without waiting for other nodes."""
+    folder = synthetic.latency(tmp_path / "run", "gossip", simulated=True)
+    for at_s, count in ((5.0, 10), (15.0, 1010)):
+        counters = {"messages_slowed": count, "slowed_us": count * 51_200}
+        folder.append_node(
+            NodeRecord(t_ns=synthetic.ns(at_s), node="n1", kind="status", counters=counters)
+        )
+    (proof,) = load(folder.path).proofs
+    assert proof.took_place is True
+    assert proof.seen == "1000 messages on slower links, which took 51.2 ms on average"
