@@ -1,4 +1,4 @@
-"""A tab of Locust's web page: the status of each node, and the active faults.
+"""A tab of Locust's web page: the status of each node, and the faults that are on or were.
 
 Both come over the broker, so the page may be on another machine than the runner: nodes publish
 their status, and the runner publishes the active faults (a retained message). Locust draws the tab
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
+from collections import deque
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,6 +26,7 @@ from bench.record.run_folder import NodeRecord
 from nodes.wire.topics import Topics
 
 TAB = "cluster"
+MOST_ENDED = 20
 _COLUMNS = (("name", "Node or fault"), ("state", "State"), ("details", "Details"))
 
 
@@ -35,6 +38,7 @@ class ClusterWatch:
         self._topics = Topics(cluster.cluster)
         self._heard: dict[str, tuple[float, NodeRecord]] = {}
         self._faults: list[FaultOn] = []
+        self._ended: deque[tuple[FaultOn, str]] = deque(maxlen=MOST_ENDED)
         self._up = False
         self._client = paho_client(cluster, f"page-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._connected
@@ -66,20 +70,28 @@ class ClusterWatch:
         if topic == self._topics.faults:
             if len(payload) <= MAX_BYTES:
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    self._faults = msgspec.json.decode(payload, type=list[FaultOn])
+                    self._now_on(msgspec.json.decode(payload, type=list[FaultOn]))
             return
         told = parse_status(self._topics, topic, payload, self._cluster.nodes)
         if isinstance(told, NodeRecord) and told.kind == "status":
             self._heard[told.node] = (time.monotonic(), told)
 
+    def _now_on(self, faults: list[FaultOn]) -> None:
+        until = datetime.now(UTC).strftime("%H:%M:%S UTC")
+        on = {each.what for each in faults}  # ``since`` may differ by a second each time.
+        self._ended.extendleft((each, until) for each in self._faults if each.what not in on)
+        self._faults = faults
+
     def rows(self) -> list[dict[str, str]]:
-        """The table: nodes in order, then faults. Columns: name, state, details."""
+        """The table: nodes in order, then faults, those that are on first; so one can see where on
+        the time axis of Locust's charts a fault was. Columns: name, state, details."""
         rows = [self._row(node) for node in self._cluster.nodes]
         if not self._up:
             broker = self._cluster.broker
             return [_row("broker", "out of reach", f"{broker.host}:{broker.port}"), *rows]
         faults = [_row(f"fault {on.what}", "on", f"since {on.since}") for on in self._faults]
-        return [*rows, *faults]
+        ended = [_row(f"fault {on.what}", "ended", f"{on.since} to {to}") for on, to in self._ended]
+        return [*rows, *faults, *ended]
 
     def _row(self, node: str) -> dict[str, str]:
         when, told = self._heard.get(node, (None, None))

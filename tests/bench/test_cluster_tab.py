@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from bench.load.cluster_tab import ClusterWatch
+from bench.load.cluster_tab import MOST_ENDED, ClusterWatch
 from bench.record.cluster_file import Address, ClusterFile, FaultOn
 from nodes.wire.topics import Topics
 
@@ -50,9 +51,23 @@ def test_nodes_say_their_role_and_faults_come_and_go(watch: ClusterWatch) -> Non
         ("n2", "not heard yet", ""),
         ("fault 0: partition (n1 | n2)", "on", "since 10:00:00 UTC"),
     ]
+    again = FaultOn(what="0: partition (n1 | n2)", since="09:59:59 UTC")
+    watch.hear(TOPICS.faults, msgspec.json.encode([again]))
+    watch.hear(TOPICS.faults, msgspec.json.encode([partition]))
     watch.hear(TOPICS.status("n2"), status("n2", role="follower", leader="", ready=False))
     watch.hear(TOPICS.faults, b"[]")
-    assert table(watch)[1:] == [("n2", "follower", "does not serve now")]
+    follower, (name, state, when) = table(watch)[1:]
+    assert follower == ("n2", "follower", "does not serve now")
+    assert (name, state) == ("fault 0: partition (n1 | n2)", "ended")
+    assert re.fullmatch(r"10:00:00 UTC to \d\d:\d\d:\d\d UTC", when)
+
+
+def test_only_the_last_faults_that_ended_are_listed_newest_first(watch: ClusterWatch) -> None:
+    for number in range(MOST_ENDED + 5):
+        on = FaultOn(what=f"{number}: crash (n1)", since="10:00:00 UTC")
+        watch.hear(TOPICS.faults, msgspec.json.encode([on]))
+    ended = [name for name, state, _ in table(watch) if state == "ended"]
+    assert ended == [f"fault {n}: crash (n1)" for n in range(MOST_ENDED + 3, 3, -1)]
 
 
 def test_who_is_silent_is_said_to_be(watch: ClusterWatch, monkeypatch: pytest.MonkeyPatch) -> None:
