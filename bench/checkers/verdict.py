@@ -105,7 +105,7 @@ def check_run(folder: RunFolder) -> Verdict:
             incomplete,
             cut=cut,
             operations=len(columns),
-            steps=_steps(folder.loads()),
+            steps=steps_of_an_operation(folder.loads()),
         )
         if doubt is not None:
             verdict, reason = "unknown", doubt
@@ -304,10 +304,12 @@ def _doubt(
     return None
 
 
-def _steps(loads: Sequence[LoadSummary]) -> float:
-    """How many operations of registers each operation of the workload's kind took."""
-    wanted = sum(load.intended for load in loads if load.model_operations)
-    done = sum(load.model_operations for load in loads)
+def steps_of_an_operation(loads: Sequence[LoadSummary]) -> float:
+    """How many operations of registers each offered operation of the workload's kind took. The
+    reads at the end, which nobody offered, take other numbers."""
+    offered = [load for load in loads if load.offered_per_s is not None and load.model_operations]
+    wanted = sum(load.intended for load in offered)
+    done = sum(load.model_operations for load in offered)
     return max(1.0, wanted / done) if done else 1.0
 
 

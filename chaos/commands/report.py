@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,9 +73,10 @@ def report(
     """Report what is on disk, or what changed between two comparisons.
 
     Exit code 0; with --against, 4 if a claim is newly refuted, 1 if a figure is shown to be worse,
-    5 if a claim is newly unknown or there are too few runs to show anything; with --diff, 4 and 5
-    for claims. Examples: capbench report results/compare/* --format md; capbench report
-    results/after --against results/before; capbench report --diff results/before results/after
+    5 if a claim is newly unknown, there are too few runs to show anything, or a new run cannot be
+    read; with --diff, 4 and 5 for claims. Examples: capbench report results/compare/* --format md;
+    capbench report results/after --against results/before; capbench report --diff results/before
+    results/after
     """
     given = runs or []
     if diff and against is not None:
@@ -109,7 +110,8 @@ def _known_format(form: str | None, formats: Sequence[str], *, json: bool) -> st
 
 
 def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[str]]:
-    """The runs with their names, and those that cannot be read. Raises BadRunFolder if none can."""
+    """The runs with their names, and those that cannot be read. A run that stands there twice
+    counts once: else it would pass for two. Raises BadRunFolder if none can be read."""
     from reports.data.folders import find_runs, load_run, run_name
 
     loaded: dict[Path, tuple[str, RunTables]] = {}
@@ -123,9 +125,27 @@ def _load(folders: Sequence[Path]) -> tuple[list[tuple[str, RunTables]], list[st
                 unreadable.append(str(error))
     if not loaded:
         raise BadRunFolder("\n".join(unreadable))
-    for line in unreadable:
+    once = _once(loaded)
+    again = [f"{shown(path)}: the same run as {name}" for path, name in once.items() if name]
+    for line in [*unreadable, *again]:
         typer.echo(f"capbench: left out: {line}", err=True)
-    return _distinct(list(loaded.items())), unreadable
+    distinct = [(path, run) for path, run in loaded.items() if not once[path]]
+    return _distinct(distinct), unreadable
+
+
+def _once(loaded: Mapping[Path, tuple[str, RunTables]]) -> dict[Path, str]:
+    """Of each run that is a copy of one before it, or the same seed simulated again with the same
+    result, the path of that one; of the others ""."""
+    import msgspec
+
+    seen: dict[tuple[str, bytes], Path] = {}
+    found = {}
+    for path, (_, run) in loaded.items():
+        started = "" if run.summary.simulated else run.manifest.started_utc
+        figures = msgspec.json.encode(msgspec.structs.replace(run.summary, folder=""))
+        first = seen.setdefault((started, figures), path)
+        found[path] = "" if first == path else shown(first)
+    return found
 
 
 def _distinct(loaded: Sequence[tuple[Path, tuple[str, RunTables]]]) -> list[tuple[str, RunTables]]:
@@ -217,13 +237,17 @@ def _diff(given: Sequence[Path], form: str, out: Path | None) -> None:
 def _against(given: Sequence[Path], baseline: Path, form: str, out: Path | None) -> None:
     from reports.history import against as compared
 
-    old, new = (
-        [(run.summary, run.manifest) for _, run in _load(side)[0]] for side in ([baseline], given)
-    )
+    sides = [_load(side) for side in ([baseline], given)]
+    old, new = ([(run.summary, run.manifest) for _, run in runs] for runs, _ in sides)
     refused = compared.refusal(old, new)
     if refused is not None:
         raise BadOption(f"--against {shown(baseline)}: {refused}; --diff shows how any two differ")
-    found = compared.against(old, new, (shown(baseline), ", ".join(map(shown, given))))
+    found = compared.against(
+        old,
+        new,
+        (shown(baseline), ", ".join(map(shown, given))),
+        unreadable=[len(lines) for _, lines in sides],
+    )
     if form == "html":
         page = compared.write_page(found, out or given[0] / "against.html")
         print(f"{compared.text(found)}\n page: {page}")
@@ -233,7 +257,7 @@ def _against(given: Sequence[Path], baseline: Path, form: str, out: Path | None)
         raise typer.Exit(exit_codes.VIOLATED)
     if found.figures_worse:
         raise typer.Exit(exit_codes.OBJECTIVE)
-    if found.newly or found.undecided:
+    if found.newly or found.undecided or found.unreadable[1]:
         raise typer.Exit(exit_codes.UNKNOWN)
 
 

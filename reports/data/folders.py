@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from reports.data.metrics import RunTables
 
 MANIFEST = "manifest.json"
+PARTS = {"history", "load", "nodes"}
+"""Folders of every run."""
 SENSELESS = (
     ArithmeticError,
     AttributeError,
@@ -31,8 +33,8 @@ content."""
 
 def find_runs(folder: Path) -> list[Path]:
     """The run folders in ``folder`` (itself included), by name: those with a manifest, valid or
-    not. Runs inside a run are not searched for; symbolic links are not followed. Raises
-    BadRunFolder if the folder is missing or has no run."""
+    not, and those that have lost theirs. Runs inside a run are not searched for; symbolic links are
+    not followed. Raises BadRunFolder if the folder is missing or has no run."""
     if not folder.is_dir():
         raise BadRunFolder(
             f"{shown(folder)}: no such folder; give a run folder, or a folder of runs"
@@ -40,7 +42,7 @@ def find_runs(folder: Path) -> list[Path]:
     found = []
     for path, below, files in os.walk(folder):
         below.sort()
-        if MANIFEST in files or MANIFEST in below:
+        if MANIFEST in files or MANIFEST in below or {*below} >= PARTS:
             found.append(Path(path))
             below.clear()
     if not found:

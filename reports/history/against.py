@@ -88,7 +88,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class Against(msgspec.Struct, frozen=True, kw_only=True):
     """All figures of the cells that both sides have. ``runs``: of the smallest cell of a side.
     ``tested``: the figures that vary at all; ``least_runs``: so many on each side show one change
-    alone among them. ``cut_short``: runs that were left out."""
+    alone among them. ``cut_short``: runs that were left out. ``unreadable``: runs of the baseline,
+    and new ones, that could not be read."""
 
     schema: int = 1
     old: str
@@ -102,6 +103,7 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
     only_old: list[str]
     only_new: list[str]
     cut_short: int
+    unreadable: list[int]
 
     @property
     def changed(self) -> list[Compared]:
@@ -125,7 +127,12 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
         return {each.new.verdict or "" for each in self.changed if each.result == "worse"} - {""}
 
 
-def against(old: Side, new: Side, names: tuple[str, str] = ("baseline", "now")) -> Against:
+def against(
+    old: Side,
+    new: Side,
+    names: tuple[str, str] = ("baseline", "now"),
+    unreadable: Sequence[int] = (0, 0),
+) -> Against:
     """Compare the runs ``new`` with the baseline ``old``, both of the same plans (`refusal`)."""
     left, right = _cells(old), _cells(new)
     both = [(left[plan], right[plan]) for plan in left if plan in right]
@@ -157,6 +164,7 @@ def against(old: Side, new: Side, names: tuple[str, str] = ("baseline", "now")) 
         only_old=[_label(cell) for plan, cell in left.items() if plan not in right],
         only_new=[_label(cell) for plan, cell in right.items() if plan not in left],
         cut_short=sum(not _whole(run) for side in (old, new) for run in side),
+        unreadable=list(unreadable),
     )
 
 
@@ -293,6 +301,11 @@ def _verdict(before: Cell, after: Cell) -> Compared:
     )
 
 
+def _partly_unknown(each: Compared) -> bool:
+    """Whether some runs of the new cell decided nothing."""
+    return each.figure == VERDICT and each.new.verdict != "unknown" and "unknown" in each.new.words
+
+
 def _counted(verdicts: Sequence[str]) -> str:
     """``holds``, or ``REFUTED 1/5, holds 4/5``."""
     counts = Counter(verdicts)
@@ -327,6 +340,11 @@ def sentences(found: Against) -> list[str]:
     counts = Counter(each.result for each in found.figures if each.figure != VERDICT)
     if not found.changed:
         said.append("no verdict changed, and no figure is shown to differ")
+    undecided = sum(_partly_unknown(each) for each in found.figures)
+    if undecided:
+        said.append(
+            f"unknown in some runs, and decided by the others: {plural(undecided, 'verdict')}"
+        )
     if counts["no difference shown"]:
         said.append(f"no difference shown in {plural(counts['no difference shown'], 'figure')}")
     if counts["the same"]:
@@ -345,6 +363,9 @@ def sentences(found: Against) -> list[str]:
     said += _alone("in the baseline", found.only_old) + _alone("in the new runs", found.only_new)
     if found.cut_short:
         said.append(f"{plural(found.cut_short, 'run')} cut short: left out")
+    for where, count in zip(("of the baseline", "of the new"), found.unreadable, strict=True):
+        if count:
+            said.append(f"{plural(count, 'run')} {where} cannot be read: left out")
     return said
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bench.checkers import check_run
+from bench.checkers.verdict import steps_of_an_operation
 from bench.record.history import HistoryWriter, OperationRecord
 from bench.record.run_folder import BadRunFolder, LoadSummary, Manifest, RunFolder, write_json
 from bench.record.verdict import Linearizability, Model, Verdict
@@ -212,6 +214,23 @@ def test_a_run_without_its_load_proves_nothing(tmp_path: Path) -> None:
     enough = Run(tmp_path / "enough", claim="linearizable")
     enough.fill(140)
     assert enough.verdict().verdict == "valid"
+
+
+def test_reads_at_the_end_were_offered_by_nobody() -> None:
+    """Eight requests for each read of a set, and more of these at the end than in the load."""
+    load = LoadSummary(
+        client="load",
+        started_ns=0,
+        ended_ns=1,
+        offered_per_s=100.0,
+        intended=450,
+        invoked=450,
+        dropped=0,
+        model_operations=100,
+    )
+    last = replace(load, client="final", offered_per_s=None, intended=3000, model_operations=375)
+    assert steps_of_an_operation([load, last]) == 4.5
+    assert steps_of_an_operation([last]) == 1.0
 
 
 def test_what_was_wanted_and_not_served_is_no_load(tmp_path: Path) -> None:

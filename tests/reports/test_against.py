@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -204,12 +205,43 @@ def test_the_command_tells_by_its_exit_code(
     assert "too few runs" in capsys.readouterr().out
 
 
+def test_a_copy_of_a_run_is_no_other_run(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(results / "base", tmp_path / "base")
+    shutil.copytree(results / "base" / "0", tmp_path / "base" / "copy")
+    base = str(results / "base")
+    assert typed("report", base, "--against", base, "--json") == 0
+    alone, _ = capsys.readouterr()
+    assert typed("report", str(tmp_path / "base"), "--against", base, "--json") == 0
+    copied, error = capsys.readouterr()
+    assert error == (
+        f"capbench: left out: {tmp_path}/base/copy: the same run as {tmp_path}/base/0\n"
+    )
+    figures = [msgspec.json.decode(said)["figures"] for said in (alone, copied)]
+    assert figures[0] == figures[1]
+
+
+def test_a_run_without_its_manifest_is_missed(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(results / "base", tmp_path / "base")
+    (tmp_path / "base" / "0" / "manifest.json").unlink()
+    base = str(results / "base")
+    assert typed("report", str(tmp_path / "base"), "--against", base, "-f", "md") == 5
+    said, error = capsys.readouterr()
+    assert "1 run of the new cannot be read: left out" in said
+    assert f"left out: {tmp_path}/base/0: no manifest.json in it" in error
+    typed("report", base, "--against", str(tmp_path / "base"), "-f", "md")
+    assert "1 run of the baseline cannot be read: left out" in capsys.readouterr().out
+
+
 def test_mistakes_are_one_line_with_exit_code_2(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = str(results / "base")
     for number in range(4):
-        synthetic.healthy(tmp_path / "other" / str(number), "gossip", seconds=2.0)
+        synthetic.healthy(tmp_path / "other" / str(number), "gossip", seed=number, seconds=2.0)
     for arguments, words in (
         ((str(tmp_path / "other"), "--against", base), "no protocol and experiment that both"),
         ((base, "--against", base, "--diff"), "--diff and --against exclude each other"),
