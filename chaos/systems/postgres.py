@@ -37,6 +37,7 @@ from chaos.systems.connection import FORM_S, PROBE_S, Kept
 from chaos.systems.getting import libraries, on_path, said_version, unpacked
 from chaos.systems.postgres_connection import (
     IN_THE_WAY,
+    STARTING,
     PostgresConnection,
     PostgresError,
     Row,
@@ -232,13 +233,16 @@ class Postgres(System):
         return None
 
     def probe(self, host: str) -> Probe:
-        """What PostgreSQL says of itself: a primary of which timeline, or a standby."""
+        """What PostgreSQL says of itself: a primary of which timeline, or a standby; or that it takes
+        no sessions yet, as a standby does for ever whose log is none of its primary's."""
         session = self._probes.setdefault(
             host, Kept(lambda: PostgresConnection(Address(host, POSTGRES), USER, {}, PROBE_S))
         )
         try:
             ((timeline, position, streams),) = session.ready().ask(STATUS)
         except NotApplied as error:
+            if isinstance(error.__cause__, PostgresError) and error.__cause__.state == STARTING:
+                return Probe(ready=False, role="starting")
             raise OSError(str(error)) from None
         except OSError:
             session.close()

@@ -20,6 +20,9 @@ known, the server going down, its system, its own defects. Any other ERROR has r
 IN_THE_WAY = ("40001", "40P01")
 """SQLSTATE of a serialization failure and of a deadlock: another transaction is the reason."""
 
+STARTING = "57P03"
+"""SQLSTATE of a server that takes no sessions yet, or no more."""
+
 
 class PostgresError(OSError):
     """An error that PostgreSQL answered. ``state``: its SQLSTATE."""
@@ -58,7 +61,7 @@ class PostgresConnection:
             self._answer()
         except OSError as error:
             self.close()
-            raise NotApplied(f"not sent: no session: {error}") from None
+            raise NotApplied(f"not sent: no session: {error}") from error
 
     @property
     def stale(self) -> bool:

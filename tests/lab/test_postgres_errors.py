@@ -14,7 +14,7 @@ from bench.load.system_client import carried_out
 from bench.record.cluster_file import Address
 from chaos.systems import catalogue
 from nodes.contract.replica import Operation, Outcome, Request
-from tests.lab.servers import reached
+from tests.lab.servers import own_host, reached
 
 READY, DONE = b"I", b"INSERT 0 1\0"
 
@@ -62,6 +62,22 @@ def outcome(address: Address) -> Outcome:
         return carried_out(client, Request("c", 0, Operation("write", "k", 1))).outcome
     finally:
         client.close()
+
+
+def test_a_server_that_takes_no_sessions_yet_answers_all_the_same() -> None:
+    with socket.create_server((own_host(), 5432)) as listening:
+
+        def serve() -> None:
+            client, _ = listening.accept()
+            with client:
+                client.recv(1 << 16)
+                client.sendall(said("E", "FATAL", "57P03"))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        probe = catalogue.get("postgres").probe(listening.getsockname()[0])
+        thread.join()
+    assert (probe.ready, probe.role, probe.position) == (False, "starting", None)
 
 
 @pytest.mark.parametrize(
