@@ -233,8 +233,8 @@ class Postgres(System):
         return None
 
     def probe(self, host: str) -> Probe:
-        """What PostgreSQL says of itself: a primary of which timeline, or a standby; or that it takes
-        no sessions yet, as a standby does for ever whose log is none of its primary's."""
+        """What PostgreSQL says of itself: a primary of which timeline, or a standby; or that it
+        takes no sessions yet, as a standby does for ever whose log is none of its primary's."""
         session = self._probes.setdefault(
             host, Kept(lambda: PostgresConnection(Address(host, POSTGRES), USER, {}, PROBE_S))
         )
