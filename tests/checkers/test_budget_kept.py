@@ -16,6 +16,7 @@ from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.models import banks, check, counters, ids, locks, queues, sets
 from bench.checkers.staleness import check_staleness
 from bench.checkers.transactions import cycles, list_append, rw_register
+from chaos.commands.histories import judge as judging
 from chaos.commands.histories.judge import Asked, judge
 
 began: list[int] = []
@@ -142,3 +143,11 @@ def test_a_watch_leaves_nothing_behind_and_is_of_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert ended == [True]
+
+
+def test_a_history_that_does_not_fit_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judging, "read_any", busy)
+    assert judge(asked(tmp_path, "queue", []), 60.0, 4 << 30) == "unknown"
+    assert "more memory than --memory allows" in json.loads(capsys.readouterr().out)["summary"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from bench.checkers.budget import Budget
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.models import check_model
 from bench.checkers.standalone import check_registers, further_checks
 from bench.checkers.transactions import check_transactions
@@ -48,7 +49,11 @@ class Asked:
 def judge(asked: Asked, budget_s: float, memory_bytes: int) -> VerdictValue:
     """Judge a history as far as it goes without a run around it. Raises BadHistory, BadOption."""
     budget = Budget(budget_s, memory_bytes)
-    read = read_any(asked.path, asked.model, asked.nil_reads)
+    try:
+        with Budget(math.inf, memory_bytes).watched():
+            read = read_any(asked.path, asked.model, asked.nil_reads)
+    except OverBudget:
+        return _too_large(asked)
     budget.begin()
     if isinstance(read.history, Transactions):
         return _judge_transactions(asked, read.model, read.history, budget)
@@ -57,6 +62,15 @@ def judge(asked: Asked, budget_s: float, memory_bytes: int) -> VerdictValue:
     if isinstance(read.history, Operations):
         return _judge_model(asked, read.model, read.history, budget)
     return _judge_registers(asked, read.model, read.history, budget)
+
+
+def _too_large(asked: Asked) -> VerdictValue:
+    why = "the history alone needs more memory than --memory allows"
+    if asked.json:
+        print_json({"verdict": "unknown", "model": asked.model, "summary": why})
+    else:
+        print(f"{asked.name}: unknown: {why}")
+    return "unknown"
 
 
 def _judge_transactions(
