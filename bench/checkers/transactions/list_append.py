@@ -25,7 +25,7 @@ from bench.checkers.transactions.internal import (
     note_lost_updates,
 )
 from bench.checkers.transactions.judge import Judged, check_of, judge, undecided
-from bench.checkers.transactions.levels import LEVELS
+from bench.checkers.transactions.levels import LEVELS, refuted_by
 from bench.checkers.transactions.lists import (
     Versions,
     external_reads,
@@ -84,7 +84,9 @@ def _without_unknown(t: Transactions, judged: Judged, budget: Budget) -> None:
         return
     if "read-uncommitted" not in left.refuted:
         judged.refuted.discard("read-uncommitted")
-    for name in [*judged.cycles, *judged.findings.by_name]:
+    # All else keeps its example: what is unknown was committed there, once somebody saw it.
+    names = [*judged.cycles, *judged.findings.by_name]
+    for name in [each for each in names if "read-uncommitted" in refuted_by(each)]:
         if name in left.cycles:
             judged.cycles[name] = left.cycles[name]
             judged.told_by[name] = graph.order_told_by
