@@ -458,7 +458,8 @@ class Raft(Replica):
             self._send_missing_chunks()
         elif name == "quorum":
             self._on_quorum_timer()
-        elif name == "transfer":
+        else:
+            assert name == "transfer"
             self._end_transfer("timeout")
 
     def _on_election_timer(self) -> None:
