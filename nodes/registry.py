@@ -238,7 +238,8 @@ register(
         moments=raft.MOMENTS,
         administration=raft.ADMINISTRATION,
         bugs=tuple(
-            f"nodes.simulator.bugs.{name}" for name in ("raft", "clients", "claims", "promises")
+            f"nodes.simulator.bugs.{name}"
+            for name in ("raft", "clients", "claims", "promises", "retries")
         ),
     )
 )

@@ -28,6 +28,9 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     ``unrest``: marks that mean a change of leader, or an attempt at one. ``catches_up``: a node
     that was away has applied what the others have, without anybody asking for anything.
     ``answers``: a node that runs on answers every request that it took, if only ``info``.
+    ``repeats_s``: by then a node has completed an operation, although all was lost that it said, or
+    was told, when it was asked; None: that is not promised. ``hands_over_s``: by then a leader has
+    given up to hand over to a node that is down, and serves what came meanwhile.
 
     Of an eventual protocol, ``context``: a write is newer than the version that its client tells,
     whatever the clocks say. ``monotonic``: at one node the version of a key never goes back.
@@ -41,6 +44,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     asked: float = float("inf")
     unrest: tuple[str, ...] = ()
     catches_up: bool = False
+    repeats_s: float | None = None
+    hands_over_s: float | None = None
     answers: bool = False
     context: bool = False
     monotonic: bool = False

@@ -20,6 +20,12 @@ than once, and the history is judged as a whole in the end."""
 
 MANY = 1000
 
+SPARE = 8
+"""So often may a leader go back with what it sends to a node, without a reason that was seen."""
+EACH = 4
+"""Which more, for each refusal: the network may bring it twice, and each time the search for the
+place where the logs meet begins, and ends, at an earlier place."""
+
 
 def is_forgetful(parameters: Any) -> bool:
     """Whether a node remembers so few clients or results that it may forget a request before that
@@ -103,6 +109,28 @@ class Led:
         confirmed = rounds.confirmed
         if number > confirmed.get(node, -1):
             confirmed[node] = number
+
+
+class Sent:
+    """What is sent to a node in a term (or ballot): ``upto`` there; ``spare``: so often may it
+    begin again at an earlier place, without being a waste of the network."""
+
+    __slots__ = ("spare", "upto")
+
+    def __init__(self) -> None:
+        self.upto = 0
+        self.spare = SPARE
+
+    def send(self, before: int, count: int, dst: str) -> None:
+        """``count`` entries go there, behind ``before``. Raises InvariantBroken."""
+        if before < self.upto:
+            self.spare -= 1
+            if self.spare < 0:
+                raise InvariantBroken(
+                    f"{dst} is sent what follows {before} once more, after it was sent all up to"
+                    f" {self.upto}, and did not miss that"
+                )
+        self.upto = before + count
 
 
 class AnswersAreTrue(Invariant):

@@ -142,9 +142,10 @@ class Clients:
         *,
         session: str | None = None,
         intended_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         """Send an operation now; ``on_end`` gets its record once its outcome is known. ``session``:
-        the process has one of its own, if None."""
+        the process has one of its own, if None. ``timeout_s``: instead of the policy's."""
         now_ns = int(self._timeline.now * 1e9)
         record = OperationRecord(
             process=process,
@@ -173,7 +174,8 @@ class Clients:
         self.requests.append(request)
         opened = numbered.open[sequence] = _Open(record, request, on_end)
         self._send((opened, node))
-        self._timeline.at(self._timeline.now + policy.timeout_s, self._time_out, opened)
+        ends_s = self._timeline.now + (timeout_s or policy.timeout_s)
+        self._timeline.at(ends_s, self._time_out, opened)
         for _ in range(policy.at_once - 1):
             self._send_copy(opened, self._again_at(node))
         if policy.copies and self._rude() < policy.copies:

@@ -45,6 +45,8 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("quorum-reader-acknowledges", "a replica tells what is on its disk"),
         ("gossip-refusal-forgotten", "a node tells what is on its disk"),
         ("raft-ack-before-fsync", "what is acknowledged is durable, and the leader's"),
+        ("raft-sends-all-again", "what is acknowledged is durable, and the leader's"),
+        ("paxos-sends-all-again", "an acceptor tells what is on its disk"),
         ("paxos-reads-join-a-round", "an answer is what the log says"),
         ("paxos-accepted-before-fsync", "an acceptor tells what is on its disk"),
         ("paxos-votes-not-found", "an acceptor tells what is on its disk"),

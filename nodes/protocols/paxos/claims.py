@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Scene
-from nodes.parts.claims import AnswersAreTrue, Asked, Chronicle, Led
+from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.messages import (
@@ -57,6 +57,18 @@ class Journal:
         self._upto = disk.last_index
 
 
+class _True:
+    """Of a node's acceptances in ``ballot`` those up to the slot ``upto`` and the ``round`` are
+    true; and what was ``sent`` there since the first of them."""
+
+    __slots__ = ("ballot", "round", "sent", "upto")
+
+    def __init__(self, ballot: Ballot) -> None:
+        self.ballot = ballot
+        self.upto, self.round = 0, -1
+        self.sent = Sent()
+
+
 class PaxosChronicle(Chronicle):
     """``proposed``: (slot, ballot) -> the value of the votes there. ``safe``: up to here some
     leader took all for chosen. ``journals``: of all nodes."""
@@ -101,7 +113,8 @@ class AcceptorsTellTrue(Invariant):
     acceptance, of votes in that ballot or of what is chosen. A ballot is its proposer's, who has
     promised it himself. The round that is confirmed was begun in that ballot. What is called chosen
     is, and a snapshot is what was chosen up to there. What is sent ahead of the votes is within the
-    window, and each message within the limit of a batch."""
+    window, and each message within the limit of a batch; nothing is sent again but what is said to
+    be missing."""
 
     name = "an acceptor tells what is on its disk"
     hears: ClassVar = {
@@ -125,8 +138,7 @@ class AcceptorsTellTrue(Invariant):
         parameters: Any = next(iter(scene.configs.values())).parameters
         self._batch = parameters.batch_entries
         self._window = self._batch * parameters.window_batches
-        # By node: its ballot, and up to which slot and round its acceptances were true.
-        self._true: dict[str, tuple[Ballot, int, int]] = {}
+        self._true: dict[str, _True] = {}
         self._told: dict[tuple[str, str, Ballot, int], dict[int, Ballot]] = {}
 
     def _promised(self, node: str) -> Ballot:
@@ -184,12 +196,14 @@ class AcceptorsTellTrue(Invariant):
     def on_accept(self, node: str, dst: str, msg: Accept) -> None:
         """Raises InvariantBroken. The same message goes to many."""
         if msg.values:
-            ballot, upto, _ = self._true.get(dst, (NO_BALLOT, 0, -1))
-            if 0 < upto < msg.first - self._window and ballot == msg.ballot:
-                raise InvariantBroken(
-                    f"{node} sends {dst} values from slot {msg.first} on, and has heard of votes up"
-                    f" to {upto} at most: more than a window"
-                )
+            true = self._true.get(dst)
+            if true is not None and true.ballot == msg.ballot:
+                if 0 < true.upto < msg.first - self._window:
+                    raise InvariantBroken(
+                        f"{node} sends {dst} values from slot {msg.first} on, and has heard of"
+                        f" votes up to {true.upto} at most: more than a window"
+                    )
+                true.sent.send(msg.first - 1, len(msg.values), dst)
         if msg is self._last:
             return
         self._last = msg
@@ -209,19 +223,18 @@ class AcceptorsTellTrue(Invariant):
 
     def on_accepted(self, node: str, dst: str, msg: Accepted) -> None:
         """Raises InvariantBroken."""
-        ballot, upto, round_ = self._true.get(node, (NO_BALLOT, 0, -1))
-        if ballot != msg.ballot:
+        true = self._true.get(node)
+        if true is None or true.ballot != msg.ballot:
             self._check_promise(node, msg.ballot)
-            upto, round_ = 0, -1
-        elif msg.upto <= upto and msg.round <= round_:
-            return
-        if msg.upto > upto:
-            self._check_votes(node, max(upto, self._chronicle.safe), msg)
-            upto = msg.upto
-        if msg.round > round_:
+            true = self._true[node] = _True(msg.ballot)
+        if msg.missing:
+            true.sent.spare += EACH
+        if msg.upto > true.upto:
+            self._check_votes(node, max(true.upto, self._chronicle.safe), msg)
+            true.upto = msg.upto
+        if msg.round > true.round:
             self._led.confirm(node, msg.ballot, msg.round)
-            round_ = msg.round
-        self._true[node] = msg.ballot, upto, round_
+            true.round = msg.round
 
     def _check_votes(self, node: str, known: int, msg: Accepted) -> None:
         journal = self._chronicle.journals[node]

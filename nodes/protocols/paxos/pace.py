@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.pace import Pace
+from nodes.parts.forwarding import repeats_s
 from nodes.protocols.paxos.parameters import PaxosParameters
 
 BALLOTS = 8
@@ -21,6 +22,8 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
             idle={},
             answers=True,
             asked=12 * len(nodes),
+            # A proposer repeats each phase with its heartbeats.
+            repeats_s=2 * parameters.heartbeat_s,
         )
     beats = (len(nodes) - 1) / parameters.heartbeat_s
     election_s = parameters.election_timeout_max_s
@@ -33,4 +36,5 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         asked=6 * len(nodes),
         unrest=("become_proposer", "become_leader", "become_follower", "follow", "lost_majority"),
         catches_up=True,
+        repeats_s=repeats_s(parameters),
     )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Scene
-from nodes.parts.claims import AnswersAreTrue, Asked, Chronicle, Led
+from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent
 from nodes.parts.quorum import is_majority
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
@@ -105,20 +105,22 @@ class RaftChronicle(Chronicle):
 
 class _True:
     """What of a node's acknowledgements in ``term`` is known to be true, up to the highest
-    ``index`` and ``round``."""
+    ``index`` and ``round``; and what was ``sent`` there since the first of them."""
 
-    __slots__ = ("index", "round", "term")
+    __slots__ = ("index", "round", "sent", "term")
 
     def __init__(self, term: int) -> None:
         self.term = term
         self.index = self.round = -1
+        self.sent = Sent()
 
 
 class AcknowledgementsAreTrue(Invariant):
     """What a follower acknowledges is on its disk, with the term, and is the leader's log up to
     there (paper, 5.3: "identical in all preceding entries"; dissertation, 10.2.1, for what may wait
     for the disk). The round that it confirms was begun by that leader in that term. What a leader
-    sends ahead of that is within its window, and each message within the limit of a batch."""
+    sends ahead of that is within its window, and each message within the limit of a batch; it sends
+    nothing again but what was refused, or follows a snapshot."""
 
     name = "what is acknowledged is durable, and the leader's"
     hears: ClassVar = {
@@ -147,15 +149,14 @@ class AcknowledgementsAreTrue(Invariant):
         """Note the round. Raises InvariantBroken. The same message goes to many."""
         if msg.entries:
             true = self._true.get(dst)
-            if (
-                true is not None
-                and 0 < true.index <= msg.prev_index - self._window
-                and true.term == msg.term
-            ):
-                raise InvariantBroken(
-                    f"{node} sends {dst} entries after {msg.prev_index}, and has heard of"
-                    f" {true.index} at most: more than a window"
-                )
+            if true is not None and true.term == msg.term:
+                before = msg.prev_index
+                if 0 < true.index <= before - self._window:
+                    raise InvariantBroken(
+                        f"{node} sends {dst} entries after {before}, and has heard of {true.index}"
+                        " at most: more than a window"
+                    )
+                true.sent.send(before, len(msg.entries), dst)
         if msg is self._last:
             return
         self._last = msg
@@ -178,6 +179,7 @@ class AcknowledgementsAreTrue(Invariant):
         if not msg.success:
             if msg.conflict_index == 0:
                 return  # It refuses an older term, and so confirms nothing.
+            true.sent.spare += EACH
         elif index > true.index:
             self._check_log(node, msg)
             true.index = index
@@ -223,6 +225,9 @@ class AcknowledgementsAreTrue(Invariant):
 
     def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
         """Raises InvariantBroken."""
+        true = self._true.get(dst)
+        if true is not None:
+            true.sent.spare += 1
         snapshot = msg.term, msg.index
         self._sent[snapshot] = max(self._sent.get(snapshot, 0), msg.offset + len(msg.data))
         if msg.index > self._chronicle.safe:

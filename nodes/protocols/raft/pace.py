@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.pace import UNKNOWN_S, Pace
+from nodes.parts.forwarding import repeats_s
 from nodes.protocols.raft.parameters import RaftParameters
 
 ELECTIONS = 8
@@ -17,6 +18,8 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
     leader that a majority hears is never deposed, and one that hears none makes room."""
     beats = (len(nodes) - 1) / parameters.heartbeat_s
     election_s = parameters.election_timeout_max_s
+    # Else what waits for the end of a handover may end before it.
+    waits = parameters.request_timeout_s - parameters.retry_s > election_s
     serves_s = 1.0 + ELECTIONS * election_s + 2 * parameters.retry_s
     # A log that was missed comes one message after another: how long depends on its length.
     is_slow = parameters.batch_entries == 1 or parameters.batch_bytes < FEW_BYTES
@@ -33,4 +36,6 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
             *("become_follower", "follow", "lost_majority"),
         ),
         catches_up=True,
+        repeats_s=repeats_s(parameters),
+        hands_over_s=election_s if waits else None,
     )

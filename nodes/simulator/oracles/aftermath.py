@@ -9,11 +9,11 @@ from typing import Protocol as Interface
 from msgspec import structs
 
 from nodes.contract.pace import Pace
-from nodes.contract.replica import Message
+from nodes.contract.replica import Message, Operation, OperationKind
 from nodes.registry import Protocol
 from nodes.simulator.cluster import Cluster
-from nodes.simulator.faults import Nemesis
-from nodes.simulator.load import Clients
+from nodes.simulator.faults import Fault, Nemesis
+from nodes.simulator.load import Clients, OperationRecord
 from nodes.simulator.network import Quality
 from nodes.simulator.oracles import losses, rest, status
 from nodes.simulator.oracles.detection import Detectors, mistaken
@@ -30,6 +30,9 @@ PROMPT_S = 0.03
 and no waiting for a timer."""
 ROUNDS = 2
 """Operations of each node at rest."""
+LOST_S = 0.01
+"""So long all is lost that a node says, or is told, when it is asked for something: less than any
+leader waits for."""
 HANDOVERS = 0.5
 """The share of the seeds in which an administrator hands leadership over at rest, where there is
 such a thing."""
@@ -71,7 +74,9 @@ class Aftermath:
         # Old messages and requests may still be on their way.
         self._stage.begin("rest")
         self._cluster.timeline.run_until(self._cluster.under_way_until())
-        if self._is_at_rest("rest") and self._serves_promptly() and self._hands_over() and lasting:
+        if not (self._is_at_rest("rest") and self._serves_promptly() and self._makes_good()):
+            return
+        if self._gives_up() and self._hands_over() and lasting:
             leader = self._cluster.leader() if self._pace.unrest else None
             placed = is_placed(self._cluster)
             rng = self._cluster.rng("lasting")
@@ -128,6 +133,55 @@ class Aftermath:
                 *rest.chatter(traffic, pace, len(self._nodes), len(took)),
             ],
         )
+
+    def _makes_good(self) -> bool:
+        """What a node says, or is told, when it is asked for something is lost: it completes the
+        operation all the same, without being asked again."""
+        cluster, repeats_s = self._cluster, self._pace.repeats_s
+        if repeats_s is None:
+            return True
+        draw = cluster.rng("lost").random
+        node = self._nodes[int(draw() * len(self._nodes))]
+        shape = "mute" if draw() < 0.5 else "deaf"
+        self._stage.begin("lost")
+        self._cut(shape, node, LOST_S)
+        op: OperationKind = "read" if draw() < 0.5 else "write"
+        return self._is_answered(f"a moment {shape}", node, op, repeats_s + PROMPT_S)
+
+    def _is_answered(self, phase: str, node: str, op: OperationKind, bound_s: float) -> bool:
+        """One operation, asked once, is ok within ``bound_s``."""
+        done: list[OperationRecord] = []
+        operation = Operation(op, "k0", f"{phase}.{node}" if op == "write" else None)
+        self._stage.clients.invoke(phase, node, operation, done.append, timeout_s=2 * bound_s)
+        self._cluster.run(bound_s)
+        if done and done[0].outcome == "ok":
+            return True
+        told = f"{op} on {node} was not answered within {bound_s:.3f} s: {done}"
+        return self._judge(phase, [("liveness", told)])
+
+    def _gives_up(self) -> bool:
+        """To hand over to who is cut off; a leader then deals at once with all that came in the
+        meantime."""
+        cluster, bound_s = self._cluster, self._pace.hands_over_s
+        leader, draw = cluster.leader(), cluster.rng("given up").random
+        if leader is None or bound_s is None or draw() >= HANDOVERS:
+            return True
+        others = [node for node in self._nodes if node != leader]
+        target = others[int(draw() * len(others))]
+        self._cut("isolate", target, bound_s + PROMPT_S)
+        self._ask_to_hand_over(leader, target)
+        # Not at the beginning, when a retry may come just as the handover ends.
+        waited_s = bound_s / 4
+        cluster.run(waited_s)
+        left_s = bound_s - waited_s + PROMPT_S
+        return self._is_answered("a handover to nobody", leader, "write", left_s)
+
+    def _cut(self, shape: str, node: str, for_s: float) -> None:
+        cluster = self._cluster
+        args = {"groups": shape, "nodes": [node], "in_flight": True}
+        fault = Fault(at_s=cluster.now, kind="partition", for_s=for_s, args=args)
+        Nemesis(cluster, self._stage.clients, [fault])
+        cluster.run(0.0)
 
     def _hands_over(self) -> bool:
         """Leadership goes where an administrator wants it, and clients are served meanwhile."""
@@ -242,6 +296,7 @@ class Aftermath:
     def _heals(self, nemesis: Nemesis) -> None:
         """Who was away comes back, and nobody is deposed for it."""
         cluster = self._cluster
+        led = cluster.leader() is not None
         before = len(cluster.marks)
         self._stage.begin("back")
         nemesis.heal_all()
@@ -249,5 +304,6 @@ class Aftermath:
             self._stage.ask("back", self._nodes, self._pace.serves_s, "back")
             and self._is_at_rest("back")
             and self._pace.unrest
+            and led
         ):
             self._judge("back", rest.unrest(cluster.marks[before:], ("become_leader",)))

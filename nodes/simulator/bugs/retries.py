@@ -1,0 +1,93 @@
+"""What is lost and never said again, or said again for nothing: after a while clients are served
+all the same, or the network bears it, and so nobody noticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nodes.parts.forwarding import Requests
+from nodes.protocols.paxos import Accepted, Paxos
+from nodes.protocols.raft import AppendEntriesReply, Raft
+from nodes.simulator.bugs import Bug
+
+
+class _Once(Requests):
+    """Hands on only what was never handed on."""
+
+    __slots__ = ()
+
+    def _offer(self, before: int) -> None:
+        super()._offer(-1)
+
+
+class HandsOnOnce(Raft):
+    """A request that was lost on its way to the leader is not handed on again."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._requests = _Once(self.id, self.disk, self.out, self.parameters)
+
+
+class HandoverEndsInSilence(Raft):
+    """What came during a handover that failed waits for its next retry."""
+
+    def _end_transfer(self, reason: str) -> None:
+        super()._end_transfer(reason)
+        self._requests.offer_again = False
+
+
+class HalfIsHeard(Raft):
+    """A leader stays as long as it hears half of the members."""
+
+    def _on_quorum_timer(self) -> None:
+        heard = {self.id, *(node for node, each in self._progress.items() if each.active)}
+        if 2 * len(heard) == len(self.members):
+            for progress in self._progress.values():
+                progress.active = True
+        super()._on_quorum_timer()
+
+
+class RaftSendsAllAgain(Raft):
+    """With each acknowledgement a leader sends all again that is not acknowledged yet."""
+
+    def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
+        super().on_append_entries_reply(src, m)
+        progress = self._progress.get(src)
+        if progress is not None and progress.snapshot is None and m.success:
+            progress.next = progress.match + 1
+
+
+class SendsAllAgain(Paxos):
+    """With each acceptance a leader sends all again that is not accepted yet."""
+
+    def on_accepted(self, src: str, m: Accepted) -> None:
+        super().on_accepted(src, m)
+        progress = self._progress.get(src)
+        if progress is not None and not progress.catching_up:
+            progress.next = progress.upto + 1
+
+
+_ONCE = "what is sent and neither lost nor late is sent once (etcd/raft: progress in pipeline mode)"
+
+BUGS = (
+    Bug(
+        name="raft-hands-on-once",
+        protocol="raft",
+        replica=HandsOnOnce,
+        source="etcd/raft: a proposal may be lost in forwarding, so who forwards it repeats it",
+    ),
+    Bug(
+        name="raft-handover-ends-in-silence",
+        protocol="raft",
+        replica=HandoverEndsInSilence,
+        source="Ongaro, dissertation, 3.10: the leader aborts, and resumes accepting requests",
+    ),
+    Bug(
+        name="raft-half-is-heard",
+        protocol="raft",
+        replica=HalfIsHeard,
+        source="Ongaro, dissertation, 6.2: a leader without a majority steps down",
+    ),
+    Bug(name="raft-sends-all-again", protocol="raft", replica=RaftSendsAllAgain, source=_ONCE),
+    Bug(name="paxos-sends-all-again", protocol="paxos", replica=SendsAllAgain, source=_ONCE),
+)
