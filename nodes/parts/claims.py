@@ -6,11 +6,11 @@ asked.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
 from nodes.parts.forwarding import Forwarded
-from nodes.parts.quorum import is_majority
 from nodes.parts.reference_map import ReferenceMap
 
 EVERY = 3
@@ -32,6 +32,13 @@ def is_forgetful(parameters: Any) -> bool:
     is acknowledged."""
     few: int = min(parameters.remembered_clients, parameters.remembered_results)
     return few < MANY
+
+
+def outnumber(nodes: Collection[str], members: Collection[str]) -> bool:
+    """Whether ``nodes`` are more than half of ``members``. Counted here, as `nodes.parts.quorum` is
+    among what is judged."""
+    among = len({*members}.intersection(nodes))
+    return among > len(members) - among
 
 
 class Chronicle:
@@ -213,7 +220,7 @@ class AnswersAreTrue(Invariant):
         for other, number in rounds.confirmed.items():
             if rounds.began.get(number, 0) > tick:
                 voters.append(other)
-        if not any(is_majority(voters, members) for members in memberships):
+        if not any(outnumber(voters, members) for members in memberships):
             raise InvariantBroken(
                 f"{node} answers {request}; in {term}, only {sorted(voters)} confirmed since that"
                 " it leads"

@@ -681,16 +681,17 @@ class _Run:
     # --- what the aftermath borrows ---
 
     def begin(self, phase: str) -> None:
-        """See `nodes.simulator.oracles.aftermath.Stage`."""
+        """See `nodes.simulator.oracles.stage.Stage`."""
         self.cluster.timeline.tell("", "phase", f"PHASE {phase}")
+        self._phases += 1  # All are members again: nobody asks for it any more.
         self._begin_wait()
 
     def alarm(self, check: str, message: str) -> None:
-        """See `nodes.simulator.oracles.aftermath.Stage`."""
+        """See `nodes.simulator.oracles.stage.Stage`."""
         self._alarm(check, message)
 
     def ask(self, phase: str, nodes: list[str], bound_s: float, mark: str) -> bool:
-        """See `nodes.simulator.oracles.aftermath.Stage`."""
+        """See `nodes.simulator.oracles.stage.Stage`."""
         if not self.protocol.operations:
             return True
         self._asked += 1
@@ -797,14 +798,14 @@ def is_older(final: Version, acknowledged: Version) -> bool:
 
 
 def _broken(error: InvariantBroken) -> str:
-    """The name of the invariant that raised ``error``."""
-    trace = error.__traceback__
+    """The name of the invariant that raised ``error``; another one may have called it."""
+    name, trace = "equal prefixes, equal states", error.__traceback__
     while trace is not None:
         raiser = trace.tb_frame.f_locals.get("self")
         if isinstance(raiser, Invariant):
-            return raiser.name
+            name = raiser.name
         trace = trace.tb_next
-    return "equal prefixes, equal states"
+    return name
 
 
 def _where(error: BaseException) -> str:

@@ -16,10 +16,12 @@ from nodes.registry import get
 from nodes.simulator.bugs.paxos import SurveyHearsNobody
 from nodes.simulator.bugs.promises import TransferNeverEnds
 from nodes.simulator.bugs.raft import LeadsWithoutMajority, PreVoteAgainstALeader
+from nodes.simulator.bugs.retries import WaitsForANewMember
 from nodes.simulator.cluster import Cluster, Mark
 from nodes.simulator.faults import Fault
 from nodes.simulator.load import ClientPolicy, Clients, OperationRecord
-from nodes.simulator.oracles import aftermath, causal
+from nodes.simulator.oracles import administrator, causal
+from nodes.simulator.oracles.administrator import members_of
 from nodes.simulator.oracles.aftermath import CALM, Aftermath
 from nodes.simulator.oracles.detection import Detectors, Model
 from nodes.simulator.oracles.lasting import FOREVER_S, Lasting, cliques, served, stays
@@ -117,11 +119,21 @@ def test_leadership_goes_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> 
         def on_timeout_now(self, src: str, m: TimeoutNow) -> None:
             pass
 
-    monkeypatch.setattr(aftermath, "HANDOVERS", 1.0)
+    monkeypatch.setattr(administrator, "HANDOVERS", 1.0)
     for replica, expected in ((Raft, []), (Unwilling, ["liveness"])):
         stage = Stage("raft", replica, **EAGER)
         Aftermath(stage, stage.pace).run(lasting=False)
         assert [check for check, _ in stage.alarms] == expected
+
+
+def test_who_cannot_join_does_not_stop_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(administrator, "CHANGES", 1.0)
+    for replica, expected in ((Raft, []), (WaitsForANewMember, ["liveness"])):
+        stage = Stage("raft", replica, **EAGER)
+        Aftermath(stage, stage.pace).run(lasting=False)
+        assert [check for check, _ in stage.alarms] == expected
+        known = {members_of(stage.cluster, node) for node in stage.cluster.nodes}
+        assert (known == {stage.cluster.nodes}) == (not expected)
 
 
 def test_a_handover_to_a_node_that_is_down_ends() -> None:

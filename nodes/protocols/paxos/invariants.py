@@ -6,7 +6,7 @@ from typing import Protocol
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Invariant, InvariantBroken, Scene
-from nodes.parts.quorum import majority
+from nodes.parts.claims import outnumber
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.claims import PaxosChronicle, disk_slot
 from nodes.protocols.paxos.messages import Command, Promised, Votes
@@ -136,7 +136,7 @@ class Agreement(Invariant):
             voters = self._voters.setdefault((slot, record.ballot), [])
             if node not in voters:
                 voters.append(node)
-                if len(voters) >= majority(nodes):
+                if 2 * len(voters) > nodes:
                     _, chosen = self._chosen.setdefault(slot, (record.ballot, value))
                     if chosen is not value and chosen != value:
                         raise InvariantBroken(f"slot {slot} has chosen {chosen} and {value}")
@@ -209,7 +209,7 @@ class MajoritiesAreDurable(Invariant):
         if leads is not None and self._led.get(node) != (replica, leads):
             self._led[node] = (replica, leads)
             held = [other for other in nodes if self._promised(other) >= leads]
-            if len(held) < majority(len(nodes)):
+            if not outnumber(held, nodes):
                 raise InvariantBroken(f"{node} leads {leads}, which only {held} promised on disk")
         if commit <= self._chronicle.safe:
             return
@@ -232,7 +232,7 @@ class MajoritiesAreDurable(Invariant):
         for slot in range(self._chronicle.safe + 1, commit + 1):
             vote = (slot, ballot)
             held = [other for other, upto, votes in on_disk if upto >= slot or vote in votes]
-            if len(held) < majority(len(on_disk)):
+            if 2 * len(held) <= len(on_disk):
                 raise InvariantBroken(
                     f"{node} takes slot {slot} for chosen in {ballot}, which only {held} have on"
                     " disk"

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Scene
-from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent
-from nodes.parts.quorum import is_majority
+from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent, outnumber
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
     AppendEntries,
@@ -339,4 +338,4 @@ def deciding(
 
 def has_majority(nodes: Collection[str], memberships: tuple[tuple[str, ...], ...]) -> bool:
     """Whether ``nodes`` are a majority of one that decides."""
-    return any(is_majority(nodes, members) for members in memberships)
+    return any(outnumber(nodes, members) for members in memberships)

@@ -24,7 +24,8 @@ End = tuple[int, int]
 
 class ElectionsAreDue(Invariant):
     """Nobody stands for election in a term unless a majority has granted pre-votes for that very
-    term, or its leader has told it to (dissertation, 9.6 and 3.10). A pre-vote is granted only to a
+    term, or its leader has told it to (dissertation, 9.6 and 3.10); and nobody whom its own log
+    does not name as a member, or as one of those before (4.2.2). A pre-vote is granted only to a
     log that is no older than the voter's. A leader tells only a member that has all requests of its
     own log."""
 
@@ -57,11 +58,24 @@ class ElectionsAreDue(Invariant):
         return stable_term(disk, disk.last_index), disk.last_index
 
     def on_pre_vote(self, node: str, dst: str, msg: PreVote) -> None:
-        """Note the question."""
+        """Note the question. Raises InvariantBroken."""
         name = (msg.term, node)
+        if name not in self._logs:
+            self._check_member(node, msg)
         self._logs[name] = max((msg.last_term, msg.last_index), self._logs.get(name, (0, 0)))
         end = self._end(dst)
         self._ends[*name, dst] = min(end, self._ends.get((*name, dst), end))
+
+    def _check_member(self, node: str, msg: PreVote | RequestVote) -> None:
+        disk, last = self.scene.disks[node], msg.last_index
+        if len(self._chronicle.memberships) == 1 or not (
+            disk.snapshot_index <= last <= disk.last_index
+            and stable_term(disk, last) == msg.last_term
+        ):
+            return  # Nobody changed them; or the log that it told of is gone.
+        memberships = deciding(disk, self.scene.nodes, last)
+        if not any(node in members for members in memberships):
+            raise InvariantBroken(f"{node} stands by {msg}, and the members are {memberships}")
 
     def on_pre_vote_reply(self, node: str, dst: str, msg: PreVoteReply) -> None:
         """Raises InvariantBroken."""
@@ -86,6 +100,7 @@ class ElectionsAreDue(Invariant):
         if name in self._stood:
             return
         self._stood.add(name)
+        self._check_member(node, msg)
         if (
             (msg.term - 1, node) in self._told
             or msg.term in self._chronicle.logs

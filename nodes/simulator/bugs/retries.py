@@ -1,5 +1,5 @@
-"""What is lost and never said again, or said again for nothing: after a while clients are served
-all the same, or the network bears it, and so nobody noticed."""
+"""What is lost and never said again, or said again for nothing; who is waited for in vain, and who
+stands in vain: clients are served all the same, after a while, and so nobody noticed."""
 
 from __future__ import annotations
 
@@ -47,6 +47,23 @@ class HalfIsHeard(Raft):
         super()._on_quorum_timer()
 
 
+class WaitsForANewMember(Raft):
+    """A leader waits for ever for a new member that does not catch up."""
+
+    def _on_quorum_timer(self) -> None:
+        joining = self._joining
+        super()._on_quorum_timer()
+        if self.role == "leader":
+            self._joining = joining
+
+
+class RemovedStands(Raft):
+    """Who is no member any more, and knows it, stands for election all the same."""
+
+    def _may_stand(self) -> bool:
+        return True
+
+
 class RaftSendsAllAgain(Raft):
     """With each acknowledgement a leader sends all again that is not acknowledged yet."""
 
@@ -87,6 +104,18 @@ BUGS = (
         protocol="raft",
         replica=HalfIsHeard,
         source="Ongaro, dissertation, 6.2: a leader without a majority steps down",
+    ),
+    Bug(
+        name="raft-waits-for-a-new-member",
+        protocol="raft",
+        replica=WaitsForANewMember,
+        source="Ongaro, dissertation, 4.2.1: a new server that is unavailable is given up",
+    ),
+    Bug(
+        name="raft-removed-stands",
+        protocol="raft",
+        replica=RemovedStands,
+        source="Ongaro, dissertation, 4.2.3: servers that were removed disturb the others",
     ),
     Bug(name="raft-sends-all-again", protocol="raft", replica=RaftSendsAllAgain, source=_ONCE),
     Bug(name="paxos-sends-all-again", protocol="paxos", replica=SendsAllAgain, source=_ONCE),

@@ -4,20 +4,18 @@ then a fault that lasts, then rest again."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol as Interface
 
 from msgspec import structs
 
 from nodes.contract.pace import Pace
-from nodes.contract.replica import Message, Operation, OperationKind
-from nodes.registry import Protocol
-from nodes.simulator.cluster import Cluster
-from nodes.simulator.faults import Fault, Nemesis
-from nodes.simulator.load import Clients, OperationRecord
+from nodes.contract.replica import OperationKind
+from nodes.simulator.faults import Nemesis
 from nodes.simulator.network import Quality
 from nodes.simulator.oracles import losses, rest, status
-from nodes.simulator.oracles.detection import Detectors, mistaken
+from nodes.simulator.oracles.administrator import Administrator
+from nodes.simulator.oracles.detection import mistaken
 from nodes.simulator.oracles.lasting import Lasting, draw_lasting, powerless, served, stays
+from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
 from nodes.simulator.oracles.traffic import Traffic
 from nodes.simulator.placed import is_placed, newest_placements, unrestored_range
 
@@ -25,35 +23,11 @@ LONGEST_S = 120.0
 """A suspicion that may take longer is not waited for: phi has learned from an unruly network."""
 CALM = Quality(latency_s=0.001, jitter_s=0.0001)
 """The network of the time of rest."""
-PROMPT_S = 0.03
-"""So long an operation of a cluster at rest takes, at the median: a few round trips and fsyncs,
-and no waiting for a timer."""
 ROUNDS = 2
 """Operations of each node at rest."""
 LOST_S = 0.01
 """So long all is lost that a node says, or is told, when it is asked for something: less than any
 leader waits for."""
-HANDOVERS = 0.5
-"""The share of the seeds in which an administrator hands leadership over at rest, where there is
-such a thing."""
-
-
-class Stage(Interface):
-    """What the run lends: see `nodes.simulator.simulate`."""
-
-    protocol: Protocol
-    cluster: Cluster
-    clients: Clients
-    detectors: Detectors
-
-    def begin(self, phase: str) -> None:
-        """Something has to happen from now on."""
-
-    def alarm(self, check: str, message: str) -> None:
-        """It did not, or something else did."""
-
-    def ask(self, phase: str, nodes: list[str], bound_s: float, mark: str) -> bool:
-        """Each of ``nodes`` completes an operation within ``bound_s``; else an alarm is raised."""
 
 
 class Aftermath:
@@ -65,6 +39,7 @@ class Aftermath:
         self._pace = pace
         self._nodes = list(stage.cluster.nodes)
         self._calm_since_s = stage.cluster.now
+        self._administrator = Administrator(stage, pace)
 
     def run(self, *, lasting: bool) -> None:
         """``lasting``: with a fault that lasts."""
@@ -76,18 +51,17 @@ class Aftermath:
         self._cluster.timeline.run_until(self._cluster.under_way_until())
         if not (self._is_at_rest("rest") and self._serves_promptly() and self._makes_good()):
             return
-        if self._gives_up() and self._hands_over() and lasting:
+        administrator = self._administrator
+        if not administrator.run() or (administrator.changed and not self._is_at_rest("changed")):
+            return
+        if lasting:
             leader = self._cluster.leader() if self._pace.unrest else None
             placed = is_placed(self._cluster)
             rng = self._cluster.rng("lasting")
             self.endure(draw_lasting(rng, self._nodes, leader, placed=placed))
 
     def _judge(self, phase: str, findings: Iterable[rest.Finding]) -> bool:
-        """Raise the first alarm. True: there is none."""
-        for check, told in findings:
-            self._stage.alarm(check, f"{phase}: {told}")
-            return False
-        return True
+        return judge(self._stage, phase, findings)
 
     def _is_at_rest(self, phase: str) -> bool:
         cluster, pace = self._cluster, self._pace
@@ -144,71 +118,9 @@ class Aftermath:
         node = self._nodes[int(draw() * len(self._nodes))]
         shape = "mute" if draw() < 0.5 else "deaf"
         self._stage.begin("lost")
-        self._cut(shape, node, LOST_S)
+        cut(self._stage, shape, node, LOST_S)
         op: OperationKind = "read" if draw() < 0.5 else "write"
-        return self._is_answered(f"a moment {shape}", node, op, repeats_s + PROMPT_S)
-
-    def _is_answered(self, phase: str, node: str, op: OperationKind, bound_s: float) -> bool:
-        """One operation, asked once, is ok within ``bound_s``."""
-        done: list[OperationRecord] = []
-        operation = Operation(op, "k0", f"{phase}.{node}" if op == "write" else None)
-        self._stage.clients.invoke(phase, node, operation, done.append, timeout_s=2 * bound_s)
-        self._cluster.run(bound_s)
-        if done and done[0].outcome == "ok":
-            return True
-        told = f"{op} on {node} was not answered within {bound_s:.3f} s: {done}"
-        return self._judge(phase, [("liveness", told)])
-
-    def _gives_up(self) -> bool:
-        """To hand over to who is cut off; a leader then deals at once with all that came in the
-        meantime."""
-        cluster, bound_s = self._cluster, self._pace.hands_over_s
-        leader, draw = cluster.leader(), cluster.rng("given up").random
-        if leader is None or bound_s is None or draw() >= HANDOVERS:
-            return True
-        others = [node for node in self._nodes if node != leader]
-        target = others[int(draw() * len(others))]
-        self._cut("isolate", target, bound_s + PROMPT_S)
-        self._ask_to_hand_over(leader, target)
-        # Not at the beginning, when a retry may come just as the handover ends.
-        waited_s = bound_s / 4
-        cluster.run(waited_s)
-        left_s = bound_s - waited_s + PROMPT_S
-        return self._is_answered("a handover to nobody", leader, "write", left_s)
-
-    def _cut(self, shape: str, node: str, for_s: float) -> None:
-        cluster = self._cluster
-        args = {"groups": shape, "nodes": [node], "in_flight": True}
-        fault = Fault(at_s=cluster.now, kind="partition", for_s=for_s, args=args)
-        Nemesis(cluster, self._stage.clients, [fault])
-        cluster.run(0.0)
-
-    def _hands_over(self) -> bool:
-        """Leadership goes where an administrator wants it, and clients are served meanwhile."""
-        cluster = self._cluster
-        leader, draw = cluster.leader(), cluster.rng("handover").random
-        others = [node for node in self._nodes if node != leader]
-        if leader is None or not others or draw() >= HANDOVERS:
-            return True
-        target = others[int(draw() * len(others))]
-        if not self._ask_to_hand_over(leader, target):
-            return True
-        if not self._stage.ask("handover", self._nodes, self._pace.serves_s, "handover"):
-            return False
-        cluster.run(1.0)
-        leads = cluster.leader()
-        return leads == target or self._judge(
-            "handover", [("liveness", f"{leader} was to make {target} the leader; it is {leads}")]
-        )
-
-    def _ask_to_hand_over(self, leader: str, target: str) -> bool:
-        """False: there is no such thing."""
-        transfer = self._stage.protocol.administration.messages.get("transfer")
-        if transfer is None:
-            return False
-        self._stage.begin("handover")
-        self._cluster.hosts[leader].receive(Message(leader, transfer(target)))
-        return True
+        return is_answered(self._stage, f"a moment {shape}", node, op, repeats_s + PROMPT_S)
 
     def endure(self, lasting: Lasting) -> None:
         """A fault that lasts, and its end. The cluster is at rest."""
@@ -226,7 +138,7 @@ class Aftermath:
             self._wait(rest.watch_s(pace))
             if leader is not None and lasting.fault.kind == "crash":
                 # Whom leadership cannot go to: the leader must give that up and go on.
-                self._ask_to_hand_over(leader, lasting.lame[0])
+                self._administrator.hand_over(lasting.lame[0])
         if self._is_served(phase, lasting):
             if not keeps:
                 before = self._wait(pace.settles_s)
