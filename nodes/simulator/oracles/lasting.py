@@ -65,7 +65,7 @@ def draw_lasting(
         args: dict[str, Any] = {"nodes": few}
         lame = tuple(few)
     elif kind in ("isolate", "mute", "deaf"):
-        if kind == "isolate" and len(nodes) % 2 == 0 and draw() < 0.5:
+        if kind == "isolate" and leader is not None and len(nodes) % 2 == 0 and draw() < 0.5:
             few = order[: len(nodes) // 2]  # Nobody is served, and so nobody may lead.
         args = {"groups": kind, "nodes": few, **cut}
         kind = "partition"
