@@ -6,6 +6,7 @@ from __future__ import annotations
 from nodes.contract.pace import Pace
 from nodes.contract.replica import Message
 from nodes.simulator.cluster import Cluster
+from nodes.simulator.oracles.lasting import FOREVER_S
 from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
 
 HANDOVERS = 0.5
@@ -55,15 +56,17 @@ class Administrator:
         if bound_s is None or draw() >= HANDOVERS:
             return True
         target = self._other(draw())
-        cut(self._stage, "isolate", target, bound_s + PROMPT_S)
+        nemesis = cut(self._stage, "isolate", target, FOREVER_S)
         leader = self.hand_over(target)
-        if leader is None:
-            return True
         # Not at the beginning, when a retry may come just as the handover ends.
         waited_s = bound_s / 4
         self._cluster.run(waited_s)
         left_s = bound_s - waited_s + PROMPT_S
-        return is_answered(self._stage, "a handover to nobody", leader, "write", left_s)
+        answered = leader is None or is_answered(
+            self._stage, "a handover to nobody", leader, "write", left_s
+        )
+        nemesis.heal_all()
+        return answered
 
     def _hands_over(self) -> bool:
         """Clients are served meanwhile."""
@@ -82,26 +85,30 @@ class Administrator:
         return leads == target or judge(self._stage, "handover", [("liveness", told)])
 
     def _changes_members(self) -> bool:
-        """Two go, one of whom is cut off and cannot come back before that is over, which stops
-        nobody else; then they come back."""
+        """Two go. One of them is cut off: that stops no handover to it for long, and no other
+        change although it is to come back. Then both come back."""
         draw = self._cluster.rng("members").random
         if not {"add", "remove"} <= {*self._messages} or draw() >= CHANGES:
             return True
-        order = sorted(self._nodes, key=lambda node: draw())
-        lost, other, *rest = order
         self.changed = True
+        lost = self._other(draw())
+        other, *rest = sorted((n for n in self._nodes if n != lost), key=lambda node: draw())
+        nemesis = cut(self._stage, "isolate", lost, FOREVER_S)
+        self.hand_over(lost)
         if not self._change("remove", lost, [other, *rest]):
             return False
-        nemesis = cut(self._stage, "isolate", lost, 1e6)
         self._ask("add", lost)
-        if not self._change("remove", other, rest):
+        if not self._change("remove", other, rest) or not self._serve(rest):
             return False
         nemesis.heal_all()
         return (
             self._change("add", other, [other, *rest])
-            and self._change("add", lost, order)
-            and self._stage.ask("changed", self._nodes, self._pace.serves_s, "changed")
+            and self._change("add", lost, self._nodes)
+            and self._serve(self._nodes)
         )
+
+    def _serve(self, nodes: list[str]) -> bool:
+        return self._stage.ask("changed", nodes, self._pace.serves_s, "changed")
 
     def _ask(self, action: str, node: str) -> None:
         for host in self._cluster.hosts.values():
