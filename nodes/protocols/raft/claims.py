@@ -30,7 +30,8 @@ from nodes.protocols.raft.parameters import RaftParameters
 class RaftChronicle(Chronicle):
     """``entries``: (index, term) -> an entry of some log, and the term of the one before it.
     ``on_change``: is called with the node, its replica, the index and the entry when an entry that
-    names members is first seen in a log.
+    names members is first seen in a log. ``on_snapshot``: with the node and its replica, when that
+    has another snapshot than before.
     ``applied``: those that were, in order. ``safe``: up to here some leader has committed.
     ``logs``: of the leader of each term, as it is now. ``voters``: whose vote left to whom, by term
     and candidate."""
@@ -38,6 +39,7 @@ class RaftChronicle(Chronicle):
     def __init__(self) -> None:
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
         self.on_change: Callable[[str, Any, int, Entry], None] = lambda *_: None
+        self.on_snapshot: Callable[[str, Any], None] = lambda *_: None
         self.safe = 0
         self.applied: list[Entry] = []
         self.logs: dict[int, Disk] = {}

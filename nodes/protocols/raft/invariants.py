@@ -171,6 +171,7 @@ class StateMachineSafety(Invariant):
             self._chronicle.advance(applied, stable_term(replica.disk, applied))
         if replica.disk.snapshot_index != self._snapshots.get(node, 0):
             self._check_snapshot(node, replica.disk)
+            self._chronicle.on_snapshot(node, replica)
         if start > applied:
             return
         entries = replica.disk.entries(start, applied + 1)
@@ -247,8 +248,10 @@ class MembersAreTheLogs(Invariant):
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        # Not with each write: few entries name members.
-        scene.common(RaftChronicle).on_change = self._check_change
+        # Not with each write: few entries name members, and few writes are snapshots.
+        chronicle = scene.common(RaftChronicle)
+        chronicle.on_change = self._check_change
+        chronicle.on_snapshot = self._check_members
 
     def observe(self, node: str, replica: Observed) -> None:
         """Raises InvariantBroken."""
@@ -256,6 +259,9 @@ class MembersAreTheLogs(Invariant):
         if self._seen.get(node) == seen:
             return
         self._seen[node] = seen
+        self._check_members(node, replica)
+
+    def _check_members(self, node: str, replica: Observed) -> None:
         wanted = deciding(replica.disk, self.scene.nodes)
         if replica.deciding != wanted:
             raise InvariantBroken(

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodes.parts.forwarding import Requests
 from nodes.protocols.paxos import Accepted, Paxos
-from nodes.protocols.raft import AppendEntriesReply, Raft
+from nodes.protocols.raft import AppendEntriesReply, Raft, Snapshot
 from nodes.simulator.bugs import Bug
 
 
@@ -64,6 +64,16 @@ class RemovedStands(Raft):
         return True
 
 
+class SnapshotBringsNoMembers(Raft):
+    """Who installs a snapshot takes its data, and keeps the members that it knew."""
+
+    def _install(self, snapshot: Snapshot) -> None:
+        known = self._memberships[-1][1]
+        super()._install(snapshot)
+        self._memberships[0] = self._memberships[0][0], known
+        self._set_deciding()
+
+
 class RaftSendsAllAgain(Raft):
     """With each acknowledgement a leader sends all again that is not acknowledged yet."""
 
@@ -116,6 +126,12 @@ BUGS = (
         protocol="raft",
         replica=RemovedStands,
         source="Ongaro, dissertation, 4.2.3: servers that were removed disturb the others",
+    ),
+    Bug(
+        name="raft-snapshot-brings-no-members",
+        protocol="raft",
+        replica=SnapshotBringsNoMembers,
+        source="etcd/raft: the configuration of a snapshot",
     ),
     Bug(name="raft-sends-all-again", protocol="raft", replica=RaftSendsAllAgain, source=_ONCE),
     Bug(name="paxos-sends-all-again", protocol="paxos", replica=SendsAllAgain, source=_ONCE),
