@@ -30,7 +30,6 @@ Time and randomness are handed in (`Env`), so that a run is a pure function of i
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
@@ -298,7 +297,10 @@ class Replica:
 
     _handlers: ClassVar[dict[type, str]]
 
-    __slots__ = ("__dict__", "_bound", "_heavy", "_members", "config", "disk", "env", "id", "out")
+    __slots__ = (
+        *("__dict__", "_bound", "_heavy", "_members", "_of_step"),
+        *("config", "disk", "env", "id", "out"),
+    )
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -312,12 +314,15 @@ class Replica:
         self.id = config.node
         self._members = frozenset(config.nodes)
         self._bound = {message: getattr(self, name) for message, name in self._handlers.items()}
-        self._heavy: Counter[tuple[str, type]] = Counter()
+        self._heavy: dict[tuple[str, type], int] = {}
+        self._of_step: list[dict[Any, Any] | list[Any]] = [self._heavy] if self.HEAVY else []
         for message in self.HEAVY:
             self._bound[message] = self._seldom(self._bound[message])
 
     def step(self, inputs: Sequence[Input]) -> None:
         """Take a batch of inputs. The effects collect in `out`, the writes in `disk`."""
+        for notes in self._of_step:
+            notes.clear()
         for item in inputs:
             kind = type(item)
             if kind is Message:
@@ -334,18 +339,20 @@ class Replica:
             else:
                 self.on_request(item)  # type: ignore[arg-type]
         self.end_step()
-        if self._heavy:
-            self._heavy.clear()
+
+    def only_of_step(self, *notes: dict[Any, Any] | list[Any]) -> None:
+        """Each step begins with these empty."""
+        self._of_step.extend(notes)
 
     def _seldom(self, handler: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
         """Handles not more of a kind than a step has the time for."""
 
         def handle(src: str, msg: Any) -> None:
             asked = src, type(msg)
-            self._heavy[asked] += 1
+            times = self._heavy[asked] = self._heavy.get(asked, 0) + 1
             # The others are lost, as any message may be. Nobody has to lie for that: what was
             # repeated while a node was paused comes all at once.
-            if self._heavy[asked] <= MAX_HEAVY:
+            if times <= MAX_HEAVY:
                 handler(src, msg)
 
         return handle

@@ -564,17 +564,12 @@ class PlacedReplica(Replica):
     def start_recovery(self, parameters: PlacementParameters, copy_quorum: int) -> None:
         """Begin to watch the other nodes, if the replication factor is below their number."""
         self.limits = parameters
+        self.only_of_step(self.changed)
         if parameters.is_partial(self.config.nodes):
             self.recovery = Recovery(
                 self, self.config, self.env, self.out, self.disk, parameters, copy_quorum
             )
-
-    def step(self, inputs: Sequence[Any]) -> None:
-        """As in the base class; `changed` starts empty."""
-        self.changed.clear()
-        if self.recovery is not None:
-            self.recovery.answered.clear()
-        super().step(inputs)
+            self.only_of_step(self.recovery.answered)
 
     # --- what a subclass defines ---
 

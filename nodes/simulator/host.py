@@ -294,7 +294,7 @@ class Host:
         if not self._waking and not self.paused:
             self._waking = True
             self.ready_at_s = inf
-            self._timeline.at(self._free_at_s, self._wake)
+            self._at(self._free_at_s, self._wake)
 
     def _wake(self, _: None) -> None:
         self._waking = False
@@ -331,7 +331,7 @@ class Host:
 
     def _schedule(self, name: str, deadline_s: float) -> None:
         self._scheduled[name] = deadline_s
-        self._timeline.at(deadline_s, self._on_timer_event, (self.incarnation, name))
+        self._at(deadline_s, self._on_timer_event, (self.incarnation, name))
 
     def _on_timer_event(self, argument: tuple[int, str]) -> None:
         incarnation, name = argument
@@ -360,9 +360,10 @@ class Host:
         left in `out` and wrote to its disk."""
         replica = self.replica
         assert replica is not None
+        now_s = self._timeline.now
         if inputs:
             self.steps += 1
-            free_at_s = self._free_at_s = self._timeline.now + self._step_s
+            free_at_s = self._free_at_s = now_s + self._step_s
             self.ready_at_s = inf if self._waking else free_at_s
             if self._tracing:
                 for item in inputs:
@@ -384,7 +385,7 @@ class Host:
         if position != self._taken:
             self._taken = position
             storage.accept(replica.disk.take())
-            self._note(self._timeline.now * (self._number + position))
+            self._note(now_s * (self._number + position))
         watched, before = replica.watched(), self._watched
         if watched is None or watched != before:
             if watched is not None:

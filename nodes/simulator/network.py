@@ -130,8 +130,8 @@ class Link:
     def send(self, msg: Any) -> None:
         """Send, with whatever becomes of it."""
         self.sent += 1
-        if self._special:
-            self._send_specially(msg)
+        if self._special is not None:
+            self._special(msg)
             return
         r = self._random()
         arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
@@ -168,29 +168,36 @@ class Link:
                 heappush(self._heap, (arrival_s, self._next(), self._deliver, message))
                 return
         if self._rough:
-            self._send_rough(message, arrival_s)
+            self._arrive_roughly(message, arrival_s)
             return
         if self._fifo:
             arrival_s = max(arrival_s, self._last_s)
             self._last_s = arrival_s
         heappush(self._heap, (arrival_s, self._next(), self._deliver, message))
 
-    def _send_rough(self, message: Message, arrival_s: float) -> None:
-        quality = self._quality
-        timeline = self._timeline
-        if self._random() < quality.loss:
+    def _send_roughly(self, msg: Any) -> None:
+        """The way of messages that are at the mercy of chance, and nothing else."""
+        r = self._random()
+        arrival_s = self._timeline.now + self._latency_s + self._spread_s * r / (1.02 - r)
+        self._arrive_roughly(Message(self.src, msg), arrival_s)
+
+    def _arrive_roughly(self, message: Message, arrival_s: float) -> None:
+        quality, random = self._quality, self._random
+        if random() < quality.loss:
             self.lost += 1
-            if timeline.transcript is not None:
-                timeline.say(f"{self.src} -> {self.dst}  LOST {message.msg!r}")
+            if self._timeline.transcript is not None:
+                self._timeline.say(f"{self.src} -> {self.dst}  LOST {message.msg!r}")
             return
-        if self._random() < quality.duplicate:
-            timeline.at(arrival_s + quality.late_s * self._random(), self._deliver, message)
-        if self._random() < quality.reorder:
-            arrival_s += quality.late_s * self._random()
+        if random() < quality.duplicate:
+            copy_s = arrival_s + quality.late_s * random()
+            heappush(self._heap, (copy_s, self._next(), self._deliver, message))
+        if random() < quality.reorder:
+            arrival_s += quality.late_s * random()
         elif self._fifo:
-            arrival_s = max(arrival_s, self._last_s)
+            if arrival_s < self._last_s:
+                arrival_s = self._last_s
             self._last_s = arrival_s
-        timeline.at(arrival_s, self._deliver, message)
+        heappush(self._heap, (arrival_s, self._next(), self._deliver, message))
 
     def deliver(self, message: Message) -> None:
         """The message is at the other end."""
@@ -254,15 +261,18 @@ class Link:
         self._slow = quality.latency_s > base.latency_s or quality.jitter_s > base.jitter_s
         self._cut = bool(self._cuts)
         self._cut_in_flight = any(self._cuts.values())
-        self._special = (
+        self._special: Callable[[Any], None] | None = None
+        if (
             self._cut
-            or self._rough
             or self._slow
-            or bool(self._delays)
+            or self._delays
             or self._round_trip is not None
             or self._held is not None
             or self._tap is not None
-        )
+        ):
+            self._special = self._send_specially
+        elif self._rough:
+            self._special = self._send_roughly
 
 
 class TracedLink(Link):

@@ -151,8 +151,18 @@ def simulate(
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
         # One more than hold a key: else every node would.
         nodes = max(nodes, setup.parameters.get("replication_factor", 0) + 1)
-    run = _Run(protocol, seed, nodes, duration_s, tape, setup, trace, finish, most_told)
-    return run.result()
+    # Nearly all that a run makes is freed by its reference counts; looking for cycles meanwhile
+    # costs a tenth of the time. When they are looked for again the run is gone but for its result.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        run = _Run(protocol, seed, nodes, duration_s, tape, setup, trace, finish, most_told)
+        result = run.result()
+        del run
+    finally:
+        if collecting:
+            gc.enable()
+    return result
 
 
 def draw_setup(protocol: Protocol, seed: int) -> Setup:
@@ -345,10 +355,6 @@ class _Run:
 
     def result(self) -> SimulationResult:
         cluster = self.cluster
-        # Nearly all that a run makes is freed by its reference counts; looking for cycles meanwhile
-        # costs a tenth of the time.
-        collecting = gc.isenabled()
-        gc.disable()
         try:
             self._run()
         except WrongSuspicion as error:
@@ -364,9 +370,6 @@ class _Run:
         except Exception as error:
             # A replica that raises is a crashed node in real life, and always a bug.
             self._alarm("exception", _where(error))
-        finally:
-            if collecting:
-                gc.enable()
         self.clients.close()
         history = self.clients.history
         return SimulationResult(

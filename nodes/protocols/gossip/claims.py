@@ -97,13 +97,22 @@ class NodesTellTrue(Invariant):
     def _covers(self, held: tuple[Sibling, ...], version: Any) -> bool:
         """Whether what is held is no older than a clock, or a version under lww."""
         if isinstance(version, dict):
-            return all(
-                any((t.node == node and t.counter >= c) or t.past.get(node, 0) >= c for t in held)
-                for node, c in version.items()
-            ) or (self._is_lww and self._covers(held, [0, max(version.values()), ""]))
+            return self._clock_covers(held, version) or (
+                self._is_lww and self._covers(held, [0, max(version.values()), ""])
+            )
         milliseconds, logical, node = version
         stamp = milliseconds << 16 | logical
         return any((t.counter, t.node) >= (stamp, node) for t in held)
+
+    @staticmethod
+    def _clock_covers(held: tuple[Sibling, ...], clock: Mapping[str, int]) -> bool:
+        for node, c in clock.items():
+            for t in held:
+                if t.past.get(node, 0) >= c or (t.node == node and t.counter >= c):
+                    break
+            else:
+                return False
+        return True
 
     def on_difference(self, node: str, dst: str, msg: Difference) -> None:
         """Raises InvariantBroken."""
@@ -181,7 +190,8 @@ class NodesTellTrue(Invariant):
         clock: dict[str, int] = {}
         for s in held:
             for node, counter in (*s.past.items(), (s.node, s.counter)):
-                clock[node] = max(counter, clock.get(node, 0))
+                if counter >= clock.get(node, 0):
+                    clock[node] = counter
         return clock
 
     def agrees(self, disks: Mapping[str, Disk]) -> bool:

@@ -33,8 +33,11 @@ class KeepSiblings:
         # clock of them all.
         news: list[Sibling] = []
         if len(ours) > _FEW:
-            dots, pasts = {(t.node, t.counter) for t in ours}, _pasts(ours)
-            news = [s for s in theirs if (s.node, s.counter) not in dots and not _is_seen(s, pasts)]
+            dots = {(t.node, t.counter) for t in ours}
+            news = [s for s in theirs if (s.node, s.counter) not in dots]
+            if news:
+                pasts = _pasts(ours)
+                news = [s for s in news if not _is_seen(s, pasts)]
         else:
             for s in theirs:
                 node, counter = s.node, s.counter
@@ -74,9 +77,10 @@ class KeepSiblings:
             known: dict[tuple[str, int], list[Sibling]] = {}
             for t in present:
                 known.setdefault((t.node, t.counter), []).append(t)
-            pasts = _pasts(present)
+            wanted = [s for s in wanted if s not in known.get((s.node, s.counter), ())]
+            present = _pasts(present) if wanted else ()
             for s in wanted:
-                if s not in known.get((s.node, s.counter), ()) and not _is_seen(s, pasts):
+                if not _is_seen(s, present):
                     return s
             return None
         for s in wanted:

@@ -515,7 +515,9 @@ class Gossip(PlacedReplica):
         for s in theirs:
             self._check_counter(clock, s.node, s.counter)
             for node, counter in s.past.items():
-                self._check_counter(clock, node, counter)
+                # What is in the clock was looked at when it came.
+                if clock.get(node, -1) < counter:
+                    self._check_counter(clock, node, counter)
         if self.policy.missing((*merged, *before), theirs) is not None:
             raise BadMessage(f"key {key!r}: a dot has two versions")
 
@@ -589,7 +591,8 @@ class Gossip(PlacedReplica):
         self.out.set_timer("anti-entropy", interval_s * self.env.rng.uniform(0.5, 1.5))
 
     def _start_anti_entropy(self) -> None:
-        (peer,) = self.env.rng.sample(self.config.peers, 1)
+        peers = self.config.peers
+        peer = peers[self.env.rng.randrange(0, len(peers))]
         hashes = self._digest.hashes
         if self._handed_over:
             hashes = [0 if b in self._handed_over else hash for b, hash in enumerate(hashes)]
@@ -740,9 +743,15 @@ def _stamp_of_context(operation: Operation) -> int:
 
 
 def _parse_stamp(version: Version) -> tuple[int, str]:
-    match version:
-        case [int(milliseconds), int(logical), str(node)] if (
-            0 <= milliseconds < 1 << 46 and 0 <= logical < 1 << _LOGICAL_BITS
+    # No pattern: `match` takes thirty times as long.
+    if type(version) is list and len(version) == 3:
+        milliseconds, logical, node = version
+        if (
+            type(milliseconds) is int
+            and type(logical) is int
+            and type(node) is str
+            and 0 <= milliseconds < 1 << 46
+            and 0 <= logical < 1 << _LOGICAL_BITS
         ):
             return milliseconds << _LOGICAL_BITS | logical, node
     raise ValueError("the context is not a version that a read of this cluster returned")

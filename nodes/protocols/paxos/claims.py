@@ -42,6 +42,8 @@ class Journal:
     def catch_up(self) -> None:
         """Take up what was written since."""
         disk = self.disk
+        if self._upto == disk.last_index and self._compacted == disk.snapshot_index:
+            return
         if self._compacted != disk.snapshot_index:
             self._compacted = self._upto = disk.snapshot_index
             self.highest = 0

@@ -149,6 +149,7 @@ class Paxos(Replica):
         self._map = ReplicatedMap(self.parameters.client_entries, self.parameters.client_replies)
         self.commit = self.applied = 0
         self._next_snapshot: Snapshot | None = None
+        self._snapshot_slot = disk_slot(disk)
         if disk.snapshot is not None:
             self._restore(disk.snapshot)
         for index in range(disk.first_index, disk.last_index + 1):
@@ -280,7 +281,7 @@ class Paxos(Replica):
             self.leader = None
             self._silent = None
             self._heard_at_s = self.env.now()
-        snapshot_slot = disk_slot(self.disk)
+        snapshot_slot = self._snapshot_slot
         if m.first <= snapshot_slot:
             self.out.send(src, CatchUp(self.disk.snapshot))
         first = max(m.first, snapshot_slot + 1)
@@ -602,7 +603,7 @@ class Paxos(Replica):
             progress.upto = m.upto
             self._acknowledged = True
         if progress.catching_up:
-            progress.catching_up = m.upto < disk_slot(self.disk)
+            progress.catching_up = m.upto < self._snapshot_slot
         elif m.missing and m.upto < progress.upto:
             # It knew of more slots that they are chosen, and forgot it in a crash. (Or the message
             # is an old one: then this costs some messages.)
@@ -626,7 +627,7 @@ class Paxos(Replica):
         """One message to each node for which there is something new, or to all of them."""
         contact_all, self._contact_all = self._contact_all, False
         window = self.parameters.window_batches * self.parameters.batch_entries
-        snapshot_slot = disk_slot(self.disk)
+        snapshot_slot = self._snapshot_slot
         made: dict[tuple[int, bool], Accept] = {}
         for peer, progress in self._progress.items():
             if progress.next <= snapshot_slot and not progress.catching_up:
@@ -744,7 +745,7 @@ class Paxos(Replica):
             self._acknowledge(*self._ack)
         if requests.answers:
             requests.send_answers()
-        if self.applied - disk_slot(self.disk) >= self.parameters.snapshot_entries:
+        if self.applied - self._snapshot_slot >= self.parameters.snapshot_entries:
             self._take_snapshot()
 
     def _run_both_phases(self) -> None:
@@ -812,13 +813,14 @@ class Paxos(Replica):
         while self._journal and self._journal[0][1] <= snapshot.slot:
             index = self._journal.popleft()[0]
         votes = self._acceptor.votes
-        if len(votes) and snapshot.slot - disk_slot(self.disk) <= 2 * len(votes):
-            for slot in range(disk_slot(self.disk) + 1, snapshot.slot + 1):
+        if len(votes) and snapshot.slot - self._snapshot_slot <= 2 * len(votes):
+            for slot in range(self._snapshot_slot + 1, snapshot.slot + 1):
                 votes.pop(slot, None)
         else:
             for slot in [slot for slot in votes if slot <= snapshot.slot]:
                 del votes[slot]
         self.disk.compact(index, snapshot)
+        self._snapshot_slot = snapshot.slot
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.commit = self.applied = snapshot.slot
