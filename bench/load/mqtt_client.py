@@ -29,6 +29,8 @@ from bench.record.cluster_file import Address, ClusterFile
 from nodes.contract.replica import Reply, Request
 from nodes.errors import InfrastructureFailed
 from nodes.wire.codec import BadFrame, replies_codec, requests_codec
+from nodes.wire.packets import Incoming
+from nodes.wire.plain_socket import PlainReader, can_write_now, is_plain, packed, write_now
 from nodes.wire.subscription import CONNECT_TIMEOUT_S, NOTHING_RETAINED
 from nodes.wire.tls import broker_tls
 from nodes.wire.topics import Topics
@@ -79,9 +81,13 @@ class _Connection:
         self._keepalive_s = keepalive_s
         self._selector = selector
         self._next_attempt = 0.0
+        self._reader: PlainReader | None = None
+        self._properties: Properties | None = None
+        """Those that were sent last, and how they are sent."""
         # With an empty client id the broker chooses a new one at every attempt.
         client_id = "" if cluster.mqtt_version >= 5 else uuid.uuid4().hex
         self.paho = paho_client(cluster, client_id, reconnects=False)
+        self._packed = packed(self.paho, None)
         self.paho.connect_timeout = CONNECT_TIMEOUT_S
         self.paho.on_socket_open = lambda client, data, sock: self._opened(sock)
         self.paho.on_socket_close = lambda client, data, sock: self._closed(sock)
@@ -107,12 +113,30 @@ class _Connection:
         if events & selectors.EVENT_WRITE:
             self.paho.loop_write()
         if events & selectors.EVENT_READ:
+            if self._reader is not None:
+                self._reader.read()
+                return
             for _ in range(_MAX_PACKETS_A_TURN):
                 before = self.received
                 # One packet at most; only another read shows whether more have come.
                 self.paho.loop_read()
                 if self.received == before:
                     return
+
+    def read_plainly(self, take: Callable[[Incoming, bool], None]) -> None:
+        """From now on ``take`` gets what comes, if the socket allows it."""
+        if is_plain(self.paho):
+            self._reader = PlainReader(self.paho, take)
+
+    def publish(self, topic: str, payload: bytes, properties: Properties | None) -> bool:
+        """Send now. False: there is no connection."""
+        if can_write_now(self.paho):
+            if properties is not self._properties:
+                self._properties, self._packed = properties, packed(self.paho, properties)
+            write_now(self.paho, topic, payload, self._packed)
+            return True
+        info = self.paho.publish(topic, payload, qos=0, properties=properties)
+        return info.rc != MQTTErrorCode.MQTT_ERR_NO_CONN
 
     def _attempt(self) -> None:
         self._next_attempt = time.monotonic() + RETRY_S
@@ -132,6 +156,7 @@ class _Connection:
 
     def _closed(self, sock: Any) -> None:
         self.up = False
+        self._reader = None
         self._selector.unregister(sock)
 
     def _connected(self, reason: ReasonCode) -> None:
@@ -196,12 +221,9 @@ class MqttClient:
         if not link.up:
             return False
         frame = self._encode(requests)
-        info = link.paho.publish(
-            self._request_topics[node], frame, qos=0, properties=self._properties
-        )
         self.frames_sent += 1
         self.bytes_sent += len(frame)
-        return info.rc != MQTTErrorCode.MQTT_ERR_NO_CONN
+        return link.publish(self._request_topics[node], frame, self._properties)
 
     def poll(self, timeout_s: float) -> None:
         """Wait for replies, for at most ``timeout_s``, and maintain the connections."""
@@ -240,15 +262,21 @@ class MqttClient:
     ) -> None:
         self._replies.received += 1
         self._subscribed = not any(reason.is_failure for reason in reasons)
-        if not self._subscribed:
+        if self._subscribed:
+            self._replies.read_plainly(self._take)
+        else:
             self._replies.problem = f"may not subscribe to {self._reply_topic}: {reasons[0]}"
 
     def _received(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
         self._replies.received += 1
-        if message.retain:
-            return  # Retained: MQTT 3.1.1 cannot refuse such messages.
+        incoming = Incoming(self._reply_topic, bytes(message.payload))
+        self._take(incoming, message.retain)
+
+    def _take(self, incoming: Incoming, retained: bool) -> None:
+        if retained:
+            return  # MQTT 3.1.1 cannot refuse such messages.
         try:
-            replies = self._decode(bytes(message.payload))
+            replies = self._decode(incoming.payload)
         except BadFrame:
             self.bad_frames += 1
             return

@@ -29,7 +29,7 @@ from nodes.faults.injected import Injected
 from nodes.runtime.durable_log import DurableLog
 from nodes.runtime.injected import Injector, LiveEnv
 from nodes.runtime.memory import peak_kb
-from nodes.runtime.mqtt import Connection, Incoming, response_properties
+from nodes.runtime.mqtt import Connection, response_properties
 from nodes.runtime.settings import NodeSettings
 from nodes.wire.codec import (
     MAX_FRAME_BYTES,
@@ -44,6 +44,7 @@ from nodes.wire.codec import (
     replies_codec,
     requests_codec,
 )
+from nodes.wire.packets import Incoming
 from nodes.wire.tls import broker_tls
 from nodes.wire.topics import Topics
 

@@ -3,9 +3,10 @@
 A `Connection` keeps one connection to the broker up for as long as its task runs: it connects again
 within some 20 ms, each time with a fresh client id and a clean session, and drops what is published
 while it is down: datagram semantics. aiomqtt awaits the socket for each QoS 0 publish and scans its
-pending calls, which costs ten times the publish itself; so `publish` hands the packet to the paho
-client beneath (`_publish_now`, the one place that reaches through). Incoming messages go straight
-to a callback, by a queue class of our own, without a task switch for each.
+pending calls, which costs ten times the publish itself, and reads one packet per turn of the loop.
+So `publish` hands the packet to the socket, or to the paho client beneath (`_publish_now`), and
+`nodes.wire.plain_socket` reads. Incoming messages go straight to a callback, without a task switch
+for each. `_publish_now` and `Connection._connected` are the only places that reach through.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from nodes.wire.packets import Incoming
+from nodes.wire.plain_socket import PlainReader, can_write_now, is_plain, packed, write_now
 from nodes.wire.subscription import CONNECT_TIMEOUT_S, NOTHING_RETAINED
 
 log = structlog.get_logger()
@@ -32,20 +35,6 @@ RECONNECT_S = 0.02
 MAX_BACKLOG_PACKETS = 2000
 """Packets that wait for a stalled connection; more are dropped, as a full socket buffer of a
 datagram link would."""
-
-
-class Incoming:
-    """A message from the broker: ``topic``, ``payload``, and where the sender wants the answer."""
-
-    __slots__ = ("correlation", "payload", "response_topic", "topic")
-
-    def __init__(self, message: aiomqtt.Message) -> None:
-        self.topic = message.topic.value
-        payload = message.payload
-        self.payload = payload if isinstance(payload, bytes) else b""
-        properties = message.properties
-        self.response_topic: str | None = getattr(properties, "ResponseTopic", None)
-        self.correlation: bytes | None = getattr(properties, "CorrelationData", None)
 
 
 def response_properties(correlation: bytes | None) -> Properties | None:
@@ -101,7 +90,8 @@ class Connection:
         self._tls_context = tls_context
         self._version = aiomqtt.ProtocolVersion(mqtt_version)
         self._paho: paho.Client | None = None
-        self._queue_type = _sink(on_message, self._count_retained) if on_message else None
+        self._on_message = on_message
+        self._queue_type = _sink(self._take) if on_message else None
         self._last_error = ""
 
     async def run(self) -> None:
@@ -116,8 +106,17 @@ class Connection:
                     raise  # Not the session only.
             await asyncio.sleep(RECONNECT_S)
 
-    def _count_retained(self) -> None:
-        self.retained += 1
+    def _take(self, incoming: Incoming, retained: bool) -> None:
+        """A message has come. Those that the broker had retained are not taken."""
+        if retained:
+            self.retained += 1
+            return
+        assert self._on_message is not None
+        try:
+            self._on_message(incoming)
+        except Exception:
+            # An exception here would end the connection, and with it the node's hearing.
+            log.exception("message handler failed", topic=incoming.topic)
 
     def block(self) -> None:
         """Disconnect, and stay so until `unblock`."""
@@ -152,6 +151,8 @@ class Connection:
                 # Nobody awaits our publishes, so paho need not call back for each.
                 client._client.on_publish = None
                 self._paho = client._client
+                if self._on_message is not None and is_plain(client._client):
+                    self._read_from(client, PlainReader(client._client, self._take))
                 self.connects += 1
                 self._last_error = ""
                 waiting, self._unconfirmed = self._unconfirmed, []
@@ -169,6 +170,17 @@ class Connection:
             self.up.clear()
             self._unconfirmed = _unconfirmed(client._client) + self._unconfirmed
             _discard(client._client)
+
+    def _read_from(self, client: aiomqtt.Client, reader: PlainReader) -> None:
+        def read() -> None:
+            try:
+                reader.read()
+            except Exception as error:
+                # As aiomqtt does: the connection is broken.
+                if not client._disconnected.done():
+                    client._disconnected.set_exception(error)
+
+        asyncio.get_running_loop().add_reader(reader.fileno, read)
 
     def publish(self, topic: str, payload: bytes, properties: Properties | None = None) -> bool:
         """Send now. False: the connection is down or stalled, and the message is dropped (with QoS
@@ -200,6 +212,9 @@ def _publish_now(
         return False
     if qos and len(client._out_messages) > MAX_BACKLOG_PACKETS:
         return False
+    if not qos and can_write_now(client):
+        write_now(client, topic, payload, packed(client, properties))
+        return True
     if client._registered_write:
         # The socket took no more. What waits goes first, as soon as it does.
         return client.publish(topic, payload, qos, False, properties).rc == paho.MQTT_ERR_SUCCESS
@@ -229,21 +244,19 @@ def _discard(client: paho.Client) -> None:
         client._sock_close()
 
 
-def _sink(
-    on_message: Callable[[Incoming], None], on_retained: Callable[[], None]
-) -> type[asyncio.Queue[aiomqtt.Message]]:
-    """A queue class for aiomqtt that stores nothing: each message goes to ``on_message``, but for
-    those that the broker had retained."""
+def _sink(take: Callable[[Incoming, bool], None]) -> type[asyncio.Queue[aiomqtt.Message]]:
+    """A queue class for aiomqtt that stores nothing: ``take`` gets each message, and whether the
+    broker had retained it."""
 
     class Sink(asyncio.Queue[aiomqtt.Message]):
         def put_nowait(self, item: aiomqtt.Message) -> None:
-            if item.retain:
-                on_retained()
-                return
-            try:
-                on_message(Incoming(item))
-            except Exception:
-                # An exception here would end the connection, and with it the node's hearing.
-                log.exception("message handler failed", topic=item.topic.value)
+            payload, properties = item.payload, item.properties
+            incoming = Incoming(
+                item.topic.value,
+                payload if isinstance(payload, bytes) else b"",
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+            take(incoming, item.retain)
 
     return Sink

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from nodes.runtime.mqtt import Connection, Incoming
+from nodes.runtime.mqtt import Connection
+from nodes.wire.packets import Incoming
 
 CONNACK = bytes([0x20, 3, 0, 0, 0])
 TIMEOUT_S = 30.0
@@ -137,3 +138,58 @@ def test_what_the_broker_has_kept_is_not_taken(version: int) -> None:
         return options[0], taken, connection.retained
 
     assert asyncio.run(subscribed()) == (0x20 if version == 5 else 0, [b"new"], 1)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_messages_of_all_kinds_are_taken_in_order_and_an_end_is_noticed(size: int) -> None:
+    """What is no plain message (of quality of service 1, or with other properties) is paho's."""
+    other = b"\x26\0\1a\0\1b"
+    bodies = [
+        (0x30, b"\0\1t\0first"),
+        (0x32, b"\0\1t\0\7\0second"),
+        (0x30, b"\0\1t" + bytes([len(other)]) + other + b"third"),
+        (0xD0, b""),
+        (0x30, b"\0\1t\0fourth"),
+    ]
+    stream = b"".join(bytes([first, len(body)]) + body for first, body in bodies)
+
+    async def taken() -> tuple[list[bytes], list[int]]:
+        payloads: list[bytes] = []
+        kinds: list[int] = []
+        arrived, acknowledged = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _packet(reader)
+            writer.write(CONNACK)
+            _, body = await _packet(reader)
+            writer.write(bytes([0x90, 4]) + body[:2] + b"\0\0")
+            for at in range(0, len(stream), size):
+                writer.write(stream[at : at + size])
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            kinds.append((await _packet(reader))[0])
+            acknowledged.set()
+            writer.close()
+
+        def take(incoming: Incoming) -> None:
+            payloads.append(incoming.payload)
+            if len(payloads) == 4:
+                arrived.set()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        connection = Connection("127.0.0.1", port, "test", topics=["t"], on_message=take)
+        task = asyncio.create_task(connection.run())
+        try:
+            await asyncio.wait_for(arrived.wait(), TIMEOUT_S)
+            await asyncio.wait_for(acknowledged.wait(), TIMEOUT_S)
+            async with asyncio.timeout(TIMEOUT_S):
+                while connection.up.is_set():
+                    await asyncio.sleep(0.001)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.close()
+        return payloads[:4], kinds
+
+    assert asyncio.run(taken()) == ([b"first", b"second", b"third", b"fourth"], [0x40])

@@ -11,8 +11,9 @@ from paho.mqtt.properties import Properties
 
 from bench.record.cluster_file import ClusterFile
 from nodes.contract.replica import Operation, Reply, Request
-from nodes.runtime.mqtt import Connection, Incoming
+from nodes.runtime.mqtt import Connection
 from nodes.wire.codec import replies_codec, requests_codec
+from nodes.wire.packets import Incoming
 from nodes.wire.topics import Topics
 
 TIMEOUT_S = 10.0
