@@ -26,6 +26,7 @@ from nodes import registry
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Durable, Input, Message, Reply, Request, Timer
 from nodes.faults.injected import Injected
+from nodes.runtime.disk_speed import FEW_WRITES, DiskSpeed
 from nodes.runtime.durable_log import DurableLog
 from nodes.runtime.injected import Injector, LiveEnv
 from nodes.runtime.memory import peak_kb
@@ -106,6 +107,7 @@ class Driver:
         self._askers: dict[tuple[str, int], Asker] = {}
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._commit_under_way: Future[None] | None = None
+        self._disk_speed = DiskSpeed()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._logged_kinds: set[str] = set()
         # What could not be told yet: at the start, or without a broker.
@@ -450,13 +452,38 @@ class Driver:
         out.replies.clear()
         out.marks.clear()
         if self.log.pending and self._commit_under_way is None:
-            self._commit()
+            if self._is_quickly_committed():
+                # What need not wait leaves first.
+                self._flush()
+                self._commit_here()
+            else:
+                self._commit()
         self._flush()
 
     def _on_timer(self, name: str) -> None:
         self._timers.pop(name, None)
         self._fired[name] = None
         self._schedule_turn()
+
+    def _is_quickly_committed(self) -> bool:
+        """Whether the loop may wait for the disk; see `nodes.runtime.disk_speed`."""
+        return (
+            self._disk_speed.is_quick
+            and self.disk.position - self.durable <= FEW_WRITES
+            and not self._inputs
+            and self._injector.idle
+            and not self.log.is_outgrown
+        )
+
+    def _commit_here(self) -> None:
+        position = self.disk.position
+        try:
+            self.log.commit(self.log.take())
+        except OSError as error:
+            self._fail_disk(error)
+            return
+        self._disk_speed.note(self.log.last_commit_ns / 1e9)
+        self._on_durable(position)
 
     def _commit(self) -> None:
         self.log.maybe_rewrite(self.disk)
@@ -473,14 +500,24 @@ class Driver:
             return
         error = done.exception()
         if error is not None:
-            reason = (error.strerror if isinstance(error, OSError) else None) or error
-            self._fail(DiskFailed(f"{self.settings.data_dir}/log: {reason}"))
+            self._fail_disk(error)
             return
+        self._disk_speed.note(self.log.last_commit_ns / 1e9)
         if disk is not self.disk:
             # Of the time before `_rebuild`, which has read it back.
             if self.log.pending:
                 self._commit()
             return
+        self._on_durable(position)
+        if self.log.pending:
+            self._commit()
+
+    def _fail_disk(self, error: BaseException) -> None:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        self._fail(DiskFailed(f"{self.settings.data_dir}/log: {reason}"))
+
+    def _on_durable(self, position: int) -> None:
+        """Let go what waited for the writes up to ``position``."""
         self.durable = position
         gated = self._gated
         # Sends and replies are in one queue in the order of `_collect`; within a step sends come
@@ -494,8 +531,6 @@ class Driver:
                 self._send(dst, message)
         self._flush()
         self.feed(Durable(position))
-        if self.log.pending:
-            self._commit()
 
     def _send(self, dst: str, message: Any) -> None:
         if dst == self.settings.node:

@@ -56,8 +56,8 @@ class DurableLog:
         self.cut_bytes = 0
         """Bytes of a torn tail that `open` removed."""
         self.commits = 0
-        self.commit_ns = 0
-        """How long all commits have taken."""
+        self.commit_ns = self.last_commit_ns = 0
+        """How long all commits have taken, and the last one."""
 
     def open(self) -> list[Write]:
         """Read what is there, cut a torn tail, and get ready to append."""
@@ -96,11 +96,16 @@ class DurableLog:
         """Whether there is something to commit."""
         return bool(self._buffer) or self._rewrite is not None
 
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether the next commit has to rewrite the file."""
+        return self._size >= self._rewrite_at
+
     def maybe_rewrite(self, disk: Disk) -> None:
         """If the file has outgrown its content, let the next commit replace it by ``disk``'s
         present state, which must include every batch appended so far. Call it with no commit under
         way."""
-        if self._size < self._rewrite_at:
+        if not self.is_outgrown:
             return
         self._rewrite = self._codec.encode(disk.checkpoint())
         self._buffer.clear()
@@ -135,7 +140,8 @@ class DurableLog:
             self._size += len(out)
             self._written_bytes += len(out)
         self.commits += 1
-        self.commit_ns += time.perf_counter_ns() - started_ns
+        self.last_commit_ns = time.perf_counter_ns() - started_ns
+        self.commit_ns += self.last_commit_ns
 
     @property
     def written_bytes(self) -> int:

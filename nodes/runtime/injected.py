@@ -104,6 +104,11 @@ class Injector:
         self._on_change()
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is on."""
+        return not self._on
+
+    @property
     def disconnected(self) -> bool:
         """Whether the node shall have no connection but the one that it is controlled by."""
         return any(isinstance(injected, Disconnected) for injected, _ in self._on.values())

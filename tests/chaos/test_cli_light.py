@@ -29,14 +29,28 @@ LATER = (
 OF_EXPERIMENTS = ("pydantic", "ruamel.yaml", "nodes.registry")
 
 
+OF_SCIENCE = ("pandas", "scipy", "jinja2", "paho", "locust")
+HISTORY = """\
+{"process":"a","id":0,"op":"write","key":"x","value":1,"outcome":"ok","invoked_ns":1,"completed_ns":2}
+{"process":"b","id":1,"op":"read","key":"x","value":1,"outcome":"ok","invoked_ns":3,"completed_ns":4}
+"""
+
+
 @pytest.mark.parametrize(
-    ("command", "later"), [("--help", LATER + OF_EXPERIMENTS), ("list", LATER), ("faults", LATER)]
+    ("command", "later", "lines"),
+    [
+        ("--help", LATER + OF_EXPERIMENTS, 20),
+        ("list", LATER, 20),
+        ("faults", LATER, 20),
+        ("check few.jsonl", OF_SCIENCE, 3),
+    ],
 )
 def test_a_command_imports_what_it_needs(
-    command: str, later: tuple[str, ...], tmp_path: Path
+    command: str, later: tuple[str, ...], lines: int, tmp_path: Path
 ) -> None:
+    (tmp_path / "few.jsonl").write_text(HISTORY)
     code = (
-        f"import sys; sys.argv = ['capbench', {command!r}]\n"
+        f"import sys; sys.argv = ['capbench', *{command!r}.split()]\n"
         "from chaos.commands import main as cli\n"
         "try:\n    cli.main()\n"
         f"finally:\n    print([m for m in {later!r} if m in sys.modules], file=sys.stderr)\n"
@@ -51,7 +65,7 @@ def test_a_command_imports_what_it_needs(
     )
     assert done.returncode == 0
     assert done.stderr.strip() == "[]"
-    assert len(done.stdout.splitlines()) > 20
+    assert len(done.stdout.splitlines()) > lines
 
 
 def test_a_terminal_of_another_alphabet_is_served(tmp_path: Path) -> None:

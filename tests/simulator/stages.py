@@ -308,6 +308,7 @@ class Live:
             driver._sync_thread.shutdown()
             disk: Any = HeldDisk(self, node)
             driver._sync_thread = disk
+            driver._disk_speed.quick_s = 0.0
             driver._coroutines = list  # type: ignore[method-assign]
             self._wires[node], self.disks[node], self._drivers[node] = wire, disk, driver
             self._tasks[node] = task = self.loop.create_task(driver.run())

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from bench.record.columns import INFO, NEVER, Bools, Int8s, Int32s, Int64s
 from bench.record.transactions.columns import Transactions
@@ -144,6 +142,10 @@ def on_cycles(count: int, some: Edges) -> tuple[Int32s, Edges]:
     nobody = np.full(count, -1, np.int32)
     if len(some) == 0:
         return nobody, some
+    # Here, since it takes half a second to import, and few histories are of transactions.
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
     matrix = csr_array(
         (np.ones(len(some), np.int8), (some.source, some.target)), shape=(count, count)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -197,6 +196,8 @@ def _print_claim(found: Finding) -> None:
 
 def _said(row: Row) -> str:
     """``redis-sentinel 7.0.15: seen in 5 of 5 runs here (lost writes: 213, 190 to 240)``"""
+    import statistics
+
     said = f"{row.system} {row.version}".strip() + f": seen in {row.seen} of {row.runs} runs here"
     parts = []
     for figure, values in row.measured.items():
