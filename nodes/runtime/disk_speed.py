@@ -11,7 +11,7 @@ from __future__ import annotations
 
 QUICK_S = 0.002
 """A commit that takes longer is slow. Heartbeats are at least ten times as far apart."""
-PATIENCE = 100
+PATIENCE = 20
 """Quick commits, one after the other, that a slow disk has to show."""
 FEW_WRITES = 4
 """A request makes at most so many. What waits for more is of several, and others are on their
