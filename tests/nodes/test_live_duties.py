@@ -14,9 +14,10 @@ import pytest
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Durable, Message, Reply, Request, Timer
-from nodes.faults.injected import Corruption, Duplication, MessageLoss, Reordering
+from nodes.faults.injected import Corruption, Duplication, MessageLoss, Reordering, SlowFsync
 from nodes.runtime import driver as driver_module
 from nodes.runtime import durable_log
+from nodes.runtime.disk_speed import FEW_WRITES, PATIENCE
 from nodes.runtime.driver import DiskFailed
 from nodes.runtime.durable_log import DurableLog
 from nodes.wire.codec import MAX_FRAME_BYTES, Codec, WriteCodec
@@ -253,6 +254,87 @@ def test_a_log_that_outgrew_its_content_is_rewritten_while_the_node_serves(
     stage.crash("n1")
     stage.restart("n1")
     assert stage.replica("n1").found == {f"other{n}": "v" for n in range(3)} | {"k": "199"}
+
+
+def quick(stage: Live, node: str) -> list[tuple[int, int]]:
+    """Let the node find its disk quick. Returns, for each commit from then on, how many frames and
+    replies had left before it."""
+    driver = stage.driver(node)
+    driver._disk_speed.quick_s = 60.0
+    for sequence in range(PATIENCE):
+        ask(stage, node, "put k v; reply", 1000 + sequence)
+        stage.run(FSYNC_S * 2)
+    assert (stage.fsyncs(node), len(stage.replies)) == (PATIENCE, PATIENCE)
+    stage.replies.clear()
+    left: list[tuple[int, int]] = []
+    commit: Any = driver.log.commit
+
+    def commit_watched(*arguments: Any) -> None:
+        left.append((len(stage.frames), len(stage.replies)))
+        commit(*arguments)
+
+    watched: Any = commit_watched
+
+    driver.log.commit = watched  # type: ignore[method-assign]
+    return left
+
+
+def test_a_quick_disk_is_waited_for_and_nothing_leaves_before(stage: Live) -> None:
+    left = quick(stage, "n1")
+    ask(stage, "n1", "put a 1; send n3 early early; send n2 late; reply")
+    stage.run(FSYNC_S / 2)
+    assert left == [(1, 0)]
+    assert stage.fsyncs("n1") == PATIENCE, "no thread was asked"
+    assert (texts(stage, "n3"), texts(stage, "n2")) == (["early"], ["late"])
+    assert [reply.outcome for reply in stage.replies] == ["ok"]
+    assert stage.replica("n1").batches[-1] == ["Durable"]
+    stage.crash("n1")
+    stage.restart("n1")
+    assert stage.replica("n1").found == {"k": "v", "a": "1"}
+
+
+def test_a_disk_that_is_slow_once_is_not_waited_for_again(stage: Live) -> None:
+    left = quick(stage, "n1")
+    stage.driver("n1")._disk_speed.quick_s = 0.0
+    for sequence in range(3):
+        ask(stage, "n1", "put a 1; reply", sequence)
+        stage.run(FSYNC_S * 2)
+    assert len(left) == len(stage.replies) == 3
+    assert stage.fsyncs("n1") == PATIENCE + 2
+
+
+@pytest.mark.parametrize("why", ["many writes", "a fault", "an old log"])
+def test_a_quick_disk_is_not_waited_for_where_it_may_take_longer(
+    stage: Live, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(stage, "n1")
+    driver = stage.driver("n1")
+    if why == "a fault":
+        driver._injector.inject("1", SlowFsync(delay_ms=1))
+    elif why == "an old log":
+        monkeypatch.setattr(driver.log, "_rewrite_at", 1)
+    puts = "".join(f"put k{n} v; " for n in range(FEW_WRITES + (why == "many writes")))
+    ask(stage, "n1", f"{puts}reply")
+    stage.run(FSYNC_S / 2)
+    assert (stage.fsyncs("n1"), stage.replies) == (PATIENCE + 1, [])
+    stage.run(FSYNC_S * 2)
+    assert len(stage.replies) == 1
+
+
+def test_a_quick_disk_that_fails_ends_the_node_and_nothing_leaves(stage: Live) -> None:
+    quick(stage, "n1")
+    stage.frames.clear()
+
+    def no_space(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    fail: Any = no_space
+    stage.driver("n1").log.commit = fail  # type: ignore[method-assign]
+    ask(stage, "n1", "put a 1; send n2 a; reply")
+    stage.run(1.0)
+    assert isinstance(stage.ended["n1"], DiskFailed)
+    assert "/n1/log: No space left" in str(stage.ended["n1"])
+    assert (stage.frames, stage.replies) == ([], [])
 
 
 # --- a step that is left half-way ---
