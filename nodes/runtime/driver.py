@@ -3,8 +3,8 @@
 One turn of the event loop: inputs that have arrived are stepped together, the writes of the step
 join the next group commit, and all messages to one destination leave as one PUBLISH. A step waits
 for the next turn as long as the last turn brought something, at most `_MAX_DEFER` times: under load
-batches grow, at low load nothing waits. A commit is done in a thread while steps go on, unless there
-is little to write and the disk is quick (`nodes.runtime.disk_speed`).
+batches grow, at low load nothing waits. A commit is done in a thread while steps go on, unless
+there is little to write and the disk is quick (`nodes.runtime.disk_speed`).
 
 The duties of a driver are listed in `nodes.contract.replica`.
 """
