@@ -483,7 +483,7 @@ class Driver:
         except OSError as error:
             self._fail_disk(error)
             return
-        self._disk_speed.note(self.log.last_commit_ns / 1e9)
+        self._disk_speed.note(self.log.last_commit_ns / 1e9, position - self.durable)
         self._on_durable(position)
 
     def _commit(self) -> None:
@@ -503,7 +503,7 @@ class Driver:
         if error is not None:
             self._fail_disk(error)
             return
-        self._disk_speed.note(self.log.last_commit_ns / 1e9)
+        self._disk_speed.note(self.log.last_commit_ns / 1e9, position - self.durable)
         if disk is not self.disk:
             # Of the time before `_rebuild`, which has read it back.
             if self.log.pending:

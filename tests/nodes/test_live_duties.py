@@ -319,6 +319,11 @@ def test_a_quick_disk_is_not_waited_for_where_it_may_take_longer(
     assert (stage.fsyncs("n1"), stage.replies) == (PATIENCE + 1, [])
     stage.run(FSYNC_S * 2)
     assert len(stage.replies) == 1
+    driver._injector.withdraw("1")
+    ask(stage, "n1", "put a 1; reply", 1)
+    stage.run(FSYNC_S / 2)
+    asked_again = stage.fsyncs("n1") - PATIENCE - 1
+    assert asked_again == (why == "many writes"), "where much was to do there may be more"
 
 
 def test_a_quick_disk_that_fails_ends_the_node_and_nothing_leaves(stage: Live) -> None:
