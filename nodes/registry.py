@@ -268,7 +268,7 @@ register(
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
         knobs=gossip.KNOBS,
         pace=gossip.pace,
-        bugs=("nodes.simulator.bugs.gossip",),
+        bugs=("nodes.simulator.bugs.gossip", "nodes.simulator.bugs.upkeep"),
     )
 )
 register(

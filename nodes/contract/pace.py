@@ -25,12 +25,23 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     ``idle``: the types of messages that are sent while nobody asks for anything, and how many of
     each in a second, at most, in the whole cluster; None: nothing is said. ``bare``: by type, a
     field that is empty then. ``asked``: how many more messages one operation costs.
+    ``least``: by type, how many are sent in a second at least, whatever happens, by nodes that each
+    tell all others alike. ``watch_s``: so long one has to look to see all that comes regularly.
+    ``tells``: by type, how many of it a node sends that has news of one write, if it tells of it in
+    messages of that type, and the writer does; by ``told_s`` after the write that is over.
     ``unrest``: marks that mean a change of leader, or an attempt at one. ``catches_up``: a node
     that was away has applied what the others have, without anybody asking for anything.
     ``answers``: a node that runs on answers every request that it took, if only ``info``.
     ``repeats_s``: by then a node has completed an operation, although all was lost that it said, or
     was told, when it was asked; None: that is not promised. ``hands_over_s``: by then a leader has
     given up to hand over to a node that is down, and serves what came meanwhile.
+    ``carries_on_s``: by then after a fault began a node that is served has answered what it was
+    asked before, though others fell silent in the middle of it.
+    ``gives_up_s``: by then it does where no majority is up, and meanwhile it asks nobody again who
+    has answered. ``handed_on``: types of messages by which a request is handed on, with the field
+    that has it: a read goes to nobody who is suspected, while there is another one.
+    ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
+    agree (``replication_ratio`` of `Replica.probe`).
 
     Of an eventual protocol, ``context``: a write is newer than the version that its client tells,
     whatever the clocks say. ``monotonic``: at one node the version of a key never goes back.
@@ -42,6 +53,14 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     idle: Mapping[str, float] | None = None
     bare: Mapping[str, str] = {}
     asked: float = float("inf")
+    least: Mapping[str, float] = {}
+    watch_s: float = 0.0
+    tells: Mapping[str, int] = {}
+    told_s: float = 0.0
+    carries_on_s: float | None = None
+    gives_up_s: float | None = None
+    handed_on: Mapping[str, str] = {}
+    unsure_s: float | None = None
     unrest: tuple[str, ...] = ()
     catches_up: bool = False
     repeats_s: float | None = None

@@ -253,11 +253,16 @@ class Invariant:
     the method that is called with the node, the receiver and the message, at the moment when the
     durability gate lets it through. For `Reply` it is called with the node, the `Request` and the
     reply; for `Request`, when a client's request arrives, with the node, "" and the request.
+
+    What a node *makes* of a message is judged right after its handler ran: ``judges`` names, for a
+    type of message, the method that is called with the replica, the sender, the message and the
+    `Send`s that it made. Such a check costs nothing where no such message comes.
     """
 
     name: ClassVar[str] = "invariant"
     looks_at: ClassVar[tuple[str, ...]] = ()
     hears: ClassVar[Mapping[type, str]] = {}
+    judges: ClassVar[Mapping[type, str]] = {}
     scene: Scene
 
     def begin(self, scene: Scene) -> None:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress, count, starmap
 from operator import ne
 from typing import Any, TypeVar
 
 import msgspec
 
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.parts.limits import KeyLimits
 
 Record = TypeVar("Record")
@@ -114,3 +117,80 @@ def portions(
             portion, characters = {}, 0
     if portion:
         yield portion
+
+
+# --- invariants ---
+
+
+class PartnersAreRandom(Invariant):
+    """Whom a node exchanges with is drawn anew each time, from all (Demers et al. 1987, sections
+    1.3 and 1.4). Always the same partner repairs as well, until that one is down. A subclass says
+    which messages begin an exchange (``hears``: ``on_begin``)."""
+
+    name = "partners are drawn at random"
+    draws = 20
+    """For each peer: the chance that one is not drawn in so many is about ``exp(-draws)``."""
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._peers = len(scene.nodes) - 1
+        self._drawn: dict[tuple[str, type], Counter[str]] = defaultdict(Counter)
+
+    def on_begin(self, node: str, dst: str, msg: Any) -> None:
+        """Raises InvariantBroken."""
+        drawn = self._drawn[node, type(msg)]
+        drawn[dst] += 1
+        if drawn.total() >= self.draws * self._peers:
+            if len(drawn) < self._peers:
+                raise InvariantBroken(
+                    f"{node} has sent {drawn.total()} {type(msg).__name__}: {dict(drawn)}, and none"
+                    " to the others"
+                )
+            drawn.clear()
+
+
+class ExchangesAreExact(Invariant):
+    """What a replica makes of a peer's digest, difference or request for keys: it tells all that it
+    has in the buckets that differ, pushes what the peer lacks, and pulls what it lacks itself; all
+    of it, and nothing else (Demers et al. 1987, section 1.3). What it has is what is on its disk,
+    or on its way there. A subclass knows the messages, and ``judges`` them."""
+
+    name = "an exchange tells exactly what the other lacks"
+    every = 4
+    """Of the messages that are taken in so many are judged as one: what is told wrong is told wrong
+    more than once."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def is_due(self) -> bool:
+        """Whether this message is judged."""
+        self._turn += 1
+        return self._turn % self.every == 0
+
+    @staticmethod
+    def held(disk: Disk, buckets: Collection[int], count: int) -> dict[str, Any]:
+        """Key -> what a replica with ``count`` buckets holds in some of them."""
+        return {
+            name[2:]: record
+            for name, record in disk.items()
+            if name[:2] == "k/"
+            and record is not None
+            and zlib.crc32(name[2:].encode()) % count in buckets
+        }
+
+    @staticmethod
+    def told(sends: Sequence[Send], kind: type, field: str) -> dict[str, Any]:
+        """What messages of a kind tell of keys, together."""
+        told: dict[str, Any] = {}
+        for send in sends:
+            if type(send.msg) is kind:
+                told.update(getattr(send.msg, field))
+        return told
+
+    @staticmethod
+    def compare(node: str, what: str, said: Mapping[str, Any], right: Mapping[str, Any]) -> None:
+        """Raises InvariantBroken."""
+        if said != right:
+            raise InvariantBroken(f"{node} {what} {dict(said)}, where it is {dict(right)}")

@@ -9,6 +9,8 @@ from nodes.parts.recovery import PlacementParameters
 EXCHANGES = 20
 """Exchanges with random peers that each node makes until all have heard of everything, as far as
 chance allows."""
+BEATS = 12
+"""Heartbeats of each node that are watched, to see whether there are enough of them."""
 _AGREE_S = 3.0
 """Proposals of several nodes, each of which gives way to the others a few times, and a copy."""
 _MOVE_S = 1.5
@@ -40,11 +42,11 @@ def pace_of_recovery(parameters: PlacementParameters, nodes: tuple[str, ...]) ->
         parameters.replication_factor + 1
     )
     back_s = trusts_s(heartbeat) + parameters.recover_after_s + _MOVE_S * parameters.ranges
+    heartbeats = {"Heartbeat": count * (count - 1) / heartbeat.heartbeat_every_s}
     return Pace(
         serves_s=suspects_s(heartbeat) + _AGREE_S,
         settles_s=_AGREE_S + max(lost_s, back_s),
-        idle={
-            "Heartbeat": count * (count - 1) / heartbeat.heartbeat_every_s,
-            "PlacementNumbers": 2.0 * count,
-        },
+        idle={**heartbeats, "PlacementNumbers": 2.0 * count},
+        least=heartbeats,
+        watch_s=BEATS * heartbeat.heartbeat_every_s,
     )

@@ -5,8 +5,10 @@ Recorded from messages and disks; no replica is asked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Request, Scene
 from nodes.parts.claims import is_forgetful
 from nodes.parts.placement import (
@@ -18,6 +20,7 @@ from nodes.parts.placement import (
     PreparePlacement,
     PromisePlacement,
     Vote,
+    first_placement,
     range_of,
 )
 from nodes.parts.quorum import fencing_quorum, majority
@@ -33,6 +36,18 @@ class PlacementChronicle:
     def __init__(self) -> None:
         self.chosen: dict[tuple[int, int], Placement] = {}
         self.serving: dict[int, int] = {}
+
+
+def members_of(disks: Mapping[str, Disk], scene: Scene, key: str) -> tuple[str, ...]:
+    """Who holds ``key``, by the newest placement that any of ``disks`` has."""
+    parameters: Any = next(iter(scene.configs.values())).parameters
+    number = range_of(key, parameters.ranges)
+    newest = first_placement(number, scene.nodes, parameters.replication_factor)
+    for disk in disks.values():
+        known: Placement = disk.get(f"p/{number}", newest)
+        if known.number > newest.number:
+            newest = known
+    return newest.nodes
 
 
 class PlacementAcceptors(Invariant):
@@ -245,6 +260,7 @@ class CopiesAreWhole(Invariant):
         self._paged: set[tuple[str, str, int, int, str]] = set()
         self._floors: dict[str, int] = {}
         self._forgetful = is_forgetful(next(iter(scene.configs.values())).parameters)
+        self._chosen = scene.common(PlacementChronicle).chosen
 
     def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
         """A key, its record and the results of its writes, as they are in a page."""
@@ -278,6 +294,7 @@ class CopiesAreWhole(Invariant):
         """Raises InvariantBroken."""
         page: dict[str, Any] = {}
         told = self._results.setdefault((dst, msg.range, msg.number, node), {})
+        self._check_source(node, dst, msg)
         is_first = (dst, node, msg.range, msg.number, msg.after) not in self._paged
         self._paged.add((dst, node, msg.range, msg.number, msg.after))
         for content in msg.contents:
@@ -300,6 +317,16 @@ class CopiesAreWhole(Invariant):
             first.setdefault(key, record)
         if msg.last is None:
             self._done.add((dst, msg.range, msg.number, node))
+
+    def _check_source(self, node: str, dst: str, msg: RangePage) -> None:
+        """Who was not ready under the placement before does not have all there is to copy."""
+        placement = self._chosen.get((msg.range, msg.number))
+        joined = 0 if placement is None else dict(placement.previous).get(node, 0)
+        ready = self.scene.disks[node].get(f"ready/{msg.range}", 1)
+        if joined == 0 or ready < joined:
+            raise InvariantBroken(
+                f"{node} sends {dst} a page of {placement}, and was not ready before it: {ready}"
+            )
 
     def _has_results(self, node: str, told: dict[tuple[str, int], None]) -> bool:
         """Of all requests that may come again."""

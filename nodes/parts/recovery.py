@@ -257,7 +257,8 @@ class Recovery:
     every write quorum, and leave no read or write quorum without a fenced member.
 
     Marks: ``under_replicated`` (range, lost, to, number) when a member has been lost for long
-    enough, at the node that proposes; ``placed`` (range, number, members); ``copying`` (range,
+    enough, at the node that proposes; ``unbalanced`` (range, from, to, number) where that one has
+    more ranges than others; ``placed`` (range, number, members); ``copying`` (range,
     from, to); ``re_replicated`` (range, from, to, number, bytes, keys, seconds) when the new member
     is ready, at that member. ``from`` is the node whose place it takes. Units: seconds.
     """
@@ -395,6 +396,12 @@ class Recovery:
             for move in _STRATEGIES[NODE_REJOINED](situation)[:1]:
                 placement = situation.placements[move.range]
                 if self._rank(placement) == 0 and self._may_propose(placement):
+                    self._out.mark(
+                        "unbalanced",
+                        range=move.range,
+                        number=placement.number,
+                        **{"from": move.lost, "to": move.to},
+                    )
                     placements.propose(placement.replace(move.lost, move.to))
 
     def _rank(self, placement: Placement) -> int:

@@ -15,7 +15,17 @@ from typing import Any, TypeAlias
 import msgspec
 
 from nodes.contract.disk import Disk, Write
-from nodes.contract.replica import Config, Invariant, Message, Replica, Reply, Request, Scene
+from nodes.contract.replica import (
+    Config,
+    Invariant,
+    Message,
+    Replica,
+    Reply,
+    Request,
+    Scene,
+    Send,
+    snake_case,
+)
 from nodes.registry import Protocol, node_ids
 from nodes.simulator.clock import Clock
 from nodes.simulator.host import Host, Listener, Timing
@@ -88,6 +98,7 @@ class Cluster:
             assert not unknown, f"{invariant.name!r} looks at {unknown}, WATCHED has {fields}"
         self._observers_of: dict[tuple[bool, ...], list[Observer]] = {}
         self.listeners = _listeners(self.invariants)
+        self._replica = _judged(protocol.replica, self.invariants)
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""
@@ -164,7 +175,7 @@ class Cluster:
                 host.clock.wall_error_s = most_s * (2 * draw() - 1)
 
     def _build(self, config: Config, clock: Clock, disk: Disk) -> Replica:
-        replica = self.protocol.replica(config, clock, disk)
+        replica = self._replica(config, clock, disk)
         self._on_build(replica, clock)
         return replica
 
@@ -400,6 +411,29 @@ def _all_of(listeners: Sequence[Listener]) -> Listener:
             listener(node, other, what)
 
     return hear
+
+
+def _judged(kind: type[Replica], invariants: Sequence[Invariant]) -> type[Replica]:
+    """``kind``, whose handlers are judged by `Invariant.judges`."""
+    handlers: dict[str, Any] = {}
+    for invariant in invariants:
+        for message, method in invariant.judges.items():
+            name = "on_" + snake_case(message.__name__)
+            handler = handlers.get(name) or getattr(kind, name)
+            handlers[name] = _then(handler, getattr(invariant, method))
+    return type(kind.__name__, (kind,), handlers) if handlers else kind
+
+
+def _then(
+    handler: Callable[[Replica, str, Any], None],
+    judge: Callable[[Replica, str, Any, Sequence[Send]], None],
+) -> Callable[[Replica, str, Any], None]:
+    def handle(replica: Replica, src: str, msg: Any) -> None:
+        first = len(replica.out.sends)
+        handler(replica, src, msg)
+        judge(replica, src, msg, replica.out.sends[first:])
+
+    return handle
 
 
 def _message_round_trip(kind: type[Replica]) -> Callable[[Any], Any]:

@@ -52,13 +52,17 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("paxos-votes-not-found", "an acceptor tells what is on its disk"),
         ("quorum-old-requests-not-remembered", "a replica tells what is on its disk"),
         ("quorum-pushes-before-fsync", "a replica tells what is on its disk"),
-        ("gossip-clock-claims-too-much", "a node tells what is on its disk"),
+        ("gossip-clock-claims-too-much", "an exchange tells exactly what the other lacks"),
+        ("quorum-pushes-what-is-known", "an exchange tells exactly what the other lacks"),
+        ("gossip-always-the-same-partner", "partners are drawn at random"),
+        ("gossip-stamps-only-count", "a stamp follows the wall clock"),
         ("placement-promise-before-fsync", "acceptors of placements keep their word"),
         ("placement-vote-before-fsync", "acceptors of placements keep their word"),
         (
             "recovery-page-without-its-last-key",
             "a new member holds what a quorum before it held",
         ),
+        ("recovery-copies-from-the-unready", "a new member holds what a quorum before it held"),
     ],
 )
 def test_a_lie_is_seen_by_the_check_that_it_belongs_to(name: str, check: str) -> None:

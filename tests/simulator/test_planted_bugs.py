@@ -70,6 +70,13 @@ COMMON = (
     "recovery-not-fenced",
     "recovery-serves-before-copying",
     "recovery-everybody-places",
+    "quorum-asks-who-has-answered",
+    "quorum-never-forgets",
+    "gossip-rumours-end-early",
+    "gossip-sure-of-the-silent",
+    "detection-beats-slowly",
+    "detection-marks-one-detector",
+    "recovery-moves-to-who-just-came",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.pace import Pace
+from nodes.parts.pace import BEATS
 from nodes.protocols.detector.parameters import DetectorParameters
 
 _HEARTBEATS = 8
@@ -14,4 +15,7 @@ def pace(parameters: DetectorParameters, nodes: tuple[str, ...]) -> Pace:
     (`nodes.simulator.oracles.detection`)."""
     count = len(nodes)
     every_s = parameters.heartbeat_every_s
-    return Pace(settles_s=_HEARTBEATS * every_s, idle={"Heartbeat": count * (count - 1) / every_s})
+    heartbeats = {"Heartbeat": count * (count - 1) / every_s}
+    return Pace(
+        settles_s=_HEARTBEATS * every_s, idle=heartbeats, least=heartbeats, watch_s=BEATS * every_s
+    )

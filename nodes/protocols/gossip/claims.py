@@ -14,8 +14,7 @@ import msgspec
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
 from nodes.parts.claims import is_forgetful
-from nodes.parts.placement import Placement, first_placement, range_of
-from nodes.parts.placement_claims import CopiesAreWhole
+from nodes.parts.placement_claims import CopiesAreWhole, members_of
 from nodes.parts.sessions import Result
 from nodes.protocols.gossip.messages import (
     Difference,
@@ -201,7 +200,7 @@ class NodesTellTrue(Invariant):
             {key for disk in disks.values() for key, _ in disk.items() if key[:2] == "k/"}
         )
         for key in keys:
-            members = self._members(disks, key[2:]) if self._placed else list(disks)
+            members = members_of(disks, self.scene, key[2:]) if self._placed else list(disks)
             held = [disks[node].get(key) for node in members if node in disks]
             if any(record != held[0] for record in held):
                 return False
@@ -211,17 +210,6 @@ class NodesTellTrue(Invariant):
             ):
                 return False
         return True
-
-    def _members(self, disks: Mapping[str, Disk], key: str) -> tuple[str, ...]:
-        """By the newest placement that any disk has."""
-        parameters = self._parameters
-        number = range_of(key, parameters.ranges)
-        newest = first_placement(number, self.scene.nodes, parameters.replication_factor)
-        for disk in disks.values():
-            known: Placement = disk.get(f"p/{number}", newest)
-            if known.number > newest.number:
-                newest = known
-        return newest.nodes
 
 
 class WritesAreHandedOn(Invariant):

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken
+from nodes.contract.replica import Env, Invariant, InvariantBroken
 from nodes.parts.vector_clock import covers
 from nodes.protocols.gossip.messages import Record, Sibling
-from nodes.protocols.gossip.policies import Policy
+from nodes.protocols.gossip.policies import LastWriteWins, Policy
+
+_MILLISECOND = 1 << 16
+"""Of a stamp; below it is the count of the events in one."""
 
 
 class Observed(Protocol):
     """What the invariants look at; see `nodes.protocols.gossip.replica.Gossip`."""
 
+    env: Env
     disk: Disk
     policy: Policy
     records: dict[str, Record]
@@ -160,3 +164,34 @@ class DurableVersionsStay(Invariant):
                 durable[key] = replica.policy.merge(known, siblings)
             done += 1
         del waiting[:done]
+
+
+class StampsFollowTheClock(Invariant):
+    """Under lww the stamp of a new write is no earlier than the wall clock of its node, and it is
+    later only as far as somebody's stamp was (Kulkarni et al. 2014, theorems 1 to 3). A counter
+    alone is in order as well, and then of two writes that know nothing of each other the winner has
+    nothing to do with time."""
+
+    name = "a stamp follows the wall clock"
+    looks_at = ("disk.position",)
+
+    def __init__(self) -> None:
+        self._own: dict[str, int] = {}
+        self._highest = 0
+
+    def observe(self, node: str, replica: Observed) -> None:
+        """Raises InvariantBroken. The clock stands still during a step."""
+        if replica.policy is not LastWriteWins:
+            return
+        highest = self._highest
+        for key in replica.changed:
+            stamp = replica.records[key].siblings[0].counter
+            if replica.records[key].siblings[0].node == node and stamp > self._own.get(node, 0):
+                self._own[node] = stamp
+                wall = int(replica.env.wall() * 1000) * _MILLISECOND
+                if not wall <= stamp < max(wall, highest) + _MILLISECOND:
+                    raise InvariantBroken(
+                        f"{node} key {key!r}: the stamp {stamp} of a new write, where the clock"
+                        f" says {wall} and the latest stamp was {highest}"
+                    )
+            self._highest = max(self._highest, stamp)

@@ -6,6 +6,9 @@ from nodes.contract.pace import Pace
 from nodes.parts.pace import EXCHANGES, pace_of_recovery
 from nodes.protocols.gossip.parameters import GossipParameters
 
+_SILENT = 5
+"""Intervals of anti-entropy, for each peer, in which a node that is there is heard for certain, and
+one more."""
 _HOPS = 4
 """Nodes through which a rumour comes to the last one."""
 
@@ -19,12 +22,19 @@ def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
     # A rumour goes through a few nodes, each of which repeats it.
     rumours_s = _HOPS * (parameters.rounds + 1) * parameters.gossip_interval_s
     told = parameters.fanout * parameters.rounds * len(nodes)
+    others = (parameters.replication_factor if recovery.idle else len(nodes)) - 1
     return Pace(
         serves_s=1.0 + recovery.serves_s + (parameters.forward_timeout_s if recovery.idle else 0),
         settles_s=2.0 + EXCHANGES * every_s + rumours_s + recovery.settles_s,
         converges_s=2.0 + EXCHANGES * every_s + recovery.settles_s,
         idle={"Digest": exchanges, "Difference": exchanges, **(recovery.idle or {})},
         bare={"Difference": "clocks"},
+        least=recovery.least,
+        watch_s=recovery.watch_s,
+        tells={"Rumour": parameters.rounds * min(parameters.fanout, others)},
+        told_s=len(nodes) * parameters.rounds * parameters.gossip_interval_s,
+        handed_on={"Forward": "request"} if recovery.idle else {},
+        unsure_s=None if recovery.idle else _SILENT * others * every_s,
         context=True,
         monotonic=True,
         answers=True,

@@ -88,11 +88,13 @@ from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
 from nodes.parts.vector_clock import Clock, increment, merge
 from nodes.protocols.gossip.claims import GossipCopies, NodesTellTrue, WritesAreHandedOn
+from nodes.protocols.gossip.exchange_claims import GossipExchanges, GossipPartners
 from nodes.protocols.gossip.invariants import (
     ClockNeverGoesBack,
     DotNamesOneVersion,
     DurableVersionsStay,
     OnlyDominatedVersionsDisappear,
+    StampsFollowTheClock,
 )
 from nodes.protocols.gossip.messages import (
     Difference,
@@ -148,6 +150,9 @@ class Gossip(PlacedReplica):
         NodesTellTrue,
         GossipCopies,
         WritesAreHandedOn,
+        StampsFollowTheClock,
+        GossipExchanges,
+        GossipPartners,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
 

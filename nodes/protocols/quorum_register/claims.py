@@ -15,7 +15,7 @@ from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
 from nodes.parts.claims import is_forgetful
 from nodes.parts.placement import first_placement, range_of
-from nodes.parts.placement_claims import CopiesAreWhole, PlacementChronicle
+from nodes.parts.placement_claims import CopiesAreWhole, PlacementChronicle, members_of
 from nodes.parts.quorum import quorums_of
 from nodes.parts.sessions import Result
 from nodes.protocols.quorum_register.messages import (
@@ -274,14 +274,16 @@ class AnswersAreDurable(Invariant):
             )
 
     def agrees(self, disks: Mapping[str, Disk]) -> bool:
-        """Whether all replicas hold the same versions; where keys are placed, nobody asks."""
-        if self._placed:
-            return True
+        """Whether all replicas of a key hold the same version of it."""
         keys = sorted(
             {key for disk in disks.values() for key, _ in disk.items() if key[:2] == "k/"}
         )
-        held = [[disk.get(key) for key in keys] for disk in disks.values()]
-        return all(records == held[0] for records in held)
+        for key in keys:
+            members = members_of(disks, self.scene, key[2:]) if self._placed else tuple(disks)
+            held = [disks[node].get(key) for node in members if node in disks]
+            if any(record != held[0] for record in held):
+                return False
+        return True
 
     def _check_value(self, node: str, request: Request, reply: Reply, version: Tag) -> None:
         _, writer, sequence = version

@@ -6,6 +6,9 @@ from nodes.contract.pace import Pace
 from nodes.parts.pace import EXCHANGES, pace_of_recovery
 from nodes.protocols.quorum_register.parameters import QuorumParameters
 
+_CARRIES_ON_S = 0.4
+"""All that can answer have been asked at once: nothing waits for a timer."""
+
 
 def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
     """No leader: a majority answers at once, or when it is asked again. Replicas that agree send
@@ -18,6 +21,10 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         converges_s=2.0 + EXCHANGES * every_s + recovery.settles_s,
         # Jitter makes some intervals half as long.
         idle={"Digest": 2 * len(nodes) / every_s, **(recovery.idle or {})},
+        least=recovery.least,
+        watch_s=recovery.watch_s,
+        carries_on_s=None if recovery.idle else _CARRIES_ON_S,
+        gives_up_s=None if parameters.weak or recovery.idle else parameters.timeout_s,
         monotonic=True,
         answers=True,
         asked=6 * len(nodes),

@@ -79,6 +79,7 @@ from nodes.protocols.quorum_register.claims import (
     RegisterCopies,
     ReplicasTellTrue,
 )
+from nodes.protocols.quorum_register.exchange_claims import RegisterExchanges, RegisterPartners
 from nodes.protocols.quorum_register.invariants import VersionNamesOneWrite, VersionNeverGoesBack
 from nodes.protocols.quorum_register.messages import (
     NOTHING,
@@ -163,6 +164,8 @@ class QuorumRegister(PlacedReplica):
         ReplicasTellTrue,
         AnswersAreDurable,
         RegisterCopies,
+        RegisterExchanges,
+        RegisterPartners,
     )
     PARAMETERS: ClassVar[type[Parameters]] = QuorumParameters
 

@@ -3,12 +3,13 @@ then a fault that lasts, then rest again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import structs
 
 from nodes.contract.pace import Pace
-from nodes.contract.replica import OperationKind
+from nodes.contract.replica import Operation, OperationKind
+from nodes.parts.placement import Placement
 from nodes.simulator.faults import Nemesis
 from nodes.simulator.network import Quality
 from nodes.simulator.oracles import losses, rest, status
@@ -16,13 +17,19 @@ from nodes.simulator.oracles.administrator import Administrator
 from nodes.simulator.oracles.detection import mistaken
 from nodes.simulator.oracles.lasting import Lasting, draw_lasting, powerless, served, stays
 from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
-from nodes.simulator.oracles.traffic import Traffic
+from nodes.simulator.oracles.traffic import HandedOn, Traffic
 from nodes.simulator.placed import is_placed, newest_placements, unrestored_range
 
 LONGEST_S = 120.0
 """A suspicion that may take longer is not waited for: phi has learned from an unruly network."""
 CALM = Quality(latency_s=0.001, jitter_s=0.0001)
 """The network of the time of rest."""
+_AMONG = 8
+"""Reads that each node has begun, one after the other, when a fault strikes among them, at most."""
+_HANDED_ON = 6
+"""Keys that each node is asked for, where some hand that on."""
+_GIVES_UP_S = 1.5
+"""On top of the time after which a request is given up: until the timer that sees it."""
 ROUNDS = 2
 """Operations of each node at rest."""
 LOST_S = 0.01
@@ -49,7 +56,12 @@ class Aftermath:
         # Old messages and requests may still be on their way.
         self._stage.begin("rest")
         self._cluster.timeline.run_until(self._cluster.under_way_until())
-        if not (self._is_at_rest("rest") and self._serves_promptly() and self._makes_good()):
+        if not (
+            self._is_at_rest("rest")
+            and self._serves_promptly()
+            and self._spreads()
+            and self._makes_good()
+        ):
             return
         administrator = self._administrator
         if not administrator.run() or (administrator.changed and not self._is_at_rest("changed")):
@@ -59,6 +71,8 @@ class Aftermath:
             placed = is_placed(self._cluster)
             rng = self._cluster.rng("lasting")
             self.endure(draw_lasting(rng, self._nodes, leader, placed=placed))
+        else:
+            self._gives_up()
 
     def _judge(self, phase: str, findings: Iterable[rest.Finding]) -> bool:
         return judge(self._stage, phase, findings)
@@ -77,6 +91,7 @@ class Aftermath:
                 mistaken(cluster, self._stage.detectors, set()),
                 rest.laggards(cluster, pace),
                 rest.forgotten_clients(cluster, pace),
+                rest.hoarders(cluster, self._stage.clients),
                 status.misreported(cluster, pace),
                 losses.hasty(cluster, self._calm_since_s),
                 rest.chatter(traffic, pace, len(self._nodes)),
@@ -108,6 +123,40 @@ class Aftermath:
             ],
         )
 
+    def _spreads(self) -> bool:
+        """Of one write, each node that has news of it tells as often as it has to."""
+        cluster, pace = self._cluster, self._pace
+        if not pace.tells:
+            return True
+        cluster.run(pace.told_s)
+        with Traffic(cluster, pace.bare) as traffic:
+            self._invoke("told", self._nodes[0], "write")
+            cluster.run(pace.told_s)
+        return self._judge("told", rest.told(traffic, pace))
+
+    def _invoke(self, phase: str, node: str, kind: OperationKind, key: str = "k0") -> None:
+        """Ask a node once, whatever it answers."""
+        operation = Operation(kind, key, phase if kind == "write" else None)
+        self._stage.clients.invoke(f"{phase}-{node}-{key}", node, operation, lambda record: None)
+
+    def _gives_up(self) -> None:
+        """Where no majority is up, who is asked says so in time, and meanwhile asks nobody again
+        who has answered."""
+        cluster, gives_up_s = self._cluster, self._pace.gives_up_s
+        nodes = self._nodes
+        if gives_up_s is None or len(nodes) < 3:
+            return
+        self._stage.begin("alone")
+        few = nodes[: len(nodes) // 2]
+        for node in nodes[len(few) :]:
+            cluster.crash(node)
+        with Traffic(cluster, self._pace.bare) as traffic:
+            self._invoke("alone", few[0], "read")
+            self._invoke("alone", few[-1], "write")
+            cluster.run(gives_up_s + _GIVES_UP_S)
+        self._judge("alone", rest.forgotten_clients(cluster, self._pace))
+        self._judge("alone", rest.repeated(traffic, self._pace, few, 2))
+
     def _makes_good(self) -> bool:
         """What a node says, or is told, when it is asked for something is lost: it completes the
         operation all the same, without being asked again."""
@@ -131,7 +180,14 @@ class Aftermath:
         placements = newest_placements(cluster)
         fault = structs.replace(lasting.fault, at_s=cluster.now)
         nemesis = Nemesis(cluster, self._stage.clients, [fault])
+        self._leave_open()
+        handing = HandedOn(cluster, pace.handed_on, lasting.lame)
         cluster.run(0.0)
+        for number in range(_HANDED_ON if pace.handed_on else 0):
+            for node in self._nodes:
+                self._invoke("handed", node, "read", f"k{number}")
+        if not self._judge(phase, self._still_open(lasting)):
+            return
         keeps = leader is not None and stays(cluster, lasting.lame, leader)
         if keeps:
             # Whoever is cut off knows as much as the others until something is written.
@@ -149,15 +205,37 @@ class Aftermath:
                 and self._judge(phase, self._lead_nobody(lasting))
                 and self._is_served(phase, lasting)
                 and self._is_detected(phase, lasting)
+                and self._is_unsure(phase, lasting)
                 and self._is_restored(phase, lasting)
                 and self._judge(
-                    phase,
-                    losses.wrong_place(cluster, cluster.marks[began:], placements, lasting.lame[0])
-                    if placements and lasting.lame
-                    else (),
+                    phase, losses.handed_to_suspects(cluster.marks[began:], handing.end())
                 )
+                and self._is_well_placed(phase, lasting, began, placements)
             ):
                 self._heals(nemesis)
+
+    def _leave_open(self) -> None:
+        """Let each node have a write to do, and reads, when the fault begins."""
+        if self._pace.carries_on_s is None:
+            return
+        for node in self._nodes:
+            self._invoke(f"open.{node}", node, "write")
+        for number in range(1 + int(_AMONG * self._cluster.rng("open").random())):
+            for node in self._nodes:
+                self._invoke(f"open.{number}", node, "read")
+            self._cluster.run(CALM.latency_s)
+
+    def _still_open(self, lasting: Lasting) -> Iterator[rest.Finding]:
+        """Whoever is served carries on with what it had begun."""
+        cluster, within_s = self._cluster, self._pace.carries_on_s
+        if within_s is not None:
+            cluster.run(within_s)
+            nodes = served(cluster, lasting.lame, self._stage.protocol.needs)
+            for node in nodes:
+                for client, _ in cluster.hosts[node].unanswered:
+                    told = f"{node} has not answered {client}'s request {within_s:g} s later"
+                    yield "liveness", f"{told}, though a majority is there"
+                    return
 
     def _wait(self, seconds: float) -> int:
         self._cluster.run(seconds)
@@ -179,20 +257,52 @@ class Aftermath:
         cluster, models = self._cluster, self._stage.detectors.models
         if not models or lasting.fault.kind not in ("crash", "pause", "partition"):
             return True
-        lost = {
-            (observer, peer)
-            for observer in self._nodes
-            for peer in self._nodes
-            if observer not in lasting.lame
-            and observer != peer
-            and (peer in lasting.lame or cluster.links[peer, observer].is_cut)
-        }
+        lost = self._silent(lasting)
         bound_s = max((models[o].suspects_within_s(peer) for o, peer in lost), default=0.0)
         if bound_s > LONGEST_S:
             return True
         cluster.run(bound_s)
         return self._judge(
             phase, mistaken(cluster, self._stage.detectors, lost, without=lasting.lame)
+        )
+
+    def _silent(self, lasting: Lasting) -> set[tuple[str, str]]:
+        """Pairs of a node and a peer that it does not hear."""
+        return {
+            (observer, peer)
+            for observer in self._nodes
+            for peer in self._nodes
+            if observer not in lasting.lame
+            and observer != peer
+            and (peer in lasting.lame or self._cluster.links[peer, observer].is_cut)
+        }
+
+    def _is_unsure(self, phase: str, lasting: Lasting) -> bool:
+        """Who does not hear a peer does not say that its copies agree."""
+        if self._pace.unsure_s is None or lasting.fault.kind not in ("crash", "partition"):
+            return True
+        lost = self._silent(lasting)
+        if lost:
+            self._cluster.run(self._pace.unsure_s)
+        return self._judge(phase, status.too_sure(self._cluster, lost))
+
+    def _is_well_placed(
+        self, phase: str, lasting: Lasting, began: int, before: Sequence[Placement]
+    ) -> bool:
+        """What was lost goes where it has to go, and nothing to the node that is down; nor when
+        another one is started again, which has never heard of it. ``began``: the first mark since
+        the fault; ``before``: the placements then."""
+        if not before or not lasting.lame:
+            return True
+        cluster, lame = self._cluster, lasting.lame
+        wrong = losses.wrong_place(cluster, cluster.marks[began:], before, lame[0])
+        if not self._judge(phase, wrong):
+            return False
+        again = next(node for node in self._nodes if node not in lame)
+        cluster.crash(again)
+        cluster.restart(again)
+        return self._is_restored(phase, lasting) and self._judge(
+            phase, losses.onto_lost(cluster.marks[began:], before, lame)
         )
 
     def _is_restored(self, phase: str, lasting: Lasting) -> bool:

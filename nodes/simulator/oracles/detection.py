@@ -192,7 +192,12 @@ class Detectors:
         step = replica.step
 
         def watched_step(inputs: Sequence[Any]) -> None:
+            # A timer comes in a step of its own.
+            checks = len(inputs) == 1 and type(inputs[0]) is Timer and inputs[0].name == CHECK
+            before = suspects(replica) if checks else {}
             step(inputs)
+            if checks and (replica.out.marks or before != suspects(replica)):
+                compare_marks(replica, before)
             for item in inputs:
                 if type(item) is Message:
                     if type(item.msg) is Heartbeat and item.src != replica.id:
@@ -214,6 +219,23 @@ def compare(replica: Replica, model: Model, now_s: float) -> None:
                 f" {','.join(found) or 'nobody'}, and by its parameters"
                 f" {','.join(expected) or 'nobody'} should be"
             )
+
+
+def compare_marks(replica: Replica, before: Mapping[str, Sequence[str]]) -> None:
+    """Raises WrongSuspicion where the marks of a check tell of other changes than there were since
+    ``before``: what is measured live are the marks."""
+    changed = sorted(
+        ("suspect" if peer in found else "trust", name, peer)
+        for name, found in suspects(replica).items()
+        for peer in set(found).symmetric_difference(before[name])
+    )
+    marked = sorted(
+        (name, details.get("detector", ""), details["node"])
+        for name, details in replica.out.marks
+        if name in ("suspect", "trust")
+    )
+    if marked != changed:
+        raise WrongSuspicion(f"{replica.id}: marks {marked}, where {changed} has changed")
 
 
 def suspects(replica: Replica) -> Mapping[str, list[str]]:

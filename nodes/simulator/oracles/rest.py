@@ -3,18 +3,24 @@ waits, and little is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 from nodes.contract.pace import Pace
 from nodes.simulator.cluster import Cluster, Mark
+from nodes.simulator.load import Clients
 from nodes.simulator.oracles.traffic import Traffic
 from nodes.simulator.placed import unrestored_range
 
-WATCH_S = 3.0
-"""Virtual seconds in which nothing may happen, at least."""
 SUSPICION = ("suspect", "trust")
 """Marks of a failure detector that changes its mind."""
+WATCH_S = 3.0
+"""Virtual seconds in which nothing may happen, at least."""
 _SLACK = 1.1
+_HOARD = 3
+"""More requests of a client than a crash keeps, and so many clients that it was no accident."""
+_MANY = 20
+"""Requests of a client that were acknowledged, so that a node has some to forget."""
 _FEW = 4
 """Messages of a type, for each node, that the edges of the time watched add."""
 
@@ -25,7 +31,7 @@ Finding = tuple[str, str]
 def watch_s(pace: Pace) -> float:
     """How long to watch: several times the longest interval of what is sent at rest."""
     slowest = min((rate for rate in (pace.idle or {}).values() if rate), default=1.0)
-    return max(WATCH_S, 10 / slowest)
+    return max(WATCH_S, pace.watch_s, 10 / slowest)
 
 
 def unrest(marks: list[Mark], names: tuple[str, ...]) -> Iterator[Finding]:
@@ -56,6 +62,11 @@ def chatter(traffic: Traffic, pace: Pace, nodes: int, asked: int = 0) -> Iterato
         if count > most:
             told = f"{count} {name} in {traffic.seconds:g} s with {asked} operations"
             yield "messages", f"{told}, where {most:.0f} are enough"
+    for name, rate in pace.least.items():
+        enough = rate * traffic.seconds / _SLACK - nodes * (nodes - 1)
+        if traffic.counts[name] < enough:
+            told = f"{traffic.counts[name]} {name} in {traffic.seconds:g} s"
+            yield "messages", f"{told}, where there should be {enough:.0f}"
     whole = sum(traffic.counts.values())
     rate = sum(pace.idle.values())
     most = _SLACK * rate * traffic.seconds + _FEW * nodes * (1 + len(pace.idle)) + spare
@@ -73,6 +84,11 @@ def laggards(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
     if unrestored is not None:
         yield "catch-up", unrestored
         return
+    disks = {node: host.storage.synced for node, host in cluster.hosts.items() if host.up}
+    for invariant in cluster.invariants:
+        if not invariant.agrees(disks):
+            yield "catch-up", "the disks do not hold the same where they have to"
+            return
     applied: dict[str, int] = {}
     for node, host in cluster.hosts.items():
         replica = host.replica
@@ -92,3 +108,55 @@ def forgotten_clients(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
             client, sequence = host.unanswered[0]
             yield "unanswered", f"{node} never answered {client}'s request {sequence}"
             return
+
+
+def hoarders(cluster: Cluster, clients: Clients) -> Iterator[Finding]:
+    """Nodes that remember what clients have acknowledged to them, by the newest request that they
+    were asked. What a crash kept from being forgotten stays until the client writes again; so one
+    node that has forgotten all that it could of many is enough, and nothing is said."""
+    asked = {
+        (request.client, request.sequence): (record.node, request.acked)
+        for request, record in zip(clients.requests, clients.history, strict=True)
+    }
+    hoards: list[str] = []
+    for node, host in cluster.hosts.items():
+        results: dict[str, list[int]] = defaultdict(list)
+        for name, result in host.storage.synced.items():
+            if name.startswith("r/") and result is not None:
+                results[result.client].append(result.sequence)
+        for client, sequences in results.items():
+            first, floor = asked.get((client, max(sequences)), ("", 0))
+            stale = sum(sequence < floor for sequence in sequences)
+            if first == node and stale > _HOARD:
+                hoards.append(f"{node} {stale} of {client}")
+            elif first == node and floor >= _MANY and not stale:
+                return
+    if len(hoards) >= _HOARD:
+        told = ", ".join(hoards[:3])
+        yield "status", f"requests are remembered that clients have acknowledged: {told} ..."
+
+
+def told(traffic: Traffic, pace: Pace) -> Iterator[Finding]:
+    """Nodes that tell of a write more or less often than they have to, if at all; and somebody
+    has to."""
+    for name, often in pace.tells.items():
+        by_node: Counter[str] = Counter()
+        for (kind, src, _), count in traffic.sent.items():
+            if kind == name:
+                by_node[src] += count
+        if not by_node or any(count != often for count in by_node.values()):
+            counts = ", ".join(f"{node} {count}" for node, count in by_node.items())
+            yield "messages", f"of one write {counts or 'nobody'} sent {name}, not {often} each"
+
+
+def repeated(traffic: Traffic, pace: Pace, nodes: Sequence[str], asked: int) -> Iterator[Finding]:
+    """More messages between ``nodes`` that all answer than ``asked`` operations cost that each of
+    them is asked about in two phases."""
+    counts = {
+        (name, src, dst): count
+        for (name, src, dst), count in traffic.sent.items()
+        if name not in (pace.idle or {}) and src in nodes and dst in nodes
+    }
+    most = 4 * asked * (len(nodes) - 1)
+    if sum(counts.values()) > most:
+        yield "messages", f"{counts} with {asked} operations, where {most} are enough"

@@ -3,7 +3,7 @@ rest, when there is one right answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from nodes.contract.disk import Disk
@@ -37,6 +37,18 @@ def misreported(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
             if name in probe and probe[name] != right:
                 yield "status", f"{node} says that {name} is {probe[name]!r}, not {right!r}"
                 return
+
+
+def too_sure(cluster: Cluster, lost: Collection[tuple[str, str]]) -> Iterator[Finding]:
+    """A node that says which share of the copies agree, and has not heard for long of a peer that
+    has some. ``lost``: pairs of a node and a peer that it does not hear."""
+    for node in dict.fromkeys(observer for observer, _ in lost):
+        said = cluster.replica(node).probe().get("replication_ratio")
+        if said is not None:
+            peers = ",".join(peer for observer, peer in lost if observer == node)
+            told = f"{node} says that replication_ratio is {said!r}, and does not hear {peers}"
+            yield "status", told
+            return
 
 
 def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) -> dict[str, Any]:

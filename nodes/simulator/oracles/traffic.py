@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -11,12 +11,13 @@ from nodes.simulator.cluster import Cluster
 
 
 class Traffic:
-    """Counts messages by type, those of a node to itself left out, from ``with`` to its end.
+    """Counts messages by type, sender and receiver, those of a node to itself left out, from
+    ``with`` to its end.
     ``samples``: one of each type, with sender and receiver. ``full``: one of which the field named
     in ``bare`` is not empty."""
 
     def __init__(self, cluster: Cluster, bare: Mapping[str, str]) -> None:
-        self.counts: Counter[str] = Counter()
+        self.sent: Counter[tuple[str, str, str]] = Counter()
         self.samples: dict[str, tuple[str, str, Any]] = {}
         self.full: tuple[str, str, Any] | None = None
         self.seconds = 0.0
@@ -24,9 +25,17 @@ class Traffic:
         self._cluster = cluster
         self._began_s = cluster.now
 
+    @property
+    def counts(self) -> Counter[str]:
+        """How many messages of each type there were."""
+        counts: Counter[str] = Counter()
+        for (name, _, _), count in self.sent.items():
+            counts[name] += count
+        return counts
+
     def __enter__(self) -> Traffic:
         self._began_s = self._cluster.now
-        self._set(self)
+        tap(self._cluster, self)
         return self
 
     def __exit__(
@@ -36,18 +45,42 @@ class Traffic:
         trace: TracebackType | None,
     ) -> None:
         self.seconds = self._cluster.now - self._began_s
-        self._set(None)
-
-    def _set(self, tap: Traffic | None) -> None:
-        for (src, dst), link in self._cluster.links.items():
-            if src != dst:
-                link.tap = tap
+        tap(self._cluster, None)
 
     def __call__(self, src: str, dst: str, msg: Any) -> None:
         """Is told of a message."""
         name = type(msg).__name__
-        self.counts[name] += 1
+        self.sent[name, src, dst] += 1
         self.samples.setdefault(name, (src, dst, msg))
         field = self._bare.get(name)
         if field is not None and getattr(msg, field):
             self.full = (src, dst, msg)
+
+
+class HandedOn:
+    """Reads that nodes hand on to some others, from now to its `end`. ``fields``: by type of
+    message, where the request is; ``to``: the others."""
+
+    def __init__(self, cluster: Cluster, fields: Mapping[str, str], to: Collection[str]) -> None:
+        self._cluster, self._fields, self._to = cluster, fields, to
+        self._reads: list[tuple[float, str, str]] = []
+        if fields:
+            tap(cluster, self)
+
+    def __call__(self, src: str, dst: str, msg: Any) -> None:
+        """Is told of a message."""
+        field = self._fields.get(type(msg).__name__)
+        if field is not None and dst in self._to and getattr(msg, field).operation.op == "read":
+            self._reads.append((self._cluster.now, src, dst))
+
+    def end(self) -> list[tuple[float, str, str]]:
+        """When, from whom and to whom."""
+        tap(self._cluster, None)
+        return self._reads
+
+
+def tap(cluster: Cluster, listener: Callable[[str, str, Any], None] | None) -> None:
+    """Let ``listener`` be told of all messages between different nodes."""
+    for (src, dst), link in cluster.links.items():
+        if src != dst:
+            link.tap = listener

@@ -1,0 +1,112 @@
+"""What nodes of gossip make of each other's anti-entropy, judged as it is made; and whom they tell.
+
+How versions compare is written anew, and plainly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from nodes.contract.replica import InvariantBroken, Scene, Send
+from nodes.parts.key_digest import ExchangesAreExact, PartnersAreRandom
+from nodes.parts.limits import KeyLimits
+from nodes.protocols.gossip.messages import Difference, Digest, Pull, Push, Record, Rumour
+
+
+class GossipPartners(PartnersAreRandom):
+    """See `PartnersAreRandom`. Rumours are judged where each round is one message to each peer that
+    was drawn, and all may be drawn."""
+
+    hears: ClassVar = {Digest: "on_begin", Rumour: "on_rumour"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        placed = 0 < parameters.replication_factor < len(scene.nodes)
+        whole = parameters.message_characters >= KeyLimits().message_characters
+        self._judges_rumours = whole and not placed
+
+    def on_rumour(self, node: str, dst: str, msg: Rumour) -> None:
+        """Raises InvariantBroken."""
+        if self._judges_rumours:
+            self.on_begin(node, dst, msg)
+
+
+def clock_of(record: Record | None) -> dict[str, int]:
+    """What it stands for, together with all that it has seen."""
+    clock: dict[str, int] = {}
+    for s in () if record is None else record.siblings:
+        for node, counter in (*s.past.items(), (s.node, s.counter)):
+            clock[node] = max(counter, clock.get(node, 0))
+    return clock
+
+
+def lacks(ours: Mapping[str, int], theirs: Mapping[str, int]) -> bool:
+    """Whether ``theirs`` counts an event that ``ours`` does not."""
+    return any(ours.get(node, 0) < counter for node, counter in theirs.items())
+
+
+def is_earlier(ours: Mapping[str, int], theirs: Mapping[str, int]) -> bool:
+    """The same for lww, where a clock is one stamp."""
+    return max([(c, n) for n, c in ours.items()], default=(0, "")) < max(
+        [(c, n) for n, c in theirs.items()], default=(0, "")
+    )
+
+
+class GossipExchanges(ExchangesAreExact):
+    """See `ExchangesAreExact`. Where keys are placed, who is no member pulls nothing."""
+
+    judges: ClassVar = {Digest: "on_digest", Difference: "on_difference", Pull: "on_pull"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        self._lacks = is_earlier if parameters.conflict == "lww" else lacks
+
+    def on_digest(self, replica: Any, src: str, msg: Digest, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        if not self.is_due():
+            return
+        buckets = {b for s in sends if type(s.msg) is Difference for b in s.msg.buckets}
+        counted = {s.msg.differing for s in sends if type(s.msg) is Difference}
+        if counted - {len(buckets)}:
+            raise InvariantBroken(f"{replica.id} tells of {buckets}, and counts {counted}")
+        if buckets:
+            held = self.held(replica.disk, buckets, replica.parameters.buckets)
+            right = {key: clock_of(record) for key, record in held.items()}
+            self.compare(replica.id, "tells of", self.told(sends, Difference, "clocks"), right)
+
+    def on_difference(self, replica: Any, src: str, msg: Difference, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        if not self.is_due():
+            return
+        if not msg.buckets and not sends:
+            return
+        theirs, disk = msg.clocks, replica.disk
+        held = self.held(disk, set(msg.buckets), replica.parameters.buckets)
+        push = {
+            key: record
+            for key, record in held.items()
+            if key not in theirs or self._lacks(theirs[key], clock_of(record))
+        }
+        self.compare(replica.id, "pushes", self.told(sends, Push, "records"), push)
+        pull = {
+            key
+            for key, clock in theirs.items()
+            if self._lacks(clock_of(disk.get("k/" + key)), clock)
+        }
+        asked = {key for s in sends if type(s.msg) is Pull for key in s.msg.keys}
+        if replica.recovery is not None:
+            pull &= asked
+        self.compare(replica.id, "pulls", dict.fromkeys(asked), dict.fromkeys(pull))
+
+    def on_pull(self, replica: Any, src: str, msg: Pull, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        if not self.is_due():
+            return
+        records = {key: replica.disk.get("k/" + key) for key in msg.keys}
+        right = {key: record for key, record in records.items() if record is not None}
+        self.compare(replica.id, "pushes", self.told(sends, Push, "records"), right)
