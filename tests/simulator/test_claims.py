@@ -52,7 +52,7 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("paxos-votes-not-found", "an acceptor tells what is on its disk"),
         ("quorum-old-requests-not-remembered", "a replica tells what is on its disk"),
         ("quorum-pushes-before-fsync", "a replica tells what is on its disk"),
-        ("gossip-clock-claims-too-much", "an exchange tells exactly what the other lacks"),
+        ("gossip-clock-claims-too-much", "a node tells what is on its disk"),
         ("quorum-pushes-what-is-known", "an exchange tells exactly what the other lacks"),
         ("gossip-always-the-same-partner", "partners are drawn at random"),
         ("gossip-stamps-only-count", "a stamp follows the wall clock"),
