@@ -58,8 +58,8 @@ class Aftermath:
         self._cluster.timeline.run_until(self._cluster.under_way_until())
         if not (
             self._is_at_rest("rest")
-            and self._serves_promptly()
             and self._spreads()
+            and self._serves_promptly()
             and self._makes_good()
         ):
             return
@@ -124,11 +124,11 @@ class Aftermath:
         )
 
     def _spreads(self) -> bool:
-        """Of one write, each node that has news of it tells as often as it has to."""
+        """Of one write, each node that has news of it tells as often as it has to. It comes when
+        all agree: a node that has yet to hear of older values has more news to tell."""
         cluster, pace = self._cluster, self._pace
         if not pace.tells:
             return True
-        cluster.run(pace.told_s)
         with Traffic(cluster, pace.bare) as traffic:
             self._invoke("told", self._nodes[0], "write")
             cluster.run(pace.told_s)
