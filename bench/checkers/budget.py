@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import psutil
 
@@ -18,7 +18,7 @@ _TICKS: Final = 4096
 """Small steps between two checks of the clock: some milliseconds."""
 
 _EVERY_S: Final = 0.05
-"""How often a check that is watched is looked after, in seconds of its CPU time."""
+"""How often a check that is watched is looked after, in seconds."""
 
 _QUIET: Final = 10
 """How many times it is left alone after it was interrupted."""
@@ -41,6 +41,8 @@ class Budget:
     With ``configurations`` the process's memory does not matter: a search may hold so many states,
     the same on every machine.
     """
+
+    _is_watched: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class Budget:
         has run out, and again until it is closed; one call of NumPy is not interrupted. That takes
         the main thread: in others only `spend` and `look` raise."""
         is_main = threading.current_thread() is threading.main_thread()
-        if not is_main or signal.getitimer(signal.ITIMER_VIRTUAL)[1]:
+        if not is_main or Budget._is_watched:
             yield
             return
 
@@ -111,17 +113,29 @@ class Budget:
                 self.look()
                 quiet = 0
 
+        over = threading.Event()
+        main = threading.get_ident()
+
+        def watch() -> None:
+            while not over.wait(_EVERY_S):
+                signal.pthread_kill(main, signal.SIGVTALRM)
+
+        # No timer of the process: those of CPU time make its clock coarse for good, and that of
+        # real time belongs to whoever runs the tests.
         before = signal.signal(signal.SIGVTALRM, wake)
-        signal.setitimer(signal.ITIMER_VIRTUAL, _EVERY_S, _EVERY_S)
+        watcher = threading.Thread(target=watch, name="budget", daemon=True)
+        Budget._is_watched = True
+        watcher.start()
         try:
             yield
         finally:
-            is_off = False
-            while not is_off:
+            while Budget._is_watched:
+                # Also here a signal may still arrive.
                 with contextlib.suppress(OverBudget):
-                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-                    is_off = True
-            signal.signal(signal.SIGVTALRM, before)
+                    over.set()
+                    watcher.join()
+                    signal.signal(signal.SIGVTALRM, before)
+                    Budget._is_watched = False
 
     def look(self) -> None:
         """Raises OverBudget if something has run out."""
