@@ -262,7 +262,7 @@ def test_the_page_of_locust_loads_the_cluster_and_goes_with_ctrl_c(place: Path) 
         assert "fault 0: pause" in tab
         assert tab.count(">leader<") + tab.count(">follower<") == 2
         assert capbench("heal", cwd=place).returncode == 0
-        wait_for(lambda: "fault 0" not in drawn(f"{url}?tab=cluster", place), "the heal")
+        wait_for(lambda: ">ended<" in drawn(f"{url}?tab=cluster", place), "the heal")
         busy = capbench("load", "--web", "--port", str(port), cwd=place)
         assert busy.returncode == 2
         assert f"port {port} is taken" in busy.stderr

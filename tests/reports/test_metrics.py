@@ -49,7 +49,7 @@ ADDED: dict[str, Any] = {
     "converged_s": (float, type(None)),
     "counterexample": (str, type(None)),
     "reason": str,
-    "setup": {"nodes", "offered_per_s", "cores", "broker"},
+    "setup": {"nodes", "offered_per_s", "cores", "broker", "system"},
     "missing": list,
     "objectives": list,
     "plan": {"experiment", "setting", "protocol"},

@@ -23,6 +23,7 @@ from nodes.simulator.tape import draw_tape
 EAGER = {
     "replication_factor": 3,
     "ranges": 4,
+    "buckets": 16,
     "recover_after_s": 0.1,
     "heartbeat": {
         "heartbeat_every_s": 0.15,
