@@ -270,12 +270,10 @@ class _Client(SystemClient):
         ]
         self._timeout_s = timeout_s
         self._isolation = isolation
-        self._connection: PostgresConnection | None = None
+        self._kept = Kept(self._found)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._kept.close()
 
     def invoke(self, operation: Operation) -> Answer:
         return self._until_nobody_is_in_the_way(lambda it: _carried_out(it, operation))
@@ -310,7 +308,7 @@ class _Client(SystemClient):
         or anything else."""
         until = time.monotonic() + self._timeout_s
         for _ in range(_TRIES):
-            connection = self._to_primary()
+            connection = self._kept.ready()
             try:
                 return do(connection)
             except PostgresError as error:
@@ -323,14 +321,6 @@ class _Client(SystemClient):
                 if time.monotonic() > until:
                     break
         raise NotApplied("other transactions were in the way")
-
-    def _to_primary(self) -> PostgresConnection:
-        """Raises NotApplied."""
-        if self._connection is not None and self._connection.stale:
-            self.close()
-        if self._connection is None:
-            self._connection = self._found()
-        return self._connection
 
     def _found(self) -> PostgresConnection:
         """A session with the first host that is no standby; that one is asked first the next time.

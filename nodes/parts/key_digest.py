@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress, count, starmap
 from operator import ne
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -154,9 +154,12 @@ class ExchangesAreExact(Invariant):
     """What a replica makes of a peer's digest, difference or request for keys: it tells all that it
     has in the buckets that differ, pushes what the peer lacks, and pulls what it lacks itself; all
     of it, and nothing else (Demers et al. 1987, section 1.3). What it has is what is on its disk,
-    or on its way there. A subclass knows the messages, and ``judges`` them."""
+    or on its way there. A subclass knows the messages, and ``judges`` them; ``pull`` (with
+    ``keys``) and ``push`` (with ``records``) are its own."""
 
     name = "an exchange tells exactly what the other lacks"
+    pull: ClassVar[type[Any]]
+    push: ClassVar[type[Any]]
     every = 4
     """Of the messages that are taken in so many are judged as one: what is told wrong is told wrong
     more than once."""
@@ -168,6 +171,21 @@ class ExchangesAreExact(Invariant):
         """Whether this message is judged."""
         self._turn += 1
         return self._turn % self.every == 0
+
+    def on_pull(self, replica: Any, src: str, msg: Any, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        if not self.is_due():
+            return
+        records = {key: replica.disk.get("k/" + key) for key in msg.keys}
+        self.compare_pushes(replica.id, sends, {k: r for k, r in records.items() if r is not None})
+
+    def compare_pushes(self, node: str, sends: Sequence[Send], right: Mapping[str, Any]) -> None:
+        """Raises InvariantBroken."""
+        self.compare(node, "pushes", self.told(sends, self.push, "records"), right)
+
+    def pulled(self, sends: Sequence[Send]) -> set[str]:
+        """The keys that are asked for."""
+        return {key for send in sends if type(send.msg) is self.pull for key in send.msg.keys}
 
     @staticmethod
     def held(disk: Disk, buckets: Collection[int], count: int) -> dict[str, Any]:

@@ -645,6 +645,14 @@ def _fit(left: list[list[str]], blocks: list[list[str]]) -> list[list[list[str]]
     return groups
 
 
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A plain table for the terminal; nothing without rows."""
+    table = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in table)
+    return [f" {line.rstrip()}" for line in lines] if rows else []
+
+
 def wrap(prefix: str, text: str) -> list[str]:
     """A text with a prefix, wrapped to at most `WIDTH` columns."""
     return textwrap.wrap(

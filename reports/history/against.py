@@ -27,12 +27,11 @@ from reports.data.plan import differences
 from reports.data.repeats import Interval, interval
 from reports.data.summary import RunSummary, cut
 from reports.formats import diff
-from reports.formats.diff import RANK, Look, looks, value_of_each, verdict_of_repeats
+from reports.formats.diff import RANK, Look, Side, looks, value_of_each, verdict_of_repeats
 from reports.formats.figure_page import Figure, write_figures
 from reports.formats.markdown import escape
 from reports.formats.markdown import table as markdown_table
 
-Side: TypeAlias = Sequence[tuple[RunSummary, Manifest]]
 Result: TypeAlias = Literal["worse", "better", "no difference shown", "the same", "too few runs"]
 VERDICT = "verdict"
 MOST_CELLS = 4
@@ -389,11 +388,7 @@ def _listed(found: Against) -> list[Compared]:
 def text(found: Against) -> str:
     """For the terminal."""
     lines = [f"capbench report --against · {_heading(found)}", ""]
-    table = [list(HEAD), *rows(_listed(found))]
-    widths = [max(len(row[n]) for row in table) for n in range(len(HEAD))]
-    for row in table if table[1:] else []:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append(f" {'  '.join(cells).rstrip()}")
+    lines += compare.columns(HEAD, rows(_listed(found)))
     lines += ["", *(line for said in sentences(found) for line in compare.wrap(" ", said))]
     lines += [line for said in METHOD for line in compare.wrap(" ", said)]
     return "\n".join(lines) + "\n"

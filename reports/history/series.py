@@ -22,11 +22,10 @@ from reports.data import compare
 from reports.data.compare import SIMULATED, WORDS, Cell
 from reports.data.plan import SYSTEM
 from reports.data.summary import RunSummary, cut
-from reports.formats.diff import Direction, Look, looks, value_of_each, verdict_of_repeats
+from reports.formats.diff import Direction, Look, Side, looks, value_of_each, verdict_of_repeats
 from reports.formats.figure_page import Figure, write_figures
 from reports.history import changes
 
-Side = Sequence[tuple[RunSummary, Manifest]]
 MOST_CHARTS = 60
 SHOWN = ("throughput.before", "latency_ms.p99")
 """The figures that have a chart though nothing changed."""
@@ -289,11 +288,7 @@ def _ends(series: Series, name: str, shown: Callable[[float], str]) -> str:
 def text(found: History) -> str:
     """For the terminal."""
     lines = ["capbench history", ""]
-    table = [list(HEAD), *rows(found)]
-    widths = [max(len(row[n]) for row in table) for n in range(len(HEAD))]
-    for row in table if found.series else []:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append(f" {'  '.join(cells).rstrip()}")
+    lines += compare.columns(HEAD, rows(found))
     lines += ["", *(line for said in sentences(found) for line in compare.wrap(" ", said))]
     if not any(series.shifts for series in found.series):
         lines.append(f" {_nothing(found)}")

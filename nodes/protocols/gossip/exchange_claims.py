@@ -59,6 +59,8 @@ class GossipExchanges(ExchangesAreExact):
     """See `ExchangesAreExact`. Where keys are placed, who is no member pulls nothing."""
 
     judges: ClassVar = {Digest: "on_digest", Difference: "on_difference", Pull: "on_pull"}
+    pull = Pull
+    push = Push
 
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
@@ -92,21 +94,13 @@ class GossipExchanges(ExchangesAreExact):
             for key, record in held.items()
             if key not in theirs or self._lacks(theirs[key], clock_of(record))
         }
-        self.compare(replica.id, "pushes", self.told(sends, Push, "records"), push)
+        self.compare_pushes(replica.id, sends, push)
         pull = {
             key
             for key, clock in theirs.items()
             if self._lacks(clock_of(disk.get("k/" + key)), clock)
         }
-        asked = {key for s in sends if type(s.msg) is Pull for key in s.msg.keys}
+        asked = self.pulled(sends)
         if replica.recovery is not None:
             pull &= asked
         self.compare(replica.id, "pulls", dict.fromkeys(asked), dict.fromkeys(pull))
-
-    def on_pull(self, replica: Any, src: str, msg: Pull, sends: Sequence[Send]) -> None:
-        """Raises InvariantBroken."""
-        if not self.is_due():
-            return
-        records = {key: replica.disk.get("k/" + key) for key in msg.keys}
-        right = {key: record for key, record in records.items() if record is not None}
-        self.compare(replica.id, "pushes", self.told(sends, Push, "records"), right)

@@ -20,6 +20,8 @@ class RegisterExchanges(ExchangesAreExact):
     """See `ExchangesAreExact`."""
 
     judges: ClassVar = {Digest: "on_digest", Difference: "on_difference", Pull: "on_pull"}
+    pull = Pull
+    push = Push
 
     def on_digest(self, replica: Any, src: str, msg: Digest, sends: Sequence[Send]) -> None:
         """Raises InvariantBroken."""
@@ -43,19 +45,11 @@ class RegisterExchanges(ExchangesAreExact):
         theirs, disk = msg.versions, replica.disk
         held = self.held(disk, set(msg.buckets), replica.parameters.buckets)
         push = {k: r for k, r in held.items() if r.version > theirs.get(k, NOTHING)}
-        self.compare(replica.id, "pushes", self.told(sends, Push, "records"), push)
+        self.compare_pushes(replica.id, sends, push)
         pull = set()
         for key, version in theirs.items():
             record = disk.get("k/" + key)
             if version > (NOTHING if record is None else record.version):
                 pull.add(key)
-        asked = {key for s in sends if type(s.msg) is Pull for key in s.msg.keys}
+        asked = self.pulled(sends)
         self.compare(replica.id, "pulls", dict.fromkeys(asked), dict.fromkeys(pull))
-
-    def on_pull(self, replica: Any, src: str, msg: Pull, sends: Sequence[Send]) -> None:
-        """Raises InvariantBroken."""
-        if not self.is_due():
-            return
-        records = {key: replica.disk.get("k/" + key) for key in msg.keys}
-        right = {key: record for key, record in records.items() if record is not None}
-        self.compare(replica.id, "pushes", self.told(sends, Push, "records"), right)
