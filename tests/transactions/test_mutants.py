@@ -18,6 +18,7 @@ from bench.checkers.transactions import (
     lists,
     registers,
     rw_register,
+    schedule,
     unseen,
     versions,
     weak,
@@ -25,6 +26,7 @@ from bench.checkers.transactions import (
 )
 from bench.record.transactions.builder import transactions_of
 from bench.record.verdict import VerdictValue
+from bench.suites.micro.transactions import register_history
 from tests.checkers.test_mutants import compiled, mutant_name
 from tests.transactions.brute_force import History, Txn, levels_of_lists, rows
 from tests.transactions.stores import tiny
@@ -49,6 +51,7 @@ SOURCES = {
         judge,
         list_append,
         registers,
+        schedule,
         versions,
         weak,
         rw_register,
@@ -185,6 +188,21 @@ REGISTERS = {
     "dependencies that are not certain refute read committed": (", order_is_told=False", ""),
 }
 
+SCHEDULES = {
+    "a version may be overwritten before all have read it": (
+        "if left[now[key]] != own:",
+        "if False:",
+    ),
+    "what is not there may be read": (
+        "            if now[key] != version:\n",
+        "            if False:\n",
+    ),
+    "whatever may come next is never wrong": ("self.begin[other] <= self.end[version]", "False"),
+    "a wrong choice is final": ("if not choices or len(dead) > most:", "if True:"),
+    "who read what was taken back has read it": ("self.left[version] += 1", "pass"),
+    "what begins later may come first": ("self.early[self.waiting[self.at]] <= until", "True"),
+}
+
 
 def load(rule: str, bent: str) -> dict[str, ModuleType]:
     assert sum(text.count(rule) for text in SOURCES.values()) >= 1, "it does not fit any more"
@@ -281,3 +299,14 @@ def test_the_loss_of_a_rule_of_registers_is_noticed(name: str) -> None:
             if found != told:
                 return
     pytest.fail("nothing was noticed")
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_loss_of_a_rule_of_the_schedule_is_noticed(name: str) -> None:
+    check = load(*SCHEDULES[name])["rw_register"].check_rw_register
+    histories = [
+        register_history(100, keys=5, seed=1),
+        register_history(60, keys=10, clients=30, seed=1),
+    ]
+    assert all(rw_register.check_rw_register(each).verdict == "valid" for each in histories)
+    assert any(check(each).verdict == "unknown" for each in histories)

@@ -126,11 +126,10 @@ def test_more_sessions_than_memory_is_unknown() -> None:
     assert found.verdict == "unknown"
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_large_history_with_lost_answers_is_causal(seed: int) -> None:
-    t = register_history(3000, keys=20, seed=seed)
-    found = check_rw_register(t, level="causal", levels=EXACT)
-    assert set(found.levels.values()) == {"valid"}
+@pytest.mark.parametrize("keys", [5, 20, 100])
+def test_an_order_is_found_for_a_large_history_with_lost_answers(keys: int) -> None:
+    found = check_rw_register(register_history(2000, keys=keys))
+    assert set(found.levels.values()) == {"valid"}, found.summary
 
 
 def test_what_is_no_register_is_refused() -> None:

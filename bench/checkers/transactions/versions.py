@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import permutations, product
 
 import numpy as np
 
 from bench.checkers.transactions.graph import Graph
 from bench.checkers.transactions.registers import Registers
+from bench.checkers.transactions.schedule import Schedule
 from bench.record.columns import NEVER, Int64s
 
 MOST_SORTED = 500_000
@@ -24,13 +26,14 @@ def proposed_orders(r: Registers, graph: Graph) -> Iterator[Int64s]:
     t, key = r.transactions, r.transactions.key
     instant = _instants(r)
     yield r.finals[np.lexsort((instant, key[r.finals]))]
-    ends = t.completed[r.owner[r.finals]]
-    yield r.finals[np.lexsort((ends, key[r.finals]))]
     if len(t) <= MOST_SORTED:
-        places = [_Schedule(r).run(), _sorted(r, graph, instant)]
-        for place in places:
+        # Loops in Python, the second only if the first led to nothing.
+        for places in (Schedule(r, graph).run, partial(_sorted, r, graph, instant)):
+            place = places()
             if place is not None:
                 yield r.finals[np.lexsort((place[r.owner[r.finals]], key[r.finals]))]
+    ends = t.completed[r.owner[r.finals]]
+    yield r.finals[np.lexsort((ends, key[r.finals]))]
     yield from _every_order(r)
 
 
@@ -90,87 +93,3 @@ def _sorted(r: Registers, graph: Graph, by_time: Int64s) -> Int64s | None:
             if not missing[target]:
                 heapq.heappush(free, (when[target], target))
     return place if done == graph.count else None
-
-
-class _Schedule:
-    """Carries the transactions out one by one, none after a deadline of its own or before it began:
-    one that reads what is there now, and overwrites nothing that is still to be read. Of several
-    the one whose versions are to be overwritten first."""
-
-    def __init__(self, r: Registers) -> None:
-        t, owner = r.transactions, r.owner
-        self.r = r
-        self.now: dict[int, int] = {}
-        self.reads: dict[int, list[tuple[int, int]]] = {}
-        self.writes: dict[int, list[tuple[int, int]]] = {}
-        self.readers: dict[tuple[int, int], int] = {}
-        self.needed: dict[int, int] = {}
-        once = dict.fromkeys(
-            zip(owner[r.reads].tolist(), t.key[r.reads].tolist(), r.source.tolist(), strict=True)
-        )
-        invoked = t.invoked.tolist()
-        last: dict[int, int] = {}
-        for txn, key, source in once:
-            self.reads.setdefault(txn, []).append((key, source))
-            self.readers[key, source] = self.readers.get((key, source), 0) + 1
-            last[source] = max(last.get(source, invoked[txn]), invoked[txn])
-        finals = r.finals.tolist()
-        for txn, key, row in zip(
-            owner[r.finals].tolist(), t.key[r.finals].tolist(), finals, strict=True
-        ):
-            self.writes.setdefault(txn, []).append((key, row))
-            self.needed[row] = last.get(row, invoked[txn])
-
-    def run(self) -> Int64s:
-        """The place of each transaction."""
-        t = self.r.transactions
-        rows = np.flatnonzero(self.r.committed)
-        waiting = rows[np.argsort(t.invoked[rows], kind="stable")].tolist()
-        deadlines = rows[np.argsort(t.completed[rows], kind="stable")].tolist()
-        invoked, completed = t.invoked.tolist(), t.completed.tolist()
-        place = np.full(len(t), -1, np.int64)
-        is_done = [False] * len(t)
-        active: list[int] = []
-        at = first = 0
-        for count in range(len(rows)):
-            while is_done[deadlines[first]]:
-                first += 1
-            until = completed[deadlines[first]]
-            while at < len(waiting) and invoked[waiting[at]] <= until:
-                active.append(waiting[at])
-                at += 1
-            free = [each for each in active if self._is_free(each)] or active
-            chosen = min(self._first_of_their_keys(free) or free, key=completed.__getitem__)
-            active.remove(chosen)
-            self._carry_out(chosen)
-            is_done[chosen] = True
-            place[chosen] = count
-        return place
-
-    def _is_free(self, txn: int) -> bool:
-        reads = self.reads.get(txn, ())
-        if any(self.now.get(key, -1) != source for key, source in reads):
-            return False
-        for key, _ in self.writes.get(txn, ()):
-            there = self.now.get(key, -1)
-            if self.readers.get((key, there), 0) > ((key, there) in reads):
-                return False
-        return True
-
-    def _first_of_their_keys(self, free: list[int]) -> list[int]:
-        """Those whose versions are all to be overwritten before those of the others."""
-        least: dict[int, int] = {}
-        for each in free:
-            for key, row in self.writes.get(each, ()):
-                least[key] = min(least.get(key, NEVER), self.needed[row])
-        return [
-            each
-            for each in free
-            if all(self.needed[row] <= least[key] for key, row in self.writes.get(each, ()))
-        ]
-
-    def _carry_out(self, txn: int) -> None:
-        for read in self.reads.get(txn, ()):
-            self.readers[read] -= 1
-        for key, row in self.writes.get(txn, ()):
-            self.now[key] = row
