@@ -20,12 +20,17 @@ Each operation belongs to a *logical process*, which has one operation open at a
 one node, so that session guarantees of clients that stay with a node can be checked. A process
 whose operation ended ``info`` is retired: the operation may still take effect at any time.
 
+*Whom to ask*: the planned node, or, if the caller allows it, the one that leads, as replies say.
+When an operation there does not end ok, the planned nodes are asked until one of them answers and
+says who leads now.
+
 Writes carry no ``context``: what they write does not depend on what was read.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from math import expm1, log1p
 
 import msgspec
@@ -63,7 +68,9 @@ class Client:
 
     ``name``: unique for each start of a client process: replicas recognise requests by (name,
     sequence). ``in_flight``: the most operations open at once; None: no limit. ``label``: the
-    prefix of process names, unique in a history; None: the name.
+    prefix of process names, unique in a history; None: the name. ``may_lead``: the nodes of which
+    one may be asked in place of the planned one, since a reply said that it leads; empty: whoever
+    leads, the planned node is asked.
     """
 
     def __init__(
@@ -73,8 +80,13 @@ class Client:
         timeout_s: float,
         in_flight: int | None = None,
         label: str | None = None,
+        may_lead: Collection[str] = (),
     ) -> None:
         self.name = name
+        self.asked_leader = 0
+        """Operations that went to the node that leads, as far as replies have told."""
+        self._may_lead = frozenset(may_lead)
+        self._leader: str | None = None
         self._label = label or name
         self.unmatched = 0
         """Replies that match no open operation: late, duplicate, or for another client."""
@@ -101,12 +113,15 @@ class Client:
     def invoke(
         self, planned: PlannedOperation, now_ns: int, intended_ns: int | None = None
     ) -> Request | None:
-        """The request to send to ``planned.node`` now. None: too many operations are open and this
-        one is dropped. ``now_ns`` never goes back."""
+        """The request to send now, to the node that `node_of` says. None: too many operations are
+        open and this one is dropped. ``now_ns`` never goes back."""
         if self.in_flight is not None and len(self._open) >= self.in_flight:
             return None
         if planned.task is not None:
             planned = self.tasks.begin(planned.task, intended_ns)
+        if self._leader is not None:
+            self.asked_leader += 1
+            planned = msgspec.structs.replace(planned, node=self._leader)
         process = self._process(planned.node)
         op, key = planned.op, planned.key
         expected: Value = None
@@ -122,6 +137,10 @@ class Client:
             return asked(self.name, sequence, self.tasks.task_of(planned.id))
         operation = Operation(op, key, planned.value, expected)
         return Request(self.name, sequence, operation, self._oldest_open())
+
+    def node_of(self, request: Request) -> str:
+        """The node to which to send a request that is open."""
+        return self._open[request.sequence].planned.node
 
     def on_reply(self, reply: Reply, now_ns: int) -> OperationRecord | None:
         """The operation that this reply ends; None: it ends none."""
@@ -174,9 +193,18 @@ class Client:
         self._born += 1
         return _Process(f"{self._label}.p{self._born}", node)
 
+    def _learn_leader(self, asked: str, reply: Reply) -> None:
+        """A leader is believed in as long as what it is asked ends ok."""
+        if reply.outcome != "ok":
+            if asked == self._leader:
+                self._leader = None
+        elif reply.leader in self._may_lead:
+            self._leader = reply.leader
+
     def _end(self, sequence: int, reply: Reply, now_ns: int | None) -> OperationRecord:
         ended = self._open.pop(sequence)
         planned, process, outcome = ended.planned, ended.process, reply.outcome
+        self._learn_leader(planned.node, reply)
         op, key = planned.op, planned.key
         if planned.then is not None:
             behind = self.due if outcome == "ok" else self.given_up

@@ -127,6 +127,7 @@ class Load:
             f"{name}-{uuid.uuid4().hex[:8]}",
             timeout_s=workload.timeout_s,
             label=name,
+            may_lead=cluster.nodes if workload.ask == "leader" else (),
         )
         self._transport = make_transport(
             cluster, self._client.name, self._on_reply, timeout_s=workload.timeout_s
@@ -343,7 +344,7 @@ class Load:
         if not self._outbox:
             # Runs after this turn's users: one PUBLISH per node for all of them.
             gevent.spawn_raw(self._flush)
-        self._outbox.setdefault(planned.node, []).append(request)
+        self._outbox.setdefault(self._client.node_of(request), []).append(request)
         return True
 
     def _drop(self, planned: PlannedOperation, due_ns: int | None) -> None:
@@ -454,6 +455,7 @@ class Load:
             lateness_ms_p99=self._lateness.quantile_ms(0.99),
             stopped_early=self._stopped_early,
             model_operations=self._model_operations,
+            asked_leader=self._client.asked_leader,
         )
         if summary.stopped_early:
             log.warning(

@@ -41,6 +41,7 @@ def add_options(parser: Any) -> None:
     add("--conflict-rate", type=float, help="share of operations on one key (default: 0)")
     add("--mix", help="operation kinds and weights (default: read=50,write=50)")
     add("--value-bytes", type=int, help="length of written strings, 0: integers (default: 0)")
+    add("--ask", help="which node: any, in turn, or the leader (default: any)")
     add("--timeout", type=float, help="seconds to wait for an answer (default: 2)")
     add("--workload-seed", type=int, help="another seed, another plan (default: 1)")
     add("--run-folder", metavar="DIR", help="record the history there", include_in_web_ui=False)
@@ -94,6 +95,7 @@ def workload_of(options: Namespace) -> Workload:
         "key_prefix": options.key_prefix,
         "conflict_rate": options.conflict_rate,
         "value_bytes": options.value_bytes,
+        "ask": options.ask,
         "timeout_s": options.timeout,
         "seed": options.workload_seed,
         "mix": parse_mix(options.mix) if options.mix else None,

@@ -22,7 +22,8 @@ at the same time, so the latency of the write is that of the whole.
 A workload of another ``kind`` than registers wants tasks (`bench.load.kinds.tasks`) instead: the
 mix then says how many are reads.
 
-*Nodes* are asked in turn (operation 1 the first node, operation 2 the second ...).
+*Nodes* are asked in turn (operation 1 the first node, operation 2 the second ...). If the workload
+is to ``ask`` the leader, that is so only while no reply has said who leads (`bench.load.client`).
 
 *Values* are unique in a plan, so that a read identifies the write it saw: the id of the operation,
 as an integer or in a string of ``value_bytes`` characters. The ``expected`` value of a ``cas`` is
@@ -55,6 +56,7 @@ from nodes.errors import InvalidInput
 from nodes.wire.codec import MAX_VALUE_BYTES
 
 MixKind: TypeAlias = Literal["read", "write", "cas", "delete", "rmw"]
+Ask: TypeAlias = Literal["any", "leader"]
 Distribution: TypeAlias = Literal["uniform", "zipfian", "latest", "hotspot"]
 
 ZIPFIAN_THETA = 0.99
@@ -81,7 +83,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the number of users (`bench.load.shapes`). ``in_flight``: the most operations open at once in an
     open loop; an operation due beyond that is dropped and counted. ``conflict_rate``: the share of
     operations on one key. ``mix``: kind -> weight. ``value_bytes``: the length of written strings;
-    0: integers. ``timeout_s``: an operation without an answer for so long ends ``info``.
+    0: integers. ``ask``: which node: any in turn, or the one that leads, where there is one.
+    ``timeout_s``: an operation without an answer for so long ends ``info``.
     ``duration_s``: how long operations are wanted."""
 
     kind: Kind = "register"
@@ -94,6 +97,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     conflict_rate: float = 0.0
     mix: dict[MixKind, float]
     value_bytes: int = 0
+    ask: Ask = "any"
     timeout_s: float = 2.0
     duration_s: float
     seed: int
@@ -399,11 +403,12 @@ def _choices(error: Exception) -> str:
     found = re.search(r"Invalid enum value '(.*?)'", str(error))
     if found is None:
         return ""
-    known = (*get_args(MixKind), *get_args(Distribution), *get_args(Kind))
+    known = (*get_args(MixKind), *get_args(Distribution), *get_args(Ask), *get_args(Kind))
     hint = did_you_mean(found[1], known).partition("; ")[2].partition("known: ")[0]
     return (
         f"; {hint}operation kinds: {', '.join(get_args(MixKind))};"
         f" distributions: {', '.join(get_args(Distribution))};"
+        f" whom to ask: {', '.join(get_args(Ask))};"
         f" kinds of workload: {', '.join(get_args(Kind))}"
     )
 

@@ -22,12 +22,13 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
 
 from bench.load.mqtt_client import BrokerUnreachable, MqttClient
+from bench.load.workload import Ask
 from bench.record.cluster_file import BadClusterFile, ClusterFile, read_cluster_file
 from nodes.contract.replica import Operation, Reply, Request
 
@@ -41,8 +42,9 @@ FRAME_BYTES = 500_000
 class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
     """A closed-loop load. ``clients``: the most operations in flight; ``think_s``: between a reply
     and the client's next operation; ``warm_up_s``: not measured. ``keys``: written or read in turn.
-    ``value_bytes``: of each written value. ``nodes``: asked in turn (empty: all).
-    ``one_per_publish``: send each request as its own PUBLISH instead of coalescing."""
+    ``value_bytes``: of each written value. ``nodes``: asked in turn (empty: all). ``ask``: these,
+    or the one that leads, once a reply has said who that is. ``one_per_publish``: send each request
+    as its own PUBLISH instead of coalescing."""
 
     clients: int = 128
     think_s: float = 0.001
@@ -52,6 +54,7 @@ class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True):
     keys: int = 1000
     value_bytes: int = 32
     nodes: tuple[str, ...] = ()
+    ask: Ask = "any"
     one_per_publish: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +107,8 @@ class _Loop:
     def __init__(self, cluster: ClusterFile, load: ClosedLoop) -> None:
         self._load = load
         self._nodes = load.nodes or tuple(cluster.nodes)
+        self._may_lead = frozenset(cluster.nodes if load.ask == "leader" else ())
+        self._leader: str | None = None
         self._name = f"loop-{uuid.uuid4().hex[:8]}"
         self._mqtt = MqttClient(cluster, self._name, self._on_reply)
         self._value = "v" * load.value_bytes
@@ -167,7 +172,7 @@ class _Loop:
 
     def _send_due(self, now_ns: int) -> None:
         due = self._due
-        requests: dict[str, list[Request]] = {node: [] for node in self._nodes}
+        requests: dict[str, list[Request]] = {}
         while due and due[0][0] <= now_ns:
             _, client = due.popleft()
             sequence = self._sequence
@@ -177,8 +182,9 @@ class _Loop:
             value = self._value if self._load.op == "write" else None
             operation = Operation(self._load.op, key, value)
             oldest = next(iter(self._open))
-            node = self._nodes[client % len(self._nodes)]
-            requests[node].append(Request(self._name, sequence, operation, oldest))
+            node = self._leader or self._nodes[client % len(self._nodes)]
+            request = Request(self._name, sequence, operation, oldest)
+            requests.setdefault(node, []).append(request)
         for node, batch in requests.items():
             for first in range(0, len(batch), self._frame):
                 # What cannot be sent now counts as unanswered.
@@ -191,6 +197,7 @@ class _Loop:
                 return
             del self._open[sequence]
             self._unanswered += self._measuring
+            self._leader = None
             self._due.append((now_ns, client))
 
     def _on_reply(self, reply: Reply) -> None:
@@ -201,6 +208,8 @@ class _Loop:
         now_ns = time.monotonic_ns()
         self._due.append((now_ns + int(self._load.think_s * NS), client))
         self._answered += reply.outcome == "ok"
+        if reply.leader in self._may_lead:
+            self._leader = reply.leader
         if not self._measuring:
             return
         if reply.outcome != "ok":
@@ -222,6 +231,7 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--value-bytes", type=int, default=32)
     parser.add_argument("--nodes", default="", help="nodes to ask: n1,n2 (default: all in turn)")
+    parser.add_argument("--ask", choices=get_args(Ask), default="any", help="these, or the leader")
     parser.add_argument("--one-per-publish", action="store_true", help="do not coalesce requests")
     options = parser.parse_args()
     try:
@@ -234,6 +244,7 @@ def main() -> int:
             keys=options.keys,
             value_bytes=options.value_bytes,
             nodes=tuple(filter(None, options.nodes.split(","))),
+            ask=options.ask,
             one_per_publish=options.one_per_publish,
         )
         measured = drive(read_cluster_file(options.cluster), load)

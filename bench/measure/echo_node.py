@@ -2,8 +2,8 @@
 
     python -m bench.measure.echo_node --port 1883 --cluster demo --nodes n1,n2,n3
 
-Options let it lose or refuse one in so many requests, and stall once before a certain answer. It
-prints ``ready`` once it is subscribed.
+Options let it lose or refuse one in so many requests, stall once before a certain answer, and say
+that a node leads. It prints ``ready`` once it is subscribed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import time
 from typing import Any
 
+import msgspec
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--stall-s", type=float, default=0.0)
     parser.add_argument("--lose", type=int, default=0)
     parser.add_argument("--fail", type=int, default=0)
+    parser.add_argument("--leader", help="the node that replies say leads")
     options = parser.parse_args()
     behave = Behaviour(options.stall_at, options.stall_s, options.lose, options.fail)
     topics = Topics(options.cluster)
@@ -76,6 +78,8 @@ def main() -> None:
             reply for r in decode(bytes(message.payload)) if (reply := behave(r)) is not None
         ]
         if replies:
+            if options.leader is not None:
+                replies[-1] = msgspec.structs.replace(replies[-1], leader=options.leader)
             assert message.properties is not None
             # paho sets the properties of a message as attributes.
             client.publish(vars(message.properties)["ResponseTopic"], encode(replies))

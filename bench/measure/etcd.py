@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -112,6 +113,15 @@ class Etcd:
         self._client = client
         self._folder = folder
 
+    def leader(self) -> str:
+        """The endpoint of the node that leads now. Raises NoEtcd."""
+        for endpoint in self.endpoints:
+            url = f"http://{endpoint}/v3/maintenance/status"
+            said = _said(url, _Status, data=b"{}")
+            if said is not None and said.leader == said.header.member_id:
+                return endpoint
+        raise NoEtcd("no node of etcd says that it leads")
+
     def put(
         self,
         *,
@@ -194,12 +204,30 @@ def _wait(group: ProcessGroup, clients: dict[str, str], folder: Path) -> None:
 
 
 def _healthy(client: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{client}/health", timeout=2) as answer:
-            return msgspec.json.decode(answer.read(1000), type=_Health).health == "true"
-    except (OSError, http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
-        return False
+    said = _said(f"{client}/health", _Health)
+    return said is not None and said.health == "true"
 
 
 class _Health(msgspec.Struct, frozen=True):
     health: str
+
+
+class _Header(msgspec.Struct, frozen=True):
+    member_id: str
+
+
+class _Status(msgspec.Struct, frozen=True):
+    header: _Header
+    leader: str = ""
+
+
+Said = TypeVar("Said", _Health, _Status)
+
+
+def _said(url: str, kind: type[Said], data: bytes | None = None) -> Said | None:
+    """The answer, or None without a good one."""
+    try:
+        with urllib.request.urlopen(url, data, timeout=2) as answer:
+            return msgspec.json.decode(answer.read(1000), type=kind)
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
+        return None

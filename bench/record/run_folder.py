@@ -97,8 +97,9 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     not sent, because the in-flight limit was reached or because the read before them did not end
     ok. They are not in the history, but count as unavailable. ``lateness_ms_p99``: how long after
     their intended time operations were sent. ``model_operations``: how many operations of the
-    workload's kind it recorded, if that is not registers. ``stopped_early``: it was stopped before
-    the end of its plan, and wanted nothing after that."""
+    workload's kind it recorded, if that is not registers. ``asked_leader``: operations that went to
+    the leader because the workload wants that. ``stopped_early``: it was stopped before the end of
+    its plan, and wanted nothing after that."""
 
     client: str
     started_ns: Stamp
@@ -113,6 +114,7 @@ class LoadSummary(msgspec.Struct, kw_only=True):
     lateness_ms_p99: float | None = None
     stopped_early: bool = False
     model_operations: Count = 0
+    asked_leader: Count = 0
 
 
 class FaultRecord(msgspec.Struct, kw_only=True):

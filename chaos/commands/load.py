@@ -240,6 +240,8 @@ def _print(loaded: object) -> None:
         late = (loaded.lateness_ms_p50, loaded.lateness_ms_p99)
         print("; sent late by {:.1f} ms in the median, {:.1f} ms at p99".format(*late), end="")
     print()
+    if loaded.asked_leader is not None:
+        print(f"{loaded.asked_leader} of them asked the leader, the others any node in turn")
     for failure in loaded.failures:
         print(f"{NOT_WHOLE}{failure}")
     print(f"judge it:  capbench check {loaded.folder}")

@@ -29,7 +29,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from bench.load import ycsb
 from bench.load.kinds.tasks import DEFAULT_KEYS
-from bench.load.workload import Distribution, MixKind, Workload
+from bench.load.workload import Ask, Distribution, MixKind, Workload
 from bench.record.files import NotReadable, read_named
 from bench.record.models.run import Kind
 from bench.record.printable import quoted
@@ -103,6 +103,7 @@ class Load(_Model):
         default={}, examples=["{read: 50, write: 50}"]
     )
     value_bytes: Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] = 0
+    ask: Ask = "any"
     timeout_s: Duration = Field(default=2.0, alias="timeout")
 
     @model_validator(mode="before")
@@ -201,6 +202,7 @@ class Experiment(_Model):
             conflict_rate=self.load.keys.conflict_rate,
             mix=dict(self.load.mix),
             value_bytes=self.load.value_bytes,
+            ask=self.load.ask,
             timeout_s=self.load.timeout_s,
             duration_s=self.duration_s,
             seed=self.seed if seed is None else seed,

@@ -57,8 +57,9 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a load did. ``operations``: kind -> outcome -> how many, counted in the history.
     ``intended``: operations that the workload wanted; ``dropped``: those of them that were not
     sent. ``lateness_ms_p50`` and ``lateness_ms_p99``: after their intended time, of the worst
-    process (None: closed loop). ``lost``: client processes that left no summary. ``failures``: why
-    the load is incomplete, a line each. ``exit_code``: Locust's."""
+    process (None: closed loop). ``asked_leader``: those that went to the leader because the
+    workload wants that (None: it does not). ``lost``: client processes that left no summary.
+    ``failures``: why the load is incomplete, a line each. ``exit_code``: Locust's."""
 
     folder: str
     operations: dict[str, dict[str, int]]
@@ -66,6 +67,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
     lateness_ms_p50: float | None
     lateness_ms_p99: float | None
+    asked_leader: int | None
     lost: list[str]
     failures: list[str]
     interrupted: bool
@@ -299,6 +301,9 @@ def _loaded(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) 
         dropped=sum(load.dropped for load in loads),
         lateness_ms_p50=_worst(loads, "lateness_ms_p50"),
         lateness_ms_p99=_worst(loads, "lateness_ms_p99"),
+        asked_leader=sum(load.asked_leader for load in loads)
+        if workload.get("ask") == "leader"
+        else None,
         lost=lost,
         failures=failures,
         interrupted=interrupted,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -146,7 +146,9 @@ class SimulatedCluster(FaultyCluster, OfSim):
         self._travel((GROUP, node), self.cluster.hosts[node].receive, request)
 
     def _on_reply(self, node: str, reply: Reply) -> None:
-        self._travel((node, GROUP), self._clients[reply.client], reply)
+        leader = self.cluster.replica(node).leader
+        told = msgspec.structs.replace(reply, leader=leader)
+        self._travel((node, GROUP), self._clients[reply.client], told)
 
     def _travel(self, link: Link, arrive: Callable[[Any], None], what: Any) -> None:
         latency_s = self.links.wanted(link).latency_ms / 1000
@@ -222,8 +224,9 @@ class _SimulatedClient:
         *,
         timeout_s: float,
         in_flight: int | None = None,
+        may_lead: Sequence[str] = (),
     ) -> None:
-        self.client = Client(name, timeout_s=timeout_s, in_flight=in_flight)
+        self.client = Client(name, timeout_s=timeout_s, in_flight=in_flight, may_lead=may_lead)
         self._timeout_ns = int(timeout_s * 1e9)
         self._cluster = cluster
         self._history = history
@@ -243,12 +246,30 @@ class _SimulatedClient:
         if request is None:
             self._drop(planned, intended_ns)
             return
-        self._cluster.send(planned.node, request)
+        self._cluster.send(self.client.node_of(request), request)
         self._cluster.at(self._cluster.now_ns() + self._timeout_ns, self._expire)
 
     def close(self) -> None:
         """Nobody waits any more."""
         self._record(self.client.abandon())
+
+    def summary(self, started_ns: int, ended_ns: int, intended: int) -> LoadSummary:
+        """What it did, of so many operations that were wanted; of a rate it knows nothing."""
+        return LoadSummary(
+            client=CLIENT,
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            offered_per_s=None,
+            intended=intended,
+            invoked=intended - len(self.dropped_ns),
+            dropped=len(self.dropped_ns),
+            dropped_intended_ns=self.dropped_ns,
+            dropped_nodes=self.dropped_nodes,
+            lateness_ms_p50=0.0,
+            lateness_ms_p99=0.0,
+            model_operations=self.model_operations,
+            asked_leader=self.client.asked_leader,
+        )
 
     def _drop(self, planned: PlannedOperation, intended_ns: int | None) -> None:
         assert intended_ns is not None, "final reads have no limit, and nothing behind them"
@@ -370,27 +391,15 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
             else None,
             timeout_s=workload.timeout_s,
             in_flight=workload.in_flight,
+            may_lead=cluster.nodes if workload.ask == "leader" else (),
         )
         send_next()
         cluster.run_until(end_ns, at_the_end, 0.5)
         cluster.run_until(end_ns + int(workload.timeout_s * 1e9), all_ended)
         client.close()
         player.end_all()
-    intended += client.follow_ups
-    summary = LoadSummary(
-        client=CLIENT,
-        started_ns=start_ns,
-        ended_ns=end_ns,
-        offered_per_s=workload.rate_per_s,
-        intended=intended,
-        invoked=intended - len(client.dropped_ns),
-        dropped=len(client.dropped_ns),
-        dropped_intended_ns=client.dropped_ns,
-        dropped_nodes=client.dropped_nodes,
-        lateness_ms_p50=0.0,
-        lateness_ms_p99=0.0,
-        model_operations=client.model_operations,
-    )
+    summary = client.summary(start_ns, end_ns, intended + client.follow_ups)
+    summary.offered_per_s = workload.rate_per_s
     write_json(folder.load_dir / f"{CLIENT}.json", summary)
     return f"a fault failed: {'; '.join(player.errors)}" if player.failed else None
 

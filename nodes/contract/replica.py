@@ -38,6 +38,7 @@ import msgspec
 
 from nodes.contract.bounds import BadMessage, Finite, Integer, Natural
 from nodes.contract.disk import Disk
+from nodes.contract.names import MAX_CHARACTERS
 
 MAX_HEAVY = 64
 
@@ -89,6 +90,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     ``value``: what a read saw (a list where a key has siblings). ``applied``: False for a CAS that
     was refused, then ``seen`` has the value that it found. ``error``: a reason in a few words.
+    ``leader``: who leads, as the node that answers sees it (`Replica.leader`); None says nothing.
+    The driver sets it, in the last reply of a frame; replicas leave it alone.
     """
 
     client: str
@@ -99,6 +102,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     applied: bool | None = None
     seen: Value = None
     error: str | None = None
+    leader: Annotated[str, msgspec.Meta(max_length=MAX_CHARACTERS)] | None = None
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -299,6 +303,9 @@ class Replica:
     WATCHED: ClassVar[tuple[str, ...]] = ()
     """Names of the fields that `watched` returns, if it returns a tuple."""
     PARAMETERS: ClassVar[type[Parameters]] = Parameters
+    leader: str | None = None
+    """The node that a client does best to ask, since all others hand requests to it, as far as this
+    one knows; None: it knows none, or there is none."""
 
     _handlers: ClassVar[dict[type, str]]
 

@@ -574,7 +574,10 @@ class Driver:
                 self._send_to(dst, messages)
         if self._reply_outbox:
             replies, self._reply_outbox = self._reply_outbox, {}
+            leader = self.replica.leader
             for topic, answers in replies.items():
+                if leader is not None:
+                    answers[-1] = msgspec.structs.replace(answers[-1], leader=leader)
                 self._publish(self._reply_connection(topic), topic, self._replies, answers)
 
     def _send_past(self, dst: str, message: Any) -> None:

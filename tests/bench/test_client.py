@@ -188,6 +188,62 @@ def test_a_write_does_not_depend_on_what_was_read() -> None:
     assert sent(load, operation(2)).operation == Operation("write", "k", 2)
 
 
+def asked(of: Client, number: int, node: str) -> tuple[Request, str]:
+    """The request, and the node that it is sent to."""
+    request = sent(of, operation(number, node=node))
+    return request, of.node_of(request)
+
+
+def test_who_leads_is_asked_from_the_reply_that_said_so_on() -> None:
+    load = Client("c", timeout_s=2.0, may_lead=("n1", "n2", "n3"))
+    first, node = asked(load, 1, "n3")
+    assert (node, load.asked_leader) == ("n3", 0)
+    load.on_reply(Reply("c", first.sequence, "ok", leader="n2"), 1)
+    second, node = asked(load, 2, "n1")
+    assert (node, load.asked_leader) == ("n2", 1)
+    record = answered(load, second)
+    assert (record.node, record.process) == ("n2", "c.p2")
+    # A reply that names nobody says nothing.
+    assert asked(load, 3, "n1")[1] == "n2"
+
+
+@pytest.mark.parametrize("name", ["n4", "", "n2 ", "leader"])
+def test_a_name_that_is_no_member_is_not_asked(name: str) -> None:
+    load = Client("c", timeout_s=2.0, may_lead=("n1", "n2", "n3"))
+    first, _ = asked(load, 1, "n1")
+    load.on_reply(Reply("c", first.sequence, "ok", leader=name), 1)
+    assert asked(load, 2, "n3")[1] == "n3"
+
+
+def test_whoever_leads_the_planned_node_is_asked_unless_the_workload_wants_the_leader() -> None:
+    load = client()
+    first, _ = asked(load, 1, "n1")
+    load.on_reply(Reply("c", first.sequence, "ok", leader="n2"), 1)
+    assert asked(load, 2, "n3")[1] == "n3"
+    assert load.asked_leader == 0
+
+
+@pytest.mark.parametrize("outcome", ["fail", "info", "timeout", "not sent"])
+def test_a_leader_that_fails_is_asked_no_more(outcome: str) -> None:
+    load = Client("c", timeout_s=2.0, may_lead=("n1", "n2", "n3"))
+    first, _ = asked(load, 1, "n1")
+    load.on_reply(Reply("c", first.sequence, "ok", leader="n2"), 1)
+    request, node = asked(load, 2, "n3")
+    assert node == "n2"
+    if outcome == "timeout":
+        load.expire(3 * SECOND)
+    elif outcome == "not sent":
+        load.not_sent(request, 2)
+    else:
+        told: Outcome = outcome  # type: ignore[assignment]
+        load.on_reply(Reply("c", request.sequence, told, leader="n2"), 2)
+    third, node = asked(load, 3, "n3")
+    assert node == "n3"
+    # That node is asked as planned: what fails there says nothing of the leader.
+    load.on_reply(Reply("c", third.sequence, "ok", leader="n1"), 3 * SECOND)
+    assert asked(load, 4, "n3")[1] == "n1"
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     steps=st.lists(

@@ -77,6 +77,29 @@ def test_values_have_the_size_that_was_asked_for(
     assert all(0 <= request.sequence - request.acked < 3 * 2 for request in seen)
 
 
+@pytest.mark.parametrize(("told", "asked"), [("n2", {"n2"}), ("n9", {"n1", "n2", "n3"})])
+def test_the_leader_is_asked_if_it_is_a_node_of_the_cluster(
+    cluster: ClusterFile,
+    echo: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+    asked: set[str],
+) -> None:
+    nodes: list[str] = []
+    publish = MqttClient.publish
+
+    def spy(self: Any, node: str, requests: Any) -> bool:
+        nodes.append(node)
+        return publish(self, node, requests)
+
+    monkeypatch.setattr(MqttClient, "publish", spy)
+    echo(cluster, "--leader", told)
+    drive(cluster, ClosedLoop(clients=3, think_s=0.01, seconds=0.3, warm_up_s=0, ask="leader"))
+    # The first three know nothing yet.
+    assert set(nodes[:3]) == {"n1", "n2", "n3"}
+    assert set(nodes[3:]) == asked
+
+
 def test_the_command_prints_json(
     cluster: ClusterFile, echo: Callable[..., None], tmp_path: Path
 ) -> None:

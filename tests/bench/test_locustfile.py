@@ -211,6 +211,21 @@ def test_options_alone_make_a_workload(
     assert_agreement(run, history)
 
 
+def test_the_leader_is_asked_if_the_workload_wants_that(
+    tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust
+) -> None:
+    echo(cluster, "--leader", "n2")
+    run = locust(cluster, *["-t", "1s", "--rate", "200", "--ask", "leader"])
+    run.wait()
+    assert run.process.returncode == 0
+    history, summary = recorded(tmp_path)
+    nodes = Counter(record.node for record in history)
+    assert nodes["n2"] > len(history) / 2
+    # What the node of the plan was asked is of the beginning, and a third of that went to n2, too.
+    assert nodes["n2"] >= summary.asked_leader >= nodes["n2"] - nodes["n1"] - nodes["n3"] - 2
+    assert_agreement(run, history)
+
+
 def test_a_workload_of_ycsb_by_name(
     tmp_path: Path, cluster: ClusterFile, echo: Echo, locust: Locust
 ) -> None:

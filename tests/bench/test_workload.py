@@ -205,6 +205,7 @@ def test_a_closed_loop_has_no_times_and_no_end() -> None:
         ({"mix": {"read": 0}}, "mix has only weights of 0"),
         ({"mix": {"raed": 1}}, "operation kinds: read, write, cas, delete, rmw"),
         ({"distribution": "zipf"}, "distributions: uniform, zipfian, latest, hotspot"),
+        ({"ask": "n1"}, "whom to ask: any, leader"),
         ({"value_bytes": 3}, "value_bytes is 3: use 0 (integers) or 12"),
         ({"timeout_s": 0}, "timeout_s is 0.0"),
         ({"duration_s": -1}, "duration_s is -1.0"),

@@ -196,6 +196,25 @@ def test_a_leader_that_is_cut_off_serves_nobody_and_the_others_elect_another(
     assert result.verdict.measured_model == "linearizable"
 
 
+def test_clients_that_ask_the_leader_go_with_it_to_the_next(tmp_path: Path) -> None:
+    asked = {**EXPERIMENT["workload"], "ask": "leader"}
+    crash = {"at": "1s", "for": "2s", "fault": "crash", "nodes": "leader"}
+    _, folder = simulated(tmp_path / "run", experiment(crash, workload=asked))
+    (fault,) = folder.faults()
+    assert fault.started_ns is not None
+    (old,) = fault.nodes
+    records = [r for r in folder.operations() if not r.process.startswith("final")]
+    before = [r.node for r in records if r.invoked_ns < fault.started_ns]
+    # The first go to all in turn, until one is answered.
+    assert set(before[20:]) == {old}
+    (new,) = {r.node for r in records if r.invoked_ns > fault.started_ns + 1_500_000_000}
+    assert new != old
+    (load,) = [load for load in folder.loads() if load.client == CLIENT]
+    assert 0.5 * len(records) < load.asked_leader < len(records)
+    told = folder.manifest().experiment["workload"]
+    assert told["ask"] == "leader"
+
+
 def test_gossip_answers_on_both_sides(tmp_path: Path) -> None:
     wanted = experiment(
         {"at": "1s", "for": "2s", "fault": "partition", "groups": "halves"},

@@ -20,6 +20,7 @@ from nodes.wire.codec import (
     decode_json_request,
     encode_json_reply,
     is_frame,
+    replies_codec,
     requests_codec,
 )
 
@@ -76,6 +77,16 @@ def test_what_is_wrong_is_named(frame: bytes, kind: str) -> None:
     with pytest.raises(BadFrame) as caught:
         CODEC.decode(frame)
     assert caught.value.kind == kind
+
+
+def test_the_leader_in_a_reply_is_a_name_and_not_longer_than_one() -> None:
+    codec = replies_codec()
+    for leader in (None, "n1", "n" * 64):
+        reply = Reply("c", 1, "ok", leader=leader)
+        assert codec.decode(codec.encode([reply])) == [reply]
+    for wrong in ("n" * 65, 7, ["n1"]):
+        with pytest.raises(BadFrame, match="malformed"):
+            codec.decode(codec.encode([Reply("c", 1, "ok", leader=wrong)]))  # type: ignore[arg-type]
 
 
 def test_a_frame_is_never_taken_for_json() -> None:

@@ -134,6 +134,19 @@ def test_a_reply_is_never_taken_for_a_protocol_message(tmp_path: Path) -> None:
     play(script, tmp_path)
 
 
+@pytest.mark.parametrize("protocol", ["raft", "paxos", "gossip"])
+def test_a_reply_says_who_leads_where_somebody_does(protocol: str, tmp_path: Path) -> None:
+    async def script(cluster: Cluster) -> None:
+        for number, node in enumerate(cluster.drivers):
+            write = Operation("write", "k", number)
+            reply = await cluster.ask("me", node, number, write, wait_s=30.0)
+            leader = cluster.drivers[node].replica.probe()["leader"]
+            assert reply.leader == leader
+            assert (leader is None) == (protocol == "gossip")
+
+    play(script, tmp_path, protocol)
+
+
 def test_who_is_no_member_is_not_heard(tmp_path: Path) -> None:
     async def script(cluster: Cluster) -> None:
         codec: Codec[Any] = Codec(Raft.MESSAGES)
