@@ -38,7 +38,7 @@ nightly: setup ## Absurd frames (FRAMES), all nodes killed (REPEAT), simulated s
 	@$(BIN)/capbench compare crash-all $(addprefix -p ,$(KEEP)) --repeat $(or $(REPEAT),5)
 	@$(BIN)/capbench gate --seeds $(or $(SEEDS),10000) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
-	@CHECKER_TINY_HISTORIES=27000 $(BIN)/pytest -q -n 0 tests/checkers/test_brute_force.py \
+	@CHECKER_TINY_HISTORIES=27000 $(BIN)/pytest -q -n 0 --timeout 3600 tests/checkers/test_brute_force.py \
 		tests/checkers/test_models.py
 	@CORRECT_OPERATIONS=1000000 $(BIN)/pytest -q -n 0 --timeout 3600 \
 		tests/checkers/test_correct_by_construction.py

@@ -6,6 +6,8 @@ is small on purpose: a dozen lines convert a history from another tool.
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +30,10 @@ Stamp: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 RecordedOperation: TypeAlias = OperationKind | Literal["transaction"]
 """What an operation of a run may be. Of a transaction, ``key`` names all keys that it may touch,
 with spaces between; what it did is in the history of the workload's kind."""
+
+BITS_64: Final = range(-(1 << 63), 1 << 63)
+_TOO_LARGE: Final = "an integer has more than 64 bits"
+_LIMIT_OF_64_BITS = re.compile(r"Expected `int` (<= 9223372036854775807|>= -9223372036854775808)")
 
 STANDARD_INPUT: Final = Path("-")
 """As the path of a history: standard input."""
@@ -143,6 +149,20 @@ def _in_format(record: OperationRecord) -> OperationRecord:
     )
 
 
+def why_unfit(value: Any) -> str | None:
+    """What a history may not have anywhere in a value: its numbers must be finite, its integers of
+    64 bits. None if there is nothing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number is NaN or infinite"
+    if isinstance(value, int) and value not in BITS_64:
+        return _TOO_LARGE
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(why_unfit, value)), None)
+    return None
+
+
 def why_bad(line: bytes, error: Exception) -> str:
     """Why the decoder rejected a line, for an error message."""
     try:
@@ -153,6 +173,8 @@ def why_bad(line: bytes, error: Exception) -> str:
     for field, choices in (("op", get_args(OperationKind)), ("outcome", get_args(Outcome))):
         if said.startswith("Invalid enum value") and said.endswith(f"`$.{field}`"):
             said += f"; it is one of {', '.join(choices)}"
+    if _LIMIT_OF_64_BITS.match(said):
+        return f"{_TOO_LARGE} - at {said.rpartition(' ')[2]}"
     return said
 
 

@@ -175,7 +175,7 @@ def test_a_bad_line_is_named(
         ('{"process":1}\n'.encode("utf-16-le"), "is UTF-16"),
         ('{"process":1}\n'.encode("utf-16-be"), "is UTF-16"),
         (gzip.compress(b'{"process":1}\n', mtime=0), "is compressed with gzip"),
-        (b'{"value":%s}\n' % (b"9" * 400), "Expected `int` <= 9223372036854775807 - at `$.value`"),
+        (b'{"value":%s}\n' % (b"9" * 400), "an integer has more than 64 bits - at `$.value`"),
         (b'{"value":%s}\n' % (b"9" * 9000), "Integer value out of range"),
         (b'{"process":1,"value":NaN}\n', "JSON is malformed"),
         (b"\0\1\2\n", "JSON is malformed"),

@@ -209,13 +209,26 @@ def test_what_is_refused_has_its_line(text: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["##NaN", "##Inf", "##-Inf", "1e999", "[1 ##NaN]", "[1 1e999]", "{:a ##Inf}"]
+    ("value", "says"),
+    [
+        ("##NaN", "a number is NaN or infinite, in :value"),
+        ("##-Inf", "a number is NaN"),
+        ("1e999", "a number is NaN"),
+        ("[1 ##NaN]", "a number is NaN"),
+        ("[1 1e999]", "a number is NaN"),
+        ("{:a ##Inf}", "a number is NaN"),
+        ("9223372036854775808", "an integer has more than 64 bits, in :value"),
+        ("-9223372036854775809", "an integer has"),
+        ("[1 [10000000000000000000000N]]", "an integer has"),
+        ("{:fence 10000000000000000000}", "an integer has"),
+        ("{10000000000000000000 1}", "an integer has"),
+    ],
 )
-def test_a_number_is_finite(value: str) -> None:
+def test_a_number_is_finite_and_of_64_bits(value: str, says: str) -> None:
     event = "{:process 0, :type :invoke, :f :write, :value 1}\n"
     nemesis = "{:process :nemesis, :type :info, :f :clock, :value ##Inf}\n"
     assert len(operations(event + nemesis)) == 1
-    with pytest.raises(BadHistory, match=r":2: a number is NaN or infinite"):
+    with pytest.raises(BadHistory, match=f":2: {says}"):
         operations(event + event.replace("1}", f"{value}}}"))
 
 

@@ -127,6 +127,8 @@ def test_the_schema_names_the_same_fields() -> None:
         ({**READ, "completed_ns": None}, "set", "2: completed_ns may be null only"),
         (READ, "counter", "2: what is read of a counter is an integer"),
         ({**READ, "op": "add", "value": "x"}, "counter", "2: what is added of a counter is"),
+        ({**READ, "value": [7, 1 << 63]}, "set", "2: an integer has more than 64 bits"),
+        ({**READ, "process": 2, "value": {"a": -(1 << 64)}}, "bank", "2: an integer has more"),
         ({**READ, "process": 2, "op": "grow"}, "auto", "the operations (add, grow) do not tell"),
     ],
 )

@@ -8,7 +8,6 @@ read by the general parser; so is all of a file that has no layout.
 
 from __future__ import annotations
 
-import math
 import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ from bench.record.edn.parser import (
     read_only_form,
     skip_space,
 )
-from bench.record.history import BadHistory
+from bench.record.history import BITS_64, BadHistory, why_unfit
 
 KINDS: Final = {"invoke": 0, "ok": 1, "fail": 2, "info": 3}
 INVOKE: Final = 0
@@ -36,10 +35,9 @@ _NO_TIME: Final = np.iinfo(np.int64).min
 _TRIES: Final = 8
 """After so many blocks of no layout, no further one is tried."""
 _LINES_TO_LEARN: Final = 100
-_NOT_PLAIN = re.compile(r"[\"\\#(){}^@`~;\0]|null|\s,|,,")
+_NOT_PLAIN = re.compile(r"[\"\\#(){}^@`~;\0]|null|\s,|,,|[0-9]{19}")
 _NIL = re.compile(r"(?<![\w.*+!?/:-])nil(?![\w.*+!?/:-])")
 _KEYWORD = re.compile(r":([\w*+!?/-]+)")
-_BITS_64 = range(-(1 << 63), 1 << 63)
 
 _SCALAR = r'nil|true|false|-?[0-9]+|"[^"\\\n]*"|:[\w.*+!?/-]+'
 _INSIDE = r'[^\[\]{}()"#;\\\n]*+'
@@ -157,14 +155,6 @@ def _plain_values(texts: list[str]) -> list[Any] | None:
     return values if len(values) == len(texts) else None
 
 
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, (*value, *value.values())))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
-
-
 class EventReader:
     """Takes the blocks of a file, gives its events. ``name``: what messages call the file."""
 
@@ -273,10 +263,8 @@ class EventReader:
         values = _plain_values(new)
         if values is None:
             values = [read_only_form(text) for text in new]
-            if not all(map(_is_finite, values)):
+            if any(map(why_unfit, values)):
                 raise OverflowError
-        if any(type(value) is int and value not in _BITS_64 for value in values):
-            raise OverflowError
         self.values.extend(values)
         new.clear()
 
@@ -325,19 +313,19 @@ class EventReader:
             self._refuse_line(line, ":f is missing, or no keyword")
         numbers = [form.get(name) for name in ("time", "index")]
         for name, number in zip(("time", "index"), (*numbers,), strict=True):
-            if number is not None and (type(number) is not int or number not in _BITS_64):
+            if number is not None and (type(number) is not int or number not in BITS_64):
                 self._refuse_line(line, f":{name} is no integer of 64 bits")
-        if process not in _BITS_64:
+        if process not in BITS_64:
             self._refuse_line(line, ":process has more than 64 bits")
-        if not all(_is_finite(form[name]) for name in ("key", "value") if name in form):
-            self._refuse_line(line, "a number is NaN or infinite")
+        for name in ("key", "value"):
+            unfit = why_unfit(form.get(name))
+            if unfit is not None:
+                self._refuse_line(line, f"{unfit}, in :{name}")
         codes = [self._new_value(form[name]) if name in form else -1 for name in ("key", "value")]
         time, index = (_NO_TIME if number is None else number for number in numbers)
         self.rows.append((KINDS[kind], process, self.names[f], *codes, time, index, line))
 
     def _new_value(self, value: Any) -> int:
-        if type(value) is int and value not in _BITS_64:
-            return self._new_value(str(value))
         number = self.texts[f"\0{len(self.values)}"]  # no text of a file
         self.texts.new.clear()
         self.values.append(value)

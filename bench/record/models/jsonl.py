@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 
 from bench.record.columns import INFO, NEVER, OK, OUTCOME_CODES, shifted
-from bench.record.history import BadHistory, why_bad
+from bench.record.history import BadHistory, why_bad, why_unfit
 from bench.record.jsonl import Integer64, given_twice
 from bench.record.models.operations import Operations
 from bench.record.models.source import Source
@@ -39,6 +40,7 @@ class ModelLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=Fal
 _FIELDS: Final = 5
 """That every line has."""
 _OPTIONAL: Final = ("id", "key", "completed_ns", "intended_ns", "node", "error")
+_MANY_DIGITS: Final = re.compile(rb"[0-9]{19}")
 _decode = msgspec.json.Decoder(ModelLine).decode
 
 
@@ -105,6 +107,9 @@ def _lines(source: Source) -> Iterator[ModelLine]:
             fields = _FIELDS + sum(getattr(read, name) is not None for name in _OPTIONAL)
             if line.count(b":") != fields and (twice := given_twice(line)) is not None:
                 raise BadHistory(f"{where}: field `{twice}` is given twice")
+            # A walk through each set that was read would cost more than all else.
+            if _MANY_DIGITS.search(line) and (unfit := why_unfit(read.value)) is not None:
+                raise BadHistory(f"{where}: {unfit} - at `$.value`")
             yield read
 
 
