@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.checkers.outages import SILENCE_S
+from bench.record.verdict import WorkloadCheck
 from reports.charts.drawing import LEFT, Axis, Drawing, Style
 from reports.charts.quiet import all_served, steady_leader
 from reports.charts.view import LEAST_MS, LONG_NAMES, OUTCOMES, ChartView, log_ms, simulated
@@ -53,6 +54,7 @@ def charts(run: RunTables, *, most_points: int = 600) -> Iterator[ChartView]:
     from reports.charts import charts_of_runs as more
 
     yield from witnesses(run)
+    yield from totals(run)
     if len(run.operations):
         yield rate(run)
         if not all_served(run):
@@ -221,6 +223,43 @@ def latency_points(run: RunTables, most_points: int) -> ChartView:
         note=note,
         chart=drawing,
         data=pd.DataFrame(rows, columns=["outcome", "operations", *(f"{q}_ms" for q in QUANTILES)]),
+    )
+
+
+def totals(run: RunTables) -> Iterator[ChartView]:
+    """What the reads of a bank add up to, over time."""
+    details = next(
+        (
+            check.details.model.details
+            for check in (run.verdict.checks if run.verdict else ())
+            if isinstance(check, WorkloadCheck) and check.details.model is not None
+        ),
+        {},
+    )
+    if "totals" not in details:
+        return
+    stamps, amounts = zip(*details["totals"], strict=True)
+    data = pd.DataFrame({"t_s": map(run.seconds, stamps), "total": amounts})
+    is_wrong = data["total"] != details["total"]
+    low, high = data["total"].min(), data["total"].max()
+    room = max(1, (high - low) // 8)
+    drawing = over_time(run, Axis(low - room, high + room, "sum of all accounts"))
+    drawing.line([0, run.end_s], [details["total"]] * 2, Style("ink", 1), "what there is")
+    for own, style, label in (
+        (data[~is_wrong], OUTCOMES["ok"], "adds up"),
+        (data[is_wrong], OUTCOMES["fail"], "wrong"),
+    ):
+        if len(own):
+            drawing.marks(own["t_s"], own["total"], style, label)
+    some = f"{len(data)} of {details['reads']} reads" if len(data) < details["reads"] else ""
+    yield ChartView(
+        name="totals",
+        title=f"The bank's total{simulated(run)}",
+        how="One mark is one read of all accounts: what they add up to. Transfers only move money, "
+        f"so all must be on the line of {details['total']}.",
+        note=f"Shown: {some}." if some else "",
+        chart=drawing,
+        data=data[is_wrong].head(TABLE_BINS) if is_wrong.any() else data.tail(1),
     )
 
 

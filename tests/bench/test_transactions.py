@@ -24,6 +24,7 @@ from chaos.systems.system import Answer, NotApplied, SystemClient, Transaction
 from chaos.targets.table import refuse_kind
 from nodes.contract.replica import Operation, Reply, Value
 from nodes.errors import Unsupported
+from reports.charts.charts import totals
 from reports.charts.witnesses import witnesses
 from reports.data.metrics import load as tables_of
 from tests.reports import synthetic
@@ -149,6 +150,16 @@ def test_a_wrong_total_refutes_what_promises_snapshots_only(tmp_path: Path) -> N
     assert (good.verdict, of_kind(good).verdict) == ("valid", "valid")
     bad = run(tmp_path / "bad", "bank", "snapshot-isolation", lies=True)
     assert (bad.verdict, of_kind(bad).verdict) == ("invalid", "invalid")
+    (seen,), (wrong,) = (list(totals(tables_of(tmp_path / name))) for name in ("good", "bad"))
+    assert "what there is" in seen.svg()
+    assert "wrong" not in seen.svg()
+    assert list(seen.data["total"]) == [400]
+    check = of_kind(bad).details.model
+    assert check is not None
+    assert len(wrong.data) == min(20, check.anomalies["wrong total"].count)
+    assert not (wrong.data["total"] == 400).any()
+    assert wrong.data["t_s"].between(0, 2.1).all()
+    assert "wrong" in wrong.svg()
     allowed = run(tmp_path / "allowed", "bank", "read-committed", lies=True)
     assert (allowed.verdict, of_kind(allowed).verdict) == ("valid", "invalid")
     assert allowed.reason.startswith("read-committed allows what was found")

@@ -169,6 +169,25 @@ def test_for_how_long_elements_were_missed_is_told() -> None:
     assert check.details["stale_s"] == {"p50": 3.0, "p99": 3.0, "max": 3.0}
 
 
+def test_the_totals_of_a_bank_are_thinned_out_but_for_a_few_that_are_wrong() -> None:
+    def read(number: int) -> Operation:
+        return Operation(
+            process="r",
+            id=number,
+            op="read",
+            value={"a": number, "b": (11 if number % 500 == 7 else 10) - number},
+            outcome="ok",
+            invoked_ns=10 * number,
+            completed_ns=10 * number + 5,
+        )
+
+    details = check_model(operations_of([read(n) for n in range(2000)]), "bank").details
+    wrong = [[10 * number + 5, 11] for number in range(7, 2000, 500)]
+    assert details["total"] == 10
+    assert [each for each in details["totals"] if each[1] != 10] == wrong
+    assert len(details["totals"]) <= 204
+
+
 @pytest.mark.parametrize(("name", "verdict"), [("c01-ok", "valid"), ("c01-bad", "invalid")])
 def test_appended_texts_of_porcupine(name: str, verdict: str) -> None:
     path = Path(__file__).parent / "edn_cases" / f"{name}.edn"
