@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
 from nodes.parts.forwarding import Forwarded
 from nodes.parts.reference_map import ReferenceMap
+from nodes.parts.sessions import Result
 
 EVERY = 3
 """Of a client's operations every third one is followed: what leaders get wrong they get wrong more
@@ -32,6 +33,52 @@ def is_forgetful(parameters: Any) -> bool:
     is acknowledged."""
     few: int = min(parameters.remembered_clients, parameters.remembered_results)
     return few < MANY
+
+
+def check_refusal(node: str, request: Request, reply: Reply, *, remembered: bool) -> None:
+    """Raises InvariantBroken. Who refuses a request (``fail``: certainly not applied) remembers
+    that, so that a copy of it that comes later is not carried out, crash or no crash. And a read,
+    which changes nothing, never ends ``info``."""
+    if request.operation.op == "read":
+        if reply.outcome == "info":
+            raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
+    elif reply.outcome == "fail" and not remembered:
+        raise InvariantBroken(f"{node} refuses {request} by {reply}, and will not remember")
+
+
+class HearsClients(Invariant):
+    """One that knows what clients have acknowledged, and so will not ask again (RIFL, Lee et al.,
+    SOSP 2015, section 3): the results of their other requests stay on the disks that had them.
+    ``hears`` has ``Request: "on_request"``."""
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._forgetful = is_forgetful(next(iter(scene.configs.values())).parameters)
+        self._floors: dict[str, int] = {}
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """Note what its client will not ask again."""
+        if request.acked > self._floors.get(request.client, 0):
+            self._floors[request.client] = request.acked
+
+    def may_forget(self, client: str, sequence: int) -> bool:
+        """Whether nobody has to remember that request."""
+        return self._forgetful or sequence < self._floors.get(client, 0)
+
+    def result_of(self, node: str, client: str, sequence: int) -> Result | None:
+        """What the node remembers of a request, on disk. A refused one has no version."""
+        result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
+        return result
+
+    def check_answer(self, node: str, request: Request, reply: Reply) -> None:
+        """Of one that is not ok. Raises InvariantBroken."""
+        if reply.error == "unsupported":
+            return  # Everybody refuses that, whenever it comes.
+        result = self.result_of(node, request.client, request.sequence)
+        remembered = result is not None and result.version is None
+        forgotten = self.may_forget(request.client, request.sequence)
+        check_refusal(node, request, reply, remembered=remembered or forgotten)
 
 
 def outnumber(nodes: Collection[str], members: Collection[str]) -> bool:
@@ -228,9 +275,7 @@ class AnswersAreTrue(Invariant):
 
 
 class RefusalsStay(Invariant):
-    """Who refuses a request (``fail``: certainly not applied) has that on disk, so that a copy of
-    it that comes later is not carried out, crash or no crash. And a read, which changes nothing,
-    never ends ``info``."""
+    """Who refuses a request has that on disk: see `check_refusal`."""
 
     name = "a refusal stays"
     hears: ClassVar = {Reply: "on_reply"}
@@ -239,10 +284,5 @@ class RefusalsStay(Invariant):
         """Raises InvariantBroken."""
         if reply.outcome == "ok":
             return
-        if request.operation.op == "read":
-            if reply.outcome == "info":
-                raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
-        elif reply.outcome == "fail" and not self.scene.disks[node].get(
-            f"refused/{request.client}/{request.sequence}"
-        ):
-            raise InvariantBroken(f"{node} refuses {request} by {reply}, and will not remember")
+        refused = self.scene.disks[node].get(f"refused/{request.client}/{request.sequence}")
+        check_refusal(node, request, reply, remembered=bool(refused))

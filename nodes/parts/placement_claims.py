@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Request, Scene
-from nodes.parts.claims import is_forgetful
+from nodes.parts.claims import HearsClients
 from nodes.parts.placement import (
     AcceptedPlacement,
     AcceptPlacement,
@@ -232,7 +232,7 @@ class PlacementAcceptors(Invariant):
         serving[msg.range] = max(msg.joined, serving.get(msg.range, 1))
 
 
-class CopiesAreWhole(Invariant):
+class CopiesAreWhole(HearsClients):
     """A page has every key of its part of the range that was durable at the source when it was
     asked, no older than there; and a member that is ready holds what so many sources sent that they
     meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer). And
@@ -258,8 +258,6 @@ class CopiesAreWhole(Invariant):
         # By (new member, range, number, source): the requests of which it sent the results.
         self._results: dict[tuple[str, int, int, str], dict[tuple[str, int], None]] = {}
         self._paged: set[tuple[str, str, int, int, str]] = set()
-        self._floors: dict[str, int] = {}
-        self._forgetful = is_forgetful(next(iter(scene.configs.values())).parameters)
         self._chosen = scene.common(PlacementChronicle).chosen
 
     def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
@@ -269,11 +267,6 @@ class CopiesAreWhole(Invariant):
     def covers(self, record: Any, other: Any) -> bool:
         """Whether ``record`` is no older than ``other``."""
         raise NotImplementedError
-
-    def on_request(self, node: str, _: str, request: Request) -> None:
-        """Note what its client will not ask again."""
-        if request.acked > self._floors.get(request.client, 0):
-            self._floors[request.client] = request.acked
 
     def on_copy_range(self, node: str, src: str, msg: CopyRange) -> None:
         """Note what there is to copy."""
@@ -330,9 +323,8 @@ class CopiesAreWhole(Invariant):
 
     def _has_results(self, node: str, told: dict[tuple[str, int], None]) -> bool:
         """Of all requests that may come again."""
-        disk = self.scene.disks[node]
-        return self._forgetful or all(
-            sequence < self._floors.get(client, 0) or disk.get(f"r/{client}/{sequence}") is not None
+        return all(
+            self.may_forget(client, sequence) or self.result_of(node, client, sequence) is not None
             for client, sequence in told
         )
 

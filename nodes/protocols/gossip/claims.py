@@ -13,7 +13,7 @@ import msgspec
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
-from nodes.parts.claims import is_forgetful
+from nodes.parts.claims import HearsClients
 from nodes.parts.placement_claims import CopiesAreWhole, members_of
 from nodes.parts.sessions import Result
 from nodes.protocols.gossip.messages import (
@@ -42,7 +42,7 @@ def is_older(s: Sibling, held: tuple[Sibling, ...]) -> bool:
     return any((t.counter, t.node) >= (s.counter, s.node) for t in held)
 
 
-class NodesTellTrue(Invariant):
+class NodesTellTrue(HearsClients):
     """A version that is told is on the teller's disk, or what supersedes it is: else a crash makes
     it give the same dot to another one. The clocks of anti-entropy cover nothing that is not there,
     for the peer does not send what they cover (Demers et al. 1987, section 1.3). What a client is
@@ -69,11 +69,9 @@ class NodesTellTrue(Invariant):
         self._is_known = is_older if self._is_lww else is_known
         self._placed = 0 < parameters.replication_factor < len(scene.nodes)
         self._asked: dict[tuple[str, int], Request] = {}
-        self._floors: dict[str, int] = {}
         # By key and dot: versions that were acknowledged.
         self._written: dict[str, dict[tuple[str, int], Sibling]] = {}
         self._told: Mapping[str, Record] | None = None
-        self._forgetful = is_forgetful(parameters)
         self._vouched: dict[tuple[str, int], None] = {}
 
     def _held(self, node: str, key: str) -> tuple[Sibling, ...]:
@@ -122,8 +120,7 @@ class NodesTellTrue(Invariant):
 
     def on_request(self, node: str, _: str, request: Request) -> None:
         """It arrives."""
-        if request.acked > self._floors.get(request.client, 0):
-            self._floors[request.client] = request.acked
+        super().on_request(node, _, request)
         if self._placed:
             self._asked[request.client, request.sequence] = request
 
@@ -140,7 +137,7 @@ class NodesTellTrue(Invariant):
 
     def _check(self, node: str, request: Request, reply: Reply) -> None:
         if reply.outcome != "ok":
-            self._check_refusal(node, request, reply)
+            self.check_answer(node, request, reply)
             return
         if reply.version is None:
             return
@@ -166,20 +163,6 @@ class NodesTellTrue(Invariant):
         for s in held:
             if (s.client, s.sequence) == name:
                 self._written.setdefault(request.operation.key, {})[s.node, s.counter] = s
-
-    def _check_refusal(self, node: str, request: Request, reply: Reply) -> None:
-        if request.operation.op == "read":
-            if reply.outcome == "info":
-                raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
-            return
-        if reply.error == "unsupported":
-            return  # Everybody refuses that, whenever it comes.
-        client, sequence = request.client, request.sequence
-        if reply.outcome == "info" or self._forgetful or sequence < self._floors.get(client, 0):
-            return
-        result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
-        if result is None or result.version is not None:
-            raise InvariantBroken(f"{node} refuses {request} by {reply}, and has {result} on disk")
 
     def _clock(self, held: tuple[Sibling, ...]) -> Any:
         """What a read of these tells as its version."""

@@ -13,7 +13,7 @@ import msgspec
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
-from nodes.parts.claims import is_forgetful
+from nodes.parts.claims import HearsClients
 from nodes.parts.placement import first_placement, range_of
 from nodes.parts.placement_claims import CopiesAreWhole, PlacementChronicle, members_of
 from nodes.parts.quorum import quorums_of
@@ -42,7 +42,7 @@ class RegisterChronicle:
         self.writes: dict[tuple[str, int], tuple[str, Record]] = {}
 
 
-class ReplicasTellTrue(Invariant):
+class ReplicasTellTrue(HearsClients):
     """What a replica tells is on its disk: the version and record of a `Prepared`, and that of what
     it says is `Committed`, or newer ones, with the version of the request. And it tells no version
     older than one that it had acknowledged when it was asked (Attiya, Bar-Noy and Dolev 1995,
@@ -70,38 +70,22 @@ class ReplicasTellTrue(Invariant):
         self._asked: dict[tuple[str, int], tuple[Prepare, dict[str, Tag]]] = {}
         self._stored: dict[tuple[str, int], Commit] = {}
         self._acknowledged: dict[str, dict[str, Tag]] = {}
-        self._floors: dict[str, int] = {}
         self._placements = scene.common(PlacementChronicle)
         # (coordinator, number, replica): what was asked; and that of which the replica knew already
         # that its placement is replaced.
         self._put: set[tuple[str, int, str]] = set()
         self._outdated: set[tuple[str, int, str]] = set()
         parameters: Any = next(iter(scene.configs.values())).parameters
-        self._forgetful = is_forgetful(parameters)
         self._ranges, self._factor = parameters.ranges, parameters.replication_factor
 
     def _held(self, node: str, key: str) -> Tag:
         record: Record | None = self.scene.disks[node].get("k/" + key)
         return NOTHING if record is None else record.version
 
-    def on_request(self, node: str, _: str, request: Request) -> None:
-        """Note what its client will not ask again."""
-        if request.acked > self._floors.get(request.client, 0):
-            self._floors[request.client] = request.acked
-
     def on_reply(self, node: str, request: Request, reply: Reply) -> None:
         """Raises InvariantBroken."""
-        if reply.outcome == "ok":
-            return
-        if request.operation.op == "read":
-            if reply.outcome == "info":
-                raise InvariantBroken(f"{node} does not know what became of a read: {reply}")
-        elif reply.error == "unsupported":
-            return  # Everybody refuses that, whenever it comes.
-        elif reply.outcome == "fail" and not self._remembers(
-            node, request.client, request.sequence, refused=True
-        ):
-            raise InvariantBroken(f"{node} refuses {request} by {reply}, and will not remember")
+        if reply.outcome != "ok":
+            self.check_answer(node, request, reply)
 
     def on_prepare(self, node: str, dst: str, msg: Prepare) -> None:
         """Note the question. The same one goes to many."""
@@ -165,7 +149,9 @@ class ReplicasTellTrue(Invariant):
         held = self._held(node, key)
         if held < record.version:
             raise InvariantBroken(f"{node} has committed {record} of {key!r}, on disk {held}")
-        if not self._remembers(node, record.client, record.sequence):
+        result = self.result_of(node, record.client, record.sequence)
+        remembered = result is not None and result.version is not None
+        if not remembered and not self.may_forget(record.client, record.sequence):
             raise InvariantBroken(
                 f"{node} has committed {record} of {key!r}, and does not remember the request"
             )
@@ -195,14 +181,6 @@ class ReplicasTellTrue(Invariant):
                 f"{node} answers for {msg.key!r} under placement {number}, {placement}: it is none"
                 " of it, or knows a newer one"
             )
-
-    def _remembers(self, node: str, client: str, sequence: int, *, refused: bool = False) -> bool:
-        """Whether the node knows what became of a request; or its client has acknowledged it, so
-        that it may be forgotten."""
-        if self._forgetful or sequence < self._floors.get(client, 0):
-            return True
-        result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
-        return result is not None and (result.version is None) == refused
 
     def on_push(self, node: str, dst: str, msg: Push) -> None:
         """Raises InvariantBroken."""
