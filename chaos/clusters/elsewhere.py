@@ -19,9 +19,9 @@ from bench.record.quantities import plural
 from bench.record.run_folder import NodeRecord, RunFolder
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.links import ProxiedLinks, Way
-from chaos.clusters.live import RunningCluster
-from chaos.clusters.processes import ProcessGroup, free_ports, last_words
-from chaos.clusters.toxiproxy import Proxy, Toxiproxy, ToxiproxyError, replace_server, spawn_server
+from chaos.clusters.live import SpawnedCluster
+from chaos.clusters.processes import free_ports
+from chaos.clusters.toxiproxy import Proxy
 from chaos.errors import BadOption, TargetFailed
 from chaos.systems.catalogue import findable_name
 from chaos.systems.system import System, client_key
@@ -69,7 +69,7 @@ class _Watch(SystemWatch):
         return bool(super().converged(nodes, timeout_s))
 
 
-class ElsewhereCluster(RunningCluster):
+class ElsewhereCluster(SpawnedCluster):
     """The nodes of ``system`` at ``endpoints``. ``directory`` takes the log of Toxiproxy and the
     cluster file. ``folder``: the run, whose history tells which keys are to be removed."""
 
@@ -102,33 +102,22 @@ class ElsewhereCluster(RunningCluster):
 
     # --- start and stop ---
 
-    def __enter__(self) -> ElsewhereCluster:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        try:
-            self._attach()
-        except ToxiproxyError as error:
-            self._stack.close()
-            raise TargetFailed(f"Toxiproxy: {error}; {self.last_words('toxiproxy')}") from None
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
     def __exit__(self, *_: object) -> None:
         try:
             self._clean_up()
         finally:
-            self._stack.close()
+            self._stop()
 
-    def _attach(self) -> None:
+    def _stop(self, *, discard: bool = False) -> None:
+        self._hang_up()
+        self._stack.close()
+        self.processes.close()
+
+    def _start_all(self) -> None:
         (port,) = self._system.client_ports
         api, *ports = free_ports(1 + len(self.nodes))
         self._api = Address(LOCAL, api)
-        self.processes = self._stack.enter_context(ProcessGroup())
-        spawn_server(self.processes, self._api, self._log("toxiproxy"))
-        self.processes.wait_for("toxiproxy", self._api, self._log("toxiproxy"))
-        self.toxiproxy = Toxiproxy(self._api)
-        self._stack.callback(self.toxiproxy.close)
+        self._start_toxiproxy()
         # Past all faults, at the port that the system's probe expects: all of 127/8 is ours.
         asked = {node: f"127.{77 + i}.{os.getpid() % 250}.1" for i, node in enumerate(self.nodes)}
         proxies = []
@@ -149,7 +138,8 @@ class ElsewhereCluster(RunningCluster):
             {n: Address(LOCAL, p) for n, p in zip(self.nodes, ports, strict=True)}
         )
         self._direct = self._file({n: Address(host, port) for n, host in asked.items()})
-        self.monitor = self._stack.enter_context(_Watch(self._system, asked, self._record))
+        self.monitor = _Watch(self._system, asked, self._record)
+        self.monitor.__enter__()
         self._answers()
         self.notes.append(
             f"the cluster runs elsewhere; only keys that begin with {self.keys} were touched"
@@ -229,25 +219,11 @@ class ElsewhereCluster(RunningCluster):
             for key in (each.key.split() if each.op == "transaction" else [each.key])
         }
 
-    def _log(self, name: str) -> Path:
-        return self._directory / f"{name}.log"
-
-    def _restart_toxiproxy(self) -> None:
-        self.notes.append(replace_server(self.processes, self._api, self._log("toxiproxy")))
-
     # --- what `RunningCluster` asks for ---
 
     def running(self, name: str) -> bool:
         """See `RunningCluster`. Of the nodes nobody here could tell otherwise."""
         return name in self.nodes or self.processes.running(name)
-
-    def ended(self) -> dict[str, int]:
-        """See `RunningCluster`."""
-        return self.processes.ended()
-
-    def last_words(self, name: str) -> str:
-        """See `RunningCluster`."""
-        return last_words(self._log(name))
 
     def versions(self) -> dict[str, str]:
         """See `RunningCluster`."""

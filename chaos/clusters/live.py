@@ -9,50 +9,26 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
-from bench.record.cluster_file import ClusterFile, SystemFile
-from bench.record.run_folder import FaultRecord, NodeRecord
+from bench.record.cluster_file import Address, ClusterFile, SystemFile
+from bench.record.run_folder import NodeRecord
 from chaos.clusters.links import Links, ProxiedLinks
-from chaos.clusters.monitor import Monitor, NodeSilent
-from chaos.clusters.processes import ProcessError, ProcessGroup
-from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError
+from chaos.clusters.monitor import Monitor, NodeSilent, Watch
+from chaos.clusters.processes import ProcessError, ProcessGroup, last_words
+from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, replace_server, spawn_server
 from chaos.errors import TargetFailed
+from nodes.errors import InfrastructureFailed
 from nodes.faults.capabilities import CanInject, CarriesFrames, Cluster, ShapesStreams
 from nodes.faults.injected import Injected
+from nodes.runtime import own_folder
 from nodes.wire.links import GROUP
 
 START_TIMEOUT_S = 30.0
 
 LOOK_AT_TOXIPROXY_S = 1.0
-
-
-class Watch(Protocol):
-    """What is known of the nodes while they run."""
-
-    @property
-    def unrecorded(self) -> Mapping[str, int]:
-        """Node -> how many of its reports were left out of the record."""
-
-    def statuses(self) -> dict[str, NodeRecord]:
-        """The last status of each node that has told one lately."""
-
-    def leader(self) -> str | None:
-        """The node that calls itself leader in the highest term, if there are leaders."""
-
-    def ready(self) -> bool:
-        """Whether every node expects to serve, and all agree on who leads."""
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until ``condition`` holds; False: it did not in time."""
-
-    def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
-        """Wait until ``nodes`` hold the same. None: one did not answer."""
-
-    def announce(self, faults: Sequence[FaultRecord]) -> None:
-        """Tell onlookers which faults are on."""
 
 
 class RunningCluster(Cluster):
@@ -163,6 +139,77 @@ class RunningCluster(Cluster):
             self._recorder(line)
         except OSError as error:
             self._unrecorded = error
+
+
+class SpawnedCluster(RunningCluster):
+    """One of child processes of this one, at least its Toxiproxy. ``_directory`` takes everybody's
+    log, and ``_api`` is the address of Toxiproxy. ``_recorded``: the run folder, if there is one:
+    what the nodes stored is removed at the end then, unless it may tell why the run failed."""
+
+    _directory: Path
+    _api: Address
+    _recorded: Path | None = None
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self.processes = ProcessGroup()
+        try:
+            self._start_all()
+        except ToxiproxyError as error:
+            self._stop()
+            raise TargetFailed(f"Toxiproxy: {error}; {self.last_words('toxiproxy')}") from None
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        failed = isinstance(error[1], InfrastructureFailed)
+        self._stop(discard=self._recorded is not None and not failed)
+
+    def _start_all(self) -> None:
+        raise NotImplementedError
+
+    def _stop(self, *, discard: bool = False) -> None:
+        """Stop what `_start_all` has started, even if it did not come to its end."""
+        raise NotImplementedError
+
+    def _hang_up(self) -> None:
+        """Leave the nodes and Toxiproxy alone."""
+        monitor: Watch | None = getattr(self, "monitor", None)
+        if monitor is not None:
+            monitor.__exit__()
+        toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
+        if toxiproxy is not None:
+            toxiproxy.close()
+
+    def _discard(self) -> None:
+        for node in self.nodes:
+            own_folder.remove(self._directory / node)
+
+    def _start_toxiproxy(self) -> None:
+        spawn_server(self.processes, self._api, self.log_path("toxiproxy"))
+        self.processes.wait_for("toxiproxy", self._api, self.log_path("toxiproxy"))
+        self.toxiproxy = Toxiproxy(self._api)
+
+    def _restart_toxiproxy(self) -> None:
+        self.notes.append(replace_server(self.processes, self._api, self.log_path("toxiproxy")))
+
+    def log_path(self, name: str) -> Path:
+        """Where a process writes its log."""
+        return self._directory / f"{name}.log"
+
+    def running(self, name: str) -> bool:
+        """See `RunningCluster`."""
+        return self.processes.running(name)
+
+    def ended(self) -> dict[str, int]:
+        """See `RunningCluster`."""
+        return self.processes.ended()
+
+    def last_words(self, name: str) -> str:
+        """See `RunningCluster`."""
+        return last_words(self.log_path(name))
 
 
 class LiveCluster(RunningCluster, CanInject, CarriesFrames, ShapesStreams):

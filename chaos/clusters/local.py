@@ -22,19 +22,18 @@ from chaos.clusters.broker import broker_command, find_mosquitto
 from chaos.clusters.capabilities import OfLocal
 from chaos.clusters.leftovers import held
 from chaos.clusters.links import Links
+from chaos.clusters.live import SpawnedCluster
 from chaos.clusters.monitor import Monitor
 from chaos.clusters.owned import OwnedCluster
-from chaos.clusters.processes import ProcessGroup, free_ports, last_words
-from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, replace_server, spawn_server
+from chaos.clusters.processes import free_ports
 from chaos.errors import TargetFailed
-from nodes.errors import InfrastructureFailed
 from nodes.registry import Protocol, findable_name
 from nodes.runtime import own_folder
 from nodes.runtime.settings import Endpoint, NodeSettings
 from nodes.wire.links import GROUP
 
 
-class LocalCluster(OwnedCluster, OfLocal):
+class LocalCluster(SpawnedCluster, OwnedCluster, OfLocal):
     """A cluster of processes on this machine.
 
     ``directory`` takes the nodes' settings and data and everybody's log. ``record`` is called with
@@ -77,27 +76,10 @@ class LocalCluster(OwnedCluster, OfLocal):
 
     # --- start and stop ---
 
-    def __enter__(self) -> LocalCluster:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self.processes = ProcessGroup()
+    def _start_all(self) -> None:
         data = [self._directory / node for node in self.nodes]
         what = f"the cluster {self._cluster} in {self._directory}"
         self._held.enter_context(held(self.processes.token, data, self._recorded, what=what))
-        try:
-            self._start_all()
-        except ToxiproxyError as error:
-            self._stop()
-            raise TargetFailed(f"Toxiproxy: {error}; see {self.log_path('toxiproxy')}") from None
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        failed = isinstance(error[1], InfrastructureFailed)
-        self._stop(discard=self._recorded is not None and not failed)
-
-    def _start_all(self) -> None:
         links = Links.count(len(self.nodes), 1) if self._proxied else 0
         port, api_port, *link_ports = free_ports(2 + links)
         self.broker = Address("127.0.0.1", self._broker_port or port)
@@ -106,14 +88,11 @@ class LocalCluster(OwnedCluster, OfLocal):
         self._start_broker()
         self._api = Address("127.0.0.1", api_port)
         if self._proxied:
-            spawn_server(self.processes, self._api, self.log_path("toxiproxy"))
-        self._wait_for_broker()
-        if self._proxied:
-            self.processes.wait_for("toxiproxy", self._api, self.log_path("toxiproxy"))
-            self.toxiproxy = Toxiproxy(self._api)
+            self._start_toxiproxy()
             self.links = Links(self.toxiproxy, self.broker, self.nodes, (GROUP,), link_ports)
             self.links.create()
             self.links.restart_server = self._restart_toxiproxy
+        self._wait_for_broker()
         self.cluster_file = ClusterFile(
             cluster=self._cluster,
             protocol=self._protocol.name,
@@ -145,26 +124,13 @@ class LocalCluster(OwnedCluster, OfLocal):
     def _link(self, src: str, dst: str) -> Address:
         return self.links.address(src, dst) if self._proxied else self.broker
 
-    def _restart_toxiproxy(self) -> None:
-        self.notes.append(replace_server(self.processes, self._api, self.log_path("toxiproxy")))
-
     def _stop(self, *, discard: bool = False) -> None:
-        monitor: Monitor | None = getattr(self, "monitor", None)
-        if monitor is not None:
-            monitor.__exit__()
-        toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
-        if toxiproxy is not None:
-            toxiproxy.close()
+        self._hang_up()
         self.processes.close()
         if discard:
-            for node in self.nodes:
-                own_folder.remove(self._directory / node)
+            self._discard()
         # Last: until then whoever finds the note cleans up in our place.
         self._held.close()
-
-    def log_path(self, name: str) -> Path:
-        """Where a process writes its log."""
-        return self._directory / f"{name}.log"
 
     def data_path(self, node: str) -> Path:
         """Where a node keeps its durable log."""
@@ -202,18 +168,6 @@ class LocalCluster(OwnedCluster, OfLocal):
         if not self._proxied:
             self._look_at = sys.maxsize
         super().check()
-
-    def running(self, name: str) -> bool:
-        """See `LiveCluster`."""
-        return self.processes.running(name)
-
-    def ended(self) -> dict[str, int]:
-        """See `LiveCluster`."""
-        return self.processes.ended()
-
-    def last_words(self, name: str) -> str:
-        """See `LiveCluster`."""
-        return last_words(self.log_path(name))
 
     def versions(self) -> dict[str, str]:
         """See `LiveCluster`."""

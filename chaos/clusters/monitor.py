@@ -9,8 +9,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import msgspec
 import paho.mqtt.client as paho
@@ -43,7 +43,75 @@ class BrokerSilent(InfrastructureFailed):
     """The broker could not be reached, or did not answer in time."""
 
 
-class Monitor:
+class Watch:
+    """What is known of the nodes while they run. Use as a context manager. A subclass notifies
+    ``_changed`` whenever a node has said something."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self._nodes = tuple(nodes)
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Self:
+        raise NotImplementedError
+
+    def __exit__(self, *_: object) -> None:
+        raise NotImplementedError
+
+    @property
+    def unrecorded(self) -> Mapping[str, int]:
+        """Node -> how many of its reports were left out of the record."""
+        raise NotImplementedError
+
+    def statuses(self) -> dict[str, NodeRecord]:
+        """The last status of each node that has told one within the last `STALE_S` seconds."""
+        raise NotImplementedError
+
+    def forget(self, node: str) -> None:
+        """The node was killed: what it said no longer counts."""
+        raise NotImplementedError
+
+    def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
+        """Wait until ``nodes`` hold the same. None: one did not answer."""
+        raise NotImplementedError
+
+    def announce(self, faults: Sequence[FaultRecord]) -> None:
+        """Tell onlookers which faults are on."""
+
+    def leader(self) -> str | None:
+        """The node that calls itself leader in the highest term, if there are leaders."""
+        leaders = [
+            (record.probe.get("term") or 0, node)
+            for node, record in self.statuses().items()
+            if record.probe.get("role") == "leader"
+        ]
+        return max(leaders)[1] if leaders else None
+
+    def ready(self) -> bool:
+        """Whether every node expects to serve, has all its links, and names the same leader (or
+        none)."""
+        statuses = self.statuses()
+        if len(statuses) < len(self._nodes):
+            return False
+        serving = all(
+            record.probe.get("ready") and not record.counters.get("links_down")
+            for record in statuses.values()
+        )
+        return serving and len({record.probe.get("leader") for record in statuses.values()}) == 1
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until ``condition`` holds, looking again whenever a node says something. False: it
+        did not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                self._changed.wait(min(left, 0.2))
+        return True
+
+
+class Monitor(Watch):
     """Listens to all nodes of a cluster. Use as a context manager.
 
     ``record``: called with every event and, at most once a second and node, with a status; from the
@@ -55,12 +123,12 @@ class Monitor:
     def __init__(
         self, cluster: ClusterFile, record: Callable[[NodeRecord], None] | None = None
     ) -> None:
+        super().__init__(cluster.nodes)
         self._cluster = cluster
         self._topics = Topics(cluster.cluster)
         self._record = record
         self.refused = 0
-        self.unrecorded: Counter[str] = Counter()
-        self._changed = threading.Condition()
+        self._unrecorded: Counter[str] = Counter()
         self._latest: dict[str, NodeRecord] = {}
         self._recorded_ns: dict[str, int] = {}
         self._recorded_bytes: Counter[str] = Counter()
@@ -76,7 +144,12 @@ class Monitor:
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
 
-    def __enter__(self) -> Monitor:
+    @property
+    def unrecorded(self) -> Mapping[str, int]:
+        """See `Watch`."""
+        return self._unrecorded
+
+    def __enter__(self) -> Self:
         broker = self._cluster.broker
         try:
             self._client.connect(broker.host, broker.port, keepalive=10)
@@ -139,56 +212,24 @@ class Monitor:
             return
         self._recorded_bytes[record.node] += size
         if self._recorded_bytes[record.node] > MOST_RECORDED_BYTES:
-            self.unrecorded[record.node] += 1
+            self._unrecorded[record.node] += 1
         else:
             self._record(record)
 
     # --- what the nodes say ---
 
     def statuses(self) -> dict[str, NodeRecord]:
-        """The last status of each node that was heard within the last `STALE_S` seconds."""
+        """See `Watch`."""
         now = time.monotonic_ns()
         with self._changed:
             return {
                 node: self._latest[node]
-                for node in self._cluster.nodes
+                for node in self._nodes
                 if node in self._latest and now - self._latest[node].t_ns < STALE_S * 1e9
             }
 
-    def leader(self) -> str | None:
-        """The node that calls itself leader in the highest term, if the protocol has leaders."""
-        leaders = [
-            (record.probe.get("term") or 0, node)
-            for node, record in self.statuses().items()
-            if record.probe.get("role") == "leader"
-        ]
-        return max(leaders)[1] if leaders else None
-
-    def ready(self) -> bool:
-        """Whether every node expects to serve, has all its links, and names the same leader (or
-        none)."""
-        statuses = self.statuses()
-        if len(statuses) < len(self._cluster.nodes):
-            return False
-        serving = all(
-            record.probe.get("ready") and not record.counters.get("links_down")
-            for record in statuses.values()
-        )
-        return serving and len({record.probe.get("leader") for record in statuses.values()}) == 1
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until ``condition`` holds, looking again whenever a node says something."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            with self._changed:
-                self._changed.wait(min(left, 0.2))
-        return True
-
     def forget(self, node: str) -> None:
-        """The node was killed: what it said no longer counts."""
+        """See `Watch`."""
         with self._changed:
             self._latest.pop(node, None)
 

@@ -22,21 +22,18 @@ from chaos.clusters.lab.listening import Listening
 from chaos.clusters.lab.network import Network, host, ways
 from chaos.clusters.lab.usage import Usage
 from chaos.clusters.lab.watch import SystemWatch
-from chaos.clusters.live import RunningCluster
-from chaos.clusters.processes import ProcessGroup, last_words
-from chaos.clusters.toxiproxy import Toxiproxy, ToxiproxyError, replace_server, spawn_server
+from chaos.clusters.live import SpawnedCluster
 from chaos.errors import TargetFailed
 from chaos.systems.system import Node, Programs, System
-from nodes.errors import InfrastructureFailed, Unsupported
+from nodes.errors import Unsupported
 from nodes.faults.injected import FullDisk, Injected, MessageLoss
 from nodes.runtime import own_folder
 from nodes.wire.links import GROUP, Link
 
-API = Address("127.0.0.1", 8474)
 READY_S = 60.0
 
 
-class LabCluster(RunningCluster, OfLab):
+class LabCluster(SpawnedCluster, OfLab):
     """The nodes of a system. ``findable``: what `chaos.systems.catalogue.get` finds it by.
 
     ``directory`` takes the nodes' data and everybody's log. ``record``: as in `RunningCluster`.
@@ -44,6 +41,7 @@ class LabCluster(RunningCluster, OfLab):
     tell why a run failed. ``small_disks``: nodes have small disks, which can be filled.
     """
 
+    _api = Address("127.0.0.1", 8474)
     links: LabLinks
     monitor: SystemWatch
 
@@ -95,28 +93,9 @@ class LabCluster(RunningCluster, OfLab):
 
     # --- start and stop ---
 
-    def __enter__(self) -> LabCluster:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._network.make()
-        self.processes = ProcessGroup()
-        try:
-            self._start_all()
-        except ToxiproxyError as error:
-            self._stop()
-            raise TargetFailed(f"Toxiproxy: {error}; {self.last_words('toxiproxy')}") from None
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        failed = isinstance(error[1], InfrastructureFailed)
-        self._stop(discard=self._recorded is not None and not failed)
-
     def _start_all(self) -> None:
-        spawn_server(self.processes, API, self._log("toxiproxy"))
-        self.processes.wait_for("toxiproxy", API, self._log("toxiproxy"))
-        self.toxiproxy = Toxiproxy(API)
+        self._network.make()
+        self._start_toxiproxy()
         self.links = LabLinks(self.toxiproxy, self._ways, self._network)
         self.links.create()
         self.links.restart_server = self._restart_toxiproxy
@@ -150,25 +129,16 @@ class LabCluster(RunningCluster, OfLab):
                 )
 
     def _stop(self, *, discard: bool = False) -> None:
-        monitor: SystemWatch | None = getattr(self, "monitor", None)
-        if monitor is not None:
-            monitor.__exit__()
+        self._hang_up()
         listening: Listening | None = getattr(self, "_listening", None)
         if listening is not None:
             listening.__exit__()
-        toxiproxy: Toxiproxy | None = getattr(self, "toxiproxy", None)
-        if toxiproxy is not None:
-            toxiproxy.close()
         for node in self.nodes:
             self._end(node)
         self.processes.close()
         self._disks.remove()
         if discard:
-            for node in self.nodes:
-                own_folder.remove(self._directory / node)
-
-    def _restart_toxiproxy(self) -> None:
-        self.notes.append(replace_server(self.processes, API, self._log("toxiproxy")))
+            self._discard()
 
     # --- nodes ---
 
@@ -187,7 +157,7 @@ class LabCluster(RunningCluster, OfLab):
             self.processes.spawn(
                 _process_name(name, process.name),
                 self._network.inside(name, process.argv),
-                stdout_path=self._log(name),
+                stdout_path=self.log_path(name),
                 env=environment(**self._programs.environment, **process.environment),
                 cwd=self._directory / name,
             )
@@ -208,9 +178,6 @@ class LabCluster(RunningCluster, OfLab):
         for name in self._of(node):
             if self.processes.running(name):
                 self.processes.kill_all(name)
-
-    def _log(self, name: str) -> Path:
-        return self._directory / f"{name}.log"
 
     # --- what `RunningCluster` asks for ---
 
@@ -235,18 +202,6 @@ class LabCluster(RunningCluster, OfLab):
             self._exited.add(node)
             self.monitor.forget(node)
             self._tell(node, "exited")
-
-    def running(self, name: str) -> bool:
-        """See `RunningCluster`."""
-        return self.processes.running(name)
-
-    def ended(self) -> dict[str, int]:
-        """See `RunningCluster`."""
-        return self.processes.ended()
-
-    def last_words(self, name: str) -> str:
-        """See `RunningCluster`."""
-        return last_words(self._log(name))
 
     def versions(self) -> dict[str, str]:
         """See `RunningCluster`."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 import msgspec
 
 from bench.record.cluster_file import STALE_S
-from bench.record.run_folder import FaultRecord, NodeRecord
+from bench.record.run_folder import NodeRecord
+from chaos.clusters.monitor import Watch
 from chaos.systems.system import Probe, System
 
 EVERY_S = 0.25
 _RECORD_EVERY_NS = 1_000_000_000
 
 
-class SystemWatch:
+class SystemWatch(Watch):
     """Asks each node in a thread of its own. Use as a context manager.
 
     ``record``: called with every status that says something new, and else once a second and node,
@@ -32,11 +33,11 @@ class SystemWatch:
         record: Callable[[NodeRecord], None],
         counters: Callable[[str], dict[str, int]] = lambda _: {},
     ) -> None:
+        super().__init__(hosts)
         self._counters = counters
         self._system = system
         self._hosts = dict(hosts)
         self._record = record
-        self._changed = threading.Condition()
         self._latest: dict[str, tuple[int, Probe]] = {}
         self._problems: dict[str, str] = {}
         self._told: dict[str, tuple[int, Probe]] = {}
@@ -51,7 +52,7 @@ class SystemWatch:
         """Nothing is left out."""
         return {}
 
-    def __enter__(self) -> SystemWatch:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -109,47 +110,20 @@ class SystemWatch:
             named = {probe.id: node for node, (_, probe) in self._latest.items()}
         return named.get(id_, id_)
 
-    # --- `chaos.clusters.live.Watch` ---
+    # --- `Watch` ---
 
     def _probes(self) -> dict[str, tuple[int, Probe]]:
         now_ns = time.monotonic_ns()
         with self._changed:
             return {
                 node: self._latest[node]
-                for node in self._hosts
+                for node in self._nodes
                 if node in self._latest and now_ns - self._latest[node][0] < STALE_S * 1e9
             }
 
     def statuses(self) -> dict[str, NodeRecord]:
-        """Of each node that answered lately."""
+        """See `Watch`."""
         return {node: self._as_record(node, *said) for node, said in self._probes().items()}
-
-    def leader(self) -> str | None:
-        """The node that calls itself leader in the highest term."""
-        leaders = [
-            (probe.term or 0, node)
-            for node, (_, probe) in self._probes().items()
-            if probe.role == "leader"
-        ]
-        return max(leaders)[1] if leaders else None
-
-    def ready(self) -> bool:
-        """Whether all expect to serve, and follow the same leader."""
-        probes = [probe for _, probe in self._probes().values()]
-        if len(probes) < len(self._hosts) or not all(probe.ready for probe in probes):
-            return False
-        return len({probe.leader for probe in probes}) == 1
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Looks again whenever a node has said something."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            with self._changed:
-                self._changed.wait(min(left, 0.2))
-        return True
 
     def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
         """Whether they have applied the same, by what they say of it since now."""
@@ -171,15 +145,12 @@ class SystemWatch:
             return True
         return False if len(fresh()) == len(wanted) else None
 
-    def announce(self, faults: Sequence[FaultRecord]) -> None:
-        """Nobody looks on."""
-
     def problem(self, node: str) -> str:
         """Why its last probe that failed did."""
         return self._problems.get(node, "no answer")
 
     def forget(self, node: str) -> None:
-        """The node was killed: what it said no longer counts."""
+        """See `Watch`."""
         with self._changed:
             self._latest.pop(node, None)
 
