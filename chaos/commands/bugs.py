@@ -3,8 +3,9 @@ mutants`, made by machine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -22,6 +23,12 @@ from chaos.commands.options import (
 )
 from chaos.commands.simulate import how_it_ended, say, some_workers
 from chaos.console import Json, print_json
+
+if TYPE_CHECKING:
+    from chaos.seeds.mutants.operators import Mutant
+    from chaos.seeds.mutants.record import Record
+    from chaos.seeds.mutants.sources import Target
+    from chaos.seeds.simulate import Stop
 
 app = typer.Typer()
 
@@ -158,9 +165,6 @@ def mutants_command(
     percent of a file's mutants were caught; 5: some are left to try. Example: capbench mutants
     --protocol raft --sample 20
     """
-    from chaos.clusters.processes import signals_as_exit
-    from chaos.progress import make_progress
-    from chaos.seeds.mutants.hunt import hunt
     from chaos.seeds.mutants.marks import Marks
     from chaos.seeds.mutants.record import BadRecord, begin, in_order, report
     from chaos.seeds.mutants.sources import Target, chosen
@@ -175,26 +179,7 @@ def mutants_command(
         if other_code:
             say(f"{record} was made with other code and no longer counts: starting over")
         record.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            signals_as_exit(),
-            some_workers(jobs, apart=True) as workers,
-            make_progress() as progress,
-        ):
-            progress.run("mutants")
-
-            def on_progress(done: int, caught: int) -> None:
-                progress.tick(done, len(wanted), f"mutants, {done - caught} not caught")
-
-            stop = hunt(
-                wanted,
-                target,
-                kept,
-                record,
-                workers,
-                budget_s=seconds_each,
-                minutes=minutes,
-                on_progress=on_progress,
-            )
+        stop = _hunt(wanted, target, kept, record, jobs, seconds_each, minutes)
     except (BadRecord, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise exit_codes.BadOption(f"--record {record}: {reason}") from None
@@ -205,6 +190,42 @@ def mutants_command(
         _print_mutants(found)
     ended = how_it_ended(stop) or (exit_codes.UNKNOWN if found.left else 0)
     raise typer.Exit(ended or (exit_codes.OBJECTIVE if found.falls_short else 0))
+
+
+def _hunt(
+    mutants: Sequence[Mutant],
+    target: Target,
+    known: Record,
+    path: Path,
+    jobs: int | None,
+    budget_s: float,
+    minutes: float | None,
+) -> Stop:
+    """See `chaos.seeds.mutants.hunt`; in processes of its own, and with progress."""
+    from chaos.clusters.processes import signals_as_exit
+    from chaos.progress import make_progress
+    from chaos.seeds.mutants.hunt import hunt
+
+    with (
+        signals_as_exit(),
+        some_workers(jobs, apart=True) as workers,
+        make_progress() as progress,
+    ):
+        progress.run("mutants")
+
+        def on_progress(done: int, caught: int) -> None:
+            progress.tick(done, len(mutants), f"mutants, {done - caught} not caught")
+
+        return hunt(
+            mutants,
+            target,
+            known,
+            path,
+            workers,
+            budget_s=budget_s,
+            minutes=minutes,
+            on_progress=on_progress,
+        )
 
 
 def _print_mutants(found: Any) -> None:

@@ -45,6 +45,26 @@ def _levels() -> Iterable[str]:
     return get_args(Level)
 
 
+ClockError = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration(),
+        help="How far apart the clocks of the clients' hosts may be, such as 5ms: operations "
+        "no further apart count as concurrent. A run folder remembers it.",
+        show_default=False,
+    ),
+]
+NilReads = Annotated[
+    str | None,
+    typer.Option(
+        **NIL_READS.typed,
+        help="What a read of an EDN history saw that was answered nil: null (the key was "
+        "missing), or unknown (nobody was told), as for Jepsen's own models.",
+        show_default="unknown",
+    ),
+]
+
+
 @app.command("check")
 def check_command(
     path: Annotated[
@@ -70,24 +90,8 @@ def check_command(
     memory: Annotated[
         int, typer.Option(parser=size(), help="Memory limit, the history counted in, such as 4G.")
     ] = 4 << 30,
-    clock_error: Annotated[
-        float | None,
-        typer.Option(
-            parser=duration(),
-            help="How far apart the clocks of the clients' hosts may be, such as 5ms: operations "
-            "no further apart count as concurrent. A run folder remembers it.",
-            show_default=False,
-        ),
-    ] = None,
-    nil_reads: Annotated[
-        str | None,
-        typer.Option(
-            **NIL_READS.typed,
-            help="What a read of an EDN history saw that was answered nil: null (the key was "
-            "missing), or unknown (nobody was told), as for Jepsen's own models.",
-            show_default="unknown",
-        ),
-    ] = None,
+    clock_error: ClockError = None,
+    nil_reads: NilReads = None,
     level: Annotated[
         str | None,
         typer.Option(

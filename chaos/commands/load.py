@@ -36,78 +36,90 @@ DEFAULT_PORT = 8089
 OUTCOMES = ("ok", "fail", "info")
 
 
+Workload = Annotated[
+    str | None,
+    typer.Option(help="a, b, c, d or f of YCSB, or a .json file [default: half reads]"),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        parser=number(0, MAX_RATE_PER_S),
+        help="Operations per second; 0: closed loop [default: 300]",
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        help="How the rate changes, or in a closed loop the users: ramp:0-500/30s,"
+        " steps:100,200/10s, spike:100,900/10s,5s,20s."
+    ),
+]
+Users = Annotated[
+    int,
+    typer.Option(
+        "--users", "-u", parser=count(1, 10_000), help="Locust's users, who share the load."
+    ),
+]
+RunTime = Annotated[
+    float | None,
+    typer.Option(
+        "--run-time",
+        "-t",
+        parser=duration(ABOVE_ZERO_S, whole_seconds=True),
+        help="For how long, such as 20s or 5m [default: 20s, or the shape's]",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(parser=count(1, 256), help="Worker processes, besides a master [default: none]"),
+]
+Web = Annotated[
+    bool, typer.Option("--web", help="Start Locust's web page instead; Ctrl-C ends it.")
+]
+Port = Annotated[int, typer.Option(parser=PORT, help="Of the web page.")]
+ClusterFileOf = Annotated[
+    Path | None, typer.Option(help="For a cluster that `capbench up` did not start.")
+]
+Elsewhere = Annotated[
+    str | None,
+    typer.Option(
+        **TARGETS.typed,
+        help="attached: a system (-p) that runs elsewhere, at --endpoints.",
+    ),
+]
+SystemElsewhere = Annotated[
+    str | None,
+    typer.Option("--protocol", "-p", **SUBJECT.typed, help="The system that runs elsewhere."),
+]
+HistoryFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        parser=folder,
+        help="Folder for the history [default: results/load/TIME]",
+    ),
+]
+
+
 @app.command("load", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def load_command(
     context: typer.Context,
-    workload: Annotated[
-        str | None,
-        typer.Option(help="a, b, c, d or f of YCSB, or a .json file [default: half reads]"),
-    ] = None,
+    workload: Workload = None,
     kind: KindOf = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            parser=number(0, MAX_RATE_PER_S),
-            help="Operations per second; 0: closed loop [default: 300]",
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            help="How the rate changes, or in a closed loop the users: ramp:0-500/30s,"
-            " steps:100,200/10s, spike:100,900/10s,5s,20s."
-        ),
-    ] = None,
-    users: Annotated[
-        int,
-        typer.Option(
-            "--users", "-u", parser=count(1, 10_000), help="Locust's users, who share the load."
-        ),
-    ] = 1,
-    run_time: Annotated[
-        float | None,
-        typer.Option(
-            "--run-time",
-            "-t",
-            parser=duration(ABOVE_ZERO_S, whole_seconds=True),
-            help="For how long, such as 20s or 5m [default: 20s, or the shape's]",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            parser=count(1, 256), help="Worker processes, besides a master [default: none]"
-        ),
-    ] = None,
-    web: Annotated[
-        bool, typer.Option("--web", help="Start Locust's web page instead; Ctrl-C ends it.")
-    ] = False,
-    port: Annotated[int, typer.Option(parser=PORT, help="Of the web page.")] = DEFAULT_PORT,
+    rate: Rate = None,
+    shape: Shape = None,
+    users: Users = 1,
+    run_time: RunTime = None,
+    processes: Processes = None,
+    web: Web = False,
+    port: Port = DEFAULT_PORT,
     name: Cluster = None,
-    cluster_file: Annotated[
-        Path | None, typer.Option(help="For a cluster that `capbench up` did not start.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            **TARGETS.typed,
-            help="attached: a system (-p) that runs elsewhere, at --endpoints.",
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", "-p", **SUBJECT.typed, help="The system that runs elsewhere."),
-    ] = None,
+    cluster_file: ClusterFileOf = None,
+    target: Elsewhere = None,
+    protocol: SystemElsewhere = None,
     endpoints: Endpoints = "",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            parser=folder,
-            help="Folder for the history [default: results/load/TIME]",
-        ),
-    ] = None,
+    out: HistoryFolder = None,
     metrics: Metrics = None,
     json: Json = False,
 ) -> None:
@@ -125,29 +137,18 @@ def load_command(
 
     if name is not None and cluster_file is not None:
         raise typer.BadParameter("--name and --cluster-file exclude each other")
-    options = ["--users", str(users), "--spawn-rate", str(max(users, 1))]
-    if workload is not None:
-        options += ["--workload", workload]
-    if kind is not None:
-        options += ["--kind", kind]
-    if rate is not None:
-        options += ["--rate", f"{rate:g}"]
-    if shape is not None:
-        options += ["--shape", shape]
-    if processes is not None:
-        options += ["--processes", str(processes)]
     if run_time is None and shape is None and not web:
         run_time = DEFAULT_TIME_S
-    if run_time is not None:
-        options += ["--run-time", f"{run_time:.0f}s"]
+    options = _options(
+        *("--users", users, "--spawn-rate", users, "--workload", workload, "--kind", kind),
+        *("--rate", rate, "--shape", shape, "--processes", processes),
+        *("--run-time", None if run_time is None else f"{run_time:g}s"),
+    )
     options += [extra for extra in context.args if extra != "--"]
     wanted = refuse_early(options)
-    elsewhere = (target, protocol, endpoints) != (None, None, "")
-    if elsewhere and (not (target and protocol and endpoints) or name or cluster_file or web):
-        raise typer.BadParameter(
-            "a cluster that runs elsewhere takes --target attached, -p SYSTEM and --endpoints, and "
-            "no --name, --cluster-file or --web"
-        )
+    elsewhere = _is_elsewhere(
+        (target, protocol, endpoints), no_others=not (name or cluster_file or web)
+    )
     folder_path = out or Path("results") / "load" / stamp()
     with signals_as_exit(), contextlib.ExitStack() as stack:
         if elsewhere:
@@ -168,15 +169,33 @@ def load_command(
             show=_show,
             on_folder=on_folder,
         )
-    if json:
-        print_json(loaded)
-    else:
-        _print(loaded)
+    print_json(loaded) if json else _print(loaded)
     if loaded.interrupted:
         raise typer.Exit(exit_codes.INTERRUPTED)
-    if loaded.failures:
-        raise typer.Exit(exit_codes.INFRASTRUCTURE)
-    raise typer.Exit(loaded.exit_code)
+    raise typer.Exit(exit_codes.INFRASTRUCTURE if loaded.failures else loaded.exit_code)
+
+
+def _options(*words: str | float | None) -> list[str]:
+    """Names of options, each with its value after it, without those whose value is None."""
+    return [
+        word if isinstance(word, str) else f"{word:g}"
+        for name, value in zip(words[::2], words[1::2], strict=True)
+        if value is not None
+        for word in (name, value)
+    ]
+
+
+def _is_elsewhere(where: tuple[str | None, str | None, str], *, no_others: bool) -> bool:
+    """Whether the load is for a system that others run. ``where``: --target, --protocol and
+    --endpoints. ``no_others``: no other option says which cluster. Raises BadParameter."""
+    if not any(where):
+        return False
+    if not (all(where) and no_others):
+        raise typer.BadParameter(
+            "a cluster that runs elsewhere takes --target attached, -p SYSTEM and --endpoints, and "
+            "no --name, --cluster-file or --web"
+        )
+    return True
 
 
 @contextlib.contextmanager

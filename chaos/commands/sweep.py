@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,24 +27,30 @@ from chaos.console import Json, print_json
 from chaos.errors import BadOption
 from chaos.targets.folders import new_folder, stamp
 
+if TYPE_CHECKING:
+    from bench.record.sweep_file import Sweep
+
 app = typer.Typer()
 
 
 DIMENSION = Name("dimension", lambda: ("nodes", "value_bytes", "clients", "proxied", "coalesced"))
 
 
+Protocols = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--protocol",
+        "-p",
+        **PROTOCOL.typed,
+        callback=distinct,
+        help="A protocol; again for more. [default: raft, paxos, quorum, gossip]",
+    ),
+]
+
+
 @app.command("sweep")
 def sweep_command(
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol",
-            "-p",
-            **PROTOCOL.typed,
-            callback=distinct,
-            help="A protocol; again for more. [default: raft, paxos, quorum, gossip]",
-        ),
-    ] = None,
+    protocol: Protocols = None,
     dimension: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,17 +91,13 @@ def sweep_command(
     from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from nodes import registry
-    from reports.sweeps.sweep import first_screen, write_files
-    from reports.sweeps.sweep_tables import tables
 
     names = protocol or list(PROTOCOLS)
     for name in names:
         registry.get(name)
     chosen = dimension or list(DIMENSIONS)
     place = new_folder(Path("results") / "sweep" / stamp()) if out is None else out
-    measured_s = seconds
-    if measured_s is None:
-        measured_s = 1.0 if quick else 4.0
+    measured_s = seconds or (1.0 if quick else 4.0)
     try:
         with signals_as_exit(), make_progress() as progress:
             sweep, interrupted = run_sweep(
@@ -108,20 +110,29 @@ def sweep_command(
             )
     except BadSweep as error:
         raise BadOption(f"--out {error}") from None
+    missing = _tell_sweep(sweep, place, json)
+    if interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if missing:
+        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+
+
+def _tell_sweep(sweep: Sweep, place: Path, json: bool) -> int:
+    """Write the pages, and print what they begin with. How many points are missing."""
+    from reports.sweeps.sweep import first_screen, write_files
+    from reports.sweeps.sweep_tables import tables
+
     page = write_files(place, sweep)
     write_whole(place / "tables.md", tables(sweep).encode())
-    missing = [row for row in sweep.rows if row.missing is not None]
+    missing = sum(row.missing is not None for row in sweep.rows)
     if json:
         print_json(sweep)
     else:
         print(first_screen(sweep))
         print(f" {page}")
     if missing:
-        say(f"{len(missing)} of {len(sweep.rows)} points are missing; try again with --out {place}")
-    if interrupted:
-        raise typer.Exit(exit_codes.INTERRUPTED)
-    if missing:
-        raise typer.Exit(exit_codes.INFRASTRUCTURE)
+        say(f"{missing} of {len(sweep.rows)} points are missing; try again with --out {place}")
+    return missing
 
 
 @app.command("soak")

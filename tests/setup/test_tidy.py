@@ -16,12 +16,7 @@ ROOMS = ("nodes", "bench", "reports", "chaos")
 MOST_MODULES = 16
 MOST_LINES = 70
 
-LONG_FUNCTIONS: dict[str, str] = {
-    "chaos.commands.bugs:mutants_command": "most of it is its options",
-    "chaos.commands.check:check_command": "most of it is its options",
-    "chaos.commands.load:load_command": "most of it is its options",
-    "chaos.commands.sweep:sweep_command": "most of it is its options",
-}
+LONG_FUNCTIONS: dict[str, str] = {}
 """``module:function`` -> why it is one function."""
 UNUSED: dict[str, str] = {
     "bench.load.locust_users:add_worker": "Locust's dispatcher",
