@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -38,6 +39,8 @@ class Line(Protocol):
 
 MOST = 48
 """The most characters of a value that are shown."""
+_PADDING = re.compile(r'"\.{8,}')
+"""What a load puts before a value to make it long."""
 NAMES = 24
 """The most characters of a process's name beside its bar."""
 
@@ -56,7 +59,8 @@ def duration(nanoseconds: int) -> str:
 def shown(value: Value | list[Value]) -> str:
     """A value as in the history; a long one without its middle, since values differ at their
     ends."""
-    return printable(msgspec.json.encode(value).decode(), MOST)
+    text = msgspec.json.encode(value).decode()
+    return printable(_PADDING.sub('"…', text), MOST)
 
 
 def deed(record: OperationRecord) -> str:

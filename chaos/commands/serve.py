@@ -30,7 +30,7 @@ from bench.record.run_folder import BadRunFolder, RunFolder
 from chaos.errors import TargetFailed
 from chaos.exporter.server import HOST
 from nodes.runtime.scratch import scratch
-from reports.data.compare import Cell, per_second
+from reports.data.compare import SYMBOLS, WORDS, Cell, per_second
 from reports.data.folders import find_runs, run_name
 from reports.data.metrics import at_rest
 from reports.data.summary import RunSummary
@@ -75,6 +75,17 @@ class Row:
     measured: str = ""
     why: str = ""
     figures: tuple[Figure, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The verdict as all pages say it."""
+        return verdict_word(self.verdict)
+
+
+def verdict_word(verdict: str) -> str:
+    """``✔ holds`` for ``valid``; what is no verdict, as it is."""
+    word = WORDS.get(verdict)
+    return f"{SYMBOLS[verdict]} {word}" if word else verdict
 
 
 def rows(root: Path) -> list[Row]:
@@ -255,6 +266,7 @@ def make_server(root: Path, port: int) -> http.server.ThreadingHTTPServer:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["said"] = verdict_word
     handler = partial(_Handler, root, environment)
     try:
         return http.server.ThreadingHTTPServer((HOST, port), handler)

@@ -15,7 +15,8 @@ from reports.data import kinds
 from reports.data.compare import MODEL_WORDS, SIMULATED, STRENGTH, Cell, Matrix
 from reports.data.summary import cut
 
-NAMES = 225
+NAMES, WIDTH = 200, 480
+"""Pixels: a narrow drawing, so that its words can be read on a phone."""
 
 
 def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
@@ -27,9 +28,8 @@ def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
         return None
     data = pd.DataFrame(rows)
     places = list(dict.fromkeys(zip(data["measured"], data["protocol"], strict=True)))
-    names = [cut(f"{MODEL_WORDS.get(model, model)} · {name}", 34) for model, name in places]
-    title = "share served while faults were on, on the worse side of a cut"
-    drawing = Drawing(Axis(0, 1, title), names, left=NAMES)
+    names = [cut(f"{MODEL_WORDS.get(model, model)} · {name}", 31) for model, name in places]
+    drawing = Drawing(Axis(0, 1, "share served under faults"), names, left=NAMES, width=WIDTH)
     for number, (model, name) in enumerate(places):
         own = data[(data["measured"] == model) & (data["protocol"] == name)]
         _row_of(drawing, number, own, styles[name])
@@ -42,7 +42,8 @@ def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
         how="Right is available, up is consistent: each mark is one experiment, its row is the "
         "model that was measured there. An arrow leads from what was served before the faults to "
         "the cut in which least was served.",
-        note="Of all that was wanted, in the worst run; the strongest model that was not refuted."
+        note="The share is that of the worse side of a cut, in the worst run; the model is the "
+        "strongest that was not refuted."
         + (f" {unknown} unknown cells are not on the map." if unknown else ""),
         chart=drawing,
         data=data,
@@ -60,7 +61,7 @@ def _row_of(drawing: Drawing, number: int, own: pd.DataFrame, style: Style) -> N
         drawing.arrow(number, least["before"], least["during"])
     drawing.dots(number, cuts["during"], style)
     if least["during"] < 1:
-        told = cut(f"{least['experiment']} {format_share(least['during'])}", 40)
+        told = cut(f"{least['experiment']} {format_share(least['during'])}", 26)
         at_end = least["during"] > 0.45
         drawing.note(number, least["during"], told, end=at_end, dy=-4)
 

@@ -28,7 +28,9 @@ COLOURS = {
 }
 """The light theme. The page has a CSS variable for each name."""
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 58, 24, 8, 34
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 640, 66, 24, 8, 34
+TITLE = 52
+"""Pixels from the plot to the title of its y axis."""
 KEY_ROW = 18
 ROW = 26
 BAND_LABELS = 3
@@ -130,7 +132,13 @@ class Drawing:
     """
 
     def __init__(
-        self, x: Axis, y: Axis | Sequence[str], *, height: int = 150, left: int = LEFT
+        self,
+        x: Axis,
+        y: Axis | Sequence[str],
+        *,
+        height: int = 150,
+        left: int = LEFT,
+        width: int = WIDTH,
     ) -> None:
         self._x = x
         self.x, self.y = x, y
@@ -138,8 +146,8 @@ class Drawing:
         self.bands: list[tuple[float, float, str]] = []
         self._rows = None if isinstance(y, Axis) else list(y)
         self._y = y if isinstance(y, Axis) else None
-        self._left = left
-        self._plot_width = WIDTH - left - RIGHT
+        self._left, self._width = left, width
+        self._plot_width = width - left - RIGHT
         self._plot_height = height if self._rows is None else ROW * max(1, len(self._rows))
         self._top = TOP
         self._back: list[str] = []
@@ -167,7 +175,7 @@ class Drawing:
             return
         self._labelled[row : row + 1] = [left + width + 8]
         self._top = max(self._top, 15 * (row + 1) + 3)
-        self._back.append(self._text(left, -4 - 15 * row, label, "start", "muted"))
+        self._back.append(self._text(left, -4 - 15 * row, label, "start"))
 
     def line(
         self,
@@ -303,7 +311,7 @@ class Drawing:
 
     def document(self, label: str) -> str:
         """A separate SVG file in the light theme's colours."""
-        width, height = WIDTH, self._height()
+        width, height = self._width, self._height()
         head = (
             f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" role="img" '
             f'aria-label="{html.escape(label, quote=True)}" font-family="sans-serif" font-size="12"'
@@ -331,7 +339,7 @@ class Drawing:
         ]
         body = "".join([*self._back, *self._axes(), *bars, *self._front])
         return (
-            f'<svg {head} viewBox="0 0 {WIDTH} {self._height()}">{first}'
+            f'<svg {head} viewBox="0 0 {self._width} {self._height()}">{first}'
             f'<g transform="translate({self._left} {self._top})">{body}{self._keys()}</g></svg>'
         )
 
@@ -350,15 +358,21 @@ class Drawing:
             beside = [(self._row(n), html.escape(name)) for n, name in enumerate(self._rows or ())]
         colour = "muted" if self._rows is None else "ink"
         names = "".join(f'<text x="-7" y="{y + 4}">{text}</text>' for y, text in beside)
-        title = self._x.title
-        if self._y is not None and self._y.title:
-            title = f"{self._y.title}, by {title}"
         return [
             f'<path class="net" d="{"".join(grid)}"/>',
             f'<g class="x">{"".join(below)}</g>',
             f'<g class="y {colour}">{names}</g>',
-            self._text(self._plot_width, self._plot_height + 31, title, "end", "muted"),
+            self._text(self._plot_width // 2, self._plot_height + 31, self._x.title, "middle"),
+            *self._y_title(),
         ]
+
+    def _y_title(self) -> list[str]:
+        if self._y is None or not self._y.title:
+            return []
+        title = html.escape(self._y.title)
+        middle = self._plot_height // 2
+        place = f'x="{-middle}" y="{-TITLE}" text-anchor="middle" transform="rotate(-90)"'
+        return [f"<text {place}>{title}</text>"]
 
     def _places(self) -> list[tuple[int, int]]:
         """Where each key of the legend begins: x, and its row."""
@@ -398,7 +412,7 @@ class Drawing:
     def _row(self, number: int) -> int:
         return round(ROW * (number + 0.5))
 
-    def _text(self, x: int, y: int, text: str, anchor: str, colour: str) -> str:
+    def _text(self, x: int, y: int, text: str, anchor: str, colour: str = "muted") -> str:
         where = "" if anchor == "start" else f' text-anchor="{anchor}"'
         look = {"muted": "", "ink": ' class="ink"'}.get(colour, f' style="fill:{_v(colour)}"')
         return f'<text x="{x}" y="{y}"{where}{look}>{html.escape(text)}</text>'

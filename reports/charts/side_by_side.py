@@ -129,8 +129,8 @@ def over_time(group: Group, styles: Mapping[str, Style]) -> ChartView:
         name="p99",
         title="p99 of what ended ok",
         how="Lower is better; where a line has a gap, nobody was served.",
-        note=f"Bins of {width_s:g} s by the time at which the operation was wanted; what was not "
-        "served is not in it, and is in the next chart." + _together(group),
+        note=f"Bins of {width_s:g} s by the time at which an operation was wanted. Those that were "
+        "not served are in the next chart only." + _together(group),
         chart=drawing,
         data=p99(bin_width_s(end_s, TABLE_BINS)),
     )

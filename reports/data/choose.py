@@ -149,14 +149,14 @@ def _both_sides(
         weakest = min((_weakest(parted[name]) for name in served), key=STRENGTH.index)
         rest = sorted((name for name in share if name not in served), key=lambda n: -share[n])
         much = "all" if least == 1 else f"never less than {format_share(least)}"
-        evidence = f"{much} of what was wanted on the minority was served"
+        evidence = f"{much} of the minority's operations were served"
         if rest:
-            evidence += f" (next is {rest[0]} with {format_share(share[rest[0]])} at worst)"
+            evidence += f" (next: {rest[0]}, {format_share(share[rest[0]])} at worst)"
         if weakest != STRONGEST:
             evidence += f"; the price: {_no_more_than(weakest)} at worst"
         broken = [name for name in refuted if _minority(_parted(refuted[name])) >= SERVED]
         if broken:
-            evidence += f"; {listed(broken, 'and')} served them too, and broke a claim"
+            evidence += f"; {listed(broken, 'and')} served them too, but broke a claim"
     else:
         evidence = f"the most was {best} with {format_share(share[best])} on the minority"
     where = SIMULATED * _sim(rows)
@@ -167,7 +167,7 @@ def _both_sides(
 def _no_more_than(model: str) -> str:
     if model == "none":
         return f"{MODEL_WORDS[model]} consistency"
-    return f"no more than {model} consistency"
+    return f"{model} consistency"
 
 
 def _parted(cells: Sequence[Cell]) -> list[Cell]:

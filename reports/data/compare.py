@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 WORDS = {"valid": "holds", "invalid": "REFUTED", "unknown": "unknown"}
+SYMBOLS = {"valid": "✔", "invalid": "✖", "unknown": "?"}
 STRENGTH = ["none", "eventual", "causal", "sequential", "linearizable"]
 SHORT_CLAIMS = {"linearizable": "lineariz."}
 MODEL_WORDS = {"none": "not even eventual"}
@@ -159,7 +160,11 @@ class Cell:
     @property
     def back_words(self) -> str:
         """The same in a sentence: ``back in 1.4 s``."""
-        words = {"not back": "not back", "unknown": "the run was cut short"}
+        words = {
+            "not back": "not back",
+            "unknown": "the run was cut short",
+            seconds(0): "no outage",
+        }
         return words.get(self.back_in, f"back in {self.back_in}")
 
     @property
@@ -435,20 +440,26 @@ def _answers(cells: Sequence[Cell]) -> str:
         minority = cell.figure("availability.minority")
         back = f" ({cell.back_words})" if cell.back_in != seconds(0) else ""
         if minority is None:
-            said = f"{_share(majority)} wanted on the majority was served"
+            said = f"{_share(majority)} the majority's operations"
         elif majority is None or (majority == minority == 1):
-            said = f"{_share(minority)} wanted on both sides of the cut was served"
+            said = _both(minority)
         else:
             said = (
-                f"{_share(minority)} wanted on the cut-off minority was served, and "
-                f"{_share(majority)} wanted on the majority"
+                f"{_share(minority)} the minority's operations and "
+                f"{_share(majority)} the majority's"
             )
-        return f"in {names_of([cell])}, {said}{back}"
+        return f"in {names_of([cell])}, it served {said}{back}"
     faulty = [cell for cell in cells if cell.has_fault]
     phase = "during" if faulty else "before"
     cell = _worst(faulty or cells, f"availability.{phase}")
-    said = f"{_share(cell.figure(f'availability.{phase}'))} wanted"
-    return f"in {names_of([cell])}, {said}{' during the faults' * bool(faulty)} was served"
+    said = f"{_share(cell.figure(f'availability.{phase}'))} the operations"
+    return f"in {names_of([cell])}, it served {said}{' during the faults' * bool(faulty)}"
+
+
+def _both(share: float | None) -> str:
+    if share == 1:
+        return "both sides of the cut in full"
+    return f"{_share(share)} the operations on both sides of the cut"
 
 
 def _worst(cells: Sequence[Cell], *names: str) -> Cell:
@@ -467,9 +478,9 @@ def _least(cells: Sequence[Cell], name: str) -> float | None:
 
 def _share(value: float | None) -> str:
     if value is None:
-        return "an unknown share of what was"
-    words = {0.0: "nothing", 1.0: "all"}.get(value, format_share(value))
-    return f"{words} of what was"
+        return "an unknown share of"
+    words = {0.0: "none", 1.0: "all"}.get(value, format_share(value))
+    return f"{words} of"
 
 
 def _strength(model: str) -> int:

@@ -263,7 +263,11 @@ def fault_label(fault: FaultRecord) -> str:
 
 
 def _parameter(fault: str, name: str, value: Any) -> str:
-    """``latency_ms`` 50 of latency as ``50 ms``, ``every_ms`` 500 as ``every 500 ms``."""
+    """``latency_ms`` 50 of latency as ``50 ms``, ``every_ms`` 500 as ``every 500 ms``, ``restart``
+    false as ``no restart``."""
+    if isinstance(value, bool):
+        words = name.replace("_", " ")
+        return words if value else f"no {words}"
     stem, _, unit = name.rpartition("_")
     if unit in ("ms", "s", "bytes") and stem:
         return f"{value} {unit}" if stem in (fault, "delay") else f"{stem} {value} {unit}"

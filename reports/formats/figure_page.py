@@ -5,6 +5,7 @@ No script, no network; text is escaped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from markupsafe import Markup
 from bench.record.files import write_whole
 from reports.charts.drawing import STYLE
 from reports.formats.render import TEMPLATES
+
+HALF = 6
+"""The most columns of a table on half a page."""
+_NUMBER = re.compile(r"([<>] ?)?[-+]?[\d.,]+%?( .*)?$|–|$")
+"""A number, perhaps with its unit or interval; or that there is none."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,17 @@ class Figure:
     svgs: list[Markup]
     columns: list[str]
     rows: list[list[str]]
+
+    @property
+    def words(self) -> list[bool]:
+        """Which columns are text, and begin at the left."""
+        columns = range(len(self.columns))
+        return [not all(_NUMBER.match(row[n]) for row in self.rows) for n in columns]
+
+    @property
+    def wide(self) -> bool:
+        """Whether its table takes the whole page, and not half of it."""
+        return len(self.columns) > HALF
 
 
 def write_figures(

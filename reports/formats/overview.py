@@ -27,6 +27,8 @@ from reports.data.summary import RunSummary
 T = TypeVar("T")
 ROOMY = 5
 """Up to so many experiments, cells have text."""
+FEW = 3
+"""Up to so many, they are side by side on a phone."""
 UPRIGHT = 12
 """With more experiments than this, their names are vertical."""
 LETTERS = {
@@ -80,6 +82,11 @@ class HeatMap:
     def roomy(self) -> bool:
         """Whether cells have text."""
         return len(self.columns) <= ROOMY
+
+    @property
+    def few(self) -> bool:
+        """Whether all columns fit on a phone, or leave room for the CAP map beside them."""
+        return len(self.columns) <= FEW
 
     @property
     def upright(self) -> bool:

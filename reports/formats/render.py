@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from reports.formats.overview import COLUMN_ORDERS, ROW_ORDERS, heat_map
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 BENCHMARKS = Path("results/bench/latest.json")
 """Where `make bench` writes its figures."""
-MOST_CHART_BYTES = 3_300_000
+MOST_CHART_BYTES = 3_050_000
 """Charts beyond this total are left out, and the page says so."""
 MOST_POINTS = 9_000
 """The most single operations drawn on the whole page."""
@@ -171,12 +172,17 @@ def render(
     grid = compare.matrix(summaries)
     cells = {id(run): cell for cell in grid.cells.values() for run in cell.runs}
     styles = style_of(grid.protocols)
-    of_experiments = experiments(
-        grid,
-        {id(run.summary): run for run in runs},
-        styles,
-        numbers=len(runs) <= FULL_TABLES,
-        most_bytes=MOST_CHART_BYTES,
+    # Of one run, the page of its experiment would say everything twice.
+    of_experiments = (
+        experiments(
+            grid,
+            {id(run.summary): run for run in runs},
+            styles,
+            numbers=len(runs) <= FULL_TABLES,
+            most_bytes=MOST_CHART_BYTES,
+        )
+        if len(runs) > 1
+        else []
     )
     size = sum(each.size for one in of_experiments for each in one.figures)
     left = max(MOST_CHART_BYTES - size, MOST_CHART_BYTES // 3)
@@ -218,7 +224,7 @@ def render(
             benchmarks=benchmarks,
             legend=compare.LEGEND,
             loss_columns=list(recovery.COLUMNS),
-            started=min((run.manifest.started_utc for run in runs), default=""),
+            started=to_the_minute(min(run.manifest.started_utc for run in runs)),
         )
     )
 
@@ -228,6 +234,15 @@ def _heading(grid: compare.Matrix) -> str:
         return COMPARED
     (cell,) = grid.cells.values()
     return f"{cell.protocol} in {cell.experiment}"
+
+
+def to_the_minute(utc: str) -> str:
+    """``2026-11-26 12:17 UTC`` of an ISO time; what is none, as it is."""
+    try:
+        time = datetime.fromisoformat(utc)
+    except ValueError:
+        return utc
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def explorer() -> str:
@@ -261,8 +276,9 @@ def _environment() -> jinja2.Environment:
         "seconds": compare.seconds,
         "model": lambda model: compare.MODEL_WORDS.get(model, model),
         "word": lambda verdict: compare.WORDS[verdict],
-        "symbol": lambda verdict: {"valid": "✔", "invalid": "✖", "unknown": "?"}[verdict],
+        "symbol": lambda verdict: compare.SYMBOLS[verdict],
         "plain": plain,
+        "minute": to_the_minute,
         "column": column_words,
         "window_rows": rows.window_rows,
         "fault_rows": rows.fault_rows,

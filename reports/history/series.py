@@ -350,7 +350,7 @@ def _chart(series: Series, look: Look, values: Sequence[float | None]) -> Figure
     numbers = range(1, count + 1, 1 + (count - 1) // 12)
     top = max((value for _, value in points), default=1.0)
     unit = UNITS[look.kind]
-    x = Axis(0.5, count + 0.5, "version, by number", marked=list(numbers))
+    x = Axis(0.5, count + 0.5, "version", marked=list(numbers))
     drawing = Drawing(x, Axis(0, top * 1.05, unit))
     shifts = [shift for shift in series.shifts if shift.figure == look.words]
     names = [each.name for each in series.versions]
@@ -364,7 +364,13 @@ def _chart(series: Series, look: Look, values: Sequence[float | None]) -> Figure
     drawn = Markup(drawing.inline(title))
     table = [
         [
-            *(str(number), each.name, each.started_utc[:19], str(each.runs), WORDS[each.verdict]),
+            *(
+                str(number),
+                each.name,
+                each.started_utc[:19].replace("T", " "),
+                str(each.runs),
+                WORDS[each.verdict],
+            ),
             look.shown(means[number]) if number in means else "–",
         ]
         for number, each in enumerate(series.versions, 1)

@@ -59,12 +59,13 @@
       grid: {stroke: () => colour("grid"), width: 1}, ticks: {stroke: () => colour("grid"), size: 4}};
     const isRows = spec.series[0].how === "row";
     const below = {...look, size: 30, gap: 2, labelSize: 18, labelGap: 0,
-      label: isRows || !spec.y[1] ? spec.x[1] : spec.y[1] + ", by " + spec.x[1]};
+      label: spec.x[1]};
     if (spec.x[0] === "nines") {
       below.splits = u => NINES.map(nines).filter(v => v <= u.scales.x.max && v >= u.scales.x.min);
       below.values = (u, found) => found.map(v => +(100 * (1 - 10 ** -v)).toFixed(6) + "%");
     }
-    const beside = {...look, size: 58, gap: 4};
+    const beside = {...look, size: 50, gap: 4, labelSize: 16, labelGap: 0,
+      label: isRows ? undefined : spec.y[1] || undefined};
     if (isRows) {
       beside.size = 20 + 6.6 * Math.max(...spec.y.map(name => name.length));
       beside.splits = () => spec.series.map((_, number) => foot(spec, number) + 0.4);
@@ -79,10 +80,33 @@
     return {axes: [below, beside], isRows};
   }
 
-  function bands(spec) {
+  const pen = document.createElement("canvas").getContext("2d");
+  const wide = text => {
+    pen.font = FONT;
+    return pen.measureText(text).width;
+  };
+  // Labels of bands lie in the lowest row with room, at most so many rows; the rest are left out.
+  const LABEL_ROWS = 3;
+  function rowFor(ends, from, room) {
+    const x = Math.max(0, from), row = ends.findIndex(end => end <= x);
+    const found = row < 0 ? ends.length : row;
+    if (found < LABEL_ROWS) ends[found] = x + room + 8;
+    return found;
+  }
+
+  // How many rows of labels the whole chart has.
+  function labelRows(spec, width) {
+    const scale = width / (spec.x[3] - spec.x[2]), ends = [];
+    for (const [begin, end, label] of spec.bands)
+      if (label) rowFor(ends, Math.min((begin - spec.x[2]) * scale, width + 20 - wide(label)),
+        wide(label));
+    return Math.max(1, ends.length);
+  }
+
+  function bands(spec, rows) {
     return u => {
       const {ctx} = u, ratio = devicePixelRatio, {left, top, width, height} = u.bbox;
-      let free = left;
+      const ends = [];
       ctx.save();
       ctx.font = 12 * ratio + "px system-ui, sans-serif";
       for (const [begin, end, label] of spec.bands) {
@@ -91,13 +115,13 @@
         if (to <= from) continue;
         ctx.fillStyle = colour("band") + "29";
         ctx.fillRect(from, top, Math.max(ratio, to - from), height);
-        const room = ctx.measureText(label).width;
-        const x = Math.max(left, Math.min(from, left + width + 20 * ratio - room));
-        if (label && x >= free) {
-          ctx.fillStyle = colour("muted");
-          ctx.fillText(label, x, top - 5 * ratio);
-          free = x + room + 8 * ratio;
-        }
+        if (!label) continue;
+        const room = wide(label);
+        const x = Math.max(0, Math.min((from - left) / ratio, width / ratio + 20 - room));
+        const row = rowFor(ends, x, room);
+        if (row >= rows) continue;
+        ctx.fillStyle = colour("muted");
+        ctx.fillText(label, left + x * ratio, top - (5 + 14 * row) * ratio);
       }
       ctx.restore();
     };
@@ -108,6 +132,7 @@
     const svg = place.querySelector("svg"), title = svg.getAttribute("aria-label");
     const isTime = spec.x[0] === "linear", group = place.dataset.group;
     const {axes: both, isRows} = axes(spec);
+    const rowsOfLabels = labelRows(spec, place.clientWidth - 90);
     const whole = spec.x[0] === "nines"
       ? {min: nines(spec.x[2]), max: nines(spec.x[3])} : {min: spec.x[2], max: spec.x[3]};
     const holder = element("div", "plot");
@@ -120,7 +145,7 @@
     place.append(holder, keys);
     const size = () => ({width: place.clientWidth,
       height: Math.round(Math.min(place.clientWidth, 800) * (isRows ? 0 : 0.3))
-        + (isRows ? 64 + 26 * spec.series.length : 64)});
+        + (isRows ? 64 + 26 * spec.series.length : 64) + 14 * (rowsOfLabels - 1)});
     let chart;
     const zoom = range => {
       for (const each of charts)
@@ -144,10 +169,11 @@
       keys.append(key);
       return value;
     });
+    if (isRows) keys.classList.add("rows");
     keys.prepend(at);
     keys.append(back);
     chart = new uPlot({
-      ...size(), padding: [22, 20, 0, 0], legend: {show: false}, axes: both,
+      ...size(), padding: [8 + 14 * rowsOfLabels, 20, 0, 0], legend: {show: false}, axes: both,
       scales: {
         x: {time: false, range: (u, min, max) => min == null ? [whole.min, whole.max] : [min, max]},
         y: isRows ? {range: [0, spec.series.length]}
@@ -160,7 +186,7 @@
         bind: {dblclick: () => () => { zoom(whole); return null; }},
       },
       hooks: {
-        drawClear: [bands(spec)],
+        drawClear: [bands(spec, rowsOfLabels)],
         setCursor: [u => {
           const here = u.cursor.idx;
           at.textContent = here == null ? "" : (spec.x[0] === "nines"

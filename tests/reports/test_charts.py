@@ -75,6 +75,8 @@ def test_the_label_of_a_fault_has_its_units_and_no_internals() -> None:
     assert label("latency", latency_ms=50, **own) == "latency 50 ms"
     assert label("jitter", latency_ms=60, jitter_ms=50) == "jitter latency 60 ms 50 ms"
     assert label("message-loss", share=0.2, **own) == "message-loss share 0.2"
+    assert label("crash", restart=False) == "crash no restart"
+    assert label("partition", one_way=True) == "partition one way"
 
 
 @pytest.mark.parametrize("name", ["raft", "gossip"])

@@ -28,9 +28,9 @@ def words(runs: list[RunSummary]) -> list[str]:
 def test_each_protocol_is_chosen_for_what_it_did(summaries: list[RunSummary]) -> None:
     both, strong = words(summaries)
     assert both == (
-        "Choose gossip if clients on both sides of a cut must be served: all of what was wanted on "
-        "the minority was served (next is raft with 0.000 at worst); the price: no more than "
-        "eventual consistency at worst."
+        "Choose gossip if clients on both sides of a cut must be served: all of the minority's "
+        "operations were served (next: raft, 0.000 at worst); the price: eventual consistency at "
+        "worst."
     )
     assert strong == (
         "Choose raft if a read must see every write that was acknowledged before: linearizable in "

@@ -163,9 +163,7 @@ def test_a_run_that_was_cut_is_no_figure_among_whole_ones(tmp_path: Path) -> Non
     said = compare.plain_line([alone])
     assert "(the run was cut short)" in said
     other = compare.Cell("raft", "other", [msgspec.structs.replace(whole, experiment="other")])
-    assert "in other, nothing of what was wanted on the cut-off" in compare.plain_line(
-        [alone, other]
-    )
+    assert "in other, it served none of the minority's" in compare.plain_line([alone, other])
 
 
 def test_a_verdict_of_before_is_not_believed(tmp_path: Path) -> None:
