@@ -14,6 +14,7 @@ from chaos.systems.postgres import (
     POSTGRES_REPEATABLE_READ,
     POSTGRES_SYNCHRONOUS,
 )
+from chaos.systems.pysyncobj import PYSYNCOBJ, PYSYNCOBJ_LOG_READS
 from chaos.systems.redis_sentinel import REDIS_MIN_REPLICAS, REDIS_SENTINEL, REDIS_WAIT
 from chaos.systems.system import System
 from chaos.systems.zookeeper import ZOOKEEPER, ZOOKEEPER_SYNC
@@ -29,6 +30,7 @@ SYSTEMS: dict[str, System] = {
         *(NATS_KV, NATS_KV_LEADER),
         *(POSTGRES_SYNCHRONOUS, POSTGRES_ASYNCHRONOUS),
         *(POSTGRES_REPEATABLE_READ, POSTGRES_READ_COMMITTED),
+        *(PYSYNCOBJ, PYSYNCOBJ_LOG_READS),
     )
 }
 

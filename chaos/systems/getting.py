@@ -1,9 +1,9 @@
-"""Getting programs without installing them: Debian packages, unpacked into the project's cache, and
-programs in Go, built there.
+"""Getting programs without installing them: Debian packages, unpacked into the project's cache,
+programs in Go, built there, and packages of Python.
 
 Nothing is asked of the network where the programs are there already. apt checks what it downloads
 by the signatures of the distribution, Go by the hashes that a module is named with, and by its
-database of hashes for what that module needs.
+database of hashes for what that module needs, pip by the hash that a package is named with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,26 +39,18 @@ def on_path(program: str) -> Path | None:
 def unpacked(packages: Sequence[str], *, cache: Path = CACHE) -> Path:
     """The folder into which these Debian packages were unpacked; got first if it is not there. It
     is named after the first of them. Raises NotToBeHad."""
-    target = cache / packages[0]
-    if own_folder.is_ours(target):
-        return target
-    if os.path.lexists(target):
-        raise NotToBeHad(str(own_folder.NotOurs(target)))
-    if on_path("apt-get") is None or on_path("dpkg") is None:
-        raise NotToBeHad(
-            f"{packages[0]} is not on PATH, and without apt-get and dpkg its package cannot be "
-            "unpacked; install it and put it on PATH"
-        )
-    cache.mkdir(exist_ok=True)
-    with _alone(cache), scratch("package", cache) as folder:
-        if own_folder.is_ours(target):
-            return target
-        run("apt-get", ["apt-get", "-qq", "download", *packages], folder)
-        own_folder.make(folder / "unpacked")
-        for package in sorted(folder.glob("*.deb")):
-            run("dpkg", ["dpkg", "-x", package, folder / "unpacked"], folder)
-        os.replace(folder / "unpacked", target)
-    return target
+
+    def get(into: Path) -> None:
+        if on_path("apt-get") is None or on_path("dpkg") is None:
+            raise NotToBeHad(
+                f"{packages[0]} is not on PATH, and without apt-get and dpkg its package cannot be "
+                "unpacked; install it and put it on PATH"
+            )
+        run("apt-get", ["apt-get", "-qq", "download", *packages], into.parent)
+        for package in sorted(into.parent.glob("*.deb")):
+            run("dpkg", ["dpkg", "-x", package, into], into.parent)
+
+    return _got(cache / packages[0], get)
 
 
 class Module(NamedTuple):
@@ -72,38 +65,61 @@ class Module(NamedTuple):
 def built(program: str, module: Module, *, cache: Path = CACHE) -> Path:
     """The program that a module of Go has in its root; built first if it is not in the cache.
     Raises NotToBeHad."""
-    target = cache / f"{program}-{module.version}"
-    if own_folder.is_ours(target):
-        return target / program
-    if os.path.lexists(target):
-        raise NotToBeHad(str(own_folder.NotOurs(target)))
-    go = on_path("go")
-    if go is None:
-        raise NotToBeHad(
-            f"{program} {module.version} is built by Go, which is not on PATH; put Go there, or "
-            f"take {program} in the version that this machine has"
-        )
-    cache.mkdir(exist_ok=True)
-    with _alone(cache), scratch("module", cache) as folder:
-        if own_folder.is_ours(target):
-            return target / program
-        at = f"v{module.version}"
+
+    def get(into: Path) -> None:
+        go = on_path("go")
+        if go is None:
+            raise NotToBeHad(
+                f"{program} {module.version} is built by Go, which is not on PATH; put Go there, "
+                f"or take {program} in the version that this machine has"
+            )
+        folder, at = into.parent, f"v{module.version}"
         # `go install` rejects a module that replaces others, as etcd's does.
         (folder / "go.mod").write_text("module got\n\ngo 1.23\n")
         (folder / "go.sum").write_text(
             f"{module.path} {at} {module.hash}\n{module.path} {at}/go.mod {module.hash_of_mod}\n"
         )
         local = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
-        own_folder.make(folder / "built")
         words: tuple[list[str | Path], ...] = (
             ["get", f"{module.path}@{at}"],
-            ["build", "-o", folder / "built" / program, module.path],
+            ["build", "-o", into / program, module.path],
         )
         for word in words:
             what = f"go {word[0]} of {program} {module.version}"
             run(what, [go, *word], folder, environment=local)
-        os.replace(folder / "built", target)
-    return target / program
+
+    return _got(cache / f"{program}-{module.version}", get) / program
+
+
+def python_package(name: str, version: str, sha256: str, *, cache: Path = CACHE) -> Path:
+    """The folder, for PYTHONPATH, in which pip has installed a package of this version, whose file
+    has that hash, and nothing that it needs. Raises NotToBeHad."""
+
+    def get(into: Path) -> None:
+        wanted = into.parent / "requirements.txt"
+        wanted.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        pip += ["--no-deps", "--require-hashes", "--target", str(into), "-r", str(wanted)]
+        run(f"pip install of {name} {version}", pip, into.parent)
+
+    return _got(cache / f"{name}-{version}", get)
+
+
+def _got(target: Path, get: Callable[[Path], None]) -> Path:
+    """The folder, in the cache. If it is not there, ``get`` fills one, which has room for more
+    beside it, and takes its place only when it is whole."""
+    cache = target.parent
+    if own_folder.is_ours(target):
+        return target
+    if os.path.lexists(target):
+        raise NotToBeHad(str(own_folder.NotOurs(target)))
+    cache.mkdir(exist_ok=True)
+    with _alone(cache), scratch("getting", cache) as folder:
+        if not own_folder.is_ours(target):
+            own_folder.make(folder / "got")
+            get(folder / "got")
+            os.replace(folder / "got", target)
+    return target
 
 
 def libraries(folder: Path) -> dict[str, str]:

@@ -18,7 +18,10 @@ from tests.lab.servers import POINTS, Cutter, Point, one_node, own_host, reached
 
 pytestmark = pytest.mark.live
 TIMEOUT_S = 5.0
-CLIENTS = ("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader", "postgres")
+CLIENTS = (
+    *("etcd", "redis-sentinel", "zookeeper-sync", "nats-kv", "nats-kv-leader", "postgres"),
+    *("pysyncobj", "pysyncobj-log-reads"),
+)
 """One system for each kind of client."""
 READ_FIRST = {
     ("nats-kv", "cas"): 1,
