@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from chaos.systems import catalogue
-from chaos.systems.getting import Module, built
+from chaos.systems.getting import Module, built, python_package
 from chaos.systems.system import NotToBeHad
 from chaos.targets.subjects import find
 from nodes.registry import InvalidConfiguration
@@ -76,3 +78,30 @@ def test_a_version_belongs_to_the_name() -> None:
 def test_a_version_that_is_none_is_refused(name: str, said: str) -> None:
     with pytest.raises(InvalidConfiguration, match=said):
         catalogue.get(name)
+
+
+def wheel(folder: Path) -> str:
+    """A package kv 1.2.3 of Python, where pip looks for packages; its hash."""
+    told = "kv-1.2.3.dist-info"
+    path = folder / "kv-1.2.3-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("kv.py", "VERSION = '1.2.3'\n")
+        file.writestr(f"{told}/METADATA", "Metadata-Version: 2.1\nName: kv\nVersion: 1.2.3\n")
+        file.writestr(f"{told}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr(f"{told}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_package_of_python_is_got_once_and_only_with_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, cache = wheel(tmp_path), tmp_path / "cache"
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(NotToBeHad, match=r"pip install of kv 1\.2\.3 failed: .*[0-9a-f]{64}"):
+        python_package("kv", "1.2.3", "0" * 64, cache=cache)
+    assert [path.name for path in cache.iterdir()] == ["getting.lock"]
+    folder = python_package("kv", "1.2.3", right, cache=cache)
+    assert (folder / "kv.py").is_file()
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    assert python_package("kv", "1.2.3", right, cache=cache) == folder
