@@ -22,11 +22,12 @@ Only this module defines and computes these figures; reports print them.
   them did not exceed. Operations not served took longer than the service time: a percentile among
   them is None and exceeds ``bound_ms``. ``bound_ms`` is None only if nothing was wanted.
 - *Back in*, for each fault: from the beginning of the fault to the end of the first outage
-  (`bench.checkers.outages`) that began during it; 0 if none did, open if the outage outlasted the
-  load. During a partition with a majority side only operations wanted there count. An outage
-  belongs to the fault that was active when it began. Faults also hit operations in flight, so a
-  fault owns an outage that began up to `SILENCE_S` (or the p99 of *before*) before it, too. Of
-  several faults, the one that began closest to the outage owns it.
+  (`bench.checkers.outages`) that began during it, else of one of no fault that was on already; 0 if
+  there was none, open if the outage outlasted the load. During a partition with a majority side
+  only operations wanted there count. An outage belongs to the fault that was active when it began.
+  Faults also hit operations in flight, so a fault owns an outage that began up to `SILENCE_S` (or
+  the p99 of *before*) before it, too. Of several faults, the one that began closest to the outage
+  owns it.
 - *Longest silence*, for each fault: the longest time without an ok answer, however short, while the
   fault was active.
 
@@ -398,7 +399,7 @@ def _faults_and_outages(
         own = [outage for outage, owner in zip(found, owners, strict=True) if owner is span]
         while_on = (asked.wanted >= span.start_ns) & (asked.wanted < span.end_ns)
         was_wanted, served = int(while_on.sum()), int((while_on & asked.labels.served).sum())
-        ended_ns = own[0].end_ns if own else span.start_ns
+        ended_ns = own[0].end_ns if own else _out_until(found, owners, span)
         of_faults.append(
             FaultFigures(
                 number=span.record.number,
@@ -420,6 +421,18 @@ def _faults_and_outages(
         for outage, owner in zip(found, owners, strict=True)
     ]
     return of_faults, of_outages
+
+
+def _out_until(
+    found: Sequence[Outage], owners: Sequence[FaultSpan | None], span: FaultSpan
+) -> int | None:
+    """The end of an outage of no fault that was on when this one began; its beginning if there was
+    none."""
+    for outage, owner in zip(found, owners, strict=True):
+        is_over = outage.end_ns is not None and outage.end_ns <= span.start_ns
+        if owner is None and outage.start_ns < span.start_ns and not is_over:
+            return outage.end_ns
+    return span.start_ns
 
 
 def _owner(outage: Outage, faults: Sequence[FaultSpan], under_way_ns: int) -> FaultSpan | None:

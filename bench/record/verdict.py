@@ -215,8 +215,9 @@ class Window(msgspec.Struct, kw_only=True, frozen=True):
 class FaultFigures(msgspec.Struct, kw_only=True, frozen=True):
     """The cost of one fault. ``begin_s``: after the start of the load. ``wanted``, ``served``:
     while it was active; overlapping faults count the same operations. ``back_in_s``: from its
-    beginning to the end of the first outage that began during it; 0 if none did, None if the outage
-    outlasted the load. ``outages``: how many began during it."""
+    beginning to the end of the first outage that began during it, else of one of no fault that was
+    on already; 0: there was none, None: the outage outlasted the load. ``outages``: how many began
+    during it."""
 
     number: int
     begin_s: float

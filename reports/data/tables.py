@@ -52,9 +52,9 @@ class Tables:
 
     ``faults``, one row per injected fault: number, fault, label (in words), nodes, planned_s,
     applied_s, heal_started_s, healed_s (NaN: never), wanted, served, availability (while it was
-    active), back_in_s (from its beginning to the end of the first outage that began during it; 0:
-    none did; inf: not within the load), outages (how many began during it), longest_silence_s,
-    error.
+    active), back_in_s (from its beginning to the end of the first outage that began during it, or
+    was on already, of no fault; 0: none; inf: not within the load), outages (how many began during
+    it), longest_silence_s, error.
 
     ``windows``, one row per phase and side: phase (before / during / after / all), side (all, and
     majority / minority / none if there was a partition), seconds (its length), wanted, served,
