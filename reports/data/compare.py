@@ -42,7 +42,11 @@ MOST_NAMED = 5
 COLUMNS = (
     "op/s, p99, shares: of what was wanted while a fault was on; served = it ended ok before its "
     "time-out, even after the heal · back in: from the start of a fault to the end of the outage "
-    "that it caused (the worst fault)"
+    "that began in it, or was on (the worst fault)"
+)
+OF_SYSTEMS = (
+    "lost: writes that were acknowledged and of which the final reads have no trace, at least · "
+    "stale: reads of a value after a newer one was acknowledged (both: the worst run)"
 )
 LEGEND = (
     "holds = the claim was not refuted · REFUTED = a counterexample is shown · "
@@ -171,6 +175,23 @@ class Cell:
     def lost_writes(self) -> int:
         """At least so many acknowledged writes were lost in the worst run; 0: none is known of."""
         return max(run.lost_writes or 0 for run in self.runs)
+
+    @property
+    def lost(self) -> str:
+        """The same as a figure: 0 only if the final reads could tell."""
+        found = [run.lost_writes for run in self.runs if run.lost_writes is not None]
+        return f"{max(found):,}" if found else "–"
+
+    @property
+    def stale(self) -> str:
+        """The share of stale reads of the worst run."""
+        found = [run.stale_reads.fraction for run in self.runs if run.stale_reads is not None]
+        return percent(max(found)) if found else "–"
+
+    @property
+    def cpu(self) -> str:
+        """CPU time for each served operation, of all nodes."""
+        return cost.quantity(self.figure("cost.cpu_us"), "µs")
 
     def missed(self) -> list[str]:
         """The objectives that runs missed, with the figure of the first run that did."""
@@ -369,6 +390,12 @@ def seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f} s"
 
 
+def percent(share: float) -> str:
+    """A share: ``4.7%``, ``0.012%``, ``0``."""
+    hundredths = share * 100
+    return f"{hundredths:.{1 if hundredths >= 0.1 else 3}f}%" if share else "0"
+
+
 def stale_words(runs: Sequence[RunSummary]) -> str | None:
     """The staleness of the worst run: ``4.7% of reads were stale (median 3.2 s, worst 15.4 s)``."""
     stale = [run.stale_reads for run in runs if run.stale_reads and run.stale_reads.fraction > 0]
@@ -380,8 +407,7 @@ def stale_words(runs: Sequence[RunSummary]) -> str | None:
         for name, value in (("median", worst.median_s), ("worst", worst.worst_s))
         if value is not None
     ]
-    share = worst.fraction * 100
-    return f"{share:.{1 if share >= 0.1 else 3}f}% of reads were stale" + (
+    return f"{percent(worst.fraction)} of reads were stale" + (
         f" ({', '.join(ages)})" if ages else ""
     )
 
@@ -393,6 +419,16 @@ def plain_line(cells: Sequence[Cell]) -> str:
     if lost and "acknowledged write" not in said:
         said += f"; {lost}"
     return f"{said}; {_answers(cells)}."
+
+
+def cost_words(cells: Sequence[Cell]) -> str:
+    """What a served operation cost, over all cells: ``CPU: 1,997 to 2,121 µs an operation.``"""
+    found = [value for cell in cells if (value := cell.figure("cost.cpu_us")) is not None]
+    if not found:
+        return ""
+    least, most = cost.quantity(min(found)), cost.quantity(max(found))
+    span = most if least == most else f"{least} to {most}"
+    return f"CPU: {span} µs an operation."
 
 
 def lost_words(cells: Sequence[Cell]) -> str | None:
@@ -565,8 +601,15 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
         lines += wrap(" no repeats of each other: ", text)
     if any(cell.has_fault for cell in grid.cells.values()):
         lines += wrap(" ", COLUMNS)
+    if has_systems(grid):
+        lines += wrap(" ", OF_SYSTEMS)
     lines += wrap(" ", LEGEND)
     return "\n".join(lines) + "\n"
+
+
+def has_systems(grid: Matrix) -> bool:
+    """Whether systems of others are compared, with each other or with protocols of ours."""
+    return any(run.target == "lab" for cell in grid.cells.values() for run in cell.runs)
 
 
 def _costs(grid: Matrix) -> list[str]:
@@ -603,6 +646,8 @@ def _block(grid: Matrix, experiment: str, notes: dict[str, str]) -> list[str]:
         heads = ["op/s", "avail.", "back in", "verdict"]
     else:
         heads = ["op/s", "p99", "verdict"]
+    if has_systems(grid):
+        heads[-1:] = ["lost", "stale", "CPU", "verdict"]
     rows = [heads]
     for protocol in grid.protocols:
         cell = grid.cells.get((protocol, experiment))
@@ -625,6 +670,9 @@ def _figures(cell: Cell, heads: list[str], notes: dict[str, str]) -> list[str]:
         "p99": cell.latency("p99"),
         "avail.": ratio(cell.figure("availability.during")),
         "back in": cell.back_in,
+        "lost": cell.lost,
+        "stale": cell.stale,
+        "CPU": cell.cpu,
         "verdict": cell.word,
     }
     sides = [ratio(cell.figure(f"availability.{side}")) for side in ("majority", "minority")]

@@ -197,6 +197,12 @@ def render(
     drawn = [one.figures for one in of_experiments] + [each.figures or [] for each in sections]
     script = explorer() if any(each.plot for figures in drawn for each in figures) else ""
     cap = cap_map(grid, styles) if len(grid.cells) > 1 else None
+    priced = compare.has_systems(grid)
+    lines = {name: compare.plain_line(grid.row(name)) for name in grid.protocols}
+    if priced:
+        lines = {
+            name: f"{said} {compare.cost_words(grid.row(name))}" for name, said in lines.items()
+        }
     return (
         _environment()
         .get_template("report.html")
@@ -216,7 +222,8 @@ def render(
             test=difference.TEST,
             folded=len(runs) > OPEN_RUNS,
             experiments_folded=len(of_experiments) > OPEN_RUNS,
-            lines={name: compare.plain_line(grid.row(name)) for name in grid.protocols},
+            lines=lines,
+            priced=priced,
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
             unreadable=unreadable,

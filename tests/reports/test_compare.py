@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from reports.data import compare
+from reports.data.cost import Cost
 from reports.data.summary import RunSummary
 
 
@@ -33,6 +34,31 @@ def test_the_first_screen_tells_the_two_apart(summaries: list[RunSummary]) -> No
     assert "it served both sides of the cut in full." in said
     assert "of reads were stale" in said
     assert "not linearizable: c" in said
+
+
+def test_systems_are_compared_by_what_was_lost_stale_and_spent(
+    summaries: list[RunSummary],
+) -> None:
+    raft, gossip = (
+        msgspec.structs.replace(
+            pick(summaries, protocol, "leader-partition"), target="lab", lost_writes=lost, cost=cost
+        )
+        for protocol, lost, cost in (("raft", None, None), ("gossip", 1303, Cost(cpu_us=212.4)))
+    )
+    more = msgspec.structs.replace(gossip, lost_writes=0, seed=gossip.seed + 1)
+    lines = compare.first_screen([raft, gossip, more]).splitlines()
+    heads = next(line.split() for line in lines if line.startswith("protocol"))
+    rows = [line.split() for line in reversed(lines) if line.startswith(("raft ", "gossip "))]
+    table = {row[0]: row for row in rows}  # The first of several.
+    assert heads[-4:] == ["lost", "stale", "CPU", "verdict"]
+    assert table["raft"][-5:] == ["s", "–", "0", "–", "holds"]
+    assert gossip.stale_reads is not None
+    share = f"{gossip.stale_reads.fraction:.1%}"
+    lost = table["gossip"].index("1,303")
+    assert table["gossip"][lost : lost + 4] == ["1,303", share, "212", "µs"]
+    assert "lost: writes that were acknowledged" in " ".join(lines)
+    own = compare.first_screen([pick(summaries, "raft", "leader-partition")])
+    assert "stale:" not in own
 
 
 def test_plain_words_take_their_figures_from_one_experiment_and_name_it(
