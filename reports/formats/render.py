@@ -197,12 +197,6 @@ def render(
     drawn = [one.figures for one in of_experiments] + [each.figures or [] for each in sections]
     script = explorer() if any(each.plot for figures in drawn for each in figures) else ""
     cap = cap_map(grid, styles) if len(grid.cells) > 1 else None
-    priced = compare.has_systems(grid)
-    lines = {name: compare.plain_line(grid.row(name)) for name in grid.protocols}
-    if priced:
-        lines = {
-            name: f"{said} {compare.cost_words(grid.row(name))}" for name, said in lines.items()
-        }
     return (
         _environment()
         .get_template("report.html")
@@ -222,8 +216,8 @@ def render(
             test=difference.TEST,
             folded=len(runs) > OPEN_RUNS,
             experiments_folded=len(of_experiments) > OPEN_RUNS,
-            lines=lines,
-            priced=priced,
+            lines=_lines(grid),
+            priced=compare.has_systems(grid),
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
             unreadable=unreadable,
@@ -234,6 +228,18 @@ def render(
             started=to_the_minute(min(run.manifest.started_utc for run in runs)),
         )
     )
+
+
+def _lines(grid: compare.Matrix) -> dict[str, str]:
+    """Each protocol in plain words; what it cost, too, where the terminal has a column for that."""
+    priced = compare.has_systems(grid)
+    return {
+        name: " ".join(
+            [compare.plain_line(cells), *([compare.cost_words(cells)] if priced else [])]
+        )
+        for name in grid.protocols
+        for cells in [grid.row(name)]
+    }
 
 
 def _heading(grid: compare.Matrix) -> str:
