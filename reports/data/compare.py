@@ -246,6 +246,11 @@ class Matrix:
     cells: dict[tuple[str, str], Cell]
     plans: list[str]
 
+    @property
+    def has_systems(self) -> bool:
+        """Whether systems of others are compared, with each other or with protocols of ours."""
+        return any(run.target == "lab" for cell in self.cells.values() for run in cell.runs)
+
     def row(self, protocol: str) -> list[Cell]:
         """The cells of a protocol."""
         return [cell for (name, _), cell in self.cells.items() if name == protocol]
@@ -601,15 +606,10 @@ def first_screen(summaries: Sequence[RunSummary]) -> str:
         lines += wrap(" no repeats of each other: ", text)
     if any(cell.has_fault for cell in grid.cells.values()):
         lines += wrap(" ", COLUMNS)
-    if has_systems(grid):
+    if grid.has_systems:
         lines += wrap(" ", OF_SYSTEMS)
     lines += wrap(" ", LEGEND)
     return "\n".join(lines) + "\n"
-
-
-def has_systems(grid: Matrix) -> bool:
-    """Whether systems of others are compared, with each other or with protocols of ours."""
-    return any(run.target == "lab" for cell in grid.cells.values() for run in cell.runs)
 
 
 def _costs(grid: Matrix) -> list[str]:
@@ -646,7 +646,7 @@ def _block(grid: Matrix, experiment: str, notes: dict[str, str]) -> list[str]:
         heads = ["op/s", "avail.", "back in", "verdict"]
     else:
         heads = ["op/s", "p99", "verdict"]
-    if has_systems(grid):
+    if grid.has_systems:
         heads[-1:] = ["lost", "stale", "CPU", "verdict"]
     rows = [heads]
     for protocol in grid.protocols:

@@ -217,7 +217,6 @@ def render(
             folded=len(runs) > OPEN_RUNS,
             experiments_folded=len(of_experiments) > OPEN_RUNS,
             lines=_lines(grid),
-            priced=compare.has_systems(grid),
             sections=sections,
             anchor_of=lambda summary: anchors[id(summary)],
             unreadable=unreadable,
@@ -232,7 +231,7 @@ def render(
 
 def _lines(grid: compare.Matrix) -> dict[str, str]:
     """Each protocol in plain words; what it cost, too, where the terminal has a column for that."""
-    priced = compare.has_systems(grid)
+    priced = grid.has_systems
     return {
         name: " ".join(
             [compare.plain_line(cells), *([compare.cost_words(cells)] if priced else [])]
