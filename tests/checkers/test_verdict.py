@@ -266,7 +266,9 @@ def test_siblings_refute_a_register(tmp_path: Path) -> None:
 
 def test_long_values_are_shown_by_their_ends() -> None:
     assert shown("7") == '"7"'
-    assert shown("." * 195 + "1774") == '"' + "." * 23 + "…" + "." * 19 + '1774"'
+    assert shown("x" * 195 + "1774") == '"' + "x" * 23 + "…" + "x" * 19 + '1774"'
+    assert shown("." * 195 + "1774") == '"…1774"', "what a load pads values with says nothing"
+    assert shown("....1774") == '"....1774"'
 
 
 def test_checks_of_another_version_are_read_as_far_as_they_fit(tmp_path: Path) -> None:
