@@ -162,7 +162,7 @@ class Known:
         }
         got = {name: details[name] for name in want}
         got["windows"] = {
-            name: {key: value for key, value in row.items() if key != "latency_ms"}
+            name: {key: value for key, value in row.items() if key not in ("latency_ms", "p10_ms")}
             for name, row in details["windows"].items()
         }
         columns = ("wanted", "served", "back_in_s", "outages", "longest_silence_s")

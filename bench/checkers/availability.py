@@ -331,13 +331,16 @@ def _windows(asked: _Wanted, sent: int, spans: Timeline, service_s: float) -> di
     for name, (here, segments) in parts.items():
         wanted, seconds = int(here.sum()), spans.seconds(segments)
         if wanted or seconds or name in ("before", "all"):
+            served_ns = asked.latency[here & labels.served]
+            p10 = percentile_ns(served_ns, wanted, 10)
             windows[name] = Window(
                 wanted=wanted,
                 served=int((here & labels.served).sum()),
                 served_1s=int((here & quick).sum()),
                 dropped=int((here & dropped).sum()),
                 seconds=seconds,
-                latency_ms=_percentiles(asked.latency[here & labels.served], wanted, service_s),
+                latency_ms=_percentiles(served_ns, wanted, service_s),
+                p10_ms=None if p10 is None else p10 / 1e6,
             )
     return windows
 

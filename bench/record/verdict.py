@@ -202,7 +202,9 @@ class Latencies(msgspec.Struct, kw_only=True, frozen=True):
 
 class Window(msgspec.Struct, kw_only=True, frozen=True):
     """The operations wanted in one window or on one side: how many were served, served within a
-    second, and dropped by the load generator. ``seconds``: the length of the window."""
+    second, and dropped by the load generator. ``seconds``: the length of the window. ``p10_ms``:
+    the latency that a tenth of what was wanted did not exceed; None if less was served, or not
+    known."""
 
     wanted: int
     served: int
@@ -210,6 +212,7 @@ class Window(msgspec.Struct, kw_only=True, frozen=True):
     dropped: int
     seconds: float
     latency_ms: Latency
+    p10_ms: float | None = None
 
 
 class FaultFigures(msgspec.Struct, kw_only=True, frozen=True):

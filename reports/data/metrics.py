@@ -563,6 +563,8 @@ def _summary(
     missing: list[str],
 ) -> RunSummary:
     latencies = measured.latency_ms
+    where = measured.windows
+    fastest = where.get("during") or where.get("before")
     return RunSummary(
         experiment=manifest.experiment_name,
         protocol=manifest.protocol,
@@ -578,6 +580,7 @@ def _summary(
         operations=measured.operations,
         converged=verdict.converged if verdict else None,
         latency_ms=latencies.during if "during" in measured.windows else latencies.before,
+        latency_p10_ms=fastest.p10_ms if fastest else None,
         window_latency_ms=latencies,
         within_1s=measured.within_1s,
         service_s=measured.service_s,

@@ -51,9 +51,10 @@ class RunSummary(msgspec.Struct, kw_only=True):
     are defined in `bench.checkers.availability`; ``definitions`` is the version.
 
     Beyond the documented core: ``latency_ms`` (that of *during* if there is one, else of *before*);
+    ``latency_p10_ms`` (in the same window: a busy machine slows the fastest operations least);
     ``window_latency_ms``; ``within_1s`` (served within a second / wanted); ``service_s`` (what
-    counts as served); ``elections`` (leaders that came up after the load
-    began; None for a protocol without leaders); ``simulated``; ``dropped`` (operations that the
+    counts as served); ``elections`` (leaders that came up after the load began; None for a protocol
+    without leaders); ``simulated``; ``dropped`` (operations that the
     workload wanted and could not send); ``stale_reads``; ``lost_writes`` (at least so many
     acknowledged writes are gone; None: unknown); ``converged_s`` (after the heal, an upper
     bound); ``counterexample`` (the witness in a line); ``reason`` (of the verdict); ``setup``;
@@ -98,6 +99,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     cut_windows: list[str] = []
     plan: Plan = Plan()
     cost: Cost | None = None
+    latency_p10_ms: float | None = None
 
     def missed(self) -> list[Result]:
         """The objectives that were not met."""

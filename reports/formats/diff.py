@@ -196,8 +196,8 @@ def looks(cell: compare.Cell) -> list[Look]:
             for phase in _PHASES
         ),
         *(
-            ("latency", f"latency_ms.{part}", share(LATENCY_SHARE), False, _latency(cell))
-            for part in ("p50", "p99")
+            ("latency", name, share(LATENCY_SHARE), False, _latency(cell))
+            for name in ("latency_p10_ms", "latency_ms.p50", "latency_ms.p99")
         ),
         ("recovery", "recovery_s", step(RECOVERY_STEP_S), False, compare.seconds),
         ("lost", "lost_writes", step(LOST_STEP), False, _writes),

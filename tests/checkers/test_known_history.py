@@ -91,8 +91,8 @@ MUTANTS = {
         "            on.clear()\n",
     ),
     "percentiles of what was served only": (
-        "asked.latency[here & labels.served], wanted, service_s",
-        "asked.latency[here & labels.served], int((here & labels.served).sum()), service_s",
+        "latency_ms=_percentiles(served_ns, wanted, service_s)",
+        "latency_ms=_percentiles(served_ns, int((here & labels.served).sum()), service_s)",
     ),
     "the rank is rounded down": ("int(np.ceil(round(", "int(np.floor(round("),
     "the rank is one too high": ("np.partition(served_ns, rank - 1)[rank - 1]", "max(served_ns)"),

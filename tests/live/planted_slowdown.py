@@ -7,9 +7,10 @@ requests: `capbench report --against` and `capbench history` must both call it w
 more the clones are equal, and both must find nothing in nine of ten.
 
 The two versions are run in turns, the first of each pair too, since a machine has slow minutes;
-a busy one then slows both. Nothing finds 20 ms where the load of the machine makes the same commit
-ten times as slow in every other run: leave the machine alone. It takes about 20 s per pair: `make
-nightly` runs it.
+a busy one then slows both. The figure that shows it is p10: with a load average of 8 to 12 on two
+cores, the p10 of eight runs of one commit were 1.6 to 3.1 ms, their p50 2.7 to 12.7 ms. Nothing
+finds 20 ms where even the fastest tenth takes up to 430 ms, as at a load average of 14. It takes
+about 20 s per pair on a quiet machine: `make nightly` runs it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HANDLER = ROOT / "nodes/protocols/raft/replica.py"
 SIGNATURE = "    def on_request(self, request: Request) -> None:\n"
 SLEEP = '        __import__("time").sleep(0.02)\n'
-FIGURES = 6
+FIGURES = 7
 """Of a run without faults, of which one alone might have changed."""
 EXPERIMENT = """
 title: A short load without faults
@@ -156,7 +157,7 @@ def main() -> int:
             found += any(code == 1 for code, _ in equal) or bool(named)
             print(f"equal, try {number}: exit codes {[c for c, _ in equal]}", *named, sep="\n  ")
             sys.stdout.flush()
-    seen = all(code == 1 and "latency p50" in words for code, words in planted)
+    seen = all(code == 1 and "latency p10" in words for code, words in planted)
     print(f"planted: {'found by both' if seen else 'MISSED'}; equal: {found} of {options.tries}")
     print(f"in {time.monotonic() - began:.0f} s")
     return 0 if seen and found <= options.tries / 10 else 1

@@ -54,6 +54,7 @@ ADDED: dict[str, Any] = {
     "objectives": list,
     "plan": {"experiment", "setting", "protocol"},
     "cost": (dict, type(None)),
+    "latency_p10_ms": (float, type(None)),
     "lost_writes": (int, type(None)),
 }
 
