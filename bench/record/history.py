@@ -17,6 +17,7 @@ from typing import Annotated, Any, BinaryIO, Final, Literal, TypeAlias, get_args
 import msgspec
 
 from bench.record.files import NotReadable, naming, open_regular, shown, whole_lines
+from bench.record.printable import escaped
 from nodes.contract.replica import OperationKind, Outcome, Value, Version
 from nodes.errors import InvalidInput
 
@@ -72,7 +73,10 @@ class OperationRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BadHistory(InvalidInput):
-    """An invalid history file: names file, line and reason."""
+    """An invalid history file: names file, line and reason, in one line whatever the file says."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
 
 
 MAX_LINE_BYTES = 4 * 1024 * 1024

@@ -122,6 +122,7 @@ def test_the_schema_names_the_same_fields() -> None:
         ({**ADD, "process": 2, "value": [1]}, "set", "2: an element is"),
         ({**READ, "op": "enqueue"}, "set", "2: 'enqueue': a set has add, read"),
         ({**READ, "key": None, "colour": 1}, "set", "2: Object contains unknown field `colour`"),
+        ({**READ, "col\nour": 1}, "set", "2: Object contains unknown field `col\\nour`"),
         ({k: v for k, v in READ.items() if k != "value"}, "set", "2: field `value` is missing"),
         ({**READ, "invoked_ns": 3}, "set", "2: process '1' has another operation open"),
         ({**READ, "completed_ns": None}, "set", "2: completed_ns may be null only"),
