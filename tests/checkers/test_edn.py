@@ -190,6 +190,16 @@ def test_most_lines_are_read_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         ('{:process 1\n :type "', "h.edn:2: a text without its closing quote"),
         ("{:process 1 :type :invoke :f :read :time 1.5}", ":time is no integer of 64 bits"),
         ("{:process 99999999999999999999 :type :ok :f :read}", "more than 64 bits"),
+        (
+            "{:process 1, :type :invoke, :f :read, :value nil, :time 1}\n"
+            f"{{:process 1, :type :ok, :f :read, :value nil, :time {'1' * 5000}}}\n",
+            "h.edn:2: a number of more than 400 digits",
+        ),
+        (
+            "{:process 1, :type :invoke, :f :read, :value nil, :time 1}\n"
+            "{:process 1, :type :ok, :f :read, :value nil, :time 007}\n",
+            "h.edn:2: :time is no integer",
+        ),
         ("{:process 1, :type :ok, :f :read, :value nil}", "h.edn:1: process 1 completes what it"),
         (
             "{:process 1 :type :invoke :f :read :value nil}\n" * 2,

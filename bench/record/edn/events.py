@@ -37,6 +37,8 @@ _TRIES: Final = 8
 _LINES_TO_LEARN: Final = 100
 _NOT_PLAIN = re.compile(r"[\"\\#(){}^@`~;\0]|null|\s,|,,|[0-9]{19}")
 _NIL = re.compile(r"(?<![\w.*+!?/:-])nil(?![\w.*+!?/:-])")
+_USUAL_KEYWORDS: Final = ("append", "r", "w")
+"""With which the operations of a transaction begin: a search for any keyword takes longer."""
 _KEYWORD = re.compile(r":([\w*+!?/-]+)")
 
 _SCALAR = r'nil|true|false|-?[0-9]+|"[^"\\\n]*"|:[\w.*+!?/-]+'
@@ -113,8 +115,8 @@ class _Layout:
 
     def __init__(self, fields: Iterable[str], tag: str) -> None:
         self.fields = [name for name in fields if name in _FIELDS]
-        other = rf"(?:[, ]+:(?!(?:{'|'.join(_FIELDS)})[ ,])[\w-]+ +(?:{_VALUE}))*"
-        parts = [rf"[, ]*:{name} +{_FIELDS[name]}{other}" for name in self.fields]
+        other = rf"(?:[, ]+:(?!(?:{'|'.join(_FIELDS)})[ ,])[\w-]+ +(?:{_VALUE}))*+"
+        parts = [rf"[, ]*+:{name} +{_FIELDS[name]}{other}" for name in self.fields]
         self.pattern = re.compile(
             rf"^ *{re.escape(tag)}\{{{other}{''.join(parts)}\}}[, \r]*$|^(.*)$", re.MULTILINE
         )
@@ -145,6 +147,8 @@ def _plain_values(texts: list[str]) -> list[Any] | None:
         return None
     if "nil" in joined:
         joined = _NIL.sub("null", joined)
+    for name in _USUAL_KEYWORDS:
+        joined = joined.replace(f"[:{name} ", f'["{name}" ')
     if ":" in joined:
         joined = _KEYWORD.sub(r'"\1"', joined)
     joined = joined.replace(", ", " ").replace(" ", ",")
@@ -153,6 +157,15 @@ def _plain_values(texts: list[str]) -> list[Any] | None:
     except msgspec.DecodeError:
         return None
     return values if len(values) == len(texts) else None
+
+
+_decode_integers = msgspec.json.Decoder(list[int]).decode
+
+
+def _integers(texts: tuple[str, ...]) -> Int64s:
+    """The numbers of a column. A decoder of JSON is faster than `int`, and refuses what EDN does,
+    such as 007. Raises ValueError, OverflowError for more than 64 bits."""
+    return np.array(_decode_integers(f"[{','.join(texts)}]"), np.int64)
 
 
 class EventReader:
@@ -218,9 +231,12 @@ class EventReader:
                 rows, left = rows[:place], "\n".join(lines[place:])
                 break
         self.odd_blocks += len(odd) >= len(rows) // 2
-        usual = [place for place in range(len(rows)) if place not in odd]
-        lines_of = np.array(usual, np.int64) + self.line
-        if usual and not self._take_rows([rows[place] for place in usual], lines_of, layout):
+        lines_of = np.arange(self.line, self.line + len(rows))
+        usual = rows
+        if odd:
+            places = [place for place in range(len(rows)) if place not in odd]
+            usual, lines_of = [rows[place] for place in places], lines_of[places]
+        if usual and not self._take_rows(usual, lines_of, layout):
             return text
         for place, form in odd.items():
             self._take_event(form, self.line + place)
@@ -240,13 +256,11 @@ class EventReader:
         try:
             process = np.fromiter(map(self.processes.__getitem__, columns["process"]), np.int64, n)
             time, index = (
-                np.fromiter(map(int, columns[name]), np.int64, n)
-                if name in columns
-                else np.full(n, _NO_TIME)
+                _integers(columns[name]) if name in columns else np.full(n, _NO_TIME)
                 for name in ("time", "index")
             )
             self._parse_texts()
-        except (BadForm, OverflowError):
+        except (ValueError, OverflowError):
             for text in self.texts.new:
                 del self.texts[text]
             self.texts.new.clear()
