@@ -17,11 +17,12 @@ from bench.record.models.verdict import ModelCheck
 from bench.record.models.verdict import VerdictValue as VerdictValue
 from bench.record.transactions.verdict import Level, TransactionsCheck
 
-VERDICT_VERSION = 3
+VERDICT_VERSION = 4
 """The version of verdict.json. 2: availability, percentiles and *back in* are of the operations
 wanted, as `bench.checkers.availability` defines them; before, operations in flight at the end of a
-window were left out. 3: windows end with the load, and an incomplete run is never *valid*. Runs
-with an older verdict are checked again."""
+window were left out. 3: windows end with the load, and an incomplete run is never *valid*. 4: an
+outage that was on when a fault began counts for its *back in*. Runs with an older verdict are
+checked again."""
 Model: TypeAlias = Literal["linearizable", "sequential", "causal", "eventual", "none", "unknown"]
 
 

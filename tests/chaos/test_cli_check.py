@@ -90,12 +90,12 @@ def test_a_run_of_before_is_judged_anew_and_that_is_said_once(
     )
     assert check(monkeypatch, folder.path) == 0
     text = capsys.readouterr().out
-    said = "judged again by the current definitions (version 3); verdict.json was of version 1"
+    said = "judged again by the current definitions (version 4); verdict.json was of version 1"
     assert said in text
     assert "availability: valid (1200 operations): served within 2 s: before 1.000" in text
     kept = folder.verdict()
     assert kept is not None
-    assert (kept.schema_version, len(kept.checks)) == (3, len(told["checks"]))
+    assert (kept.schema_version, len(kept.checks)) == (4, len(told["checks"]))
     assert check(monkeypatch, folder.path) == 0
     assert "judged again" not in capsys.readouterr().out
 

@@ -149,7 +149,7 @@ def test_a_verdict_of_an_older_version_is_judged_anew_and_that_is_said(tmp_path:
     assert (again.summary.verdict, again.summary.recovery_s) == ("valid", now.summary.recovery_s)
     assert len(again.verdicts) == len(now.verdicts) > 3
     (said,) = [text for text in again.missing if "definitions" in text]
-    assert "verdict.json is of version 1, before the current definitions (3)" in said
+    assert "verdict.json is of version 1, before the current definitions (4)" in said
     assert folder.verdict_path.read_bytes() == kept, "a report changes nothing"
 
     history = folder.history_dir / "load.jsonl"
