@@ -83,15 +83,24 @@ class ClusterWatch:
         self._faults = faults
 
     def rows(self) -> list[dict[str, str]]:
-        """The table: nodes in order, then faults, those that are on first; so one can see where on
-        the time axis of Locust's charts a fault was. Columns: name, state, details."""
+        """The table: nodes in order, then faults, those that are on first, so one can see where on
+        the time axis of Locust's charts a fault was; then the commands that inject and heal.
+        Columns: name, state, details."""
         rows = [self._row(node) for node in self._cluster.nodes]
         if not self._up:
             broker = self._cluster.broker
             return [_row("broker", "out of reach", f"{broker.host}:{broker.port}"), *rows]
         faults = [_row(f"fault {on.what}", "on", f"since {on.since}") for on in self._faults]
         ended = [_row(f"fault {on.what}", "ended", f"{on.since} to {to}") for on, to in self._ended]
-        return [*rows, *faults, *ended]
+        return [*rows, *faults, *ended, *self._by_hand()]
+
+    def _by_hand(self) -> list[dict[str, str]]:
+        """What to type for a fault, and for its end: the page itself changes nothing."""
+        name = f"--name {self._cluster.cluster}"
+        typed = [("inject a fault", f"capbench inject partition groups=leader-alone {name}")]
+        if self._faults:
+            typed = [("heal all faults", f"capbench heal {name}"), *typed]
+        return [_row(f"to {what}", "in a terminal", command) for what, command in typed]
 
     def _row(self, node: str) -> dict[str, str]:
         when, told = self._heard.get(node, (None, None))

@@ -371,7 +371,7 @@ class Drawing:
             return []
         title = html.escape(self._y.title)
         middle = self._plot_height // 2
-        place = f'x="{-middle}" y="{-TITLE}" text-anchor="middle" transform="rotate(-90)"'
+        place = f'class="x" x="{-middle}" y="{-TITLE}" transform="rotate(-90)"'
         return [f"<text {place}>{title}</text>"]
 
     def _places(self) -> list[tuple[int, int]]:

@@ -39,7 +39,27 @@ def status(node: str, **probe: Any) -> bytes:
 
 
 def table(watch: ClusterWatch) -> list[tuple[str, str, str]]:
-    return [(row["name"], row["state"], row["details"]) for row in watch.rows()]
+    """Without the commands, which are last."""
+    rows = [(row["name"], row["state"], row["details"]) for row in watch.rows()]
+    return [row for row in rows if row[1] != "in a terminal"]
+
+
+def test_what_to_type_is_shown_and_how_to_heal_only_while_a_fault_is_on(
+    watch: ClusterWatch,
+) -> None:
+    inject = ("to inject a fault", "capbench inject partition groups=leader-alone --name demo")
+    heal = ("to heal all faults", "capbench heal --name demo")
+
+    def typed() -> list[tuple[str, str]]:
+        rows = watch.rows()
+        return [(row["name"], row["details"]) for row in rows if row["state"] == "in a terminal"]
+
+    assert typed() == [inject]
+    on = FaultOn(what="0: crash (n1)", since="10:00:00 UTC")
+    watch.hear(TOPICS.faults, msgspec.json.encode([on]))
+    assert typed() == [heal, inject]
+    watch.hear(TOPICS.faults, b"[]")
+    assert typed() == [inject]
 
 
 def test_nodes_say_their_role_and_faults_come_and_go(watch: ClusterWatch) -> None:

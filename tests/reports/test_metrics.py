@@ -94,6 +94,17 @@ def test_a_leader_partition_shows_a_dip_an_election_and_a_dead_minority(
     assert summary.counterexample is None
 
 
+def test_a_tenth_of_what_was_wanted_took_no_longer_than_p10(runs: dict[str, Path]) -> None:
+    for name, phase in (("raft-leader-partition", "during"), ("raft-healthy", "before")):
+        run = load(runs[name])
+        here = run.operations[run.operations["phase"] == phase]
+        lost = (run.dropped["phase"] == phase).sum()
+        latencies = sorted(here.loc[here["served"], "latency_ms"])
+        tenth = latencies[math.ceil((len(here) + lost) / 10) - 1]
+        assert run.summary.latency_p10_ms == pytest.approx(tenth)
+        assert latencies[0] < tenth < latencies[len(latencies) // 2]
+
+
 def test_elections_before_the_load_do_not_count(runs: dict[str, Path]) -> None:
     summary = summarise(RunFolder(runs["raft-healthy"]))
     assert summary.elections == 0
