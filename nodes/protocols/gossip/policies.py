@@ -47,7 +47,11 @@ class KeepSiblings:
                 else:
                     news.append(s)
         pasts = _pasts(theirs)
-        kept = [s for s in ours if not _is_seen(s, pasts)]
+        if len(pasts) == 1:
+            seen = pasts[0].past.get
+            kept = [s for s in ours if seen(s.node, 0) < s.counter]
+        else:
+            kept = [s for s in ours if not _is_seen(s, pasts)]
         if not news and len(kept) == len(ours):
             return tuple(ours)
         by_dot = {(s.node, s.counter): s for s in news if not _is_seen(s, pasts)}
@@ -74,6 +78,10 @@ class KeepSiblings:
     def missing(present: Sequence[Sibling], wanted: Sequence[Sibling]) -> Sibling | None:
         """The first of ``wanted`` that is neither ``present`` nor superseded by what is."""
         if len(present) > _FEW:
+            objects = set(map(id, present))
+            wanted = [s for s in wanted if id(s) not in objects]
+            if not wanted:
+                return None
             known: dict[tuple[str, int], list[Sibling]] = {}
             for t in present:
                 known.setdefault((t.node, t.counter), []).append(t)
@@ -91,7 +99,7 @@ class KeepSiblings:
     @staticmethod
     def clock(siblings: Sequence[Sibling]) -> dict[str, int]:
         """All that is known of the key: present, or superseded by what is present."""
-        clock = dict(siblings[0].past) if len(siblings) == 1 else merge(*(s.past for s in siblings))
+        clock = dict(siblings[0].past) if len(siblings) == 1 else merge(*[s.past for s in siblings])
         for s in siblings:
             if s.counter > clock.get(s.node, 0):
                 clock[s.node] = s.counter

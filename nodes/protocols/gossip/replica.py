@@ -517,11 +517,13 @@ class Gossip(PlacedReplica):
         if problem is not None:
             raise BadMessage(f"key {key!r}: {problem}")
         clock = self._clock(key)
+        known = clock.get
+        # What is in the clock was looked at when it came.
         for s in theirs:
-            self._check_counter(clock, s.node, s.counter)
+            if known(s.node, -1) < s.counter:
+                self._check_counter(clock, s.node, s.counter)
             for node, counter in s.past.items():
-                # What is in the clock was looked at when it came.
-                if clock.get(node, -1) < counter:
+                if known(node, -1) < counter:
                     self._check_counter(clock, node, counter)
         if self.policy.missing((*merged, *before), theirs) is not None:
             raise BadMessage(f"key {key!r}: a dot has two versions")

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from nodes.contract.replica import Request, Version
+from nodes.parts.vector_clock import merge
 from nodes.simulator.load import OperationRecord
 
 Finding = tuple[str, str]
@@ -92,12 +93,9 @@ def visible(key: Key, read: OperationRecord) -> Iterator[str]:
         if clock is None and shown != [None]:
             yield f"shows {shown} without a version"
         return
-    known = [w for w in key.written if clock.get(w.dot[0], 0) >= w.dot[1]]
-    seen: dict[str, int] = {}
-    for written in known:
-        for node, count in written.past.items():
-            if count > seen.get(node, 0):
-                seen[node] = count
+    counted = clock.get
+    known = [w for w in key.written if counted(w.dot[0], 0) >= w.dot[1]]
+    seen = merge(*[written.past for written in known])
     for written in known:
         node, count = written.dot
         record = written.record
