@@ -31,7 +31,9 @@ place where the logs meet begins, and ends, at an earlier place."""
 def is_forgetful(parameters: Any) -> bool:
     """Whether a node remembers so few clients or results that it may forget a request before that
     is acknowledged."""
-    few: int = min(parameters.remembered_clients, parameters.remembered_results)
+    few: int = min(
+        parameters.remembered_clients, parameters.remembered_results, parameters.remembered_in_all
+    )
     return few < MANY
 
 

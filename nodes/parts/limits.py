@@ -21,7 +21,8 @@ class KeyLimits(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ``digest_keys`` keys in a message, about, and hashes what changed when ``digest_touched`` keys
     have (so many take some 10 ms: no step shall take much longer). A page of a transfer ends after
     ``page_keys`` keys, or after the one that exceeds ``page_bytes``. Remembered are
-    ``remembered_results`` results of each of the last ``remembered_clients`` clients that wrote."""
+    ``remembered_results`` results of each of the last ``remembered_clients`` clients that wrote, or
+    of fewer, if these have more than ``remembered_in_all``: some 1 KB each."""
 
     message_characters: int = 250_000
     digest_keys: int = 2000
@@ -30,6 +31,7 @@ class KeyLimits(Parameters, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     page_bytes: int = 64 * 1024
     remembered_clients: int = 4096
     remembered_results: int = 1024
+    remembered_in_all: int = 32 * 1024
 
     def check_limits(self) -> None:
         """Raises ValueError for a limit that nothing fits, or that does not fit a frame."""

@@ -2,9 +2,10 @@
 
 Results are kept durably by (client, sequence) until the client has acknowledged them (RIFL, Lee et
 al., SOSP 2015, section 3), and at most ``remembered_results`` of each of the last
-``remembered_clients`` clients (`nodes.parts.limits.KeyLimits`). A
-client's *floor* is the sequence below which it has acknowledged everything: what comes from below
-is a late copy, even when its result is forgotten.
+``remembered_clients`` clients, and ``remembered_in_all`` (`nodes.parts.limits.KeyLimits`): a client
+that is gone never acknowledges its last results. A client's *floor* is the sequence below which it
+has acknowledged everything: what comes from below is a late copy, even when its result is
+forgotten.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Sessions:
         limits = limits or KeyLimits()
         self._max_clients = limits.remembered_clients
         self._max_results = limits.remembered_results
+        self._max_in_all = limits.remembered_in_all
+        self._count = 0
         self._disk = disk
         self._sessions: dict[str, _Session] = {}
 
@@ -113,9 +116,12 @@ class Sessions:
                 # A client that acknowledges nothing: the floor will not come by.
                 session.sequences = list(session.results)
                 heapify(session.sequences)
-        if len(self._sessions) > self._max_clients:
-            oldest = next(iter(self._sessions))
-            forgotten = self._sessions.pop(oldest)
+        sessions = self._sessions
+        while len(sessions) > self._max_clients or (
+            self._count > self._max_in_all and len(sessions) > 1
+        ):
+            oldest = next(iter(sessions))
+            forgotten = sessions.pop(oldest)
             for sequence in list(forgotten.results):
                 self._forget(oldest, forgotten, sequence)
 
@@ -125,9 +131,11 @@ class Sessions:
         self._sessions[result.client] = session
         if result.acked > session.floor:
             session.floor = result.acked
+        self._count += result.sequence not in session.results
         session.results[result.sequence] = result
         heappush(session.sequences, result.sequence)
 
     def _forget(self, client: str, session: _Session, sequence: int) -> None:
         del session.results[sequence]
+        self._count -= 1
         self._disk.put(f"{_PREFIX}{client}/{sequence}", None)

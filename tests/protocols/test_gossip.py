@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -466,6 +467,26 @@ def test_results_are_forgotten_once_acknowledged() -> None:
     for i in range(50):
         c.write("n1", "k", i, client=f"once {i}")
     assert remembered() == 3
+
+
+def test_results_of_clients_that_are_gone_are_forgotten_when_there_are_too_many_in_all() -> None:
+    def remembered() -> dict[str, int]:
+        return Counter(name.split("/")[1] for name, _ in c["n1"].disk.items() if name[:2] == "r/")
+
+    c = cluster(parameters=GossipParameters(remembered_in_all=10))
+    for client in ("a", "b", "c", "d"):
+        for i in range(4):
+            c.write("n1", "k", i, client=client)
+    # Whole clients go, those that wrote longest ago first.
+    assert remembered() == {"c": 4, "d": 4}
+    # A client that is not gone has its own limit, and keeps what it has not acknowledged.
+    for i in range(20):
+        c.write("n1", "k", i, client="d")
+    assert remembered() == {"d": 24}
+    c.crash("n1")
+    c.restart("n1")
+    c.write("n1", "k", 1, client="e")
+    assert remembered() == {"e": 1}
 
 
 @pytest.mark.parametrize("conflict", ["siblings", "lww"])
