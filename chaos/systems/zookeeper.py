@@ -7,6 +7,10 @@ What it says of errors: NoNode, NodeExists and BadVersion are answers of a reque
 nothing. A connection without a session (a server without a majority gives none) has sent no
 request: certainly not applied. A connection that ends while a request is open says nothing of it:
 nobody knows.
+
+A ``cas`` reads the value and the version of the node's data, and sets it if the version is still
+that. ZooKeeper counts versions from 0 again in a node that was deleted and created, so a ``cas``
+could take one value for another; hence a ``delete`` here empties the node, and keeps it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.verdict import Model
@@ -60,11 +65,11 @@ LOGGING = (
 OTHER_LOGGERS = re.compile(r"slf4j-(nop|jcl|jdk14|log4j12|migrator)|(log4j|jcl)-over-slf4j")
 """Only one can be, and of several Java takes any: slf4j-simple, to standard error."""
 SESSION_MS = 10_000
-CREATE, DELETE, GET, SET, SYNC = 1, 2, 4, 5, 9
-NO_NODE, NODE_EXISTS = -101, -110
+CREATE, GET, SET, SYNC = 1, 4, 5, 9
+NO_NODE, BAD_VERSION, NODE_EXISTS = -101, -103, -110
 ANYBODY = struct.pack(">ii", 1, 31)
 """One entry of an access list, with all permissions."""
-_VERSION = struct.pack(">i", -1)
+_ANY_VERSION, _NO_DATA = -1, b""
 _TRIES = 5
 
 
@@ -134,7 +139,7 @@ class _Session:
 class ZooKeeper(System):
     """``sync``: a read is behind a ``sync``."""
 
-    operations = ("read", "write", "delete")
+    operations = ("read", "write", "cas", "delete")
     peer_ports = (FOLLOWERS, ELECTION)
     client_ports = (CLIENTS,)
     connections = 16  # Each needs a session, which is a replicated write.
@@ -205,51 +210,87 @@ class _Client(SystemClient):
         session, path = self._kept.ready(), _buffer(f"/{operation.key}".encode())
         match operation.op:
             case "read":
-                return self._read(session, path)
+                return _read(session, path, sync=self._sync).answer
             case "delete":
-                try:
-                    return Answer(version=session.ask(DELETE, path + _VERSION)[0])
-                except ZooKeeperError as error:
-                    if error.code != NO_NODE:
-                        raise
-                    return Answer()
+                return Answer(version=_set(session, path, _NO_DATA))
             case "write":
                 return _write(session, path, encode(operation.value))
+            case "cas":
+                return self._cas(session, path, operation)
         raise NotApplied(f"no such operation: {operation.op}")
 
-    def _read(self, session: _Session, path: bytes) -> Answer:
-        if self._sync:
-            session.send(SYNC, path)
-        session.send(GET, path + b"\0")
-        if self._sync:
-            session.answer()
-        try:
-            _, said = session.answer()
-        except ZooKeeperError as error:
-            if error.code != NO_NODE:
-                raise
-            return Answer()
-        (length,) = struct.unpack_from(">i", said)
-        _, mzxid = struct.unpack_from(">qq", said, 4 + length)
-        return Answer(decode(said[4 : 4 + length]), mzxid)
+    def _cas(self, session: _Session, path: bytes, operation: Operation) -> Answer:
+        data = encode(operation.value)
+        for number in range(_TRIES):
+            # What was not there any more at the first try was old.
+            there = _read(session, path, sync=self._sync or number > 0)
+            seen = there.answer
+            if encode(seen.value) != encode(operation.expected):
+                return Answer(applied=False, seen=seen.value, version=seen.version)
+            if there.data_version is None:
+                changed = _create(session, path, data)
+            else:
+                changed = _set(session, path, data, there.data_version)
+            if changed is not None:
+                return Answer(applied=True, version=changed)
+        raise NotApplied(f"changed by others, {_TRIES} times")
+
+
+class _There(NamedTuple):
+    """What a node holds. ``data_version``: how often it was set, None: there is no such node."""
+
+    answer: Answer
+    data_version: int | None = None
+
+
+def _read(session: _Session, path: bytes, *, sync: bool) -> _There:
+    if sync:
+        session.send(SYNC, path)
+    session.send(GET, path + b"\0")
+    if sync:
+        session.answer()
+    try:
+        _, said = session.answer()
+    except ZooKeeperError as error:
+        if error.code != NO_NODE:
+            raise
+        return _There(Answer())
+    (length,) = struct.unpack_from(">i", said)
+    _, mzxid, _, _, data_version = struct.unpack_from(">qqqqi", said, 4 + length)
+    data = said[4 : 4 + length]
+    return _There(Answer(decode(data) if data else None, mzxid), data_version)
+
+
+def _set(
+    session: _Session, path: bytes, data: bytes, data_version: int = _ANY_VERSION
+) -> int | None:
+    """The zxid of the change; None: there is no such node, or it is of another version."""
+    try:
+        return session.ask(SET, path + _buffer(data) + struct.pack(">i", data_version))[0]
+    except ZooKeeperError as error:
+        if error.code not in (NO_NODE, BAD_VERSION):
+            raise
+        return None
+
+
+def _create(session: _Session, path: bytes, data: bytes) -> int | None:
+    """The zxid of the change; None: it is there already."""
+    access = ANYBODY + _buffer(b"world") + _buffer(b"anyone")
+    try:
+        return session.ask(CREATE, path + _buffer(data) + access + struct.pack(">i", 0))[0]
+    except ZooKeeperError as error:
+        if error.code != NODE_EXISTS:
+            raise
+        return None
 
 
 def _write(session: _Session, path: bytes, data: bytes) -> Answer:
-    """Set it where it is, else create it, until nobody else has done the other in between."""
-    for _ in range(_TRIES):
-        try:
-            return Answer(version=session.ask(SET, path + _buffer(data) + _VERSION)[0])
-        except ZooKeeperError as error:
-            if error.code != NO_NODE:
-                raise
-        access = ANYBODY + _buffer(b"world") + _buffer(b"anyone")
-        try:
-            made = session.ask(CREATE, path + _buffer(data) + access + struct.pack(">i", 0))
-            return Answer(version=made[0])
-        except ZooKeeperError as error:
-            if error.code != NODE_EXISTS:
-                raise
-    raise NotApplied(f"created and deleted by others, {_TRIES} times")
+    """Set it where it is, else create it; if somebody else was faster with that, set it."""
+    for change in (_set, _create, _set):
+        changed = change(session, path, data)
+        if changed is not None:
+            return Answer(version=changed)
+    raise NotApplied("deleted by others")
 
 
 def _buffer(raw: bytes) -> bytes:

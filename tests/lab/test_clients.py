@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import pytest
@@ -26,6 +27,7 @@ CLIENTS = (
 READ_FIRST = {
     ("nats-kv", "cas"): 1,
     ("nats-kv-leader", "cas"): 1,
+    ("zookeeper-sync", "cas"): 1,
     ("etcd", "transaction"): 1,
     ("postgres", "transaction"): 2,
 }
@@ -98,6 +100,27 @@ def test_a_client_does_what_it_is_asked(server: Server) -> None:
         assert ask(client, "delete", "a").outcome == "ok"
         assert ask(client, "delete", "a").outcome == "ok"
         assert ask(client, "read", "a").value is None
+    client.close()
+
+
+def test_of_several_cas_that_expect_one_value_one_is_applied(server: Server) -> None:
+    if "cas" not in server.system.operations:
+        return
+
+    def count_up(number: int) -> int:
+        client, applied = server.client(), 0
+        while applied < 10:
+            held = ask(client, "read", "counted").value
+            assert held is None or isinstance(held, int)
+            reply = ask(client, "cas", "counted", (held or 0) + 1, expected=held)
+            applied += reply.outcome == "ok" and reply.applied is True
+        client.close()
+        return number
+
+    with ThreadPoolExecutor(3) as clients:
+        assert sorted(clients.map(count_up, range(3))) == [0, 1, 2]
+    client = server.client()
+    assert ask(client, "read", "counted").value == 30
     client.close()
 
 
