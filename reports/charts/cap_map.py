@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bench.record.quantities import format_share
-from reports.charts.drawing import Axis, Drawing, Style
+from reports.charts.drawing import RIGHT, Axis, Drawing, Style
 from reports.charts.view import ChartView
 from reports.data import kinds
 from reports.data.compare import MODEL_WORDS, SIMULATED, STRENGTH, Cell, Matrix
 from reports.data.summary import cut
 
 NAMES, WIDTH = 200, 480
+LETTER = 6.6
 """Pixels: a narrow drawing, so that its words can be read on a phone."""
 
 
@@ -61,8 +62,12 @@ def _row_of(drawing: Drawing, number: int, own: pd.DataFrame, style: Style) -> N
         drawing.arrow(number, least["before"], least["during"])
     drawing.dots(number, cuts["during"], style)
     if least["during"] < 1:
-        told = cut(f"{least['experiment']} {format_share(least['during'])}", 26)
-        at_end = least["during"] > 0.45
+        told = f"{least['experiment']} {format_share(least['during'])}"
+        plot = WIDTH - NAMES - RIGHT
+        left = least["during"] * plot
+        right = plot + RIGHT - left
+        at_end = len(told) * LETTER > right and left > right
+        told = cut(told, max(6, int(max(left, right) / LETTER)))
         drawing.note(number, least["during"], told, end=at_end, dy=-4)
 
 

@@ -221,11 +221,12 @@ def _strongest(rows: Mapping[str, Sequence[Cell]]) -> Choice | None:
     several = max(judged) > min(judged)
     number = f"{min(judged)} to {max(judged)} judged experiments"
     number = number if several else plural(min(judged), "judged experiment")
+    where_judged = "the one judged experiment" if max(judged) == 1 else f"each of {number}"
     where = SIMULATED * _sim(rows)
     return Choice(
         protocols=list(rows),
         condition=f"a read must see every write that was acknowledged before{where}",
-        evidence=f"{STRONGEST} in each of {number}{but}",
+        evidence=f"{STRONGEST} in {where_judged}{but}",
     )
 
 

@@ -158,7 +158,10 @@
       const key = element("button", "key"), mark = element("i", ""), value = element("b", "");
       key.type = "button";
       key.setAttribute("aria-pressed", "true");
-      mark.style.borderTop = `3px ${BORDERS[each.dash]} var(--${each.colour})`;
+      if (each.how === "points") {
+        mark.className = "dot";
+        mark.style.background = `var(--${each.colour})`;
+      } else mark.style.borderTop = `3px ${BORDERS[each.dash]} var(--${each.colour})`;
       key.append(mark, element("span", "", each.name), value);
       key.hidden = !each.name;
       key.onclick = () => {
