@@ -18,6 +18,8 @@ _WORDS = frozenset(("title", "shows", "protocols", "parameters", "seed"))
 """Fields of an experiment that do not affect a run, or are elsewhere in a manifest."""
 _NO_PART = frozenset(("load_average_before", "pandas"))
 """Fields that differ from run to run, or that only the report uses."""
+_AS_EVER = {"ask": "any"}
+"""Fields of a workload that older runs lack, and what these did."""
 SYSTEM = "system"
 """The name of a system's own version among those of all parts."""
 MOST_DIFFERENCES = 4
@@ -52,7 +54,11 @@ def plan_of(manifest: Manifest) -> Plan:
     experiment = {name: v for name, v in manifest.experiment.items() if name not in _WORDS}
     workload = experiment.get("workload")
     if isinstance(workload, dict):
-        experiment["workload"] = {name: v for name, v in workload.items() if name != "seed"}
+        experiment["workload"] = {
+            name: v
+            for name, v in workload.items()
+            if name != "seed" and not (name in _AS_EVER and _AS_EVER[name] == v)
+        }
     experiment["nodes"] = len(manifest.nodes)
     setting = {
         "target": manifest.target,

@@ -58,6 +58,7 @@ def made(one: tuple[RunSummary, Manifest]) -> Made:
         {"hardware": {"cores": 2, "load_average_before": 7.1}},
         {"versions": {"python": "3.11.2", "pandas": "9"}},
         {"experiment": {"title": "Other words", "shows": "x", "workload": WORKLOAD}},
+        {"experiment": {"workload": {**WORKLOAD, "ask": "any"}}},  # As older runs did.
     ],
 )
 def test_what_changes_nothing_in_a_run_makes_no_other_plan(
@@ -81,6 +82,7 @@ def test_what_changes_nothing_in_a_run_makes_no_other_plan(
             {"experiment": {"workload": {"arrival": {"open_loop": "90/s"}}}},
             "plan 2 has workload.arrival.open_loop 90/s",
         ),
+        ({"experiment": {"workload": {**WORKLOAD, "ask": "leader"}}}, "workload.ask leader"),
         (
             {"experiment": {"schedule": [{"at": "1s", "fault": "crash"}]}},
             "schedule.1.fault crash",
