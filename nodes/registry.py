@@ -239,7 +239,7 @@ register(
         administration=raft.ADMINISTRATION,
         bugs=tuple(
             f"nodes.simulator.bugs.{name}"
-            for name in ("raft", "clients", "claims", "promises", "retries")
+            for name in ("raft", "clients", "claims", "promises", "retries", "heeded")
         ),
     )
 )

@@ -208,6 +208,8 @@ class AnswersAreTrue(Invariant):
         self._led = scene.common(Led)
         self._chronicle = scene.common(self.records)
         self._vouched: dict[tuple[str, int], None] = {}
+        # Of each node the newest entry that its own state was seen to hold.
+        self._shown: dict[str, int] = {}
         parameters = next(iter(scene.configs.values())).parameters
         self._fresh, self._by_rounds = self.claimed(parameters)
 
@@ -233,10 +235,16 @@ class AnswersAreTrue(Invariant):
         if reply.sequence % EVERY or reply.outcome != "ok":
             return
         name = (reply.client, reply.sequence)
-        if name not in self._vouched:
+        is_own = name not in self._vouched
+        if is_own:
             self._check(node, self._asked.known[name], reply)
-        if self._fresh and reply.version is not None:
-            self._asked.tell(request.operation.key, reply.version)  # type: ignore[arg-type]
+        if reply.version is None:
+            return
+        version: Any = reply.version
+        if self._fresh:
+            self._asked.tell(request.operation.key, version)
+        elif is_own and request.operation.op == "read":
+            self._shown[node] = max(version, self._shown.get(node, 0))
 
     def _check(self, node: str, asked: tuple[Request, int, int], reply: Reply) -> None:
         request, tick, since = asked
@@ -248,7 +256,7 @@ class AnswersAreTrue(Invariant):
                     f" {reference.answers(request)}"
                 )
             return
-        since = since if self._fresh else 0
+        since = since if self._fresh else self._shown.get(node, 0)
         value: Any = reply.value
         version: Any = reply.version
         if not reference.was(operation.key, value, version, since):

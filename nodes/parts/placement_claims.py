@@ -5,12 +5,12 @@ Recorded from messages and disks; no replica is asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Request, Scene
-from nodes.parts.claims import HearsClients
+from nodes.contract.replica import Invariant, InvariantBroken, Request, Scene, Send
+from nodes.parts.claims import HearsClients, outnumber
 from nodes.parts.placement import (
     AcceptedPlacement,
     AcceptPlacement,
@@ -56,9 +56,11 @@ class PlacementAcceptors(Invariant):
     is chosen stays, and nothing else is told as chosen. All of it is on disk before it is told
     (Lamport, "Paxos Made Simple", 2001, section 2, P1a, P2b, P2c). Only members that are ready
     propose, and none before the newest one is ready, unless it is the one that is replaced
-    (`nodes.parts.recovery`)."""
+    (`nodes.parts.recovery`). Phase 2 begins when a majority has answered this very ballot, with the
+    value of the highest vote that was told."""
 
     name = "acceptors of placements keep their word"
+    judges: ClassVar = {PromisePlacement: "on_promise_heard"}
     hears: ClassVar = {
         PreparePlacement: "on_prepare",
         PromisePlacement: "on_promise",
@@ -80,6 +82,8 @@ class PlacementAcceptors(Invariant):
         self._cast: dict[tuple[str, int, int], tuple[Ballot, Placement]] = {}
         self._voters: dict[tuple[int, int, Ballot], set[str]] = {}
         self._chosen_in: dict[tuple[int, int], Ballot] = {}
+        # What a proposer has heard, by range, number and ballot: of whom, and of which vote.
+        self._heard: dict[tuple[int, int, Ballot], dict[str, tuple[Ballot, Placement | None]]] = {}
 
     def _vote_of(self, node: str, key_range: int) -> Vote:
         vote: Vote = self.scene.disks[node].get(f"vote/{key_range}", Vote(NO_BALLOT))
@@ -122,6 +126,32 @@ class PlacementAcceptors(Invariant):
             joined = msg.base.joined(node)
             if joined == 0 or self.scene.disks[node].get(f"ready/{name[0]}", 1) != joined:
                 raise InvariantBroken(f"{node} proposes what follows {msg.base}, and has no say")
+            own = self._vote_of(node, name[0])
+            voted = (own.ballot, own.placement) if own.number == name[1] else (NO_BALLOT, None)
+            self._heard[name] = {node: voted}
+
+    def on_promise_heard(
+        self, replica: Any, src: str, msg: PromisePlacement, sends: Sequence[Send]
+    ) -> None:
+        """Note it. Raises InvariantBroken if phase 2 begins with what it does not allow."""
+        name = (msg.range, msg.number, msg.ballot)
+        if name in self._heard:
+            self._heard[name][src] = msg.voted, msg.vote
+        accepts = [send.msg for send in sends if type(send.msg) is AcceptPlacement]
+        if not accepts:
+            return
+        ballot, placement = accepts[0].ballot, accepts[0].placement
+        heard = self._heard.get((placement.range, placement.number, ballot), {})
+        if not outnumber(heard, self.scene.nodes):
+            raise InvariantBroken(
+                f"{replica.id} begins phase 2 of {ballot}, and has heard only {sorted(heard)}"
+            )
+        voted, vote = max(heard.values(), key=lambda told: told[0])
+        if vote is not None and vote != placement:
+            raise InvariantBroken(
+                f"{replica.id} proposes {placement} in {ballot}, and was told of a vote for {vote}"
+                f" in {voted}"
+            )
 
     def on_promise(self, node: str, dst: str, msg: PromisePlacement) -> None:
         """Raises InvariantBroken."""
@@ -237,9 +267,11 @@ class CopiesAreWhole(HearsClients):
     asked, no older than there; and a member that is ready holds what so many sources sent that they
     meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer). And
     it holds the results of the requests that came with the keys, unless their clients have
-    acknowledged them (RIFL, Lee et al., SOSP 2015, section 3)."""
+    acknowledged them (RIFL, Lee et al., SOSP 2015, section 3). How much it says that it has copied
+    is no less than what it was sent and went on from."""
 
     name = "a new member holds what a quorum before it held"
+    judges: ClassVar = {RangePage: "on_page_taken"}
     hears: ClassVar = {
         Request: "on_request",
         CopyRange: "on_copy_range",
@@ -258,6 +290,9 @@ class CopiesAreWhole(HearsClients):
         # By (new member, range, number, source): the requests of which it sent the results.
         self._results: dict[tuple[str, int, int, str], dict[tuple[str, int], None]] = {}
         self._paged: set[tuple[str, str, int, int, str]] = set()
+        # By (new member, range): its replica, the number, and bytes and keys of the pages behind
+        # which it asked for the next one.
+        self._taken: dict[tuple[str, int], tuple[Any, int, int, int]] = {}
         self._chosen = scene.common(PlacementChronicle).chosen
 
     def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
@@ -310,6 +345,27 @@ class CopiesAreWhole(HearsClients):
             first.setdefault(key, record)
         if msg.last is None:
             self._done.add((dst, msg.range, msg.number, node))
+
+    def on_page_taken(self, replica: Any, src: str, msg: RangePage, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        place = (replica.id, msg.range)
+        taken = self._taken.get(place)
+        size, keys = sum(map(len, msg.contents)), len(msg.contents)
+        if taken is not None and taken[0] is replica and taken[1] == msg.number:
+            size, keys = size + taken[2], keys + taken[3]
+        kinds = {type(send.msg) for send in sends}
+        if CopyRange in kinds:
+            self._taken[place] = replica, msg.number, size, keys
+        elif RangeReady in kinds:
+            told = next(
+                details
+                for name, details in reversed(replica.out.marks)
+                if name == "re_replicated" and details["range"] == msg.range
+            )
+            if told["bytes"] < size or told["keys"] < keys:
+                raise InvariantBroken(
+                    f"{replica.id} tells of a copy {told}, and took {keys} keys, {size} bytes"
+                )
 
     def _check_source(self, node: str, dst: str, msg: RangePage) -> None:
         """Who was not ready under the placement before does not have all there is to copy."""

@@ -56,6 +56,8 @@ _SHAPES = (
     *("groups", "groups", "isolate", "isolate", "isolate"),
     *("mute", "deaf", "one-way", "bridge", "majorities-ring", "chain"),
 )
+_ANSWERS = ("Reply", "ed", "Promise", "Refuse")
+"""What names of messages that answer others have in them."""
 
 
 Tape: TypeAlias = list[Fault]
@@ -402,7 +404,7 @@ def _late_kinds(stage: _Stage) -> Tape:
     draw = stage.draw
     cuts = draw.chance(0.7)
     names = [message.__name__ for message in stage.replica.MESSAGES]
-    answers = [name for name in names if name.endswith(("Reply", "ed", "Promise"))] or names
+    answers = [name for name in names if any(each in name for each in _ANSWERS)] or names
     tape: Tape = []
     for at_s in _times(stage, draw.pick((0.5, 1.5))):
         kinds = [draw.pick(answers)]

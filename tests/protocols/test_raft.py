@@ -606,6 +606,45 @@ def test_stale_reads_come_from_the_applied_state_of_any_node() -> None:
     assert cluster.read("n3", "x").value == 2
 
 
+def test_an_old_copy_of_a_message_takes_nobody_back_to_what_was_shown_before() -> None:
+    cluster = led(3, stale_reads=True)
+    cluster.ask("n1", "write", "x", 1)
+    cluster.settle()
+    cluster.fire("n1", "heartbeat")
+    (old,) = cluster.find(src="n1", dst="n3", kind=AppendEntries)
+    cluster.settle()
+    cluster.ask("n1", "write", "x", 2)
+    cluster.settle()
+    cluster.beat("n1")
+    assert cluster.read("n3", "x").value == 2
+    cluster.crash("n3")
+    cluster.restart("n3")
+    cluster.receive(old)
+    assert cluster.value("n3", "x") == 1
+    read = cluster.ask("n3", "read", "x")
+    assert cluster.answers(read) == []
+    cluster.run(1.0)
+    assert cluster.reply_to(read).value == 2
+
+
+def test_what_a_crash_may_take_back_is_not_shown() -> None:
+    cluster = led(3, stale_reads=True)
+    cluster.autosync = False
+    cluster.ask("n1", "write", "x", 1)
+    cluster.sync("n1")
+    for follower in ("n2", "n3"):
+        cluster.deliver(src="n1", dst=follower, kind=AppendEntries)
+    cluster.sync("n2")
+    cluster.settle()
+    cluster.fire("n1", "heartbeat")
+    cluster.settle()
+    assert cluster["n3"].commit > cluster["n3"].durable_index
+    read = cluster.ask("n3", "read", "x")
+    assert cluster.answers(read) == []
+    cluster.sync("n3")
+    assert cluster.read("n3", "x").value == 1
+
+
 # --- requests ---
 
 

@@ -56,6 +56,9 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("quorum-pushes-what-is-known", "an exchange tells exactly what the other lacks"),
         ("gossip-always-the-same-partner", "partners are drawn at random"),
         ("gossip-stamps-only-count", "a stamp follows the wall clock"),
+        ("raft-shows-too-soon", "an answer is what the log says"),
+        ("paxos-one-part-missing", "a leader proposes what the promises tell"),
+        ("recovery-tells-of-the-last-page", "a new member holds what a quorum before it held"),
         ("placement-promise-before-fsync", "acceptors of placements keep their word"),
         ("placement-vote-before-fsync", "acceptors of placements keep their word"),
         (

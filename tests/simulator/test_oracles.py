@@ -11,8 +11,10 @@ import pytest
 from nodes.contract.replica import Operation, Reply, Request
 from nodes.parts.failure_detector import Heartbeat, HeartbeatParameters, PhiParameters
 from nodes.parts.placement import first_placement
+from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import Raft, TimeoutNow
 from nodes.registry import get
+from nodes.simulator.bugs.heeded import HigherTermIgnored
 from nodes.simulator.bugs.paxos import SurveyHearsNobody
 from nodes.simulator.bugs.promises import TransferNeverEnds
 from nodes.simulator.bugs.raft import LeadsWithoutMajority, PreVoteAgainstALeader
@@ -126,6 +128,30 @@ def test_leadership_goes_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> 
         assert [check for check, _ in stage.alarms] == expected
 
 
+def test_who_stood_for_election_unheard_is_served_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(administrator, "HANDOVERS", 1.0)
+    monkeypatch.setattr(administrator, "MUTE", 1.0)
+    for replica, expected in ((Raft, []), (HigherTermIgnored, ["liveness"])):
+        stage = Stage("raft", replica, **EAGER)
+        Aftermath(stage, stage.pace).run(lasting=False)
+        assert [check for check, _ in stage.alarms] == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "said"), [("ranges", "0"), ("placement", "n1:3 n2:2 n3:3"), ("bytes_moved", 7)]
+)
+def test_what_a_node_says_of_placements_is_so(field: str, said: Any) -> None:
+    class Boaster(QuorumRegister):
+        def probe(self) -> dict[str, Any]:
+            return {**super().probe(), field: said}
+
+    for replica, expected in ((QuorumRegister, []), (Boaster, ["status"])):
+        stage = Stage("quorum-placed", replica, replication_factor=2, ranges=4, buckets=16)
+        assert [c for c, _ in misreported(stage.cluster, stage.pace)] == expected
+
+
 def test_who_cannot_join_does_not_stop_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(administrator, "CHANGES", 1.0)
     for replica, expected in ((Raft, []), (WaitsForANewMember, ["liveness"])):
@@ -152,6 +178,7 @@ def test_a_handover_to_a_node_that_is_down_ends() -> None:
         ("raft", "role", "leader"),
         ("raft", "members", "n1"),
         ("paxos", "ready", False),
+        ("paxos", "ballot", "9.n9"),
         ("quorum", "pending", 1),
         ("quorum", "tombstones", 1),
         ("gossip", "replication_ratio", 0.5),

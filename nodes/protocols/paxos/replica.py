@@ -76,6 +76,7 @@ from nodes.protocols.paxos.messages import (
 )
 from nodes.protocols.paxos.parameters import PaxosParameters
 from nodes.protocols.paxos.progress import Progress
+from nodes.protocols.paxos.proposer_claims import PromisesAreHeeded
 
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
@@ -120,7 +121,7 @@ class Paxos(Replica):
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
-        *(AcceptorsTellTrue, PaxosAnswers, RefusalsStay),
+        *(AcceptorsTellTrue, PromisesAreHeeded, PaxosAnswers, RefusalsStay),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

@@ -308,8 +308,8 @@ class VotesStand(Invariant):
 
 
 class RaftAnswers(AnswersAreTrue):
-    """See `AnswersAreTrue`. With stale reads a node answers from what it has applied, which claims
-    less."""
+    """See `AnswersAreTrue`. With stale reads a node answers from what it has applied: that claims
+    only not to go back, over its crashes either."""
 
     records = RaftChronicle
 

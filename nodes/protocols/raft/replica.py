@@ -25,6 +25,10 @@ fsync.
 that it still leads, and answers from the applied state (ReadIndex, dissertation 6.4). All reads of
 a step share a round, and rounds overlap.
 
+With ``stale_reads`` each node answers them from what it has applied. What one node shows never goes
+back, not by a crash either: it shows only what is durable, so that after a restart it may have
+shown all of its log, and until so much is committed again its reads go to the leader.
+
 *Requests* are kept where they arrived and are handed to the leader until an answer is known
 (`nodes.parts.forwarding`). The state machine applies each (client, sequence) once
 (`nodes.parts.replicated_map`), so handing on twice is safe.
@@ -219,8 +223,10 @@ class Raft(Replica):
             members = disk.entry(index).members
             if members is not None:
                 self._add_membership(index, members)
-        # A restarted node has applied less than it had: no stale reads before it caught up.
-        self._caught_up = disk.last_index == 0
+        # A restarted node has applied less than it had: no stale reads before it caught up. It has
+        # shown no more than was durable.
+        self._shown = disk.last_index
+        self._caught_up = self._shown == 0
 
         self._requests = Requests(self.id, disk, self.out, self.parameters)
 
@@ -295,6 +301,7 @@ class Raft(Replica):
             self._memberships.pop()
         self._set_deciding()
         self._limit_durable(index - 1)
+        self._shown = min(self._shown, index - 1)  # What goes was never committed.
 
     def _limit_durable(self, index: int) -> None:
         """What is durable above ``index`` is no longer what the log says there."""
@@ -576,9 +583,10 @@ class Raft(Replica):
         commit = min(m.commit, match)
         if commit > self.commit:
             self.commit = commit
-            # All that the leader had committed, not only what fits this message.
+            # All that the leader had committed, not only what fits this message; and it may be an
+            # old copy of one.
             self._caught_up = self._caught_up or (
-                commit == m.commit and self.term_at(commit) == self.term
+                commit == m.commit and self.term_at(commit) == self.term and commit >= self._shown
             )
             if self._incoming is not None and self._incoming.index <= commit:
                 self._incoming = None
@@ -694,7 +702,7 @@ class Raft(Replica):
         self._restore(snapshot)
         self._memberships += kept
         self._set_deciding()
-        self._caught_up = True
+        self._caught_up = self._caught_up or index >= self._shown
         self._next_snapshot = None
         self._unsynced.append((disk.position, disk.last_index))
         self._answer_from_map()
@@ -873,8 +881,9 @@ class Raft(Replica):
     def on_request(self, request: Request) -> None:
         if self.parameters.stale_reads and request.operation.op == "read" and self._caught_up:
             self._apply()
-            self.out.reply(self._map.read(request), early=True)
-            return
+            if self.applied <= self.durable_index:
+                self.out.reply(self._map.read(request), early=True)
+                return
         self._requests.take(request)
 
     def on_forward(self, src: str, m: Forward) -> None:

@@ -12,6 +12,8 @@ from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, jud
 HANDOVERS = 0.5
 """The share of the seeds in which an administrator hands leadership over at rest, where there is
 such a thing; and of those in which he tries to hand it to a node that is cut off."""
+MUTE = 0.5
+"""The share of these in which he is only mute."""
 CHANGES = 0.25
 """The share of the seeds in which he changes members at rest."""
 _ASK_EVERY_S = 0.2
@@ -51,12 +53,14 @@ class Administrator:
 
     def _gives_up(self) -> bool:
         """To hand over to who is cut off; the leader then deals at once with all that came in the
-        meantime."""
+        meantime. Who is only mute stands for election, and nobody hears of it: when it is back in a
+        term of its own, it is served as well."""
         bound_s, draw = self._pace.hands_over_s, self._cluster.rng("given up").random
         if bound_s is None or draw() >= HANDOVERS:
             return True
         target = self._other(draw())
-        nemesis = cut(self._stage, "isolate", target, FOREVER_S)
+        shape = "mute" if draw() < MUTE else "isolate"
+        nemesis = cut(self._stage, shape, target, FOREVER_S)
         leader = self.hand_over(target)
         # Not at the beginning, when a retry may come just as the handover ends.
         waited_s = bound_s / 4
@@ -66,7 +70,7 @@ class Administrator:
             self._stage, "a handover to nobody", leader, "write", left_s
         )
         nemesis.heal_all()
-        return answered
+        return answered and self._stage.ask("given up", self._nodes, self._pace.serves_s, "back")
 
     def _hands_over(self) -> bool:
         """Clients are served meanwhile."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from nodes.contract.disk import Disk
 from nodes.contract.pace import Pace
+from nodes.parts.placement import Placement, first_placement
 from nodes.simulator.cluster import Cluster
 
 Finding = tuple[str, str]
@@ -32,6 +33,9 @@ def misreported(cluster: Cluster, pace: Pace) -> Iterator[Finding]:
         common |= {"leader": leaders[0], "term": first["term"], "commit": first["commit"]}
     for node, probe in probes.items():
         disk = cluster.hosts[node].storage.synced
+        if "bytes_moved" in probe and probe["bytes_moved"] not in _copied(cluster, node):
+            yield "status", f"{node} says that bytes_moved is {probe['bytes_moved']}, not as marked"
+            return
         wanted = {**common, **_of_disk(cluster, node, disk, probe)}
         for name, right in wanted.items():
             if name in probe and probe[name] != right:
@@ -58,7 +62,7 @@ def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) 
     if hard_state is not None:
         wanted["term"] = hard_state.term
     elif promised is not None:
-        wanted["term"] = promised.ballot.round
+        wanted |= {"term": promised.ballot.round, "ballot": str(promised.ballot)}
     if "commit" in probe:
         wanted["applied"] = probe["commit"]
         wanted["last_index"] = disk.last_index
@@ -67,9 +71,7 @@ def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) 
     if "tombstones" in probe:
         wanted["keys"] = keys - probe["tombstones"]
     if "placement_numbers" in probe:
-        ranges = getattr(cluster.hosts[node].config.parameters, "ranges", 0)
-        known = [disk.get(f"p/{number}") for number in range(ranges)]
-        wanted["placement_numbers"] = sum(1 if p is None else p.number for p in known)
+        wanted |= _of_placements(cluster, node, disk)
     elif "keys" in probe:
         replica = cluster.hosts[node].replica
         assert replica is not None
@@ -78,3 +80,36 @@ def _of_disk(cluster: Cluster, node: str, disk: Disk, probe: Mapping[str, Any]) 
     if probe.get("replication_ratio") is None:
         wanted.pop("replication_ratio", None)
     return wanted
+
+
+def _of_placements(cluster: Cluster, node: str, disk: Disk) -> dict[str, Any]:
+    """What follows from the placements on disk, all of whose members are ready."""
+    parameters: Any = cluster.hosts[node].config.parameters
+    known: list[Placement] = [
+        disk.get(
+            f"p/{number}", first_placement(number, cluster.nodes, parameters.replication_factor)
+        )
+        for number in range(parameters.ranges)
+    ]
+    load = {each: sum(each in placement.nodes for placement in known) for each in cluster.nodes}
+    return {
+        "placement_numbers": sum(placement.number for placement in known),
+        "placement": " ".join(f"{each}:{count}" for each, count in load.items()),
+        "ranges": _in_short([p.range for p in known if node in p.nodes]),
+    }
+
+
+def _in_short(numbers: list[int]) -> str:
+    """``0-2,5``."""
+    first = [number for number in numbers if number - 1 not in numbers]
+    last = [number for number in numbers if number + 1 not in numbers]
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
+
+
+def _copied(cluster: Cluster, node: str) -> list[int]:
+    """How many bytes a node can have copied since it was started, whenever that was."""
+    sums = [0]
+    for mark in reversed(cluster.marks):
+        if mark.node == node and mark.name == "re_replicated":
+            sums.append(sums[-1] + mark.details["bytes"])
+    return sums

@@ -1,0 +1,116 @@
+"""What a proposer of Paxos makes of the promises that it hears, judged when it comes to lead.
+
+Sources as in `nodes.protocols.paxos.replica`. All that is known here was seen: in messages that
+arrived, in votes, and on disks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
+from nodes.parts.claims import outnumber
+from nodes.parts.synod import NO_BALLOT, Ballot
+from nodes.protocols.paxos.claims import PaxosChronicle
+from nodes.protocols.paxos.messages import Command, Promise
+
+Vote = tuple[Ballot, Command]
+
+
+class _Heard:
+    """The promises of a ballot that its proposer has heard. ``parts``: by sender, first slot and
+    number of parts, those that came; ``whole``: who has told all; ``votes``: by sender and slot."""
+
+    __slots__ = ("ballot", "parts", "votes", "whole")
+
+    def __init__(self, ballot: Ballot) -> None:
+        self.ballot = ballot
+        self.parts: dict[tuple[str, int, int], set[int]] = defaultdict(set)
+        self.votes: dict[str, dict[int, Vote]] = defaultdict(dict)
+        self.whole: set[str] = set()
+
+    def add(self, src: str, msg: Promise) -> None:
+        """Another part."""
+        for slot, ballot, value in msg.votes:
+            self.votes[src][slot] = ballot, value
+        parts = self.parts[src, msg.first, msg.parts]
+        parts.add(msg.part)
+        if len(parts) == msg.parts:
+            self.whole.add(src)
+
+
+class PromisesAreHeeded(Invariant):
+    """Whoever comes to lead a ballot has heard the promises of a majority, each of them whole, and
+    proposes in each slot for which they tell of votes the value of the highest one ("Paxos Made
+    Simple", section 2, P2c; PMMC, section 2.3). What an incomplete promise tells of a higher vote
+    may be heeded as well."""
+
+    name = "a leader proposes what the promises tell"
+    judges: ClassVar = {Promise: "on_promise"}
+    looks_at = ("role", "ballot")
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._chronicle = scene.common(PaxosChronicle)
+        self._chronicle.begin(scene)
+        self._heard: dict[str, _Heard] = {}
+        self._led: dict[str, Ballot] = {}
+
+    def on_promise(self, replica: Any, src: str, msg: Promise, sends: Sequence[Send]) -> None:
+        """Note it, if it is one to the present ballot, and tells all that is not known to be
+        chosen."""
+        if replica.ballot != msg.ballot or msg.first > replica.commit + 1:
+            return
+        heard = self._heard.get(replica.id)
+        if heard is None or heard.ballot != msg.ballot:
+            heard = self._heard[replica.id] = _Heard(msg.ballot)
+        heard.add(src, msg)
+
+    def observe(self, node: str, replica: Any) -> None:
+        """Raises InvariantBroken."""
+        ballot = replica.ballot
+        if replica.role != "leader" or self._led.get(node) == ballot or not self.scene.disks:
+            return
+        self._led[node] = ballot
+        heard = self._heard.pop(node, None)
+        if heard is None or heard.ballot != ballot:
+            heard = _Heard(ballot)
+        if not outnumber({node, *heard.whole}, self.scene.nodes):
+            raise InvariantBroken(
+                f"{node} leads {ballot}, and has heard whole promises of {sorted(heard.whole)}"
+            )
+        votes = {other: heard.votes[other] for other in heard.whole}
+        votes[node] = dict(self._own(node, ballot, replica.commit))
+        for slot in dict.fromkeys(slot for told in votes.values() for slot in told):
+            if slot > replica.commit:
+                self._check(node, slot, heard, votes)
+
+    def _own(self, node: str, ballot: Ballot, commit: int) -> Iterator[tuple[int, Vote]]:
+        """Its own votes. They are on disk, as its promise is."""
+        journal = self._chronicle.journals[node]
+        journal.catch_up()
+        for slot in range(commit + 1, journal.highest + 1):
+            cast = journal.last.get(slot, NO_BALLOT)
+            if NO_BALLOT < cast < ballot:
+                yield slot, (cast, self._chronicle.proposed[slot, cast])
+
+    def _check(
+        self, node: str, slot: int, heard: _Heard, votes: dict[str, dict[int, Vote]]
+    ) -> None:
+        ballot, wanted = max(
+            (told[slot] for told in votes.values() if slot in told), key=lambda vote: vote[0]
+        )
+        proposed = self._chronicle.proposed.get((slot, heard.ballot), self)
+        if proposed == wanted or any(
+            slot in told and told[slot][0] > ballot and told[slot][1] == proposed
+            for told in heard.votes.values()
+        ):
+            return
+        what = "nothing" if proposed is self else proposed
+        raise InvariantBroken(
+            f"{node} proposes {what} in slot {slot} of {heard.ballot}, where the highest vote that"
+            f" it was told of is for {wanted}, in {ballot}"
+        )
