@@ -31,6 +31,7 @@ from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.host import Timing
 from nodes.simulator.load import ClientPolicy, Clients, OperationRecord, RandomClients, WorkloadMix
+from nodes.simulator.makes import perhaps_of_another_make
 from nodes.simulator.network import Quality
 from nodes.simulator.oracles import causal
 from nodes.simulator.oracles.aftermath import Aftermath
@@ -151,6 +152,7 @@ def simulate(
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
         # One more than hold a key: else every node would.
         nodes = max(nodes, setup.parameters.get("replication_factor", 0) + 1)
+    protocol = perhaps_of_another_make(protocol, seed)
     # Nearly all that a run makes is freed by its reference counts; looking for cycles meanwhile
     # costs a tenth of the time. When they are looked for again the run is gone but for its result.
     collecting = gc.isenabled()

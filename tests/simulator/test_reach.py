@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from nodes.registry import INTERNAL, get
+from nodes.simulator import makes
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault, Nemesis
@@ -171,6 +172,15 @@ def test_clients_that_may_be_forgotten_ask_once_and_no_history_of_theirs_is_judg
     forgetful = [setup for setup in setups if not promises_once(setup)]
     assert 5 < len(forgetful) < 60
     assert all(setup.policy.retry == "never" for setup in forgetful)
+
+
+def test_followers_meet_a_leader_of_another_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = next(bug for bug in all_bugs() if bug.name == "raft-compares-the-first")
+    planted = bug.planted()
+    for share, are_caught in ((0.0, False), (1.0, True)):
+        monkeypatch.setattr(makes, "SHARE", share)
+        runs = (simulate(planted, seed, duration_s=5.0, finish=False) for seed in range(1, 11))
+        assert any(run.alarms for run in runs) == are_caught
 
 
 def test_a_catch_by_an_administrator_is_shrunk_and_keeps_him(

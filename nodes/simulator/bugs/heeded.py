@@ -12,7 +12,7 @@ from nodes.parts.recovery import RangePage
 from nodes.parts.synod import NO_BALLOT
 from nodes.protocols.paxos import Paxos, Promise
 from nodes.protocols.quorum_register import QuorumRegister
-from nodes.protocols.raft import AppendEntries, Progress, Raft
+from nodes.protocols.raft import AppendEntries, Entry, Progress, Raft
 from nodes.simulator.bugs import Bug
 
 
@@ -37,6 +37,16 @@ class ForgetsWhatItShowed(Raft):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._shown = 0
+
+
+class ComparesTheFirst(Raft):
+    """Entries behind one that agrees are taken to agree."""
+
+    def _new_entries(self, prev: int, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        held = self.disk.last_index - prev
+        if held > 0 and entries and self.term_at(prev + 1) == entries[0].term:
+            return entries[held:]
+        return super()._new_entries(prev, entries)
 
 
 class OnePartMissing(Paxos):
@@ -95,6 +105,12 @@ BUGS = (
         protocol="raft-stale-read",
         replica=ForgetsWhatItShowed,
         source="found here: a late copy of AppendEntries after a restart",
+    ),
+    Bug(
+        name="raft-compares-the-first",
+        protocol="raft",
+        replica=ComparesTheFirst,
+        source="Raft paper, 5.3: an existing entry that conflicts goes, with all that follow it",
     ),
     Bug(name="paxos-one-part-missing", protocol="paxos", replica=OnePartMissing, source=_P2C),
     Bug(
