@@ -267,7 +267,7 @@ def compare(
         named = {each.name: everywhere for each in loaded}
     pairs = [(each, find(name)) for each in loaded for name in named[each.name]]
     if preset in ("full", "systems"):
-        pairs = [pair for pair in pairs if _can_run(*pair, target)]
+        pairs = _possible(pairs, target)
     plans = plans_of(pairs, repeat, target)
     folders = [planned.compared_in(repeat) for planned in plans]
     page = Path("report.html")
@@ -284,10 +284,11 @@ def plans_of(
     pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any, endpoints: str = ""
 ) -> list[Planned]:
     """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
-    each has by default. Raises Unsupported."""
+    each has by default. Raises Unsupported, NoLab."""
     from chaos.targets.subjects import offered, target_of
     from chaos.targets.table import refuse_kind, refuse_unsupported
 
+    _refuse_where_no_lab(pairs, target)
     targets = [target_of(subject, target) for _, subject in pairs]
     for (experiment, subject), where in zip(pairs, targets, strict=True):
         refuse_unsupported(experiment, where, subject)
@@ -302,6 +303,21 @@ def plans_of(
         for (experiment, subject), where in zip(pairs, targets, strict=True)
         for number in range(repeat)
     ]
+
+
+def _possible(pairs: Sequence[tuple[Any, Subject]], target: Any) -> list[tuple[Any, Subject]]:
+    """Those that can run here. Raises NoLab."""
+    _refuse_where_no_lab(pairs, target)
+    return [pair for pair in pairs if _can_run(*pair, target)]
+
+
+def _refuse_where_no_lab(pairs: Sequence[tuple[Any, Subject]], target: Any) -> None:
+    """Before anything is got or made. Raises NoLab."""
+    from chaos.clusters.lab import sandbox
+    from chaos.targets.subjects import target_of
+
+    if any(target_of(subject, target) == "lab" for _, subject in pairs):
+        sandbox.refuse()
 
 
 def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 import psutil
 import pytest
 
+from bench.children import python
 from bench.record.run_folder import RunFolder
 from chaos.clusters.lab.links import Cut
 from chaos.systems import catalogue
@@ -173,12 +174,15 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     assert not (place / "refused").exists()
 
 
-def test_a_machine_that_refuses_namespaces_is_told(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run short.yaml -p etcd", "compare --preset systems"])
+def test_a_machine_that_refuses_namespaces_is_told(
+    command: str, place: Path, tmp_path: Path
+) -> None:
     unshare = tmp_path / "unshare"
     unshare.write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1")
     unshare.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "chaos.commands.main", "run", "short.yaml", "-p", "etcd"],
+        [*python("chaos.commands.main"), *command.split(), "-o", "none"],
         cwd=place,
         env={
             **os.environ,
@@ -190,6 +194,7 @@ def test_a_machine_that_refuses_namespaces_is_told(place: Path, tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 3
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("capbench:")]
+    (line,) = done.stderr.splitlines()
     assert "cannot make namespaces" in line
     assert "Operation not permitted" in line
+    assert not (place / "none").exists()
