@@ -57,6 +57,8 @@ STRONG: Final[tuple[Level, ...]] = (
     "strong-session-serializable",
     "strict-serializable",
 )
+_SHARE: Final = 0.75
+"""Of the time, for the levels whose decision may take for ever; the rest is for the others."""
 LEFT_OUT: Final = "keys to which a value was written twice are left out"
 
 
@@ -101,7 +103,9 @@ def check_rw_register(
                 judged = judge(graph, findings, budget)
                 if real_time:
                     _note_stale(r, judged, clock_error_ns)
-                _propose(r, graph, judged, budget, asked)
+                most = budget.part(_SHARE * budget.left_s())
+                if "strong-session-serializable" in _propose(r, graph, judged, most, asked):
+                    weak = []  # That order is one for them, too.
             else:
                 judged.refute_by_findings()
             for each in weak:
@@ -232,18 +236,19 @@ def _running_latest(key: Int64s, begins: Int64s) -> Int64s:
 
 def _propose(
     r: Registers, graph: Graph, judged: Judged, budget: Budget, asked: tuple[Level, ...]
-) -> None:
+) -> set[Level]:
     """Levels that some order of the versions fits; the others are not decided."""
     open_levels = {each for each in STRONG if each in asked and each not in judged.refuted}
+    fitting: set[Level] = set()
     tried, keys = 0, 0
     try:
-        for order in proposed_orders(r, graph):
-            if not open_levels:
-                return
+        for order in proposed_orders(r, graph, budget) if open_levels else ():
             key = r.transactions.key[order]
             tried, keys = tried + 1, len(np.unique(key[1:][key[1:] == key[:-1]]))
             spend(budget, 2 * len(graph.data))
-            open_levels -= _fitting(r, graph, order)
+            fitting |= _fitting(r, graph, order)
+            if open_levels <= fitting:
+                return fitting
         why = (
             f"reads do not tell the order of all writes (keys written several times: {keys}), no "
             f"order that was tried ({tried}) explains all reads, and no contradiction is certain; "
@@ -251,8 +256,9 @@ def _propose(
         )
     except OverBudget as over:
         why = str(over)
-    for each in open_levels:
+    for each in open_levels - fitting:
         judged.undecided.setdefault(each, why)
+    return fitting
 
 
 def _fitting(r: Registers, graph: Graph, order: Int64s) -> set[Level]:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from bench.checkers.budget import Budget
 from bench.checkers.transactions.graph import Graph
 from bench.checkers.transactions.registers import Registers
 from bench.record.columns import NEVER, Int64s
@@ -175,7 +176,8 @@ class _Choice(NamedTuple):
 class Schedule:
     """Carries the transactions out, each between the times that were found for it."""
 
-    def __init__(self, r: Registers, graph: Graph) -> None:
+    def __init__(self, r: Registers, graph: Graph, budget: Budget) -> None:
+        self.budget = budget
         v = _Versions(r, graph.clock_error)
         count, key = len(r.transactions), v.key.tolist()
         self.reads: list[list[tuple[int, int]]] = [[] for _ in range(count)]
@@ -213,12 +215,13 @@ class Schedule:
         """What is done, and which versions are in place, as one number."""
 
     def run(self) -> Int64s | None:
-        """The place of each transaction, None if no order was found."""
+        """The place of each transaction, None if no order was found. Raises OverBudget."""
         dead: set[int] = set()
         choices: list[_Choice] = []
         most = WRONG_CHOICES + len(self.waiting)
         while len(self.order) < len(self.waiting):
             self._wake()
+            self.budget.spend(1 + len(self.active))
             options = [] if self.state in dead else self._options()
             if options:
                 if len(options) > 1:

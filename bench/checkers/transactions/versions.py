@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
-from functools import partial
 from itertools import permutations, product
 
 import numpy as np
 
+from bench.checkers.budget import Budget, OverBudget
 from bench.checkers.transactions.graph import Graph
 from bench.checkers.transactions.registers import Registers
 from bench.checkers.transactions.schedule import Schedule
@@ -17,24 +17,32 @@ from bench.record.columns import NEVER, Int64s
 
 MOST_SORTED = 500_000
 """Transactions for which dependencies are sorted, too: that is a loop in Python."""
+_BYTES_PER_OPERATION = 450
+"""What a schedule takes."""
 MOST_ORDERS = 120
 """That are all tried, if there are no more."""
 
 
-def proposed_orders(r: Registers, graph: Graph) -> Iterator[Int64s]:
-    """The final writes by key, each time in another order."""
+def proposed_orders(r: Registers, graph: Graph, budget: Budget) -> Iterator[Int64s]:
+    """The final writes by key, each time in another order. Raises OverBudget."""
     t, key = r.transactions, r.transactions.key
     instant = _instants(r)
     yield r.finals[np.lexsort((instant, key[r.finals]))]
     if len(t) <= MOST_SORTED:
         # Loops in Python, the second only if the first led to nothing.
-        for places in (Schedule(r, graph).run, partial(_sorted, r, graph, instant)):
-            place = places()
-            if place is not None:
-                yield r.finals[np.lexsort((place[r.owner[r.finals]], key[r.finals]))]
+        if budget.left_bytes() < _BYTES_PER_OPERATION * len(t.kind):
+            raise OverBudget("memory")
+        # No name for the schedule: it must not stay while its order is looked at.
+        yield from _by_place(r, Schedule(r, graph, budget).run())
+        yield from _by_place(r, _sorted(r, graph, instant))
     ends = t.completed[r.owner[r.finals]]
     yield r.finals[np.lexsort((ends, key[r.finals]))]
     yield from _every_order(r)
+
+
+def _by_place(r: Registers, place: Int64s | None) -> Iterator[Int64s]:
+    if place is not None:
+        yield r.finals[np.lexsort((place[r.owner[r.finals]], r.transactions.key[r.finals]))]
 
 
 def _every_order(r: Registers) -> Iterator[Int64s]:
