@@ -121,7 +121,7 @@ def test_a_run_looks_like_any_other_run_and_is_marked_as_simulated(tmp_path: Pat
     assert summarise(folder).simulated is True
     page = tmp_path / "report.html"
     write_report([folder.path], page)
-    assert "ok op/s (simulated)" in page.read_text()
+    assert "All rates are simulated." in page.read_text()
 
 
 def test_the_workload_is_the_plan_of_the_local_target(tmp_path: Path) -> None:
