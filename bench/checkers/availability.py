@@ -24,7 +24,8 @@ Only this module defines and computes these figures; reports print them.
 - *Back in*, for each fault: from the beginning of the fault to the end of the first outage
   (`bench.checkers.outages`) that began during it, else of one of no fault that was on already; 0 if
   there was none, open if the outage outlasted the load. During a partition with a majority side
-  only operations wanted there count. An outage belongs to the fault that was active when it began.
+  only operations wanted there count, unless the workload asks the leader: then all do, since it is
+  the clients who choose the side. An outage belongs to the fault that was active when it began.
   Faults also hit operations in flight, so a fault owns an outage that began up to `SILENCE_S` (or
   the p99 of *before*) before it, too. Of several faults, the one that began closest to the outage
   owns it.
@@ -48,7 +49,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -184,7 +185,9 @@ def measure(
             cut_windows = _cut_windows(spans, stopped_ns, service_s)
         asked = _label(in_load, loads, manifest, spans, round(service_s * SECOND_NS))
         windows = _windows(asked, len(in_load), spans, service_s)
-        of_faults, of_outages = _faults_and_outages(asked, spans, windows)
+        of_faults, of_outages = _faults_and_outages(
+            asked, spans, windows, ask_leader=_workload(manifest).get("ask") == "leader"
+        )
         cut = len(in_load)
         operations, dropped = _part(asked.labels, slice(cut)), _part(asked.labels, slice(cut, None))
         silent = _silences(asked, np.ones(len(asked.wanted), np.bool_), spans)
@@ -260,13 +263,17 @@ def wanted_ns(record: OperationRecord) -> int:
 
 def service_time(manifest: Manifest) -> tuple[float, str | None]:
     """The workload's time-out in seconds, and what was assumed for lack of one."""
-    workload = manifest.experiment.get("workload")
-    found = workload if isinstance(workload, dict) else {}
+    found = _workload(manifest)
     match = _TIMEOUT.fullmatch(str(found.get("timeout", "")))
     seconds = found.get("timeout_s") if match is None else float(match[1]) * _SECONDS[match[2]]
     if isinstance(seconds, int | float) and 0 < seconds < 1e6:
         return float(seconds), None
     return USUAL_TIMEOUT_S, f"a service time of {USUAL_TIMEOUT_S:g} s: the manifest has no time-out"
+
+
+def _workload(manifest: Manifest) -> dict[str, Any]:
+    found = manifest.experiment.get("workload")
+    return found if isinstance(found, dict) else {}
 
 
 # -- operations, windows and sides -----------------------------------------------------------------
@@ -382,11 +389,11 @@ def _pauses(asked: _Wanted, seen: Bools, wanted: Int64s, spans: Timeline) -> Int
 
 
 def _faults_and_outages(
-    asked: _Wanted, spans: Timeline, windows: Mapping[str, Window]
+    asked: _Wanted, spans: Timeline, windows: Mapping[str, Window], *, ask_leader: bool
 ) -> tuple[list[FaultFigures], list[OutageFigures]]:
     """The figures of each fault, and the outages. Not every protocol can serve a minority side: it
-    makes no outage while there is a majority side."""
-    has_majority = (spans.sides == MAJORITY).any(axis=1)
+    makes no outage while there is a majority side, unless clients choose the side themselves."""
+    has_majority = (spans.sides == MAJORITY).any(axis=1) & (not ask_leader)
     seen = ~((asked.labels.side == MINORITY) & has_majority[spans.segments(asked.wanted)])
     order = np.flatnonzero(seen)
     order = order[np.argsort(asked.wanted[order], kind="stable")]

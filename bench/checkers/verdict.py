@@ -316,7 +316,8 @@ def steps_of_an_operation(loads: Sequence[LoadSummary]) -> float:
 def _ok_per_s(availability: AvailabilityCheck) -> tuple[float, str]:
     parts = availability.details.windows
     before = parts.get("before")
-    if before is not None and before.seconds >= SHORTEST_BASELINE_S:
+    is_enough = before is not None and before.seconds >= SHORTEST_BASELINE_S
+    if before is not None and is_enough and availability.details.faults:
         return before.served / before.seconds, "before the first fault"
     whole = parts["all"]
     return (whole.served / whole.seconds if whole.seconds else 0.0), "in the whole load"

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 # Locust searches the working folder first: a bench.py or msgspec.py there would be taken for ours.
-_ROOT = str(Path(__file__).resolve().parents[1])
+_ROOT = str(Path(__file__).resolve().parents[2])
 sys.path[:] = [_ROOT, *(place for place in sys.path if place not in ("", _ROOT, os.getcwd()))]
 
 # ruff: noqa: E402

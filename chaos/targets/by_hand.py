@@ -21,11 +21,12 @@ import msgspec
 
 from bench.record.quantities import BadQuantity, Bounds, read_number
 from bench.record.run_folder import FaultRecord, NodeRecord, RunFolder
+from chaos.clusters.capabilities import works_on
 from chaos.errors import TargetFailed
-from chaos.experiments.experiment import InvalidExperiment, validate_fault
+from chaos.experiments.experiment import validate_fault
 from chaos.experiments.limits import AT_MOST_S
 from chaos.targets.nemesis import Nemesis
-from nodes.errors import InvalidInput
+from nodes.errors import InvalidInput, Unsupported
 from nodes.faults.capabilities import Cluster
 
 FOR_S = Bounds(0, AT_MOST_S, excluded=True)
@@ -85,6 +86,7 @@ class ByHand:
         announce: Callable[[list[FaultRecord]], None],
         statuses: Callable[[], dict[str, NodeRecord]],
     ) -> None:
+        self._cluster = cluster
         self._statuses = statuses
         self._nodes = tuple(cluster.nodes)
         self._path = socket_path
@@ -134,7 +136,7 @@ class ByHand:
         try:
             command: Command = msgspec.json.decode(line, type=Command)
             return self._do(command)
-        except (msgspec.DecodeError, InvalidExperiment, NoSuchFault, BadQuantity) as error:
+        except (msgspec.DecodeError, BadQuantity, InvalidInput) as error:
             return Answer(refused=str(error))
 
     def _do(self, command: Command) -> Answer:
@@ -143,6 +145,11 @@ class ByHand:
                 if for_s is not None:
                     for_s = read_number(for_s, FOR_S)
                 fault = validate_fault(fields, self._nodes, source="inject")
+                if not all(isinstance(self._cluster, need) for need in fault.needs):
+                    raise Unsupported(
+                        f"inject: no fault {fault.fault!r} on this cluster; it works on: "
+                        + ", ".join(works_on(fault.needs))
+                    )
                 record = self._nemesis.inject(fault, AT_MOST_S if for_s is None else for_s)
                 faults = [record]
             case Heal(number):

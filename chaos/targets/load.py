@@ -28,11 +28,11 @@ from bench.paths import LOCUSTFILE
 from bench.record.cluster_file import ClusterFile, SystemFile, read_reachable
 from bench.record.files import no_space
 from bench.record.models.run import Kind
-from bench.record.run_folder import LoadSummary, Manifest, RunFolder
+from bench.record.run_folder import BadRunFolder, FaultRecord, LoadSummary, Manifest, RunFolder
 from chaos import errors as exit_codes
 from chaos.clusters.by_name import last_line
 from chaos.clusters.lab import sandbox
-from chaos.clusters.processes import ProcessGroup
+from chaos.clusters.processes import ProcessGroup, free_ports
 from chaos.errors import TargetFailed
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
@@ -121,7 +121,13 @@ def run_headless(
     except BadLoad:
         _take_back(folder, log, was_there=was_there)
         raise
-    loaded = _loaded(folder, log, interrupted=stopped is not None, exit_code=locust.returncode)
+    loaded = _loaded(
+        folder,
+        log,
+        cluster_path.parent,
+        interrupted=stopped is not None,
+        exit_code=locust.returncode,
+    )
     if isinstance(stopped, SystemExit):
         raise stopped
     return loaded
@@ -164,6 +170,12 @@ def _argv(cluster_path: Path, folder: RunFolder | None, options: Sequence[str]) 
     argv += ["--cluster-file", str(cluster_path), "--key-prefix", f"{time.time_ns():x}-"]
     if folder is not None:
         argv += ["--run-folder", str(folder.path)]
+    if "--processes" in options:
+        # Locust's default is one port, on all interfaces: the workers of a second load would join
+        # the first.
+        (port,) = free_ports(1)
+        argv += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)]
+        argv += ["--master-host", "127.0.0.1", "--master-port", str(port)]
     return [*argv, *options]
 
 
@@ -272,21 +284,31 @@ def _manifest(cluster: ClusterFile | SystemFile, kind: Kind, command: Sequence[s
     )
 
 
-def _loaded(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) -> Loaded:
-    """Count what is in the folder, and complete its manifest."""
+def _loaded(
+    folder: RunFolder, log: Path, place: Path, *, interrupted: bool, exit_code: int
+) -> Loaded:
+    """Count what is in the folder, and complete its manifest. ``place``: see `_injected`."""
     loads = folder.loads()
     workload = _workload(folder)
     lost = folder.lost_clients()
     failures = [] if interrupted and not lost else losses(folder)
     if not failures and (exit_code not in ENDS or not loads):
         failures.append(_ended_with(exit_code, log))
+    started_ns = min((load.started_ns for load in loads), default=None)
+    ended_ns = max((load.ended_ns for load in loads), default=None)
+    if started_ns is not None and ended_ns is not None:
+        try:
+            for fault in _injected(place, started_ns, ended_ns):
+                folder.append_fault(fault)
+        except BadRunFolder as error:
+            failures.append(f"what was injected is not known: {error}")
     manifest = msgspec.structs.replace(
         folder.manifest(),
         experiment={**folder.manifest().experiment, "workload": workload},
         seed=workload.get("seed", 0),
         offered_per_s=make_workload(workload).offered_per_s if workload else None,
-        load_started_ns=min((load.started_ns for load in loads), default=None),
-        load_ended_ns=max((load.ended_ns for load in loads), default=None),
+        load_started_ns=started_ns,
+        load_ended_ns=ended_ns,
         complete=not failures and not interrupted,
         notes=[*folder.manifest().notes, *failures],
     )
@@ -309,6 +331,18 @@ def _loaded(folder: RunFolder, log: Path, *, interrupted: bool, exit_code: int) 
         interrupted=interrupted,
         exit_code=exit_code,
     )
+
+
+def _injected(place: Path, started_ns: int, ended_ns: int) -> list[FaultRecord]:
+    """What the keeper of the cluster (`chaos.targets.by_hand`), whose directory is ``place``, has
+    injected in that time. Nothing where a cluster has no keeper of ours. Raises BadRunFolder."""
+    return [
+        record
+        for record in RunFolder(place).faults()
+        if record.started_ns is not None
+        and record.started_ns <= ended_ns
+        and (record.healed_ns is None or record.healed_ns >= started_ns)
+    ]
 
 
 def _workload(folder: RunFolder) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from nodes.faults.base import Fault
 from nodes.faults.capabilities import Cluster
 from nodes.faults.nemesis import ActiveFaults, PlannedFault
 
+LATE_S = 1.0
+LATE_SHARE = 0.1
+"""A fault is late if it took so long to be applied, and so much of its planned time."""
+
 
 class FaultPlayer:
     """Begins, heals and records the faults of a schedule, when its caller says so.
@@ -50,6 +54,22 @@ class FaultPlayer:
         """Whether a fault could not be applied, healed or recorded: the run is not as planned.
         `errors` says what happened, a line each."""
         return bool(self.errors)
+
+    @property
+    def late(self) -> list[str]:
+        """Faults that took long to be applied, a line each."""
+        found = []
+        for record in self.records:
+            if record.applied_ns is None or record.started_ns is None:
+                continue
+            took_s = (record.applied_ns - record.started_ns) / 1e9
+            planned_s = ((record.planned_heal_ns or record.planned_ns) - record.planned_ns) / 1e9
+            if took_s >= max(LATE_S, LATE_SHARE * planned_s):
+                found.append(
+                    f"{record.fault} (fault {record.number}) took {took_s:.1f} s of its "
+                    f"{planned_s:.1f} s to be applied, which count as during it"
+                )
+        return found
 
     @property
     def records(self) -> list[FaultRecord]:

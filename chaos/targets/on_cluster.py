@@ -170,6 +170,7 @@ def _load_and_faults(run: Run, cluster: RunningCluster) -> str | None:
                 return f"the load did not end in time; its log is {folder.path / LOG}"
             cluster.check()
             cluster.monitor.wait(lambda: locust.poll() is not None, 0.25)
+    cluster.notes += nemesis.late
     if nemesis.failed:
         return f"a fault failed: {'; '.join(nemesis.errors)}"
     # Locust exits with 1 if operations failed, which is what we measure under faults.

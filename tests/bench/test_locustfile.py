@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -16,10 +17,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.children import environment, python
 from bench.load import ycsb
 from bench.load.client import STILL_OPEN, TIMEOUT
 from bench.load.losses import losses
 from bench.load.workload import Workload, make_workload, plan
+from bench.paths import LOCUSTFILE, ROOT
 from bench.record.cluster_file import ClusterFile
 from bench.record.history import OperationRecord
 from bench.record.run_folder import LoadSummary, RunFolder
@@ -39,6 +42,15 @@ def workload_file(folder: Path, **changes: Any) -> tuple[Workload, tuple[str, st
     path = folder / "workload.json"
     path.write_bytes(msgspec.json.encode(workload))
     return workload, ("--workload", str(path))
+
+
+def test_it_is_found_from_the_folder_of_the_project() -> None:
+    """Locust looks into the working folder first, and ours is then the project's."""
+    argv = [*python("locust"), "-f", str(LOCUSTFILE), "--list"]
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "OpenLoopUser" in done.stdout) == (0, True), done.stderr
 
 
 def recorded(folder: Path) -> tuple[list[OperationRecord], LoadSummary]:

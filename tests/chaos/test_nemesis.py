@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.record.run_folder import FaultRecord, RunFolder
-from chaos.targets.nemesis import Nemesis
+from chaos.targets.nemesis import FaultPlayer, Nemesis
 from nodes.faults import capabilities
 from nodes.faults.base import Fault
 from nodes.faults.capabilities import CanKill, CanPause, CanStopBroker
@@ -133,6 +133,23 @@ def test_a_fault_is_recorded_from_plan_to_heal(folder: RunFolder) -> None:
     assert nemesis.lateness_ms == [
         (times[0] and (record.started_ns or 0) - record.planned_ns) / 1e6
     ]
+
+
+def test_a_fault_that_took_long_to_be_applied_is_told(folder: RunFolder) -> None:
+    clock = iter(range(0, 100 * 10**9, 5 * 10**9))
+    player = FaultPlayer(
+        schedule((0, 8, Crash(nodes=("n1",))), (0, 80, Crash(nodes=("n2",)))),
+        Cluster(),
+        folder,
+        seed=1,
+        now_ns=lambda: next(clock),
+    )
+    for number in (0, 1):
+        assert player.begin(number, 0)
+    assert player.late == [
+        "crash (fault 0) took 5.0 s of its 8.0 s to be applied, which count as during it"
+    ]
+    player.end_all()
 
 
 def test_faults_overlap_and_end_at_their_own_times(folder: RunFolder) -> None:
@@ -326,7 +343,7 @@ from bench.record.cluster_file import Address
 from bench.record.run_folder import RunFolder
 from nodes.faults.catalogue import Partition
 from chaos.clusters.links import Links
-from chaos.targets.nemesis import Nemesis
+from chaos.targets.nemesis import FaultPlayer, Nemesis
 from nodes.faults.nemesis import PlannedFault
 from nodes.faults.capabilities import Cluster
 from chaos.clusters.processes import signals_as_exit

@@ -24,7 +24,9 @@ def recovery(answered_ms: Callable[[int], int | None], nodes: list[str] = NODES)
     return details(answered_ms, nodes).recovery_s
 
 
-def details(answered_ms: Callable[[int], int | None], nodes: list[str]) -> Availability:
+def details(
+    answered_ms: Callable[[int], int | None], nodes: list[str], ask: str = "any"
+) -> Availability:
     """What the checker finds in a load of 12 s with a fault from 2 s to 9 s. ``answered_ms``: when
     the operation that was intended at a given time was answered ok; None: never."""
     records = []
@@ -47,7 +49,7 @@ def details(answered_ms: Callable[[int], int | None], nodes: list[str]) -> Avail
     manifest = Manifest(
         capbench_version="0",
         experiment_name="x",
-        experiment={},
+        experiment={"workload": {"ask": ask}},
         protocol="raft",
         claim="linearizable",
         nodes=NODES,
@@ -126,6 +128,19 @@ def test_an_outage_that_began_long_before_a_fault_is_not_its_own_and_yet_nobody_
     assert found.recovery_s == pytest.approx(1.0, abs=0.02)
     (outage,) = found.outages
     assert (outage.fault, outage.begin_s) == (None, 1.0)
+
+
+def test_clients_that_choose_the_side_themselves_are_all_hit_by_a_cut() -> None:
+    """All ask n1, alone on its side, until 4 s, and then the others."""
+    found = [
+        details(
+            lambda at: None if 2000 <= at < 4000 else at + 3,
+            ["n1" if at < 4000 else "n2" for at in range(0, 12_000, EVERY_MS)],
+            ask,
+        ).recovery_s
+        for ask in ("any", "leader")
+    ]
+    assert found == [0.0, pytest.approx(2.0, abs=0.02)]
 
 
 def test_an_outage_that_begins_after_the_heal_is_said_and_not_called_a_recovery() -> None:

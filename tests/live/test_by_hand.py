@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import msgspec
 import psutil
 import pytest
 
+from bench.children import environment, python
 from bench.record.run_folder import RunFolder
 from tests.live.conftest import Typed, capbench, leftovers
 from tests.processes import command_line
-from tests.waiting import wait_for
+from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -76,6 +78,7 @@ def test_a_fault_by_hand_bites_and_its_end_restores(workspace: Path, typed: Type
         (("inject", "partitoin"), 2, "did you mean partition?"),
         (("inject", "crash", "nodes=[n9]"), 2, "unknown node 'n9'"),
         (("inject", "crash", "nodes"), 2, "use field=value"),
+        (("inject", "network-disconnect", "nodes=[n1]"), 2, "it works on: compose"),
         (("inject", "crash", "nodes=[n1"), 2, "not YAML"),
         (("inject", "crash", "nodes=all", "--for", "soon"), 2, "not a duration"),
         (("heal", "7"), 2, "no fault 7 is on (on: none)"),
@@ -93,6 +96,34 @@ def test_a_fault_by_hand_bites_and_its_end_restores(workspace: Path, typed: Type
         connection.sendall(b"\xff{nonsense\n")
         assert b'"refused":"' in connection.recv(10_000)
     assert typed.json("status")["faults"] == []
+
+
+def test_what_was_injected_during_a_load_stands_in_its_folder(
+    workspace: Path, typed: Typed
+) -> None:
+    up(workspace)
+    typed.json("inject", "pause", "nodes=[n1]", "--for", "100ms")
+    wait_for(lambda: typed.json("status")["faults"] == [], "a fault before the load to end")
+    loaded = subprocess.Popen(
+        [*python("chaos.commands.main"), "load", "-t", "8s", "--rate", "50", "-o", "loaded"],
+        cwd=workspace,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    began = workspace / "loaded" / "load"
+    wait_for(lambda: any(began.glob("*.started")), "the load to begin")
+    (fault,) = typed.json("inject", "partition", "groups=leader-alone", "--for", "2s")["faults"]
+    assert loaded.wait(patience(60)) in (0, 1)
+    (recorded,) = RunFolder(workspace / "loaded").faults()
+    assert (recorded.number, recorded.groups) == (1, fault["groups"])
+    checked = capbench("check", "loaded", "--json", cwd=workspace)
+    (found,) = [
+        each
+        for each in msgspec.json.decode(checked.stdout)["checks"]
+        if each["name"] == "availability"
+    ]
+    assert set(found["details"]["windows"]) > {"before", "during"}
+    assert [each["number"] for each in found["details"]["faults"]] == [1]
 
 
 def test_a_killed_keeper_leaves_nothing_and_another_starts(workspace: Path, typed: Typed) -> None:

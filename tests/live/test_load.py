@@ -130,6 +130,17 @@ def test_a_closed_loop_in_several_processes(place: Path) -> None:
     assert (code, verdict["verdict"]) == (0, "valid"), verdict
 
 
+def test_two_loads_in_several_processes_do_not_share_workers(place: Path) -> None:
+    loads = [
+        typed(place, "-t", "2s", "-u", "2", "--processes", "2", "-o", folder)
+        for folder in ("one", "two")
+    ]
+    for load, folder in zip(loads, ("one", "two"), strict=True):
+        _, said = load.communicate(timeout=patience(60))
+        assert load.returncode == 0, said
+        assert len(RunFolder(place / folder).loads()) == 2
+
+
 def test_ctrl_c_ends_it_with_everything_recorded(place: Path) -> None:
     load = typed(place, "--run-time", "60s", "--out", "cut", "--json")
     wait_for((place / "cut" / "load" / "load.started").exists, "the load to start")
