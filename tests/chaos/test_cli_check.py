@@ -282,6 +282,22 @@ def test_a_queue_is_judged_as_its_operations_show(
     assert "--clock-error is for registers and transactions" in capsys.readouterr().err
 
 
+def test_numbers_of_a_lock_that_are_not_looked_at_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether they grow is of another model, which the operations alone do not tell."""
+    acquire = {**WRITE, "op": "acquire", "value": 7, "invoked_ns": 0, "completed_ns": 5}
+    release = {**acquire, "op": "release", "value": None, "invoked_ns": 6, "completed_ns": 9}
+    again = {**acquire, "process": "b", "id": 9, "invoked_ns": 10, "completed_ns": 12}
+    path = history(tmp_path, acquire, release, again)
+    assert check(monkeypatch, path) == 0
+    assert "was not looked at; growing numbers are of a fenced-lock" in capsys.readouterr().out
+    assert check(monkeypatch, path, "--model", "fenced-lock") == 4
+    silent = [{**each, "value": None} for each in (acquire, release, again)]
+    assert check(monkeypatch, history(tmp_path, *silent)) == 0
+    assert "not looked at" not in capsys.readouterr().out
+
+
 def test_a_history_in_edn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,11 @@ def check_lock(o: Operations, findings: Findings) -> None:
         acquired += len(holds)
         _note_held_twice(o, holds, of, findings)
     findings.details["holds"] = acquired
+    if o.told("acquire"):
+        findings.details["note"] = (
+            "what its acquires were answered was not looked at; growing numbers are of a"
+            " fenced-lock (--model)"
+        )
 
 
 @dataclass(slots=True)
