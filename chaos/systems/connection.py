@@ -44,6 +44,26 @@ def connected(address: Address, timeout_s: float) -> socket.socket:
     return sock
 
 
+class Connection:
+    """A connection over which one thing is asked after the other: a `Session`. ``_answers``: what
+    comes, buffered. Raises NotApplied if there is none."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._socket = connected(address, timeout_s)
+        self._answers = self._socket.makefile("rb")
+
+    @property
+    def stale(self) -> bool:
+        """See `is_stale`."""
+        return is_stale(self._socket)
+
+    def close(self) -> None:
+        """Close it, without a word."""
+        with contextlib.suppress(OSError):
+            self._answers.close()
+            self._socket.close()
+
+
 class Session(Protocol):
     """What a client of a system says things over. ``stale``: see `is_stale`."""
 

@@ -23,7 +23,6 @@ What it says of errors (server/client.go, server/stream.go, server/errors.json):
 from __future__ import annotations
 
 import base64
-import contextlib
 import itertools
 import time
 import urllib.request
@@ -34,7 +33,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.record.cluster_file import Address, SystemFile
-from chaos.systems.connection import FORM_S, PROBE_S, Kept, connected, is_stale
+from chaos.systems.connection import FORM_S, PROBE_S, Connection, Kept
 from chaos.systems.getting import Module, built, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -82,12 +81,11 @@ class Message(NamedTuple):
     payload: bytes
 
 
-class _Connection:
+class _Connection(Connection):
     """One connection to a server, which asks one thing after the other."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
-        self._socket = connected(address, timeout_s)
-        self._lines = self._socket.makefile("rb")
+        super().__init__(address, timeout_s)
         self._inbox = f"_INBOX.{BUCKET}.{id(self)}.{time.monotonic_ns()}"
         self._number = itertools.count(1)
         try:
@@ -101,17 +99,6 @@ class _Connection:
         except OSError as error:
             self.close()
             raise NotApplied(f"not sent: no connection: {error}") from None
-
-    @property
-    def stale(self) -> bool:
-        """See `chaos.systems.connection.is_stale`."""
-        return is_stale(self._socket)
-
-    def close(self) -> None:
-        """Close it."""
-        with contextlib.suppress(OSError):
-            self._lines.close()
-            self._socket.close()
 
     def ask(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None
@@ -145,7 +132,7 @@ class _Connection:
                 raise ConnectionError(" ".join(words))
             elif verb in ("MSG", "HMSG"):
                 size = int(words[-1])
-                body = self._lines.read(size + 2)
+                body = self._answers.read(size + 2)
                 if len(body) < size + 2:
                     raise ConnectionError("the connection ended in a reply")
                 if words[0] == inbox:
@@ -153,7 +140,7 @@ class _Connection:
                     return Message(_headers(body[:split]), body[split:-2])
 
     def _line(self) -> bytes:
-        line = self._lines.readline()
+        line = self._answers.readline()
         if not line.endswith(b"\r\n"):
             raise ConnectionError("the connection ended")
         return line[:-2]

@@ -3,13 +3,12 @@ transaction."""
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from bench.record.cluster_file import Address
-from chaos.systems.connection import connected, is_stale
+from chaos.systems.connection import Connection
 from chaos.systems.system import NotApplied
 
 Row: TypeAlias = tuple[str | None, ...]
@@ -42,7 +41,7 @@ class Unreplicated(OSError):
     """The server stopped waiting for its standbys: committed here, and perhaps nowhere else."""
 
 
-class PostgresConnection:
+class PostgresConnection(Connection):
     """One session. ``parameters``: what the server said of itself when it began. ``settings`` hold
     for the session. Raises NotApplied if there is no connection, or no session: nothing was asked
     yet."""
@@ -51,8 +50,7 @@ class PostgresConnection:
         self, address: Address, user: str, settings: Mapping[str, str], timeout_s: float
     ) -> None:
         self.parameters: dict[str, str] = {}
-        self._socket = connected(address, timeout_s)
-        self._answers = self._socket.makefile("rb")
+        super().__init__(address, timeout_s)
         try:
             words = {"user": user, "database": "postgres", **settings}
             pairs = b"".join(_text(word) for pair in words.items() for word in pair)
@@ -64,11 +62,6 @@ class PostgresConnection:
             raise NotApplied(f"not sent: no session: {error}") from error
 
     @property
-    def stale(self) -> bool:
-        """See `chaos.systems.connection.is_stale`."""
-        return is_stale(self._socket)
-
-    @property
     def in_recovery(self) -> bool:
         """Whether it was a standby when the session began (since PostgreSQL 14)."""
         return self.parameters.get("in_hot_standby") == "on"
@@ -78,12 +71,6 @@ class PostgresConnection:
         ``values`` are texts. Raises PostgresError, Unreplicated, OSError."""
         self._socket.sendall(_asked(statement, values))
         return self._answer()
-
-    def close(self) -> None:
-        """Close it, without a word: what is open is rolled back."""
-        with contextlib.suppress(OSError):
-            self._answers.close()
-            self._socket.close()
 
     def _answer(self) -> list[Row]:
         """Until the server is ready for the next request. An error that ends the session is raised

@@ -34,7 +34,7 @@ from bench.children import python
 from bench.paths import ROOT
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.verdict import Model
-from chaos.systems.connection import PROBE_S, Kept, connected, is_stale
+from chaos.systems.connection import PROBE_S, Connection, Kept
 from chaos.systems.getting import python_package, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -96,29 +96,13 @@ class Pysyncobj(System):
         return _Client(cluster.address(node, CLIENTS), timeout_s, local=self._local)
 
 
-class _Connection:
+class _Connection(Connection):
     """A connection to a node, which asks one thing after the other."""
-
-    def __init__(self, address: Address, timeout_s: float) -> None:
-        self._socket = connected(address, timeout_s)
-        self._stream = self._socket.makefile("rwb")
-
-    @property
-    def stale(self) -> bool:
-        """See `chaos.systems.connection.is_stale`."""
-        return is_stale(self._socket)
-
-    def close(self) -> None:
-        """Close it."""
-        with contextlib.suppress(OSError):
-            self._socket.close()
-            self._stream.close()
 
     def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the node answers. Raises NotApplied, OSError."""
-        self._stream.write(msgspec.json.encode(asked) + b"\n")
-        self._stream.flush()
-        line = self._stream.readline()
+        self._socket.sendall(msgspec.json.encode(asked) + b"\n")
+        line = self._answers.readline()
         if not line.endswith(b"\n"):
             raise ConnectionError("the connection ended")
         said: dict[str, Any] = msgspec.json.decode(line)

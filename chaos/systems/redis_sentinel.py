@@ -16,14 +16,13 @@ nobody knows what becomes of it.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.record.cluster_file import Address, SystemFile
-from chaos.systems.connection import FORM_S, PROBE_S, connected, is_stale
+from chaos.systems.connection import FORM_S, PROBE_S, Connection
 from chaos.systems.getting import libraries, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -67,17 +66,8 @@ class NoMaster(OSError):
     """A sentinel was not shown the master yet."""
 
 
-class Resp:
+class Resp(Connection):
     """One connection to a Redis or a sentinel, in their protocol (RESP 2)."""
-
-    def __init__(self, address: Address, timeout_s: float) -> None:
-        self._socket = connected(address, timeout_s)
-        self._answers = self._socket.makefile("rb")
-
-    @property
-    def stale(self) -> bool:
-        """See `chaos.systems.connection.is_stale`."""
-        return is_stale(self._socket)
 
     def ask(self, *words: str | bytes) -> Any:
         """The answer to a command. Raises RedisError, OSError."""
@@ -111,12 +101,6 @@ class Resp:
         if len(body) < length + 2:
             raise ConnectionError("the connection ended in an answer")
         return body[:-2]
-
-    def close(self) -> None:
-        """Close it."""
-        with contextlib.suppress(OSError):
-            self._answers.close()
-            self._socket.close()
 
 
 class RedisSentinel(System):

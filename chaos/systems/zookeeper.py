@@ -15,7 +15,6 @@ could take one value for another; hence a ``delete`` here empties the node, and 
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import struct
@@ -25,7 +24,7 @@ from typing import NamedTuple
 
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.verdict import Model
-from chaos.systems.connection import PROBE_S, Kept, connected, is_stale
+from chaos.systems.connection import PROBE_S, Connection, Kept
 from chaos.systems.getting import on_path, unpacked
 from chaos.systems.system import (
     Answer,
@@ -81,12 +80,11 @@ class ZooKeeperError(OSError):
         self.code = code
 
 
-class _Session:
-    """A connection with a session."""
+class _Session(Connection):
+    """A connection with a session, which ends by its time-out once this is closed."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
-        self._socket = connected(address, timeout_s)
-        self._answers = self._socket.makefile("rb")
+        super().__init__(address, timeout_s)
         self._xid = 0
         try:
             self._send(struct.pack(">iqiq", 0, 0, SESSION_MS, 0) + _buffer(bytes(16)) + b"\0")
@@ -94,11 +92,6 @@ class _Session:
         except OSError as error:
             self.close()
             raise NotApplied(f"not sent: no session: {error}") from None
-
-    @property
-    def stale(self) -> bool:
-        """See `chaos.systems.connection.is_stale`."""
-        return is_stale(self._socket)
 
     def ask(self, kind: int, body: bytes) -> tuple[int, bytes]:
         """The zxid and the rest of an answer. Raises ZooKeeperError, OSError."""
@@ -117,12 +110,6 @@ class _Session:
         if code:
             raise ZooKeeperError(code)
         return zxid, frame[16:]
-
-    def close(self) -> None:
-        """Close it; the session ends by its time-out."""
-        with contextlib.suppress(OSError):
-            self._answers.close()
-            self._socket.close()
 
     def _send(self, body: bytes) -> None:
         self._socket.sendall(_buffer(body))
