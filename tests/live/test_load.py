@@ -133,9 +133,9 @@ def test_a_closed_loop_in_several_processes(place: Path) -> None:
 def test_two_loads_in_several_processes_do_not_share_workers(place: Path) -> None:
     loads = [
         typed(place, "-t", "2s", "-u", "2", "--processes", "2", "-o", folder)
-        for folder in ("one", "two")
+        for folder in ("beside-1", "beside-2")
     ]
-    for load, folder in zip(loads, ("one", "two"), strict=True):
+    for load, folder in zip(loads, ("beside-1", "beside-2"), strict=True):
         _, said = load.communicate(timeout=patience(60))
         assert load.returncode == 0, said
         assert len(RunFolder(place / folder).loads()) == 2

@@ -94,7 +94,7 @@ def test_both_are_measured_in_one_run(found: Programs, tmp_path: Path) -> None:
         printed, said = process.communicate(timeout=patience(240))
     assert process.returncode == 0, said
     figures = {each["name"]: each for each in json.loads((tmp_path / "peers.json").read_text())}
-    assert len(figures) == 3 * 3 * 2
+    assert len(figures) == 2 * 3 * 3 * 2
     for clients, goal in ((1, 0.7), (16, 1.0), (128, 1.0)):
         theirs = figures[f"peers: etcd, {clients} in flight"]
         ours = figures[f"peers: raft, {clients} in flight"]
