@@ -50,6 +50,8 @@ class Watch:
     def __init__(self, nodes: Iterable[str]) -> None:
         self._nodes = tuple(nodes)
         self._changed = threading.Condition()
+        # Of each node what it said last.
+        self._latest: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         raise NotImplementedError
@@ -68,7 +70,8 @@ class Watch:
 
     def forget(self, node: str) -> None:
         """The node was killed: what it said no longer counts."""
-        raise NotImplementedError
+        with self._changed:
+            self._latest.pop(node, None)
 
     def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
         """Wait until ``nodes`` hold the same. None: one did not answer."""
@@ -120,6 +123,8 @@ class Monitor(Watch):
     statuses came after that. They are heard, and not recorded.
     """
 
+    _latest: dict[str, NodeRecord]
+
     def __init__(
         self, cluster: ClusterFile, record: Callable[[NodeRecord], None] | None = None
     ) -> None:
@@ -129,7 +134,6 @@ class Monitor(Watch):
         self._record = record
         self.refused = 0
         self._unrecorded: Counter[str] = Counter()
-        self._latest: dict[str, NodeRecord] = {}
         self._recorded_ns: dict[str, int] = {}
         self._recorded_bytes: Counter[str] = Counter()
         self._digests: dict[str, tuple[int, dict[str, str]]] = {}
@@ -227,11 +231,6 @@ class Monitor(Watch):
                 for node in self._nodes
                 if node in self._latest and now - self._latest[node].t_ns < STALE_S * 1e9
             }
-
-    def forget(self, node: str) -> None:
-        """See `Watch`."""
-        with self._changed:
-            self._latest.pop(node, None)
 
     def converged(self, nodes: Iterable[str], timeout_s: float) -> bool | None:
         """Ask ``nodes`` for hashes of what they hold until all are equal. None: one did not

@@ -253,13 +253,15 @@ class _SimulatedClient:
         """Nobody waits any more."""
         self._record(self.client.abandon())
 
-    def summary(self, started_ns: int, ended_ns: int, intended: int) -> LoadSummary:
-        """What it did, of so many operations that were wanted; of a rate it knows nothing."""
+    def summary(
+        self, started_ns: int, ended_ns: int, intended: int, offered_per_s: float | None
+    ) -> LoadSummary:
+        """What it did, of so many operations that were wanted."""
         return LoadSummary(
             client=CLIENT,
             started_ns=started_ns,
             ended_ns=ended_ns,
-            offered_per_s=None,
+            offered_per_s=offered_per_s,
             intended=intended,
             invoked=intended - len(self.dropped_ns),
             dropped=len(self.dropped_ns),
@@ -398,8 +400,7 @@ def _load_and_faults(run: Run, cluster: SimulatedCluster) -> str | None:
         cluster.run_until(end_ns + int(workload.timeout_s * 1e9), all_ended)
         client.close()
         player.end_all()
-    summary = client.summary(start_ns, end_ns, intended + client.follow_ups)
-    summary.offered_per_s = workload.rate_per_s
+    summary = client.summary(start_ns, end_ns, intended + client.follow_ups, workload.rate_per_s)
     write_json(folder.load_dir / f"{CLIENT}.json", summary)
     return f"a fault failed: {'; '.join(player.errors)}" if player.failed else None
 

@@ -73,14 +73,19 @@ class HearsClients(Invariant):
         result: Result | None = self.scene.disks[node].get(f"r/{client}/{sequence}")
         return result
 
+    def remembers(self, node: str, client: str, sequence: int, *, refused: bool) -> bool:
+        """Whether the node knows that it carried out, or refused, a request; or may forget it."""
+        if self.may_forget(client, sequence):
+            return True
+        result = self.result_of(node, client, sequence)
+        return result is not None and (result.version is None) == refused
+
     def check_answer(self, node: str, request: Request, reply: Reply) -> None:
         """Of one that is not ok. Raises InvariantBroken."""
         if reply.error == "unsupported":
             return  # Everybody refuses that, whenever it comes.
-        result = self.result_of(node, request.client, request.sequence)
-        remembered = result is not None and result.version is None
-        forgotten = self.may_forget(request.client, request.sequence)
-        check_refusal(node, request, reply, remembered=remembered or forgotten)
+        remembered = self.remembers(node, request.client, request.sequence, refused=True)
+        check_refusal(node, request, reply, remembered=remembered)
 
 
 def outnumber(nodes: Collection[str], members: Collection[str]) -> bool:

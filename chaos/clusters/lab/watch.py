@@ -26,6 +26,8 @@ class SystemWatch(Watch):
     `NodeRecord`.
     """
 
+    _latest: dict[str, tuple[int, Probe]]
+
     def __init__(
         self,
         system: System,
@@ -38,7 +40,6 @@ class SystemWatch(Watch):
         self._system = system
         self._hosts = dict(hosts)
         self._record = record
-        self._latest: dict[str, tuple[int, Probe]] = {}
         self._problems: dict[str, str] = {}
         self._told: dict[str, tuple[int, Probe]] = {}
         self._ended = threading.Event()
@@ -148,11 +149,6 @@ class SystemWatch(Watch):
     def problem(self, node: str) -> str:
         """Why its last probe that failed did."""
         return self._problems.get(node, "no answer")
-
-    def forget(self, node: str) -> None:
-        """See `Watch`."""
-        with self._changed:
-            self._latest.pop(node, None)
 
 
 def _without_position(probe: Probe) -> Probe:

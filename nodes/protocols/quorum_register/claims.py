@@ -149,9 +149,7 @@ class ReplicasTellTrue(HearsClients):
         held = self._held(node, key)
         if held < record.version:
             raise InvariantBroken(f"{node} has committed {record} of {key!r}, on disk {held}")
-        result = self.result_of(node, record.client, record.sequence)
-        remembered = result is not None and result.version is not None
-        if not remembered and not self.may_forget(record.client, record.sequence):
+        if not self.remembers(node, record.client, record.sequence, refused=False):
             raise InvariantBroken(
                 f"{node} has committed {record} of {key!r}, and does not remember the request"
             )
