@@ -47,11 +47,11 @@ schedule:
   - {at: 1s, for: 2s, fault: latency, latency_ms: 20}
   - {at: 1s, for: 2s, fault: slow-fsync, nodes: [n5], delay_ms: 20}
   - {at: 1s, for: 2s, fault: clock, nodes: [n4], offset_ms: 100}
-  - {at: 4s, for: 3s, fault: crash, nodes: [n2]}
-  - {at: 4s, for: 3s, fault: pause, nodes: [n3]}
+  - {at: 4s, for: 7s, fault: crash, nodes: [n2]}
+  - {at: 4s, for: 7s, fault: pause, nodes: [n3]}
   - {at: 4s, for: 3s, fault: message-loss, share: 0.2}
-  - {at: 8s, for: 3s, fault: network-disconnect, nodes: [n4]}
-  - {at: 8s, for: 3s, fault: torn-write, nodes: [n5]}
+  - {at: 4s, for: 7s, fault: network-disconnect, nodes: [n4]}
+  - {at: 4s, for: 7s, fault: torn-write, nodes: [n5]}
   - {at: 12s, for: 2s, fault: broker-pause}
   - {at: 15s, for: 2s, fault: broker-restart}
   - {at: 18s, for: 2s, fault: replies-lost, node: n1}
