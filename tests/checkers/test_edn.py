@@ -388,3 +388,15 @@ def test_operations_that_do_not_show_it_are_refused(tmp_path: Path, f: str) -> N
     path.write_text(f"{{:process 0 :type :invoke :f :{f} :value 1}}\n")
     with pytest.raises(BadHistory, match=rf"\({f}\) do not tell the model; say it: --model"):
         read_any(path)
+
+
+@pytest.mark.parametrize("seen", ["{0 10, 1 10}", "[1 2]"])
+def test_reads_alone_do_not_say_what_holds_a_map_or_a_list(tmp_path: Path, seen: str) -> None:
+    """Taken for a register, a value that nobody wrote would be a violation."""
+    path = tmp_path / "h.edn"
+    path.write_text(
+        f"{{:process 0 :type :invoke :f :read :value nil}}\n"
+        f"{{:process 0 :type :ok :f :read :value {seen}}}\n"
+    )
+    with pytest.raises(BadHistory, match=r"\(read\) do not tell the model; say it: --model"):
+        read_any(path)

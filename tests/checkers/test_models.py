@@ -22,6 +22,7 @@ from bench.record.history import BadHistory
 from bench.record.models.jsonl import ModelLine
 from bench.record.models.operations import Operations
 from bench.record.models.read import read_any
+from bench.record.models.source import BLOCK_BYTES
 from bench.record.models.verdict import Operation
 from tests.checkers.tiny_models import MODELS, operations_of, rare
 
@@ -140,6 +141,19 @@ def test_what_does_not_fit_is_refused_with_its_line(
     with pytest.raises(BadHistory) as caught:
         verdict_on(path, model)
     assert says in str(caught.value)
+
+
+def test_lines_that_begin_with_reads_of_maps_are_no_register(tmp_path: Path) -> None:
+    read = {**READ, "value": {"a": 7}}
+    path = written(tmp_path / "h.jsonl", read)
+    with pytest.raises(BadHistory, match=r"\(read\) do not tell the model; say it: --model"):
+        verdict_on(path)
+    wide = {**read, "value": {"a": "x" * 1000}}
+    some = range(10, BLOCK_BYTES // 500, 2)
+    later = [{**wide, "invoked_ns": n, "completed_ns": n + 1} for n in some]
+    path = written(tmp_path / "h.jsonl", *later, {**READ, "process": 2, "op": "write", "value": 1})
+    with pytest.raises(BadHistory, match="1: a register holds no object"):
+        verdict_on(path)
 
 
 def test_each_key_is_an_object_of_its_own(tmp_path: Path) -> None:

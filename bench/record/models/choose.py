@@ -42,6 +42,8 @@ def choose(operations: Operations) -> str:
             model = decide(operations)
             if model is not None:
                 return model
+            if ops == {"read"}:
+                break
     seen = ", ".join(sorted(ops)) or "none"
     raise BadHistory(
         f"{operations.name}: the operations ({seen}) do not tell the model; say it: --model "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from bench.record.columns import Columns
 from bench.record.edn.history import read_operations
 from bench.record.history import BadHistory
@@ -25,6 +27,7 @@ History: TypeAlias = Columns | Transactions | Operations
 _OF_REGISTERS: Final = {b"read", b"write", b"cas", b"delete"}
 _OP: Final = re.compile(rb'"op"\s*:\s*"([^"]*)"')
 _TRANSACTION: Final = re.compile(rb'"transaction"\s*:')
+_A_MAP: Final = re.compile(rb'"value"\s*:\s*\{')
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,15 @@ def _read_lines(source: Source, model: str) -> Read:
         chosen = "list-append" if appends else "rw-register"
         return Read(chosen if model == "auto" else model, model == "auto", transactions)
     ops = set(_OP.findall(source.beginning))
-    if model in REGISTERS or (model == "auto" and ops <= _OF_REGISTERS):
+    only_reads_of_maps = ops <= {b"read"} and bool(_A_MAP.search(source.beginning))
+    is_register = ops <= _OF_REGISTERS and not only_reads_of_maps
+    if model in REGISTERS or (model == "auto" and is_register):
         # Which register it is, its check says.
         return Read(model, model == "auto", read_columns(source))
     operations = read_lines(source)
-    return Read(choose(operations) if model == "auto" else model, model == "auto", operations)
+    chosen = choose(operations) if model == "auto" else model
+    if chosen in REGISTERS:
+        maps = [code for code, value in enumerate(operations.values) if isinstance(value, dict)]
+        row = int(np.flatnonzero(np.isin(operations.value, maps))[0])
+        raise operations.refused(row, "a register holds no object")
+    return Read(chosen, model == "auto", operations)
