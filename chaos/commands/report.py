@@ -288,6 +288,10 @@ def history(
 
     loaded = [(run.summary, run.manifest) for _, run in _load(runs)[0]]
     found = over_time.history(loaded)
+    if since is not None and not any(
+        _is_named(name, since) for name in over_time.versions_of(loaded)
+    ):
+        raise BadOption(f"--since {since}: no run has that commit or version")
     later = _versions_since(found, since)
     page = over_time.write_page(found, out or runs[0] / "history.html", ", ".join(map(shown, runs)))
     if json:
@@ -316,13 +320,15 @@ def _versions_since(found: Any, since: str | None) -> list[set[str]]:
     for series in found.series:
         names = [version.name for version in series.versions]
         if since is not None:
-            # A hash may be shorter here or there.
-            fits = [name.startswith(since) or since.startswith(name) for name in names]
+            fits = [_is_named(name, since) for name in names]
             names = names[fits.index(True) :] if any(fits) else []
         later.append(set(names))
-    if since is not None and found.series and not any(later):
-        raise BadOption(f"--since {since}: no run has that commit or version")
     return later
+
+
+def _is_named(version: str, given: str) -> bool:
+    """Whether it is this version that was given; a hash may be shorter here or there."""
+    return version.startswith(given) or given.startswith(version)
 
 
 @app.command()

@@ -131,6 +131,12 @@ def _names(group: Side) -> list[str]:
     return [manifest.commit or manifest.capbench_version for _, manifest in group]
 
 
+def versions_of(runs: Side) -> set[str]:
+    """All by which a run can be named, also one whose plan has no other version."""
+    systems = {summary.plan.protocol.get(SYSTEM) for summary, _ in runs} - {None}
+    return {manifest.commit or manifest.capbench_version for _, manifest in runs} | systems
+
+
 def _series(group: Side) -> Series:
     names = _names(group)
     first: dict[str, str] = {}

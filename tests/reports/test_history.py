@@ -197,6 +197,9 @@ def test_since_a_version_only_later_changes_decide(
     assert typed("history", *given, "--since", "ccc3") == 1
     assert typed("history", *given, "--since", "eee") == 2
     assert "no run has that commit or version" in capsys.readouterr().err
+    alone = ("history", str(results / "aaa1"), "-o", str(tmp_path / "h.html"), "--since")
+    assert typed(*alone, "aaa1") == 0
+    assert typed(*alone, "eee") == 2
 
 
 def test_a_few_slow_runs_do_not_hide_that_all_others_became_slower(summary: RunSummary) -> None:
