@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -21,13 +19,19 @@ import msgspec
 
 from chaos.clusters.processes import ProcessGroup, free_ports
 from chaos.systems import etcd as system
-from chaos.systems.getting import CACHE, on_path
+from chaos.systems.getting import CACHE, Module, built, on_path, run, said_version
 from chaos.systems.system import NotToBeHad
 from nodes.errors import InfrastructureFailed
 from nodes.runtime.scratch import scratch
 
-CLIENT_MODULE = "go.etcd.io/etcd/v3/tools/benchmark"
-CLIENT_VERSION = "v3.5.21"
+_CLIENT = "etcd-benchmark"
+_CLIENT_MODULE = Module(
+    path="go.etcd.io/etcd/v3",
+    version="3.5.21",
+    hash="h1:a+25mPSFUiI4qTcpj6M4OO3NukKdBuVPl5uLF79nCPk=",
+    hash_of_mod="h1:8LcNlc7a2Ox+keMB4tNA6xzX7D1Hmsb43y94nsdoXCM=",
+    program="tools/benchmark",
+)
 START_TIMEOUT_S = 30.0
 
 
@@ -57,52 +61,11 @@ def programs(cache: Path = CACHE) -> Programs:
     cache.mkdir(exist_ok=True)
     try:
         server = system.server(cache)
+        client = on_path(_CLIENT) or built(_CLIENT, _CLIENT_MODULE, cache=cache)
+        version = said_version([server, "--version"], r"etcd Version: (\S+)", {})
     except NotToBeHad as error:
         raise NoEtcd(str(error)) from None
-    client = on_path("etcd-benchmark") or cache / "etcd-benchmark"
-    if not client.exists():
-        _build_client(client)
-    said = _run("etcd", [str(server), "--version"], cache)
-    version = re.search(r"etcd Version: (\S+)", said)
-    if version is None:
-        raise NoEtcd(f"{server} --version prints no version: {said[:80]!r}")
-    return Programs(server=server, client=client, version=version[1])
-
-
-def _build_client(target: Path) -> None:
-    go = on_path("go")
-    if go is None:
-        raise NoEtcd(
-            f"no etcd-benchmark on PATH, and no Go to build {CLIENT_MODULE}@{CLIENT_VERSION}"
-        )
-    with scratch("etcd", target.parent) as folder:
-        # `go install` rejects a module that replaces others, as etcd's does.
-        (folder / "go.mod").write_text("module client\n\ngo 1.23\n")
-        _run("go get", [go, "get", f"{CLIENT_MODULE}@{CLIENT_VERSION}"], folder)
-        _run("go build", [go, "build", "-o", folder / "client", CLIENT_MODULE], folder)
-        os.replace(folder / "client", target)
-
-
-def _run(what: str, command: list[str | Path], cwd: Path, timeout_s: float = 900) -> str:
-    """The standard output of a command. Raises NoEtcd with the last line of output."""
-    words = [str(word) for word in command]
-    try:
-        done = subprocess.run(
-            words,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoEtcd(f"{what}: {error}") from None
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise NoEtcd(f"{what} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
-    return done.stdout
+    return Programs(server=server, client=client, version=version)
 
 
 class Etcd:
@@ -143,7 +106,10 @@ class Etcd:
             f"--val-size={value_bytes}",
             f"--key-space-size={keys}",
         ]
-        return summary(_run("etcd's benchmark client", command, self._folder))
+        try:
+            return summary(run("etcd's benchmark client", command, self._folder))
+        except NotToBeHad as error:
+            raise NoEtcd(str(error)) from None
 
 
 def summary(said: str) -> Puts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -94,16 +94,23 @@ class RunningCluster(Cluster):
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until all nodes expect to serve. Raises TargetFailed."""
+        self._wait_until(self.monitor.ready, "the cluster was not ready", timeout_s)
+
+    def _wait_until(self, condition: Callable[[], bool], failed: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while not self.monitor.wait(self.monitor.ready, 0.5):
+        while not self.monitor.wait(condition, 0.5):
             self.check()
             if time.monotonic() > deadline:
                 heard = self.monitor.statuses()
-                missing = [n for n in self.nodes if not heard.get(n) or not heard[n].probe["ready"]]
+                silent = [n for n in self.nodes if not heard.get(n) or not heard[n].probe["ready"]]
                 raise TargetFailed(
-                    f"the cluster was not ready in {timeout_s:.0f} s; waiting for "
-                    f"{', '.join(missing) or 'one leader'}; logs: {self.logs}"
+                    f"{failed} in {timeout_s:.0f} s; waiting for "
+                    f"{', '.join(silent) or 'one leader'}; {self._where_to_look(silent)}"
                 )
+
+    def _where_to_look(self, silent: Sequence[str]) -> str:
+        """What a message ends with that waits for these nodes."""
+        return f"logs: {self.logs}"
 
     def check(self) -> None:
         """Raise TargetFailed if a part has ended that nobody stopped, or if something could not be

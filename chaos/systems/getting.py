@@ -54,17 +54,18 @@ def unpacked(packages: Sequence[str], *, cache: Path = CACHE) -> Path:
 
 
 class Module(NamedTuple):
-    """A module of Go in a version, and the hashes of both it and its go.mod (``h1:...``)."""
+    """A module of Go in a version, and the hashes of both it and its go.mod (``h1:...``).
+    ``program``: the folder of the program in it, if that is not its root."""
 
     path: str
     version: str
     hash: str
     hash_of_mod: str
+    program: str = ""
 
 
 def built(program: str, module: Module, *, cache: Path = CACHE) -> Path:
-    """The program that a module of Go has in its root; built first if it is not in the cache.
-    Raises NotToBeHad."""
+    """A program of a module of Go; built first if it is not in the cache. Raises NotToBeHad."""
 
     def get(into: Path) -> None:
         go = on_path("go")
@@ -80,9 +81,10 @@ def built(program: str, module: Module, *, cache: Path = CACHE) -> Path:
             f"{module.path} {at} {module.hash}\n{module.path} {at}/go.mod {module.hash_of_mod}\n"
         )
         local = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+        package = f"{module.path}/{module.program}".removesuffix("/")
         words: tuple[list[str | Path], ...] = (
-            ["get", f"{module.path}@{at}"],
-            ["build", "-o", into / program, module.path],
+            ["get", f"{package}@{at}"],
+            ["build", "-o", into / program, package],
         )
         for word in words:
             what = f"go {word[0]} of {program} {module.version}"

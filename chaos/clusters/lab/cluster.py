@@ -8,8 +8,7 @@ It is made by, and lives as long as, the first process of the namespaces of
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.children import environment
@@ -109,24 +108,18 @@ class LabCluster(SpawnedCluster, OfLab):
             self._start_node(node)
         self.monitor = SystemWatch(self._system, self._hosts, self._record, self._usage.counters)
         self.monitor.__enter__()
-        self._wait(lambda: len(self.monitor.statuses()) == len(self.nodes), "answer")
+        name = self._system.name
+        self._wait_until(self._all_answer, f"{name} did not answer", READY_S)
         self._system.form(self._hosts)
-        self._wait(self.monitor.ready, "serve")
+        self._wait_until(self.monitor.ready, f"{name} did not serve", READY_S)
         write_cluster_file(self.cluster_path, self.cluster_file)
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + READY_S
-        while not self.monitor.wait(condition, 0.5):
-            self.check()
-            if time.monotonic() > deadline:
-                heard = self.monitor.statuses()
-                silent = [n for n in self.nodes if not heard.get(n) or not heard[n].probe["ready"]]
-                first = (silent or list(self.nodes))[0]
-                raise TargetFailed(
-                    f"{self._system.name} did not {what} in {READY_S:.0f} s; waiting for "
-                    f"{', '.join(silent) or 'one leader'}; {first}: {self.monitor.problem(first)}; "
-                    f"{self.last_words(first)}"
-                )
+    def _all_answer(self) -> bool:
+        return len(self.monitor.statuses()) == len(self.nodes)
+
+    def _where_to_look(self, silent: Sequence[str]) -> str:
+        first = [*silent, *self.nodes][0]
+        return f"{first}: {self.monitor.problem(first)}; {self.last_words(first)}"
 
     def _stop(self, *, discard: bool = False) -> None:
         self._hang_up()
