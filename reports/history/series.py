@@ -133,8 +133,9 @@ def _names(group: Side) -> list[str]:
 
 def versions_of(runs: Side) -> set[str]:
     """All by which a run can be named, also one whose plan has no other version."""
-    systems = {summary.plan.protocol.get(SYSTEM) for summary, _ in runs} - {None}
-    return {manifest.commit or manifest.capbench_version for _, manifest in runs} | systems
+    own = {manifest.commit or manifest.capbench_version for _, manifest in runs}
+    systems = {summary.plan.protocol.get(SYSTEM) for summary, _ in runs}
+    return own | {each for each in systems if each}
 
 
 def _series(group: Side) -> Series:
