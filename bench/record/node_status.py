@@ -30,6 +30,8 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 class _Status(_Report, frozen=True, kw_only=True, tag="status"):
     probe: dict[Short, Scalar]
     counters: dict[Short, Whole] = {}
+    sent: dict[Short, Whole] = {}
+    heard: dict[Short, Whole] = {}
 
 
 class _Event(_Report, frozen=True, kw_only=True, tag="event"):
@@ -84,6 +86,8 @@ def parse_status(
                 kind="status",
                 probe=report.probe,
                 counters=report.counters,
+                sent=report.sent,
+                heard=report.heard,
             )
         case _Event():
             return NodeRecord(

@@ -141,8 +141,9 @@ class FaultRecord(msgspec.Struct, kw_only=True):
 
 class NodeRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What a node reported. ``kind`` status: ``probe`` is `Replica.probe()`, ``counters`` are the
-    driver's. ``kind`` event: ``name`` and ``details`` come from `Out.mark`, or from the runner
-    (``started``, ``killed``, ``exited``)."""
+    driver's; ``sent`` and ``heard``: a live node's messages to and from each other node.
+    ``kind`` event: ``name`` and ``details`` come from `Out.mark`, or from the runner (``started``,
+    ``killed``, ``exited``)."""
 
     t_ns: Stamp
     node: str
@@ -151,6 +152,8 @@ class NodeRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     details: dict[str, Any] = {}
     probe: dict[str, Any] = {}
     counters: dict[str, int] = {}
+    sent: dict[str, int] = {}
+    heard: dict[str, int] = {}
 
 
 class RunFolder:

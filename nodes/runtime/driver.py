@@ -125,6 +125,7 @@ class Driver:
         self._inbox_prefix = self.topics.inbox("").split("+")[0]
         self._request_topic = self.topics.request(settings.node)
         self._connect()
+        self._sent, self._heard = (dict.fromkeys(self._links, 0) for _ in range(2))
         self._injector = Injector(
             self.env, self._loop.call_later, self._send_past, self._add, self._on_injected
         )
@@ -317,6 +318,7 @@ class Driver:
         except BadFrame as error:
             self._count(f"bad_frame_{error.kind}", f"from {src}: {error}")
             return
+        self._heard[src] += len(messages)
         self._inputs += [Message(src, message) for message in messages]
         self._schedule_turn()
 
@@ -590,6 +592,7 @@ class Driver:
         topic = self.topics.link(self.settings.node, dst)
         self._publish(self._links[dst], topic, self._messages, messages)
         self._add("messages_sent", len(messages))
+        self._sent[dst] += len(messages)
 
     def _publish(
         self, connection: Connection, topic: str, codec: Codec[Any], messages: list[Any]
@@ -640,7 +643,8 @@ class Driver:
         await self._control.up.wait()
         while True:
             probe = self.replica.probe()
-            self._tell("status", probe=probe, counters=self._all_counters())
+            told = {"sent": self._sent, "heard": self._heard}
+            self._tell("status", probe=probe, counters=self._all_counters(), **told)
             self._show_ready(bool(probe["ready"]))
             await asyncio.sleep(self.settings.status_every_s)
 

@@ -34,8 +34,8 @@ def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
     for number, (model, name) in enumerate(places):
         own = data[(data["measured"] == model) & (data["protocol"] == name)]
         _row_of(drawing, number, own, styles[name])
-    drawing.key("links were cut", Style("ink"))
-    drawing.key("other faults", Style("grey"))
+    drawing.key("coloured: links were cut", Style("blue"))
+    drawing.key("grey: other faults", Style("grey"))
     unknown = sum(cell.verdict == "unknown" for cell in grid.cells.values())
     return ChartView(
         name="cap-map",

@@ -12,6 +12,7 @@ from reports.charts.charts import MOST_BINS, TABLE_BINS, bin_width_s, served_sha
 from reports.charts.charts_of_runs import SHARES, curve
 from reports.charts.drawing import LEFT, Axis, Drawing, Style
 from reports.charts.view import LEAST_MS, ChartView, log_ms
+from reports.data.compare import Matrix
 from reports.data.metrics import RunTables
 from reports.data.summary import cut
 
@@ -34,19 +35,25 @@ Group = Mapping[str, Sequence[RunTables]]
 
 
 def charts(group: Group, styles: Mapping[str, Style]) -> Iterator[ChartView]:
-    """The meaningful charts, for the protocols that have operations."""
+    """The meaningful charts, for the protocols that have operations; none of a single run."""
     group = {
         name: runs
         for name, all_of in group.items()
         if (runs := [r for r in all_of if len(r.operations)])
     }
-    if not group:
+    if len(_all(group)) < 2:
         return
     served = who_was_served(group)
     if served is not None:
         yield served
     yield over_time(group, styles)
     yield to_the_last_nines(group, styles)
+
+
+def group_of(grid: Matrix, experiment: str, tables: Mapping[int, RunTables]) -> Group:
+    """The runs of an experiment. ``tables``: by the id of their summaries."""
+    cells = sorted(grid.column(experiment), key=lambda cell: grid.protocols.index(cell.protocol))
+    return {cell.protocol: [tables[id(run)] for run in cell.runs] for cell in cells}
 
 
 def style_of(names: Sequence[str]) -> dict[str, Style]:

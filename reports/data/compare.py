@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bench.record.quantities import format_share, plural
-from reports.data import cost
+from reports.data import cost, kinds
 from reports.data.objectives import Result
 from reports.data.plan import Plan, differences
 from reports.data.summary import RunSummary, cut
@@ -474,9 +474,16 @@ def _answers(cells: Sequence[Cell]) -> str:
     """What was served in the protocol's worst experiment, preferably one that was not cut short;
     all figures are from that one."""
     cells = [cell for cell in cells if cell.back_in != "unknown"] or cells
-    parted = [cell for cell in cells if cell.has_sides]
+    # Of equal ones, one in which nothing else happened.
+    parted = sorted(
+        (cell for cell in cells if cell.has_sides),
+        key=lambda cell: kinds.kind(cell.runs[0]) != kinds.CUT,
+    )
     if parted:
-        cell = _worst(parted, "availability.majority", "availability.minority")
+        sides = ("availability.majority", "availability.minority")
+        if len(parted) > 1 and all(cell.least(side) == 1 for cell in parted for side in sides):
+            return f"in all {len(parted)} experiments with a cut, it served both sides in full"
+        cell = _worst(parted, *sides)
         majority = cell.figure("availability.majority")
         minority = cell.figure("availability.minority")
         back = f" ({cell.back_words})" if cell.back_in != seconds(0) else ""
@@ -575,7 +582,7 @@ def heading(summaries: Sequence[RunSummary]) -> str:
 def _either(values: Sequence[float]) -> str:
     if len(values) > 4:
         return f"{values[0]:g} … {values[-1]:g}"
-    return "/".join(f"{value:g}" for value in values)
+    return " or ".join(f"{value:g}" for value in values)
 
 
 def first_screen(summaries: Sequence[RunSummary]) -> str:

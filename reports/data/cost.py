@@ -60,6 +60,11 @@ class Column(NamedTuple):
     unit: str = ""
     per: str = "per operation"
 
+    @property
+    def words(self) -> str:
+        """Its name, what it is counted per, and its unit."""
+        return f"{self.name} {self.per}{', ' * bool(self.unit)}{self.unit}"
+
 
 COLUMNS = (
     Column("messages", "messages"),
@@ -67,7 +72,7 @@ COLUMNS = (
     Column("bytes_sent", "bytes sent"),
     Column("disk_ms", "disk", "ms"),
     Column("cpu_us", "CPU", "µs"),
-    Column("memory_mb", "memory", "MB", "all nodes, at most"),
+    Column("memory_mb", "memory", "MB", "of all nodes, at most"),
 )
 
 

@@ -30,7 +30,8 @@ COUNTED = {
     "reordering": "messages_held_back",
     "corruption": "frames_corrupted",
 }
-"""Fault -> the counter of the nodes that shows it; live nodes do not count what a cut takes."""
+"""Fault -> the counter of the nodes that shows it. Live nodes do not count what a cut takes: it
+shows in what both ends of a link tell."""
 OF_LABS = {"messages_lost": "packets_lost"}
 """What is counted in a lab instead."""
 STOPS = {
@@ -39,6 +40,10 @@ STOPS = {
     "pause": ("paused",),
 }
 """Fault -> the events that show it."""
+MOST_TOLD = 6
+"""Of these events, in words."""
+BACK = ("restarted", "started", "resumed")
+"""The events that end it."""
 SLOW = frozenset(("latency", "jitter", "wan", "bandwidth"))
 """Faults that show in how long operations took, at protocols that wait for other nodes."""
 SLOWER = 2.0
@@ -47,6 +52,10 @@ LEAST_MS = 5.0
 UNANSWERED = frozenset(("requests-lost", "replies-lost"))
 SLOWED, SLOWED_US = "messages_slowed", "slowed_us"
 """The counters of what was sent on links that a fault made slower, which simulated nodes have."""
+SETTLED_NS = 500_000_000
+"""After a cut began, for what was under way."""
+PASSED = {"partition": 0.5, "flapping": 0.9}
+"""A cut that let more than this share pass was none."""
 _SLACK_NS = 1_000_000_000
 """How far from the fault's own stamps an event of it may be: they come from several processes."""
 
@@ -76,9 +85,9 @@ def proofs(
             why = f": {fault.error}" if fault.error else ""
             took_place, seen = False, f"it was never applied{why}"
         elif fault.fault in COUNTED:
-            took_place, seen = _counted(fault, records)
+            took_place, seen = _counted(fault, records) or _passed(fault, records)
         elif fault.fault in STOPS:
-            took_place, seen = _stopped(fault, records, certain=simulated)
+            took_place, seen = _stopped(fault, records, origin_ns, certain=simulated)
         elif fault.fault in UNANSWERED:
             took_place, seen = _unanswered(fault, operations, origin_ns)
         elif fault.fault in SLOW and (delays := _delays(fault, records)) is not None:
@@ -102,17 +111,41 @@ def doubt(summary: RunSummary, found: Sequence[Proof]) -> None:
         summary.reason = f"a fault did not take place, so that nothing was shown: {said}"
 
 
-def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | None, str]:
-    """By what the nodes counted from the last time they told before it to the first after it."""
+def _counted(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool, str] | None:
+    """By what the nodes counted from the last time they told before it to the first after it; None:
+    they did not count it."""
     name = COUNTED[fault.fault]
     if not any(name in record.counters for record in records):
         name = OF_LABS.get(name, name)
-    what = WORDS[name]
     found = _meanwhile(fault, records, name, "messages_sent")
     if found is None:
-        return None, f"the nodes did not count it ({what})"
+        return None
     hit, sent = found
-    return hit > 0, f"{what}: {hit:,}" + (f" of {sent:,} that were sent" if sent else "")
+    return hit > 0, f"{WORDS[name]}: {hit:,}" + (f" of {sent:,} that were sent" if sent else "")
+
+
+def _passed(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool | None, str]:
+    """By what was sent on its links and heard at their other ends, while it was on for certain.
+    Flapping links are up for some of that time: much that passes denies nothing."""
+    assert fault.applied_ns is not None
+    begin_ns, end_ns = fault.applied_ns + SETTLED_NS, fault.heal_started_ns or math.inf
+    told: dict[str, list[NodeRecord]] = {}
+    for record in records:
+        if (record.sent or record.heard) and begin_ns <= record.t_ns <= end_ns:
+            told.setdefault(record.node, []).append(record)
+    sent = heard = 0
+    for src, dst in fault.links:
+        if src in told and dst in told:
+            left = told[src][-1].sent.get(dst, 0) - told[src][0].sent.get(dst, 0)
+            came = told[dst][-1].heard.get(src, 0) - told[dst][0].heard.get(src, 0)
+            if min(left, came) >= 0:  # Else a node began anew.
+                sent, heard = sent + left, heard + came
+    if fault.fault not in PASSED or not sent:
+        return None, f"the nodes did not count it ({WORDS[COUNTED[fault.fault]]})"
+    seen = f"of {sent:,} messages sent on the links that were cut, {heard:,} passed"
+    if heard <= PASSED[fault.fault] * sent:
+        return True, seen
+    return (False if fault.fault == "partition" else None), seen
 
 
 def _delays(fault: FaultRecord, records: Sequence[NodeRecord]) -> tuple[bool, str] | None:
@@ -147,7 +180,7 @@ def _meanwhile(
 
 
 def _stopped(
-    fault: FaultRecord, records: Sequence[NodeRecord], *, certain: bool
+    fault: FaultRecord, records: Sequence[NodeRecord], origin_ns: int, *, certain: bool
 ) -> tuple[bool | None, str]:
     """By the events of its nodes. ``certain``: every such event is recorded."""
     assert fault.applied_ns is not None
@@ -161,13 +194,15 @@ def _stopped(
         and record.node in fault.nodes
         and begin_ns - _SLACK_NS <= record.t_ns <= end_ns + _SLACK_NS
     ]
-    stopped = [record for record in events if record.name in names]
-    if not stopped:
+    if not any(record.name in names for record in events):
         return (False if certain else None), f"no node was seen to be {names[0]}"
-    nodes = sorted({record.node for record in stopped})
-    back = sum(record.name in ("restarted", "started", "resumed") for record in events)
-    again = f", and {back} came back" if back else ""
-    return True, f"{names[0]}: {' '.join(nodes)} ({len(stopped)} times in all{again})"
+    told = [
+        f"{record.node} {record.name} at {(record.t_ns - origin_ns) / 1e9:.1f} s"
+        for record in events
+        if record.name in (*names, *BACK)
+    ]
+    rest = len(told) - MOST_TOLD
+    return True, "; ".join(told[:MOST_TOLD]) + (f"; and {rest} more such events" * (rest > 0))
 
 
 def _overlaps(fault: FaultRecord, faults: Sequence[FaultRecord]) -> bool:

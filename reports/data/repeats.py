@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from bench.record.quantities import format_share
-from reports.data import compare, difference
+from reports.data import compare, cost, difference
 from reports.data.summary import RunSummary
 
 CONFIDENCE = 0.95
@@ -42,7 +42,7 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     `RunSummary`; figures that no run has are left out. ``recovery_s``: over the runs that
     recovered; ``never_back``: how many had a fault and did not. ``latency_ms_p99``: over the runs
     in which it did not exceed the service time; ``over_time_out``: in how many it did.
-    ``messages``: per served operation. ``verdicts``: how many of each."""
+    ``cost``: figures of `reports.data.cost.Cost`. ``verdicts``: how many of each."""
 
     experiment: str
     protocol: str
@@ -59,7 +59,7 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     never_back: int
     latency_ms_p99: Interval | None
     over_time_out: int
-    messages: Interval | None
+    cost: dict[str, Interval]
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -130,8 +130,16 @@ def of(cell: compare.Cell) -> Repeats:
         ),
         latency_ms_p99=_present(value for value in p99 if value != math.inf),
         over_time_out=p99.count(math.inf),
-        messages=_present(run.cost.messages for run in runs if run.cost is not None),
+        cost=_costs(cell),
     )
+
+
+def _costs(cell: compare.Cell) -> dict[str, Interval]:
+    found = {
+        column.figure: interval(cell.values(f"cost.{column.figure}"))
+        for column in cost.counted([cell])
+    }
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _present(values: Iterable[float | None]) -> Interval | None:
@@ -148,8 +156,6 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
         found.append(("back in, s", one.recovery_s, 1, False))
     if one.latency_ms_p99 is not None:
         found.append(("p99, ms", one.latency_ms_p99, 0, False))
-    if one.messages is not None:
-        found.append(("messages per operation", one.messages, 2, False))
     rows = []
     for name, each, digits, floor in found:
         middle, mean = (_number(value, digits, floor=floor) for value in (each.median, each.mean))
@@ -160,10 +166,21 @@ def rows(one: Repeats) -> list[tuple[str, int, str, str, str]]:
         rows.append((name, each.runs, middle, mean, between))
     if one.over_time_out:
         rows.append(("p99", one.over_time_out, "> time-out", "–", "–"))
+    for column in cost.COLUMNS:
+        if (spent := one.cost.get(column.figure)) is not None:
+            middle, mean = (cost.quantity(value) for value in (spent.median, spent.mean))
+            rows.append((column.words, spent.runs, middle, mean, between_costs(spent) or "–"))
     return rows
 
 
-_DIGITS = {"rate": 0, "p99": 0, "back_in": 1, "messages": 2}
+def between_costs(one: Interval) -> str:
+    """The interval of a cost, without its unit; nothing where there is none."""
+    if one.low is None or one.high is None:
+        return ""
+    return f"{cost.quantity(one.low)} to {cost.quantity(one.high)}"
+
+
+_DIGITS = {"rate": 0, "p99": 0, "back_in": 1}
 
 
 def between(name: str, one: Interval | None) -> str:

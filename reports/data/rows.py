@@ -1,4 +1,4 @@
-"""The windows and faults of a run as rows of text, for the page.
+"""The windows, faults and checks of a run as rows of text, for the page.
 
 Shares are rounded down, so that 1 means all. Times that exceed the service time, or outlast the
 load, are given in words.
@@ -27,6 +27,15 @@ def window_rows(run: RunTables) -> list[list[str]]:
 def fault_rows(run: RunTables) -> list[list[str]]:
     """Rows with the columns of `RunTables.faults`."""
     return _rows(run, run.faults)
+
+
+CHECK_COLUMNS = ("check", "model", "verdict", "algorithm", "operations", "took, s", "summary")
+
+
+def check_rows(run: RunTables) -> list[list[Any]]:
+    """Rows of `RunTables.verdicts`, under `CHECK_COLUMNS`. A check may be of no model."""
+    rows = run.verdicts.to_dict("records")
+    return [["" if value == "none" else value for value in row.values()] for row in rows]
 
 
 def _rows(run: RunTables, table: pd.DataFrame) -> list[list[str]]:

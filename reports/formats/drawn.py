@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from reports.charts.view import ChartView
 
 
+CELL = 10
+"""Characters around a number in a table."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A chart on the page; ``plot``: its values for `explore.js`, in which nothing ends a script
@@ -30,8 +34,9 @@ class Figure:
 
     @property
     def size(self) -> int:
-        """Its characters, without its numbers."""
-        return len(self.svg) + len(self.plot)
+        """About how many characters it takes on the page."""
+        numbers = sum(len(cell) + CELL for row in self.rows for cell in row)
+        return len(self.svg) + len(self.plot) + numbers
 
 
 def figure(view: ChartView, *, numbers: bool, explored: bool = True) -> Figure:

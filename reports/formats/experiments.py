@@ -51,7 +51,6 @@ def experiments(
     tables: Mapping[int, RunTables],
     styles: Mapping[str, Style],
     *,
-    numbers: bool,
     most_bytes: int,
 ) -> list[Experiment]:
     """The experiments in the order of the heat map. ``tables``: by the id of their summaries.
@@ -62,11 +61,11 @@ def experiments(
     order = sorted(grid.experiments, key=lambda name: (kinds.ORDER.index(kind[name]), name))
     for number, name in enumerate(order, 1):
         cells = sorted(grid.column(name), key=lambda cell: grid.protocols.index(cell.protocol))
-        runs = {cell.protocol: [tables[id(run)] for run in cell.runs] for cell in cells}
+        runs = side_by_side.group_of(grid, name, tables)
         figures: list[Figure] = []
         trouble = "left out to keep the page small"
         if size <= most_bytes:
-            figures, trouble = _figures(runs, styles, numbers=numbers)
+            figures, trouble = _figures(runs, styles)
             size += sum(each.size for each in figures)
         first = next(iter(runs.values()))[0]
         counted = cost.counted(cells)
@@ -90,13 +89,11 @@ def experiments(
 
 
 def _figures(
-    runs: Mapping[str, Sequence[RunTables]], styles: Mapping[str, Style], *, numbers: bool
+    runs: Mapping[str, Sequence[RunTables]], styles: Mapping[str, Style]
 ) -> tuple[list[Figure], str]:
-    if sum(map(len, runs.values())) < 2:
-        return [], ""
     try:
         views = side_by_side.charts(runs, styles)
-        return [figure(view, numbers=numbers) for view in views], ""
+        return [figure(view, numbers=True) for view in views], ""
     except SENSELESS as error:
         return [], f"{type(error).__name__}: {error}"
 
@@ -128,6 +125,7 @@ def intervals_of(cell: compare.Cell) -> dict[str, str]:
         # The interval of some runs is none of a median over all.
         "p99": None if one.over_time_out else one.latency_ms_p99,
         "back_in": None if one.never_back else one.recovery_s,
-        "messages": one.messages,
     }
-    return {name: text for name, each in found.items() if (text := repeats.between(name, each))}
+    told = {name: repeats.between(name, each) for name, each in found.items()}
+    told |= {name: repeats.between_costs(each) for name, each in one.cost.items()}
+    return {name: text for name, text in told.items() if text}

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.record.files import write_whole
+from reports.data import compare
 from reports.data.metrics import RunTables
 from reports.data.tables import combine
+
+if TYPE_CHECKING:
+    from reports.charts.view import ChartView
 
 TABLES = ("runs", "windows", "faults", "verdicts", "nodes", "operations")
 
 
 def write_csv(runs: Sequence[tuple[str, RunTables]], folder: Path) -> list[Path]:
     """Write the tables of `reports.data.tables.Tables` (``runs.csv`` ...) and the numbers of each
-    chart as ``<run>-<chart>.csv``. Returns the files."""
-    from reports.charts.charts import charts
-
+    chart as ``<run or experiment>-<chart>.csv``. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = combine(runs)
     written = []
@@ -25,27 +28,40 @@ def write_csv(runs: Sequence[tuple[str, RunTables]], folder: Path) -> list[Path]
         path = folder / f"{name}.csv"
         getattr(tables, name).to_csv(path, index=False)
         written.append(path)
-    for name, run in runs:
-        for view in charts(run):
-            path = folder / f"{file_name(name)}-{file_name(view.name)}.csv"
-            view.data.to_csv(path, index=False)
-            written.append(path)
+    for name, view in _views(runs):
+        path = folder / f"{name}.csv"
+        view.data.to_csv(path, index=False)
+        written.append(path)
     return written
 
 
 def write_charts(runs: Sequence[tuple[str, RunTables]], folder: Path) -> list[Path]:
-    """Write each chart as ``<run>-<chart>.png`` and ``.svg``. Returns the files."""
-    from reports.charts.charts import charts
-
+    """Write each chart as ``<run or experiment>-<chart>.png`` and ``.svg``. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, run in runs:
-        for view in charts(run):
-            path = folder / f"{file_name(name)}-{file_name(view.name)}.png"
-            write_whole(path, view.png())
-            write_whole(path.with_suffix(".svg"), view.svg().encode())
-            written += [path, path.with_suffix(".svg")]
+    for name, view in _views(runs):
+        image, drawing = (folder / f"{name}.{suffix}" for suffix in ("png", "svg"))
+        write_whole(image, view.png())
+        write_whole(drawing, view.svg().encode())
+        written += [image, drawing]
     return written
+
+
+def _views(runs: Sequence[tuple[str, RunTables]]) -> Iterator[tuple[str, ChartView]]:
+    """All charts of the page, each with the name of its files: of runs, then of the comparison."""
+    from reports.charts import cap_map, charts, side_by_side
+
+    for name, run in runs:
+        for view in charts.charts(run):
+            yield f"{file_name(name)}-{file_name(view.name)}", view
+    grid = compare.matrix([run.summary for _, run in runs])
+    styles = side_by_side.style_of(grid.protocols)
+    if len(grid.cells) > 1 and (cap := cap_map.cap_map(grid, styles)) is not None:
+        yield file_name(cap.name), cap
+    tables = {id(run.summary): run for _, run in runs}
+    for name in grid.experiments:
+        for view in side_by_side.charts(side_by_side.group_of(grid, name, tables), styles):
+            yield f"{file_name(name)}-{file_name(view.name)}", view
 
 
 def file_name(text: str) -> str:

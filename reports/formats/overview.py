@@ -84,6 +84,16 @@ class HeatMap:
         return len(self.columns) <= ROOMY
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether a protocol did not run in an experiment."""
+        return len(self.spots) < len(self.rows) * len(self.columns)
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether a cell missed an objective."""
+        return any(spot.cell.missed() for spot in self.spots.values())
+
+    @property
     def few(self) -> bool:
         """Whether all columns fit on a phone, or leave room for the CAP map beside them."""
         return len(self.columns) <= FEW

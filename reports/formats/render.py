@@ -52,8 +52,8 @@ COMPARED = "Replication protocols compared"
 OPEN_RUNS = 6
 """With more runs than this, runs are folded; with more experiments, experiments."""
 FULL_TABLES = 24
-"""With more runs than this, the numbers of charts are not on the page, only in the files of
-`capbench report`, and only the charts of experiments can be zoomed."""
+"""With more runs than this, only the charts of experiments have their numbers on the page, and can
+be zoomed; `capbench report` of a run has those of its charts."""
 
 
 TOOK_PLACE = {True: "yes", False: "NO", None: "not recorded"}
@@ -178,7 +178,6 @@ def render(
             grid,
             {id(run.summary): run for run in runs},
             styles,
-            numbers=len(runs) <= FULL_TABLES,
             most_bytes=MOST_CHART_BYTES,
         )
         if len(runs) > 1
@@ -215,6 +214,7 @@ def render(
             experiments=of_experiments,
             test=difference.TEST,
             folded=len(runs) > OPEN_RUNS,
+            small=small,
             experiments_folded=len(of_experiments) > OPEN_RUNS,
             lines=_lines(grid),
             sections=sections,
@@ -223,7 +223,6 @@ def render(
             repeats=[(each, repeats.rows(each)) for each in repeats.repeats(summaries)],
             benchmarks=benchmarks,
             legend=compare.LEGEND,
-            loss_columns=list(recovery.COLUMNS),
             started=to_the_minute(min(run.manifest.started_utc for run in runs)),
         )
     )
@@ -294,10 +293,13 @@ def _environment() -> jinja2.Environment:
         "column": column_words,
         "window_rows": rows.window_rows,
         "fault_rows": rows.fault_rows,
+        "check_rows": rows.check_rows,
         "pretty_json": lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str),
     }
     environment.filters.update(filters)
     environment.globals["drawing_style"] = Markup(STYLE)
+    environment.globals["loss_columns"] = list(recovery.COLUMNS)
+    environment.globals["check_columns"] = rows.CHECK_COLUMNS
     return environment
 
 

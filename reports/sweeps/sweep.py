@@ -143,6 +143,8 @@ def _figures(figures: pd.DataFrame) -> list[Figure]:
     drawn = [dimension_figure(figures, name) for name in DIMENSIONS if _varies(figures, name)]
     if of_dimension(figures, None)["missing"].isna().any():
         drawn.insert(0, cpu_figure(figures))
+    if _varies(figures[figures["missing"].isna()], "clients"):
+        drawn.insert(0, load_figure(figures))
     return drawn
 
 
@@ -176,6 +178,34 @@ def cpu_figure(figures: pd.DataFrame) -> Figure:
         "by it give the highest possible rate."
     )
     return Figure(title, how, [Markup(drawing.inline(title))], *_numbers(base, ["nodes"]))
+
+
+def load_figure(figures: pd.DataFrame) -> Figure:
+    """Latency against throughput, one line for each protocol."""
+    data = of_dimension(figures, "clients")
+    data = data[data["missing"].isna()].sort_values(["protocol", "clients"], kind="stable")
+    p99 = data["latency_ms_p99"]
+    drawing = Drawing(
+        Axis(0, data["ok_per_s"].max(), "operations/s"),
+        Axis(p99.min(), p99.max(), "p99 in ms, logarithmic", "log"),
+        height=220,
+    )
+    for protocol, look in zip(dict.fromkeys(data["protocol"]), LOOKS, strict=False):
+        own = data[data["protocol"] == protocol]
+        drawing.line(own["ok_per_s"], own["latency_ms_p99"], look, protocol)
+        drawing.marks(own["ok_per_s"], own["latency_ms_p99"], look)
+    title = "Latency against throughput"
+    how = (
+        "A mark is a number of clients, the next one along the line is more of them: where a line "
+        "turns upwards, more clients only wait longer. Further right and lower is better."
+    )
+    columns = ["protocol", TITLES["clients"][0], "operations/s", "p50, ms", "p99, ms"]
+    rows = [
+        [row["protocol"], f"{int(row['clients']):,}"]
+        + [number(row[name]) for name in ("ok_per_s", "latency_ms_p50", "latency_ms_p99")]
+        for row in data.to_dict("records")
+    ]
+    return Figure(title, how, [Markup(drawing.inline(title))], columns, rows)
 
 
 def dimension_figure(figures: pd.DataFrame, dimension: str) -> Figure:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.record.run_folder import RunFolder
+from reports.data.metrics import load
 from tests.live.conftest import leftovers, run_json
 
 pytestmark = [pytest.mark.live, pytest.mark.long]
@@ -93,6 +94,9 @@ def test_the_old_leader_was_cut_off_and_a_new_one_took_over(
     assert before[-1] == alone
     assert len(during) == 1
     assert during[0] != alone
+    (proof,) = load(folder.path).proofs
+    assert proof.took_place is True
+    assert proof.seen.endswith("messages sent on the links that were cut, 0 passed")
 
 
 def test_gossip_answers_on_both_sides_and_pays_with_consistency(

@@ -112,6 +112,13 @@ def test_the_same_messages_to_several_nodes_and_others_of_the_same_number(stage:
     assert frames(stage, "n3") == [["first", "second"]] * 2 + [["first", "third"]]
 
 
+def test_both_ends_of_a_link_count_what_went_over_it(stage: Live) -> None:
+    ask(stage, "n1", "send n2 a early; send n2 b early; send n3 c early", 1)
+    stage.run(0.5)
+    assert stage.driver("n1")._sent == {"n2": 2, "n3": 1}
+    assert [stage.driver(node)._heard["n1"] for node in ("n2", "n3")] == [2, 1]
+
+
 def test_nothing_to_send_is_no_frame(stage: Live) -> None:
     stage.driver("n1")._send_to("n2", [])
     stage.driver("n1")._flush()

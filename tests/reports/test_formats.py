@@ -159,14 +159,19 @@ def test_markdown_shows_names_as_they_are(tmp_path: Path) -> None:
 def test_csv_has_the_tables_and_the_numbers_of_each_chart(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    loaded = [(name, load(runs[name])) for name in ("raft-leader-partition", "gossip-healthy")]
+    names = ("raft-leader-partition", "gossip-leader-partition", "gossip-healthy")
+    loaded = [(name, load(runs[name])) for name in names]
     written = write_csv(loaded, tmp_path / "out")
     assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()}
     rows = list(csv.DictReader((tmp_path / "out" / "operations.csv").read_text().splitlines()))
-    assert len(rows) == 2400
+    assert len(rows) == 3600
     assert {row["run"] for row in rows} == {name for name, _ in loaded}
     assert (tmp_path / "out" / "raft-leader-partition-availability.csv").exists()
-    assert (tmp_path / "out" / "runs.csv").read_text().count("\n") == 3
+    assert (tmp_path / "out" / "runs.csv").read_text().count("\n") == 4
+    head = (tmp_path / "out" / "leader-partition-served.csv").read_text().splitlines()[0]
+    assert head == "t_s,raft majority,raft minority,gossip majority,gossip minority"
+    (cap, *_) = csv.DictReader((tmp_path / "out" / "cap-map.csv").read_text().splitlines())
+    assert (cap["protocol"], cap["measured"]) == ("raft", "linearizable")
 
 
 def test_each_chart_is_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Path) -> None:

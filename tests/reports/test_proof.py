@@ -65,6 +65,33 @@ def test_what_nodes_counted_shows_it_or_denies_it(tmp_path: Path, fault: str, co
     assert run.summary.verdict == "valid"
 
 
+@pytest.mark.parametrize(
+    ("fault", "passed", "seen"),
+    [
+        ("partition", 3, True),
+        ("partition", 90, False),
+        ("flapping", 80, True),
+        ("flapping", 100, None),
+    ],
+)
+def test_a_cut_shows_in_what_both_ends_of_a_live_link_tell(
+    tmp_path: Path, fault: str, passed: int, seen: bool | None
+) -> None:
+    folder = with_fault(tmp_path, fault=fault, links=[("n1", "n2")])
+    # What is heard at 6.2 s was under way when the cut began.
+    for at_s, sent, heard in ((5.5, 50, 50), (6.2, 60, 60), (7, 70, 60), (13, 170, 60 + passed)):
+        for node, told in (
+            ("n1", {"sent": {"n2": sent}}),
+            ("n2", {"sent": {}, "heard": {"n1": heard}}),
+        ):
+            record = NodeRecord(t_ns=synthetic.ns(at_s), node=node, kind="status", **told)
+            folder.append_node(record)
+    (proof,) = load(folder.path).proofs
+    assert proof.took_place is seen
+    if seen is not False:
+        assert f"of 100 messages sent on the links that were cut, {passed} passed" in proof.seen
+
+
 def test_a_crash_shows_in_events_and_only_the_simulator_records_them_all(tmp_path: Path) -> None:
     folder = with_fault(tmp_path, fault="crash", groups=None, nodes=["n2"], links=[])
     assert took_place(load(folder.path)) is None, "live, nobody promises that"
@@ -78,7 +105,11 @@ def test_a_crash_shows_in_events_and_only_the_simulator_records_them_all(tmp_pat
     event(folder, "n2", HEALED_S, "restarted")
     run = load(folder.path)
     assert took_place(run) is True
-    assert run.proofs[0].seen == "killed: n2 (1 times in all, and 1 came back)"
+    assert run.proofs[0].seen == "n2 killed at 6.0 s; n2 restarted at 14.0 s"
+    for count in range(10):
+        event(folder, "n2", 7.0 + count / 10, "killed")
+    seen = load(folder.path).proofs[0].seen
+    assert seen.endswith("n2 killed at 7.4 s; and 6 more such events"), seen
 
 
 def test_lost_requests_show_in_the_operations(tmp_path: Path) -> None:

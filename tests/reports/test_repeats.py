@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reports.data import compare
+from reports.data.cost import Cost
 from reports.data.repeats import between, interval, lines, repeats, rows
 from reports.data.summary import RunSummary
 from reports.formats.experiments import intervals_of
@@ -93,10 +94,26 @@ def test_a_percentile_beyond_the_time_out_is_no_number_to_average(
 
 def test_intervals_on_the_page_have_the_digits_of_their_figures() -> None:
     one = interval([294.3, 298.02, 297.5])
-    told = {name: between(name, one) for name in ("rate", "p99", "back_in", "messages")}
+    told = {name: between(name, one) for name in ("rate", "p99", "back_in")}
     assert told["rate"] == told["p99"] == "294 to 298"
-    assert (told["back_in"], told["messages"]) == ("294.3 to 298.0", "294.30 to 298.02")
+    assert told["back_in"] == "294.3 to 298.0"
     assert between("minority", interval([0.2459, 0.25])) == "0.245 to 0.250"
+
+
+def test_every_cost_of_repeats_has_its_interval(summaries: list[RunSummary]) -> None:
+    run = pick(summaries, "raft", "leader-partition")
+    runs = [
+        msgspec.structs.replace(run, cost=Cost(messages=6.0, cpu_us=cpu_us, memory_mb=80.0))
+        for cpu_us in (210.0, 214.4, 260.0)
+    ]
+    (one,) = repeats(runs)
+    assert rows(one)[-3:] == [
+        ("messages per operation", 3, "6", "6", "6 to 6"),
+        ("CPU per operation, µs", 3, "214", "228", "210 to 260"),
+        ("memory of all nodes, at most, MB", 3, "80", "80", "80 to 80"),
+    ]
+    (cell,) = compare.matrix(runs).cells.values()
+    assert intervals_of(cell)["cpu_us"] == "210 to 260"
 
 
 def test_there_is_no_interval_below_a_median_that_counts_other_runs(

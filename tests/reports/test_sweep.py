@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from bench.record.sweep_file import Calibration, Point, Sweep, SweepRow
-from reports.sweeps.sweep import first_screen, of_dimension, table, write_files
+from reports.sweeps.sweep import first_screen, load_figure, of_dimension, table, write_files
 from reports.sweeps.sweep_tables import tables
 
 FRAME_US, OPERATION_US, BYTE_US = 50.0, 10.0, 0.001
@@ -108,4 +108,18 @@ def test_the_page_says_what_is_missing_and_escapes_it(sweep: Sweep, tmp_path: Pa
     assert "n7 &lt;did&gt; not start" in page
     assert "<did>" not in page
     assert "1 of 5 points are missing" in page
-    assert page.count("<svg") == 1 + 3 * 4
+    assert page.count("<svg") == 2 + 3 * 4
+
+
+def test_latency_stands_against_throughput_for_every_protocol(sweep: Sweep) -> None:
+    others = [
+        structs.replace(r, point=structs.replace(r.point, protocol="paxos")) for r in sweep.rows
+    ]
+    both = table(structs.replace(sweep, rows=others[::-1] + sweep.rows))
+    chart = load_figure(both)
+    assert [row[:3] for row in chart.rows] == [
+        [protocol, clients, rate]
+        for protocol in ("paxos", "raft")
+        for clients, rate in (("1", "2,000"), ("128", "10,000"))
+    ]
+    assert chart.svgs[0].count('class="mark line"') == 2
