@@ -80,11 +80,9 @@ def test_a_cut_shows_in_what_both_ends_of_a_live_link_tell(
     folder = with_fault(tmp_path, fault=fault, links=[("n1", "n2")])
     # What is heard at 6.2 s was under way when the cut began.
     for at_s, sent, heard in ((5.5, 50, 50), (6.2, 60, 60), (7, 70, 60), (13, 170, 60 + passed)):
-        for node, told in (
-            ("n1", {"sent": {"n2": sent}}),
-            ("n2", {"sent": {}, "heard": {"n1": heard}}),
-        ):
-            record = NodeRecord(t_ns=synthetic.ns(at_s), node=node, kind="status", **told)
+        for node, left, came in (("n1", {"n2": sent}, {}), ("n2", {}, {"n1": heard})):
+            record = NodeRecord(t_ns=synthetic.ns(at_s), node=node, kind="status")
+            record.sent, record.heard = left, came
             folder.append_node(record)
     (proof,) = load(folder.path).proofs
     assert proof.took_place is seen
