@@ -52,7 +52,7 @@
     │   ├── NoFreePorts           chaos: no ports for a cluster
     │   └── WorkersFailed         chaos: processes that simulate for us
     ├── NotDone                 1 a running cluster would not do what it was asked
-    └── StoppedAtOnce         130 whoever started the run would not wait until it was checked
+    └── Interrupted           130 chaos: a command was ended from outside; 128 + n by signal n
 
 Python's own OSError ends a command with 3, its FileExistsError with 2. Anything else is a defect of
 ours, and seen whole.
@@ -60,7 +60,7 @@ ours, and seen whole.
 
 from __future__ import annotations
 
-from nodes.errors import CapbenchError, InfrastructureFailed, InvalidInput
+from nodes.errors import InfrastructureFailed, InvalidInput
 
 OBJECTIVE = 1
 """An objective was missed."""
@@ -70,18 +70,11 @@ VIOLATED = 4
 """A consistency claim was violated."""
 UNKNOWN = 5
 """A verdict is unknown."""
-INTERRUPTED = 130
 
 
 class TargetFailed(InfrastructureFailed):
     """The infrastructure of a run could not be started, or did not stay up: one line that says
     what, where its log lies, and what to do."""
-
-
-class StoppedAtOnce(CapbenchError):
-    """Whoever started the run would not wait until it was healed and checked: one line."""
-
-    exit_code = INTERRUPTED
 
 
 class BadOption(InvalidInput):

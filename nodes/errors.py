@@ -6,13 +6,11 @@ with it, so that no room needs to know who prints it.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class CapbenchError(Exception):
     """One line for whoever runs capbench. ``exit_code``: of the command."""
 
-    exit_code: ClassVar[int]
+    exit_code: int
 
 
 class InvalidInput(CapbenchError, ValueError):

@@ -30,8 +30,8 @@ from bench.measure.figures import figure, hardware, is_met, table, with_ratios
 from bench.measure.live import Live, LoadFailed, live_cluster
 from bench.measure.measuring import SCALE
 from bench.record.run_folder import write_json
-from chaos.clusters.processes import signals_as_exit
-from chaos.errors import INFRASTRUCTURE, INTERRUPTED
+from chaos.errors import INFRASTRUCTURE
+from chaos.interrupted import Interrupted, signals_as_exit
 from nodes.errors import CapbenchError
 
 PROTOCOL = "raft"
@@ -169,9 +169,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (CapbenchError, OSError) as error:
         print(f"peers: {error}; no figures were written", file=sys.stderr)
         return INFRASTRUCTURE
-    except KeyboardInterrupt:
-        print("peers: interrupted; no figures were written", file=sys.stderr)
-        return INTERRUPTED
+    except (KeyboardInterrupt, SystemExit):
+        told = Interrupted("peers", "no figures were written")
+        print(told, file=sys.stderr)
+        return told.exit_code
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(figures))
     met = [is_met(each) for each in figures if each["goal"] is not None]

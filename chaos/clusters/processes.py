@@ -21,9 +21,9 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO
 
 import psutil
@@ -254,22 +254,6 @@ class ProcessGroup:
         tb: TracebackType | None,
     ) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def signals_as_exit() -> Iterator[None]:
-    """Within it, SIGTERM and SIGHUP raise SystemExit in the main thread, so that ``finally`` blocks
-    and context managers heal and stop what was started. For the main thread only."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- ports -------------------------------------------------------------------------------------

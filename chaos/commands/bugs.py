@@ -58,12 +58,11 @@ def bugs_command(
     """
     from rich.console import Console
 
-    from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from chaos.seeds.bugs import SHRINK_CPU_S, SHRUNK_SHARE, sweep_bugs
     from nodes.simulator.shrink import READABLE
 
-    with signals_as_exit(), some_workers(jobs) as workers, make_progress() as progress:
+    with some_workers(jobs) as workers, make_progress() as progress:
         progress.run("planted bugs")
         result = sweep_bugs(
             seeds,
@@ -84,7 +83,9 @@ def bugs_command(
     short = all(row.caught for row in result.bugs) and (
         not shrink or result.readable >= SHRUNK_SHARE * len(result.bugs)
     )
-    raise typer.Exit(how_it_ended(result) or (0 if short else exit_codes.OBJECTIVE))
+    kept = "what was found so far is printed"
+    ended = how_it_ended(result, "bugs", kept, "another run begins with the first of them")
+    raise typer.Exit(ended or (0 if short else exit_codes.OBJECTIVE))
 
 
 def _as_data(result: Any, shrink: bool) -> list[Any]:
@@ -188,7 +189,9 @@ def mutants_command(
         print_json(found)
     else:
         _print_mutants(found)
-    ended = how_it_ended(stop) or (exit_codes.UNKNOWN if found.left else 0)
+    then = "the same command goes on from there"
+    ended = how_it_ended(stop, "mutants", f"what was found so far is kept in {record}", then)
+    ended = ended or (exit_codes.UNKNOWN if found.left else 0)
     raise typer.Exit(ended or (exit_codes.OBJECTIVE if found.falls_short else 0))
 
 
@@ -202,12 +205,10 @@ def _hunt(
     minutes: float | None,
 ) -> Stop:
     """See `chaos.seeds.mutants.hunt`; in processes of its own, and with progress."""
-    from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from chaos.seeds.mutants.hunt import hunt
 
     with (
-        signals_as_exit(),
         some_workers(jobs, apart=True) as workers,
         make_progress() as progress,
     ):

@@ -8,6 +8,7 @@ import typer
 
 from bench.record.printable import printable
 from chaos import errors as exit_codes
+from chaos.interrupted import Interrupted
 from nodes.contract.names import did_you_mean
 from nodes.errors import CapbenchError
 
@@ -15,7 +16,7 @@ from nodes.errors import CapbenchError
 def said(error: Exception) -> tuple[str, int | None]:
     """The message and the exit code; None: a defect of ours, to be shown with its traceback."""
     if isinstance(error, typer.Abort):
-        return "interrupted", exit_codes.INTERRUPTED
+        error = Interrupted()
     if hasattr(error, "format_message"):
         return _usage(error), exit_codes.INPUT
     if isinstance(error, CapbenchError):

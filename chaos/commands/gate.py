@@ -48,7 +48,6 @@ def gate_command(
     are left to run, or a checker has no verdict on one; 1: with all protocols and 10,000 seeds, a
     branch that none of them reached and that is not declared. Example: capbench gate --minutes 60
     """
-    from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from chaos.seeds.gate import BadGate, any_missed, are_enough, begin, go_on
     from chaos.seeds.simulate import find_protocol
@@ -62,7 +61,7 @@ def gate_command(
         if other_code:
             _say_other_code(record)
         record.parent.mkdir(parents=True, exist_ok=True)
-        with signals_as_exit(), some_workers(jobs) as workers, make_progress() as progress:
+        with some_workers(jobs) as workers, make_progress() as progress:
             progress.run("gate")
 
             def on_progress(name: str, done: int) -> None:
@@ -79,7 +78,10 @@ def gate_command(
         print_json(lines)
     else:
         _print(lines, seeds)
-    ended = how_it_ended(stopped) if stopped is not None else 0
+    ended = 0
+    if stopped is not None:
+        kept = f"what was found so far is kept in {record}"
+        ended = how_it_ended(stopped, "gate", kept, "the same command goes on from there")
     if any(line.alarms for line in lines):
         raise typer.Exit(ended or exit_codes.VIOLATED)
     decided = all(line.seeds >= seeds and not line.undecided for line in lines)

@@ -26,6 +26,7 @@ from chaos.commands.options import (
     number,
 )
 from chaos.console import Json, print_json
+from chaos.interrupted import Interrupted, recorded
 from chaos.targets.folders import new_folder, stamp
 
 app = typer.Typer()
@@ -132,7 +133,6 @@ def load_command(
     """
     from bench.load.options import refuse_early
     from chaos.clusters.by_name import cluster_path, find
-    from chaos.clusters.processes import signals_as_exit
     from chaos.targets.load import run_headless, run_page
 
     if name is not None and cluster_file is not None:
@@ -150,7 +150,7 @@ def load_command(
         (target, protocol, endpoints), no_others=not (name or cluster_file or web)
     )
     folder_path = out or Path("results") / "load" / stamp()
-    with signals_as_exit(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         if elsewhere:
             folder_path = out or new_folder(folder_path)
             cluster_file = stack.enter_context(_attached(str(protocol), endpoints, folder_path))
@@ -171,7 +171,8 @@ def load_command(
         )
     print_json(loaded) if json else _print(loaded)
     if loaded.interrupted:
-        raise typer.Exit(exit_codes.INTERRUPTED)
+        where = Path(loaded.folder)
+        raise Interrupted("load", recorded(where), f"judge it: capbench check {where}")
     raise typer.Exit(exit_codes.INFRASTRUCTURE if loaded.failures else loaded.exit_code)
 
 

@@ -1,7 +1,8 @@
 """The console command `capbench`.
 
 Exit codes: 0 all objectives met; 1 an objective missed; 2 invalid input; 3 infrastructure or a
-fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 interrupted.
+fault failed; 4 a consistency claim violated; 5 a verdict is unknown; 130 and 143 interrupted
+(`chaos.interrupted`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from chaos.commands.status import app as status_app
 from chaos.commands.sweep import app as sweep_app
 from chaos.console import Json, prepare_output, print_json
 from chaos.errors import BadOption
+from chaos.interrupted import Interrupted, signals_as_exit, was_ended
 
 if TYPE_CHECKING:
     from chaos.clusters.by_name import Keeper
@@ -61,14 +63,18 @@ def main() -> NoReturn:
     # No Python that we start, directly or not, may import from the working folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        if not ({"--help", "--version"} & set(sys.argv) or "_CAPBENCH_COMPLETE" in os.environ):
-            from chaos.clusters.leftovers import clean_up
+        with signals_as_exit():
+            if not ({"--help", "--version"} & set(sys.argv) or "_CAPBENCH_COMPLETE" in os.environ):
+                from chaos.clusters.leftovers import clean_up
 
-            for line in clean_up():
-                print(f"capbench: {line}", file=sys.stderr)
-        code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        _stop("interrupted", exit_codes.INTERRUPTED)
+                for line in clean_up():
+                    print(f"capbench: {line}", file=sys.stderr)
+            code = app(standalone_mode=False)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and not was_ended(end):
+            raise
+        told = Interrupted()
+        _stop(str(told), told.exit_code)
     except Exception as error:
         if len(sys.argv) == 1:  # no command was given: the error is the help
             print(error.message, file=sys.stderr)  # type: ignore[attr-defined]

@@ -340,15 +340,13 @@ def serve(
 
     Exit code 2: there is no run; 3: the port is taken. Example: capbench serve results/
     """
-    from chaos.clusters.processes import signals_as_exit
     from chaos.commands.serve import make_server
     from chaos.exporter.server import HOST
 
     with make_server(folder, port) as server:
         print(f"{folder}: http://{HOST}:{port}/ (Ctrl-C ends)", flush=True)
         try:
-            with signals_as_exit():
-                server.serve_forever()
+            server.serve_forever()
         except (KeyboardInterrupt, SystemExit):
             print("stopped")
 

@@ -30,9 +30,11 @@ from chaos.commands.options import (
 )
 from chaos.console import Json
 from chaos.experiments.limits import is_path
+from chaos.interrupted import Interrupted, recorded, recording
 from chaos.targets.folders import new_file, new_folder, stamp
 
 if TYPE_CHECKING:
+    from chaos.systems.system import System
     from chaos.targets.subjects import Subject
 
 app = typer.Typer()
@@ -188,7 +190,6 @@ def _run_again(
 
 
 def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
-    from chaos.clusters.processes import signals_as_exit
     from chaos.console import print_json
     from chaos.progress import make_progress
     from chaos.seeds.detector_sweep import SEED, default_jobs, run_sweep
@@ -196,7 +197,7 @@ def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
 
     seed = SEED if seed is None else seed
     folder = out or new_folder(Path("results") / DETECTOR_SWEEP / f"{stamp()}-{seed}")
-    with signals_as_exit(), make_progress() as progress:
+    with make_progress() as progress:
         page = run_sweep(folder, seed, default_jobs(), progress)
     data = folder / "sweep.json"
     if json:
@@ -284,15 +285,17 @@ def plans_of(
     pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any, endpoints: str = ""
 ) -> list[Planned]:
     """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
-    each has by default. Raises Unsupported, NoLab."""
+    each has by default. Systems are got, if they are not there. Raises Unsupported, NoLab,
+    ToxiproxyMissing and NotToBeHad."""
     from chaos.targets.subjects import offered, target_of
     from chaos.targets.table import refuse_kind, refuse_unsupported
 
-    _refuse_where_no_lab(pairs, target)
     targets = [target_of(subject, target) for _, subject in pairs]
     for (experiment, subject), where in zip(pairs, targets, strict=True):
         refuse_unsupported(experiment, where, subject)
         refuse_kind(experiment.load.kind, subject.name, offered(subject))
+    for system in _in_labs(pairs, target):
+        system.programs()
     return [
         Planned(
             experiment.model_copy(update={"seed": experiment.seed + number}),
@@ -306,18 +309,25 @@ def plans_of(
 
 
 def _possible(pairs: Sequence[tuple[Any, Subject]], target: Any) -> list[tuple[Any, Subject]]:
-    """Those that can run here. Raises NoLab."""
-    _refuse_where_no_lab(pairs, target)
+    """Those that can run here. Raises NoLab, ToxiproxyMissing."""
+    _in_labs(pairs, target)
     return [pair for pair in pairs if _can_run(*pair, target)]
 
 
-def _refuse_where_no_lab(pairs: Sequence[tuple[Any, Subject]], target: Any) -> None:
-    """Before anything is got or made. Raises NoLab."""
-    from chaos.clusters.lab import sandbox
+def _in_labs(pairs: Sequence[tuple[Any, Subject]], target: Any) -> list[System]:
+    """The systems that need a lab, each once. Raises NoLab and ToxiproxyMissing if there are any,
+    and no lab can be."""
+    from chaos.systems.system import System
+    from chaos.targets import lab
     from chaos.targets.subjects import target_of
 
-    if any(target_of(subject, target) == "lab" for _, subject in pairs):
-        sandbox.refuse()
+    subjects = {subject.name: subject for _, subject in pairs}.values()
+    systems = [
+        each for each in subjects if isinstance(each, System) and target_of(each, target) == "lab"
+    ]
+    if systems:
+        lab.refuse()
+    return systems
 
 
 def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
@@ -343,16 +353,18 @@ def _can_run(experiment: Any, protocol: Subject, target: Any) -> bool:
 
 
 class Ran(NamedTuple):
-    """What became of plans: the results of those that were begun, their summaries, the page."""
+    """What became of plans: the results of those that were begun, their summaries, the page.
+    ``ended``: what to say of an end by Ctrl-C, after all else."""
 
     results: Sequence[Any]
     summaries: Sequence[Any]
     page: Path
+    ended: Interrupted | None = None
 
 
 def conduct(plans: Sequence[Planned], place: Place) -> Ran:
-    """Run all plans, until they are done or interrupted, and report them on one page."""
-    from chaos.clusters.processes import signals_as_exit
+    """Run all plans, until they are done or interrupted by Ctrl-C, and report them on one page.
+    Raises Interrupted if there is no time for a report."""
     from chaos.commands.report import write_page
     from chaos.exporter.server import exported
     from chaos.exporter.sources import OfFolder
@@ -363,7 +375,6 @@ def conduct(plans: Sequence[Planned], place: Place) -> Ran:
     fresh = place.made_up == "folders"
     results: list[RunResult] = []
     with (
-        signals_as_exit(),
         exported(place.metrics) as exporter,
         make_progress() as progress,
     ):
@@ -374,16 +385,18 @@ def conduct(plans: Sequence[Planned], place: Place) -> Ran:
             progress.run(f"{count}{experiment.name} {protocol.name}")
             path = new_folder(root / folder) if fresh else root / folder
             exporter.source = OfFolder(path)
-            result = run_experiment(
-                experiment,
-                protocol,
-                folder_path=path,
-                seed=experiment.seed,
-                command=["capbench", *sys.argv[1:]],
-                progress=progress,
-                target=target,
-                endpoints=endpoints,
-            )
+            label = f"{experiment.name} {protocol.name}"
+            with recording(label, path, _what_then(path, results, root, fresh=fresh)):
+                result = run_experiment(
+                    experiment,
+                    protocol,
+                    folder_path=path,
+                    seed=experiment.seed,
+                    command=["capbench", *sys.argv[1:]],
+                    progress=progress,
+                    target=target,
+                    endpoints=endpoints,
+                )
             results.append(result)
             if result.interrupted:
                 break
@@ -393,7 +406,21 @@ def conduct(plans: Sequence[Planned], place: Place) -> Ran:
             page = results[0].folder / "report.html"
         else:
             page = new_file(root / place.page) if fresh else root / place.page
-        return Ran(results, write_page([result.folder for result in results], page), page)
+        folders = [result.folder for result in results]
+        with recording("the report", root, f"capbench report {' '.join(map(str, folders))}"):
+            summaries = write_page(folders, page)
+        ended = None
+        if result.interrupted:
+            ended = Interrupted(label, recorded(result.folder), f"the report: {page}")
+        return Ran(results, summaries, page, ended)
+
+
+def _what_then(path: Path, before: Sequence[Any], root: Path, *, fresh: bool) -> str:
+    """What to do with a run whose command is ended, and with those ``before`` it. ``fresh``: in
+    ``root`` are others, too."""
+    folders = [str(result.folder) for result in before] if fresh else [str(root)] * bool(before)
+    others = f"; those before it: capbench report {' '.join(folders)}" if folders else ""
+    return f"judge it: capbench check {path}{others}"
 
 
 def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
@@ -401,14 +428,14 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
     from chaos.commands.report import print_runs, print_screen
     from reports.data.objectives import evaluate
 
-    results, summaries, page = conduct(plans, place)
+    results, summaries, page, ended = conduct(plans, place)
     missed = []
     codes = set()
     for (experiment, protocol, *_), result, summary in zip(plans, results, summaries, strict=False):
         label = f"{experiment.name} {protocol.name}"
-        if result.failure is not None:
+        if result.failure is not None and not result.interrupted:
             print(f"capbench: {label}: {result.failure}", file=sys.stderr)
-            codes.add(exit_codes.INTERRUPTED if result.interrupted else exit_codes.INFRASTRUCTURE)
+            codes.add(exit_codes.INFRASTRUCTURE)
         data = msgspec.to_builtins(summary)
         codes.add(VERDICT_CODES[summary.verdict])
         for _, met, text in evaluate(experiment.parsed_objectives(), data):
@@ -419,8 +446,9 @@ def _run_all(plans: Sequence[Planned], place: Place, *, json: bool) -> None:
         print_runs(summaries, page)
     else:
         print_screen(summaries, page, missed)
+    if ended is not None:
+        raise ended
     order = [
-        exit_codes.INTERRUPTED,
         exit_codes.INFRASTRUCTURE,
         exit_codes.VIOLATED,
         exit_codes.UNKNOWN,

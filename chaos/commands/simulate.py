@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from textwrap import shorten
@@ -14,6 +16,7 @@ import typer
 from chaos import errors as exit_codes
 from chaos.commands.options import SEED, SEEDS, SIMULATED, Jobs, Minutes
 from chaos.console import Json, print_json
+from chaos.interrupted import Interrupted
 
 app = typer.Typer()
 
@@ -110,11 +113,10 @@ def _sweep(
     minutes: float | None,
     json: bool,
 ) -> int:
-    from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from chaos.seeds.simulate import sweep
 
-    with signals_as_exit(), some_workers(jobs, dask) as workers, make_progress() as progress:
+    with some_workers(jobs, dask) as workers, make_progress() as progress:
         progress.run(f"simulate {protocol}")
 
         def on_progress(done: int, alarms: int) -> None:
@@ -147,20 +149,32 @@ def _sweep(
         say(f"seed {outcome.seed} is undecided: {outcome.undecided}")
     if len(result.undecided) > SHOWN_ALARMS:
         say(f"{len(result.undecided)} seeds are undecided in total")
-    ended = how_it_ended(result)
+    after = next_seed(seeds.start, [outcome.seed for outcome in result.outcomes])
+    ended = how_it_ended(
+        result,
+        f"simulate {protocol}",
+        "what was found so far is printed",
+        f"go on with --first-seed {after}",
+    )
     if result.alarms:
         return ended or exit_codes.VIOLATED
     return ended or (exit_codes.UNKNOWN if result.undecided else 0)
 
 
-def how_it_ended(result: Any) -> int:
-    """Print why the seeds did not all run; returns the exit code, 0 if they did."""
+def next_seed(first: int, ran: Sequence[int]) -> int:
+    """The first one, from ``first`` on, that has not run: some end before others."""
+    done = set(ran)
+    return next(seed for seed in itertools.count(first) if seed not in done)
+
+
+def how_it_ended(result: Any, what: str, kept: str, then: str) -> int:
+    """Print why the seeds did not all run, what is ``kept`` and what to do ``then``; returns the
+    exit code, 0 if they did. Raises Interrupted."""
     if result.failure is not None:
-        say(f"{result.failure}; what was found so far is kept")
+        say(f"{result.failure}; {kept}; {then}")
         return exit_codes.INFRASTRUCTURE
     if result.interrupted:
-        say("interrupted: what was found so far is kept")
-        return exit_codes.INTERRUPTED
+        raise Interrupted(what, kept, then)
     return 0
 
 

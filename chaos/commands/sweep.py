@@ -25,6 +25,7 @@ from chaos.commands.options import (
 from chaos.commands.simulate import say
 from chaos.console import Json, print_json
 from chaos.errors import BadOption
+from chaos.interrupted import Interrupted, recorded
 from chaos.targets.folders import new_folder, stamp
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ def sweep_command(
     """
     from bench.measure.sweep import PROTOCOLS, points_of, run_sweep
     from bench.record.sweep_file import DIMENSIONS, BadSweep
-    from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from nodes import registry
 
@@ -99,7 +99,7 @@ def sweep_command(
     place = new_folder(Path("results") / "sweep" / stamp()) if out is None else out
     measured_s = seconds or (1.0 if quick else 4.0)
     try:
-        with signals_as_exit(), make_progress() as progress:
+        with make_progress() as progress:
             sweep, interrupted = run_sweep(
                 place,
                 points_of(names, chosen, quick),
@@ -112,7 +112,7 @@ def sweep_command(
         raise BadOption(f"--out {error}") from None
     missing = _tell_sweep(sweep, place, json)
     if interrupted:
-        raise typer.Exit(exit_codes.INTERRUPTED)
+        raise Interrupted("sweep", recorded(place), f"go on with --out {place}")
     if missing:
         raise typer.Exit(exit_codes.INFRASTRUCTURE)
 
@@ -162,7 +162,6 @@ def soak_command(
     """
     from bench.measure.closed_loop import ClosedLoop
     from bench.measure.soak import run_soak
-    from chaos.clusters.processes import signals_as_exit
     from chaos.progress import make_progress
     from nodes import registry
     from reports.sweeps.soak import first_screen, verdict, write_files
@@ -173,7 +172,7 @@ def soak_command(
         name = registry.get(protocol).name
         place = new_folder(Path("results") / "soak" / f"{stamp()}-{name}")
     load = ClosedLoop(clients=clients, seconds=stretch_s, warm_up_s=0.0, value_bytes=value_bytes)
-    with signals_as_exit(), make_progress() as progress:
+    with make_progress() as progress:
         soak, interrupted = run_soak(
             place,
             protocol,
@@ -190,7 +189,7 @@ def soak_command(
         print(first_screen(soak))
         print(f" {page}")
     if interrupted:
-        raise typer.Exit(exit_codes.INTERRUPTED)
+        raise Interrupted("soak", recorded(place), f"the page: {page}")
     if soak.stopped is not None:
         raise typer.Exit(exit_codes.INFRASTRUCTURE)
     codes = {True: 0, False: exit_codes.OBJECTIVE, None: exit_codes.UNKNOWN}

@@ -275,7 +275,7 @@ def gather(
 ) -> Stop:
     """Run ``function(*task)`` for all tasks. ``on_result`` gets the number of a task and its
     result as they come; False: begin no more. Ctrl-C ends it too, and SIGTERM within
-    `chaos.clusters.processes.signals_as_exit`, and a worker that dies."""
+    `chaos.interrupted.signals_as_exit`, and a worker that dies."""
     numbered = enumerate(tasks)
     pending: dict[Future[T], int] = {}
     going = True

@@ -10,8 +10,8 @@ import msgspec
 
 from bench.record.run_folder import NodeRecord, RunFolder, append_line, write_json
 from chaos.clusters.lab.cluster import LabCluster
-from chaos.clusters.processes import signals_as_exit
 from chaos.experiments.experiment import validate
+from chaos.interrupted import signals_as_exit
 from chaos.systems import catalogue
 from chaos.targets import on_cluster
 from chaos.targets.by_hand import ByHand
@@ -77,7 +77,7 @@ def _conduct(order: Order, run_folder: str) -> str | None:
     )
 
     def make(run: Run, record: Record) -> LabCluster:
-        run.progress.phase(f"start {len(order.nodes)} nodes of {order.system}")
+        run.progress.phase(f"start {len(order.nodes)} nodes of {order.system}, and warm them up")
         fills = any(isinstance(each.fault, NoSpace) for each in run.experiment.plan())
         return _cluster(order, record, folder.path, small_disks=fills)
 

@@ -63,11 +63,17 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
     total: float = 0
 
 
+def refuse() -> None:
+    """Raise NoLab or ToxiproxyMissing if there can be no lab on this machine."""
+    sandbox.refuse()
+    sandbox.nft()
+    find_toxiproxy()
+
+
 def order(system: System, nodes: tuple[str, ...], directory: Path, **more: Any) -> Order:
     """An order for this system, with all programs got. Raises NotToBeHad, NoLab and
     ToxiproxyMissing."""
-    sandbox.refuse()
-    find_toxiproxy()
+    refuse()
     return Order(
         system=findable_name(system),
         programs=system.programs(),
@@ -127,11 +133,14 @@ class Inside:
     def stop(self) -> None:
         """Let it heal and stop what it started, as far as it takes no longer than `STOP_S`."""
         pid = self.pid()
-        if pid is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            # unshare itself takes no notice of signals.
-            signal_to(pid)
+        if pid is None or not _catches(pid, signal.SIGTERM):
+            # It has started nothing yet, and as the first process of its namespace it would never
+            # see a signal that it does not catch.
+            self._sandbox.kill()
+        else:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # unshare itself takes no notice of signals.
+                psutil.Process(pid).send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._sandbox.wait(STOP_S)
 
@@ -202,9 +211,13 @@ def _show(run: Run, said: Said) -> None:
         run.progress.tick(said.done, said.total)
 
 
-def signal_to(pid: int) -> None:
-    """SIGTERM."""
-    psutil.Process(pid).send_signal(signal.SIGTERM)
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own for the signal."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def outcome_path(directory: Path) -> Path:

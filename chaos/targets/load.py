@@ -85,10 +85,10 @@ def run_headless(
     show: Callable[[bytes], None],
     on_folder: Callable[[Path], None] = lambda _: None,
 ) -> Loaded:
-    """Load the cluster until Locust ends, or until Ctrl-C. ``options``: Locust's, and those of our
-    locustfile. ``kind``: of the workload. ``made_up``: the folder's name is generated, so if it
-    exists, another one is made. ``show`` gets Locust's output as it comes, ``on_folder`` the folder
-    before the load begins.
+    """Load the cluster until Locust ends, or until Ctrl-C or SIGTERM. ``options``: Locust's, and
+    those of our locustfile. ``kind``: of the workload. ``made_up``: the folder's name is generated,
+    so if it exists, another one is made. ``show`` gets Locust's output as it comes, ``on_folder``
+    the folder before the load begins.
 
     Raises BadClusterFile, FileExistsError, BadLoad and TargetFailed.
     """
@@ -103,15 +103,15 @@ def run_headless(
     folder = RunFolder.create(folder_path, manifest)
     on_folder(folder.path)
     argv = _where_it_is(cluster, [*_argv(cluster_path, folder, options), "--headless"])
-    stopped: BaseException | None = None
+    stopped = False
     with ProcessGroup() as processes:
         locust = processes.spawn(NAME, argv, stdout_path=log, env=_environment())
         tail = _Tail(log, show)
         try:
             tail.follow(locust)
-        except (KeyboardInterrupt, SystemExit) as stop:
+        except (KeyboardInterrupt, SystemExit):
             # It records what it has; a second Ctrl-C here leaves by the guard, at once.
-            stopped = stop
+            stopped = True
             processes.signal(NAME, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 locust.wait(STOP_S)
@@ -121,16 +121,13 @@ def run_headless(
     except BadLoad:
         _take_back(folder, log, was_there=was_there)
         raise
-    loaded = _loaded(
+    return _loaded(
         folder,
         log,
         cluster_path.parent,
-        interrupted=stopped is not None,
+        interrupted=stopped,
         exit_code=locust.returncode,
     )
-    if isinstance(stopped, SystemExit):
-        raise stopped
-    return loaded
 
 
 def run_page(

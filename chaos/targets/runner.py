@@ -23,8 +23,8 @@ from bench.paths import ROOT
 from bench.record.run_folder import Manifest, RunFolder
 from bench.record.verdict import Verdict
 from chaos.clusters.capabilities import TargetName
-from chaos.errors import StoppedAtOnce
 from chaos.experiments.experiment import Experiment
+from chaos.interrupted import Interrupted, recorded
 from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
@@ -82,7 +82,8 @@ def run_experiment(
     of a system that runs elsewhere (target attached).
 
     Raises InvalidConfiguration and Unsupported before anything is started. Whatever happens later
-    is in the result, except StoppedAtOnce.
+    is in the result, except SystemExit (`chaos.interrupted.signals_as_exit`), and Interrupted if
+    nobody would wait until it was healed and checked.
     """
     ids = experiment.node_ids()
     parameters = {**experiment.parameters, **(parameters or {})}
@@ -109,10 +110,9 @@ def run_experiment(
     except KeyboardInterrupt as interrupt:
         if isinstance(interrupt.__context__, KeyboardInterrupt):
             # The second one, while we were healing after the first.
-            raise StoppedAtOnce(
-                f"stopped at once; what was recorded is kept and not yet checked: "
-                f"capbench check {folder.path}"
-            ) from None
+            what = f"{experiment.name} {protocol.name}, stopped at once"
+            then = f"check it: capbench check {folder.path}"
+            raise Interrupted(what, recorded(folder.path), then) from None
         failure, interrupted = "interrupted: what was recorded so far is kept", True
     if failure is not None:
         run.update_manifest(notes=[*folder.manifest().notes, failure])

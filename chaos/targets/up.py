@@ -31,10 +31,10 @@ from chaos.clusters import by_name as clusters
 from chaos.clusters.by_name import Keeper
 from chaos.clusters.local import LocalCluster
 from chaos.clusters.pids import started
-from chaos.clusters.processes import signals_as_exit
 from chaos.errors import INFRASTRUCTURE, TargetFailed
 from chaos.exporter.server import exported
 from chaos.exporter.sources import OfCluster
+from chaos.interrupted import signals_as_exit
 from chaos.systems.system import System
 from chaos.targets import lab
 from chaos.targets.by_hand import ByHand

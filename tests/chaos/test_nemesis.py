@@ -346,7 +346,7 @@ from chaos.clusters.links import Links
 from chaos.targets.nemesis import FaultPlayer, Nemesis
 from nodes.faults.nemesis import PlannedFault
 from nodes.faults.capabilities import Cluster
-from chaos.clusters.processes import signals_as_exit
+from chaos.interrupted import signals_as_exit
 from chaos.clusters.toxiproxy import Toxiproxy
 
 api, broker, folder, *ports = sys.argv[1:]

@@ -16,7 +16,6 @@ from chaos.clusters.processes import (
     ProcessError,
     ProcessGroup,
     free_ports,
-    signals_as_exit,
 )
 
 WaitUntil = Callable[[Callable[[], bool], str], object]
@@ -146,26 +145,6 @@ def test_who_ended_on_its_own_is_told(tmp_path: Path, wait_until: WaitUntil) -> 
         assert log.read_text() == "why\n"
         with pytest.raises(ProcessError, match=r"cannot start x: .*No such file"):
             group.spawn("x", [tmp_path / "nothing"], stdout_path=log)
-
-
-def test_sigterm_leaves_through_the_finally_blocks() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    healed = False
-
-    def run() -> None:
-        nonlocal healed
-        with signals_as_exit():
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                signal.pause()
-            finally:
-                healed = True
-
-    with pytest.raises(SystemExit) as ended:
-        run()
-    assert healed
-    assert ended.value.code == 128 + signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ports_are_free_low_and_not_given_twice() -> None:

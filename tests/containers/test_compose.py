@@ -310,10 +310,10 @@ def test_ctrl_c_gives_them_back(installation: Installation, tmp_path: Path, time
         _, errors = runner.communicate(timeout=90)
     assert runner.returncode == 130
     if times == 1:
-        assert "interrupted: what was recorded so far is kept" in errors
+        assert "interrupted by Ctrl-C; what was recorded so far is kept in " in errors
         assert all(fault.healed_ns for fault in RunFolder(path).faults())
     else:
-        assert "stopped at once; what was recorded is kept and not yet checked" in errors
+        assert "stopped at once: interrupted by Ctrl-C; what was recorded so far is kept" in errors
     assert_whole(installation)
     assert capbench(installation, "list", cwd=tmp_path).stderr == "", "nothing is left to clean up"
 

@@ -94,7 +94,7 @@ def test_ctrl_c_heals_and_keeps_what_there_is_with_a_report(
 ) -> None:
     run.send_signal(signal.SIGINT)
     errors, folder = ended(run, tmp_path)
-    assert "interrupted: what was recorded so far is kept" in errors
+    assert "interrupted by Ctrl-C; what was recorded so far is kept in " in errors
     for fault in folder.faults():
         assert fault.healed_ns is not None, fault
         assert fault.error is None, fault
@@ -113,8 +113,9 @@ def test_ctrl_c_twice_stops_now(run: subprocess.Popen[str], tmp_path: Path) -> N
     assert len(folder.faults()) == FAULTS
     assert folder.verdict() is None, "nobody waits for a checker"
     assert list(tmp_path.glob("**/report.html")) == []
-    told = "capbench: stopped at once; what was recorded is kept and not yet checked: "
-    assert f"{told}capbench check {folder.path.relative_to(tmp_path)}" in errors
+    place = folder.path.relative_to(tmp_path)
+    told = f"stopped at once: interrupted by Ctrl-C; what was recorded so far is kept in {place}; "
+    assert f"{told}check it: capbench check {place}\n" in errors
     # The history can be judged all the same, by the next command.
     done = capbench("check", folder.path, "--json", cwd=tmp_path)
     assert msgspec.json.decode(done.stdout)["verdict"] == "unknown"

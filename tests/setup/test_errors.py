@@ -84,7 +84,7 @@ def test_the_drawing_is_the_hierarchy() -> None:
 
 
 def test_each_of_our_errors_ends_a_command_with_its_code_and_its_line() -> None:
-    bases = {"InvalidInput": 2, "InfrastructureFailed": 3, "NotDone": 1, "StoppedAtOnce": 130}
+    bases = {"InvalidInput": 2, "InfrastructureFailed": 3, "NotDone": 1, "Interrupted": 130}
     written = {name: int(code) for _, name, code in DRAWN.findall(errors.__doc__ or "") if code}
     assert written == bases
     for name, (base, module) in known().items():

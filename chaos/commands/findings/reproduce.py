@@ -87,9 +87,9 @@ def reproduce(
         _print_claim(found)
     ran = conduct(plans, place)
     failures = [each.failure for each in ran.results]
-    for summary, failure in zip(ran.summaries, failures, strict=True):
-        if failure is not None:
-            print(f"capbench: {summary.protocol}: {failure}", file=sys.stderr)
+    for summary, result in zip(ran.summaries, ran.results, strict=True):
+        if result.failure is not None and not result.interrupted:
+            print(f"capbench: {summary.protocol}: {result.failure}", file=sys.stderr)
     rows = _rows(found, ran.summaries, failures)
     if json:
         body = {"schema": 1, "finding": _as_data(found), "rows": rows, "report": str(ran.page)}
@@ -98,8 +98,8 @@ def reproduce(
         for row in rows:
             print(f"   {_said(row)}")
         print(f"\n report: {ran.page}")
-    if any(each.interrupted for each in ran.results):
-        raise typer.Exit(exit_codes.INTERRUPTED)
+    if ran.ended is not None:
+        raise ran.ended
     raise typer.Exit(_code(rows))
 
 

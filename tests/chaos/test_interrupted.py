@@ -1,0 +1,139 @@
+"""A command that is ended from outside says so in one line, whichever it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.interrupted import Interrupted, signals_as_exit
+from chaos.systems.etcd import Etcd
+from chaos.systems.system import Programs
+from chaos.targets import lab, table
+from tests.live.conftest import Typed
+
+BOTH = pytest.mark.parametrize(
+    ("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+
+
+def test_sigterm_leaves_through_the_finally_blocks() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    healed = False
+
+    def run() -> None:
+        nonlocal healed
+        with signals_as_exit():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            finally:
+                healed = True
+
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert healed
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert Interrupted().exit_code == ended.value.code
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    try:
+        with signals_as_exit():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def ends_in(monkeypatch: pytest.MonkeyPatch, which: int) -> Callable[[signal.Signals], None]:
+    """The ``which``th run that is begun, at any target, gets the signal instead of a cluster."""
+
+    def arrange(number: signal.Signals) -> None:
+        begun: list[Any] = []
+        simulated = table.TARGETS["sim"].conduct
+
+        def conduct(run: Any) -> str | None:
+            begun.append(run)
+            if len(begun) < which:
+                return simulated(run)
+            os.kill(os.getpid(), number)
+            signal.pause()
+            return None
+
+        for name in ("sim", "lab"):
+            target = table.Target(table.TARGETS[name].cluster, conduct)
+            monkeypatch.setitem(table.TARGETS, name, target)
+        monkeypatch.setattr(lab, "refuse", lambda: None)
+        monkeypatch.setattr(Etcd, "programs", lambda _: Programs(paths={}, version="1"))
+
+    return arrange
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("arguments", "label", "folder"),
+    [
+        ("run healthy -p raft --target sim -o out", "healthy raft", "out/"),
+        (
+            "compare healthy -p raft -p gossip --target sim -o out",
+            "healthy gossip",
+            "out/runs/healthy-gossip",
+        ),
+        (
+            "reproduce etcd-serializable-reads -o out",
+            "etcd-serializable-reads etcd-serializable",
+            "out/runs/",
+        ),
+    ],
+    ids=["run", "compare", "reproduce"],
+)
+def test_a_run_says_where_it_lies_and_what_to_do(
+    arguments: str,
+    label: str,
+    folder: str,
+    number: signal.Signals,
+    code: int,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends_in(monkeypatch, 2 if arguments.startswith("compare") else 1)(number)
+    ended, _, err = Typed(monkeypatch, capsys)(*arguments.split())
+    assert ended == code
+    (line,) = [line for line in err.splitlines() if line.startswith("capbench: ")]
+    begin = (
+        f"capbench: {label}: interrupted by {name}; what was recorded so far is kept in {folder}"
+    )
+    assert line.startswith(begin)
+    if name == "Ctrl-C":
+        assert Path(line.split("the report: ")[1]).is_file()
+    else:
+        assert "; judge it: capbench check out/" in line
+        assert line.endswith("capbench report out") == arguments.startswith("compare")
+
+
+@BOTH
+def test_any_other_command_says_so_too(
+    number: signal.Signals,
+    code: int,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def kill() -> list[str]:
+        os.kill(os.getpid(), number)
+        signal.pause()
+        return []
+
+    monkeypatch.setattr("chaos.clusters.leftovers.clean_up", kill)
+    ended, out, err = Typed(monkeypatch, capsys)("list")
+    assert (ended, out, err) == (code, "", f"capbench: interrupted by {name}\n")
