@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from bench.load.workload import Workload
 from bench.record.cluster_file import Address, ClusterFile, SystemFile
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.links import Links, ProxiedLinks
@@ -89,6 +90,10 @@ class RunningCluster(Cluster):
     def disproved(self) -> str | None:
         """Which fault was none, by what was observed; None: nothing says so."""
         return None
+
+    def warm_up(self, workload: Workload) -> None:
+        """Let it serve as much as the workload will want, if it needs time for that, and note
+        it."""
 
     # --- health ---
 

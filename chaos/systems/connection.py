@@ -97,6 +97,16 @@ class Kept(Generic[S]):
             self._session = None
 
 
+def page(address: Address, path: str) -> str:
+    """A page that a node has for people who watch it. Raises OSError,
+    http.client.HTTPException."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=PROBE_S)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        with connection.getresponse() as answer:
+            return answer.read().decode()
+
+
 class JsonOverHttp:
     """JSON objects over one HTTP connection that stays open."""
 

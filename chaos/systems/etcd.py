@@ -23,7 +23,7 @@ import msgspec
 from bench.record.cluster_file import Address, SystemFile
 from bench.record.transactions.verdict import Level
 from bench.record.verdict import Model
-from chaos.systems.connection import PROBE_S, JsonOverHttp
+from chaos.systems.connection import PROBE_S, JsonOverHttp, page
 from chaos.systems.getting import CACHE, Module, built, on_path, said_version, unpacked
 from chaos.systems.system import (
     Answer,
@@ -59,6 +59,11 @@ MODULES = {
     )
 }
 NOT_PROPOSED = ("etcdserver: too many requests", "raft proposal dropped")
+SYNCS = {
+    "etcd_disk_wal_fsync_duration_seconds_count": 1,
+    "etcd_disk_backend_commit_duration_seconds_count": 2,
+}
+"""Metrics that count syncs -> how many each time."""
 TRIES = 8
 """Of a transaction, as long as others are faster."""
 
@@ -129,6 +134,16 @@ class Etcd(System):
             term=int(said["header"]["raft_term"]),
             position=int(said["header"].get("revision", 0)),
         )
+
+    def syncs(self, host: str) -> int | None:
+        """By its metrics: of the log, and two for each commit of its store, which syncs its pages
+        and then its root."""
+        told = dict(
+            line.split(" ", 1)
+            for line in page(Address(host, CLIENTS), "/metrics").splitlines()
+            if line.startswith(tuple(SYNCS))
+        )
+        return sum(SYNCS[name] * int(count) for name, count in told.items())
 
     def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
         """Of the JSON gateway."""

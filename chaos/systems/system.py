@@ -189,6 +189,11 @@ class System(ABC):
     def probe(self, host: str) -> Probe:
         """Ask the node at this address, past all proxies, in at most a second or two."""
 
+    def syncs(self, host: str) -> int | None:
+        """How often the processes of the node at this address have synced their disk since they
+        started, as it says itself; None: it says nothing of that. Asked once a second."""
+        return None
+
     # --- the client ---
 
     @abstractmethod

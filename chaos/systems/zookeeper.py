@@ -54,7 +54,7 @@ initLimit=20
 syncLimit=4
 maxClientCnxns=0
 admin.enableServer=false
-4lw.commands.whitelist=srvr
+4lw.commands.whitelist=srvr, mntr
 """
 LOGGING = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -63,6 +63,7 @@ LOGGING = (
 )
 OTHER_LOGGERS = re.compile(r"slf4j-(nop|jcl|jdk14|log4j12|migrator)|(log4j|jcl)-over-slf4j")
 """Only one can be, and of several Java takes any: slf4j-simple, to standard error."""
+SYNCS = "zk_cnt_fsynctime"
 SESSION_MS = 10_000
 CREATE, GET, SET, SYNC = 1, 4, 5, 9
 NO_NODE, BAD_VERSION, NODE_EXISTS = -101, -103, -110
@@ -167,9 +168,7 @@ class ZooKeeper(System):
 
     def probe(self, host: str) -> Probe:
         """By the command ``srvr``."""
-        with socket.create_connection((host, CLIENTS), PROBE_S) as sock:
-            sock.sendall(b"srvr")
-            said = b"".join(iter(lambda: sock.recv(4096), b"")).decode()
+        said = _said_of_itself(host, b"srvr")
         told = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
         mode = told.get("Mode", "")
         zxid = int(told.get("Zxid", "0"), 16)
@@ -180,9 +179,21 @@ class ZooKeeper(System):
             position=zxid,
         )
 
+    def syncs(self, host: str) -> int | None:
+        """Of its log, by the command ``mntr``."""
+        told = dict(line.split("\t", 1) for line in _said_of_itself(host, b"mntr").splitlines())
+        return int(told[SYNCS])
+
     def client(self, cluster: SystemFile, node: str, timeout_s: float) -> SystemClient:
         """Of that server, with a session of its own."""
         return _Client(cluster.address(node, CLIENTS), timeout_s, sync=self._sync)
+
+
+def _said_of_itself(host: str, command: bytes) -> str:
+    """The answer to a command of four letters. Raises OSError."""
+    with socket.create_connection((host, CLIENTS), PROBE_S) as sock:
+        sock.sendall(command)
+        return b"".join(iter(lambda: sock.recv(4096), b"")).decode()
 
 
 class _Client(SystemClient):

@@ -94,6 +94,7 @@ def conduct(run: Run, make: Callable[[Run, Record], RunningCluster]) -> str | No
             folder.append_node(line)
 
     with make(run, record) as cluster:
+        cluster.warm_up(run.workload)
         run.update_manifest(notes=list(cluster.notes), versions=_versions(cluster))
         failure = _load_and_faults(run, cluster)
         run.progress.phase("read every key at every node")

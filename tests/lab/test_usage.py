@@ -48,9 +48,14 @@ def test_counts_go_on_when_a_node_is_started_again(nodes: list[subprocess.Popen[
         "packets_lost": 2,
         "memory_peak_kb": 0,
     }
+    usage.synced("n1", 7)
+    said = usage.counters("n1")
+    assert said["log_commits"] == 7
     end(nodes[-1])
     assert usage.counters("n1") == said
     usage.starts("n1")
+    usage.synced("n1", 2)
+    assert usage.counters("n1")["log_commits"] == 9
     nodes.append(subprocess.Popen([sys.executable, "-S", "-c", BUSY], process_group=0))
     wait_for(lambda: usage.counters("n1")["cpu_us"] > said["cpu_us"], "more CPU time")
 

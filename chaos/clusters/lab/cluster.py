@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.children import environment
+from bench.load.workload import Workload
 from bench.record.cluster_file import Address, SystemFile, write_cluster_file
 from bench.record.run_folder import NodeRecord, append_line
 from chaos.clusters.capabilities import OfLab
@@ -20,6 +21,7 @@ from chaos.clusters.lab.links import LabLinks, in_words, leak
 from chaos.clusters.lab.listening import Listening
 from chaos.clusters.lab.network import Network, host, ways
 from chaos.clusters.lab.usage import Usage
+from chaos.clusters.lab.warm_up import WarmUp
 from chaos.clusters.lab.watch import SystemWatch
 from chaos.clusters.live import SpawnedCluster
 from chaos.errors import TargetFailed
@@ -43,6 +45,7 @@ class LabCluster(SpawnedCluster, OfLab):
     _api = Address("127.0.0.1", 8474)
     links: LabLinks
     monitor: SystemWatch
+    cluster_file: SystemFile
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class LabCluster(SpawnedCluster, OfLab):
             self._system.prepare(self._node(node), self._programs)
         for node in self.nodes:
             self._start_node(node)
-        self.monitor = SystemWatch(self._system, self._hosts, self._record, self._usage.counters)
+        self.monitor = SystemWatch(self._system, self._hosts, self._record, self._usage)
         self.monitor.__enter__()
         name = self._system.name
         self._wait_until(self._all_answer, f"{name} did not answer", READY_S)
@@ -132,6 +135,12 @@ class LabCluster(SpawnedCluster, OfLab):
         self._disks.remove()
         if discard:
             self._discard()
+
+    def warm_up(self, workload: Workload) -> None:
+        """See `chaos.clusters.lab.warm_up`. In a closed loop there is no rate to wait for."""
+        if workload.offered_per_s:
+            warm_up = WarmUp(self.cluster_file, timeout_s=workload.timeout_s, check=self.check)
+            self.notes.append(warm_up.until(workload.offered_per_s))
 
     # --- nodes ---
 

@@ -1,5 +1,6 @@
 """What the nodes of a lab use of this machine, as its kernel counts it: CPU time and memory of
-their processes, and the bytes that they send to each other."""
+their processes, and the bytes that they send to each other. How often they sync their disks no
+kernel counts; some systems do."""
 
 from __future__ import annotations
 
@@ -40,6 +41,8 @@ class Usage:
         self._before = dict.fromkeys(nodes, 0)
         self._cpu_us = dict.fromkeys(nodes, 0)
         self._peak_kb = dict.fromkeys(nodes, 0)
+        self._syncs: dict[str, int] = {}
+        self._syncs_before = dict.fromkeys(nodes, 0)
         self._sent = dict.fromkeys(nodes, Count(0, 0))
         self._sent_at = 0.0
 
@@ -48,11 +51,20 @@ class Usage:
         with self._lock:
             self._before[node] += self._cpu_us[node]
             self._cpu_us[node] = 0
+            self._syncs_before[node] += self._syncs.get(node, 0)
+            if node in self._syncs:
+                self._syncs[node] = 0
+
+    def synced(self, node: str, count: int) -> None:
+        """So often its processes have synced their disk since they started."""
+        with self._lock:
+            self._syncs[node] = count
 
     def counters(self, node: str) -> dict[str, int]:
         """``cpu_us``, ``bytes_sent`` to other nodes (with the headers of packets),
-        ``packets_lost`` on the way there, and ``memory_peak_kb``: the most that its processes have
-        had in memory; of several, the most that was there whenever this was called."""
+        ``packets_lost`` on the way there, ``memory_peak_kb``: the most that its processes have
+        had in memory; of several, the most that was there whenever this was called; and, if it was
+        told, ``log_commits``: syncs of its disk."""
         with self._lock:
             processes = [pid for root in self._roots(node) for pid in _family(root)]
             # Less than before: a process has ended, and what it used is not in its parent's count.
@@ -60,12 +72,15 @@ class Usage:
             self._peak_kb[node] = max(self._peak_kb[node], _memory_kb(processes))
             if time.monotonic() - self._sent_at > SENT_EVERY_S:
                 self._look_at_links()
-            return {
+            told = {
                 "cpu_us": self._before[node] + self._cpu_us[node],
                 "bytes_sent": self._sent[node].bytes,
                 "packets_lost": self._sent[node].lost,
                 "memory_peak_kb": self._peak_kb[node],
             }
+            if node in self._syncs:
+                told["log_commits"] = self._syncs_before[node] + self._syncs[node]
+            return told
 
     def look(self) -> None:
         """Count the bytes and packets of all links anew."""

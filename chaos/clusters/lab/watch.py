@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,10 +12,13 @@ import msgspec
 
 from bench.record.cluster_file import STALE_S
 from bench.record.run_folder import NodeRecord
+from chaos.clusters.lab.usage import Usage
 from chaos.clusters.monitor import Watch
 from chaos.systems.system import Probe, System
 
 EVERY_S = 0.25
+SYNCS_EVERY_S = 1.0
+"""To say it may cost a system more than a status does."""
 _RECORD_EVERY_NS = 1_000_000_000
 
 
@@ -22,8 +26,8 @@ class SystemWatch(Watch):
     """Asks each node in a thread of its own. Use as a context manager.
 
     ``record``: called with every status that says something new, and else once a second and node,
-    and with every change of a role, as our own nodes tell it. ``counters``: of a node, see
-    `NodeRecord`.
+    and with every change of a role, as our own nodes tell it. ``usage``: what is known of the nodes
+    without asking (None: nothing); how often they have synced is asked once a second.
     """
 
     _latest: dict[str, tuple[int, Probe]]
@@ -33,10 +37,10 @@ class SystemWatch(Watch):
         system: System,
         hosts: Mapping[str, str],
         record: Callable[[NodeRecord], None],
-        counters: Callable[[str], dict[str, int]] = lambda _: {},
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(hosts)
-        self._counters = counters
+        self._usage = usage
         self._system = system
         self._hosts = dict(hosts)
         self._record = record
@@ -64,6 +68,7 @@ class SystemWatch(Watch):
             thread.join(5)
 
     def _ask(self, node: str) -> None:
+        syncs_at = 0.0
         while not self._ended.is_set():
             try:
                 probe = self._system.probe(self._hosts[node])
@@ -76,8 +81,17 @@ class SystemWatch(Watch):
                     self._latest[node] = now_ns, probe
                 self._changed.notify_all()
             if probe is not None:
+                if time.monotonic() >= syncs_at:
+                    syncs_at = time.monotonic() + SYNCS_EVERY_S
+                    self._ask_syncs(node)
                 self._tell(node, now_ns, probe)
             self._ended.wait(EVERY_S)
+
+    def _ask_syncs(self, node: str) -> None:
+        with contextlib.suppress(Exception):  # A system's own code; what it says costs nothing.
+            count = self._system.syncs(self._hosts[node])
+            if count is not None and self._usage is not None:
+                self._usage.synced(node, count)
 
     def _tell(self, node: str, now_ns: int, probe: Probe) -> None:
         at_ns, before = self._told.get(node, (0, None))
@@ -99,9 +113,8 @@ class SystemWatch(Watch):
             "position": probe.position,
             "ready": probe.ready,
         }
-        return NodeRecord(
-            t_ns=at_ns, node=node, kind="status", probe=said, counters=self._counters(node)
-        )
+        counters = {} if self._usage is None else self._usage.counters(node)
+        return NodeRecord(t_ns=at_ns, node=node, kind="status", probe=said, counters=counters)
 
     def _node_of(self, id_: str | None) -> str | None:
         """The node that the system names so."""
