@@ -285,8 +285,8 @@ def plans_of(
     pairs: Sequence[tuple[Any, Subject]], repeat: int, target: Any, endpoints: str = ""
 ) -> list[Planned]:
     """Each pair repeated, with seeds counting up from the experiment's own. ``target``: None: what
-    each has by default. Systems are got, if they are not there. Raises Unsupported, NoLab,
-    ToxiproxyMissing and NotToBeHad."""
+    each has by default. Systems are got, if they are not there. Raises Unsupported,
+    InvalidConfiguration, NoLab, ToxiproxyMissing and NotToBeHad: before anything runs."""
     from chaos.targets.subjects import offered, target_of
     from chaos.targets.table import refuse_kind, refuse_unsupported
 
@@ -294,6 +294,8 @@ def plans_of(
     for (experiment, subject), where in zip(pairs, targets, strict=True):
         refuse_unsupported(experiment, where, subject)
         refuse_kind(experiment.load.kind, subject.name, offered(subject))
+        nodes = experiment.node_ids()
+        subject.configure(nodes[0], nodes, experiment.parameters)
     for system in _in_labs(pairs, target):
         system.programs()
     return [

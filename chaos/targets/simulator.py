@@ -59,6 +59,7 @@ class SimulatedCluster(FaultyCluster, OfSim):
             quality=QUALITY,
             timing=TIMING,
             trace=trace,
+            right_clocks=True,
         )
         super().__init__(cluster)
         self.stops_at_ns = sys.maxsize

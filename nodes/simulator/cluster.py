@@ -62,7 +62,8 @@ class Cluster:
     ``manual``: messages wait on their links until `deliver` or `drop`, writes are durable at once,
     and steps cost no time; timers fire when time runs (`run`) or by `fire`. ``round_trip``: every
     message and every write goes through the real codec. ``clock_offsets``: monotonic clocks of
-    different nodes have nothing in common. ``on_build``: is told of each replica before its first
+    different nodes have nothing in common. ``right_clocks``: wall clocks are right in every seed,
+    until a fault says otherwise. ``on_build``: is told of each replica before its first
     step. Raises nodes.registry.InvalidConfiguration.
     """
 
@@ -78,6 +79,7 @@ class Cluster:
         trace: bool = False,
         manual: bool = False,
         round_trip: bool = False,
+        right_clocks: bool = False,
         on_build: Callable[[Replica, Clock], None] = lambda replica, clock: None,
     ) -> None:
         self.protocol = protocol
@@ -126,7 +128,7 @@ class Cluster:
         self.links: dict[LinkName, Link] = {}
         self._cut_off = 0
         self._link_all(TracedLink if trace else Link, timing, message_trip)
-        self._prepare(manual)
+        self._prepare(manual=manual, right_clocks=right_clocks)
         scene = Scene(
             {node: host.config for node, host in self.hosts.items()},
             {node: host.storage.synced for node, host in self.hosts.items()},
@@ -161,7 +163,7 @@ class Cluster:
         SHA-512)."""
         return random.Random(f"{self.seed}/{purpose}")
 
-    def _prepare(self, manual: bool) -> None:
+    def _prepare(self, *, manual: bool, right_clocks: bool) -> None:
         """Links that hold what is sent; else, in some seeds, wall clocks that are never right, on
         no two nodes alike: nobody has synchronised them."""
         if manual:
@@ -169,7 +171,7 @@ class Cluster:
                 link.held = []
             return
         draw = self.rng("wall clocks").random
-        if draw() < WRONG_WALL_CLOCKS:
+        if draw() < WRONG_WALL_CLOCKS and not right_clocks:
             most_s = WALL_ERRORS_S[int(draw() * len(WALL_ERRORS_S))]
             for host in self.hosts.values():
                 host.clock.wall_error_s = most_s * (2 * draw() - 1)

@@ -124,6 +124,14 @@ def test_a_protocol_without_a_parameter_of_the_experiment_is_told_and_left_out(
     assert not (workspace / "results").exists()
 
 
+def test_a_parameter_that_a_protocol_cannot_have_is_refused_before_anything_runs(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed("compare", "short.yaml", "node-loss", "-p", "raft", "--target", "sim") == 2
+    assert "raft has no parameter 'replication_factor'" in capsys.readouterr().err
+    assert not (workspace / "results").exists()
+
+
 def test_a_run_tells_how_late_its_faults_began(workspace: Path) -> None:
     from reports.data.metrics import summarise
 

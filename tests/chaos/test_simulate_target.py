@@ -296,12 +296,18 @@ def test_between_two_partitions_back_to_back_there_is_no_moment_without_one(
     assert one.healed_ns == two.started_ns
 
 
-def make_cluster(path: Path, wanted: Experiment) -> SimulatedCluster:
+def make_cluster(path: Path, wanted: Experiment, seed: int = 1) -> SimulatedCluster:
     protocol = registry.get("gossip")
     workload = wanted.workload()
     folder = RunFolder(path)
     folder.nodes_dir.mkdir(parents=True)
-    return SimulatedCluster(Run(wanted, protocol, workload, folder, 1, {}, Quiet()))
+    return SimulatedCluster(Run(wanted, protocol, workload, folder, seed, {}, Quiet()))
+
+
+def test_wall_clocks_are_right_unless_the_experiment_says_otherwise(tmp_path: Path) -> None:
+    for seed in range(8):
+        cluster = make_cluster(tmp_path / str(seed), experiment(), seed).cluster
+        assert {host.clock.wall_error_s for host in cluster.hosts.values()} == {0.0}, seed
 
 
 @pytest.mark.parametrize(("link", "is_applied"), [((GROUP, "n1"), False), (("n1", GROUP), True)])
