@@ -34,8 +34,11 @@ def cap_map(grid: Matrix, styles: Mapping[str, Style]) -> ChartView | None:
     for number, (model, name) in enumerate(places):
         own = data[(data["measured"] == model) & (data["protocol"] == name)]
         _row_of(drawing, number, own, styles[name])
-    drawing.key("coloured: links were cut", Style("blue"))
-    drawing.key("grey: other faults", Style("grey"))
+    is_cut = data["kind"] == kinds.CUT
+    if is_cut.any():
+        drawing.key("coloured: links were cut", Style("blue"))
+    if not is_cut.all():
+        drawing.key("grey: other faults", Style("grey"))
     unknown = sum(cell.verdict == "unknown" for cell in grid.cells.values())
     return ChartView(
         name="cap-map",

@@ -501,7 +501,10 @@ def _answers(cells: Sequence[Cell]) -> str:
     phase = "during" if faulty else "before"
     cell = _worst(faulty or cells, f"availability.{phase}")
     said = f"{_share(cell.figure(f'availability.{phase}'))} the operations"
-    return f"in {names_of([cell])}, it served {said}{' during the faults' * bool(faulty)}"
+    when = " during the faults" * bool(faulty)
+    if all(phase in run.cut_windows for run in cell.runs):
+        when = f"{when} until the run was cut short"
+    return f"in {names_of([cell])}, it served {said}{when}"
 
 
 def _both(share: float | None) -> str:
@@ -582,7 +585,8 @@ def heading(summaries: Sequence[RunSummary]) -> str:
 def _either(values: Sequence[float]) -> str:
     if len(values) > 4:
         return f"{values[0]:g} … {values[-1]:g}"
-    return " or ".join(f"{value:g}" for value in values)
+    *rest, last = (f"{value:g}" for value in values)
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 def first_screen(summaries: Sequence[RunSummary]) -> str:

@@ -54,6 +54,11 @@ def corrected(chances: Sequence[float]) -> list[float]:
     return [found[n] for n in range(len(chances))]
 
 
+def is_possible(one: int, other: int) -> bool:
+    """Whether so many runs of each side can show a difference at all."""
+    return 2 / math.comb(one + other, one) < LEVEL
+
+
 def least_runs(figures: int = 1) -> int:
     """How many runs of each side can show a change of one figure alone, among so many."""
     runs = 2

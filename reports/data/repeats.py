@@ -212,6 +212,9 @@ def differences(cells: Sequence[compare.Cell]) -> list[str]:
     repeated = [cell for cell in cells if len(cell.runs) > 1]
     if len(repeated) < 2:
         return []
+    sizes = [len(cell.runs) for cell in repeated]
+    if not any(difference.is_possible(*pair) for pair in itertools.combinations(sizes, 2)):
+        return [f"With {min(sizes)} runs, this test can show none: four of each are needed."]
     found = []
     for name, get in _COMPARED.items():
         values = {
@@ -240,9 +243,6 @@ def differences(cells: Sequence[compare.Cell]) -> list[str]:
         parts = [*differing, *([f"no difference shown between {', '.join(alike)}"] * bool(alike))]
         if parts:
             found.append(f"{name}: {'; '.join(parts)}.")
-    few = min(len(cell.runs) for cell in repeated)
-    if found and few < 4:
-        found.append(f"With {few} runs, this test can show no difference: four of each are needed.")
     return found
 
 
