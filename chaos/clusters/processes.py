@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,12 +52,19 @@ class ProcessError(InfrastructureFailed):
     """A child that cannot be started, or is not there: one line with its name and the reason."""
 
 
+_REASONS = (re.compile(r'"level":"(panic|fatal)"'), re.compile(r"^(panic|fatal error): |FATAL"))
+"""What a line says of an end, with the reason if there is a line of the first kind."""
+_TRACE_LINES = 200
+
+
 def last_words(log: Path) -> str:
-    """How a process's log ends, for an error line."""
+    """How a process's log ends, for an error line: with the reason, if a trace is behind it."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     if not lines:
         return f"its log {log} is empty{no_space(log.parent)}"
-    return f"its log {log} ends: {lines[-1][:300]}"
+    end = lines[-_TRACE_LINES:]
+    reasons = [line for reason in _REASONS for line in reversed(end) if reason.search(line)]
+    return f"its log {log} ends: {(reasons or lines[-1:])[0][:300]}{no_space(log.parent)}"
 
 
 class ProcessGroup:

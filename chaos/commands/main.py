@@ -134,6 +134,7 @@ def up(
 ) -> None:
     """Start a cluster and keep it running. Example: capbench up --protocol raft --nodes 3"""
     from chaos.systems.system import System
+    from chaos.targets import lab
     from chaos.targets import up as keeper_room
     from chaos.targets.subjects import find
     from nodes import registry
@@ -145,6 +146,7 @@ def up(
     if isinstance(subject, System):
         if metrics is not None:
             raise BadOption("--metrics: a system of others tells no metrics; take its own")
+        lab.refuse()
         subject.programs()  # Getting them may take longer than a start.
     keeper = keeper_room.start(name, protocol, nodes, parameters, broker_port, metrics)
     if json:

@@ -16,6 +16,7 @@ from chaos.clusters.processes import (
     ProcessError,
     ProcessGroup,
     free_ports,
+    last_words,
 )
 
 WaitUntil = Callable[[Callable[[], bool], str], object]
@@ -145,6 +146,24 @@ def test_who_ended_on_its_own_is_told(tmp_path: Path, wait_until: WaitUntil) -> 
         assert log.read_text() == "why\n"
         with pytest.raises(ProcessError, match=r"cannot start x: .*No such file"):
             group.spawn("x", [tmp_path / "nothing"], stdout_path=log)
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (["starts", "stops"], "stops"),
+        (
+            ['{"level":"panic","error":"no room"}', "panic: no WAL", "", "main()", "\tmain.go:1"],
+            "room",
+        ),
+        (["panic: no WAL", "", "goroutine 1 [running]:", "\tmain.go:1"], "panic: no WAL"),
+    ],
+)
+def test_last_words_tell_the_reason_not_the_end_of_a_trace(
+    log: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "n1.log").write_text("\n".join(log))
+    assert said in last_words(tmp_path / "n1.log").split(" ends: ")[1]
 
 
 def test_ports_are_free_low_and_not_given_twice() -> None:

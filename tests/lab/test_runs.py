@@ -199,15 +199,22 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     assert not (place / "refused").exists()
 
 
-@pytest.mark.parametrize("command", ["run short.yaml -p etcd", "compare --preset systems"])
+@pytest.mark.parametrize(
+    ("command", "reason", "hint"),
+    [
+        ("run short.yaml -p etcd -o none", "Operation not permitted", ""),
+        ("compare --preset systems -o none", "Operation not permitted", ""),
+        ("up -p etcd --name none", "No space left on device", "user.max_user_namespaces"),
+    ],
+)
 def test_a_machine_that_refuses_namespaces_is_told(
-    command: str, place: Path, tmp_path: Path
+    command: str, reason: str, hint: str, place: Path, tmp_path: Path
 ) -> None:
     unshare = tmp_path / "unshare"
-    unshare.write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1")
+    unshare.write_text(f"#!/bin/sh\necho 'unshare failed: {reason}' >&2\nexit 1")
     unshare.chmod(0o755)
     done = subprocess.run(
-        [*python("chaos.commands.main"), *command.split(), "-o", "none"],
+        [*python("chaos.commands.main"), *command.split()],
         cwd=place,
         env={
             **os.environ,
@@ -221,5 +228,7 @@ def test_a_machine_that_refuses_namespaces_is_told(
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
     assert "cannot make namespaces" in line
-    assert "Operation not permitted" in line
+    assert reason in line
+    assert hint in line
     assert not (place / "none").exists()
+    assert not (place / ".capbench" / "none").exists()

@@ -7,6 +7,7 @@ address and no port. Root needs no user namespace.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def refuse() -> None:
 
 def _reason(said: str) -> str:
     last = (said.strip().splitlines() or ["no reason given"])[-1]
+    if os.strerror(errno.ENOSPC) in last:
+        return f"{last} (a limit on namespaces: sysctl user.max_user_namespaces and its like)"
     if _RESTRICTED.is_file() and _RESTRICTED.read_text().strip() == "1":
         return f"{last} (AppArmor: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or root)"
     if Path("/.dockerenv").exists():
