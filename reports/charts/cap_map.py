@@ -15,8 +15,8 @@ from reports.data import kinds
 from reports.data.compare import MODEL_WORDS, SIMULATED, STRENGTH, Cell, Matrix
 from reports.data.summary import cut
 
-NAMES, WIDTH = 200, 480
-LETTER = 6.6
+NAMES, WIDTH = 236, 530
+LETTER = 7.8
 """Pixels: a narrow drawing, so that its words can be read on a phone."""
 
 
@@ -65,12 +65,13 @@ def _row_of(drawing: Drawing, number: int, own: pd.DataFrame, style: Style) -> N
         drawing.arrow(number, least["before"], least["during"])
     drawing.dots(number, cuts["during"], style)
     if least["during"] < 1:
-        told = f"{least['experiment']} {format_share(least['during'])}"
+        name, share = str(least["experiment"]), format_share(least["during"])
         plot = WIDTH - NAMES - RIGHT
         left = least["during"] * plot
         right = plot + RIGHT - left
-        at_end = len(told) * LETTER > right and left > right
-        told = cut(told, max(6, int(max(left, right) / LETTER)))
+        at_end = len(f"{name} {share}") * LETTER > right and left > right
+        room = int(max(left, right) / LETTER) - len(share) - 1
+        told = f"{cut(name, max(6, room))} {share}"
         drawing.note(number, least["during"], told, end=at_end, dy=-4)
 
 

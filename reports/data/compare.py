@@ -482,7 +482,7 @@ def _answers(cells: Sequence[Cell]) -> str:
     if parted:
         sides = ("availability.majority", "availability.minority")
         if len(parted) > 1 and all(cell.least(side) == 1 for cell in parted for side in sides):
-            return f"in all {len(parted)} experiments with a cut, it served both sides in full"
+            return f"in all {len(parted)} cuts, it served both sides in full"
         cell = _worst(parted, *sides)
         majority = cell.figure("availability.majority")
         minority = cell.figure("availability.minority")
@@ -583,10 +583,10 @@ def heading(summaries: Sequence[RunSummary]) -> str:
 
 
 def _either(values: Sequence[float]) -> str:
-    if len(values) > 4:
-        return f"{values[0]:g} … {values[-1]:g}"
-    *rest, last = (f"{value:g}" for value in values)
-    return f"{', '.join(rest)} or {last}" if rest else last
+    first, last = f"{values[0]:g}", f"{values[-1]:g}"
+    if len(values) == 1:
+        return first
+    return f"{first} {'or' if len(values) == 2 else 'to'} {last}"
 
 
 def first_screen(summaries: Sequence[RunSummary]) -> str:

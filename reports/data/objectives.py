@@ -193,7 +193,8 @@ def _look_up(
 
 def _evaluate_model(model: str, summary: Mapping[str, Any]) -> tuple[bool | None, str]:
     verdict, measured = summary.get("verdict"), summary.get("measured_model")
-    shown = f"{summary.get('claim')} claimed, {measured} measured"
+    found = "not even eventual" if measured == "none" else measured
+    shown = f"{summary.get('claim')} claimed, {found} measured"
     met: bool | None
     if model == "claimed":
         met = {"valid": True, "invalid": False}.get(str(verdict))

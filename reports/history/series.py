@@ -373,7 +373,7 @@ def _chart(series: Series, look: Look, values: Sequence[float | None]) -> Figure
         [
             *(
                 str(number),
-                each.name,
+                cut(each.name, 12),
                 each.started_utc[:19].replace("T", " "),
                 str(each.runs),
                 WORDS[each.verdict],

@@ -201,3 +201,17 @@ def test_a_run_that_was_cut_short_is_said_once(summaries: list[RunSummary]) -> N
     )
     (cell,) = compare.matrix([run]).cells.values()
     assert cell.note() == f"unknown: the run {ended}; no reports from the nodes"
+
+
+def test_several_cuts_are_told_together_and_settings_as_a_span(
+    summaries: list[RunSummary],
+) -> None:
+    run = pick(summaries, "gossip", "leader-partition")
+    runs = [
+        msgspec.structs.replace(run, experiment=name, seed=seed)
+        for seed, name in enumerate(("halves", "bridge", "leader-partition"), 7)
+    ]
+    cells = compare.matrix(runs).row("gossip")
+    assert "in all 3 cuts, it served both sides in full" in compare.plain_line(cells)
+    assert "seed 7 to 9" in compare.heading(runs)
+    assert "seed 7 or 8" in compare.heading(runs[:2])
