@@ -9,7 +9,10 @@ that the crash cut off: it was never acknowledged, and is removed. (Damage to th
 batch cannot be told from a torn write.)
 
 A file that has grown much beyond its content is rewritten: a new file holds the shortest writes
-that lead to the same state, then the old one is removed. So disk use stays bounded.
+that lead to the same state, and takes the place of the old one. So disk use stays bounded. The new
+file is written in pieces, one with each commit to the old one, and behind the pieces goes what was
+committed meanwhile, so that no commit waits for much more than its own writes. A file of which more
+than half still counts is left alone until it is twice as long.
 """
 
 from __future__ import annotations
@@ -19,21 +22,78 @@ import os
 import struct
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from nodes.contract.disk import Disk, Write
+from nodes.contract.disk import Compact, Disk, Write
 from nodes.wire.codec import BadFrame, WriteCodec
 
 MAGIC = b"capbench log 1\r\n"
 _HEAD = struct.Struct(">IIQ")
 _MIN_REWRITE_BYTES = 16 * 1024 * 1024
 _REWRITE_FACTOR = 4
+_WORTH_WHILE = 0.5
+"""At most this share of a file may still count, or it is not rewritten."""
+_PIECE_BYTES = 1024 * 1024
+"""About so much of a new file is written with a commit, or twice as much as the commit itself, so
+that it catches up."""
+_FIRST_WRITES = 16
+"""So many writes of a checkpoint are the first piece; how long they are is seen then."""
+_SAMPLE = 100
+"""Writes by which a checkpoint's length is estimated: to encode them all may take a second."""
 _MAX_BATCH_BYTES = 1 << 30
+
+
+Taken: TypeAlias = tuple[tuple[list[Write], int] | None, list[bytes]]
+"""What a commit shall write: a checkpoint, if a new file is to be begun, with the number of batches
+that are in it, and the batches."""
 
 
 class CorruptLog(Exception):
     """The log is damaged in a place that was durable. Names the file and the byte offset."""
+
+
+class _Successor:
+    """The file that is to take the place of an outgrown one. ``size``: what is written and synced
+    of it."""
+
+    def __init__(self, fd: int, checkpoint: list[Write], codec: WriteCodec) -> None:
+        self.fd = fd
+        self.size = len(MAGIC)
+        self._codec = codec
+        self._checkpoint = checkpoint
+        self._next = 0
+        self._count = _FIRST_WRITES
+        self._batches: deque[bytes] = deque()
+
+    def follow(self, batches: Sequence[bytes]) -> None:
+        """These were committed to the old file."""
+        self._batches.extend(batches)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds what the old file does."""
+        return self._next >= len(self._checkpoint) and not self._batches
+
+    def go_on(self, most_bytes: int) -> None:
+        """Write, and sync, about so much more."""
+        out = bytearray()
+        while len(out) < most_bytes and not self.is_complete:
+            out += _record(self.size + len(out), self._take())
+        _write_all(self.fd, out)
+        os.fdatasync(self.fd)
+        self.size += len(out)
+
+    def _take(self) -> bytes:
+        if self._next >= len(self._checkpoint):
+            return self._batches.popleft()
+        piece = self._codec.encode(self._checkpoint[self._next : self._next + self._count])
+        self._next += self._count
+        fitting = self._count * _PIECE_BYTES // len(piece)
+        self._count = max(1, min(2 * self._count, fitting))
+        return piece
 
 
 class DurableLog:
@@ -47,7 +107,8 @@ class DurableLog:
         self._directory = directory
         self._codec = codec
         self._buffer: list[bytes] = []
-        self._rewrite: bytes | None = None
+        self._rewrite: tuple[list[Write], int] | None = None
+        self._successor: _Successor | None = None
         self._fd = -1
         self._path = directory / "log"
         self._size = 0
@@ -74,7 +135,8 @@ class DurableLog:
         if good < len(MAGIC):
             # By way of another name: a power cut may leave zeros where the first bytes should be,
             # and then nobody could tell the log from somebody else's file.
-            self._fd = self._write_new(MAGIC)
+            self._fd = self._create()
+            self._install()
             good = len(MAGIC)
         else:
             self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND)
@@ -93,24 +155,36 @@ class DurableLog:
 
     @property
     def pending(self) -> bool:
-        """Whether there is something to commit."""
-        return bool(self._buffer) or self._rewrite is not None
+        """Whether there is something to commit, or a new file to go on with."""
+        return bool(self._buffer) or self._rewrite is not None or self._successor is not None
 
     @property
     def is_outgrown(self) -> bool:
-        """Whether the next commit has to rewrite the file."""
+        """Whether the next commit has to do with the rewriting of the file."""
         return self._size >= self._rewrite_at
 
     def maybe_rewrite(self, disk: Disk) -> None:
-        """If the file has outgrown its content, let the next commit replace it by ``disk``'s
-        present state, which must include every batch appended so far. Call it with no commit under
-        way."""
-        if not self.is_outgrown:
+        """If the file has outgrown its content, let the next commit begin to replace it by
+        ``disk``'s present state, which must include every batch appended so far. Call it with no
+        commit under way."""
+        if not self.is_outgrown or self._rewrite is not None or self._successor is not None:
             return
-        self._rewrite = self._codec.encode(disk.checkpoint())
-        self._buffer.clear()
+        checkpoint = disk.checkpoint()
+        if self._length_of(checkpoint) > _WORTH_WHILE * self._size:
+            self._rewrite_at = 2 * self._size
+            return
+        self._rewrite = checkpoint, len(self._buffer)
 
-    def take(self) -> tuple[bytes | None, list[bytes]]:
+    def _length_of(self, checkpoint: Sequence[Write]) -> float:
+        """About how long it is, encoded."""
+        # A snapshot is like no other write.
+        snapshots = [write for write in checkpoint if type(write) is Compact]
+        others = [write for write in checkpoint if type(write) is not Compact]
+        sample = others[:: 1 + len(others) // _SAMPLE]
+        mean = len(self._codec.encode(sample)) / max(1, len(sample))
+        return len(self._codec.encode(snapshots)) + mean * len(others)
+
+    def take(self) -> Taken:
         """What the next `commit` shall write."""
         taken = (self._rewrite, self._buffer)
         self._rewrite, self._buffer = None, []
@@ -118,7 +192,7 @@ class DurableLog:
 
     def commit(
         self,
-        taken: tuple[bytes | None, list[bytes]],
+        taken: Taken,
         before_sync: Callable[[], None] | None = None,
     ) -> None:
         """Write and sync. After an OSError nobody knows what the disk holds: the node must stop,
@@ -126,11 +200,9 @@ class DurableLog:
         and not yet synced."""
         started_ns = time.perf_counter_ns()
         rewrite, batches = taken
-        if rewrite is not None:
-            self._replace(rewrite)
+        out = bytearray()
         if batches:
             synced = self._size
-            out = bytearray()
             for batch in batches:
                 out += _record(synced, batch)
             _write_all(self._fd, out)
@@ -139,6 +211,13 @@ class DurableLog:
             os.fdatasync(self._fd)
             self._size += len(out)
             self._written_bytes += len(out)
+        if rewrite is not None:
+            checkpoint, counted = rewrite
+            self._successor = _Successor(self._create(), checkpoint, self._codec)
+            batches = batches[counted:]
+        if self._successor is not None:
+            self._successor.follow(batches)
+            self._succeed(self._successor, max(_PIECE_BYTES, 2 * len(out)))
         self.commits += 1
         self.last_commit_ns = time.perf_counter_ns() - started_ns
         self.commit_ns += self.last_commit_ns
@@ -150,28 +229,38 @@ class DurableLog:
 
     def close(self) -> None:
         """Close the file. What was not committed is lost."""
+        if self._successor is not None:
+            os.close(self._successor.fd)
+            self._successor = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _replace(self, checkpoint: bytes) -> None:
-        content = MAGIC + _record(0, checkpoint)
-        fd = self._write_new(content)
+    def _succeed(self, successor: _Successor, most_bytes: int) -> None:
+        """Go on with the new file; if it holds all, it is the log from now on."""
+        before = successor.size
+        successor.go_on(most_bytes)
+        self._written_bytes += successor.size - before
+        if not successor.is_complete:
+            return
+        self._install()
         os.close(self._fd)
-        self._fd = fd
-        self._size = len(content)
-        self._written_bytes += len(content)
+        self._fd, self._size = successor.fd, successor.size
+        self._successor = None
         self._rewrite_at = max(_MIN_REWRITE_BYTES, _REWRITE_FACTOR * self._size)
 
-    def _write_new(self, content: bytes) -> int:
-        """Let the log be ``content``, or leave it as it is. Returns the new file, open."""
+    def _create(self) -> int:
+        """A new file, open, under another name."""
         new = self._path.with_name("log.new")
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        _write_all(fd, content)
+        _write_all(fd, MAGIC)
         os.fsync(fd)
-        os.replace(new, self._path)
-        _sync_directory(self._directory)
         return fd
+
+    def _install(self) -> None:
+        """Let the new file, which is synced, be the log."""
+        os.replace(self._path.with_name("log.new"), self._path)
+        _sync_directory(self._directory)
 
     def _scan(self, content: bytes) -> tuple[list[Write], int]:
         """The writes of the intact prefix, and its length in bytes."""

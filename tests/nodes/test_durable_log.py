@@ -146,6 +146,63 @@ def test_a_file_that_outgrew_its_content_is_rewritten(
     assert again.snapshot == disk.snapshot
 
 
+def test_a_file_of_which_most_still_counts_is_left_alone_until_it_has_grown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 4096)
+    log = DurableLog(tmp_path, CODEC)
+    disk = Disk.replay(log.open())
+
+    def put(keys: int, value: str) -> None:
+        for number in range(keys):
+            # What is small and soon forgotten is half of the writes, and little of the file.
+            disk.put("note", number)
+            disk.put(f"k{number}", value)
+            log.append(disk.take())
+            log.maybe_rewrite(disk)
+            log.commit(log.take())
+
+    put(100, "x" * 1000)
+    size = (tmp_path / "log").stat().st_size
+    assert size == log.written_bytes > 100_000, "nothing was written twice"
+    for _ in range(5):
+        put(100, "y" * 1000)
+    assert (tmp_path / "log").stat().st_size < 5 * size < log.written_bytes
+    log.close()
+    assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
+
+
+def test_a_file_is_rewritten_in_pieces_beside_the_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 50_000)
+    monkeypatch.setattr(durable_log, "_PIECE_BYTES", 3000)
+    log = DurableLog(tmp_path, CODEC)
+    disk = Disk.replay(log.open())
+    for number in range(300):
+        disk.put(f"k{number % 20}", "x" * 1000)
+        log.append(disk.take())
+        log.commit(log.take())
+    log.maybe_rewrite(disk)
+    written = []
+    while log.pending:
+        if len(written) < 5:
+            disk.put("meanwhile", len(written))
+            log.append(disk.take())
+            log.maybe_rewrite(disk)
+        before = log.written_bytes
+        log.commit(log.take())
+        written.append(log.written_bytes - before)
+    assert len(written) > 5, "it went on when there was nothing else to commit"
+    assert max(written[1:]) < 3 * 3000, "a commit waits for one piece"
+    assert (tmp_path / "log").stat().st_size < 25_000
+    disk.put("after", True)
+    log.append(disk.take())
+    log.commit(log.take())
+    log.close()
+    assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
+
+
 def test_a_rewrite_that_was_cut_off_leaves_the_old_log(tmp_path: Path) -> None:
     write(tmp_path, BATCHES)
     (tmp_path / "log.new").write_bytes(MAGIC + b"half of a checkpoi")

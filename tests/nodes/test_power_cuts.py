@@ -118,7 +118,9 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
     return Judge(tmp_path, monkeypatch)
 
 
-def writing(groups: Sequence[int], start: int = 0) -> Callable[[Recorder, Path], None]:
+def writing(
+    groups: Sequence[int], start: int = 0, batches: Sequence[list[Write]] = BATCHES
+) -> Callable[[Recorder, Path], None]:
     """Open a log and commit so many batches at a time."""
 
     def script(recorder: Recorder, directory: Path) -> None:
@@ -127,7 +129,7 @@ def writing(groups: Sequence[int], start: int = 0) -> Callable[[Recorder, Path],
         done = start
         for size in groups:
             recorder.mark("begun", done + size)
-            for batch in BATCHES[done : done + size]:
+            for batch in batches[done : done + size]:
                 log.append(batch)
             log.commit(log.take())
             done += size
@@ -155,6 +157,27 @@ def rewriting(recorder: Recorder, directory: Path) -> None:
     log.close()
 
 
+def rewriting_slowly(
+    start: int, batches: Sequence[list[Write]]
+) -> Callable[[Recorder, Path], None]:
+    """The same, with a new file that takes several commits."""
+
+    def script(recorder: Recorder, directory: Path) -> None:
+        log = DurableLog(directory, CODEC)
+        disk = Disk.replay(log.open())
+        for number, batch in enumerate(batches[start:], start + 1):
+            recorder.mark("begun", number)
+            for write in batch:
+                disk.apply(write)
+            log.append(batch)
+            log.maybe_rewrite(disk)
+            log.commit(log.take())
+            recorder.mark("acknowledged", number)
+        log.close()
+
+    return script
+
+
 def test_a_log_that_is_created_and_written_to(judge: Judge) -> None:
     judge.judge(judge.record(judge.new(), writing([1, 1])), depth=0)
     assert judge.states > 50
@@ -170,11 +193,34 @@ def test_a_group_of_batches_is_torn_anywhere(judge: Judge) -> None:
 def test_a_log_is_rewritten(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 1)
     monkeypatch.setattr(durable_log, "_REWRITE_FACTOR", 1)
+    monkeypatch.setattr(durable_log, "_WORTH_WHILE", 2)  # However much still counts.
     root = judge.new()
     judge.record(root, writing([1, 1]))
     recorder = judge.record(root, rewriting)
     assert [call.kind for call in recorder.calls].count("rename") == 2
     judge.judge(recorder, 2, 2, depth=0)
+    assert judge.states > 50
+
+
+def test_a_log_is_rewritten_beside_the_commits(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge.batches = [[Put(f"k{number % 3}", number)] for number in range(10)]
+    root = judge.new()
+    judge.record(root, writing([1] * 5, batches=judge.batches))
+    for name, value in (
+        ("_MIN_REWRITE_BYTES", 1),
+        ("_REWRITE_FACTOR", 1),
+        ("_WORTH_WHILE", 2),
+        ("_PIECE_BYTES", 1),
+        ("_FIRST_WRITES", 1),
+    ):
+        monkeypatch.setattr(durable_log, name, value)
+    recorder = judge.record(root, rewriting_slowly(5, judge.batches))
+    kinds = [call.kind for call in recorder.calls]
+    begins, ends = kinds.index("create"), kinds.index("rename")
+    assert "acknowledged" in kinds[begins:ends]
+    judge.judge(recorder, 5, 5, depth=0)
     assert judge.states > 50
 
 
