@@ -273,6 +273,11 @@ class Invariant:
         """Called once, before the run."""
         self.scene = scene
 
+    def is_needed(self) -> bool:
+        """Whether there is anything to watch in this run; asked after `begin`. If not, nothing but
+        `agrees` is called."""
+        return True
+
     def observe(self, node: str, replica: Any) -> None:
         """Raises InvariantBroken."""
         raise NotImplementedError

@@ -38,6 +38,7 @@ class KeyDigest:
         self._max_touched = limits.digest_touched
         self._version_of = version_of
         self._hashes = [0] * buckets
+        self._told: tuple[int, ...] | None = None
         self._keys: list[dict[str, int]] = [{} for _ in range(buckets)]
         self._touched: dict[str, None] = {}
 
@@ -48,13 +49,18 @@ class KeyDigest:
             self._catch_up()
 
     @property
-    def hashes(self) -> list[int]:
+    def hashes(self) -> tuple[int, ...]:
         """One for each bucket. Equal hashes mean (but for one chance in 2**64) equal keys with
         equal versions."""
         self._catch_up()
-        return self._hashes
+        if self._told is None:
+            self._told = tuple(self._hashes)
+        return self._told
 
     def _catch_up(self) -> None:
+        if not self._touched:
+            return
+        self._told = None
         for key in self._touched:
             bucket = zlib.crc32(key.encode()) % len(self._hashes)
             # Combined by XOR, so not a CRC: that is linear, and equal changes of two keys of one
@@ -75,7 +81,7 @@ class KeyDigest:
         buckets."""
         # Nearly all are equal, most of the time all: no loop in Python.
         ours = self.hashes
-        if tuple(ours) == hashes:
+        if ours == hashes:
             return []
         return list(compress(count(), starmap(ne, zip(ours, hashes, strict=True))))
 
@@ -137,16 +143,18 @@ class PartnersAreRandom(Invariant):
         """See `Invariant`."""
         super().begin(scene)
         self._peers = len(scene.nodes) - 1
-        self._drawn: dict[tuple[str, type], Counter[str]] = defaultdict(Counter)
+        self._enough = self.draws * self._peers
+        self._drawn: dict[tuple[str, type], list[str]] = defaultdict(list)
 
     def on_begin(self, node: str, dst: str, msg: Any) -> None:
         """Raises InvariantBroken."""
         drawn = self._drawn[node, type(msg)]
-        drawn[dst] += 1
-        if sum(drawn.values()) >= self.draws * self._peers:
-            if len(drawn) < self._peers:
+        drawn.append(dst)
+        if len(drawn) >= self._enough:
+            counts = Counter(drawn)
+            if len(counts) < self._peers:
                 raise InvariantBroken(
-                    f"{node} has sent {drawn.total()} {type(msg).__name__}: {dict(drawn)}, and none"
+                    f"{node} has sent {len(drawn)} {type(msg).__name__}: {dict(counts)}, and none"
                     " to the others"
                 )
             drawn.clear()

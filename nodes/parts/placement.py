@@ -34,7 +34,7 @@ import msgspec
 
 from nodes.contract.bounds import BadMessage, Count, WireStruct, check_reach
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Config, Env, Invariant, InvariantBroken, Out
+from nodes.contract.replica import Config, Env, Invariant, InvariantBroken, Out, Scene
 from nodes.parts.quorum import fencing_quorum, majority
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 
@@ -540,7 +540,21 @@ class Placements:
 # --- invariants ---
 
 
-class OnePlacementPerNumber(Invariant):
+class OfPlacements(Invariant):
+    """One that has nothing to watch where all nodes hold all keys."""
+
+    def is_needed(self) -> bool:
+        """See `Invariant`."""
+        return is_placed(self.scene)
+
+
+def is_placed(scene: Scene) -> bool:
+    """Whether a key is on fewer nodes than there are."""
+    parameters: Any = next(iter(scene.configs.values())).parameters
+    return bool(parameters.is_partial(scene.nodes))
+
+
+class OnePlacementPerNumber(OfPlacements):
     """In the whole cluster, and over crashes, at most one placement is chosen for each range and
     number, and it differs from the one before in one member."""
 
@@ -577,7 +591,7 @@ class OnePlacementPerNumber(Invariant):
             raise InvariantBroken(f"{node}: {placement} changes more or less than one member")
 
 
-class OldPlacementsAreFenced(Invariant):
+class OldPlacementsAreFenced(OfPlacements):
     """When the new member of a placement serves, so many members of the placement before have
     given up the older ones, durably, that none of these has a quorum any more; and no member
     answers under a placement older than one that it has durably known."""

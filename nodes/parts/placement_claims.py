@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Request, Scene, Send
+from nodes.contract.replica import InvariantBroken, Request, Scene, Send
 from nodes.parts.claims import HearsClients, outnumber
 from nodes.parts.placement import (
     AcceptedPlacement,
     AcceptPlacement,
+    OfPlacements,
     Placed,
     Placement,
     PlacementNumbers,
@@ -50,7 +51,7 @@ def members_of(disks: Mapping[str, Disk], scene: Scene, key: str) -> tuple[str, 
     return newest.nodes
 
 
-class PlacementAcceptors(Invariant):
+class PlacementAcceptors(OfPlacements):
     """Votes stay, and a promise is no lower than any vote or promise before; a ballot is its
     proposer's, who needs a majority of promises, and has one value for each range and number; what
     is chosen stays, and nothing else is told as chosen. All of it is on disk before it is told
@@ -262,7 +263,7 @@ class PlacementAcceptors(Invariant):
         serving[msg.range] = max(msg.joined, serving.get(msg.range, 1))
 
 
-class CopiesAreWhole(HearsClients):
+class CopiesAreWhole(HearsClients, OfPlacements):
     """A page has every key of its part of the range that was durable at the source when it was
     asked, no older than there; and a member that is ready holds what so many sources sent that they
     meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer). And

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from operator import ne
 from typing import Any, TypeAlias
 
@@ -88,19 +89,14 @@ class Cluster:
         self.seed = seed
         self.timeline = Timeline(trace=trace)
         self.invariants = [invariant() for invariant in protocol.replica.INVARIANTS]
-        self.observers: list[Observer] = [
-            invariant.observe
-            for invariant in self.invariants
-            if type(invariant).observe is not Invariant.observe
-        ]
+        self.observers: list[Observer] = []
         """Who looks at a replica after its steps. More may be added before time runs."""
         self._watched_fields = fields = protocol.replica.WATCHED
         for invariant in self.invariants if fields else ():
             unknown = set(invariant.looks_at).difference(fields)
             assert not unknown, f"{invariant.name!r} looks at {unknown}, WATCHED has {fields}"
         self._observers_of: dict[tuple[bool, ...], list[Observer]] = {}
-        self.listeners = _listeners(self.invariants)
-        self._replica = _judged(protocol.replica, self.invariants)
+        self.listeners: dict[type, Listener] = {}
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""
@@ -135,8 +131,18 @@ class Cluster:
         )
         for invariant in self.invariants:
             invariant.begin(scene)
+        self._let_watch([invariant for invariant in self.invariants if invariant.is_needed()])
         for host in self.hosts.values():
             host.start()
+
+    def _let_watch(self, invariants: Sequence[Invariant]) -> None:
+        self.observers += [
+            invariant.observe
+            for invariant in invariants
+            if type(invariant).observe is not Invariant.observe
+        ]
+        self.listeners.update(_listeners(invariants))
+        self._replica = _judged(self.protocol.replica, invariants)
 
     def _link_all(
         self, make: type[Link], timing: Timing, round_trip: Callable[[Any], Any] | None
@@ -401,16 +407,13 @@ def _listeners(invariants: Sequence[Invariant]) -> dict[type, Listener]:
     for invariant in invariants:
         for kind, method in invariant.hears.items():
             by_type.setdefault(kind, []).append(getattr(invariant, method))
-    return {
-        kind: listeners[0] if len(listeners) == 1 else _all_of(listeners)
-        for kind, listeners in by_type.items()
-    }
+    return {kind: reduce(_both, listeners) for kind, listeners in by_type.items()}
 
 
-def _all_of(listeners: Sequence[Listener]) -> Listener:
+def _both(first: Listener, second: Listener) -> Listener:
     def hear(node: str, other: Any, what: Any) -> None:
-        for listener in listeners:
-            listener(node, other, what)
+        first(node, other, what)
+        second(node, other, what)
 
     return hear
 

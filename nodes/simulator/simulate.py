@@ -24,12 +24,19 @@ from typing import Any
 
 import msgspec
 
-from nodes.contract.replica import Invariant, InvariantBroken, Message, Operation, Version
+from nodes.contract.replica import (
+    Invariant,
+    InvariantBroken,
+    Message,
+    Operation,
+    Replica,
+    Version,
+)
 from nodes.registry import Protocol, Retries, get
 from nodes.simulator.answers import Answers, WrongAnswer
 from nodes.simulator.cluster import Cluster, Mark, RoundTripChanged
 from nodes.simulator.faults import Fault, Nemesis
-from nodes.simulator.host import Timing
+from nodes.simulator.host import Host, Timing
 from nodes.simulator.load import ClientPolicy, Clients, OperationRecord, RandomClients, WorkloadMix
 from nodes.simulator.makes import perhaps_of_another_make
 from nodes.simulator.network import Quality
@@ -351,6 +358,10 @@ class _Run:
             self.members = Members(self.cluster.nodes)
             self.cluster.observers.append(self.members.observe)
         self.nemesis = Nemesis(self.cluster, self.clients, self.tape)
+        self._have_log = True
+        """Until a replica says nothing of what it applied."""
+        self._looked_at: dict[str, tuple[Replica, Any, bool]] = {}
+        """By node what was the same (`Replica.watched`) when its state was looked at last."""
         self._phases = 0
         self._waits = self._asked = 0
         self._told: StoryCutoff | None = None
@@ -473,26 +484,37 @@ class _Run:
         return self.most_told is not None and self._count_told() > self.most_told
 
     def _compare(self, _: None) -> None:
-        """Replicas that say they applied the same prefix of a log must hold the same state."""
-        cluster = self.cluster
-        whole = self.setup.round_trip or not promises_once(self.setup)
+        """Replicas hold what was written, and those that say they applied the same prefix of a log
+        hold the same."""
         by_applied: dict[int, tuple[str, Any]] = {}
-        for node, host in cluster.hosts.items():
-            if host.replica is None:
+        for host in self.cluster.hosts.values():
+            replica = host.replica
+            if replica is None:
                 continue
-            state = host.replica.state()
-            self.answers.on_state(node, state, durable=host.is_durable)
-            applied = host.replica.probe().get("applied")
-            if applied is None:
-                continue
-            if whole:
-                state = host.replica.machine()
-            other, expected = by_applied.setdefault(applied, (node, state))
-            if state != expected:
-                raise InvariantBroken(
-                    f"{other} and {node} applied {applied} entries, and hold {expected} and {state}"
-                )
-        cluster.timeline.at(cluster.now + COMPARE_EVERY_S, self._compare)
+            looked = replica, replica.watched(), host.is_durable
+            if self._have_log or looked[1] is None or looked != self._looked_at.get(host.id):
+                self._looked_at[host.id] = looked
+                self._look_at(host, replica, by_applied)
+        self.cluster.timeline.at(self.cluster.now + COMPARE_EVERY_S, self._compare)
+
+    def _look_at(
+        self, host: Host, replica: Replica, by_applied: dict[int, tuple[str, Any]]
+    ) -> None:
+        state: Any = replica.state()
+        self.answers.on_state(host.id, state, durable=host.is_durable)
+        if not self._have_log:
+            return
+        applied = replica.probe().get("applied")
+        if applied is None:
+            self._have_log = False
+            return
+        if self.setup.round_trip or not promises_once(self.setup):
+            state = replica.machine()
+        other, expected = by_applied.setdefault(applied, (host.id, state))
+        if state != expected:
+            raise InvariantBroken(
+                f"{other} and {host.id} applied {applied} entries, and hold {expected} and {state}"
+            )
 
     def _heal(self) -> None:
         """A calm network, right clocks and good disks; nobody is started yet."""

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
+from nodes.contract.replica import InvariantBroken, Reply, Request, Scene
 from nodes.parts.claims import HearsClients
+from nodes.parts.placement import OfPlacements
 from nodes.parts.placement_claims import CopiesAreWhole, members_of
 from nodes.parts.sessions import Result
 from nodes.protocols.gossip.messages import (
@@ -195,7 +196,7 @@ class NodesTellTrue(HearsClients):
         return True
 
 
-class WritesAreHandedOn(Invariant):
+class WritesAreHandedOn(OfPlacements):
     """A write that is open is handed on to one member only, or it would be made twice. A node that
     has answered it, or was killed, may choose anew: it does not remember."""
 

@@ -8,7 +8,7 @@ from nodes.contract.disk import Disk
 from nodes.contract.replica import Env, Invariant, InvariantBroken
 from nodes.parts.vector_clock import covers
 from nodes.protocols.gossip.messages import Record, Sibling
-from nodes.protocols.gossip.policies import LastWriteWins, Policy
+from nodes.protocols.gossip.policies import Policy
 
 _MILLISECOND = 1 << 16
 """Of a stamp; below it is the count of the events in one."""
@@ -179,10 +179,13 @@ class StampsFollowTheClock(Invariant):
         self._own: dict[str, int] = {}
         self._highest = 0
 
+    def is_needed(self) -> bool:
+        """See `Invariant`."""
+        parameters: Any = next(iter(self.scene.configs.values())).parameters
+        return bool(parameters.conflict == "lww")
+
     def observe(self, node: str, replica: Observed) -> None:
         """Raises InvariantBroken. The clock stands still during a step."""
-        if replica.policy is not LastWriteWins:
-            return
         highest = self._highest
         for key in replica.changed:
             stamp = replica.records[key].siblings[0].counter

@@ -54,6 +54,8 @@ class KeepSiblings:
             kept = [s for s in ours if not _is_seen(s, pasts)]
         if not news and len(kept) == len(ours):
             return tuple(ours)
+        if not kept and len(news) == len(theirs) == 1:
+            return tuple(theirs)
         by_dot = {(s.node, s.counter): s for s in news if not _is_seen(s, pasts)}
         for s in kept:
             by_dot[s.node, s.counter] = s
@@ -128,7 +130,9 @@ class LastWriteWins:
     def merge(cls, ours: Sequence[Sibling], theirs: Sequence[Sibling]) -> tuple[Sibling, ...]:
         """The winner."""
         winner = max((*ours, *theirs), key=lambda s: (s.counter, s.node))
-        return tuple(ours) if ours and winner is ours[0] else (winner,)
+        if ours and winner is ours[0]:
+            return tuple(ours)
+        return tuple(theirs) if len(theirs) == 1 else (winner,)
 
     @staticmethod
     def problem(siblings: Sequence[Sibling]) -> str | None:

@@ -480,13 +480,15 @@ class Gossip(PlacedReplica):
         for key, theirs in records.items():
             ours = self.records.get(key)
             before = ours.siblings if ours is not None else ()
+            if before is theirs.siblings:
+                continue  # Nodes in one process share what they told each other.
             try:
                 merged = self._merged(key, before, theirs.siblings)
             except BadMessage as error:
                 self.out.refused.append(str(error))
                 continue
             if merged is not before and merged != before:
-                self._store(key, Record(merged))
+                self._store(key, theirs if merged is theirs.siblings else Record(merged))
                 news.append(key)
         return news
 
@@ -602,8 +604,9 @@ class Gossip(PlacedReplica):
         peer = peers[self.env.rng.randrange(0, len(peers))]
         hashes = self._digest.hashes
         if self._handed_over:
-            hashes = [0 if b in self._handed_over else hash for b, hash in enumerate(hashes)]
-        self.out.send(peer, Digest(tuple(hashes)))
+            gone = self._handed_over
+            hashes = tuple([0 if b in gone else hash for b, hash in enumerate(hashes)])
+        self.out.send(peer, Digest(hashes))
         self._set_anti_entropy_timer()
 
     def on_digest(self, src: str, msg: Digest) -> None:

@@ -578,7 +578,7 @@ class QuorumRegister(PlacedReplica):
     def _start_anti_entropy(self) -> None:
         peers = self.config.peers
         peer = peers[self.env.rng.randrange(0, len(peers))]
-        self.out.send(peer, Digest(tuple(self._digest.hashes)))
+        self.out.send(peer, Digest(self._digest.hashes))
         self._set_anti_entropy_timer()
 
     def on_digest(self, src: str, msg: Digest) -> None:
