@@ -164,7 +164,7 @@ def test_a_file_of_which_most_still_counts_is_left_alone_until_it_has_grown(
 
     put(100, "x" * 1000)
     size = (tmp_path / "log").stat().st_size
-    assert size == log.written_bytes > 100_000, "nothing was written twice"
+    assert size - len(MAGIC) == log.written_bytes > 100_000, "nothing was written twice"
     for _ in range(5):
         put(100, "y" * 1000)
     assert (tmp_path / "log").stat().st_size < 5 * size < log.written_bytes
@@ -177,14 +177,15 @@ def test_a_file_is_rewritten_in_pieces_beside_the_commits(
 ) -> None:
     monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 50_000)
     monkeypatch.setattr(durable_log, "_PIECE_BYTES", 3000)
+    monkeypatch.setattr(durable_log, "_FIRST_WRITES", 2)
     log = DurableLog(tmp_path, CODEC)
     disk = Disk.replay(log.open())
     for number in range(300):
-        disk.put(f"k{number % 20}", "x" * 1000)
+        disk.put(f"k{number % 40}", "x" * 1000)
         log.append(disk.take())
         log.commit(log.take())
     log.maybe_rewrite(disk)
-    written = []
+    written: list[int] = []
     while log.pending:
         if len(written) < 5:
             disk.put("meanwhile", len(written))
@@ -195,7 +196,7 @@ def test_a_file_is_rewritten_in_pieces_beside_the_commits(
         written.append(log.written_bytes - before)
     assert len(written) > 5, "it went on when there was nothing else to commit"
     assert max(written[1:]) < 3 * 3000, "a commit waits for one piece"
-    assert (tmp_path / "log").stat().st_size < 25_000
+    assert (tmp_path / "log").stat().st_size < 45_000
     disk.put("after", True)
     log.append(disk.take())
     log.commit(log.take())

@@ -134,7 +134,7 @@ class Cluster:
         writes = node.replica.disk.take()
         node.unsynced.extend(self._writes.decode(self._writes.encode(writes)))
         for invariant in self.invariants:
-            if type(invariant).observe is not Invariant.observe:
+            if type(invariant).observe is not Invariant.observe and invariant.is_needed():
                 invariant.observe(id, node.replica)
         for name, delay_s in out.timers:
             node.timers.pop(name, None)
