@@ -11,6 +11,7 @@ import pytest
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Operation, Reply, Request, Scene
 from nodes.parts.claims import Led
+from nodes.parts.placement import OfPlacements
 from nodes.parts.quorum import fencing_quorum
 from nodes.parts.reference_map import ReferenceMap
 from nodes.parts.replicated_map import ReplicatedMap
@@ -157,6 +158,37 @@ def test_a_request_is_heard_when_it_arrives_and_a_reply_when_it_leaves() -> None
     (asked, _, before), (answered, request, after) = heard
     assert (asked, answered, request) == ("Request", "Reply", "Request")
     assert after > before, "it is on disk when the reply leaves"
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_what_there_is_nothing_to_watch_for_is_not_asked(placed: bool) -> None:
+    protocol = get("gossip")
+    asked: list[str] = []
+
+    class Placements(OfPlacements):
+        hears: ClassVar = {Request: "on_request"}
+
+        def observe(self, node: str, replica: Any) -> None:
+            asked.append("observe")
+
+        def on_request(self, node: str, _: str, request: Request) -> None:
+            asked.append("hear")
+
+        def agrees(self, disks: Any) -> bool:
+            return False
+
+    class Watched(protocol.replica):  # type: ignore[misc, name-defined]
+        INVARIANTS = (Placements,)
+
+    cluster = Cluster(
+        msgspec.structs.replace(protocol, replica=Watched),
+        nodes=3,
+        parameters={"replication_factor": 2} if placed else {},
+    )
+    cluster.request("n1", Request("c", 0, Operation("write", "k", 1)))
+    cluster.run(1.0)
+    assert set(asked) == ({"observe", "hear"} if placed else set())
+    assert not cluster.converged(), "what disks hold is asked of all"
 
 
 @pytest.mark.parametrize(
