@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.record.quantities import format_share
 from reports.data import compare
+from reports.data.summary import cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +30,19 @@ def fault_rows(run: RunTables) -> list[list[str]]:
     return _rows(run, run.faults)
 
 
+MOST_LETTERS = 500
 CHECK_COLUMNS = ("check", "model", "verdict", "algorithm", "operations", "took, s", "summary")
 
 
 def check_rows(run: RunTables) -> list[list[Any]]:
-    """Rows of `RunTables.verdicts`, under `CHECK_COLUMNS`. A check may be of no model."""
-    rows = run.verdicts.to_dict("records")
+    """Rows of `RunTables.verdicts`, under `CHECK_COLUMNS`. A check may be of no model; verdict.json
+    has what it found at full length."""
+    rows = run.verdicts.assign(summary=run.verdicts["summary"].map(_short)).to_dict("records")
     return [["" if value == "none" else value for value in row.values()] for row in rows]
+
+
+def _short(text: str) -> str:
+    return cut(text, MOST_LETTERS)
 
 
 def _rows(run: RunTables, table: pd.DataFrame) -> list[list[str]]:
