@@ -239,7 +239,10 @@ register(
         administration=raft.ADMINISTRATION,
         bugs=tuple(
             f"nodes.simulator.bugs.{name}"
-            for name in ("raft", "clients", "claims", "promises", "retries", "heeded")
+            for name in (
+                *("raft", "clients", "claims", "promises", "retries", "heeded"),
+                "unhelped",
+            )
         ),
     )
 )

@@ -29,6 +29,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     tell all others alike. ``watch_s``: so long one has to look to see all that comes regularly.
     ``tells``: by type, how many of it a node sends that has news of one write, if it tells of it in
     messages of that type, and the writer does; by ``told_s`` after the write that is over.
+    ``tells_every_s``: that often somebody tells of writes that go on and on; None: nobody has to.
     ``unrest``: marks that mean a change of leader, or an attempt at one. ``catches_up``: a node
     that was away has applied what the others have, without anybody asking for anything.
     ``answers``: a node that runs on answers every request that it took, if only ``info``.
@@ -57,6 +58,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     watch_s: float = 0.0
     tells: Mapping[str, int] = {}
     told_s: float = 0.0
+    tells_every_s: float | None = None
     carries_on_s: float | None = None
     gives_up_s: float | None = None
     handed_on: Mapping[str, str] = {}

@@ -190,8 +190,17 @@ class ExchangesAreExact(Invariant):
         self.compare_pushes(replica.id, sends, {k: r for k, r in records.items() if r is not None})
 
     def compare_pushes(self, node: str, sends: Sequence[Send], right: Mapping[str, Any]) -> None:
-        """Raises InvariantBroken."""
+        """Raises InvariantBroken. Each message but the last is full, or there are too many."""
         self.compare(node, "pushes", self.told(sends, self.push, "records"), right)
+        pushes = [send.msg.records for send in sends if type(send.msg) is self.push]
+        most = self.scene.configs[node].parameters.message_characters  # type: ignore[attr-defined]
+        for records in pushes[:-1]:
+            if sum(len(key) + self.characters(r) for key, r in records.items()) <= most:
+                raise InvariantBroken(f"{node} pushes {[*map(len, pushes)]} records: not full")
+
+    def characters(self, record: Any) -> int:
+        """How large a record is in a message, about."""
+        raise NotImplementedError
 
     def pulled(self, sends: Sequence[Send]) -> set[str]:
         """The keys that are asked for."""

@@ -58,7 +58,7 @@ class PlacementAcceptors(OfPlacements):
     (Lamport, "Paxos Made Simple", 2001, section 2, P1a, P2b, P2c). Only members that are ready
     propose, and none before the newest one is ready, unless it is the one that is replaced
     (`nodes.parts.recovery`). Phase 2 begins when a majority has answered this very ballot, with the
-    value of the highest vote that was told."""
+    value of the highest vote that was told, and once: what is told later changes nothing."""
 
     name = "acceptors of placements keep their word"
     judges: ClassVar = {PromisePlacement: "on_promise_heard"}
@@ -85,6 +85,8 @@ class PlacementAcceptors(OfPlacements):
         self._chosen_in: dict[tuple[int, int], Ballot] = {}
         # What a proposer has heard, by range, number and ballot: of whom, and of which vote.
         self._heard: dict[tuple[int, int, Ballot], dict[str, tuple[Ballot, Placement | None]]] = {}
+        # The ballots of which phase 2 has begun: they have their value.
+        self._begun: set[tuple[int, int, Ballot]] = set()
 
     def _vote_of(self, node: str, key_range: int) -> Vote:
         vote: Vote = self.scene.disks[node].get(f"vote/{key_range}", Vote(NO_BALLOT))
@@ -142,7 +144,11 @@ class PlacementAcceptors(OfPlacements):
         if not accepts:
             return
         ballot, placement = accepts[0].ballot, accepts[0].placement
-        heard = self._heard.get((placement.range, placement.number, ballot), {})
+        name = (placement.range, placement.number, ballot)
+        if name in self._begun:
+            raise InvariantBroken(f"{replica.id} chooses anew in {ballot}, after {src} came late")
+        self._begun.add(name)
+        heard = self._heard.get(name, {})
         if not outnumber(heard, self.scene.nodes):
             raise InvariantBroken(
                 f"{replica.id} begins phase 2 of {ballot}, and has heard only {sorted(heard)}"

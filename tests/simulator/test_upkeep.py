@@ -12,14 +12,23 @@ from nodes.contract.pace import Pace
 from nodes.contract.replica import MAX_HEAVY, Invariant, InvariantBroken, Message, Scene
 from nodes.parts.key_digest import PartnersAreRandom
 from nodes.parts.placement import first_placement
+from nodes.protocols.gossip import Gossip
+from nodes.protocols.paxos import Paxos
 from nodes.protocols.quorum_register import Difference, Digest, Pull, QuorumRegister
 from nodes.registry import get
+from nodes.simulator.bugs.unhelped import (
+    HotKeysStayAsTheyAre,
+    NeverGoesBack,
+    RepairsBecomeRumours,
+    RoundsStarve,
+)
 from nodes.simulator.cluster import Cluster, Mark
-from nodes.simulator.oracles import rest
+from nodes.simulator.oracles import aftermath, rest
+from nodes.simulator.oracles.aftermath import Aftermath
 from nodes.simulator.oracles.losses import handed_to_suspects, hasty, onto_lost
 from nodes.simulator.oracles.traffic import Traffic
 from nodes.simulator.simulate import simulate
-from tests.simulator.test_oracles import planted
+from tests.simulator.test_oracles import Stage, planted
 
 PLACED = get("quorum-placed")
 
@@ -180,3 +189,28 @@ def test_where_nobody_can_be_served_that_is_said_in_time() -> None:
         for alarm in simulate(planted(quorum, Patient), seed, duration_s=0.0).alarms
     ]
     assert found[0].check == "unanswered"
+
+
+@pytest.mark.parametrize(
+    ("replica", "told"),
+    [
+        (Gossip, []),
+        (RoundsStarve, ["told: of writes that went on"]),
+        (HotKeysStayAsTheyAre, ["told: of its last write"]),
+        (RepairsBecomeRumours, ["missed: "]),
+    ],
+)
+def test_rumours_are_told_in_their_time_and_no_longer(replica: Any, told: list[str]) -> None:
+    stage = Stage("gossip", replica)
+    Aftermath(stage, stage.pace).run(lasting=False)
+    assert [check for check, _ in stage.alarms] == ["messages"] * len(told)
+    found = [message for _, message in stage.alarms]
+    assert [message[: len(begin)] for message, begin in zip(found, told, strict=True)] == told
+
+
+def test_what_a_restart_made_forget_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aftermath, "RESTARTS", 1.0)
+    for replica, expected in ((Paxos, []), (NeverGoesBack, ["catch-up"])):
+        stage = Stage("paxos", replica)
+        Aftermath(stage, stage.pace).run(lasting=False)
+        assert [check for check, _ in stage.alarms] == expected

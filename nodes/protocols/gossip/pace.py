@@ -33,6 +33,7 @@ def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
         watch_s=recovery.watch_s,
         tells={"Rumour": parameters.rounds * min(parameters.fanout, others)},
         told_s=len(nodes) * parameters.rounds * parameters.gossip_interval_s,
+        tells_every_s=parameters.gossip_interval_s,
         # Of two copies the other one may be this node, which has yet to copy.
         handed_on={"Forward": "request"} if recovery.idle and others > 1 else {},
         unsure_s=None if recovery.idle else _SILENT * others * every_s,

@@ -23,7 +23,9 @@ KNOBS: Knobs = [
         {"snapshot_entries": 3, "snapshot_tail": 0},
         {"snapshot_entries": 20, "snapshot_tail": 5},
     ],
-    [DEFAULT, {"batch_entries": 1}, {"batch_bytes": 100}],
+    # Three in a message: what a promise tells is cut at another place when it is asked from another
+    # slot on.
+    [DEFAULT, {"batch_entries": 1}, {"batch_entries": 3}, {"batch_bytes": 100}],
     [DEFAULT, {"request_timeout_s": 0.6}],
     [DEFAULT, {"backoff_s": 0.002}, {"backoff_max_s": 0.1}],
     *LOG_LIMITS,

@@ -1,4 +1,5 @@
-"""What a proposer of Paxos makes of the promises that it hears, judged when it comes to lead.
+"""What a proposer of Paxos makes of the promises that it hears, judged when it comes to lead; and
+how long it leads.
 
 Sources as in `nodes.protocols.paxos.replica`. All that is known here was seen: in messages that
 arrived, in votes, and on disks.
@@ -14,7 +15,7 @@ from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.parts.claims import outnumber
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.claims import PaxosChronicle
-from nodes.protocols.paxos.messages import Command, Promise
+from nodes.protocols.paxos.messages import Command, Promise, Refused
 
 Vote = tuple[Ballot, Command]
 
@@ -114,3 +115,41 @@ class PromisesAreHeeded(Invariant):
             f"{node} proposes {what} in slot {slot} of {heard.ballot}, where the highest vote that"
             f" it was told of is for {wanted}, in {ballot}"
         )
+
+
+class BallotsAreKept(Invariant):
+    """Who has begun a ballot goes on with it until that very ballot is refused, or it has promised
+    a higher one (PMMC, section 2.3: preempted), or hears no majority. A message of an older ballot
+    that comes late is no reason. Without a stable leader a ballot also ends when its work is
+    done."""
+
+    name = "a ballot is kept"
+    judges: ClassVar = {Refused: "on_refused"}
+    looks_at = ("role", "ballot")
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters: Any = next(iter(scene.configs.values())).parameters
+        self._stable: bool = parameters.stable_leader
+        self._refused: set[Ballot] = set()
+        self._seen: dict[str, tuple[Any, str, Ballot]] = {}
+
+    def on_refused(self, replica: Any, src: str, msg: Refused, sends: Sequence[Send]) -> None:
+        """Its ballot is refused."""
+        self._refused.add(msg.ballot)
+
+    def observe(self, node: str, replica: Any) -> None:
+        """Raises InvariantBroken."""
+        before, role, ballot = self._seen.get(node, (None, "", NO_BALLOT))
+        self._seen[node] = replica, replica.role, replica.ballot
+        if (
+            before is replica
+            and role != "follower"
+            and replica.role == "follower"
+            and self._stable
+            and replica.promised <= ballot
+            and ballot not in self._refused
+            and all(name != "lost_majority" for name, _ in replica.out.marks)
+        ):
+            raise InvariantBroken(f"{node} was {role} of {ballot}, and gives up without a reason")

@@ -23,6 +23,10 @@ class RegisterExchanges(ExchangesAreExact):
     pull = Pull
     push = Push
 
+    def characters(self, record: Any) -> int:
+        """See `ExchangesAreExact`."""
+        return 100 + len(str(record.value))
+
     def on_digest(self, replica: Any, src: str, msg: Digest, sends: Sequence[Send]) -> None:
         """Raises InvariantBroken."""
         if not self.is_due():

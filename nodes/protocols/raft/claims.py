@@ -6,11 +6,11 @@ left, in logs, and on disks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent, outnumber
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
@@ -124,6 +124,7 @@ class AcknowledgementsAreTrue(Invariant):
     nothing again but what was refused, or follows a snapshot."""
 
     name = "what is acknowledged is durable, and the leader's"
+    judges: ClassVar = {AppendEntriesReply: "on_refusal_heard"}
     hears: ClassVar = {
         AppendEntries: "on_append",
         AppendEntriesReply: "on_ack",
@@ -192,6 +193,24 @@ class AcknowledgementsAreTrue(Invariant):
             true.round = round_
             # A chunk's answer, which waits for no disk, may have confirmed a later one before.
             rounds.confirmed[node] = max(round_, rounds.confirmed.get(node, -1))
+
+    def on_refusal_heard(
+        self, replica: Any, src: str, msg: AppendEntriesReply, sends: Sequence[Send]
+    ) -> None:
+        """A leader believes of a round only what was confirmed in its term. Raises
+        InvariantBroken."""
+        if msg.success or msg.term != replica.term:
+            return
+        progress = replica._progress.get(src)
+        rounds = self._led.rounds.get(msg.term)
+        if progress is None or rounds is None:
+            return
+        confirmed = rounds.confirmed.get(src, 0)
+        if progress.round > confirmed:
+            raise InvariantBroken(
+                f"{replica.id} takes round {progress.round} of term {msg.term} for confirmed by"
+                f" {src}, which has confirmed {confirmed}, after {msg}"
+            )
 
     def _check_term(self, node: str, term: int) -> None:
         state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))

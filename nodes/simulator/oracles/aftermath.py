@@ -15,7 +15,14 @@ from nodes.simulator.network import Quality
 from nodes.simulator.oracles import losses, rest, status
 from nodes.simulator.oracles.administrator import Administrator
 from nodes.simulator.oracles.detection import mistaken
-from nodes.simulator.oracles.lasting import Lasting, draw_lasting, powerless, served, stays
+from nodes.simulator.oracles.lasting import (
+    FOREVER_S,
+    Lasting,
+    draw_lasting,
+    powerless,
+    served,
+    stays,
+)
 from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
 from nodes.simulator.oracles.traffic import HandedOn, Traffic
 from nodes.simulator.placed import is_placed, newest_placements, unrestored_range
@@ -26,12 +33,18 @@ CALM = Quality(latency_s=0.001, jitter_s=0.0001)
 """The network of the time of rest."""
 _AMONG = 8
 """Reads that each node has begun, one after the other, when a fault strikes among them, at most."""
+_OFTEN = 4
+"""Writes in the time in which they have to be told of."""
+_WRITES = 10
+"""So many in all: the last one comes when others have been told of twice, and not three times."""
 _HANDED_ON = 6
 """Keys that each node is asked for, where some hand that on."""
 _GIVES_UP_S = 1.5
 """On top of the time after which a request is given up: until the timer that sees it."""
 ROUNDS = 2
 """Operations of each node at rest."""
+RESTARTS = 0.25
+"""The share of the seeds in which nodes are started again at rest."""
 LOST_S = 0.01
 """So long all is lost that a node says, or is told, when it is asked for something: less than any
 leader waits for."""
@@ -61,6 +74,7 @@ class Aftermath:
             and self._spreads()
             and self._serves_promptly()
             and self._makes_good()
+            and self._hears_again()
         ):
             return
         administrator = self._administrator
@@ -132,7 +146,42 @@ class Aftermath:
         with Traffic(cluster, pace.bare) as traffic:
             self._invoke("told", self._nodes[0], "write")
             cluster.run(pace.told_s)
-        return self._judge("told", rest.told(traffic, pace))
+        return self._judge("told", rest.told(traffic, pace)) and self._tells_meanwhile()
+
+    def _tells_meanwhile(self) -> bool:
+        """Writes that go on and on keep nobody from telling of them; and of the last one its node
+        tells as often as of one that comes alone."""
+        cluster, pace = self._cluster, self._pace
+        if pace.tells_every_s is None:
+            return True
+        node = self._nodes[-1]
+        with Traffic(cluster, pace.bare) as traffic:
+            for number in range(_WRITES):
+                self._invoke(f"told.{number}", node, "write")
+                cluster.run(pace.tells_every_s / _OFTEN)
+        with Traffic(cluster, pace.bare) as last:
+            self._invoke("told.last", node, "write")
+            cluster.run(pace.told_s)
+        # Where few nodes hold a key, another one may have written it.
+        writer = None if is_placed(cluster) else node
+        return (
+            self._judge("told", rest.untold(traffic, last, pace, writer))
+            and self._repairs_quietly()
+        )
+
+    def _repairs_quietly(self) -> bool:
+        """What a node has missed is brought to it, and nobody begins to tell of it again: after a
+        partition all that was written meanwhile would go round once more."""
+        cluster, pace = self._cluster, self._pace
+        if is_placed(cluster):
+            return True
+        nemesis = cut(self._stage, "isolate", self._nodes[0], FOREVER_S)
+        self._invoke("missed", self._nodes[-1], "write")
+        cluster.run(pace.told_s)
+        nemesis.heal_all()
+        with Traffic(cluster, pace.bare) as traffic:
+            cluster.run(pace.settles_s)
+        return self._judge("missed", rest.told_again(traffic, pace))
 
     def _invoke(self, phase: str, node: str, kind: OperationKind, key: str = "k0") -> None:
         """Ask a node once, whatever it answers."""
@@ -170,6 +219,24 @@ class Aftermath:
         cut(self._stage, shape, node, LOST_S)
         op: OperationKind = "read" if draw() < 0.5 else "write"
         return is_answered(self._stage, f"a moment {shape}", node, op, repeats_s + PROMPT_S)
+
+    def _hears_again(self) -> bool:
+        """Who leads is started again, and when that has settled, before anything is asked, the
+        others are, one after the other: what they had heard and not written they hear again."""
+        cluster = self._cluster
+        if cluster.rng("restarts").random() >= RESTARTS:
+            return True
+        self._stage.begin("restarts")
+        first = cluster.leader() or self._nodes[0]
+        cluster.crash(first)
+        cluster.restart(first)
+        cluster.run(self._pace.settles_s)
+        for node in self._nodes:
+            if node != cluster.leader():
+                cluster.crash(node)
+                cluster.restart(node)
+                cluster.run(LOST_S)
+        return self._is_at_rest("restarted")
 
     def endure(self, lasting: Lasting) -> None:
         """A fault that lasts, and its end. The cluster is at rest."""

@@ -3,7 +3,7 @@ waits, and little is said."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from nodes.contract.pace import Pace
@@ -140,13 +140,30 @@ def told(traffic: Traffic, pace: Pace) -> Iterator[Finding]:
     """Nodes that tell of a write more or less often than they have to, if at all; and somebody
     has to."""
     for name, often in pace.tells.items():
-        by_node: Counter[str] = Counter()
-        for (kind, src, _), count in traffic.sent.items():
-            if kind == name:
-                by_node[src] += count
+        by_node = traffic.senders(name)
         if not by_node or any(count != often for count in by_node.values()):
             counts = ", ".join(f"{node} {count}" for node, count in by_node.items())
             yield "messages", f"of one write {counts or 'nobody'} sent {name}, not {often} each"
+
+
+def untold(traffic: Traffic, last: Traffic, pace: Pace, writer: str | None) -> Iterator[Finding]:
+    """Writes of which nobody has told, for several times as long as it may take; or the last of
+    them, of which ``writer`` has told less often than of one that comes alone."""
+    for name, often in pace.tells.items():
+        if not traffic.counts[name]:
+            yield "messages", f"of writes that went on for {traffic.seconds:g} s nobody sent {name}"
+        elif writer is not None:
+            count = last.senders(name)[writer]
+            if count < often:
+                yield "messages", f"of its last write {writer} sent {count} {name}, not {often}"
+
+
+def told_again(traffic: Traffic, pace: Pace) -> Iterator[Finding]:
+    """Somebody who tells of what was written long ago."""
+    for name in pace.tells:
+        if traffic.counts[name]:
+            src, dst, msg = traffic.samples[name]
+            yield "messages", f"{src} tells {dst} of what was told long ago: {msg!r}"
 
 
 def repeated(traffic: Traffic, pace: Pace, nodes: Sequence[str], asked: int) -> Iterator[Finding]:

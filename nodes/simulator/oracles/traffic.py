@@ -33,6 +33,14 @@ class Traffic:
             counts[name] += count
         return counts
 
+    def senders(self, name: str) -> Counter[str]:
+        """How many messages of a type each node has sent."""
+        senders: Counter[str] = Counter()
+        for (kind, src, _), count in self.sent.items():
+            if kind == name:
+                senders[src] += count
+        return senders
+
     def __enter__(self) -> Traffic:
         self._began_s = self._cluster.now
         tap(self._cluster, self)
