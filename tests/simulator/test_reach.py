@@ -198,8 +198,18 @@ def test_followers_meet_a_leader_of_another_make(monkeypatch: pytest.MonkeyPatch
     planted = bug.planted()
     for share, are_caught in ((0.0, False), (1.0, True)):
         monkeypatch.setattr(makes, "SHARE", share)
-        runs = (simulate(planted, seed, duration_s=5.0, finish=False) for seed in range(1, 11))
+        runs = (simulate(planted, seed, duration_s=5.0, finish=False) for seed in range(1, 16))
         assert any(run.alarms for run in runs) == are_caught
+
+
+def test_a_leader_of_another_make_sends_a_snapshot_to_who_needs_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bug = next(bug for bug in all_bugs() if bug.name == "raft-acknowledges-its-tail")
+    planted = bug.planted()
+    assert any(simulate(planted, seed).alarms for seed in range(1, 20))
+    monkeypatch.setattr(makes, "SHARE", 0.0)
+    assert not any(simulate(planted, seed).alarms for seed in range(1, 8))
 
 
 def test_a_catch_by_an_administrator_is_shrunk_and_keeps_him(
