@@ -224,7 +224,8 @@ class Aftermath:
         """Who leads is started again, and when that has settled, before anything is asked, the
         others are, one after the other: what they had heard and not written they hear again."""
         cluster = self._cluster
-        if cluster.rng("restarts").random() >= RESTARTS:
+        # Elsewhere nobody tells what was missed before somebody asks for something.
+        if not self._pace.catches_up or cluster.rng("restarts").random() >= RESTARTS:
             return True
         self._stage.begin("restarts")
         first = cluster.leader() or self._nodes[0]
