@@ -28,11 +28,15 @@ class Interrupted(CapbenchError):
     exit_code = 128 + signal.SIGINT
 
     def __init__(self, what: str = "", kept: str = "", then: str = "") -> None:
-        number = _heard[-1]
-        self.exit_code = 128 + number
-        by = "Ctrl-C" if number == signal.SIGINT else number.name
+        self.exit_code = 128 + _heard[-1]
         begin = f"{what}: " if what else ""
-        super().__init__("; ".join(filter(None, (f"{begin}interrupted by {by}", kept, then))))
+        super().__init__("; ".join(filter(None, (f"{begin}{by_what()}", kept, then))))
+
+
+def by_what() -> str:
+    """What ended this command, in words."""
+    number = _heard[-1]
+    return f"interrupted by {'Ctrl-C' if number == signal.SIGINT else number.name}"
 
 
 @contextlib.contextmanager

@@ -267,7 +267,7 @@ def _with_workload(
 def _incomplete(manifest: Manifest, loads: Sequence[LoadSummary]) -> str | None:
     """Why the run is not as planned; None if it reached its end."""
     if not manifest.complete:
-        why = f" ({manifest.notes[-1]})" if manifest.notes else ""
+        why = f" ({manifest.cut_short_by})" if manifest.cut_short_by else ""
         return f"the run did not reach its planned end{why}"
     if any(load.stopped_early for load in loads):
         return "the load was stopped before its planned end"

@@ -37,10 +37,9 @@ def run_soak(
     progress: Lines | Bar,
 ) -> tuple[Soak, bool]:
     """Load a new cluster, in stretches of ``load.seconds``, until so many operations have ended ok;
-    write ``soak.json`` in ``folder`` after each stretch. Returns the soak, and whether it was
-    interrupted. It stops early, and records why, if a process ends or nothing is answered any more.
-    Raises NoCluster, BrokerUnreachable, FileExistsError."""
-    folder.mkdir(parents=True)
+    write ``soak.json`` in ``folder``, which is empty, after each stretch. Returns the soak, and
+    whether it was interrupted. It stops early, and records why, if a process ends or nothing is
+    answered any more. Raises NoCluster, BrokerUnreachable."""
     path = folder / "soak.json"
     soak = Soak(
         capbench=importlib.metadata.version("capbench"),

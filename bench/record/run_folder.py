@@ -60,7 +60,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     """What ran. ``experiment``: as validated. ``kind``: of the workload. ``found_by``: what finds
     the protocol or system in another run: its name, or the file that describes it. ``endpoints``:
     where a system was reached that ran elsewhere. ``load_started_ns`` and ``load_ended_ns``: when
-    the workload wanted operations. ``complete``: the run reached its planned end.
+    the workload wanted operations. ``complete``: the run reached its planned end; else
+    ``cut_short_by`` is why it did not, if anybody was left to write it.
     ``notes``: what a reader must know (an embedded broker, a restarted Toxiproxy ...).
     ``clock_error_ns``: a bound on the difference between the clocks of two client hosts."""
 
@@ -89,6 +90,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     load_ended_ns: Stamp | None = None
     clock_error_ns: Count = 0
     complete: bool = False
+    cut_short_by: str = ""
     notes: list[str] = []
 
 

@@ -70,6 +70,8 @@ def main() -> NoReturn:
                 for line in clean_up():
                     print(f"capbench: {line}", file=sys.stderr)
             code = app(standalone_mode=False)
+            if code == Interrupted.exit_code:  # Who tells more raises Interrupted.
+                raise KeyboardInterrupt
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and not was_ended(end):
             raise

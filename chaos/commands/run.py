@@ -31,7 +31,7 @@ from chaos.commands.options import (
 from chaos.console import Json
 from chaos.experiments.limits import is_path
 from chaos.interrupted import Interrupted, recorded, recording
-from chaos.targets.folders import new_file, new_folder, stamp
+from chaos.targets.folders import empty_folder, new_file, new_folder, stamp
 
 if TYPE_CHECKING:
     from chaos.systems.system import System
@@ -196,7 +196,8 @@ def _detector_sweep(seed: int | None, out: Path | None, *, json: bool) -> None:
     from reports.sweeps.detector_sweep import first_screen, load_sweep, table
 
     seed = SEED if seed is None else seed
-    folder = out or new_folder(Path("results") / DETECTOR_SWEEP / f"{stamp()}-{seed}")
+    made_up = Path("results") / DETECTOR_SWEEP / f"{stamp()}-{seed}"
+    folder = new_folder(made_up) if out is None else empty_folder(out)
     with make_progress() as progress:
         page = run_sweep(folder, seed, default_jobs(), progress)
     data = folder / "sweep.json"
@@ -409,7 +410,8 @@ def conduct(plans: Sequence[Planned], place: Place) -> Ran:
         else:
             page = new_file(root / place.page) if fresh else root / place.page
         folders = [result.folder for result in results]
-        with recording("the report", root, f"capbench report {' '.join(map(str, folders))}"):
+        then = f"draw it: capbench report {' '.join(map(str, folders))}"
+        with recording("the report", page.parent, then):
             summaries = write_page(folders, page)
         ended = None
         if result.interrupted:

@@ -26,7 +26,7 @@ from chaos.commands.simulate import say
 from chaos.console import Json, print_json
 from chaos.errors import BadOption
 from chaos.interrupted import Interrupted, recorded
-from chaos.targets.folders import new_folder, stamp
+from chaos.targets.folders import empty_folder, new_folder, stamp
 
 if TYPE_CHECKING:
     from bench.record.sweep_file import Sweep
@@ -167,10 +167,10 @@ def soak_command(
     from reports.sweeps.soak import first_screen, verdict, write_files
 
     registry.get(protocol)
-    place = out
-    if place is None:
-        name = registry.get(protocol).name
-        place = new_folder(Path("results") / "soak" / f"{stamp()}-{name}")
+    if out is None:
+        place = new_folder(Path("results") / "soak" / f"{stamp()}-{registry.get(protocol).name}")
+    else:
+        place = empty_folder(out)
     load = ClosedLoop(clients=clients, seconds=stretch_s, warm_up_s=0.0, value_bytes=value_bytes)
     with make_progress() as progress:
         soak, interrupted = run_soak(

@@ -114,9 +114,8 @@ def jobs_of(seed: int, plan: Plan) -> list[Job]:
 def run_sweep(
     out: Path, seed: int, jobs: int, progress: Lines | Bar, plan: Plan | None = None
 ) -> Path:
-    """Measure, write ``sweep.json`` and ``report.html`` into the new folder ``out``, return the
-    page. ``jobs``: processes. In the main thread only. Raises FileExistsError."""
-    out.mkdir(parents=True)
+    """Measure, write ``sweep.json`` and ``report.html`` into the empty folder ``out``, return the
+    page. ``jobs``: processes. In the main thread only."""
     plan = plan or Plan()
     todo = jobs_of(seed, plan)
     rows: list[list[DetectorRow]] = [[] for _ in todo]

@@ -218,6 +218,14 @@ def local_workers(jobs: int, *, apart: bool = False) -> Iterator[Workers]:
     executor = ProcessPoolExecutor(
         jobs, mp_context=context, initializer=live_while, initargs=(lifeline,)
     )
+    if threading.current_thread() is threading.main_thread():
+        # The processes begin now, and inherit that Ctrl-C is no business of theirs.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for _ in range(jobs):
+                executor.submit(os.getpid)
+        finally:
+            signal.signal(signal.SIGINT, before)
     try:
         yield Workers(executor, jobs)
     finally:

@@ -29,6 +29,14 @@ def new_folder(path: Path) -> Path:
     raise AssertionError("numbers have no end")
 
 
+def empty_folder(path: Path) -> Path:
+    """Make the folder, unless it is there and empty. Raises FileExistsError."""
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise FileExistsError(f"{path} is there already, and not empty; name another folder")
+    return path
+
+
 def new_file(path: Path) -> Path:
     """The same for an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from chaos.clusters.by_name import last_line
 from chaos.clusters.lab import sandbox
 from chaos.clusters.processes import ProcessGroup, free_ports
 from chaos.errors import TargetFailed
+from chaos.interrupted import by_what
 from chaos.targets.folders import new_folder
 from chaos.targets.runner import describe_machine
 from chaos.targets.subjects import claimed, find
@@ -307,6 +308,7 @@ def _loaded(
         load_started_ns=started_ns,
         load_ended_ns=ended_ns,
         complete=not failures and not interrupted,
+        cut_short_by="; ".join(failures) or (by_what() if interrupted else ""),
         notes=[*folder.manifest().notes, *failures],
     )
     folder.write_manifest(manifest)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -32,6 +34,7 @@ from chaos.targets.run import CONVERGENCE_TIMEOUT_S, Run
 LOAD_START_TIMEOUT_S = 30.0
 KEPT_TAIL_S = 10.0
 """How long after its planned end the load may take to finish before the run counts as failed."""
+LOAD_END_S = 5.0
 
 Record: TypeAlias = Callable[[NodeRecord], None]
 Owned = TypeVar("Owned", LocalCluster, ComposeCluster)
@@ -161,7 +164,7 @@ def _load_and_faults(run: Run, cluster: RunningCluster) -> str | None:
         seed=run.seed,
         on_fault=lambda _: cluster.monitor.announce(nemesis.on),
     )
-    with nemesis:
+    with nemesis, _ended_first(cluster):
         nemesis.start(start_ns)
         deadline = start_ns + int((duration_s + workload.timeout_s + KEPT_TAIL_S) * 1e9)
         while locust.poll() is None:
@@ -179,6 +182,18 @@ def _load_and_faults(run: Run, cluster: RunningCluster) -> str | None:
     if locust.returncode not in (0, 1) and not failures:
         failures = [f"the load ended with code {locust.returncode}; its log: {folder.path / LOG}"]
     return f"{'; '.join(failures)}{no_space(folder.path)}" if failures else None
+
+
+@contextlib.contextmanager
+def _ended_first(cluster: RunningCluster) -> Iterator[None]:
+    """Whatever ends a run, the load ends first: that nodes are stopped then is no outage of the
+    run's."""
+    try:
+        yield
+    except BaseException:
+        if cluster.processes.signal("locust", signal.SIGTERM):
+            cluster.monitor.wait(lambda: not cluster.processes.running("locust"), LOAD_END_S)
+        raise
 
 
 def _versions(cluster: RunningCluster) -> dict[str, str]:

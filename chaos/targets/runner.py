@@ -24,7 +24,7 @@ from bench.record.run_folder import Manifest, RunFolder
 from bench.record.verdict import Verdict
 from chaos.clusters.capabilities import TargetName
 from chaos.experiments.experiment import Experiment
-from chaos.interrupted import Interrupted, recorded
+from chaos.interrupted import Interrupted, by_what, recorded, was_ended
 from chaos.targets import final_reads
 from chaos.targets.replay import keep_messages
 from chaos.targets.run import Progress, Run
@@ -113,14 +113,22 @@ def run_experiment(
             what = f"{experiment.name} {protocol.name}, stopped at once"
             then = f"check it: capbench check {folder.path}"
             raise Interrupted(what, recorded(folder.path), then) from None
-        failure, interrupted = "interrupted: what was recorded so far is kept", True
+        failure, interrupted = f"{by_what()}: what was recorded so far is kept", True
+    except SystemExit as end:
+        if was_ended(end):
+            _cut_short(run, by_what())
+        raise
     if failure is not None:
-        run.update_manifest(notes=[*folder.manifest().notes, failure])
+        _cut_short(run, failure)
     progress.phase("check")
     verdict = judge(folder)
     if target == "sim" and failure is None:
         keep_messages(run, verdict)
     return RunResult(folder.path, verdict, failure, interrupted)
+
+
+def _cut_short(run: Run, why: str) -> None:
+    run.update_manifest(cut_short_by=why, notes=[*run.folder.manifest().notes, why])
 
 
 def judge(folder: RunFolder) -> Verdict:

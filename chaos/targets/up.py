@@ -159,6 +159,9 @@ def start(
             time.sleep(0.05)
     except BaseException:
         keeper.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            keeper.wait(STOP_TIMEOUT_S)
+        clear(name)
         raise
     said = clusters.last_line(log_path)
     keeper.terminate()

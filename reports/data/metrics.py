@@ -460,7 +460,10 @@ def _faults_table(
                 "longest_silence_s": found.longest_silence_s,
             }
         rows.append(row)
-    return pd.DataFrame(rows, columns=FAULT_COLUMNS)
+    table = pd.DataFrame(rows, columns=FAULT_COLUMNS)
+    # Where nothing was healed, None would stay None.
+    seconds_of = [name for name in FAULT_COLUMNS if name.endswith("_s")]
+    return table.astype(dict.fromkeys(seconds_of, float))
 
 
 def _verdicts_table(verdict: Verdict | None) -> pd.DataFrame:
@@ -500,26 +503,30 @@ _GAUGES = frozenset(("links_down", "requests_open", _PEAK))
 
 
 def _counted(records: Sequence[NodeRecord], begin_ns: int, end_ns: int) -> dict[str, int]:
-    """The nodes' counters between two timestamps."""
-    total: dict[str, int] = {}
-    before: dict[str, dict[str, int]] = {}
+    """What the nodes counted between two timestamps; of what they counted between two reports, the
+    share that lies in between."""
+    total: dict[str, float] = {}
+    before: dict[str, NodeRecord] = {}
     for record in sorted(records, key=lambda each: each.t_ns):
-        if not record.counters or record.t_ns > end_ns:
+        if not record.counters:
             continue
         then = before.get(record.node)
-        before[record.node] = record.counters
-        if then is None or record.t_ns < begin_ns:
+        before[record.node] = record
+        if then is None or record.t_ns <= begin_ns or then.t_ns >= end_ns:
             continue
+        within = min(record.t_ns, end_ns) - max(then.t_ns, begin_ns)
+        share = within / max(1, record.t_ns - then.t_ns)
         # Less than before: the node was restarted and counts from 0.
         restarted = any(
             record.counters.get(name, 0) < value
-            for name, value in then.items()
+            for name, value in then.counters.items()
             if name not in _GAUGES
         )
         for name, value in record.counters.items():
             if name not in _GAUGES:
-                total[name] = total.get(name, 0) + value - (0 if restarted else then.get(name, 0))
-    return total
+                more = value - (0 if restarted else then.counters.get(name, 0))
+                total[name] = total.get(name, 0) + share * more
+    return {name: round(value) for name, value in total.items()}
 
 
 def _peak_memory_kb(records: Sequence[NodeRecord], begin_ns: int) -> int | None:

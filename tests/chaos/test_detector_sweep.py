@@ -4,6 +4,8 @@ page that comes of it."""
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import msgspec
@@ -86,22 +88,38 @@ def test_the_grid_covers_every_factor_and_each_run_has_both_detectors() -> None:
 
 @pytest.fixture(scope="module")
 def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep") / "a"
+    folder = tmp_path_factory.mktemp("sweep")
     run_sweep(folder, 3, 2, Lines(), TINY)
     return folder
 
 
 def test_a_sweep_is_a_function_of_its_seed(sweep_folder: Path, tmp_path: Path) -> None:
-    page = run_sweep(tmp_path / "one process", 3, 1, Lines(), TINY)
+    page = run_sweep(tmp_path, 3, 1, Lines(), TINY)
     again = page.parent / "sweep.json"
     assert again.read_bytes() == (sweep_folder / "sweep.json").read_bytes()
     other = [measure(job) for job in jobs_of(4, TINY)[:3]]
     assert [row for rows in other for row in rows] != load_sweep(again).rows[:6]
 
 
-def test_a_folder_is_never_written_over(sweep_folder: Path) -> None:
-    with pytest.raises(FileExistsError):
-        run_sweep(sweep_folder, 3, 1, Lines(), TINY)
+def test_a_folder_is_never_written_over(
+    sweep_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def run(out: Path, *_: object) -> Path:
+        assert out.is_dir()
+        written.append(out)
+        shutil.copy(sweep_folder / "sweep.json", out)
+        return out / "report.html"
+
+    monkeypatch.setattr("chaos.seeds.detector_sweep.run_sweep", run)
+    monkeypatch.chdir(tmp_path)
+    for number, options in enumerate(([], [], ["-o", "named"], ["-o", str(sweep_folder)])):
+        monkeypatch.setattr(sys, "argv", ["capbench", "run", "detector-sweep", *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == (0 if number < 3 else 2)
+    assert len(set(written)) == 3
 
 
 def test_the_page_says_simulated_and_has_every_part(sweep_folder: Path) -> None:

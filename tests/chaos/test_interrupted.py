@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.record.run_folder import RunFolder
 from chaos.interrupted import Interrupted, signals_as_exit
 from chaos.systems.etcd import Etcd
 from chaos.systems.system import Programs
@@ -114,6 +115,9 @@ def test_a_run_says_where_it_lies_and_what_to_do(
         f"capbench: {label}: interrupted by {name}; what was recorded so far is kept in {folder}"
     )
     assert line.startswith(begin)
+    manifests = [RunFolder(path.parent).manifest() for path in Path("out").glob("**/manifest.json")]
+    (reason,) = [each.cut_short_by for each in manifests if not each.complete]
+    assert reason.startswith(f"interrupted by {name}")
     if name == "Ctrl-C":
         assert Path(line.split("the report: ")[1]).is_file()
     else:
@@ -126,6 +130,7 @@ def test_any_other_command_says_so_too(
     number: signal.Signals,
     code: int,
     name: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -136,4 +141,9 @@ def test_any_other_command_says_so_too(
 
     monkeypatch.setattr("chaos.clusters.leftovers.clean_up", kill)
     ended, out, err = Typed(monkeypatch, capsys)("list")
+    assert (ended, out, err) == (code, "", f"capbench: interrupted by {name}\n")
+    monkeypatch.setattr("chaos.clusters.leftovers.clean_up", list)
+    monkeypatch.setattr("chaos.commands.histories.judge.judge", lambda *_: kill())
+    (tmp_path / "history.jsonl").write_text("")
+    ended, out, err = Typed(monkeypatch, capsys)("check", str(tmp_path / "history.jsonl"))
     assert (ended, out, err) == (code, "", f"capbench: interrupted by {name}\n")

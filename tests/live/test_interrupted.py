@@ -95,9 +95,12 @@ def test_ctrl_c_heals_and_keeps_what_there_is_with_a_report(
     run.send_signal(signal.SIGINT)
     errors, folder = ended(run, tmp_path)
     assert "interrupted by Ctrl-C; what was recorded so far is kept in " in errors
+    (load,) = [each for each in folder.loads() if each.stopped_early]
     for fault in folder.faults():
         assert fault.healed_ns is not None, fault
         assert fault.error is None, fault
+        assert load.ended_ns < fault.heal_started_ns, "what ends a run is no outage in it"
+    assert folder.manifest().cut_short_by.startswith("interrupted by Ctrl-C")
     verdict = folder.verdict()
     assert verdict is not None
     assert verdict.verdict == "unknown"

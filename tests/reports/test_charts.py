@@ -228,10 +228,26 @@ def test_the_chart_says_when_nobody_was_answered(tmp_path: Path) -> None:
     assert f"{found[0][1] - found[0][0]:.1f} s" in by_name(run)["availability"].note
 
 
+def test_a_run_whose_only_fault_never_healed_has_all_charts(tmp_path: Path) -> None:
+    folder = synthetic.leader_partition(tmp_path / "run", "raft")
+    (fault,) = folder.faults()
+    folder.faults_path.unlink()
+    fault.heal_started_ns = fault.healed_ns = None
+    folder.append_fault(fault)
+    run = load(folder.path)
+    assert run.faults["healed_s"].isna().all()
+    assert "timeline" in by_name(run)
+
+
 def test_what_nodes_counted_is_summed_over_restarts(tmp_path: Path) -> None:
     folder = synthetic.leader_partition(tmp_path / "run", "raft")
-    for node, counts in (("n1", [5, 10, 30]), ("n2", [100, 3, 7])):
-        for at_s, count in zip((-1.0, 5.0, 10.0), counts, strict=True):
+    # The load is from 0 to 20 s.
+    for node, times, counts in (
+        ("n1", [0.0, 5.0, 10.0], [5, 10, 30]),
+        ("n2", [0.0, 5.0, 10.0], [100, 3, 7]),
+        ("n3", [-2.0, 2.0, 16.0, 24.0], [0, 10, 10, 26]),
+    ):
+        for at_s, count in zip(times, counts, strict=True):
             folder.append_node(
                 NodeRecord(
                     t_ns=synthetic.ns(at_s),
@@ -246,10 +262,11 @@ def test_what_nodes_counted_is_summed_over_restarts(tmp_path: Path) -> None:
                 )
             )
     run = load(folder.path)
-    # n1: 25 more. n2: it had 100, and was then a new process, which counted to 7.
-    assert run.counters == {"messages_sent": 25 + 7, "cpu_us": 250 + 70}
+    # n1: 25 more. n2: it had 100, and was then a new process, which counted to 7. n3: half of what
+    # it counted on both sides of the begin, and of the end.
+    assert run.counters == {"messages_sent": 25 + 7 + 5 + 8, "cpu_us": 250 + 70 + 50 + 80}
     ok = int(run.operations["served"].sum())
-    assert run.summary.cost == Cost(messages=32 / ok, cpu_us=320 / ok, memory_mb=30 + 7)
+    assert run.summary.cost == Cost(messages=45 / ok, cpu_us=450 / ok, memory_mb=30 + 100 + 26)
     assert in_words("messages_sent", 32, ok) == ("messages sent", "32", quantity(32 / ok))
     assert in_words("log_commit_us", 2_340_000, 2000)[1:] == ("2.34 s", "1.17 ms")
 
