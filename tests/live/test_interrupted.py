@@ -98,6 +98,7 @@ def test_ctrl_c_heals_and_keeps_what_there_is_with_a_report(
     (load,) = [each for each in folder.loads() if each.stopped_early]
     for fault in folder.faults():
         assert fault.healed_ns is not None, fault
+        assert fault.heal_started_ns is not None, fault
         assert fault.error is None, fault
         assert load.ended_ns < fault.heal_started_ns, "what ends a run is no outage in it"
     assert folder.manifest().cut_short_by.startswith("interrupted by Ctrl-C")
