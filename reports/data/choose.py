@@ -38,7 +38,8 @@ RULES = (
     f"Both sides of a cut: at least {SERVED:g} of the operations wanted on the minority side were "
     "served in every experiment that had one, in the worst run.",
     "No write lost: no experiment showed that an acknowledged write was lost, and in one at least "
-    "final reads looked for it. They cannot show the loss of a write that was overwritten later.",
+    "final reads looked for it. They cannot show the loss of a write that was overwritten later. "
+    "Who was not judged where another one lost writes is named.",
     f"{STRONGEST.capitalize()}: it claims {STRONGEST}, every judged cell measured it, and it lost "
     "no acknowledged write in any experiment.",
     "What the same protocol or system lost or broke elsewhere on the page, in another variant or "
@@ -146,7 +147,7 @@ def _both_sides(
     best = max(share, key=lambda name: share[name])
     if served:
         least = min(share[name] for name in served)
-        weakest = min((_weakest(parted[name]) for name in served), key=STRENGTH.index)
+        weakest = min((_weakest(rows[name]) for name in served), key=STRENGTH.index)
         rest = sorted((name for name in share if name not in served), key=lambda n: -share[n])
         much = "all" if least == 1 else f"never less than {format_share(least)}"
         evidence = f"{much} of the minority's operations were served"
@@ -197,11 +198,29 @@ def _nothing_lost(
         if name not in losing
         and any(run.lost_writes == 0 for c in cells if c.verdict == "valid" for run in c.runs)
     ]
+    evidence = [f"{name} {text}" for name, text in losing.items()]
     return Choice(
         protocols=kept,
         condition=f"no acknowledged write may be lost{SIMULATED * _sim(everybody)}",
-        evidence="; ".join(f"{name} {text}" for name, text in losing.items()),
+        evidence="; ".join([*evidence, *_not_judged_there(kept, everybody)]),
     )
+
+
+def _not_judged_there(kept: Sequence[str], everybody: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Who has no verdict where somebody lost writes, in words."""
+    judged = {
+        name: {cell.experiment for cell in everybody[name] if cell.verdict == "valid"}
+        for name in kept
+    }
+    lost = [cell.experiment for cells in everybody.values() for cell in cells if cell.lost_writes]
+    found = []
+    for experiment in dict.fromkeys(lost):
+        names = [name for name in kept if experiment not in judged[name]]
+        if names:
+            were = "was" if len(names) == 1 else "were"
+            where = experiment.removesuffix(SIMULATED)
+            found.append(f"{listed(names, 'and')} {were} not judged in {where}")
+    return found
 
 
 def _strongest(rows: Mapping[str, Sequence[Cell]]) -> Choice | None:

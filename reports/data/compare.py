@@ -442,8 +442,10 @@ def lost_words(cells: Sequence[Cell]) -> str | None:
     losing = [cell for cell in cells if cell.lost_writes]
     if not losing:
         return None
-    most = plural(max(cell.lost_writes for cell in losing), "acknowledged write")
-    return f"lost at least {most} in {names_of(losing, MOST_NAMED)}"
+    most, where = max(cell.lost_writes for cell in losing), names_of(losing, MOST_NAMED)
+    if len(losing) > 1:
+        return f"lost acknowledged writes in {where} (at least {most:,} in the worst)"
+    return f"lost at least {plural(most, 'acknowledged write')} in {where}"
 
 
 def _consistency(cells: Sequence[Cell]) -> str:

@@ -75,7 +75,30 @@ def test_who_lost_writes_is_named_in_every_choice_of_it(summaries: list[RunSumma
     assert "gossip" not in strong
     gossip = compare.matrix(losing(summaries, 1, protocol="gossip")).row("gossip")
     said = compare.plain_line(gossip)
-    assert "; lost at least 1 acknowledged write in healthy, leader-partition, latency-50ms" in said
+    where = "healthy, leader-partition, latency-50ms"
+    assert f"; lost acknowledged writes in {where} (at least 1 in the worst)" in said
+
+
+def test_who_was_not_judged_where_another_lost_writes_is_named(
+    summaries: list[RunSummary],
+) -> None:
+    runs = losing(summaries, 3, protocol="gossip", experiment="healthy")
+    runs = [run for run in runs if (run.protocol, run.experiment) != ("raft", "healthy")]
+    durable = words(runs)[1]
+    assert durable == (
+        "Choose raft if no acknowledged write may be lost: gossip lost at least 3 acknowledged "
+        "writes in healthy; raft was not judged in healthy."
+    )
+
+
+def test_the_price_is_what_was_measured_in_any_experiment(summaries: list[RunSummary]) -> None:
+    runs = [
+        changed(run, measured_model="causal" if run.experiment != "latency-50ms" else "eventual")
+        if run.protocol == "gossip"
+        else run
+        for run in summaries
+    ]
+    assert words(runs)[0].endswith("the price: eventual consistency at worst.")
 
 
 def test_who_lost_writes_is_not_named_as_the_strongest(summaries: list[RunSummary]) -> None:
