@@ -506,6 +506,8 @@ def _answers(cells: Sequence[Cell]) -> str:
     when = " during the faults" * bool(faulty)
     if all(phase in run.cut_windows for run in cell.runs):
         when = f"{when} until the run was cut short"
+    elif not faulty and all(run.cut_windows for run in cell.runs):
+        when = " before the run was cut short"
     return f"in {names_of([cell])}, it served {said}{when}"
 
 

@@ -203,6 +203,17 @@ def test_a_run_that_was_cut_short_is_said_once(summaries: list[RunSummary]) -> N
     assert cell.note() == f"unknown: the run {ended}; no reports from the nodes"
 
 
+def test_who_was_served_before_a_fault_that_never_came_is_said_so(
+    summaries: list[RunSummary],
+) -> None:
+    run = pick(summaries, "raft", "healthy")
+    (whole,) = compare.matrix([run]).cells.values()
+    assert compare.plain_line([whole]).endswith("of the operations.")
+    ended = msgspec.structs.replace(run, verdict="unknown", cut_windows=["during", "after"])
+    (cell,) = compare.matrix([ended]).cells.values()
+    assert compare.plain_line([cell]).endswith("of the operations before the run was cut short.")
+
+
 def test_several_cuts_are_told_together_and_settings_as_a_span(
     summaries: list[RunSummary],
 ) -> None:
