@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -40,6 +41,20 @@ def by_what() -> str:
 
 
 @contextlib.contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """Processes that begin within it inherit that Ctrl-C is no business of theirs, also while they
+    import. In other threads than the main one nothing can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def signals_as_exit() -> Iterator[None]:
     """Within it, SIGTERM and SIGHUP raise SystemExit in the main thread, so that ``finally`` blocks
     and context managers heal and stop what was started. A signal that is ignored stays ignored, as
@@ -61,9 +76,9 @@ def signals_as_exit() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def was_ended(end: SystemExit) -> bool:
+def was_ended(end: KeyboardInterrupt | SystemExit) -> bool:
     """Whether a signal was the reason."""
-    return end.code in {128 + number for number in ENDED_BY}
+    return isinstance(end, KeyboardInterrupt) or end.code in {128 + each for each in ENDED_BY}
 
 
 @contextlib.contextmanager
@@ -73,7 +88,7 @@ def recording(what: str, where: Path, then: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and not was_ended(end):
+        if not was_ended(end):
             raise
         raise Interrupted(what, recorded(where), then) from end
 

@@ -73,7 +73,7 @@ def main() -> NoReturn:
             if code == Interrupted.exit_code:  # Who tells more raises Interrupted.
                 raise KeyboardInterrupt
     except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and not was_ended(end):
+        if not was_ended(end):
             raise
         told = Interrupted()
         _stop(str(told), told.exit_code)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import msgspec
 
 from bench.record.files import write_whole
+from chaos.interrupted import ctrl_c_ignored
 from chaos.progress import Bar, Lines
 from nodes import registry
 from nodes.parts.failure_detector import CountingParameters, PhiParameters
@@ -127,12 +127,8 @@ def run_sweep(
     ) as pool:
         # The dear ones first, so that no process is left alone with one in the end.
         order = sorted(range(len(todo)), key=lambda i: -len(todo[i].counting))
-        # The processes begin here, and inherit that Ctrl-C is no business of theirs.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with ctrl_c_ignored():  # The processes begin here.
             futures = {pool.submit(measure, todo[i]): i for i in order}
-        finally:
-            signal.signal(signal.SIGINT, before)
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 rows[futures[future]] = future.result()

@@ -35,6 +35,7 @@ from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
+from chaos.interrupted import ctrl_c_ignored
 from nodes import registry
 from nodes.errors import InfrastructureFailed
 from nodes.registry import InvalidConfiguration, Protocol
@@ -218,14 +219,9 @@ def local_workers(jobs: int, *, apart: bool = False) -> Iterator[Workers]:
     executor = ProcessPoolExecutor(
         jobs, mp_context=context, initializer=live_while, initargs=(lifeline,)
     )
-    if threading.current_thread() is threading.main_thread():
-        # The processes begin now, and inherit that Ctrl-C is no business of theirs.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            for _ in range(jobs):
-                executor.submit(os.getpid)
-        finally:
-            signal.signal(signal.SIGINT, before)
+    with ctrl_c_ignored():
+        for _ in range(jobs):  # So that they begin now.
+            executor.submit(os.getpid)
     try:
         yield Workers(executor, jobs)
     finally:

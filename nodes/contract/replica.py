@@ -237,6 +237,11 @@ class Scene:
         self.nodes = tuple(configs)
         self._common: dict[type, Any] = {}
 
+    @property
+    def parameters(self) -> Any:
+        """The protocol's parameters, which are those of every node."""
+        return next(iter(self.configs.values())).parameters
+
     def common(self, kind: type[T]) -> T:
         """What several invariants of the run record together, made when it is first asked for."""
         record = self._common.get(kind)

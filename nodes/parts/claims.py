@@ -56,7 +56,7 @@ class HearsClients(Invariant):
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        self._forgetful = is_forgetful(next(iter(scene.configs.values())).parameters)
+        self._forgetful = is_forgetful(scene.parameters)
         self._floors: dict[str, int] = {}
 
     def on_request(self, node: str, _: str, request: Request) -> None:
@@ -215,7 +215,7 @@ class AnswersAreTrue(Invariant):
         self._vouched: dict[tuple[str, int], None] = {}
         # Of each node the newest entry that its own state was seen to hold.
         self._shown: dict[str, int] = {}
-        parameters = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._fresh, self._by_rounds = self.claimed(parameters)
 
     def claimed(self, parameters: Any) -> tuple[bool, bool]:

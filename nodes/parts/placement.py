@@ -550,7 +550,7 @@ class OfPlacements(Invariant):
 
 def is_placed(scene: Scene) -> bool:
     """Whether a key is on fewer nodes than there are."""
-    parameters: Any = next(iter(scene.configs.values())).parameters
+    parameters = scene.parameters
     return bool(parameters.is_partial(scene.nodes))
 
 

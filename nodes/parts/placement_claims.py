@@ -41,7 +41,7 @@ class PlacementChronicle:
 
 def members_of(disks: Mapping[str, Disk], scene: Scene, key: str) -> tuple[str, ...]:
     """Who holds ``key``, by the newest placement that any of ``disks`` has."""
-    parameters: Any = next(iter(scene.configs.values())).parameters
+    parameters = scene.parameters
     number = range_of(key, parameters.ranges)
     newest = first_placement(number, scene.nodes, parameters.replication_factor)
     for disk in disks.values():

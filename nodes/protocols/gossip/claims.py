@@ -64,7 +64,7 @@ class NodesTellTrue(HearsClients):
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._parameters = parameters
         self._is_lww = parameters.conflict == "lww"
         self._is_known = is_older if self._is_lww else is_known
@@ -239,7 +239,7 @@ class GossipCopies(CopiesAreWhole):
 
     def covers(self, record: Any, other: Any) -> bool:
         """See `CopiesAreWhole`."""
-        parameters: Any = next(iter(self.scene.configs.values())).parameters
+        parameters = self.scene.parameters
         known = is_older if parameters.conflict == "lww" else is_known
         return all(known(s, record.siblings) for s in other.siblings)
 

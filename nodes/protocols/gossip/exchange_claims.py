@@ -23,7 +23,7 @@ class GossipPartners(PartnersAreRandom):
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         placed = 0 < parameters.replication_factor < len(scene.nodes)
         whole = parameters.message_characters >= KeyLimits().message_characters
         self._judges_rumours = whole and not placed
@@ -65,7 +65,7 @@ class GossipExchanges(ExchangesAreExact):
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._lacks = is_earlier if parameters.conflict == "lww" else lacks
 
     def characters(self, record: Any) -> int:

@@ -181,7 +181,7 @@ class StampsFollowTheClock(Invariant):
 
     def is_needed(self) -> bool:
         """See `Invariant`."""
-        parameters: Any = next(iter(self.scene.configs.values())).parameters
+        parameters = self.scene.parameters
         return bool(parameters.conflict == "lww")
 
     def observe(self, node: str, replica: Observed) -> None:

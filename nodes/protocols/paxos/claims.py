@@ -137,7 +137,7 @@ class AcceptorsTellTrue(Invariant):
         self._led = scene.common(Led)
         self._last: Accept | None = None
         self._begun: tuple[Ballot, int] = (NO_BALLOT, -1)
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._batch = parameters.batch_entries
         self._window = self._batch * parameters.window_batches
         self._true: dict[str, _True] = {}

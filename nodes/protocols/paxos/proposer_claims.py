@@ -130,7 +130,7 @@ class BallotsAreKept(Invariant):
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._stable: bool = parameters.stable_leader
         self._refused: set[Ballot] = set()
         self._seen: dict[str, tuple[Any, str, Ballot]] = {}

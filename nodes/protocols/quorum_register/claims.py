@@ -75,7 +75,7 @@ class ReplicasTellTrue(HearsClients):
         # that its placement is replaced.
         self._put: set[tuple[str, int, str]] = set()
         self._outdated: set[tuple[str, int, str]] = set()
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._ranges, self._factor = parameters.ranges, parameters.replication_factor
 
     def _held(self, node: str, key: str) -> Tag:

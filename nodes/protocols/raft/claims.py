@@ -140,7 +140,7 @@ class AcknowledgementsAreTrue(Invariant):
         self._led = scene.common(Led)
         self._last: AppendEntries | None = None
         self._term = self._round = -1
-        parameters: Any = next(iter(scene.configs.values())).parameters
+        parameters = scene.parameters
         self._batch = parameters.batch_entries
         # A search for the place where the logs meet may begin behind what was sent.
         self._window = self._batch * (parameters.window_batches + 1)
