@@ -26,9 +26,15 @@ def merge(*clocks: Clock) -> dict[str, int]:
         if not merged and all(clock.values()):
             merged.update(clock)  # Without a loop in Python: most merges are of one or two clocks.
             continue
-        for node, counter in clock.items():
-            if counter > merged.get(node, 0):
-                merged[node] = counter
+        try:
+            # Nearly always a clock names nodes that one before it named.
+            for node, counter in clock.items():
+                if counter > merged[node]:
+                    merged[node] = counter
+        except KeyError:
+            for node, counter in clock.items():
+                if counter > merged.get(node, 0):
+                    merged[node] = counter
     return merged
 
 

@@ -10,7 +10,7 @@ from nodes.parts.vector_clock import Clock, covers, dominates, merge
 from nodes.protocols.gossip.messages import Sibling
 
 _LOGICAL_BITS = 16
-_FEW = 8
+_FEW = 20
 
 
 class KeepSiblings:

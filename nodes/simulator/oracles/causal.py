@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from nodes.contract.replica import Request, Version
-from nodes.parts.vector_clock import merge
 from nodes.simulator.load import OperationRecord
 
 Finding = tuple[str, str]
@@ -48,6 +47,20 @@ class Key:
         self.written: list[Written] = []
         self.unknown: list[tuple[OperationRecord, Version]] = []
         self.reads: list[OperationRecord] = []
+        self._nodes: list[str] = []
+        self._counts: dict[Written, tuple[int, ...]] = {}
+
+    def seen_by(self, known: Sequence[Written]) -> Mapping[str, int]:
+        """The merged pasts of ``known``. By columns, since it is asked of hundreds at once."""
+        if not self._counts:
+            self._nodes = list({node: None for written in self.written for node in written.past})
+            for written in self.written:
+                count = written.past.get
+                self._counts[written] = tuple([count(node, 0) for node in self._nodes])
+        rows = [self._counts[written] for written in known]
+        return (
+            dict(zip(self._nodes, map(max, zip(*rows, strict=True)), strict=True)) if rows else {}
+        )
 
 
 def _is_write(record: OperationRecord) -> bool:
@@ -95,7 +108,7 @@ def visible(key: Key, read: OperationRecord) -> Iterator[str]:
         return
     counted = clock.get
     known = [w for w in key.written if counted(w.dot[0], 0) >= w.dot[1]]
-    seen = merge(*[written.past for written in known])
+    seen = key.seen_by(known)
     for written in known:
         node, count = written.dot
         record = written.record
