@@ -85,6 +85,9 @@ def _units(suspicion: float) -> int:
     return round(suspicion * 1_000_000)
 
 
+_CERTAIN = _units(1)
+
+
 class PhiParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A node is suspected from phi ``threshold`` on. ``window``: how many intervals between
     arrivals are remembered. ``min_deviation_s``: no network is believed more regular than that.
@@ -211,12 +214,12 @@ class CountingDetector(FailureDetector):
 
     def level(self, node: str, now: float) -> float:
         """0..1, as of the last check."""
-        return self._units[node] / _units(1)
+        return self._units[node] / _CERTAIN
 
     def _judge(self, node: str, now: float) -> float:
         silent = now - self._heard[node] > self._timeout_s
         step = self._rise if silent else -self._fall
-        self._units[node] = min(_units(1), max(0, self._units[node] + step))
+        self._units[node] = min(_CERTAIN, max(0, self._units[node] + step))
         return self.level(node, now)
 
     def _is_suspected(self, level: float, was: bool) -> bool:

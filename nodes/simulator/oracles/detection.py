@@ -150,9 +150,8 @@ class Model:
             level = watched.phi(silent_s, judge)
             watched.suspected = level >= judge.threshold
             return abs(level - judge.threshold) > _NEAR
-        rise, fall = round(judge.rise * _WHOLE), round(judge.fall * _WHOLE)
-        step = rise if silent_s > judge.timeout_s else -fall
-        watched.suspicion = min(_WHOLE, max(0, watched.suspicion + step))
+        step = judge.rise if silent_s > judge.timeout_s else -judge.fall
+        watched.suspicion = min(_WHOLE, max(0, watched.suspicion + round(step * _WHOLE)))
         if watched.suspected:
             watched.suspected = watched.suspicion > 0
         else:
@@ -194,23 +193,29 @@ class Detectors:
         def watched_step(inputs: Sequence[Any]) -> None:
             # A timer comes in a step of its own.
             checks = len(inputs) == 1 and type(inputs[0]) is Timer and inputs[0].name == CHECK
-            before = suspects(replica) if checks else {}
+            if checks:
+                before = suspects(replica)
+                step(inputs)
+                after = suspects(replica)
+                if replica.out.marks or before != after:
+                    compare_marks(replica, before, after)
+                compare(replica, model, after, clock.now())
+                return
             step(inputs)
-            if checks and (replica.out.marks or before != suspects(replica)):
-                compare_marks(replica, before)
             for item in inputs:
                 if type(item) is Message:
                     if type(item.msg) is Heartbeat and item.src != replica.id:
                         model.hear(item.src, item.msg, clock.now())
-                elif type(item) is Timer and item.name == CHECK:
-                    compare(replica, model, clock.now())
+                else:
+                    assert type(item) is not Timer or item.name != CHECK
 
         replica.step = watched_step  # type: ignore[method-assign]
 
 
-def compare(replica: Replica, model: Model, now_s: float) -> None:
-    """Raises WrongSuspicion where a detector says anything else than its model."""
-    said = suspects(replica)
+def compare(
+    replica: Replica, model: Model, said: Mapping[str, Sequence[str]], now_s: float
+) -> None:
+    """Raises WrongSuspicion where a detector has ``said`` anything else than its model."""
     for name, expected, near in model.check(now_s):
         found = said[name]
         if [p for p in found if p not in near] != [p for p in expected if p not in near]:
@@ -221,12 +226,14 @@ def compare(replica: Replica, model: Model, now_s: float) -> None:
             )
 
 
-def compare_marks(replica: Replica, before: Mapping[str, Sequence[str]]) -> None:
-    """Raises WrongSuspicion where the marks of a check tell of other changes than there were since
-    ``before``: what is measured live are the marks."""
+def compare_marks(
+    replica: Replica, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]
+) -> None:
+    """Raises WrongSuspicion where the marks of a check tell of other changes than there were from
+    ``before`` to ``after``: what is measured live are the marks."""
     changed = sorted(
         ("suspect" if peer in found else "trust", name, peer)
-        for name, found in suspects(replica).items()
+        for name, found in after.items()
         for peer in set(found).symmetric_difference(before[name])
     )
     marked = sorted(
