@@ -400,3 +400,12 @@ def test_reads_alone_do_not_say_what_holds_a_map_or_a_list(tmp_path: Path, seen:
     )
     with pytest.raises(BadHistory, match=r"\(read\) do not tell the model; say it: --model"):
         read_any(path)
+
+
+def test_a_list_is_edn_even_if_it_is_empty_or_goes_on_in_the_next_line(tmp_path: Path) -> None:
+    event = "{:process 0 :type :invoke :f :write :value 1}"
+    assert [len(registers(tmp_path, text)) for text in ("[]", "[ ]\n", f"[\n{event}\n]\n")] == [
+        *(0, 0, 1)
+    ]
+    with pytest.raises(BadHistory, match=r":2: the file ends, and its \[ is not closed"):
+        registers(tmp_path, "[\n")

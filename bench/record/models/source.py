@@ -53,7 +53,8 @@ class Source:
         if begin[:1] in (b";", b"#", b"("):
             return "edn"
         opened = begin[1:].lstrip(b" \t\r\n,") if begin[:1] == b"[" else begin
-        if opened[:1] in (b";", b"#"):
+        # A line of JSON is an object, so what only opens a list, or an empty one, is EDN.
+        if opened[:1] in (b";", b"#") or (begin[:1] == b"[" and opened[:1] in (b"", b"]")):
             return "edn"
         inside = opened[1:].lstrip(b" \t\r\n,")
         return "edn" if opened[:1] == b"{" and inside[:1] in (b":", b"#", b";") else "jsonl"
