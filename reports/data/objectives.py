@@ -96,6 +96,8 @@ def parse_objective(phase: Phase, metric: str, text: str) -> Objective:
         example = {"": '">= 0.999"', "op/s": '">= 250/s"'}.get(unit, '"<= 100ms"')
         raise BadObjective(f"{text!r} is not a comparison; write it as {example}")
     value = float(match[2])
+    if not unit and value > 1:
+        raise BadObjective(f"{text!r}: {metric} is a share, from 0 to 1; 99.9 percent is 0.999")
     if unit == "s" and match[3] == "ms":
         value /= 1000
     if unit == "ms" and match[3] == "s":

@@ -158,6 +158,7 @@ def test_the_command_line_may_override(tmp_path: Path) -> None:
         ("seed: 7", "nodes: 7", 'bad.yaml:5: found duplicate key "nodes"'),
         ("seed: 7", "seed: [", "bad.yaml:7: expected ',' or ']'"),
         ('">= 0.999"', '"0.999"', "bad.yaml:20: objectives.before.availability: '0.999' is not a comparison"),
+        ('">= 0.999"', '">= 99.9"', "bad.yaml:20: objectives.before.availability: '>= 99.9': availability is a share, from 0 to 1"),
         ("availability.majority", "availability.all", "bad.yaml:21: objectives.during.availability.all: unknown metric 'availability.all'; during has: availability"),
         ("claimed", "strong", "bad.yaml:22: objectives.always.consistency: 'strong' is not a consistency model; use claimed"),
         ("always:", "allways:", "bad.yaml:22: objectives.allways: unknown 'allways'"),
