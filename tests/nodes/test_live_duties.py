@@ -310,7 +310,7 @@ def test_a_disk_that_is_slow_once_is_not_waited_for_again(stage: Live) -> None:
     assert stage.fsyncs("n1") == PATIENCE + 2
 
 
-@pytest.mark.parametrize("why", ["many writes", "a fault", "an old log"])
+@pytest.mark.parametrize("why", ["many writes", "a fault", "an old log", "an input"])
 def test_a_quick_disk_is_not_waited_for_where_it_may_take_longer(
     stage: Live, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +321,8 @@ def test_a_quick_disk_is_not_waited_for_where_it_may_take_longer(
     elif why == "an old log":
         monkeypatch.setattr(driver.log, "_rewrite_at", 1)
     puts = "".join(f"put k{n} v; " for n in range(FEW_WRITES + (why == "many writes")))
-    ask(stage, "n1", f"{puts}reply")
+    itself = "send n1 next early; " if why == "an input" else ""
+    ask(stage, "n1", f"{itself}{puts}reply")
     stage.run(FSYNC_S / 2)
     assert (stage.fsyncs("n1"), stage.replies) == (PATIENCE + 1, [])
     stage.run(FSYNC_S * 2)
