@@ -104,7 +104,7 @@ def test_the_same_messages_to_several_nodes_and_others_of_the_same_number(stage:
         ("n3", [first, second]),
         ("n2", [second, first]),
         ("n3", [first, second]),
-        ("n3", [Note("first"), Note("third")]),
+        ("n3", [first, Note("third")]),
         ("n2", [first]),
     ):
         driver._send_to(dst, notes)
