@@ -20,7 +20,7 @@ from nodes.runtime import durable_log
 from nodes.runtime.disk_speed import FEW_WRITES, PATIENCE
 from nodes.runtime.driver import DiskFailed
 from nodes.runtime.durable_log import DurableLog
-from nodes.wire.codec import MAX_FRAME_BYTES, Codec, WriteCodec
+from nodes.wire.codec import MAX_FRAME_BYTES, Codec, WriteCodec, requests_codec
 from tests.simulator.stages import FSYNC_S, LATENCY_S, Letter, Live
 from tests.simulator.test_driver_duties import BOOTING, PROBE, Note, Probe, ask, texts
 from tests.simulator.toy import write
@@ -91,6 +91,12 @@ def test_a_timer_that_fired_comes_before_what_arrived_since(stage: Live) -> None
     stage.run(0.2)
     batches = stage.replica("n1").batches[1:]
     assert batches in ([["Timer"], ["Request"]], [["Request"]]), "never the other way round"
+
+
+def test_what_a_node_tells_itself_needs_nothing_else_to_happen(stage: Live) -> None:
+    ask(stage, "n1", "send n1 x early")
+    stage.run(0.1)
+    assert texts(stage, "n1") == ["x"]
 
 
 # --- frames ---
@@ -461,6 +467,23 @@ def test_too_many_open_requests_are_refused_and_the_others_served(
     stage.run(0.1)
     assert [reply.sequence for reply in stage.replies[2:]] == [0, 1, 2]
     assert len(stage.replica("n1").batches[0]) == 3
+
+
+def test_who_asked_last_is_answered(stage: Live) -> None:
+    """A client that goes on under its name has another topic, and nobody listens to the first."""
+    stage.disks["n1"].held = True
+    for addressee in ("c", "c-again"):
+        payload = requests_codec().encode([Request("c", 1, write("c", "put k v; reply").operation)])
+        request_topic, reply_topic = (
+            stage.topics.request("n1"),
+            stage.topics.reply("load", addressee),
+        )
+        stage.deliver("n1", Letter(request_topic, payload, reply_topic))
+        stage.run(0.1)
+    stage.disks["n1"].let_go()
+    stage.run(0.1)
+    assert stage.answered == ["c-again"]
+    assert stage.driver("n1").counters["replies_without_asker"] == 1
 
 
 def test_what_a_protocol_does_not_offer_is_refused_unseen(stage: Live) -> None:

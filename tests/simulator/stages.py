@@ -236,7 +236,7 @@ class Letter:
 class Live:
     """On `nodes.runtime.driver.Driver`. ``settings``: on top of a plain node's. ``frames``: all
     that went over links, as (src, dst, frame); ``ended``: why a node ended by itself; ``told``: the
-    names of its events."""
+    names of its events; ``answered``: the addressees of ``replies``."""
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ class Live:
         monkeypatch.setattr(injected, "time", clock)
         monkeypatch.setattr(injected, "_die", self._die)
         self.replies: list[Reply] = []
-        self.json_replies: list[dict[str, Any]] = []
+        self.answered: list[str] = []
         self.frames: list[tuple[str, str, bytes]] = []
         self.told: list[tuple[str, str]] = []
         self.ended: dict[str, BaseException] = {}
@@ -357,7 +357,9 @@ class Live:
             self.frames.append((src, rest[1], payload))
             self.loop.call_later(LATENCY_S, self.deliver, rest[1], Letter(topic, payload))
         elif kind == "rep":
-            self.replies += replies_codec().decode(payload)
+            replies = replies_codec().decode(payload)
+            self.replies += replies
+            self.answered += [rest[1]] * len(replies)
         else:
             assert kind == "status"
             self.told.append((src, json.loads(payload).get("name", "status")))
