@@ -457,9 +457,12 @@ class Raft(Replica):
             self._on_election_timer()
         elif name == "requests":
             self._requests.on_timer()
-        elif self.role != "leader":
-            return
-        elif name == "heartbeat":
+        else:
+            self._on_leaders_timer(name)
+
+    def _on_leaders_timer(self, name: str) -> None:
+        assert self.role == "leader", f"{name} was cancelled"
+        if name == "heartbeat":
             self.out.set_timer("heartbeat", self.parameters.heartbeat_s)
             self._contact_all = True
             self._send_missing_chunks()
@@ -470,8 +473,7 @@ class Raft(Replica):
             self._end_transfer("timeout")
 
     def _on_election_timer(self) -> None:
-        if self.role == "leader":
-            return
+        assert self.role != "leader", "it was cancelled"
         # Being told by the leader only notes the time; the timer, when it fires, waits for the
         # rest. A clock that jumped costs a round of pre-votes, no more.
         waited_s = self.env.now() - self._heard_at_s
