@@ -90,10 +90,13 @@ def branches_of(path: Path) -> tuple[Branch, ...]:
 
 
 def _in_body(body: list[ast.stmt], where: str) -> Iterator[Branch]:
+    left_out: tuple[str, ...] = _CLASSES_LEFT_OUT
     for node in body:
         if isinstance(node, ast.ClassDef):
-            bases = [ast.unparse(base) for base in node.bases]
-            if not any(base.split(".")[-1].endswith(_CLASSES_LEFT_OUT) for base in bases):
+            names = [node.name, *(ast.unparse(base).split(".")[-1] for base in node.bases)]
+            if any(name.endswith(left_out) for name in names):
+                left_out = (*left_out, node.name)  # And what derives from it.
+            else:
                 yield from _in_body(node.body, f"{where} {node.name}.")
         elif isinstance(node, ast.FunctionDef):
             name = f"{where}{'' if where.endswith('.') else ' '}{node.name}"

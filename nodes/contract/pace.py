@@ -41,6 +41,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     ``gives_up_s``: by then it does where no majority is up, and meanwhile it asks nobody again who
     has answered. ``handed_on``: types of messages by which a request is handed on, with the field
     that has it: a read goes to nobody who is suspected, while there is another one.
+    ``finds_elsewhere``: where a write was acknowledged, who asks for the same again at another node
+    is given the same answer, while all is well.
     ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
     agree (``replication_ratio`` of `Replica.probe`).
 
@@ -62,6 +64,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     carries_on_s: float | None = None
     gives_up_s: float | None = None
     handed_on: Mapping[str, str] = {}
+    finds_elsewhere: bool = False
     unsure_s: float | None = None
     unrest: tuple[str, ...] = ()
     catches_up: bool = False

@@ -440,10 +440,6 @@ class Heartbeats:
             view[f"{prefix}suspicion"] = ", ".join(levels)
         return view
 
-    def level(self, node: str) -> float:
-        """The suspicion of ``node`` by the (first) detector now."""
-        return next(iter(self._detectors.values())).level(node, self._env.now())
-
     def _send(self) -> None:
         self._sequence += 1
         message = Heartbeat(self._incarnation, self._sequence)

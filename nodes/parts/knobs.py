@@ -13,7 +13,14 @@ KEY_LIMITS: Knobs = [
 ]
 """Of `nodes.parts.limits.KeyLimits`: a message holds a key or two."""
 
-FORGETFUL_KEYS: Knobs = [[*[DEFAULT] * 6, {"remembered_clients": 1}, {"remembered_clients": 3}]]
+FORGETFUL_KEYS: Knobs = [
+    [
+        *[DEFAULT] * 5,
+        {"remembered_results": 1},
+        {"remembered_clients": 1},
+        {"remembered_clients": 3},
+    ]
+]
 """Only for those who never repeat a request (`nodes.simulator.simulate.FORGETFUL`)."""
 
 LOG_LIMITS: Knobs = [

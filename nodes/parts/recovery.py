@@ -626,60 +626,55 @@ class PlacedReplica(Replica):
         last = keys[len(contents) - 1] if len(contents) < len(keys) else None
         return last, tuple(contents)
 
+    def _placed(self) -> Recovery:
+        """Raises BadMessage where all nodes hold all keys: nobody talks of placements there."""
+        if self.recovery is None:
+            raise BadMessage("all nodes hold all keys")
+        return self.recovery
+
     def on_heartbeat(self, src: str, msg: Heartbeat) -> None:
         """See `Recovery`."""
-        if self.recovery is not None:
-            self.recovery.on_heartbeat(src, msg)
+        self._placed().on_heartbeat(src, msg)
 
     def on_prepare_placement(self, src: str, msg: PreparePlacement) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_prepare_placement(src, msg)
+        self._placed().placements.on_prepare_placement(src, msg)
 
     def on_promise_placement(self, src: str, msg: PromisePlacement) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_promise_placement(src, msg)
+        self._placed().placements.on_promise_placement(src, msg)
 
     def on_refuse_placement(self, src: str, msg: RefusePlacement) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_refuse_placement(src, msg)
+        self._placed().placements.on_refuse_placement(src, msg)
 
     def on_accept_placement(self, src: str, msg: AcceptPlacement) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_accept_placement(src, msg)
+        self._placed().placements.on_accept_placement(src, msg)
 
     def on_accepted_placement(self, src: str, msg: AcceptedPlacement) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_accepted_placement(src, msg)
+        self._placed().placements.on_accepted_placement(src, msg)
 
     def on_placed(self, src: str, msg: Placed) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_placed(src, msg)
+        self._placed().placements.on_placed(src, msg)
 
     def on_placement_numbers(self, src: str, msg: PlacementNumbers) -> None:
         """See `Placements`."""
-        if self.recovery is not None:
-            self.recovery.placements.on_placement_numbers(src, msg)
+        self._placed().placements.on_placement_numbers(src, msg)
 
     def on_copy_range(self, src: str, msg: CopyRange) -> None:
         """See `Recovery`."""
-        if self.recovery is not None:
-            self.recovery.on_copy_range(src, msg)
+        self._placed().on_copy_range(src, msg)
 
     def on_range_page(self, src: str, msg: RangePage) -> None:
         """See `Recovery`."""
-        if self.recovery is not None:
-            self.recovery.on_range_page(src, msg)
+        self._placed().on_range_page(src, msg)
 
     def on_range_ready(self, src: str, msg: RangeReady) -> None:
         """See `Recovery`."""
-        if self.recovery is not None:
-            self.recovery.on_range_ready(src, msg)
+        self._placed().on_range_ready(src, msg)
 
 
 def probe_of(recovery: Recovery | None) -> Mapping[str, Any]:

@@ -31,9 +31,12 @@ _UNKNOWN: Any = object()
 
 class _Asked:
     """A request, how often and where it was sent, and its answer. ``refused``: for good; ``seen``:
-    its value was, as ``version``."""
+    its value was, as ``version``. ``anywhere``: from now on each node is to give that answer."""
 
-    __slots__ = ("answer", "copies", "key", "nodes", "refused", "request", "seen", "version")
+    __slots__ = (
+        *("answer", "anywhere", "copies", "key", "nodes", "refused", "request", "seen"),
+        "version",
+    )
 
     def __init__(self, request: Request, node: str) -> None:
         self.request = request
@@ -42,7 +45,7 @@ class _Asked:
         self.nodes: tuple[str, ...] = (node,)
         self.answer: Reply | None = None
         """The first ``ok``, if it is a write."""
-        self.refused = self.seen = False
+        self.refused = self.seen = self.anywhere = False
         self.version: Version = _UNKNOWN
 
 
@@ -76,8 +79,14 @@ class Answers:
         if node not in asked.nodes:
             asked.nodes = (*asked.nodes, node)
 
+    def expect_anywhere(self, request: Request) -> None:
+        """It was answered ``ok``, and all nodes are to give the same answer to it now."""
+        self._asked[request.client, request.sequence].anywhere = True
+
     def _takes_effect_once(self, asked: _Asked) -> bool:
         """Whether the protocol promises it, as often and where it was sent."""
+        if asked.anywhere:
+            return True
         if not self._once:
             return False
         if asked.copies == 1 or self._retries == "any node":
@@ -96,6 +105,9 @@ class Answers:
             told = reply.error is not None and "acknowledged" in reply.error
             if told and reply.sequence >= self._acked[reply.client]:
                 raise WrongAnswer(f"{node} answers what nobody has acknowledged by {reply}")
+            asked = self._asked[reply.client, reply.sequence]
+            if asked.anywhere:
+                raise WrongAnswer(f"two answers: {asked.answer}, and of {node} {reply}")
             return
         asked = self._asked[reply.client, reply.sequence]
         if asked.request.operation.op != "read":

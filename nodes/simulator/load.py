@@ -181,6 +181,15 @@ class Clients:
         if policy.copies and self._rude() < policy.copies:
             self._send_copy(opened, self._again_at(node), policy.late_s * self._rude())
 
+    def ask_again(self, record: OperationRecord, node: str) -> Request:
+        """Send what was answered ``ok`` to another node, as a client does that has not heard the
+        answer; it has to be the same. Returns the request."""
+        request = self.requests[record.id]
+        if self._answers is not None:
+            self._answers.expect_anywhere(request)
+        self._send_copy(_Open(record, request, lambda record: None), node)
+        return request
+
     def lose(self, node: str, src: str, share: float) -> None:
         """From now on this share of the node's requests is lost, or of the replies if it is the
         sender ``src``, on top of `ClientPolicy.loss`."""

@@ -65,8 +65,9 @@ ROUND_TRIP_EVERY = 10
 """Each seed that this number divides runs every message and write through the real codec."""
 
 
-FORGETFUL = ("client_entries", "remembered_clients")
-"""Knobs that make nodes forget a client while it is still there. Nobody repeats a request then."""
+FORGETFUL = ("client_entries", "remembered_clients", "remembered_results")
+"""Knobs that make nodes forget a client, or what it was told, while it is still there. Nobody
+repeats a request then."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):

@@ -572,9 +572,8 @@ def test_a_protocol_embeds_one_detector(kind: str) -> None:
     probe = replica.probe()
     assert list(probe) == ["role", "suspects", "suspicion"]
     assert probe["suspects"] == "n3"
-    level = replica.heartbeats.level("n3")
-    assert level >= change.level > replica.heartbeats.level("n2")
     assert probe["suspicion"].startswith("n2 0.0, n3 ")
+    assert float(probe["suspicion"].rpartition(" ")[2]) >= round(change.level, 1) > 0
 
 
 def test_a_heartbeat_does_not_wait_for_the_disk() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from nodes import registry
 from nodes.contract.replica import Message, Operation, Reply, Request
+from nodes.parts.sessions import Result
 from nodes.protocols.quorum_register import (
     Commit,
     Committed,
@@ -22,6 +23,7 @@ from nodes.protocols.quorum_register import (
     QuorumParameters,
     QuorumRegister,
 )
+from nodes.protocols.quorum_register.replica import _tag
 from tests.protocols.sans_io import Cluster, Packet
 
 QUIET: dict[str, Any] = {"anti_entropy_interval_s": 1e6}
@@ -514,7 +516,20 @@ def test_a_late_copy_of_an_acknowledged_request_has_no_effect() -> None:
     assert sum(name.startswith("r/") for name, _ in c["n2"].disk.items()) == 1
 
 
+@pytest.mark.parametrize("version", [None, 7, {"n1": 1}, [1, "n1"], [1, 2, 3], ["1", "n1", 3]])
+def test_what_is_no_version_of_the_register_is_the_version_of_no_request(version: Any) -> None:
+    assert _tag(Result("a", 0, 0, "k", version)) is None
+    assert _tag(Result("a", 0, 0, "k", [1, "n1", 3])) == (1, "n1", 3)
+
+
 # --- anti-entropy, weak quorums ---
+
+
+def test_a_digest_of_another_size_is_ignored() -> None:
+    c = cluster()
+    write(c, "n1", "v")
+    c.step("n1", Message("n2", Digest((1, 2, 3))))
+    assert not c.network
 
 
 def test_what_a_quorum_missed_is_repaired() -> None:

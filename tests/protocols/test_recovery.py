@@ -11,13 +11,22 @@ import pytest
 from nodes import registry
 from nodes.contract.replica import Message
 from nodes.parts import recovery
-from nodes.parts.failure_detector import CountingParameters, HeartbeatParameters
-from nodes.parts.placement import AcceptPlacement, Placed, Placement, Placements, range_of
+from nodes.parts.failure_detector import CountingParameters, Heartbeat, HeartbeatParameters
+from nodes.parts.placement import (
+    AcceptPlacement,
+    Placed,
+    Placement,
+    PlacementNumbers,
+    Placements,
+    first_placement,
+    range_of,
+)
 from nodes.parts.recovery import (
     NODE_LOST,
     CopyRange,
     Move,
     RangePage,
+    RangeReady,
     Recovery,
     Situation,
     re_replicate,
@@ -540,6 +549,27 @@ def test_a_strategy_of_ones_own_is_used_by_its_failure_type() -> None:
     assert restored(c)
     with pytest.raises(ValueError, match="unknown failure type 'fire'; known: node-lost"):
         register_recovery_strategy("fire", re_replicate)
+
+
+@pytest.mark.parametrize("ranges", [4, 16])
+def test_the_numbers_of_a_cluster_with_other_ranges_are_ignored(ranges: int) -> None:
+    c = cluster()
+    c.drop()
+    c.step("n1", Message("n2", PlacementNumbers((9,) * ranges, (9,) * ranges)))
+    assert marks(c, "placement_of_other_size") == [{"src": "n2"}]
+    assert not c.network
+
+
+def test_where_all_nodes_hold_all_keys_nobody_talks_of_placements() -> None:
+    c = cluster(replication_factor=0)
+    c.drop()
+    replica = c["n1"]
+    for message in (Heartbeat(1, 1), Placed(first_placement(0, c.ids, 3)), RangeReady(0, 1)):
+        replica.step((Message("n2", message),))
+        (said,) = replica.out.refused
+        assert said.endswith("all nodes hold all keys")
+        replica.out.refused.clear()
+    assert not replica.out.sends
 
 
 def test_rebalance_moves_no_more_than_it_has_to() -> None:

@@ -73,6 +73,16 @@ def test_a_write_that_was_forwarded_twice_is_made_once() -> None:
     assert c[sent.dst].records["k"].siblings[0].counter == 1
 
 
+def test_a_copy_of_what_is_being_forwarded_is_not_forwarded() -> None:
+    c = cluster()
+    _, others = sides(c)
+    request = c.ask(others[0], "write", "k", "v")
+    c.step(others[0], request)
+    assert len(c.find(kind=Forward)) == 1
+    c.run(0.5)
+    assert [reply.outcome for _, reply in c.replies] == ["ok"]
+
+
 @pytest.mark.parametrize(("op", "outcome"), [("write", "info"), ("read", "fail")])
 def test_where_nobody_answers_a_write_is_unknown_and_a_read_fails(op: str, outcome: str) -> None:
     c = cluster(recover_after_s=1e3)

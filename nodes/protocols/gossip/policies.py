@@ -103,8 +103,7 @@ class KeepSiblings:
         """All that is known of the key: present, or superseded by what is present."""
         clock = dict(siblings[0].past) if len(siblings) == 1 else merge(*[s.past for s in siblings])
         for s in siblings:
-            if s.counter > clock.get(s.node, 0):
-                clock[s.node] = s.counter
+            clock[s.node] = max(s.counter, clock.get(s.node, 0))
         return clock
 
     @staticmethod

@@ -348,10 +348,9 @@ class Gossip(PlacedReplica):
 
     def on_forward(self, src: str, msg: Forward) -> None:
         """Answer it for the sender, if the key is held here; else the sender will find out."""
-        if self.recovery is None:
-            return
-        if not self.recovery.serves(msg.request.operation.key):
-            self.out.send(src, self.recovery.placements.numbers())
+        recovery = self._placed()
+        if not recovery.serves(msg.request.operation.key):
+            self.out.send(src, recovery.placements.numbers())
             return
         self._asker = src
         self._answer(msg.request)
@@ -423,8 +422,7 @@ class Gossip(PlacedReplica):
 
     def _members_of(self, key: str) -> tuple[str, ...]:
         """The other nodes that hold ``key``."""
-        if self.recovery is None:
-            return self.config.peers
+        assert self.recovery is not None
         nodes = self.recovery.placements.of(key).nodes
         return tuple(node for node in nodes if node != self.id)
 
@@ -439,9 +437,6 @@ class Gossip(PlacedReplica):
     def _has_effect(self, result: Result) -> bool:
         if result.version is None:
             return True
-        record = self.records.get(result.key)
-        if record is None:
-            return False
         return not self.policy.lacks(self._clock(result.key), self._written_clock(result))
 
     def _written_clock(self, result: Result) -> Clock:

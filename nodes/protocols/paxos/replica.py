@@ -541,14 +541,15 @@ class Paxos(Replica):
             self._requests.on_timer(offer=self.stable)
         elif name == "backoff":
             self._pausing = False
-        elif name == "heartbeat" and self.role != "follower":
+        elif name == "heartbeat":
             self._on_heartbeat_timer()
-        elif name == "quorum" and self.role == "leader":
+        else:
+            assert name == "quorum"
             self._on_quorum_timer()
 
     def _on_election_timer(self) -> None:
-        if self.role == "leader" or not self.stable:
-            return
+        assert self.stable
+        assert self.role != "leader", "it was cancelled"
         # Being told by the leader only notes the time; the timer, when it fires, waits for the
         # rest.
         waited_s = self.env.now() - self._heard_at_s
@@ -559,6 +560,7 @@ class Paxos(Replica):
             self._ask_around()
 
     def _on_heartbeat_timer(self) -> None:
+        assert self.role != "follower", "it was cancelled"
         if not self.stable and not self._requests.waiting:
             # Nobody waits for this ballot any more; another proposer will finish it.
             self.become_follower()
@@ -573,6 +575,7 @@ class Paxos(Replica):
 
     def _on_quorum_timer(self) -> None:
         """Give up unless a majority was heard since the last time."""
+        assert self.role == "leader", "it was cancelled"
         self.out.set_timer("quorum", self.parameters.election_timeout_max_s)
         heard = 1
         for progress in self._progress.values():

@@ -25,6 +25,8 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         watch_s=recovery.watch_s,
         carries_on_s=None if recovery.idle else _CARRIES_ON_S,
         gives_up_s=None if parameters.weak or recovery.idle else parameters.timeout_s,
+        # The answers to `Prepare` tell it; some replica of each read quorum stored it.
+        finds_elsewhere=not parameters.weak,
         monotonic=True,
         answers=True,
         asked=6 * len(nodes),

@@ -158,6 +158,13 @@ class AppliesTwice(QuorumRegister):
         super().on_request(again)
 
 
+class TellsNoRequests(QuorumRegister):
+    """A replica does not tell another node which version a request has."""
+
+    def on_prepare(self, src: str, msg: Prepare) -> None:
+        super().on_prepare(src, msgspec.structs.replace(msg, sequence=-1))
+
+
 class FailsAfterCommit(QuorumRegister):
     """A write that was sent to replicas, but not acknowledged in time, is called failed."""
 
@@ -247,6 +254,12 @@ BUGS = (
         protocol="quorum",
         replica=LastMessageWins,
         source=_PAPER + ": a replica keeps the highest version",
+    ),
+    Bug(
+        name="quorum-tells-no-requests",
+        protocol="quorum",
+        replica=TellsNoRequests,
+        source="RIFL (2015), 3: a retry elsewhere finds the result of the first attempt",
     ),
     Bug(
         name="quorum-applies-twice",

@@ -75,6 +75,7 @@ class Aftermath:
             and self._serves_promptly()
             and self._makes_good()
             and self._hears_again()
+            and self._finds_elsewhere()
         ):
             return
         administrator = self._administrator
@@ -238,6 +239,28 @@ class Aftermath:
                 cluster.restart(node)
                 cluster.run(LOST_S)
         return self._is_at_rest("restarted")
+
+    def _finds_elsewhere(self) -> bool:
+        """A client that did not hear the answer to its write asks another node, which has not heard
+        of it, and is told the same."""
+        cluster, clients = self._cluster, self._stage.clients
+        if not self._pace.finds_elsewhere:
+            return True
+        first, other = self._nodes[0], self._nodes[-1]
+        self._stage.begin("asked again")
+        # Where few nodes hold a key, all of them may be needed, and another one asks them anyway.
+        nemesis = None if is_placed(cluster) else cut(self._stage, "isolate", other, FOREVER_S)
+        within_s = self._pace.serves_s
+        if not is_answered(self._stage, "asked again", first, "write", within_s):
+            return False
+        if nemesis is not None:
+            nemesis.heal_all()
+        request = clients.ask_again(clients.history[-1], other)
+        cluster.run(within_s)
+        if (request.client, request.sequence) in cluster.hosts[other].unanswered:
+            told = f"{first} acknowledged {request}, and {other} does not answer it"
+            return self._judge("asked again", [("liveness", told)])
+        return True
 
     def endure(self, lasting: Lasting) -> None:
         """A fault that lasts, and its end. The cluster is at rest."""
