@@ -267,6 +267,57 @@ def test_a_folder_that_a_killed_process_had_just_made_is_no_more_certain(
     judge.judge(judge.record(judge.new(), script), depth=0)
 
 
+class Killed(BaseException):
+    """The process ends there; the files are what it had made of them."""
+
+
+@pytest.mark.parametrize("when", ["created", "rewritten"])
+def test_a_name_that_a_killed_process_had_just_given_is_no_more_certain(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It renamed the new file, and did not come to sync the directory. Whoever goes on writes to
+    the new file, and a power cut may bring back the old one under that name."""
+    before = 0 if when == "created" else 2
+    root = judge.new()
+    (root / DIRECTORY).mkdir(parents=True)
+    if before:
+        judge.record(root, writing([1, 1]))
+        for name in ("_MIN_REWRITE_BYTES", "_REWRITE_FACTOR"):
+            monkeypatch.setattr(durable_log, name, 1)
+        monkeypatch.setattr(durable_log, "_WORTH_WHILE", 2)
+
+    sync = durable_log._sync_directory
+
+    def kill(directory: Path) -> None:
+        raise Killed
+
+    def killed_after(syncs: int, act: Callable[[], Any]) -> None:
+        left = iter([*[sync] * syncs, kill])
+        with monkeypatch.context() as patched:
+            patched.setattr(durable_log, "_sync_directory", lambda path: next(left)(path))
+            with pytest.raises(Killed):
+                act()
+
+    def script(recorder: Recorder, directory: Path) -> None:
+        log = DurableLog(directory, CODEC)
+        if when == "created":
+            killed_after(1, log.open)  # The first is that of the folder's own name.
+        else:
+            disk = Disk.replay(log.open())
+            recorder.mark("begun", before + 1)
+            for write in BATCHES[before]:
+                disk.apply(write)
+            log.append(BATCHES[before])
+            log.maybe_rewrite(disk)
+            killed_after(0, lambda: log.commit(log.take()))
+        log.close()
+        writing([1], start=before + bool(before))(recorder, directory)
+
+    recorder = judge.record(root, script)
+    assert [call.kind for call in recorder.calls].count("rename") == 1
+    judge.judge(recorder, before, before, depth=0)
+
+
 def test_what_was_cut_off_does_not_come_back_behind_something_new(judge: Judge) -> None:
     """Of two batches in one commit the first was torn. A new one, as long as that, takes its place;
     the second must be gone by then, for nobody could tell that it does not belong there."""
