@@ -204,6 +204,28 @@ def test_a_file_is_rewritten_in_pieces_beside_the_commits(
     assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
 
 
+def test_a_log_that_is_closed_in_the_middle_of_a_rewriting_keeps_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 1)
+    monkeypatch.setattr(durable_log, "_WORTH_WHILE", 2)
+    monkeypatch.setattr(durable_log, "_PIECE_BYTES", 1)
+    log = DurableLog(tmp_path, CODEC)
+    disk = Disk.replay(log.open())
+    for number in range(100):
+        disk.put(f"k{number}", number)
+    log.append(disk.take())
+    log.commit(log.take())
+    log.maybe_rewrite(disk)
+    log.commit(log.take())
+    assert log._successor is not None
+    descriptors = log._fd, log._successor.fd
+    log.close()
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
 def test_a_rewrite_that_was_cut_off_leaves_the_old_log(tmp_path: Path) -> None:
     write(tmp_path, BATCHES)
     (tmp_path / "log.new").write_bytes(MAGIC + b"half of a checkpoi")
