@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.record.run_folder import RunFolder
@@ -15,7 +18,8 @@ from chaos.interrupted import Interrupted, signals_as_exit
 from chaos.systems.etcd import Etcd
 from chaos.systems.system import Programs
 from chaos.targets import lab, table
-from tests.live.conftest import Typed
+from tests.live.conftest import ROOT, Typed
+from tests.waiting import patience, wait_for
 
 BOTH = pytest.mark.parametrize(
     ("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
@@ -147,3 +151,50 @@ def test_any_other_command_says_so_too(
     (tmp_path / "history.jsonl").write_text("")
     ended, out, err = Typed(monkeypatch, capsys)("check", str(tmp_path / "history.jsonl"))
     assert (ended, out, err) == (code, "", f"capbench: interrupted by {name}\n")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "simulate --protocol raft --seeds 100000 --jobs 2",
+        "gate -p raft --jobs 2",
+        "mutants -p raft --jobs 2",
+        "bugs --jobs 2",
+    ],
+    ids=lambda each: each.split()[0],
+)
+def test_ctrl_c_at_a_terminal_reaches_workers_too_and_they_say_nothing(
+    arguments: str, tmp_path: Path
+) -> None:
+    """A terminal sends it to all processes of the foreground, workers as well."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "chaos.commands.main", *arguments.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    me = psutil.Process(command.pid)
+    with command:
+        try:
+            wait_for(lambda: any(w.cpu_times().user > 0.7 for w in me.children()), "busy workers")
+            workers = me.children(recursive=True)
+            os.killpg(command.pid, signal.SIGINT)
+            out, err = command.communicate(timeout=patience(60))
+        finally:
+            command.kill()
+    assert command.returncode == 130, err
+    assert "Traceback" not in out + err
+    (line,) = [line for line in err.splitlines() if not line.startswith(arguments.split()[0])]
+    assert line.startswith(f"capbench: {arguments.split()[0]}")
+    assert ": interrupted by Ctrl-C" in line
+    wait_for(lambda: not any(map(is_alive, workers)), "no worker left")
