@@ -516,6 +516,17 @@ def test_a_late_copy_of_an_acknowledged_request_has_no_effect() -> None:
     assert sum(name.startswith("r/") for name, _ in c["n2"].disk.items()) == 1
 
 
+def test_nor_has_it_at_a_node_that_has_never_heard_of_it() -> None:
+    c = cluster()
+    c.partition(["n1", "n2"], ["n3"])
+    write(c, "n1", "a", client="a", sequence=0)
+    write(c, "n1", "b", client="a", sequence=1, acked=1)
+    c.cut.clear()
+    c.replies.clear()
+    assert write(c, "n3", "a", client="a", sequence=0).outcome == "info"
+    assert read(c, "n3") == "b"
+
+
 @pytest.mark.parametrize("version", [None, 7, {"n1": 1}, [1, "n1"], [1, 2, 3], ["1", "n1", 3]])
 def test_what_is_no_version_of_the_register_is_the_version_of_no_request(version: Any) -> None:
     assert _tag(Result("a", 0, 0, "k", version)) is None

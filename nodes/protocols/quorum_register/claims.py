@@ -118,6 +118,11 @@ class ReplicasTellTrue(HearsClients):
         if question.client is None:
             if version == held and msg.record != record:
                 raise InvariantBroken(f"{node} tells {msg.record} of {key!r}, and holds {record}")
+        elif msg.forgotten:
+            if question.sequence >= self._floors.get(question.client, 0):
+                raise InvariantBroken(
+                    f"{node} takes {question} for acknowledged, which its client has not"
+                )
         elif msg.known is not None:
             result = self.scene.disks[node].get(f"r/{question.client}/{question.sequence}")
             if result is not None and tuple(result.version or ()) != msg.known:

@@ -41,12 +41,14 @@ class Prepare(WireStruct, frozen=True):
 
 class Prepared(WireStruct, frozen=True):
     """The answer. ``record``: for a read, None if the key was never written. ``known``: for a
-    write, the version that its request has."""
+    write, the version that its request has; ``forgotten``: which it had, for the client has
+    acknowledged it."""
 
     number: Count
     version: Tag
     record: Record | None = None
     known: Tag | None = None
+    forgotten: bool = False
 
 
 class Commit(WireStruct, frozen=True):

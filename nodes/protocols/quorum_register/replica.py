@@ -38,7 +38,8 @@ Before a coordinator sends the first `Commit` of a write it has made durable whi
 request has. A retry at the *same* node finds it, also after a crash, and stores the same version
 again. Every replica remembers the requests of the versions that it was told, and tells them in its
 answer to `Prepare`. So a retry at *another* node finds the version of a first attempt that was
-stored on a write quorum, or on any replica of its read quorum, and stores that one. What is left:
+stored on a write quorum, or on any replica of its read quorum, and stores that one; and if its
+client has acknowledged the first attempt since, they say so, and nothing is stored. What is left:
 a first attempt that reached no replica of the second's read quorum, is not finished, and is taken
 up again later (by a reader that meets it, or by its coordinator). Then one request has two
 versions, and may be seen twice; to exclude that needs consensus on each request. ``fail`` likewise
@@ -103,6 +104,9 @@ _INCARNATION = "incarnation"
 
 
 _NO_QUORUM = "no quorum answered in time"
+
+
+_FORGOTTEN = "forgotten: the client has acknowledged it"
 
 
 class _Operation:
@@ -250,7 +254,7 @@ class QuorumRegister(PlacedReplica):
             return  # A copy, or a retry: the operation that is open answers it.
         is_read = request.operation.op == "read"
         if not is_read and self._sessions.is_forgotten(*name):
-            self._reply(request, "info", error="forgotten: the client has acknowledged it")
+            self._reply(request, "info", error=_FORGOTTEN)
             return
         result = None if is_read else self._sessions.find(*name)
         known = _tag(result)
@@ -332,6 +336,10 @@ class QuorumRegister(PlacedReplica):
             self._commit(number, operation, record)
             return
         known = max([a.known for a in answers if a.known is not None], default=None)
+        if known is None and any(a.forgotten for a in answers):
+            # A late copy, which came here and not to the node that was asked first.
+            self._end(number, operation, "info", error=_FORGOTTEN)
+            return
         if known is None:
             # Higher than all that was acknowledged before this write began, and this node's alone.
             known = (highest[0] + 1, self.id, number)
@@ -459,7 +467,8 @@ class QuorumRegister(PlacedReplica):
         if msg.client is None:
             return Prepared(msg.number, version, record)
         known = _tag(self._sessions.find(msg.client, msg.sequence))
-        return Prepared(msg.number, version, None, known)
+        forgotten = known is None and self._sessions.is_forgotten(msg.client, msg.sequence)
+        return Prepared(msg.number, version, None, known, forgotten)
 
     def on_commit(self, src: str, msg: Commit) -> None:
         """Hold it, and say so once it is durable."""
