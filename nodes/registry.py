@@ -271,7 +271,11 @@ register(
         summary="every node answers on its own; rumours and anti-entropy spread; siblings are kept",
         knobs=gossip.KNOBS,
         pace=gossip.pace,
-        bugs=("nodes.simulator.bugs.gossip", "nodes.simulator.bugs.upkeep"),
+        bugs=(
+            "nodes.simulator.bugs.gossip",
+            "nodes.simulator.bugs.upkeep",
+            "nodes.simulator.bugs.rare",
+        ),
     )
 )
 register(

@@ -8,6 +8,7 @@ messages that take about a millisecond, none of them lost.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -43,6 +44,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     that has it: a read goes to nobody who is suspected, while there is another one.
     ``finds_elsewhere``: where a write was acknowledged, who asks for the same again at another node
     is given the same answer, while all is well.
+    ``once``: where a copy of a write that was acknowledged may come and does not take effect again,
+    whatever was written since.
     ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
     agree (``replication_ratio`` of `Replica.probe`).
 
@@ -56,6 +59,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     idle: Mapping[str, float] | None = None
     bare: Mapping[str, str] = {}
     asked: float = float("inf")
+    costs: Mapping[str, int] = {}
     least: Mapping[str, float] = {}
     watch_s: float = 0.0
     tells: Mapping[str, int] = {}
@@ -71,5 +75,6 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     repeats_s: float | None = None
     hands_over_s: float | None = None
     answers: bool = False
+    once: Literal["nowhere", "node asked first", "anywhere"] = "nowhere"
     context: bool = False
     monotonic: bool = False

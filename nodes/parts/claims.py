@@ -6,11 +6,11 @@ asked.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, ClassVar
 
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
-from nodes.parts.forwarding import Forwarded
+from nodes.parts.forwarding import Forward, Forwarded
 from nodes.parts.reference_map import ReferenceMap
 from nodes.parts.sessions import Result
 
@@ -290,14 +290,51 @@ class AnswersAreTrue(Invariant):
 
 
 class RefusalsStay(Invariant):
-    """Who refuses a request has that on disk: see `check_refusal`."""
+    """Who refuses a request has that on disk: see `check_refusal`. And it has neither handed it on
+    nor proposed it, for then somebody may carry it out yet. That is asked of requests of which one
+    copy came: a refusal speaks of one copy, and others may be in any log."""
 
     name = "a refusal stays"
-    hears: ClassVar = {Reply: "on_reply"}
+    hears: ClassVar = {Request: "on_request", Forward: "on_forward", Reply: "on_reply"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._copies: dict[tuple[str, int], int] = {}
+        self._handed: dict[tuple[str, int], str] = {}
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """It arrives, perhaps not for the first time."""
+        if request.sequence % EVERY == 0:
+            name = (request.client, request.sequence)
+            self._copies[name] = self._copies.get(name, 0) + 1
+
+    def on_forward(self, node: str, dst: str, msg: Forward) -> None:
+        """Note who was told of it."""
+        for request in msg.requests:
+            if request.sequence % EVERY == 0:
+                self._handed[request.client, request.sequence] = dst
 
     def on_reply(self, node: str, request: Request, reply: Reply) -> None:
         """Raises InvariantBroken."""
         if reply.outcome == "ok":
             return
-        refused = self.scene.disks[node].get(f"refused/{request.client}/{request.sequence}")
+        disk = self.scene.disks[node]
+        refused = disk.get(f"refused/{request.client}/{request.sequence}")
         check_refusal(node, request, reply, remembered=bool(refused))
+        name = (request.client, request.sequence)
+        if request.operation.op == "read" or not refused or self._copies.get(name) != 1:
+            return
+        told = f"{node} refuses {request}, which it has"
+        if name in self._handed:
+            raise InvariantBroken(f"{told} handed to {self._handed[name]}")
+        for index in range(disk.last_index, disk.first_index - 1, -1):
+            if any((r.client, r.sequence) == name for r in _requests_of(disk.entry(index))):
+                raise InvariantBroken(f"{told} proposed: entry {index} of its log")
+
+
+def _requests_of(entry: Any) -> Iterator[Request]:
+    """What an entry of a log carries: of Raft one request, or of Paxos several."""
+    for value in (getattr(entry, "request", None), *getattr(entry, "values", ())):
+        if type(value) is Request:
+            yield value

@@ -40,8 +40,8 @@ Observer: TypeAlias = Callable[[str, Any], None]
 
 WRONG_WALL_CLOCKS = 0.3
 """The share of the seeds in which wall clocks are wrong all the time."""
-WALL_ERRORS_S = (0.1, 1.0, 60.0)
-"""By so much at most."""
+WALL_ERRORS_S = (0.1, 1.0, 60.0, 86_400.0)
+"""By so much at most: of the last, somebody has set the wrong day."""
 
 
 class Mark(msgspec.Struct, frozen=True):

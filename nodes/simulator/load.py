@@ -187,8 +187,18 @@ class Clients:
         request = self.requests[record.id]
         if self._answers is not None:
             self._answers.expect_anywhere(request)
-        self._send_copy(_Open(record, request, lambda record: None), node)
+        self.repeat(record.id, node)
         return request
+
+    def repeat(self, number: int, node: str) -> None:
+        """Send a request once more, as it was, to ``node``: the one of that number in the history,
+        whether it has ended or not."""
+        request = self.requests[number]
+        opened = self._sessions[request.client].open.get(request.sequence)
+        if opened is None:
+            opened = _Open(self.history[number], request, lambda record: None)
+            opened.done = True
+        self._send_copy(opened, node)
 
     def lose(self, node: str, src: str, share: float) -> None:
         """From now on this share of the node's requests is lost, or of the replies if it is the

@@ -68,6 +68,10 @@ ROUND_TRIP_EVERY = 10
 FORGETFUL = ("client_entries", "remembered_clients", "remembered_results")
 """Knobs that make nodes forget a client, or what it was told, while it is still there. Nobody
 repeats a request then."""
+UNEVEN = ("read_quorum", "write_quorum")
+"""Knobs by which fewer nodes answer a read than store a write, or the other way round."""
+UNEVEN_NODES = 4
+"""Of so many, quorums of two and of three meet, and no more than a majority is needed."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +164,8 @@ def simulate(
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
         # One more than hold a key: else every node would.
         nodes = max(nodes, setup.parameters.get("replication_factor", 0) + 1)
+        if any(name in setup.parameters for name in UNEVEN):
+            nodes = UNEVEN_NODES
     protocol = perhaps_of_another_make(protocol, seed)
     # Nearly all that a run makes is freed by its reference counts; looking for cycles meanwhile
     # costs a tenth of the time. When they are looked for again the run is gone but for its result.

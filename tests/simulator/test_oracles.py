@@ -181,7 +181,7 @@ def test_a_handover_to_a_node_that_is_down_ends() -> None:
         ("paxos", "ballot", "9.n9"),
         ("quorum", "pending", 1),
         ("quorum", "tombstones", 1),
-        ("gossip", "replication_ratio", 0.5),
+        ("gossip", "keys", 1),
     ],
 )
 def test_what_a_node_says_of_itself_at_rest_is_so(name: str, field: str, said: Any) -> None:

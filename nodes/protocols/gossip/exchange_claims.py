@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from nodes.contract.replica import InvariantBroken, Scene, Send
+from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.parts.key_digest import ExchangesAreExact, PartnersAreRandom
 from nodes.parts.limits import KeyLimits
 from nodes.protocols.gossip.messages import Difference, Digest, Pull, Push, Record, Rumour
+
+_NEAR = 1e-9
+"""So near a sum of floats may be."""
 
 
 class GossipPartners(PartnersAreRandom):
@@ -108,3 +111,52 @@ class GossipExchanges(ExchangesAreExact):
         if replica.recovery is not None:
             pull &= asked
         self.compare(replica.id, "pulls", dict.fromkeys(asked), dict.fromkeys(pull))
+
+
+class AgreementIsTrue(Invariant):
+    """The share of the copies that agree, as a node tells it after an exchange, is what the last
+    exchange with each peer showed: as many buckets as were said to differ, however many messages
+    tell of them, do not agree."""
+
+    name = "what is said to agree was seen to agree"
+    judges: ClassVar = {Digest: "on_digest", Difference: "on_difference"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        # Of each node its present life, and how many buckets differed from each peer's last.
+        self._differing: dict[str, tuple[Any, dict[str, int]]] = {}
+
+    def is_needed(self) -> bool:
+        """See `Invariant`. Where keys are placed the share is that of members who are ready."""
+        parameters = self.scene.parameters
+        return not 0 < parameters.replication_factor < len(self.scene.nodes)
+
+    def on_digest(self, replica: Any, src: str, msg: Digest, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        buckets = sum(len(s.msg.buckets) for s in sends if type(s.msg) is Difference)
+        self._check(replica, src, buckets)
+
+    def on_difference(self, replica: Any, src: str, msg: Difference, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        self._check(replica, src, msg.differing)
+
+    def _check(self, replica: Any, src: str, differing: int) -> None:
+        life, by_peer = self._differing.get(replica.id, (None, {}))
+        if life is not replica:
+            by_peer = {}
+            self._differing[replica.id] = replica, by_peer
+        before = by_peer.get(src)
+        by_peer[src] = differing
+        if before == differing:
+            return
+        said = replica.probe()["replication_ratio"]
+        if said is None:
+            return
+        buckets, nodes = replica.parameters.buckets, len(self.scene.nodes)
+        right = 1 - sum(by_peer.values()) / (buckets * nodes)
+        if len(by_peer) < nodes - 1 or abs(said - right) > _NEAR:
+            raise InvariantBroken(
+                f"{replica.id} says that replication_ratio is {said}; of {buckets} buckets"
+                f" {by_peer} differ"
+            )

@@ -40,5 +40,7 @@ def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
         context=True,
         monotonic=True,
         answers=True,
+        # Where few nodes hold a key, who is asked hands it on, and not always to the same one.
+        once="nowhere" if recovery.idle else "node asked first",
         asked=4 * len(nodes) + 2 * told,
     )

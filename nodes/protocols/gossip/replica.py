@@ -88,7 +88,11 @@ from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
 from nodes.parts.vector_clock import Clock, increment, merge
 from nodes.protocols.gossip.claims import GossipCopies, NodesTellTrue, WritesAreHandedOn
-from nodes.protocols.gossip.exchange_claims import GossipExchanges, GossipPartners
+from nodes.protocols.gossip.exchange_claims import (
+    AgreementIsTrue,
+    GossipExchanges,
+    GossipPartners,
+)
 from nodes.protocols.gossip.invariants import (
     ClockNeverGoesBack,
     DotNamesOneVersion,
@@ -153,6 +157,7 @@ class Gossip(PlacedReplica):
         StampsFollowTheClock,
         GossipExchanges,
         GossipPartners,
+        AgreementIsTrue,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
 

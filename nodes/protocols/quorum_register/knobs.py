@@ -13,4 +13,10 @@ KNOBS: Knobs = [
 ]
 
 PLACED_KNOBS: Knobs = [*KNOBS, *PLACED]
-KNOBS = [*KNOBS, *FORGETFUL_KEYS, [DEFAULT, DEFAULT, {"buckets": 1}]]
+KNOBS = [
+    *KNOBS,
+    *FORGETFUL_KEYS,
+    [DEFAULT, DEFAULT, {"buckets": 1}],
+    # Of four nodes (`nodes.simulator.simulate.UNEVEN`): the other quorum is a majority.
+    [*[DEFAULT] * 6, {"read_quorum": 2}, {"write_quorum": 2}],
+]

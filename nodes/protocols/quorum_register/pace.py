@@ -15,6 +15,10 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
     digests, and answer none."""
     every_s = parameters.anti_entropy_interval_s
     recovery = pace_of_recovery(parameters, nodes)
+    copies = parameters.replication_factor or len(nodes)
+    # Who holds the key is one of those who answer, and asks nobody if it is enough.
+    alone = parameters.quorums(copies).read == 1 and not recovery.idle
+    asks = 0 if alone else len(nodes) - 1
     return Pace(
         serves_s=1.0 + 3 * parameters.retransmit_interval_s + recovery.serves_s,
         settles_s=parameters.timeout_s + EXCHANGES * every_s + recovery.settles_s,
@@ -29,5 +33,7 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         finds_elsewhere=not parameters.weak,
         monotonic=True,
         answers=True,
+        once="node asked first" if parameters.weak else "anywhere",
         asked=6 * len(nodes),
+        costs={"Prepare": asks, "Prepared": asks},
     )

@@ -23,6 +23,11 @@ from nodes.simulator.oracles.lasting import (
     served,
     stays,
 )
+from nodes.simulator.oracles.repeats import (
+    is_known_elsewhere,
+    survives_the_middle,
+    takes_effect_once,
+)
 from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
 from nodes.simulator.oracles.traffic import HandedOn, Traffic
 from nodes.simulator.placed import is_placed, newest_placements, unrestored_range
@@ -74,6 +79,7 @@ class Aftermath:
             and self._spreads()
             and self._serves_promptly()
             and self._makes_good()
+            and self._comes_again()
             and self._hears_again()
             and self._finds_elsewhere()
         ):
@@ -220,6 +226,18 @@ class Aftermath:
         cut(self._stage, shape, node, LOST_S)
         op: OperationKind = "read" if draw() < 0.5 else "write"
         return is_answered(self._stage, f"a moment {shape}", node, op, repeats_s + PROMPT_S)
+
+    def _comes_again(self) -> bool:
+        """Requests that come once more, after a crash or when nobody waits for their answer. Only
+        where there is no leader: with one, more than a node has to be asked."""
+        stage, pace = self._stage, self._pace
+        if not stage.protocol.operations or pace.unrest:
+            return True
+        stage.begin("again")
+        return all(
+            asked(stage, pace)
+            for asked in (takes_effect_once, is_known_elsewhere, survives_the_middle)
+        )
 
     def _hears_again(self) -> bool:
         """Who leads is started again, and when that has settled, before anything is asked, the

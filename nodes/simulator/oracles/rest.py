@@ -62,6 +62,10 @@ def chatter(traffic: Traffic, pace: Pace, nodes: int, asked: int = 0) -> Iterato
         if count > most:
             told = f"{count} {name} in {traffic.seconds:g} s with {asked} operations"
             yield "messages", f"{told}, where {most:.0f} are enough"
+    for name, each in pace.costs.items():
+        if traffic.counts[name] > each * asked:
+            told = f"{traffic.counts[name]} {name} with {asked} operations"
+            yield "messages", f"{told}, where {each * asked} are enough"
     for name, rate in pace.least.items():
         enough = rate * traffic.seconds / _SLACK - nodes * (nodes - 1)
         if traffic.counts[name] < enough:
