@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 _REASONS: dict[str, tuple[str, ...]] = {
-    "a node refuses ten thousand requests: tests/nodes/test_forwarding.py": (
-        "parts/forwarding.py: Requests._refuse: len(self._refused) > MAX_REFUSED",
-    ),
     "a client leaves thousands of answers unacknowledged: tests/protocols/test_raft.py": (
         "parts/replicated_map.py: ReplicatedMap.apply:"
         " len(session.replies) > 2 * self._client_replies",

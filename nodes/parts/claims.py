@@ -6,6 +6,7 @@ asked.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any, ClassVar
 
@@ -86,6 +87,69 @@ class HearsClients(Invariant):
             return  # Everybody refuses that, whenever it comes.
         remembered = self.remembers(node, request.client, request.sequence, refused=True)
         check_refusal(node, request, reply, remembered=remembered)
+
+
+class TheLastAreRemembered(Invariant):
+    """However few clients a node remembers, they are those that wrote last there: a client is
+    forgotten because others wrote since, never one that wrote later than others that are
+    remembered. And no limit is exceeded (`nodes.parts.limits.KeyLimits`). By the writes to its
+    disk."""
+
+    name = "the clients that wrote last are remembered"
+    looks_at = ("disk.position",)
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters = scene.parameters
+        self._clients: int = parameters.remembered_clients
+        self._results: int = parameters.remembered_results
+        self._in_all: int = parameters.remembered_in_all
+        self._of: dict[str, _Remembered] = {}
+
+    def is_needed(self) -> bool:
+        """See `Invariant`. Else nobody is forgotten."""
+        return is_forgetful(self.scene.parameters)
+
+    def observe(self, node: str, replica: Any) -> None:
+        """Raises InvariantBroken."""
+        results = {name: result for name, result in replica.disk.items() if name.startswith("r/")}
+        known = self._of.get(node)
+        if known is None or known.replica is not replica:
+            self._of[node] = _Remembered(replica, results)
+            return
+        news = [result for name, result in results.items() if known.results.get(name) is not result]
+        known.results = results
+        if not news:
+            return
+        known.step += 1
+        for result in news:
+            known.wrote[result.client] = known.step
+        counts = Counter(result.client for result in results.values())
+        oldest = min(counts, key=known.wrote.__getitem__)
+        for client in [client for client in known.wrote if client not in counts]:
+            if known.wrote.pop(client) > known.wrote[oldest]:
+                raise InvariantBroken(
+                    f"{node} remembers {oldest}, and has forgotten {client}, which wrote later"
+                )
+        # Of each client a crash may have kept one that was to be forgotten.
+        if (
+            len(counts) > self._clients
+            or max(counts.values()) > self._results + 1
+            or (len(counts) > 1 and len(results) > self._in_all)
+        ):
+            raise InvariantBroken(f"{node} remembers more than it may: {dict(counts)}")
+
+
+class _Remembered:
+    """What a node has on disk. ``wrote``: by client, the step of its last result."""
+
+    __slots__ = ("replica", "results", "step", "wrote")
+
+    def __init__(self, replica: Any, results: dict[str, Result]) -> None:
+        self.replica, self.results = replica, results
+        self.wrote = {result.client: step for step, result in enumerate(results.values())}
+        self.step = len(results)
 
 
 def outnumber(nodes: Collection[str], members: Collection[str]) -> bool:
@@ -290,9 +354,11 @@ class AnswersAreTrue(Invariant):
 
 
 class RefusalsStay(Invariant):
-    """Who refuses a request has that on disk: see `check_refusal`. And it has neither handed it on
-    nor proposed it, for then somebody may carry it out yet. That is asked of requests of which one
-    copy came: a refusal speaks of one copy, and others may be in any log."""
+    """Who refuses a request has that on disk: see `check_refusal`. No more of them are there than
+    it has to remember; if they are so many, later ones may have taken the place of this one. And it
+    has neither handed it on nor proposed it, for then somebody may carry it out yet. That is asked
+    of requests of which one copy came: a refusal speaks of one copy, and others may be in any
+    log."""
 
     name = "a refusal stays"
     hears: ClassVar = {Request: "on_request", Forward: "on_forward", Reply: "on_reply"}
@@ -321,6 +387,12 @@ class RefusalsStay(Invariant):
             return
         disk = self.scene.disks[node]
         refused = disk.get(f"refused/{request.client}/{request.sequence}")
+        if reply.outcome == "fail" and request.operation.op != "read":
+            most: int = self.scene.parameters.remembered_refusals
+            held = sum(name.startswith("refused/") for name, _ in disk.items())
+            if held > most:
+                raise InvariantBroken(f"{node} remembers {held} refused requests, not {most}")
+            refused = refused or held == most
         check_refusal(node, request, reply, remembered=bool(refused))
         name = (request.client, request.sequence)
         if request.operation.op == "read" or not refused or self._copies.get(name) != 1:

@@ -19,8 +19,6 @@ from nodes.contract.bounds import WireStruct
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Out, Outcome, Reply, Request
 
-MAX_REFUSED = 10_000
-"""Requests ended ``fail`` that a node remembers, so that a late copy of one is not carried out."""
 TIMER = "requests"
 """The timer that calls `Requests.on_timer`."""
 _PREFIX = "refused/"
@@ -45,12 +43,16 @@ class Forwarded(WireStruct, frozen=True):
 
 class ForwardingParameters(Protocol):
     """Knobs that such a protocol has. ``retry_s``: how often a request without an answer is handed
-    on again; after ``request_timeout_s`` it ends. The rest is as `batches` has it."""
+    on again; after ``request_timeout_s`` it ends. ``remembered_refusals``: requests ended ``fail``
+    that a node remembers, so that a late copy of one is not carried out. The rest is as `batches`
+    has it."""
 
     @property
     def retry_s(self) -> float: ...
     @property
     def request_timeout_s(self) -> float: ...
+    @property
+    def remembered_refusals(self) -> int: ...
     @property
     def batch_entries(self) -> int: ...
     @property
@@ -197,7 +199,8 @@ class Requests:
             name = _refusal(request)
             self._refused[name] = None
             self._disk.put(name, True)
-            if len(self._refused) > MAX_REFUSED:
+            # Several, if a crash came between the two writes before.
+            while len(self._refused) > self._parameters.remembered_refusals:
                 oldest = next(iter(self._refused))
                 del self._refused[oldest]
                 self._disk.put(oldest, None)

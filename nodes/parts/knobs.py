@@ -19,13 +19,15 @@ FORGETFUL_KEYS: Knobs = [
         {"remembered_results": 1},
         {"remembered_clients": 1},
         {"remembered_clients": 3},
-    ]
+    ],
+    [*[DEFAULT] * 14, {"remembered_in_all": 2}, {"remembered_in_all": 4}],
 ]
 """Only for those who never repeat a request (`nodes.simulator.simulate.FORGETFUL`)."""
 
 LOG_LIMITS: Knobs = [
     [DEFAULT, DEFAULT, {"window_batches": 1}],
     [*[DEFAULT] * 14, {"client_entries": 4}, {"client_entries": 40}],
+    [*[DEFAULT] * 14, {"remembered_refusals": 1}, {"remembered_refusals": 3}],
 ]
 """Of `nodes.parts.limits.LOG_LIMITS`, those that are no limit of a batch or a snapshot. Not
 ``client_replies``: a client of whose answers some were forgotten is told that it has acknowledged

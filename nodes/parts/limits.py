@@ -6,7 +6,7 @@ from nodes.contract.replica import Parameters
 
 LOG_LIMITS = (
     *("batch_entries", "batch_bytes", "window_batches"),
-    *("snapshot_entries", "client_entries", "client_replies"),
+    *("snapshot_entries", "client_entries", "client_replies", "remembered_refusals"),
 )
 """The parameters of protocols that agree on a log that are at least 1."""
 _FRAME_LIMITS = ("message_characters", "digest_keys", "page_bytes")

@@ -65,7 +65,10 @@ ROUND_TRIP_EVERY = 10
 """Each seed that this number divides runs every message and write through the real codec."""
 
 
-FORGETFUL = ("client_entries", "remembered_clients", "remembered_results")
+FORGETFUL = (
+    *("client_entries", "remembered_refusals"),
+    *("remembered_clients", "remembered_results", "remembered_in_all"),
+)
 """Knobs that make nodes forget a client, or what it was told, while it is still there. Nobody
 repeats a request then."""
 UNEVEN = ("read_quorum", "write_quorum")

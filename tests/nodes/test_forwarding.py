@@ -6,12 +6,13 @@ import msgspec
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Operation, Out, Request
-from nodes.parts.forwarding import MAX_REFUSED, Forward, Requests, batches
+from nodes.parts.forwarding import Forward, Requests, batches
 
 
 class Limits(msgspec.Struct, frozen=True):
     retry_s: float = 0.5
     request_timeout_s: float = 0.5
+    remembered_refusals: int = 5
     batch_entries: int = 3
     batch_bytes: int = 100
 
@@ -49,7 +50,8 @@ def test_a_leader_that_is_one_no_more_forwards_its_own_clients_only() -> None:
 def test_a_refused_request_stays_refused_and_the_oldest_are_forgotten() -> None:
     disk = Disk()
     requests, out = new(disk)
-    for sequence in range(MAX_REFUSED + 1):
+    most = Limits().remembered_refusals
+    for sequence in range(most + 1):
         requests.take(write(sequence))
     requests.forward(None)
     requests.on_timer()
@@ -57,9 +59,9 @@ def test_a_refused_request_stays_refused_and_the_oldest_are_forgotten() -> None:
     assert all(position > reply.sequence for position, reply in out.replies), "durable before"
     for again, told in ((requests, out), new(Disk.replay(disk.take()))):
         told.replies.clear()
-        for sequence in (0, 1, MAX_REFUSED):
+        for sequence in (0, 1, most):
             again.take(write(sequence))
-        assert [reply.sequence for _, reply in told.replies] == [1, MAX_REFUSED]
+        assert [reply.sequence for _, reply in told.replies] == [1, most]
         assert list(again.waiting) == [("c", 0)]
 
 

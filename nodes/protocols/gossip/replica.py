@@ -80,6 +80,7 @@ from nodes.contract.replica import (
     Value,
     Version,
 )
+from nodes.parts.claims import TheLastAreRemembered
 from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.placement_claims import PlacementAcceptors
@@ -158,6 +159,7 @@ class Gossip(PlacedReplica):
         GossipExchanges,
         GossipPartners,
         AgreementIsTrue,
+        TheLastAreRemembered,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
 

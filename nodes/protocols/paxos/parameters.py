@@ -20,7 +20,8 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
     snapshot is taken every ``snapshot_entries`` slots; the votes behind it go when
     ``snapshot_tail`` more have been applied. A client's answers are forgotten when
     ``client_entries`` slots were applied since its last request, and ``client_replies`` of them are
-    kept of a client that never acknowledges any. ``window_batches``: batches that may be on their
+    kept of a client that never acknowledges any. ``remembered_refusals``: requests ended ``fail``
+    of which a node refuses late copies, too. ``window_batches``: batches that may be on their
     way to a node without an acknowledgement. ``stable_leader`` False: every
     node runs both phases for its own clients; a preempted one pauses for a random time up to
     ``backoff_s``, doubled each time up to ``backoff_max_s``, or up to `PAUSE_PHASES` times what
@@ -38,6 +39,7 @@ class PaxosParameters(Parameters, frozen=True, kw_only=True):
     snapshot_tail: int = 2_000
     client_entries: int = 100_000
     client_replies: int = 1024
+    remembered_refusals: int = 10_000
     window_batches: int = 16
     stable_leader: bool = True
     backoff_s: float = 0.02

@@ -15,7 +15,7 @@ from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.parts.claims import outnumber
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.claims import PaxosChronicle
-from nodes.protocols.paxos.messages import Command, Promise, Refused
+from nodes.protocols.paxos.messages import Command, Promise, Refused, Survey, SurveyReply
 
 Vote = tuple[Ballot, Command]
 
@@ -115,6 +115,54 @@ class PromisesAreHeeded(Invariant):
             f"{node} proposes {what} in slot {slot} of {heard.ballot}, where the highest vote that"
             f" it was told of is for {wanted}, in {ballot}"
         )
+
+
+class BallotsAreDue(Invariant):
+    """Under a stable leader a node begins a ballot only when a majority, itself counted, has
+    answered its last survey that it hears no leader: who is heard is not disturbed. What was said
+    to an older survey was true then."""
+
+    name = "a ballot is due"
+    hears: ClassVar = {Survey: "on_survey"}
+    judges: ClassVar = {SurveyReply: "on_reply"}
+    looks_at = ("role", "ballot")
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._stable: bool = scene.parameters.stable_leader
+        self._asked: dict[str, int] = {}
+        self._silent: dict[str, set[str]] = {}
+        self._began: dict[str, Ballot] = {}
+
+    def is_needed(self) -> bool:
+        """See `Invariant`."""
+        return self._stable
+
+    def on_survey(self, node: str, dst: str, msg: Survey) -> None:
+        """Another one begins, unless it goes to one more node. After a crash the numbers begin
+        again."""
+        if self._asked.get(node) != msg.number:
+            self._asked[node] = msg.number
+            self._silent[node] = {node}
+
+    def on_reply(self, replica: Any, src: str, msg: SurveyReply, sends: Sequence[Send]) -> None:
+        """Who hears no leader."""
+        if msg.silent and msg.number == self._asked.get(replica.id):
+            self._silent[replica.id].add(src)
+
+    def observe(self, node: str, replica: Any) -> None:
+        """Raises InvariantBroken."""
+        ballot = replica.ballot
+        if replica.role != "proposer" or self._began.get(node) == ballot or not self.scene.disks:
+            return
+        self._began[node] = ballot
+        silent = self._silent.get(node, {node})
+        if not outnumber(silent, self.scene.nodes):
+            raise InvariantBroken(
+                f"{node} begins {ballot}, and to its last survey, {self._asked.get(node)}, only"
+                f" {sorted(silent)} have answered that they hear no leader"
+            )
 
 
 class BallotsAreKept(Invariant):

@@ -76,7 +76,7 @@ from nodes.protocols.paxos.messages import (
 )
 from nodes.protocols.paxos.parameters import PaxosParameters
 from nodes.protocols.paxos.progress import Progress
-from nodes.protocols.paxos.proposer_claims import BallotsAreKept, PromisesAreHeeded
+from nodes.protocols.paxos.proposer_claims import BallotsAreDue, BallotsAreKept, PromisesAreHeeded
 
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
@@ -121,7 +121,8 @@ class Paxos(Replica):
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
-        *(AcceptorsTellTrue, PromisesAreHeeded, BallotsAreKept, PaxosAnswers, RefusalsStay),
+        *(AcceptorsTellTrue, PromisesAreHeeded, BallotsAreDue, BallotsAreKept),
+        *(PaxosAnswers, RefusalsStay),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

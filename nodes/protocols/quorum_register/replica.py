@@ -68,6 +68,7 @@ import msgspec
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Value, Version
+from nodes.parts.claims import TheLastAreRemembered
 from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
 from nodes.parts.placement_claims import PlacementAcceptors
@@ -170,6 +171,7 @@ class QuorumRegister(PlacedReplica):
         RegisterCopies,
         RegisterExchanges,
         RegisterPartners,
+        TheLastAreRemembered,
     )
     PARAMETERS: ClassVar[type[Parameters]] = QuorumParameters
 

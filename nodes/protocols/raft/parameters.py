@@ -23,7 +23,8 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
     ``snapshot_tail`` more have been applied, so that slow followers need no snapshot. It is sent in
     chunks of ``snapshot_chunk_bytes`` (at most `MAX_CHUNK_BYTES`). A client's answers are forgotten
     when ``client_entries`` entries were applied since its last one; ``client_replies`` of them are
-    kept of a client that never acknowledges any. ``window_batches``: batches that may be on their
+    kept of a client that never acknowledges any. ``remembered_refusals``: requests ended ``fail``
+    of which a node refuses late copies, too. ``window_batches``: batches that may be on their
     way to a node without an acknowledgement.
     ``stale_reads``: any node answers reads from what it has applied, which is eventual consistency
     only.
@@ -41,6 +42,7 @@ class RaftParameters(Parameters, frozen=True, kw_only=True):
     snapshot_chunk_bytes: int = 512 << 10
     client_entries: int = 100_000
     client_replies: int = 1024
+    remembered_refusals: int = 10_000
     window_batches: int = 16
     stale_reads: bool = False
 

@@ -3,13 +3,14 @@ or have several requests open at once, can tell."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgspec
 
 from nodes.contract.replica import Reply, Request
 from nodes.parts.replicated_map import ReplicatedMap
-from nodes.parts.sessions import Sessions
+from nodes.parts.sessions import Result, Sessions
 from nodes.protocols.gossip import Gossip
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import Raft
@@ -76,6 +77,30 @@ class GossipForgetsInACrash(Gossip):
         self._sessions = _NotFromDisk(self.disk)
 
 
+class _FirstComeFirstForgotten(Sessions):
+    def _add(self, result: Result) -> None:
+        order = list(self._sessions)
+        super()._add(result)
+        if result.client in order:
+            self._sessions = {client: self._sessions[client] for client in order}
+
+
+class ForgetsWhoCameFirst(QuorumRegister):
+    """The client that came first is the first to be forgotten, though it still writes."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._sessions.__class__ = _FirstComeFirstForgotten
+
+
+class RemembersWithoutALimit(QuorumRegister):
+    """Results of many clients are remembered, however many they are together."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._sessions._max_in_all = sys.maxsize
+
+
 _RIFL = "Lee et al., RIFL, SOSP 2015, section 3"
 
 BUGS = (
@@ -108,5 +133,17 @@ BUGS = (
         protocol="gossip",
         replica=GossipForgetsInACrash,
         source=_RIFL + ": completion records are durable",
+    ),
+    Bug(
+        name="quorum-forgets-who-came-first",
+        protocol="quorum",
+        replica=ForgetsWhoCameFirst,
+        source="the difference between least recently used and first in, first out",
+    ),
+    Bug(
+        name="quorum-remembers-without-a-limit",
+        protocol="quorum",
+        replica=RemembersWithoutALimit,
+        source=_RIFL + ": completion records are collected",
     ),
 )

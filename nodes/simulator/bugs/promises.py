@@ -101,6 +101,24 @@ class RefusalNotOnDisk(Raft):
         self._requests.__class__ = _NotOnDisk
 
 
+class _StayOnDisk(Requests):
+    __slots__ = ()
+
+    def _refuse(self, request: Request) -> None:
+        before = list(self._refused)
+        super()._refuse(request)
+        for name in before:
+            self._disk.put(name, True)
+
+
+class RefusalsStayOnDisk(Raft):
+    """What was refused long ago is forgotten in memory only, and taken up again from disk."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._requests.__class__ = _StayOnDisk
+
+
 class _NeverSure(Requests):
     __slots__ = ()
 
@@ -250,6 +268,12 @@ BUGS = (
         protocol="raft",
         replica=RefusalNotOnDisk,
         source="fail means certainly not applied, crash or no crash",
+    ),
+    Bug(
+        name="raft-refusals-stay-on-disk",
+        protocol="raft",
+        replica=RefusalsStayOnDisk,
+        source="what is forgotten is forgotten on disk, too",
     ),
     Bug(
         name="raft-reads-end-unknown",

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from nodes.parts.placement import PromisePlacement
 from nodes.protocols.gossip import Gossip, Push, Record
-from nodes.protocols.paxos import Accepted, Paxos, Refused
+from nodes.protocols.paxos import Accepted, Paxos, Refused, SurveyReply
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import AppendEntriesReply, InstallSnapshot, Raft
 from nodes.simulator.bugs import Bug
@@ -44,6 +44,13 @@ class LateRefusalDeposes(Paxos):
 
     def on_refused(self, src: str, m: Refused) -> None:
         super().on_refused(src, replace(m, ballot=self.ballot))
+
+
+class OldSurveysCount(Paxos):
+    """Whoever heard no leader when it was asked long ago hears none now."""
+
+    def on_survey_reply(self, src: str, m: SurveyReply) -> None:
+        super().on_survey_reply(src, replace(m, number=self._survey))
 
 
 class NeverGoesBack(Paxos):
@@ -124,6 +131,12 @@ BUGS = (
         protocol="paxos",
         replica=LateRefusalDeposes,
         source="PMMC, section 2.3: preempted(b') for the ballot that was proposed",
+    ),
+    Bug(
+        name="paxos-old-surveys-count",
+        protocol="paxos",
+        replica=OldSurveysCount,
+        source="Ongaro, dissertation, 9.6: pre-votes are for one election",
     ),
     Bug(
         name="paxos-never-goes-back",
