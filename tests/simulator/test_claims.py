@@ -9,14 +9,25 @@ import msgspec
 import pytest
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Operation, Reply, Request, Scene
-from nodes.parts.claims import Led
+from nodes.contract.replica import (
+    Config,
+    Invariant,
+    InvariantBroken,
+    Operation,
+    Reply,
+    Request,
+    Scene,
+)
+from nodes.parts.claims import Led, TheLastAreRemembered
+from nodes.parts.limits import KeyLimits
 from nodes.parts.placement import OfPlacements
 from nodes.parts.quorum import fencing_quorum
 from nodes.parts.reference_map import ReferenceMap
 from nodes.parts.replicated_map import ReplicatedMap
+from nodes.parts.sessions import Result, Sessions
 from nodes.protocols.gossip.claims import WritesAreHandedOn
 from nodes.protocols.gossip.messages import Forward
+from nodes.protocols.quorum_register import QuorumParameters
 from nodes.protocols.raft import (
     AcknowledgementsAreTrue,
     AppendEntriesReply,
@@ -65,6 +76,7 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("quorum-forgets-who-came-first", "the clients that wrote last are remembered"),
         ("gossip-small-messages", "an exchange tells exactly what the other lacks"),
         ("placement-chooses-anew", "acceptors of placements keep their word"),
+        ("placement-first-vote-wins", "acceptors of placements keep their word"),
         ("recovery-tells-of-the-last-page", "a new member holds what a quorum before it held"),
         ("placement-promise-before-fsync", "acceptors of placements keep their word"),
         ("placement-vote-before-fsync", "acceptors of placements keep their word"),
@@ -122,6 +134,51 @@ def test_a_read_is_no_older_than_it_may_be() -> None:
     assert reference.was("k", None, None, 3)
     assert reference.was("k", None, None, 0)
     assert not reference.was("other", 1, 1, 0)
+
+
+class Node:
+    """A replica that remembers results, as a protocol does."""
+
+    def __init__(self, disk: Disk, limits: KeyLimits) -> None:
+        self.disk = disk
+        self.sessions = Sessions(disk, limits)
+        self.sessions.load(lambda result: True)
+
+    def write(self, client: str, sequence: int, acked: int = 0) -> None:
+        self.sessions.remember(Result(client, sequence, acked, "k", sequence))
+        self.sessions.trim(client)
+
+
+def test_the_clients_that_wrote_last_are_remembered() -> None:
+    limits = QuorumParameters(remembered_clients=2, remembered_in_all=4)
+    invariant = TheLastAreRemembered()
+    invariant.begin(Scene({"n1": Config("n1", ("n1",), limits)}, {}))
+    assert invariant.is_needed()
+    node = Node(Disk(), limits)
+
+    def look() -> None:
+        invariant.observe("n1", node)
+
+    look()
+    for sequence, client in enumerate(["a", "b", "a", "c", "c"]):
+        node.write(client, sequence)
+        look()
+    assert {result.client for _, result in node.disk.items()} == {"a", "c"}
+    node = Node(node.disk, limits)  # After a crash the disk says who wrote last.
+    look()
+    node.write("d", 9)
+    look()
+    assert {result.client for _, result in node.disk.items()} == {"c", "d"}
+
+    node.write("c", 10, 10)
+    look()
+    node.disk.put("r/c/10", None)
+    node.disk.put("r/e/1", Result("e", 1, 0, "k", 1))
+    with pytest.raises(InvariantBroken, match="remembers d, and has forgotten c"):
+        look()
+    node.disk.put("r/f/1", Result("f", 1, 0, "k", 1))
+    with pytest.raises(InvariantBroken, match="more than it may"):
+        look()
 
 
 def test_who_has_to_be_fenced_follows_from_the_configuration() -> None:

@@ -64,6 +64,16 @@ class ProposesItsOwn(QuorumRegister):
         super().on_promise_placement(src, replace(msg, voted=NO_BALLOT, vote=None))
 
 
+class FirstVoteWins(QuorumRegister):
+    """Who proposes a placement goes on with the vote that it is told of first, not with that of the
+    highest ballot."""
+
+    def on_promise_placement(self, src: str, msg: PromisePlacement) -> None:
+        if msg.vote is not None:
+            msg = replace(msg, voted=msg.ballot)
+        super().on_promise_placement(src, msg)
+
+
 class OldPromisesCount(QuorumRegister):
     """Promises to an older ballot count for the present one."""
 
@@ -117,6 +127,12 @@ BUGS = (
         name="placement-proposes-its-own",
         protocol="quorum-placed",
         replica=ProposesItsOwn,
+        source=_P2C,
+    ),
+    Bug(
+        name="placement-first-vote-wins",
+        protocol="quorum-placed",
+        replica=FirstVoteWins,
         source=_P2C,
     ),
     Bug(
