@@ -119,7 +119,7 @@ def test_gossip_restores_the_factor_and_converges(seed: int, name: str) -> None:
     assert any(host.replica is not None and host.replica.state() for host in cluster.hosts.values())
 
 
-@pytest.mark.parametrize("seed", [6, 26, 33])
+@pytest.mark.parametrize("seed", [6, 13, 15])
 def test_a_core_is_not_asked_to_serve_what_it_still_copies(seed: int) -> None:
     # In these seeds the faults end while the newest member of a range copies it, and another
     # member, which is ready, is not in the core.
