@@ -306,6 +306,9 @@ _STYLES: tuple[tuple[int, Callable[[_Stage], Tape]], ...] = (
 
 # --- on top of a tape, in some seeds ---
 
+_BEHIND = 0.12
+"""The share of the seeds in which somebody comes back behind the others."""
+
 
 def draw_more(
     rng: random.Random,
@@ -325,6 +328,8 @@ def draw_more(
     if draw.chance(0.2):
         more = draw.pick((_slow_steps, _slow_steps, _pauses, _pauses, _late_kinds, _slow_disks))
         tape += more(stage)
+    if draw.chance(_BEHIND):
+        tape += _comes_back_behind(stage)
     return sorted(tape, key=lambda fault: fault.at_s)
 
 
@@ -423,6 +428,40 @@ def _late_kinds(stage: _Stage) -> Tape:
             for_s = round(stage.patience_s * draw.between(0.5, 2.0), 6)
             at_s = round(at_s + draw.between(0.0, 0.5), 6)
             tape.append(Fault(at_s=at_s, kind="partition", for_s=for_s, args=args))
+    return tape
+
+
+def _comes_back_behind(stage: _Stage) -> Tape:
+    """A node with a fast clock is away until others have dropped what it lacks, one of whom is slow
+    and has dropped less; when it is back whoever leads falls for a moment, and all answers come
+    late, one by one. It stands, has to ask for what it missed, and hears of that more than once
+    before it has heard all that anybody answers."""
+    draw, patience_s = stage.draw, stage.patience_s
+    first, slow = draw.order(stage.nodes)[:2]
+    names = [message.__name__ for message in stage.replica.MESSAGES]
+    answers = [name for name in names if any(each in name for each in _ANSWERS)] or names
+    late_s = patience_s * draw.pick((0.05, 0.2, 0.5))
+    tape: Tape = []
+    args: dict[str, Any]
+    for node in stage.nodes:
+        args = {"nodes": [node], "drift": 1.0 if node == first else -0.5}
+        tape.append(Fault(at_s=0.0, kind="clock", for_s=stage.duration_s, args=args))
+    args = {"nodes": [slow], "step_ms": draw.pick((5, 20))}
+    tape.append(Fault(at_s=0.0, kind="slow-steps", for_s=stage.duration_s, args=args))
+    at_s = draw.between(0.3, 1.5)
+    while at_s < stage.duration_s:
+        away_s = draw.between(0.3, 1.5) + patience_s
+        args = {"groups": "isolate", "nodes": [first]}
+        tape.append(Fault(at_s=at_s, kind="partition", for_s=round(away_s, 6), args=args))
+        back_s = round(at_s + away_s, 6)
+        args = {"nodes": ["leader"]}
+        tape.append(Fault(at_s=back_s, kind="crash", for_s=draw.pick((0.01, 0.1)), args=args))
+        # From a little before: so there is much that is begun, and not known to be agreed.
+        early_s = round(max(0.0, back_s - late_s), 6)
+        for_s = round(2 * patience_s + late_s, 6)
+        args = {"kinds": answers, "links": "all", "delay_ms": _ms(late_s)}
+        tape.append(Fault(at_s=early_s, kind="late-kinds", for_s=for_s, args=args))
+        at_s = round(back_s + patience_s * draw.between(1.0, 3.0), 6)
     return tape
 
 

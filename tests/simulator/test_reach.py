@@ -9,7 +9,7 @@ import pytest
 
 from nodes.contract.replica import Request
 from nodes.registry import INTERNAL, get
-from nodes.simulator import makes
+from nodes.simulator import makes, tape
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault, Nemesis
@@ -210,6 +210,19 @@ def test_a_leader_of_another_make_sends_a_snapshot_to_who_needs_none(
     assert any(simulate(planted, seed).alarms for seed in range(1, 20))
     monkeypatch.setattr(makes, "SHARE", 0.0)
     assert not any(simulate(planted, seed).alarms for seed in range(1, 8))
+
+
+def test_who_comes_back_behind_hears_promises_that_are_cut_in_two_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bug = next(bug for bug in all_bugs() if bug.name == "paxos-parts-mixed")
+    planted = bug.planted()
+    for share, are_caught in ((0.0, False), (1.0, True)):
+        monkeypatch.setattr(tape, "_BEHIND", share)
+        runs = (simulate(planted, seed, finish=False) for seed in range(1, 60))
+        alarms = [alarm for run in runs for alarm in run.alarms]
+        assert bool(alarms) == are_caught
+        assert all("for whole" in alarm.message for alarm in alarms)
 
 
 def test_a_catch_by_an_administrator_is_shrunk_and_keeps_him(

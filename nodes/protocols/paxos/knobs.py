@@ -21,6 +21,9 @@ KNOBS: Knobs = [
     [
         DEFAULT,
         {"snapshot_entries": 3, "snapshot_tail": 0},
+        # More is kept than lies between two snapshots: no two nodes have dropped equally much, and
+        # a promise tells of several votes.
+        {"snapshot_entries": 3, "snapshot_tail": 5},
         {"snapshot_entries": 20, "snapshot_tail": 5},
     ],
     # Three in a message: what a promise tells is cut at another place when it is asked from another

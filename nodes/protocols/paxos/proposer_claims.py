@@ -41,12 +41,17 @@ class _Heard:
         if len(parts) == msg.parts:
             self.whole.add(src)
 
+    def of(self, src: str) -> list[tuple[tuple[str, int, int], set[int]]]:
+        """The parts that came of a sender."""
+        return [each for each in self.parts.items() if each[0][0] == src]
+
 
 class PromisesAreHeeded(Invariant):
-    """Whoever comes to lead a ballot has heard the promises of a majority, each of them whole, and
-    proposes in each slot for which they tell of votes the value of the highest one ("Paxos Made
-    Simple", section 2, P2c; PMMC, section 2.3). What an incomplete promise tells of a higher vote
-    may be heeded as well."""
+    """Whoever counts a promise has heard all of its parts: those of another one of the same node,
+    cut in other places, are none of it. Whoever comes to lead a ballot has heard the promises of a
+    majority, and proposes in each slot for which they tell of votes the value of the highest one
+    ("Paxos Made Simple", section 2, P2c; PMMC, section 2.3). What an incomplete promise tells of a
+    higher vote may be heeded as well."""
 
     name = "a leader proposes what the promises tell"
     judges: ClassVar = {Promise: "on_promise"}
@@ -62,13 +67,20 @@ class PromisesAreHeeded(Invariant):
 
     def on_promise(self, replica: Any, src: str, msg: Promise, sends: Sequence[Send]) -> None:
         """Note it, if it is one to the present ballot, and tells all that is not known to be
-        chosen."""
+        chosen. Raises InvariantBroken."""
         if replica.ballot != msg.ballot or msg.first > replica.commit + 1:
             return
         heard = self._heard.get(replica.id)
         if heard is None or heard.ballot != msg.ballot:
             heard = self._heard[replica.id] = _Heard(msg.ballot)
         heard.add(src, msg)
+        counted = replica.role == "proposer" and src in replica._proposer.promises
+        if counted and src not in heard.whole and self.scene.disks:
+            came = [f"{sorted(parts)} of {key[2]} from {key[1]} on" for key, parts in heard.of(src)]
+            raise InvariantBroken(
+                f"{replica.id} takes what {src} promised in {msg.ballot} for whole, and has heard"
+                f" the parts {', '.join(came)}"
+            )
 
     def observe(self, node: str, replica: Any) -> None:
         """Raises InvariantBroken."""

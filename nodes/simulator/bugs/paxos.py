@@ -115,6 +115,19 @@ class ProposerIsNoAcceptor(Paxos):
         return super()._majority_reached(0, field)
 
 
+class _BySender(dict[Any, set[int]]):
+    def setdefault(self, key: Any, default: Any = None) -> set[int]:
+        return super().setdefault(key[0], default)
+
+
+class PartsMixed(Paxos):
+    """Parts of two promises of one node, cut in other places, count together as one."""
+
+    def become_proposer(self) -> None:
+        super().become_proposer()
+        self._parts = _BySender()
+
+
 class SmallPrepareQuorum(Paxos):
     """Phase 1 is over by one promise too few."""
 
@@ -241,6 +254,12 @@ BUGS = (
         protocol="paxos",
         replica=ProposerIsNoAcceptor,
         source=_SKETCH + ": the proposer is not an acceptor",
+    ),
+    Bug(
+        name="paxos-parts-mixed",
+        protocol="paxos",
+        replica=PartsMixed,
+        source="PMMC, 2.3: a promise tells all that its sender has accepted",
     ),
     Bug(
         name="paxos-small-prepare-quorum",
