@@ -12,8 +12,22 @@ from typing import Literal
 
 import msgspec
 
+from nodes.contract.replica import OperationKind
+
 UNKNOWN_S = 30.0
 """The bound where a protocol says none."""
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What one operation costs on a cluster at rest. ``hops``, ``fsyncs``: how many messages, and
+    how many writes to disk, it waits for one after the other. ``messages``: by type, how many are
+    sent because of it, by all nodes; ``full``: of those that have something in their `Pace.bare`
+    field."""
+
+    hops: int = 0
+    fsyncs: int = 0
+    messages: Mapping[str, int] = {}
+    full: Mapping[str, int] = {}
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +60,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     is given the same answer, while all is well.
     ``once``: where a copy of a write that was acknowledged may come and does not take effect again,
     whatever was written since.
+    ``prices``: what an operation costs exactly, by its kind and whether who is asked leads.
+    ``elects``: a mark that means that somebody begins to stand for election, what it takes from
+    there until it leads if nobody else does, and how long nobody begins, at least and at most,
+    where the leader is heard no more.
+    ``beats_s``: that often a leader tells all others what is committed, and hears what they lack.
     ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
     agree (``replication_ratio`` of `Replica.probe`).
 
@@ -70,6 +89,9 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     handed_on: Mapping[str, str] = {}
     finds_elsewhere: bool = False
     unsure_s: float | None = None
+    prices: Mapping[tuple[OperationKind, bool], Price] = {}
+    beats_s: float | None = None
+    elects: tuple[str, Price, float, float] | None = None
     unrest: tuple[str, ...] = ()
     catches_up: bool = False
     repeats_s: float | None = None

@@ -59,13 +59,6 @@ class ForwardingParameters(Protocol):
     def batch_bytes(self) -> int: ...
 
 
-def repeats_s(parameters: ForwardingParameters) -> float | None:
-    """So long after it came a request that was lost on its way to the leader is handed on again;
-    None: it ends before."""
-    again_s = 2 * parameters.retry_s
-    return again_s if parameters.request_timeout_s > again_s else None
-
-
 class Waiting:
     """A request that a client gave to this node. ``handed``: somebody may have proposed it."""
 

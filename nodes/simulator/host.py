@@ -232,6 +232,11 @@ class Host:
         self._note_turn(2)
 
     @property
+    def step_s(self) -> float:
+        """What a step takes."""
+        return self._step_s
+
+    @property
     def is_durable(self) -> bool:
         """Whether a crash now would lose nothing that was written."""
         return self.replica is not None and self._durable == self.replica.disk.position

@@ -126,6 +126,8 @@ class Clients:
         self._sessions: dict[str, _Session] = {}
         self.requests: list[Request] = []
         """What was asked, in the order of the history."""
+        self.way_s = 1.5 * policy.latency_s
+        """The longest that a request or an answer is under way."""
         self.elsewhere: set[int] = set()
         """Numbers (`OperationRecord.id`) of what was sent to more than one node."""
         self._count = 0

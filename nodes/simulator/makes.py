@@ -94,6 +94,11 @@ _MAKES: dict[type[Replica], tuple[type[Replica], ...]] = {
 }
 
 
+def is_of_another_make(replica: Replica | None) -> bool:
+    """Whether it begins where ours does not, so that it costs more."""
+    return isinstance(replica, LooksBack | SendsSnapshots)
+
+
 def perhaps_of_another_make(protocol: Protocol, seed: int) -> Protocol:
     """The protocol, in some seeds of nodes of another make."""
     for kind, others in _MAKES.items():

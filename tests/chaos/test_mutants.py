@@ -128,6 +128,8 @@ def test_judges_and_parameters_are_left_alone() -> None:
     source = b"""
 class Safe(Invariant):
     def observe(self, x): return x < 1
+class Safer(Safe):
+    def observe(self, x): return x < 2
 class Knobs(Parameters):
     def check(self, x): return x < 1
 LIMIT = 3
@@ -149,7 +151,8 @@ def test_a_mutant_is_known_by_its_content() -> None:
 def test_a_protocol_is_its_package_and_the_parts_that_it_uses() -> None:
     files = Target(["paxos", "raft"]).files
     assert {"nodes/protocols/paxos/replica.py", "nodes/parts/synod.py"} <= set(files)
-    assert not {Path(file).name for file in files} & {"claims.py", "invariants.py", "knobs.py"}
+    judges = ("claims.py", "invariants.py", "knobs.py", "pace.py")
+    assert not [file for file in [*files, *Target(["gossip"]).files] if file.endswith(judges)]
     assert files["nodes/protocols/paxos/replica.py"] == ["paxos", "paxos-basic"]
     # Whoever is asked for, a part is run by all that use it.
     shared = Target(["raft"]).files["nodes/parts/forwarding.py"]

@@ -109,7 +109,9 @@ def test_a_lost_acknowledgement_of_an_eventual_protocol_is_caught_in_the_end() -
 
     unjudged = msgspec.structs.replace(planted, replica=Unjudged)
     alarms = (alarm for seed in range(1, 101) for alarm in simulate(unjudged, seed).alarms)
-    assert next(alarms).check in ("acknowledged", "causality")
+    # That it is answered before it can be durable shows as well.
+    found = next(alarm for alarm in alarms if not alarm.message.startswith("exactly"))
+    assert found.check in ("acknowledged", "causality")
 
 
 def test_each_file_of_bugs_is_declared_by_a_protocol() -> None:

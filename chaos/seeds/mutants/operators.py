@@ -125,6 +125,7 @@ class _Finder(ast.NodeVisitor):
         self._lines = [0, *itertools.accumulate(len(line) for line in source.splitlines(True))]
         self._names: list[str] = []
         self._functions: list[Function] = []
+        self._judges: set[str] = set()
 
     # --- places in the text ---
 
@@ -157,7 +158,9 @@ class _Finder(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         bases = [ast.unparse(base).split("[")[0] for base in node.bases]
-        if not any(base.endswith(NOT_A_PROTOCOLS) for base in bases):
+        if any(base.endswith(NOT_A_PROTOCOLS) or base in self._judges for base in bases):
+            self._judges.add(node.name)
+        else:
             self._names.append(node.name)
             for statement in node.body:
                 if isinstance(statement, Function | ast.ClassDef):

@@ -22,14 +22,13 @@ from nodes.registry import (
 JUDGES = (
     "__init__.py",
     "claims.py",
-    "election_claims.py",
     "invariants.py",
     "knobs.py",
     "pace.py",
     "parameters.py",
-    "placement_claims.py",
 )
-"""Files of a protocol's package, and parts, in which no mistake of the protocol can be."""
+"""How the names of files end, of a protocol's package and of the parts, in which no mistake of the
+protocol can be: a mutant there would change what is asked of it."""
 PARTS = "nodes.parts."
 
 
@@ -92,12 +91,12 @@ def files_of(protocol: Protocol) -> list[str]:
         files += [
             file
             for file in sorted(own.parent.glob("*.py"))
-            if file.name not in JUDGES and file != own
+            if not file.name.endswith(JUDGES) and file != own
         ]
     todo = list(files)
     while todo:
         for file in _parts(todo.pop()):
-            if file not in files and file.name not in JUDGES:
+            if file not in files and not file.name.endswith(JUDGES):
                 files.append(file)
                 todo.append(file)
     return [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from nodes.contract.pace import Pace
+from collections.abc import Mapping
+
+from nodes.contract.pace import Pace, Price
+from nodes.contract.replica import OperationKind
 from nodes.parts.pace import EXCHANGES, pace_of_recovery
 from nodes.protocols.gossip.parameters import GossipParameters
 
@@ -11,6 +14,11 @@ _SILENT = 5
 one more."""
 _HOPS = 4
 """Nodes through which a rumour comes to the last one."""
+
+_PRICES: Mapping[tuple[OperationKind, bool], Price] = {
+    ("read", False): Price(),
+    ("write", False): Price(fsyncs=1),
+}
 
 
 def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
@@ -37,6 +45,8 @@ def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
         # Of two copies the other one may be this node, which has yet to copy.
         handed_on={"Forward": "request"} if recovery.idle and others > 1 else {},
         unsure_s=None if recovery.idle else _SILENT * others * every_s,
+        # Every node answers alone.
+        prices={} if recovery.idle else _PRICES,
         context=True,
         monotonic=True,
         answers=True,

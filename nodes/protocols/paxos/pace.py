@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nodes.contract.pace import Pace
-from nodes.parts.forwarding import repeats_s
+from nodes.contract.pace import Pace, Price
+from nodes.parts.forwarding_pace import FEW_BYTES, prices, repeats_s
 from nodes.protocols.paxos.parameters import PaxosParameters
 
 BALLOTS = 8
@@ -27,6 +27,10 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         )
     beats = (len(nodes) - 1) / parameters.heartbeat_s
     election_s = parameters.election_timeout_max_s
+    # Else who is a moment late is sent a snapshot.
+    is_short = parameters.snapshot_tail == 0
+    # Votes of a ballot that came to nothing may be left, and go first, one after the other.
+    is_slow = parameters.batch_entries == 1 or parameters.batch_bytes < FEW_BYTES
     return Pace(
         serves_s=1.0 + BALLOTS * election_s + 2 * parameters.retry_s,
         settles_s=parameters.request_timeout_s + 2 * parameters.retry_s + BALLOTS * election_s,
@@ -36,5 +40,16 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         asked=6 * len(nodes),
         unrest=("become_proposer", "become_leader", "become_follower", "follow", "lost_majority"),
         catches_up=True,
+        prices={} if is_short else prices(len(nodes), "Accept", "Accepted"),
+        beats_s=parameters.heartbeat_s,
+        # After a survey, which has no mark: its own promise, and those of others.
+        elects=None
+        if is_short or is_slow
+        else (
+            "become_proposer",
+            Price(hops=2, fsyncs=2),
+            parameters.election_timeout_min_s,
+            election_s,
+        ),
         repeats_s=repeats_s(parameters),
     )

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from nodes.contract.pace import Pace
+from nodes.contract.pace import Pace, Price
+from nodes.contract.replica import OperationKind
 from nodes.parts.pace import EXCHANGES, pace_of_recovery
 from nodes.protocols.quorum_register.parameters import QuorumParameters
 
 _CARRIES_ON_S = 0.4
 """All that can answer have been asked at once: nothing waits for a timer."""
+
+
+def _prices(parameters: QuorumParameters, nodes: int) -> dict[tuple[OperationKind, bool], Price]:
+    """A write asks a read quorum, writes here, and then there. Who reads asks only, for all hold
+    the same. A node is one of its quorums, and waits for nobody where it is one alone: then it asks
+    nobody, but tells all others what it has written."""
+    quorums, others = parameters.quorums(nodes), nodes - 1
+    asks, stores = quorums.read > 1, quorums.write > 1
+    ask = {"Prepare": asks * others, "Prepared": asks * others}
+    found: dict[tuple[OperationKind, bool], Price] = {
+        ("write", False): Price(
+            hops=2 * (asks + stores),
+            fsyncs=1 + stores,
+            messages={**ask, "Commit": others, "Committed": others},
+        )
+    }
+    if quorums.read >= quorums.write:
+        # Else a read has to write back, and who has forgotten the writer remembers it again.
+        found["read", False] = Price(hops=2 * asks, messages={**ask, "Commit": 0})
+    return found
 
 
 def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
@@ -31,6 +52,7 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         gives_up_s=None if parameters.weak or recovery.idle else parameters.timeout_s,
         # The answers to `Prepare` tell it; some replica of each read quorum stored it.
         finds_elsewhere=not parameters.weak,
+        prices={} if recovery.idle else _prices(parameters, len(nodes)),
         monotonic=True,
         answers=True,
         once="node asked first" if parameters.weak else "anywhere",

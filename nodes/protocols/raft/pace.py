@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from nodes.contract.pace import UNKNOWN_S, Pace
-from nodes.parts.forwarding import repeats_s
+from nodes.contract.pace import UNKNOWN_S, Pace, Price
+from nodes.parts.forwarding_pace import FEW_BYTES, prices, repeats_s
 from nodes.protocols.raft.parameters import RaftParameters
 
 ELECTIONS = 8
 """Rounds of pre-votes and votes until one wins for certain, as far as anything is: with timeouts
 that are close together several are split."""
-FEW_BYTES = 1000
-"""A message of a batch so small holds an entry or two."""
+
+_ROUND = ("AppendEntries", "AppendEntriesReply")
 
 
 def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
@@ -23,6 +23,8 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
     serves_s = 1.0 + ELECTIONS * election_s + 2 * parameters.retry_s
     # A log that was missed comes one message after another: how long depends on its length.
     is_slow = parameters.batch_entries == 1 or parameters.batch_bytes < FEW_BYTES
+    # Else who is a moment late is sent a snapshot, in as many pieces as it may take.
+    is_short = parameters.snapshot_tail == 0
     return Pace(
         serves_s=serves_s,
         settles_s=parameters.request_timeout_s + 2 * parameters.retry_s + ELECTIONS * election_s,
@@ -37,5 +39,16 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
         ),
         catches_up=True,
         repeats_s=repeats_s(parameters),
+        prices={} if parameters.stale_reads or is_short else prices(len(nodes), *_ROUND),
+        beats_s=parameters.heartbeat_s,
+        # Pre-votes; its own vote, which it writes; votes, which the others write.
+        elects=None
+        if is_short
+        else (
+            "ask_pre_votes",
+            Price(hops=4, fsyncs=2),
+            parameters.election_timeout_min_s,
+            election_s,
+        ),
         hands_over_s=election_s if waits else None,
     )

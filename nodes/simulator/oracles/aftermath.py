@@ -15,6 +15,7 @@ from nodes.simulator.network import Quality
 from nodes.simulator.oracles import losses, rest, status
 from nodes.simulator.oracles.administrator import Administrator
 from nodes.simulator.oracles.detection import mistaken
+from nodes.simulator.oracles.exact import Exact
 from nodes.simulator.oracles.lasting import (
     FOREVER_S,
     Lasting,
@@ -78,6 +79,7 @@ class Aftermath:
             self._is_at_rest("rest")
             and self._spreads()
             and self._serves_promptly()
+            and Exact(self._stage, self._pace, CALM).run()
             and self._makes_good()
             and self._comes_again()
             and self._hears_again()
@@ -153,7 +155,9 @@ class Aftermath:
         with Traffic(cluster, pace.bare) as traffic:
             self._invoke("told", self._nodes[0], "write")
             cluster.run(pace.told_s)
-        return self._judge("told", rest.told(traffic, pace)) and self._tells_meanwhile()
+        spreads = not is_placed(cluster)
+        told = rest.told(traffic, pace, spreads=spreads)
+        return self._judge("told", told) and self._tells_meanwhile()
 
     def _tells_meanwhile(self) -> bool:
         """Writes that go on and on keep nobody from telling of them; and of the last one its node

@@ -140,14 +140,20 @@ def hoarders(cluster: Cluster, clients: Clients) -> Iterator[Finding]:
         yield "status", f"requests are remembered that clients have acknowledged: {told} ..."
 
 
-def told(traffic: Traffic, pace: Pace) -> Iterator[Finding]:
+def told(traffic: Traffic, pace: Pace, *, spreads: bool = False) -> Iterator[Finding]:
     """Nodes that tell of a write more or less often than they have to, if at all; and somebody
-    has to."""
+    has to. ``spreads``: whoever is told of it has to tell of it."""
+    idle = pace.idle or {}
     for name, often in pace.tells.items():
         by_node = traffic.senders(name)
         if not by_node or any(count != often for count in by_node.values()):
             counts = ", ".join(f"{node} {count}" for node, count in by_node.items())
             yield "messages", f"of one write {counts or 'nobody'} sent {name}, not {often} each"
+        elif spreads and traffic.full is None and {*traffic.counts} <= {*pace.tells, *idle}:
+            # Nobody can have heard of it in any other way.
+            silent = sorted({dst for kind, _, dst in traffic.sent if kind == name} - {*by_node})
+            if silent:
+                yield "messages", f"{silent[0]} was told of a write, and sent no {name}"
 
 
 def untold(traffic: Traffic, last: Traffic, pace: Pace, writer: str | None) -> Iterator[Finding]:

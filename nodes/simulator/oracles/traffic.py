@@ -14,12 +14,13 @@ class Traffic:
     """Counts messages by type, sender and receiver, those of a node to itself left out, from
     ``with`` to its end.
     ``samples``: one of each type, with sender and receiver. ``full``: one of which the field named
-    in ``bare`` is not empty."""
+    in ``bare`` is not empty; ``fulls``: how many of them there were, by type."""
 
     def __init__(self, cluster: Cluster, bare: Mapping[str, str]) -> None:
         self.sent: Counter[tuple[str, str, str]] = Counter()
         self.samples: dict[str, tuple[str, str, Any]] = {}
         self.full: tuple[str, str, Any] | None = None
+        self.fulls: Counter[str] = Counter()
         self.seconds = 0.0
         self._bare = bare
         self._cluster = cluster
@@ -63,6 +64,7 @@ class Traffic:
         field = self._bare.get(name)
         if field is not None and getattr(msg, field):
             self.full = (src, dst, msg)
+            self.fulls[name] += 1
 
 
 class HandedOn:
