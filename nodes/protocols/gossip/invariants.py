@@ -107,10 +107,12 @@ class DotNamesOneVersion(Invariant):
         """Raises InvariantBroken."""
         restarted = self._watched.get(node) is not replica
         self._watched[node] = replica
-        for key in list(replica.records) if restarted else list(replica.changed):
-            for s in replica.records.get(key, Record(())).siblings:
+        records, seen = replica.records, self._seen
+        for key in records if restarted else replica.changed:
+            record = records.get(key)
+            for s in () if record is None else record.siblings:
                 content = (s.past, s.value, s.deleted, s.client, s.sequence)
-                known = self._seen.get((key, s.node, s.counter))
+                known = seen.get((key, s.node, s.counter))
                 if known != content:
                     # A dot that never left its node may be given again after a crash.
                     if known and (s.node != node or self._elsewhere(node, key, s)):
@@ -120,7 +122,7 @@ class DotNamesOneVersion(Invariant):
                         )
                     # A copy of the past: the object itself would change together with what it
                     # shows.
-                    self._seen[key, s.node, s.counter] = (dict(s.past), *content[1:])
+                    seen[key, s.node, s.counter] = (dict(s.past), *content[1:])
 
     def _elsewhere(self, node: str, key: str, s: Sibling) -> bool:
         others = (r for n, r in self._watched.items() if n != node and key in r.records)
@@ -153,7 +155,8 @@ class DurableVersionsStay(Invariant):
                 if lost is not None:
                     raise InvariantBroken(f"{node} key {key!r}: lost {lost}; present: {now}")
         position = replica.disk.position
-        waiting.extend((position, key, replica.records[key].siblings) for key in replica.changed)
+        for key in replica.changed:
+            waiting.append((position, key, replica.records[key].siblings))
         done = 0
         while done < len(waiting) and waiting[done][0] <= replica.durable_position:
             _, key, siblings = waiting[done]
