@@ -65,6 +65,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     there until it leads if nobody else does, and how long nobody begins, at least and at most,
     where the leader is heard no more.
     ``beats_s``: that often a leader tells all others what is committed, and hears what they lack.
+    ``in_flight``: so many values may be on their way from a leader to a node at once.
     ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
     agree (``replication_ratio`` of `Replica.probe`).
 
@@ -89,6 +90,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     handed_on: Mapping[str, str] = {}
     finds_elsewhere: bool = False
     unsure_s: float | None = None
+    in_flight: float = float("inf")
     prices: Mapping[tuple[OperationKind, bool], Price] = {}
     beats_s: float | None = None
     elects: tuple[str, Price, float, float] | None = None

@@ -40,6 +40,8 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         asked=6 * len(nodes),
         unrest=("become_proposer", "become_leader", "become_follower", "follow", "lost_majority"),
         catches_up=True,
+        in_flight=parameters.window_batches
+        * (1 if parameters.batch_bytes < FEW_BYTES else parameters.batch_entries),
         prices={} if is_short else prices(len(nodes), "Accept", "Accepted"),
         beats_s=parameters.heartbeat_s,
         # After a survey, which has no mark: its own promise, and those of others.

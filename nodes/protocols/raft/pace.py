@@ -38,6 +38,7 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
             *("become_follower", "follow", "lost_majority"),
         ),
         catches_up=True,
+        in_flight=parameters.window_batches * (1 if is_slow else parameters.batch_entries),
         repeats_s=repeats_s(parameters),
         prices={} if parameters.stale_reads or is_short else prices(len(nodes), *_ROUND),
         beats_s=parameters.heartbeat_s,

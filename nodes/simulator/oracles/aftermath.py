@@ -93,7 +93,8 @@ class Aftermath:
             leader = self._cluster.leader() if self._pace.unrest else None
             placed = is_placed(self._cluster)
             rng = self._cluster.rng("lasting")
-            self.endure(draw_lasting(rng, self._nodes, leader, placed=placed))
+            in_flight = self._pace.in_flight
+            self.endure(draw_lasting(rng, self._nodes, leader, placed=placed, in_flight=in_flight))
         else:
             self._gives_up()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import combinations
+from math import inf
 from typing import Any
 
 import msgspec
@@ -16,7 +17,10 @@ from nodes.simulator.faults import Fault
 
 FOREVER_S = 1e6
 _SLOW_MS = 400
-"""How late all arrives that a slow node says."""
+_LESS_SLOW_MS = 50
+"""How late all arrives that a slow node says. The second where a leader has so little on its way at
+once that, with a slow node in front, clients would ask for more than it can ever tell the others:
+nobody promises how soon it serves them then."""
 _SLOW_DISK_MS = 200
 _FAST_CLOCK = 1.0
 """So many seconds too fast a second."""
@@ -41,10 +45,16 @@ class Lasting(msgspec.Struct, frozen=True):
 
 
 def draw_lasting(
-    rng: random.Random, nodes: Sequence[str], leader: str | None, *, placed: bool = False
+    rng: random.Random,
+    nodes: Sequence[str],
+    leader: str | None,
+    *,
+    placed: bool = False,
+    in_flight: float = inf,
 ) -> Lasting:
     """One of `KINDS`, which strikes the leader in half of the cases, and a minority of the nodes.
-    ``placed``: keys are on few of them, so that it is the crash of one."""
+    ``placed``: keys are on few of them, so that it is the crash of one. ``in_flight``: see
+    `nodes.contract.pace.Pace`."""
     draw = rng.random
     order = sorted(nodes, key=lambda node: draw())
     if leader is not None and draw() < 0.5:
@@ -79,7 +89,8 @@ def draw_lasting(
     else:
         lame = (one,)
         if kind == "slow":
-            kind, args = "latency", {"links": [f"{one}->all"], "latency_ms": _SLOW_MS}
+            slow_ms = _SLOW_MS if in_flight >= 2 * len(nodes) else _LESS_SLOW_MS
+            kind, args = "latency", {"links": [f"{one}->all"], "latency_ms": slow_ms}
         elif kind == "slow-disk":
             kind, args = "slow-fsync", {"nodes": [one], "delay_ms": _SLOW_DISK_MS}
         else:
