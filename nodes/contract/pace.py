@@ -64,6 +64,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     ``elects``: a mark that means that somebody begins to stand for election, what it takes from
     there until it leads if nobody else does, and how long nobody begins, at least and at most,
     where the leader is heard no more.
+    ``refuses``: types of messages by which a node tells a leader that it has not what comes before,
+    with a field that is not empty then: nobody does who has the leader's log.
     ``beats_s``: that often a leader tells all others what is committed, and hears what they lack.
     ``in_flight``: so many values may be on their way from a leader to a node at once.
     ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
@@ -92,6 +94,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     unsure_s: float | None = None
     in_flight: float = float("inf")
     prices: Mapping[tuple[OperationKind, bool], Price] = {}
+    refuses: Mapping[str, str] = {}
     beats_s: float | None = None
     elects: tuple[str, Price, float, float] | None = None
     unrest: tuple[str, ...] = ()

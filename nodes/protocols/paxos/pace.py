@@ -44,6 +44,7 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         * (1 if parameters.batch_bytes < FEW_BYTES else parameters.batch_entries),
         prices={} if is_short else prices(len(nodes), "Accept", "Accepted"),
         beats_s=parameters.heartbeat_s,
+        refuses={"Accepted": "missing"},
         # After a survey, which has no mark: its own promise, and those of others.
         elects=None
         if is_short or is_slow

@@ -15,7 +15,15 @@ from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.parts.claims import outnumber
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.claims import PaxosChronicle
-from nodes.protocols.paxos.messages import Command, Promise, Refused, Survey, SurveyReply
+from nodes.protocols.paxos.messages import (
+    Accept,
+    CatchUp,
+    Command,
+    Promise,
+    Refused,
+    Survey,
+    SurveyReply,
+)
 
 Vote = tuple[Ballot, Command]
 
@@ -127,6 +135,55 @@ class PromisesAreHeeded(Invariant):
             f"{node} proposes {what} in slot {slot} of {heard.ballot}, where the highest vote that"
             f" it was told of is for {wanted}, in {ballot}"
         )
+
+
+class NothingIsSkipped(Invariant):
+    """The first slots that a leader sends to an acceptor are no later than those that it lacks: it
+    said so in its promise, or else all that the leader knows to be chosen comes before. What is
+    skipped is refused, and comes after a round trip more."""
+
+    name = "a leader begins where the acceptor is"
+    hears: ClassVar = {Accept: "on_accept", CatchUp: "on_catch_up"}
+    judges: ClassVar = {Promise: "on_promise"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._heard: dict[str, _Heard] = {}
+        self._told: dict[tuple[str, str], tuple[Ballot, int]] = {}
+        self._begun: dict[tuple[str, str], Ballot] = {}
+
+    def on_promise(self, replica: Any, src: str, msg: Promise, sends: Sequence[Send]) -> None:
+        """Note how far ``src`` has come, unless it says so to one who leads already."""
+        node, ballot = replica.id, msg.ballot
+        if replica.ballot != ballot or msg.first > replica.commit + 1:
+            return
+        heard = self._heard.get(node)
+        if heard is None or heard.ballot != ballot:
+            heard = self._heard[node] = _Heard(ballot)
+        is_late = replica.role == "leader" and outnumber({node, *heard.whole}, self.scene.nodes)
+        heard.add(src, msg)
+        told, _ = self._told.get((node, src), (NO_BALLOT, 0))
+        if not is_late and told != ballot and src in heard.whole:
+            self._told[node, src] = ballot, msg.upto
+
+    def on_catch_up(self, node: str, dst: str, msg: CatchUp) -> None:
+        """What is compacted goes there as a snapshot."""
+        ballot, upto = self._told.get((node, dst), (NO_BALLOT, 0))
+        self._told[node, dst] = ballot, max(upto, msg.snapshot.slot)
+
+    def on_accept(self, node: str, dst: str, msg: Accept) -> None:
+        """Raises InvariantBroken."""
+        if self._begun.get((node, dst)) == msg.ballot or not self.scene.disks or node == dst:
+            return
+        self._begun[node, dst] = msg.ballot
+        ballot, upto = self._told.get((node, dst), (NO_BALLOT, 0))
+        last = upto if ballot == msg.ballot else msg.commit
+        if msg.first > last + 1:
+            raise InvariantBroken(
+                f"{node} begins at slot {msg.first} of {dst} in {msg.ballot}; as far as it knows"
+                f" {dst} has come to {last}"
+            )
 
 
 class BallotsAreDue(Invariant):

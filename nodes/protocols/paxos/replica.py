@@ -76,7 +76,12 @@ from nodes.protocols.paxos.messages import (
 )
 from nodes.protocols.paxos.parameters import PaxosParameters
 from nodes.protocols.paxos.progress import Progress
-from nodes.protocols.paxos.proposer_claims import BallotsAreDue, BallotsAreKept, PromisesAreHeeded
+from nodes.protocols.paxos.proposer_claims import (
+    BallotsAreDue,
+    BallotsAreKept,
+    NothingIsSkipped,
+    PromisesAreHeeded,
+)
 
 Role: TypeAlias = Literal["follower", "proposer", "leader"]
 
@@ -121,7 +126,7 @@ class Paxos(Replica):
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
-        *(AcceptorsTellTrue, PromisesAreHeeded, BallotsAreDue, BallotsAreKept),
+        *(AcceptorsTellTrue, PromisesAreHeeded, NothingIsSkipped, BallotsAreDue, BallotsAreKept),
         *(PaxosAnswers, RefusalsStay),
     )
     WATCHED = (

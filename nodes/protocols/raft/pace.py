@@ -42,6 +42,7 @@ def pace(parameters: RaftParameters, nodes: tuple[str, ...]) -> Pace:
         repeats_s=repeats_s(parameters),
         prices={} if parameters.stale_reads or is_short else prices(len(nodes), *_ROUND),
         beats_s=parameters.heartbeat_s,
+        refuses={"AppendEntriesReply": "conflict_index"},
         # Pre-votes; its own vote, which it writes; votes, which the others write.
         elects=None
         if is_short

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from nodes.protocols.gossip import Gossip, Rumour
-from nodes.protocols.paxos import Paxos
+from nodes.protocols.paxos import Paxos, Promise
 from nodes.protocols.quorum_register import QuorumRegister, Record
 from nodes.protocols.raft import AppendEntriesReply, Raft
 from nodes.simulator.bugs import Bug
@@ -40,6 +42,24 @@ class AcceptsWithTheNextBeat(Paxos):
         self._progress = kept
         super()._replicate()
         self._progress = every
+
+
+class BeginsASlotTooFar(Paxos):
+    """An acceptor is believed one slot further than it says in its promise: the first values that
+    go there are refused, and the next ones begin in the right place."""
+
+    def on_promise(self, src: str, m: Promise) -> None:
+        super().on_promise(src, structs.replace(m, upto=m.upto + 1))
+
+
+class BeginsAnEntryTooFar(Raft):
+    """A leader that begins believes all others one entry further than it is itself: the first
+    entries that go there are refused, and the next ones begin in the right place."""
+
+    def become_leader(self) -> None:
+        super().become_leader()
+        for progress in self._progress.values():
+            progress.next += 1
 
 
 class ForgetsItsOwnCopy(QuorumRegister):
@@ -76,6 +96,18 @@ BUGS = (
         protocol="paxos",
         replica=AcceptsWithTheNextBeat,
         source="Lamport, Paxos Made Simple, section 2: what a leader sends it sends to all",
+    ),
+    Bug(
+        name="paxos-begins-a-slot-too-far",
+        protocol="paxos",
+        replica=BeginsASlotTooFar,
+        source="PMMC, section 4.2: what an acceptor has is told in its promise",
+    ),
+    Bug(
+        name="raft-begins-an-entry-too-far",
+        protocol="raft",
+        replica=BeginsAnEntryTooFar,
+        source="Raft paper, 5.3: nextIndex begins just after the last entry of the leader's log",
     ),
     Bug(
         name="quorum-forgets-its-own-copy",

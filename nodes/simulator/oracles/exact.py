@@ -133,18 +133,21 @@ class Exact:
             return True
         self._stage.begin("failover")
         before, began_s = len(cluster.marks), cluster.now
+        are_alike = not any(rest.laggards(cluster, self._pace))
         cluster.crash(leader)
         others = [node for node in self._nodes if node != leader]
         asked = others[int(self._draw() * len(others))]
-        self._ask(asked, "write" if self._draw() < 0.5 else "read")
-        end_s = began_s + elects[3] + self._bound_s(3 + elects[1].hops, elects[1].fsyncs)
-        while not (leads := self._leads(before)) and cluster.now < end_s:
-            cluster.run(self._hop_s)
-        if leads:
-            # To be heard, to be handed on, to wait for what comes first, one round, and back.
-            cluster.run(self._bound_s(7, 2))
+        with Traffic(cluster, self._pace.refuses) as traffic:
+            self._ask(asked, "write" if self._draw() < 0.5 else "read")
+            end_s = began_s + elects[3] + self._bound_s(3 + elects[1].hops, elects[1].fsyncs)
+            while not (leads := self._leads(before)) and cluster.now < end_s:
+                cluster.run(self._hop_s)
+            if leads:
+                # To be heard, to be handed on, to wait for what comes first, one round, and back.
+                cluster.run(self._bound_s(7, 2))
         well = (
             self._judge(self._elected(cluster.marks[before:], began_s, elects))
+            and (not are_alike or self._judge(self._refused(traffic, before)))
             and self._judge(self._waits(asked, before))
             and self._returns(leader, before)
         )
@@ -153,6 +156,12 @@ class Exact:
 
     def _leads(self, before: int) -> list[Mark]:
         return [mark for mark in self._cluster.marks[before:] if mark.name == "become_leader"]
+
+    def _refused(self, traffic: Traffic, before: int) -> Iterator[rest.Finding]:
+        """All had the same, so whoever leads knows where to go on."""
+        if traffic.full is not None and len(self._leads(before)) == 1:
+            src, dst, message = traffic.full
+            yield "messages", f"{src} has what {dst} has, and refuses what comes next: {message}"
 
     def _waits(self, asked: str, before: int) -> Iterator[rest.Finding]:
         """What was asked before there was a leader."""
