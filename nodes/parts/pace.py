@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from nodes.contract.pace import UNKNOWN_S, Pace
+from nodes.contract.pace import UNKNOWN_S, Pace, Price
+from nodes.contract.replica import OperationKind
 from nodes.parts.failure_detector import HeartbeatParameters
+from nodes.parts.forwarding import ForwardingParameters
 from nodes.parts.recovery import PlacementParameters
 
 EXCHANGES = 20
@@ -11,6 +13,8 @@ EXCHANGES = 20
 chance allows."""
 BEATS = 12
 """Heartbeats of each node that are watched, to see whether there are enough of them."""
+FEW_BYTES = 1000
+"""A message of a batch so small holds an entry or two."""
 _AGREE_S = 3.0
 """Proposals of several nodes, each of which gives way to the others a few times, and a copy."""
 _MOVE_S = 1.5
@@ -50,3 +54,25 @@ def pace_of_recovery(parameters: PlacementParameters, nodes: tuple[str, ...]) ->
         least=heartbeats,
         watch_s=BEATS * heartbeat.heartbeat_every_s,
     )
+
+
+def repeats_s(parameters: ForwardingParameters) -> float | None:
+    """So long after it came a request that was lost on its way to the leader is handed on again;
+    None: it ends before."""
+    again_s = 2 * parameters.retry_s
+    return again_s if parameters.request_timeout_s > again_s else None
+
+
+def prices(nodes: int, ask: str, answer: str) -> dict[tuple[OperationKind, bool], Price]:
+    """Who leads asks all others, by ``ask``, and goes on when a majority has answered; what is
+    written it writes itself meanwhile. What came to another node is handed on, and back."""
+    others = nodes - 1
+    round_ = {ask: others, answer: others}
+    away = {"Forward": 1, "Forwarded": 1, **round_}
+    here = {"Forward": 0, "Forwarded": 0, **round_}
+    return {
+        ("read", True): Price(hops=2, messages=here, full={ask: 0}),
+        ("read", False): Price(hops=4, messages=away, full={ask: 0}),
+        ("write", True): Price(hops=2, fsyncs=1, messages=here, full={ask: others}),
+        ("write", False): Price(hops=4, fsyncs=1, messages=away, full={ask: others}),
+    }

@@ -119,13 +119,15 @@ def test_gossip_restores_the_factor_and_converges(seed: int, name: str) -> None:
     assert any(host.replica is not None and host.replica.state() for host in cluster.hosts.values())
 
 
-@pytest.mark.parametrize("seed", [6, 13, 15])
-def test_a_core_is_not_asked_to_serve_what_it_still_copies(seed: int) -> None:
-    # In these seeds the faults end while the newest member of a range copies it, and another
+def test_a_core_is_not_asked_to_serve_what_it_still_copies() -> None:
+    # In some seeds the faults end while the newest member of a range copies it, and another
     # member, which is ready, is not in the core.
-    result = simulate("quorum", seed, parameters=EAGER, trace=True)
-    assert result.alarms == []
-    assert any("PHASE copying" in line for line in result.transcript)
+    copying = 0
+    for seed in range(1, 16):
+        result = simulate("quorum", seed, parameters=EAGER, trace=True)
+        assert result.alarms == [], seed
+        copying += any("PHASE copying" in line for line in result.transcript)
+    assert copying
 
 
 def test_a_range_that_never_becomes_ready_is_an_alarm() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.pace import Pace, Price
-from nodes.parts.forwarding_pace import FEW_BYTES, prices, repeats_s
+from nodes.parts.pace import FEW_BYTES, prices, repeats_s
 from nodes.protocols.paxos.parameters import PaxosParameters
 
 BALLOTS = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.pace import UNKNOWN_S, Pace, Price
-from nodes.parts.forwarding_pace import FEW_BYTES, prices, repeats_s
+from nodes.parts.pace import FEW_BYTES, prices, repeats_s
 from nodes.protocols.raft.parameters import RaftParameters
 
 ELECTIONS = 8
