@@ -132,10 +132,9 @@ class TheLastAreRemembered(Invariant):
                 raise InvariantBroken(
                     f"{node} remembers {oldest}, and has forgotten {client}, which wrote later"
                 )
-        # Of each client a crash may have kept one that was to be forgotten.
         if (
             len(counts) > self._clients
-            or max(counts.values()) > self._results + 1
+            or max(counts.values()) > self._results
             or (len(counts) > 1 and len(results) > self._in_all)
         ):
             raise InvariantBroken(f"{node} remembers more than it may: {dict(counts)}")

@@ -69,6 +69,10 @@ class Sessions:
                 self._add(result)
             else:
                 self._disk.put(name, None)
+        # What a crash has kept that was to go: else each such crash would leave something for good.
+        for client in list(self._sessions):
+            if client in self._sessions:
+                self.trim(client)
 
     def find(self, client: str, sequence: int) -> Result | None:
         """The result of this request, if it is known."""
@@ -111,7 +115,8 @@ class Sessions:
             if sequence in session.results:
                 self._forget(client, session, sequence)
         if len(session.results) > self._max_results:
-            self._forget(client, session, next(iter(session.results)))
+            while len(session.results) > self._max_results:
+                self._forget(client, session, next(iter(session.results)))
             if len(sequences) > 2 * self._max_results:
                 # A client that acknowledges nothing: the floor will not come by.
                 session.sequences = list(session.results)

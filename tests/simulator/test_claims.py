@@ -97,6 +97,16 @@ def test_a_lie_is_seen_by_the_check_that_it_belongs_to(name: str, check: str) ->
     pytest.fail("60 seeds without an alarm")
 
 
+def test_what_crashes_have_kept_goes_at_the_next_start() -> None:
+    """Each crash between a result and the end of an older one leaves one more than there may be."""
+    disk = Disk()
+    for client, sequence in (("a", 1), ("b", 1), ("c", 1), ("c", 2), ("c", 3)):
+        disk.put(f"r/{client}/{sequence}", Result(client, sequence, 0, "k", sequence))
+    limits = QuorumParameters(remembered_clients=2, remembered_results=1)
+    Node(disk, limits)
+    assert [name for name, _ in disk.items()] == ["r/b/1", "r/c/3"]
+
+
 @pytest.mark.parametrize("client_entries", [3, 10, 1000])
 def test_the_reference_map_is_the_replicated_map(client_entries: int) -> None:
     rng = random.Random(client_entries)

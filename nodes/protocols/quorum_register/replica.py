@@ -445,6 +445,8 @@ class QuorumRegister(PlacedReplica):
     def _remember_failure(self, request: Request) -> None:
         """A copy of the request that comes later must not take effect: it was answered ``fail``."""
         client, key = request.client, request.operation.key
+        if self._sessions.is_forgotten(client, request.sequence):
+            return  # No copy has an effect any more.
         self._sessions.remember(Result(client, request.sequence, request.acked, key, None))
         self._sessions.trim(client)
 
