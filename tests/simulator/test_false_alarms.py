@@ -17,7 +17,7 @@ from nodes.simulator.simulate import simulate
         ("raft-stale-read", 451),
         # An old refusal comes late (a mistake of the protocol: it sent what was not asked for).
         ("raft-stale-read", 494),
-        # With a window of one and a slow node in front, clients ask for more than ever gets through.
+        # With a window of one behind a slow node, clients ask for more than ever gets through.
         ("raft", 2651),
         # Two crashes in a row keep what was to be forgotten, and a request that was forgotten ends
         # fail (both mistakes of the protocol: more was remembered than may be).
