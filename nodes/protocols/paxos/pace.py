@@ -40,8 +40,7 @@ def pace(parameters: PaxosParameters, nodes: tuple[str, ...]) -> Pace:
         asked=6 * len(nodes),
         unrest=("become_proposer", "become_leader", "become_follower", "follow", "lost_majority"),
         catches_up=True,
-        in_flight=parameters.window_batches
-        * (1 if parameters.batch_bytes < FEW_BYTES else parameters.batch_entries),
+        in_flight=parameters.window_batches * (1 if is_slow else parameters.batch_entries),
         prices={} if is_short else prices(len(nodes), "Accept", "Accepted"),
         beats_s=parameters.heartbeat_s,
         refuses={"Accepted": "missing"},

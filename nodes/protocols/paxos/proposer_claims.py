@@ -54,6 +54,17 @@ class _Heard:
         return [each for each in self.parts.items() if each[0][0] == src]
 
 
+def _heard(known: dict[str, _Heard], replica: Any, msg: Promise) -> _Heard | None:
+    """What ``replica`` has heard before ``msg``, of ``known``; None if that is a promise to another
+    ballot than its present one, or does not tell all that is not known to be chosen."""
+    if replica.ballot != msg.ballot or msg.first > replica.commit + 1:
+        return None
+    heard = known.get(replica.id)
+    if heard is None or heard.ballot != msg.ballot:
+        heard = known[replica.id] = _Heard(msg.ballot)
+    return heard
+
+
 class PromisesAreHeeded(Invariant):
     """Whoever counts a promise has heard all of its parts: those of another one of the same node,
     cut in other places, are none of it. Whoever comes to lead a ballot has heard the promises of a
@@ -76,11 +87,9 @@ class PromisesAreHeeded(Invariant):
     def on_promise(self, replica: Any, src: str, msg: Promise, sends: Sequence[Send]) -> None:
         """Note it, if it is one to the present ballot, and tells all that is not known to be
         chosen. Raises InvariantBroken."""
-        if replica.ballot != msg.ballot or msg.first > replica.commit + 1:
+        heard = _heard(self._heard, replica, msg)
+        if heard is None:
             return
-        heard = self._heard.get(replica.id)
-        if heard is None or heard.ballot != msg.ballot:
-            heard = self._heard[replica.id] = _Heard(msg.ballot)
         heard.add(src, msg)
         counted = replica.role == "proposer" and src in replica._proposer.promises
         if counted and src not in heard.whole and self.scene.disks:
@@ -156,11 +165,9 @@ class NothingIsSkipped(Invariant):
     def on_promise(self, replica: Any, src: str, msg: Promise, sends: Sequence[Send]) -> None:
         """Note how far ``src`` has come, unless it says so to one who leads already."""
         node, ballot = replica.id, msg.ballot
-        if replica.ballot != ballot or msg.first > replica.commit + 1:
+        heard = _heard(self._heard, replica, msg)
+        if heard is None:
             return
-        heard = self._heard.get(node)
-        if heard is None or heard.ballot != ballot:
-            heard = self._heard[node] = _Heard(ballot)
         is_late = replica.role == "leader" and outnumber({node, *heard.whole}, self.scene.nodes)
         heard.add(src, msg)
         told, _ = self._told.get((node, src), (NO_BALLOT, 0))
