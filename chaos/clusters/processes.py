@@ -182,13 +182,16 @@ class ProcessGroup:
         return bool(reached)
 
     def kill_all(self, name: str) -> None:
-        """Kill the child and its descendants. Nothing starts any more while they are ended."""
+        """Kill the child and its descendants, and wait until they are gone. Nothing starts any
+        more while they are ended."""
         self.signal_all(name, signal.SIGSTOP)
         family = self._family(name)
         self.kill(name)
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        while any(_lives(process) for process in family):
+            time.sleep(0.005)
 
     def _family(self, name: str) -> list[psutil.Process]:
         """The child and its descendants, each behind its parent; none if it has ended."""
@@ -262,6 +265,14 @@ class ProcessGroup:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whoever has ended may be a zombie for long, where nobody takes up orphans."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 # --- ports -------------------------------------------------------------------------------------

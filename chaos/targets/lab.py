@@ -91,6 +91,7 @@ class Inside:
         self._directory = Path(order.directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._said = 0
+        self._processes = processes
         argv = [*python("chaos.targets.in_lab"), msgspec.json.encode(order).decode()]
         self._sandbox: subprocess.Popen[bytes] = processes.spawn(
             "lab",
@@ -136,7 +137,7 @@ class Inside:
         if pid is None or not _catches(pid, signal.SIGTERM):
             # It has started nothing yet, and as the first process of its namespace it would never
             # see a signal that it does not catch.
-            self._sandbox.kill()
+            self._processes.kill_all("lab")
         else:
             with contextlib.suppress(psutil.NoSuchProcess):
                 # unshare itself takes no notice of signals.

@@ -34,11 +34,12 @@ MAGIC = b"capbench log 1\r\n"
 _HEAD = struct.Struct(">IIQ")
 _MIN_REWRITE_BYTES = 16 * 1024 * 1024
 _REWRITE_FACTOR = 4
+"""A file is rewritten when it is so much longer than the checkpoint with which it began."""
 _WORTH_WHILE = 0.5
 """At most this share of a file may still count, or it is not rewritten."""
 _PIECE_BYTES = 1024 * 1024
-"""About so much of a new file is written with a commit, or twice as much as the commit itself, so
-that it catches up."""
+"""About so much of a new file is written with a commit, or three times as much as the commit
+itself: it catches up before half of its checkpoint's length has been committed meanwhile."""
 _FIRST_WRITES = 16
 """So many writes of a checkpoint are the first piece; how long they are is seen then."""
 _SAMPLE = 100
@@ -57,11 +58,12 @@ class CorruptLog(Exception):
 
 class _Successor:
     """The file that is to take the place of an outgrown one. ``size``: what is written and synced
-    of it."""
+    of it. ``content_bytes``: how much of that is the checkpoint."""
 
     def __init__(self, fd: int, checkpoint: list[Write], codec: WriteCodec) -> None:
         self.fd = fd
         self.size = len(MAGIC)
+        self.content_bytes = 0
         self._codec = codec
         self._checkpoint = checkpoint
         self._next = 0
@@ -91,6 +93,7 @@ class _Successor:
             return self._batches.popleft()
         piece = self._codec.encode(self._checkpoint[self._next : self._next + self._count])
         self._next += self._count
+        self.content_bytes += len(piece)
         fitting = self._count * _PIECE_BYTES // len(piece)
         self._count = max(1, min(2 * self._count, fitting))
         return piece
@@ -145,7 +148,8 @@ class DurableLog:
             os.fsync(self._fd)
             _sync_directory(self._directory)
         self._size = good
-        self._rewrite_at = max(_MIN_REWRITE_BYTES, _REWRITE_FACTOR * good)
+        # How much of it still counts is not known: the next `maybe_rewrite` looks.
+        self._rewrite_at = _MIN_REWRITE_BYTES
         return writes
 
     def append(self, writes: Sequence[Write]) -> None:
@@ -217,7 +221,7 @@ class DurableLog:
             batches = batches[counted:]
         if self._successor is not None:
             self._successor.follow(batches)
-            self._succeed(self._successor, max(_PIECE_BYTES, 2 * len(out)))
+            self._succeed(self._successor, max(_PIECE_BYTES, 3 * len(out)))
         self.commits += 1
         self.last_commit_ns = time.perf_counter_ns() - started_ns
         self.commit_ns += self.last_commit_ns
@@ -247,7 +251,9 @@ class DurableLog:
         os.close(self._fd)
         self._fd, self._size = successor.fd, successor.size
         self._successor = None
-        self._rewrite_at = max(_MIN_REWRITE_BYTES, _REWRITE_FACTOR * self._size)
+        # By its checkpoint, not by its length: else each rewriting under load would let the next
+        # file grow longer.
+        self._rewrite_at = max(_MIN_REWRITE_BYTES, _REWRITE_FACTOR * successor.content_bytes)
 
     def _create(self) -> int:
         """A new file, open, under another name."""

@@ -130,7 +130,7 @@ def test_a_signal_reaches_all_that_a_child_has_started(
         assert group.signal_all("n1", signal.SIGCONT)
         wait_until(lambda: all_are(psutil.STATUS_SLEEPING), "both to go on")
         group.kill_all("n1")
-        wait_until(lambda: all(is_gone(pid) for pid in pids), "the end of both")
+        assert all(is_gone(pid) for pid in pids), "it waits for the end of both"
         assert not group.signal_all("n1", signal.SIGSTOP)
         assert group.ended() == {}
 

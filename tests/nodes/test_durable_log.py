@@ -204,6 +204,32 @@ def test_a_file_is_rewritten_in_pieces_beside_the_commits(
     assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
 
 
+def test_a_file_stays_bounded_however_much_is_committed_while_it_is_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits as large as the pieces: what comes meanwhile must not count as content."""
+    monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 50_000)
+    monkeypatch.setattr(durable_log, "_PIECE_BYTES", 3000)
+    monkeypatch.setattr(durable_log, "_FIRST_WRITES", 2)
+    log = DurableLog(tmp_path, CODEC)
+    disk = Disk.replay(log.open())
+    content, most = 40 * 1020, 0
+    for commit in range(1000):
+        if commit % 400 == 399:  # A restart does not know what counts, so it must look.
+            log.close()
+            disk = Disk.replay(log.open())
+        for number in range(5):
+            disk.put(f"k{(5 * commit + number) % 40}", "x" * 1000)
+        log.append(disk.take())
+        log.maybe_rewrite(disk)
+        log.commit(log.take())
+        most = max(most, sum(file.stat().st_size for file in tmp_path.iterdir()))
+    log.close()
+    # Four times, half as much meanwhile, and the new file with that; and what a commit is.
+    assert most < (4 + 0.5 + 1.5) * content + 2 * 5 * 1020
+    assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
+
+
 def test_a_log_that_is_closed_in_the_middle_of_a_rewriting_keeps_no_file_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,7 +205,7 @@ def test_a_log_is_rewritten(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_log_is_rewritten_beside_the_commits(
     judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge.batches = [[Put(f"k{number % 3}", number)] for number in range(10)]
+    judge.batches = [[Put(f"k{number % 5}", number)] for number in range(10)]
     root = judge.new()
     judge.record(root, writing([1] * 5, batches=judge.batches))
     for name, value in (

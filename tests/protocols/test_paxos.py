@@ -22,6 +22,7 @@ from nodes.protocols.paxos import (
     Promise,
     Promised,
     Refused,
+    Survey,
     SurveyReply,
 )
 from tests.protocols.sans_io import Cluster
@@ -139,6 +140,25 @@ def test_of_two_votes_for_a_slot_the_higher_ballot_counts() -> None:
     c.settle()
     c.beat("n1")
     assert c.value("n1", "x") == "newer"
+
+
+def test_an_answer_from_before_a_crash_says_nothing_after_it() -> None:
+    c = PaxosCluster(3)
+    c.now_s += 10
+    c.fire("n1", "election")
+    c.deliver(src="n1", dst="n2", kind=Survey)
+    late = [packet for packet in c.network if type(packet.msg) is SurveyReply]
+    assert [packet.msg.silent for packet in late] == [True]
+    c.network.clear()
+    c.crash("n1")
+    c.lead("n3", ["n2", "n3"])
+    c.settle()
+    c.restart("n1")
+    c.now_s += 10
+    c.fire("n1", "election")
+    c.network = late
+    assert c.deliver(src="n2", dst="n1", kind=SurveyReply)
+    assert c["n1"].role == "follower", "that n2 heard no leader was long ago"
 
 
 def test_a_gap_is_filled_with_a_noop() -> None:

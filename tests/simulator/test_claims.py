@@ -72,6 +72,7 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("paxos-one-part-missing", "a leader proposes what the promises tell"),
         ("paxos-late-refusal-deposes", "a ballot is kept"),
         ("paxos-old-surveys-count", "a ballot is due"),
+        ("paxos-surveys-begin-again", "a ballot is due"),
         ("raft-refusals-stay-on-disk", "a refusal stays"),
         ("quorum-forgets-who-came-first", "the clients that wrote last are remembered"),
         ("gossip-small-messages", "an exchange tells exactly what the other lacks"),

@@ -39,7 +39,8 @@ class Snapshot(WireStruct, frozen=True):
 
 
 class Survey(WireStruct, frozen=True, gc=False):
-    """Does anybody hear a leader? ``number`` names the survey."""
+    """Does anybody hear a leader? ``number`` names the survey, and no other of this node, not
+    even before a crash."""
 
     number: Count
 

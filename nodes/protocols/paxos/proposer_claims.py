@@ -196,7 +196,7 @@ class NothingIsSkipped(Invariant):
 class BallotsAreDue(Invariant):
     """Under a stable leader a node begins a ballot only when a majority, itself counted, has
     answered its last survey that it hears no leader: who is heard is not disturbed. What was said
-    to an older survey was true then."""
+    to an older survey was true then, so no two have one name, also over a crash."""
 
     name = "a ballot is due"
     hears: ClassVar = {Survey: "on_survey"}
@@ -208,6 +208,7 @@ class BallotsAreDue(Invariant):
         super().begin(scene)
         self._stable: bool = scene.parameters.stable_leader
         self._asked: dict[str, int] = {}
+        self._surveys: set[tuple[str, str, int]] = set()
         self._silent: dict[str, set[str]] = {}
         self._began: dict[str, Ballot] = {}
 
@@ -216,8 +217,10 @@ class BallotsAreDue(Invariant):
         return self._stable
 
     def on_survey(self, node: str, dst: str, msg: Survey) -> None:
-        """Another one begins, unless it goes to one more node. After a crash the numbers begin
-        again."""
+        """Another one begins, unless it goes to one more node. Raises InvariantBroken."""
+        if (node, dst, msg.number) in self._surveys:
+            raise InvariantBroken(f"{node} asks {dst} a second time in a survey {msg.number}")
+        self._surveys.add((node, dst, msg.number))
         if self._asked.get(node) != msg.number:
             self._asked[node] = msg.number
             self._silent[node] = {node}

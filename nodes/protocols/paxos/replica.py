@@ -172,7 +172,8 @@ class Paxos(Replica):
         self._highest = self.promised
         self._proposer: Proposer[Command] | None = None
         self._parts: dict[tuple[str, int, int], set[int]] = {}
-        self._survey = 0
+        # Not from 0: an answer from before a crash would count for a survey after it.
+        self._survey = env.rng.randrange(0, 2**53)
         self._silent: set[str] | None = None
         self._progress: dict[str, Progress] = {}
         self._next_slot = 0

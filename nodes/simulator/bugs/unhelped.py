@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -51,6 +52,14 @@ class OldSurveysCount(Paxos):
 
     def on_survey_reply(self, src: str, m: SurveyReply) -> None:
         super().on_survey_reply(src, replace(m, number=self._survey))
+
+
+class SurveysBeginAgain(Paxos):
+    """A node counts its surveys from 0 after each start."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._survey = 0
 
 
 class NeverGoesBack(Paxos):
@@ -136,6 +145,12 @@ BUGS = (
         name="paxos-old-surveys-count",
         protocol="paxos",
         replica=OldSurveysCount,
+        source="Ongaro, dissertation, 9.6: pre-votes are for one election",
+    ),
+    Bug(
+        name="paxos-surveys-begin-again",
+        protocol="paxos",
+        replica=SurveysBeginAgain,
         source="Ongaro, dissertation, 9.6: pre-votes are for one election",
     ),
     Bug(
