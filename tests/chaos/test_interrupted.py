@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from chaos.interrupted import Interrupted, signals_as_exit
 from chaos.systems.etcd import Etcd
 from chaos.systems.system import Programs
 from chaos.targets import lab, table
-from tests.live.conftest import ROOT, Typed
+from tests.live.conftest import Typed
+from tests.processes import begun
 from tests.waiting import patience, wait_for
 
 BOTH = pytest.mark.parametrize(
@@ -175,15 +174,7 @@ def test_ctrl_c_at_a_terminal_reaches_workers_too_and_they_say_nothing(
     arguments: str, tmp_path: Path
 ) -> None:
     """A terminal sends it to all processes of the foreground, workers as well."""
-    command = subprocess.Popen(
-        [sys.executable, "-m", "chaos.commands.main", *arguments.split()],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = begun(*arguments.split(), cwd=tmp_path, start_new_session=True)
     me = psutil.Process(command.pid)
     with command:
         try:

@@ -7,8 +7,6 @@ import http.client
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.parse
@@ -26,6 +24,7 @@ from reports.data import compare
 from reports.data.metrics import load
 from tests import browser
 from tests.chaos.test_simulate import ROOT
+from tests.processes import begun
 from tests.reports import synthetic
 from tests.waiting import patience
 
@@ -190,19 +189,7 @@ def test_a_folder_without_runs_and_a_port_that_is_taken_are_said(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_told_to_stop(results: Path, number: signal.Signals) -> None:
     (port,) = free_ports(1)
-    command = [
-        sys.executable,
-        "-m",
-        "chaos.commands.main",
-        "serve",
-        str(results),
-        "--port",
-        str(port),
-    ]
-    server = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with server:
+    with begun("serve", results, "--port", str(port), cwd=ROOT) as server:
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/" in server.stdout.readline()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=patience(30)) as answer:

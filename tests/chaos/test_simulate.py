@@ -4,11 +4,9 @@ lost."""
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import signal
 import subprocess
-import sys
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ from chaos.seeds.simulate import (
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.load import OperationRecord
 from nodes.simulator.simulate import simulate
-from tests.processes import command_line
+from tests.processes import begun, command_line
 from tests.simulator import toy
 from tests.waiting import patience
 
@@ -46,14 +44,7 @@ BUG = "raft-vote-not-persisted"
 
 
 def start(*arguments: str, cwd: Path, hash_seed: int = 0) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "chaos.commands.main", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(hash_seed)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return begun(*arguments, cwd=cwd, env={"PYTHONHASHSEED": str(hash_seed)})
 
 
 def capbench(*arguments: str, cwd: Path, hash_seed: int = 0) -> tuple[int, str, str]:

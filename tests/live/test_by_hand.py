@@ -13,10 +13,9 @@ import msgspec
 import psutil
 import pytest
 
-from bench.children import environment, python
 from bench.record.run_folder import RunFolder
 from tests.live.conftest import Typed, capbench, leftovers
-from tests.processes import command_line
+from tests.processes import begun, command_line
 from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
@@ -104,12 +103,9 @@ def test_what_was_injected_during_a_load_stands_in_its_folder(
     up(workspace)
     typed.json("inject", "pause", "nodes=[n1]", "--for", "100ms")
     wait_for(lambda: typed.json("status")["faults"] == [], "a fault before the load to end")
-    loaded = subprocess.Popen(
-        [*python("chaos.commands.main"), "load", "-t", "8s", "--rate", "50", "-o", "loaded"],
-        cwd=workspace,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-    )
+    command = "load -t 8s --rate 50 -o loaded"
+    silent = subprocess.DEVNULL
+    loaded = begun(*command.split(), cwd=workspace, stdout=silent, stderr=None)
     began = workspace / "loaded" / "load"
     wait_for(lambda: any(began.glob("*.started")), "the load to begin")
     (fault,) = typed.json("inject", "partition", "groups=leader-alone", "--for", "2s")["faults"]

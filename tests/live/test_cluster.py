@@ -33,6 +33,7 @@ from nodes.protocols.raft import Raft
 from nodes.wire.codec import Codec
 from nodes.wire.topics import Topics
 from tests.live.conftest import ROOT, capbench, leftovers, run_json
+from tests.processes import begun
 from tests.protocols import fuzz
 from tests.waiting import patience, wait_for
 
@@ -307,17 +308,8 @@ def test_a_run_that_is_interrupted_heals_and_keeps_what_it_has(
 
 
 def start_run(workspace: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "chaos.commands.main", "run", "leader-partition"),
-            *("--protocol", "raft", "--nodes", "3", "--out", str(workspace / "out")),
-        ],
-        cwd=workspace,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = "run leader-partition --protocol raft --nodes 3 --out"
+    return begun(*command.split(), workspace / "out", cwd=workspace)
 
 
 def test_only_a_port_that_was_asked_for_must_be_the_one(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,8 @@ import psutil
 import pytest
 
 from bench.record.run_folder import RunFolder
-from tests.live.conftest import ROOT, capbench, leftovers
+from tests.live.conftest import capbench, leftovers
+from tests.processes import begun
 from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
@@ -52,14 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.
     """A run in which all faults are on, of which no other test's command knows."""
     monkeypatch.setenv("CAPBENCH_NOTES", str(tmp_path / "notes"))
     (tmp_path / "all.yaml").write_text(EXPERIMENT)
-    runner = subprocess.Popen(
-        [sys.executable, "-m", "chaos.commands.main", "run", "all.yaml", "--out", "out"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    runner = begun("run", "all.yaml", "--out", "out", cwd=tmp_path)
 
     def are_on() -> bool:
         assert runner.poll() is None, runner.communicate()
@@ -170,13 +162,8 @@ def test_sigkill_in_any_phase_leaves_nothing_after_the_next_command(
     monkeypatch.setenv("CAPBENCH_NOTES", str(notes))
     (tmp_path / "short.yaml").write_text(SHORT)
     runners = {
-        phase: subprocess.Popen(
-            [sys.executable, "-m", "chaos.commands.main", "run", "short.yaml", "--out", phase],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        phase: begun(
+            *("run", "short.yaml", "--out", phase), cwd=tmp_path, stdout=subprocess.DEVNULL
         )
         for phase in PHASES
     }

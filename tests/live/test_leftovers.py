@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from chaos.clusters.leftovers import HELD_BY, clean_up, held
 from chaos.clusters.locks import directory
 from chaos.clusters.pids import started
 from nodes.runtime import own_folder
-from tests.live.conftest import ROOT, capbench, leftovers
-from tests.processes import command_line
+from tests.live.conftest import capbench, leftovers
+from tests.processes import begun, command_line
 from tests.waiting import patience
 
 pytestmark = pytest.mark.live
@@ -43,16 +42,11 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory()
 
 
-def start(workspace: Path) -> tuple[subprocess.Popen[bytes], RunFolder]:
+def start(workspace: Path) -> tuple[subprocess.Popen[str], RunFolder]:
     """A run, as soon as its faults are on."""
     (workspace / "cut.yaml").write_text(EXPERIMENT)
-    runner = subprocess.Popen(
-        [sys.executable, "-m", "chaos.commands.main", "run", "cut.yaml"],
-        cwd=workspace,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    silent = subprocess.DEVNULL
+    runner = begun("run", "cut.yaml", cwd=workspace, stdout=silent, stderr=silent)
     deadline = time.monotonic() + patience(60)
     while True:
         assert time.monotonic() < deadline, "the faults did not begin"
@@ -65,7 +59,7 @@ def start(workspace: Path) -> tuple[subprocess.Popen[bytes], RunFolder]:
         time.sleep(0.05)
 
 
-def children(runner: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def children(runner: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(runner.pid).children(recursive=True)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,7 +21,8 @@ from bench.record.cluster_file import read_cluster_file
 from bench.record.run_folder import RunFolder
 from chaos.clusters.processes import free_ports
 from tests import browser
-from tests.live.conftest import ROOT, capbench, leftovers, run_json
+from tests.live.conftest import capbench, leftovers, run_json
+from tests.processes import begun
 from tests.waiting import patience, wait_for
 
 pytestmark = pytest.mark.live
@@ -42,13 +41,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def typed(place: Path, *arguments: str) -> subprocess.Popen[str]:
     """``capbench load ...``, with the signals that a shell's foreground process has."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "chaos.commands.main", "load", *arguments],
+    return begun(
+        "load",
+        *arguments,
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
         restore_signals=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )

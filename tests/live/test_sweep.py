@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from bench.measure.sweep import PROTOCOLS, VALUES, measure, points_of, run_sweep
 from bench.record.sweep_file import DIMENSIONS, BadSweep, Point, Sweep, read_sweep
 from chaos.commands.main import main
 from chaos.progress import Lines
-from tests.live.conftest import ROOT, capbench
+from tests.live.conftest import capbench
+from tests.processes import begun
 from tests.waiting import patience
 
 pytestmark = pytest.mark.live
@@ -95,17 +95,8 @@ def test_a_sweep_writes_a_table_and_a_page_and_goes_on_where_points_are_missing(
 
 def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    sweep = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "chaos.commands.main", "sweep", "-p", "gossip", "-d", "nodes"),
-            *("--seconds", "0.4", "--out", out),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = "sweep -p gossip -d nodes --seconds 0.4 --out"
+    sweep = begun(*command.split(), out, cwd=tmp_path)
     assert sweep.stderr is not None
     for line in sweep.stderr:
         if "2 of 3: gossip, 5 nodes" in line:
