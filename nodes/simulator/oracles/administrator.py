@@ -16,6 +16,7 @@ MUTE = 0.5
 """The share of these in which he is only mute."""
 CHANGES = 0.25
 """The share of the seeds in which he changes members at rest."""
+_LOOK_EVERY_S = 0.05
 _ASK_EVERY_S = 0.2
 """What is refused since another change is under way is asked for again."""
 
@@ -78,6 +79,7 @@ class Administrator:
         if draw() >= HANDOVERS:
             return True
         target = self._other(draw())
+        self._let_catch_up(target)
         leader = self.hand_over(target)
         if leader is None:
             return True
@@ -87,6 +89,18 @@ class Administrator:
         leads = self._cluster.leader()
         told = f"{leader} was to make {target} the leader; it is {leads}"
         return leads == target or judge(self._stage, "handover", [("liveness", told)])
+
+    def _let_catch_up(self, target: str) -> None:
+        """A leader gives up if its successor lacks more than it can be sent in time, as may be after
+        another handover, in many small pieces. Who never comes level cannot lead either."""
+        end_s = self._cluster.now + self._pace.serves_s
+        while self._cluster.now < end_s and len(self._applied(target)) > 1:
+            self._cluster.run(_LOOK_EVERY_S)
+
+    def _applied(self, target: str) -> set[int]:
+        """How far it has come, and the leader; one number if they are level."""
+        replicas = [self._cluster.hosts[n].replica for n in (target, self._cluster.leader()) if n]
+        return {replica.probe()["applied"] for replica in replicas if replica is not None}
 
     def _changes_members(self) -> bool:
         """Two go. One of them is cut off: that stops no handover to it for long, and no other
