@@ -70,9 +70,9 @@ class Sessions:
             else:
                 self._disk.put(name, None)
         # What a crash has kept that was to go: else each such crash would leave something for good.
-        for client in list(self._sessions):
-            if client in self._sessions:
-                self.trim(client)
+        for client in self._sessions:
+            self._trim_results(client)
+        self._trim_clients()
 
     def find(self, client: str, sequence: int) -> Result | None:
         """The result of this request, if it is known."""
@@ -108,6 +108,10 @@ class Sessions:
 
     def trim(self, client: str) -> None:
         """Forget what ``client`` has acknowledged, and what exceeds the limits."""
+        self._trim_results(client)
+        self._trim_clients()
+
+    def _trim_results(self, client: str) -> None:
         session = self._sessions[client]
         sequences = session.sequences
         while sequences and sequences[0] < session.floor:
@@ -121,6 +125,8 @@ class Sessions:
                 # A client that acknowledges nothing: the floor will not come by.
                 session.sequences = list(session.results)
                 heapify(session.sequences)
+
+    def _trim_clients(self) -> None:
         sessions = self._sessions
         while len(sessions) > self._max_clients or (
             self._count > self._max_in_all and len(sessions) > 1
