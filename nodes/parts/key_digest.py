@@ -193,10 +193,36 @@ class ExchangesAreExact(Invariant):
         """Raises InvariantBroken. Each message but the last is full, or there are too many."""
         self.compare(node, "pushes", self.told(sends, self.push, "records"), right)
         pushes = [send.msg.records for send in sends if type(send.msg) is self.push]
-        most = self.scene.configs[node].parameters.message_characters  # type: ignore[attr-defined]
-        for records in pushes[:-1]:
-            if sum(len(key) + self.characters(r) for key, r in records.items()) <= most:
-                raise InvariantBroken(f"{node} pushes {[*map(len, pushes)]} records: not full")
+        self.check_portions(
+            node,
+            "pushes",
+            self.scene.parameters.message_characters,
+            [[len(key) + self.characters(r) for key, r in push.items()] for push in pushes],
+        )
+
+    @staticmethod
+    def check_portions(node: str, what: str, most: int, portions: Sequence[Sequence[int]]) -> None:
+        """Raises InvariantBroken unless each portion ends with the part by which it is larger than
+        ``most``, and the last one, at the latest, with the last part. ``portions``: how large the
+        parts of each are."""
+        for number, parts in enumerate(portions, 1):
+            if sum(parts[:-1]) > most:
+                raise InvariantBroken(f"{node} {what} {parts} at once, of at most about {most}")
+            if number < len(portions) and sum(parts) <= most:
+                raise InvariantBroken(f"{node} {what} {parts}, which is not full: {most}")
+            if number > 1 and not parts:
+                raise InvariantBroken(f"{node} {what} nothing in its message {number}")
+
+    def check_differences(self, node: str, sends: Sequence[Send], kind: type, field: str) -> None:
+        """Raises InvariantBroken. A bucket is never divided: it is a part of its message."""
+        count: int = self.scene.parameters.buckets
+        portions = []
+        told: list[Any] = [send.msg for send in sends if type(send.msg) is kind]
+        for msg in told:
+            keys = Counter(zlib.crc32(key.encode()) % count for key in getattr(msg, field))
+            portions.append([keys[bucket] for bucket in msg.buckets])
+        most: int = self.scene.parameters.digest_keys
+        self.check_portions(node, "tells of keys, by bucket,", most, portions)
 
     def characters(self, record: Any) -> int:
         """How large a record is in a message, about."""

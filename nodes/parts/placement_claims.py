@@ -330,6 +330,7 @@ class CopiesAreWhole(HearsClients, OfPlacements):
         page: dict[str, Any] = {}
         told = self._results.setdefault((dst, msg.range, msg.number, node), {})
         self._check_source(node, dst, msg)
+        self._check_length(node, dst, msg)
         is_first = (dst, node, msg.range, msg.number, msg.after) not in self._paged
         self._paged.add((dst, node, msg.range, msg.number, msg.after))
         for content in msg.contents:
@@ -373,6 +374,18 @@ class CopiesAreWhole(HearsClients, OfPlacements):
                 raise InvariantBroken(
                     f"{replica.id} tells of a copy {told}, and took {keys} keys, {size} bytes"
                 )
+
+    def _check_length(self, node: str, dst: str, msg: RangePage) -> None:
+        """It ends when it is full, or with the last key."""
+        limits = self.scene.parameters
+        sizes = [*map(len, msg.contents)]
+        over = len(sizes) > limits.page_keys or sum(sizes[:-1]) > limits.page_bytes
+        full = len(sizes) == limits.page_keys or sum(sizes) > limits.page_bytes
+        if over or not (full or msg.last is None):
+            raise InvariantBroken(
+                f"{node} sends {dst} a page of {sizes} bytes by key to {msg.last!r}; it ends with"
+                f" {limits.page_keys} keys, or when it is above {limits.page_bytes} bytes"
+            )
 
     def _check_source(self, node: str, dst: str, msg: RangePage) -> None:
         """Who was not ready under the placement before does not have all there is to copy."""

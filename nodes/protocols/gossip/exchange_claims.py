@@ -62,6 +62,7 @@ class GossipExchanges(ExchangesAreExact):
     """See `ExchangesAreExact`. Where keys are placed, who is no member pulls nothing."""
 
     judges: ClassVar = {Digest: "on_digest", Difference: "on_difference", Pull: "on_pull"}
+    hears: ClassVar = {Rumour: "on_rumour"}
     pull = Pull
     push = Push
 
@@ -87,6 +88,13 @@ class GossipExchanges(ExchangesAreExact):
             held = self.held(replica.disk, buckets, replica.parameters.buckets)
             right = {key: clock_of(record) for key, record in held.items()}
             self.compare(replica.id, "tells of", self.told(sends, Difference, "clocks"), right)
+            self.check_differences(replica.id, sends, Difference, "clocks")
+
+    def on_rumour(self, node: str, dst: str, msg: Rumour) -> None:
+        """Raises InvariantBroken."""
+        if self.is_due():
+            sizes = [len(key) + self.characters(r) for key, r in msg.records.items()]
+            self.check_portions(node, "tells", self.scene.parameters.message_characters, [sizes])
 
     def on_difference(self, replica: Any, src: str, msg: Difference, sends: Sequence[Send]) -> None:
         """Raises InvariantBroken."""

@@ -36,6 +36,7 @@ class RegisterExchanges(ExchangesAreExact):
             held = self.held(replica.disk, buckets, replica.parameters.buckets)
             right = {key: record.version for key, record in held.items()}
             self.compare(replica.id, "tells of", self.told(sends, Difference, "versions"), right)
+            self.check_differences(replica.id, sends, Difference, "versions")
         if buckets and replica.recovery is None:
             hashes = zip(replica._digest.hashes, msg.hashes, strict=True)
             differing = {number for number, (a, b) in enumerate(hashes) if a != b}

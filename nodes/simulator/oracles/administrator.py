@@ -91,7 +91,7 @@ class Administrator:
         return leads == target or judge(self._stage, "handover", [("liveness", told)])
 
     def _let_catch_up(self, target: str) -> None:
-        """A leader gives up if its successor lacks more than it can be sent in time, as may be after
+        """A leader gives up if its successor lacks more than can be sent in time, as it may after
         another handover, in many small pieces. Who never comes level cannot lead either."""
         end_s = self._cluster.now + self._pace.serves_s
         while self._cluster.now < end_s and len(self._applied(target)) > 1:
