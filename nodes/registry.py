@@ -241,7 +241,7 @@ register(
             f"nodes.simulator.bugs.{name}"
             for name in (
                 *("raft", "clients", "claims", "promises", "retries", "heeded"),
-                *("unhelped", "exact"),
+                *("unhelped", "exact", "unlimited"),
             )
         ),
     )

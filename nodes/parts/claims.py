@@ -7,7 +7,7 @@ asked.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene
@@ -402,6 +402,57 @@ class RefusalsStay(Invariant):
         for index in range(disk.last_index, disk.first_index - 1, -1):
             if any((r.client, r.sequence) == name for r in _requests_of(disk.entry(index))):
                 raise InvariantBroken(f"{told} proposed: entry {index} of its log")
+
+
+class MessagesAreBounded(Invariant):
+    """No message carries more than ``batch_entries`` items or, unless it is a single one, more than
+    ``batch_bytes`` bytes, roughly (`nodes.parts.forwarding.BatchLimits`): else a frame may not hold
+    it, and a node is busy with it for long. ``carries``: by type of message, the field that has the
+    items; ``hears`` has the same types."""
+
+    name = "a message is bounded"
+    carries: ClassVar[Mapping[type, str]] = {Forward: "requests", Forwarded: "replies"}
+    hears: ClassVar[Mapping[type, str]] = dict.fromkeys(carries, "on_message")
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters = scene.parameters
+        self._most: int = parameters.batch_entries
+        self._bytes: int = parameters.batch_bytes
+
+    def on_message(self, node: str, dst: str, msg: Any) -> None:
+        """Raises InvariantBroken."""
+        items = getattr(msg, self.carries[type(msg)])
+        if len(items) < 2:
+            return
+        told = f"{node} sends {dst} a {type(msg).__name__}"
+        if len(items) > self._most:
+            raise InvariantBroken(f"{told} of {len(items)} items, where {self._most} are allowed")
+        if self._bytes < MANY * len(items):
+            least = sum(map(_least_bytes, items))
+            if least > self._bytes:
+                raise InvariantBroken(
+                    f"{told} of {len(items)} items with {least} bytes at least, where"
+                    f" {self._bytes} are allowed"
+                )
+
+
+_FRAME = 64
+"""About what an item takes beside its texts."""
+
+
+def _least_bytes(item: Any) -> int:
+    """What a request takes, an answer, an entry of a log, or a vote, whose value comes last."""
+    if type(item) is tuple:
+        item = item[-1]
+    item = getattr(item, "request", item)
+    texts: tuple[Any, ...] = ()
+    if type(item) is Request:
+        texts = (item.operation.key, item.operation.value, item.operation.expected)
+    elif type(item) is Reply:
+        texts = (item.value, item.seen)
+    return _FRAME + sum(len(text.encode()) for text in texts if type(text) is str)
 
 
 def _requests_of(entry: Any) -> Iterator[Request]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ from nodes.contract.replica import (
     Request,
     Scene,
 )
-from nodes.parts.claims import Led, TheLastAreRemembered
+from nodes.parts.claims import Led, MessagesAreBounded, TheLastAreRemembered
 from nodes.parts.limits import KeyLimits
 from nodes.parts.placement import OfPlacements
 from nodes.parts.quorum import fencing_quorum
@@ -27,14 +27,19 @@ from nodes.parts.replicated_map import ReplicatedMap
 from nodes.parts.sessions import Result, Sessions
 from nodes.protocols.gossip.claims import WritesAreHandedOn
 from nodes.protocols.gossip.messages import Forward
+from nodes.protocols.paxos.claims import PaxosMessagesAreBounded
 from nodes.protocols.quorum_register import QuorumParameters
 from nodes.protocols.raft import (
     AcknowledgementsAreTrue,
+    AppendEntries,
     AppendEntriesReply,
+    Entry,
     HardState,
     InstallSnapshot,
     InstallSnapshotReply,
+    RaftParameters,
 )
+from nodes.protocols.raft.claims import RaftMessagesAreBounded
 from nodes.registry import get
 from nodes.simulator.bugs import all_bugs
 from nodes.simulator.cluster import Cluster
@@ -90,6 +95,14 @@ BUGS = {bug.name: bug for bug in all_bugs()}
             "a new member holds what a quorum before it held",
         ),
         ("recovery-copies-from-the-unready", "a new member holds what a quorum before it held"),
+        ("raft-hears-for-a-heartbeat", "an election is due"),
+        ("raft-new-leader-grants", "an election is due"),
+        ("raft-answers-in-one-message", "a message is bounded"),
+        ("paxos-promises-in-one-part", "a message is bounded"),
+        (
+            "raft-late-refusals-probe-again",
+            "what is acknowledged is durable, and the leader's",
+        ),
     ],
 )
 def test_a_lie_is_seen_by_the_check_that_it_belongs_to(name: str, check: str) -> None:
@@ -100,6 +113,39 @@ def test_a_lie_is_seen_by_the_check_that_it_belongs_to(name: str, check: str) ->
             assert [alarm.check for alarm in alarms] == [f"invariant: {check}"]
             return
     pytest.fail("60 seeds without an alarm")
+
+
+@pytest.mark.parametrize(
+    ("name", "claim"), [("raft", RaftMessagesAreBounded), ("paxos", PaxosMessagesAreBounded)]
+)
+def test_whatever_message_holds_several_items_has_a_limit(
+    name: str, claim: type[MessagesAreBounded]
+) -> None:
+    several = {
+        message: field
+        for message in get(name).replica.MESSAGES
+        for field, kind in get_type_hints(message).items()
+        if get_origin(kind) in (tuple, list, dict)
+    }
+    assert claim.carries == several
+    assert {*claim.carries} <= {*claim.hears}
+
+
+def test_a_message_is_bounded_by_items_and_by_bytes() -> None:
+    parameters = RaftParameters(batch_entries=2, batch_bytes=200)
+    claim = RaftMessagesAreBounded()
+    claim.begin(Scene({"n1": Config("n1", ("n1", "n2"), parameters)}, {}))
+
+    def of(*values: str) -> AppendEntries:
+        requests = [Request("c", 1, Operation("write", "k", value), 0) for value in values]
+        entries = tuple(Entry(1, request) for request in requests)
+        return AppendEntries(1, 0, 0, 0, 0, entries)
+
+    for allowed in (of(), of("a"), of("a", "b"), of("a" * 1000), of("a" * 60, "b")):
+        claim.on_message("n1", "n2", allowed)
+    for refused, told in ((of("a", "b", "c"), "3 items"), (of("a" * 60, "b" * 60), "250 bytes")):
+        with pytest.raises(InvariantBroken, match=told):
+            claim.on_message("n1", "n2", refused)
 
 
 def test_what_crashes_have_kept_goes_at_the_next_start() -> None:

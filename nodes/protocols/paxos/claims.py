@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Scene
-from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent
+from nodes.parts.claims import (
+    EACH,
+    AnswersAreTrue,
+    Asked,
+    Chronicle,
+    Led,
+    MessagesAreBounded,
+    Sent,
+)
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.messages import (
@@ -253,6 +261,13 @@ class AcceptorsTellTrue(Invariant):
         problem = self._chronicle.problem(msg.snapshot)
         if problem is not None:
             raise InvariantBroken(f"{node} sends {msg.snapshot}, but {problem}")
+
+
+class PaxosMessagesAreBounded(MessagesAreBounded):
+    """See `MessagesAreBounded`."""
+
+    carries: ClassVar = {**MessagesAreBounded.carries, Promise: "votes", Accept: "values"}
+    hears: ClassVar = dict.fromkeys(carries, "on_message")
 
 
 class PaxosAnswers(AnswersAreTrue):

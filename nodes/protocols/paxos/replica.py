@@ -52,7 +52,12 @@ from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, reques
 from nodes.parts.quorum import majority, reached_by_majority
 from nodes.parts.replicated_map import ReplicatedMap
 from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
-from nodes.protocols.paxos.claims import AcceptorsTellTrue, PaxosAnswers, disk_slot
+from nodes.protocols.paxos.claims import (
+    AcceptorsTellTrue,
+    PaxosAnswers,
+    PaxosMessagesAreBounded,
+    disk_slot,
+)
 from nodes.protocols.paxos.invariants import (
     _NO_VOTE,
     Agreement,
@@ -127,7 +132,7 @@ class Paxos(Replica):
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
         *(AcceptorsTellTrue, PromisesAreHeeded, NothingIsSkipped, BallotsAreDue, BallotsAreKept),
-        *(PaxosAnswers, RefusalsStay),
+        *(PaxosAnswers, RefusalsStay, PaxosMessagesAreBounded),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

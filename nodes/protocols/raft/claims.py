@@ -11,11 +11,21 @@ from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
-from nodes.parts.claims import EACH, AnswersAreTrue, Asked, Chronicle, Led, Sent, outnumber
+from nodes.parts.claims import (
+    EACH,
+    AnswersAreTrue,
+    Asked,
+    Chronicle,
+    Led,
+    MessagesAreBounded,
+    Sent,
+    outnumber,
+)
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
     AppendEntries,
     AppendEntriesReply,
+    ChangeMembership,
     Entry,
     HardState,
     InstallSnapshot,
@@ -116,15 +126,31 @@ class _True:
         self.sent = Sent()
 
 
+class _Search:
+    """By the leader of ``term``, for the place where the logs meet; it began with a refusal.
+    ``before``: what the entries that went there last followed; None: none went yet."""
+
+    __slots__ = ("before", "term")
+
+    def __init__(self, term: int) -> None:
+        self.term = term
+        self.before: int | None = None
+
+
 class AcknowledgementsAreTrue(Invariant):
     """What a follower acknowledges is on its disk, with the term, and is the leader's log up to
     there (paper, 5.3: "identical in all preceding entries"; dissertation, 10.2.1, for what may wait
     for the disk). The round that it confirms was begun by that leader in that term. What a leader
     sends ahead of that is within its window, and each message within the limit of a batch; it sends
-    nothing again but what was refused, or follows a snapshot."""
+    nothing again but what was refused, or follows a snapshot. While it looks for the place where
+    the logs meet, entries go there once, and again only from an earlier place, until a message is
+    acknowledged: refusals of what was under way behind a lost message tell nothing new."""
 
     name = "what is acknowledged is durable, and the leader's"
-    judges: ClassVar = {AppendEntriesReply: "on_refusal_heard"}
+    judges: ClassVar = {
+        AppendEntriesReply: "on_reply_heard",
+        ChangeMembership: "on_change_heard",
+    }
     hears: ClassVar = {
         AppendEntries: "on_append",
         AppendEntriesReply: "on_ack",
@@ -146,6 +172,7 @@ class AcknowledgementsAreTrue(Invariant):
         self._window = self._batch * (parameters.window_batches + 1)
         self._true: dict[str, _True] = {}
         self._sent: dict[tuple[int, int], int] = {}
+        self._searches: dict[str, _Search] = {}
 
     def on_append(self, node: str, dst: str, msg: AppendEntries) -> None:
         """Note the round. Raises InvariantBroken. The same message goes to many."""
@@ -159,6 +186,8 @@ class AcknowledgementsAreTrue(Invariant):
                         " at most: more than a window"
                     )
                 true.sent.send(before, len(msg.entries), dst)
+            if dst in self._searches:
+                self._check_search(node, dst, msg)
         if msg is self._last:
             return
         self._last = msg
@@ -166,6 +195,17 @@ class AcknowledgementsAreTrue(Invariant):
             raise InvariantBroken(f"{node} sends {len(msg.entries)} entries, not {self._batch}")
         if msg.round != self._round or msg.term != self._term:
             self._begin(node, msg)
+
+    def _check_search(self, node: str, dst: str, msg: AppendEntries) -> None:
+        search = self._searches[dst]
+        if search.term != msg.term:
+            return
+        if search.before is not None and msg.prev_index >= search.before:
+            raise InvariantBroken(
+                f"{node} sends {dst} what follows {msg.prev_index}, and has sent it what follows"
+                f" {search.before} since a refusal, without an acknowledgement of anything"
+            )
+        search.before = msg.prev_index
 
     def _begin(self, node: str, msg: AppendEntries | InstallSnapshot) -> None:
         self._term, self._round = msg.term, msg.round
@@ -194,14 +234,31 @@ class AcknowledgementsAreTrue(Invariant):
             # A chunk's answer, which waits for no disk, may have confirmed a later one before.
             rounds.confirmed[node] = max(round_, rounds.confirmed.get(node, -1))
 
-    def on_refusal_heard(
+    def on_reply_heard(
         self, replica: Any, src: str, msg: AppendEntriesReply, sends: Sequence[Send]
     ) -> None:
-        """A leader believes of a round only what was confirmed in its term. Raises
-        InvariantBroken."""
-        if msg.success or msg.term != replica.term:
+        """An acknowledgement ends a search, a refusal begins one; and a leader believes of a round
+        only what was confirmed in its term. Raises InvariantBroken."""
+        if msg.term != replica.term:
+            return
+        if msg.success:
+            if src in self._searches:
+                del self._searches[src]
             return
         progress = replica._progress.get(src)
+        true = self._true.get(src)
+        # An older term is refused without a word on the log, and a place that is acknowledged was
+        # refused before that.
+        if (
+            replica.role == "leader"
+            and msg.conflict_index > 0
+            and true is not None
+            and true.term == msg.term
+            and msg.index > true.index
+        ):
+            search = self._searches.get(src)
+            if search is None or search.term != msg.term:
+                self._searches[src] = _Search(msg.term)
         rounds = self._led.rounds.get(msg.term)
         if progress is None or rounds is None:
             return
@@ -211,6 +268,12 @@ class AcknowledgementsAreTrue(Invariant):
                 f"{replica.id} takes round {progress.round} of term {msg.term} for confirmed by"
                 f" {src}, which has confirmed {confirmed}, after {msg}"
             )
+
+    def on_change_heard(
+        self, replica: Any, src: str, msg: ChangeMembership, sends: Sequence[Send]
+    ) -> None:
+        """Whoever is added is looked for from the end of the log on."""
+        self._searches.pop(msg.node, None)
 
     def _check_term(self, node: str, term: int) -> None:
         state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))
@@ -323,6 +386,22 @@ class VotesStand(Invariant):
             raise InvariantBroken(
                 f"{node} votes for {dst} in term {msg.term}, whose log ends with (term, index)"
                 f" {log}, and has {last} itself"
+            )
+
+
+class RaftMessagesAreBounded(MessagesAreBounded):
+    """See `MessagesAreBounded`. And a chunk of a snapshot has no more than
+    ``snapshot_chunk_bytes``."""
+
+    carries: ClassVar = {**MessagesAreBounded.carries, AppendEntries: "entries"}
+    hears: ClassVar = {**dict.fromkeys(carries, "on_message"), InstallSnapshot: "on_chunk"}
+
+    def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
+        """Raises InvariantBroken."""
+        most: int = self.scene.parameters.snapshot_chunk_bytes
+        if len(msg.data) > most:
+            raise InvariantBroken(
+                f"{node} sends {dst} a chunk of {len(msg.data)} bytes, where {most} are allowed"
             )
 
 

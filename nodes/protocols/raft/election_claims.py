@@ -6,12 +6,15 @@ left, in logs, and on disks.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
 from nodes.protocols.raft.claims import RaftChronicle, deciding, has_majority, stable_term
 from nodes.protocols.raft.messages import (
+    AppendEntries,
     HardState,
+    InstallSnapshot,
     PreVote,
     PreVoteReply,
     RequestVote,
@@ -26,8 +29,9 @@ class ElectionsAreDue(Invariant):
     """Nobody stands for election in a term unless a majority has granted pre-votes for that very
     term, or its leader has told it to (dissertation, 9.6 and 3.10); and nobody whom its own log
     does not name as a member, or as one of those before (4.2.2). A pre-vote is granted only to a
-    log that is no older than the voter's. A leader tells only a member that has all requests of its
-    own log."""
+    log that is no older than the voter's, and by nobody who leads, or has heard its leader within
+    the shortest election timeout (4.2.3 and 9.6). A leader tells only a
+    member that has all requests of its own log."""
 
     name = "an election is due"
     hears: ClassVar = {
@@ -35,6 +39,11 @@ class ElectionsAreDue(Invariant):
         PreVoteReply: "on_pre_vote_reply",
         RequestVote: "on_request_vote",
         TimeoutNow: "on_timeout_now",
+    }
+    judges: ClassVar = {
+        AppendEntries: "on_leader_heard",
+        InstallSnapshot: "on_leader_heard",
+        PreVote: "on_pre_vote_heard",
     }
 
     def begin(self, scene: Scene) -> None:
@@ -48,6 +57,9 @@ class ElectionsAreDue(Invariant):
         self._ends: dict[tuple[int, str, str], End] = {}
         self._told: set[tuple[int, str]] = set()
         self._stood: set[tuple[int, str]] = set()
+        # By node: itself as it runs, whose message it took last, in which term, and when.
+        self._heard: dict[str, tuple[Any, str, int, float]] = {}
+        self._waits_s: float = scene.parameters.election_timeout_min_s
 
     def _state(self, node: str) -> HardState:
         state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))
@@ -65,6 +77,33 @@ class ElectionsAreDue(Invariant):
         self._logs[name] = max((msg.last_term, msg.last_index), self._logs.get(name, (0, 0)))
         end = self._end(dst)
         self._ends[*name, dst] = min(end, self._ends.get((*name, dst), end))
+
+    def on_leader_heard(
+        self, replica: Any, src: str, msg: AppendEntries | InstallSnapshot, sends: Sequence[Send]
+    ) -> None:
+        """Note when."""
+        if msg.term == replica.term:
+            self._heard[replica.id] = replica, src, msg.term, replica.env.now()
+
+    def on_pre_vote_heard(
+        self, replica: Any, src: str, msg: PreVote, sends: Sequence[Send]
+    ) -> None:
+        """Who hears a leader, itself if it leads, grants nothing. Raises InvariantBroken."""
+        if not any(type(send.msg) is PreVoteReply and send.msg.granted for send in sends):
+            return
+        node = replica.id
+        if replica.role == "leader":
+            raise InvariantBroken(f"{node} leads term {replica.term}, and grants {src} {msg}")
+        before, leader, term, at_s = self._heard.get(node, (None, "", 0, 0.0))
+        # Who looks for another leader has given up that one (its clock may have jumped).
+        if before is not replica or term != replica.term or leader != replica.leader:
+            return
+        silent_s = replica.env.now() - at_s
+        if 0 <= silent_s < self._waits_s:
+            raise InvariantBroken(
+                f"{node} heard {leader}, the leader of term {term}, {silent_s:.3f} s ago, less than"
+                f" {self._waits_s:g}, and grants {src} {msg}"
+            )
 
     def _check_member(self, node: str, msg: PreVote | RequestVote) -> None:
         disk, last = self.scene.disks[node], msg.last_index

@@ -85,6 +85,7 @@ from nodes.parts.replicated_map import ReplicatedMap
 from nodes.protocols.raft.claims import (
     AcknowledgementsAreTrue,
     RaftAnswers,
+    RaftMessagesAreBounded,
     VotesStand,
 )
 from nodes.protocols.raft.election_claims import ElectionsAreDue
@@ -183,6 +184,7 @@ class Raft(Replica):
         AcknowledgementsAreTrue,
         RaftAnswers,
         RefusalsStay,
+        RaftMessagesAreBounded,
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

@@ -1,0 +1,112 @@
+"""Too much in a message, the same message too often, a pause that is too long, a table that grows:
+all goes well, and takes more than was promised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nodes.contract.replica import Reply
+from nodes.parts.forwarding import Forwarded, Requests
+from nodes.parts.synod import Ballot
+from nodes.protocols.paxos import Paxos, Promise
+from nodes.protocols.raft import AppendEntriesReply, PreVote, Raft
+from nodes.protocols.raft.progress import PROBE, Progress
+from nodes.simulator.bugs import Bug
+
+
+class HearsForAHeartbeat(Raft):
+    """Who has not heard its leader for two heartbeats helps to elect another one."""
+
+    def on_pre_vote(self, src: str, m: PreVote) -> None:
+        leader = self.leader
+        waited_s = self.env.now() - self._heard_at_s
+        if self.role == "follower" and waited_s > 2 * self.parameters.heartbeat_s:
+            self.leader = None
+        super().on_pre_vote(src, m)
+        self.leader = leader
+
+
+class NewLeaderGrants(Raft):
+    """Who leads, and has committed nothing yet, helps to elect another one."""
+
+    def on_pre_vote(self, src: str, m: PreVote) -> None:
+        role = self.role
+        if role == "leader" and not self._ready:
+            self.role, self.leader = "follower", None
+            super().on_pre_vote(src, m)
+            self.role, self.leader = role, self.id
+        else:
+            super().on_pre_vote(src, m)
+
+
+class _InOne(Requests):
+    """All answers for a node go in one message."""
+
+    __slots__ = ()
+
+    def send_answers(self) -> None:
+        answers: dict[str, list[Reply]] = self.answers
+        self.answers = {}
+        for origin, replies in answers.items():
+            self._out.send(origin, Forwarded(tuple(replies)), early=True)
+
+
+class AnswersInOneMessage(Raft):
+    """However many answers there are for a node, one message has them all."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._requests = _InOne(self.id, self.disk, self.out, self.parameters)
+
+
+class PromisesInOnePart(Paxos):
+    """A promise tells of all votes in one message, however many they are."""
+
+    def _report(self, ballot: Ballot, first: int) -> list[Promise]:
+        parts = super()._report(ballot, first)
+        votes = tuple(vote for part in parts for vote in part.votes)
+        return [Promise(ballot, first, self.commit, 0, 1, votes)]
+
+
+class LateRefusalsProbeAgain(Raft):
+    """Each refusal, also of what the search has left behind, sends the same entries again."""
+
+    def _on_refusal(self, progress: Progress, m: AppendEntriesReply) -> None:
+        super()._on_refusal(progress, m)
+        if progress.state is PROBE:
+            progress.probed = False
+
+
+BUGS = (
+    Bug(
+        name="raft-hears-for-a-heartbeat",
+        protocol="raft",
+        replica=HearsForAHeartbeat,
+        source="Ongaro, dissertation, 4.2.3: within the minimum election timeout of hearing from a"
+        " current leader",
+    ),
+    Bug(
+        name="raft-new-leader-grants",
+        protocol="raft",
+        replica=NewLeaderGrants,
+        source="Ongaro, dissertation, 9.6: a leader need not hear one",
+    ),
+    Bug(
+        name="raft-answers-in-one-message",
+        protocol="raft",
+        replica=AnswersInOneMessage,
+        source="a limit that is kept where entries are sent, and nowhere else",
+    ),
+    Bug(
+        name="paxos-promises-in-one-part",
+        protocol="paxos",
+        replica=PromisesInOnePart,
+        source="van Renesse and Altinbuken, PMMC, section 4.2: what a promise tells grows",
+    ),
+    Bug(
+        name="raft-late-refusals-probe-again",
+        protocol="raft",
+        replica=LateRefusalsProbeAgain,
+        source="etcd/raft: MaybeDecrTo ignores a rejection of what is not being probed",
+    ),
+)
