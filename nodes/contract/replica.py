@@ -307,6 +307,9 @@ class Replica:
     HEAVY: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
     """Those that are short and cost much to answer: a frame could hold so many of them that a node
     is busy for hours. Of each kind a step deals with the first `MAX_HEAVY` from each node."""
+    EARLY: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
+    """Those that say nothing that their sender could forget, whatever it writes: they wait for no
+    disk, so that a slow one holds up nobody else. The simulator sees to it."""
     RECORDS: ClassVar[tuple[type[msgspec.Struct], ...]] = ()
     """The tagged structs that the protocol puts on disk (beside plain scalars and lists)."""
     INVARIANTS: ClassVar[tuple[type[Invariant], ...]] = ()

@@ -269,13 +269,80 @@ class PlacementAcceptors(OfPlacements):
         serving[msg.range] = max(msg.joined, serving.get(msg.range, 1))
 
 
+class MembersAnswer(OfPlacements):
+    """Who answers one that goes by a placement goes by the same, and is one of its members, ready
+    (Lamport, Malkhi, Zhou, "Vertical Paxos", PODC 2009, section 2). By what it has written when the
+    question is dealt with. ``judges`` names the questions, each with "on_question"; ``answers``:
+    what a node answers that holds the key."""
+
+    name = "who answers under a placement is a ready member of it"
+    answers: ClassVar[tuple[type, ...]]
+
+    def asked(self, msg: Any) -> tuple[str, int | None]:
+        """The key of a question, and the number of the placement that its sender goes by; None: it
+        leaves that to who answers."""
+        raise NotImplementedError
+
+    def on_question(self, replica: Any, src: str, msg: Any, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        if not any(type(send.msg) in self.answers for send in sends):
+            return
+        key, number = self.asked(msg)
+        parameters = self.scene.parameters
+        key_range = range_of(key, parameters.ranges)
+        first = first_placement(key_range, self.scene.nodes, parameters.replication_factor)
+        known: Placement = replica.disk.get(f"p/{key_range}", first)
+        joined = known.joined(replica.id)
+        ready = replica.disk.get(f"ready/{key_range}", first.joined(replica.id))
+        if number not in (None, known.number) or joined == 0 or ready != joined:
+            raise InvariantBroken(
+                f"{replica.id} answers {msg} of {src}, and goes by {known}, ready since {ready}"
+            )
+
+
+class CopiesGoOn(OfPlacements):
+    """What a new member asks of a source lies behind what that one was asked for before: of one
+    copy no part is asked for once more after a later one. A restart begins again."""
+
+    name = "a copy goes on where it was"
+    looks_at: ClassVar = ("durable_position",)
+    hears: ClassVar = {CopyRange: "on_copy_range"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._lives: dict[str, Any] = {}
+        # By new member, then by range and source: the placement's number, and how far it is.
+        self._asked: dict[str, dict[tuple[int, str], tuple[int, str]]] = {
+            node: {} for node in scene.nodes
+        }
+
+    def observe(self, node: str, replica: Any) -> None:
+        """A new life has copied nothing."""
+        if self._lives.get(node) is not replica:
+            self._lives[node] = replica
+            self._asked[node].clear()
+
+    def on_copy_range(self, node: str, src: str, msg: CopyRange) -> None:
+        """Raises InvariantBroken."""
+        number, name = msg.placement.number, (msg.placement.range, src)
+        asked, after = self._asked[node].get(name, (0, ""))
+        if number == asked and msg.after < after:
+            raise InvariantBroken(
+                f"{node} asks {src} for what is behind {msg.after!r} of {msg.placement}, and was at"
+                f" {after!r}"
+            )
+        self._asked[node][name] = number, msg.after
+
+
 class CopiesAreWhole(HearsClients, OfPlacements):
     """A page has every key of its part of the range that was durable at the source when it was
     asked, no older than there; and a member that is ready holds what so many sources sent that they
     meet every write quorum of the members before ("Vertical Paxos", section 2: state transfer). And
     it holds the results of the requests that came with the keys, unless their clients have
     acknowledged them (RIFL, Lee et al., SOSP 2015, section 3). How much it says that it has copied
-    is no less than what it was sent and went on from."""
+    is no less than what it was sent and went on from. That it is ready it tells all others at
+    once."""
 
     name = "a new member holds what a quorum before it held"
     judges: ClassVar = {RangePage: "on_page_taken"}
@@ -300,6 +367,8 @@ class CopiesAreWhole(HearsClients, OfPlacements):
         # By (new member, range): its replica, the number, and bytes and keys of the pages behind
         # which it asked for the next one.
         self._taken: dict[tuple[str, int], tuple[Any, int, int, int]] = {}
+        # By (new member, range): by which number it is ready, as it has told all others.
+        self._announced: dict[tuple[str, int], int] = {}
         self._chosen = scene.common(PlacementChronicle).chosen
 
     def decode(self, content: bytes) -> tuple[str, Any, list[Result]]:
@@ -362,6 +431,16 @@ class CopiesAreWhole(HearsClients, OfPlacements):
         if taken is not None and taken[0] is replica and taken[1] == msg.number:
             size, keys = size + taken[2], keys + taken[3]
         kinds = {type(send.msg) for send in sends}
+        told_to = {send.dst for send in sends if type(send.msg) is RangeReady}
+        ready = replica.disk.get(f"ready/{msg.range}", 1)
+        if len(told_to) == len(self.scene.nodes) - 1:
+            self._announced[place] = ready
+        elif ready > max(
+            self._announced.get(place, 1), self.scene.disks[replica.id].get(f"ready/{msg.range}", 1)
+        ):
+            raise InvariantBroken(
+                f"{replica.id} is ready for range {msg.range}, and tells only {sorted(told_to)}"
+            )
         if CopyRange in kinds:
             self._taken[place] = replica, msg.number, size, keys
         elif RangeReady in kinds:
@@ -395,6 +474,11 @@ class CopiesAreWhole(HearsClients, OfPlacements):
         if joined == 0 or ready < joined:
             raise InvariantBroken(
                 f"{node} sends {dst} a page of {placement}, and was not ready before it: {ready}"
+            )
+        known: Placement | None = self.scene.disks[node].get(f"p/{msg.range}")
+        if known is None or known.number < msg.number:
+            raise InvariantBroken(
+                f"{node} sends {dst} a page of {placement}, and would serve {known} after a crash"
             )
 
     def _has_results(self, node: str, told: dict[tuple[str, int], None]) -> bool:

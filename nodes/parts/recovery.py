@@ -562,6 +562,7 @@ class PlacedReplica(Replica):
 
     MESSAGES: ClassVar[tuple[type[msgspec.Struct], ...]] = MESSAGES
     HEAVY: ClassVar[tuple[type[msgspec.Struct], ...]] = (CopyRange, PlacementNumbers)
+    EARLY: ClassVar[tuple[type[msgspec.Struct], ...]] = (Heartbeat,)
 
     changed: dict[str, None]
     durable_position: int

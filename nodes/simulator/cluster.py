@@ -19,6 +19,7 @@ from nodes.contract.disk import Disk, Write
 from nodes.contract.replica import (
     Config,
     Invariant,
+    InvariantBroken,
     Message,
     Replica,
     Reply,
@@ -55,6 +56,17 @@ class Mark(msgspec.Struct, frozen=True):
 
 class RoundTripChanged(AssertionError):
     """A message or a write is not the same after encoding and decoding it."""
+
+
+class WaitsForNoDisk(Invariant):
+    """What a protocol says early (`Replica.EARLY`) leaves at once, whatever its sender has written
+    and not yet on disk."""
+
+    name = "what is said early waits for no disk"
+
+    def on_wait(self, node: str, dst: str, msg: Any) -> None:
+        """Raises InvariantBroken."""
+        raise InvariantBroken(f"{node} lets {dst} wait for its disk: {msg}")
 
 
 class Cluster:
@@ -97,6 +109,9 @@ class Cluster:
             assert not unknown, f"{invariant.name!r} looks at {unknown}, WATCHED has {fields}"
         self._observers_of: dict[tuple[bool, ...], list[Observer]] = {}
         self.listeners: dict[type, Listener] = {}
+        self.held_back: dict[type, Listener] = dict.fromkeys(
+            protocol.replica.EARLY, WaitsForNoDisk().on_wait
+        )
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""

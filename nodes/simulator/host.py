@@ -99,6 +99,8 @@ class Surroundings(Protocol):
     timeline: Timeline
     hosts: dict[str, Host]
     listeners: dict[type, Listener]
+    held_back: dict[type, Listener]
+    """Who has to hear of what waits for the disk."""
 
     def observers_after(self, before: Any, now: Any) -> list[Callable[[str, Replica], None]]:
         """Who has to look at a replica, of which `Replica.watched` was ``before`` and is
@@ -128,7 +130,7 @@ class Host:
         *("_cluster", "_timeline", "_build", "_timing", "_step_s", "_random", "_disk", "_number"),
         *("_timer_inputs", "_inbox", "_due", "_deadlines", "_scheduled", "_gate", "_asked"),
         *("_taken", "_durable", "_flight", "_late_fsync", "_waking", "_free_at_s", "_watched"),
-        *("_at", "_note", "_tracing", "_listeners", "ready_at_s"),
+        *("_at", "_note", "_tracing", "_listeners", "_held_back", "ready_at_s"),
     )
 
     def __init__(
@@ -171,6 +173,7 @@ class Host:
         self._disk = Disk()
         self._number = float(config.nodes.index(config.node)) + 900_000.0
         self._listeners = cluster.listeners
+        self._held_back = cluster.held_back
         self._timer_inputs: dict[str, Timer] = {}
         self._forget()
 
@@ -407,9 +410,12 @@ class Host:
         sends = out.sends
         if sends:
             traps = self._names_of_traps("after-send") if self.traps or self._tracing else None
-            links, listeners = self.links, self._listeners
+            links, listeners, held_back = self.links, self._listeners, self._held_back
             for send in sends:
                 if send.position > durable:
+                    listener = held_back.get(type(send.msg))
+                    if listener is not None:
+                        listener(self.id, send.dst, send.msg)
                     self._gate.append(send)
                     continue
                 listener = listeners.get(type(send.msg))

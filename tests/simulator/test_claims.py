@@ -38,6 +38,7 @@ from nodes.protocols.raft import (
     InstallSnapshot,
     InstallSnapshotReply,
     RaftParameters,
+    TimeoutNow,
 )
 from nodes.protocols.raft.claims import RaftMessagesAreBounded
 from nodes.registry import get
@@ -103,6 +104,16 @@ BUGS = {bug.name: bug for bug in all_bugs()}
             "raft-late-refusals-probe-again",
             "what is acknowledged is durable, and the leader's",
         ),
+        ("recovery-ready-in-silence", "a new member holds what a quorum before it held"),
+        (
+            "recovery-stores-under-the-unknown",
+            "who answers under a placement is a ready member of it",
+        ),
+        ("recovery-answers-for-others", "who answers under a placement is a ready member of it"),
+        ("recovery-answers-before-its-placement", "a replica tells what is on its disk"),
+        ("recovery-old-answers-count", "a quorum is of one placement"),
+        ("recovery-late-page-begins-again", "a copy goes on where it was"),
+        ("recovery-beats-behind-the-disk", "what is said early waits for no disk"),
     ],
 )
 def test_a_lie_is_seen_by_the_check_that_it_belongs_to(name: str, check: str) -> None:
@@ -240,6 +251,32 @@ def test_the_clients_that_wrote_last_are_remembered() -> None:
     node.disk.put("r/f/1", Result("f", 1, 0, "k", 1))
     with pytest.raises(InvariantBroken, match="more than it may"):
         look()
+
+
+@pytest.mark.parametrize("name", ["raft", "paxos", "quorum-placed", "gossip-placed"])
+def test_what_is_said_early_waits_for_no_disk(name: str) -> None:
+    """Each kind of message of which a protocol says so."""
+    protocol = get(name)
+    kind = protocol.replica
+    assert set(kind.EARLY) <= set(kind.MESSAGES)
+    for message in kind.EARLY:
+
+        class Waits(kind):  # type: ignore[misc, valid-type]
+            def end_step(self, message: type = message) -> None:
+                super().end_step()
+                for i, send in enumerate(self.out.sends):
+                    if type(send.msg) is message:
+                        late = msgspec.structs.replace(send, position=self.disk.position)
+                        self.out.sends[i] = late
+
+        planted = msgspec.structs.replace(protocol, replica=Waits)
+        for seed in range(1, 61):
+            whole = message is TimeoutNow  # It is rare, and most come at rest.
+            alarms = simulate(planted, seed, duration_s=5.0, finish=whole).alarms
+            if alarms:
+                break
+        checks = [alarm.check for alarm in alarms]
+        assert checks == ["invariant: what is said early waits for no disk"], message
 
 
 def test_who_has_to_be_fenced_follows_from_the_configuration() -> None:

@@ -28,6 +28,7 @@ class Detector(Replica):
     """A replica without data that suspects silent nodes."""
 
     MESSAGES = (Heartbeat,)
+    EARLY = (Heartbeat,)
     INVARIANTS = (SuspicionFallsSlowly,)
     PARAMETERS = DetectorParameters
 

@@ -15,7 +15,7 @@ from nodes.contract.disk import Disk
 from nodes.contract.replica import InvariantBroken, Reply, Request, Scene
 from nodes.parts.claims import HearsClients
 from nodes.parts.placement import OfPlacements
-from nodes.parts.placement_claims import CopiesAreWhole, members_of
+from nodes.parts.placement_claims import CopiesAreWhole, MembersAnswer, members_of
 from nodes.parts.sessions import Result
 from nodes.protocols.gossip.messages import (
     Difference,
@@ -228,6 +228,17 @@ class WritesAreHandedOn(OfPlacements):
     def on_reply(self, node: str, request: Request, reply: Reply) -> None:
         """It is no longer open."""
         self._handed[node].pop((request.client, request.sequence), None)
+
+
+class GossipMembers(MembersAnswer):
+    """See `MembersAnswer`."""
+
+    judges: ClassVar = {Forward: "on_question"}
+    answers = (Forwarded,)
+
+    def asked(self, msg: Forward) -> tuple[str, int | None]:
+        """See `MembersAnswer`."""
+        return msg.request.operation.key, None
 
 
 class GossipCopies(CopiesAreWhole):

@@ -83,12 +83,17 @@ from nodes.contract.replica import (
 from nodes.parts.claims import TheLastAreRemembered
 from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
-from nodes.parts.placement_claims import PlacementAcceptors
+from nodes.parts.placement_claims import CopiesGoOn, PlacementAcceptors
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
 from nodes.parts.sessions import Result, Sessions
 from nodes.parts.vector_clock import Clock, increment, merge
-from nodes.protocols.gossip.claims import GossipCopies, NodesTellTrue, WritesAreHandedOn
+from nodes.protocols.gossip.claims import (
+    GossipCopies,
+    GossipMembers,
+    NodesTellTrue,
+    WritesAreHandedOn,
+)
 from nodes.protocols.gossip.exchange_claims import (
     AgreementIsTrue,
     GossipExchanges,
@@ -154,6 +159,8 @@ class Gossip(PlacedReplica):
         PlacementAcceptors,
         NodesTellTrue,
         GossipCopies,
+        GossipMembers,
+        CopiesGoOn,
         WritesAreHandedOn,
         StampsFollowTheClock,
         GossipExchanges,

@@ -128,6 +128,7 @@ class Paxos(Replica):
         Forwarded,
     )
     HEAVY = (Prepare,)
+    EARLY = (Accept, Forward, Forwarded)
     RECORDS = (Promised, Votes, Snapshot)
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),

@@ -184,6 +184,11 @@ class ReplicasTellTrue(HearsClients):
                 f"{node} answers for {msg.key!r} under placement {number}, {placement}: it is none"
                 " of it, or knows a newer one"
             )
+        known = self.scene.disks[node].get(f"p/{key_range}")
+        if number > 1 and (known is None or known.number < number):
+            raise InvariantBroken(
+                f"{node} answers for {msg.key!r} under {placement}, and has {known} on disk"
+            )
 
     def on_push(self, node: str, dst: str, msg: Push) -> None:
         """Raises InvariantBroken."""

@@ -71,7 +71,7 @@ from nodes.contract.replica import Config, Env, Parameters, Reply, Request, Valu
 from nodes.parts.claims import TheLastAreRemembered
 from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
-from nodes.parts.placement_claims import PlacementAcceptors
+from nodes.parts.placement_claims import CopiesGoOn, PlacementAcceptors
 from nodes.parts.quorum import Quorums
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
@@ -97,6 +97,10 @@ from nodes.protocols.quorum_register.messages import (
     Tag,
 )
 from nodes.protocols.quorum_register.parameters import QuorumParameters
+from nodes.protocols.quorum_register.quorum_claims import (
+    QuorumsAreOfOnePlacement,
+    RegisterMembers,
+)
 
 _SEQUENCE_BITS = 32
 
@@ -160,6 +164,7 @@ class QuorumRegister(PlacedReplica):
         *PlacedReplica.MESSAGES,
     )
     HEAVY = (Digest, Difference, Pull, *PlacedReplica.HEAVY)
+    EARLY = (Prepare, *PlacedReplica.EARLY)
     RECORDS = (Record, Result, *RECOVERY_RECORDS)
     INVARIANTS = (
         VersionNamesOneWrite,
@@ -169,6 +174,9 @@ class QuorumRegister(PlacedReplica):
         ReplicasTellTrue,
         AnswersAreDurable,
         RegisterCopies,
+        RegisterMembers,
+        CopiesGoOn,
+        QuorumsAreOfOnePlacement,
         RegisterExchanges,
         RegisterPartners,
         TheLastAreRemembered,

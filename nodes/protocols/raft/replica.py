@@ -169,6 +169,7 @@ class Raft(Replica):
         TransferLeadership,
         ChangeMembership,
     )
+    EARLY = (AppendEntries, InstallSnapshot, TimeoutNow, Forward, Forwarded)
     RECORDS = (HardState, Entry, Snapshot)
     INVARIANTS = (
         ElectionSafety,

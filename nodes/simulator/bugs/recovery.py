@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from nodes.parts.failure_detector import CHECK
-from nodes.parts.recovery import RangePage
-from nodes.protocols.quorum_register import QuorumRegister
+from nodes.parts.failure_detector import CHECK, SEND
+from nodes.parts.recovery import RangePage, RangeReady
+from nodes.protocols.gossip import Forward, Gossip
+from nodes.protocols.quorum_register import Commit, QuorumRegister
 from nodes.simulator.bugs import Bug
 
 
@@ -60,7 +61,81 @@ class FirstPageIsAll(QuorumRegister):
         super().on_range_page(src, msgspec.structs.replace(msg, last=None))
 
 
+class StoresUnderTheUnknown(QuorumRegister):
+    """A replica stores what one stores that goes by a newer placement than it knows, and says
+    so."""
+
+    def on_commit(self, src: str, msg: Commit) -> None:
+        if self.recovery is not None:
+            number = self.recovery.placements.of(msg.key).number
+            msg = msgspec.structs.replace(msg, placement=min(msg.placement, number))
+        super().on_commit(src, msg)
+
+
+class OldAnswersCount(QuorumRegister):
+    """What was answered under the old placement counts in the first phase under the new one."""
+
+    def on_placement(self, key_range: int) -> None:
+        answered = {id(o): dict(o.answers) for o in self._operations.values() if o.record is None}
+        super().on_placement(key_range)
+        for operation in self._operations.values():
+            answers = answered.get(id(operation), {})
+            if operation.record is None:
+                operation.answers.update(answers)
+
+
+class LatePageBeginsAgain(QuorumRegister):
+    """A page that comes twice lets the copy begin again with the first key."""
+
+    def on_range_page(self, src: str, msg: RangePage) -> None:
+        copy = self.recovery and self.recovery._copies.get(msg.range)
+        if copy and copy.placement.number == msg.number and msg.after < copy.after.get(src, ""):
+            del copy.after[src]
+        else:
+            super().on_range_page(src, msg)
+
+
+class AnswersBeforeItsPlacement(QuorumRegister):
+    """An answer is early if its record is durable, though the placement it is given under is
+    not."""
+
+    def _is_synced(self, key: str) -> bool:
+        return key not in self._unsynced
+
+
+class ReadyInSilence(QuorumRegister):
+    """A new member that is ready tells nobody but who asks."""
+
+    def on_range_page(self, src: str, msg: RangePage) -> None:
+        first = len(self.out.sends)
+        super().on_range_page(src, msg)
+        sends = self.out.sends
+        sends[first:] = [send for send in sends[first:] if type(send.msg) is not RangeReady]
+
+
+class AnswersForOthers(Gossip):
+    """A node that is asked for a key by another one answers, whether it has to hold it or not."""
+
+    def on_forward(self, src: str, msg: Forward) -> None:
+        self._asker = src
+        self._answer(msg.request)
+        self._asker = None
+
+
+class BeatsBehindTheDisk(Gossip):
+    """Now and then a heartbeat waits for the disk."""
+
+    def on_timer(self, name: str) -> None:
+        first = len(self.out.sends)
+        super().on_timer(name)
+        if name == SEND and self.env.rng.random() < 0.3:
+            for i, send in enumerate(self.out.sends[first:], first):
+                held = msgspec.structs.replace(send, position=self.disk.position)
+                self.out.sends[i] = held
+
+
 _SKETCH = "protocols.md, recovery, wrong there"
+_VERTICAL = "Lamport, Malkhi, Zhou 2009, section 2"
 BUGS = (
     Bug(
         name="recovery-not-fenced",
@@ -91,5 +166,47 @@ BUGS = (
         protocol="quorum-placed",
         replica=SuspicionIsForgotten,
         source="a timer that every check starts again",
+    ),
+    Bug(
+        name="recovery-stores-under-the-unknown",
+        protocol="quorum-placed",
+        replica=StoresUnderTheUnknown,
+        source=_VERTICAL + ": who answers in a configuration knows it",
+    ),
+    Bug(
+        name="recovery-old-answers-count",
+        protocol="quorum-placed",
+        replica=OldAnswersCount,
+        source=_VERTICAL + ": a quorum is one of a configuration",
+    ),
+    Bug(
+        name="recovery-late-page-begins-again",
+        protocol="quorum-placed",
+        replica=LatePageBeginsAgain,
+        source="a transfer that goes back where it should go on",
+    ),
+    Bug(
+        name="recovery-answers-before-its-placement",
+        protocol="quorum-placed",
+        replica=AnswersBeforeItsPlacement,
+        source="a wrong early=True",
+    ),
+    Bug(
+        name="recovery-ready-in-silence",
+        protocol="quorum-placed",
+        replica=ReadyInSilence,
+        source="a call that was forgotten",
+    ),
+    Bug(
+        name="recovery-answers-for-others",
+        protocol="gossip-placed",
+        replica=AnswersForOthers,
+        source=_VERTICAL + ": who answers in a configuration is in it",
+    ),
+    Bug(
+        name="recovery-beats-behind-the-disk",
+        protocol="gossip-placed",
+        replica=BeatsBehindTheDisk,
+        source="a missing early=True: a slow disk is no crash",
     ),
 )
