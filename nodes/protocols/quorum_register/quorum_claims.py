@@ -75,7 +75,8 @@ class QuorumsAreOfOnePlacement(OfPlacements):
         # By coordinator and number; and by coordinator and key, in order.
         self._phases: dict[tuple[str, int], _Phase] = {}
         self._of_key: dict[tuple[str, str], list[_Phase]] = {}
-        # By coordinator, client and sequence: how many phases of its key there were when it came.
+        # By coordinator, client and sequence: how many phases of its key there were when it came
+        # first. It may come again, and be open once more, before an answer to it has left.
         self._before: dict[tuple[str, str, int], int] = {}
         # Versions that were stored.
         self._stored: set[Tag] = set()
@@ -138,7 +139,7 @@ class QuorumsAreOfOnePlacement(OfPlacements):
         if reply.outcome != "ok":
             return
         key = request.operation.key
-        before = self._before.pop((node, request.client, request.sequence), 0)
+        before = self._before[node, request.client, request.sequence]
         phases = self._of_key.get((node, key), [])[before:]
         version: Any = NOTHING if reply.version is None else tuple(reply.version)  # type: ignore[arg-type]
         is_read = request.operation.op == "read"
