@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from nodes.simulator.oracles.aftermath import CALM, Aftermath
 from nodes.simulator.oracles.detection import Detectors, Model
 from nodes.simulator.oracles.lasting import FOREVER_S, Lasting, cliques, served, stays
 from nodes.simulator.oracles.losses import hasty, wrong_place
+from nodes.simulator.oracles.rest import leftovers
 from nodes.simulator.oracles.status import misreported
 
 EAGER = {"heartbeat_s": 0.03, "election_timeout_min_s": 0.1, "election_timeout_max_s": 0.2}
@@ -195,6 +197,52 @@ def test_what_a_node_says_of_itself_at_rest_is_so(name: str, field: str, said: A
         stage = Stage(name, replica)
         stage.cluster.run(10.0)
         assert [c for c, _ in misreported(stage.cluster, stage.pace)] == expected
+
+
+class Keeps(Raft):
+    """Each request stays in a table of its node, in one of the shapes that tables have."""
+
+    __slots__ = ("_slotted",)
+    shape = ""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._slotted: dict[Any, Any] = {}
+        self._listed: deque[Any] = deque()
+
+    def on_request(self, request: Request) -> None:
+        name = request.client, request.sequence
+        if self.shape == "a key":
+            self._slotted[name] = "n1"
+        elif self.shape == "an item":
+            self._listed.append((request, "n1"))
+        elif self.shape == "in a group":
+            self._listed.append((1, 2, [(request, "n1")]))
+        elif self.shape == "in a part":
+            self._map.asked = [request]  # type: ignore[attr-defined]
+        super().on_request(request)
+
+
+@pytest.mark.parametrize(
+    ("shape", "where"),
+    [
+        ("", None),
+        ("a key", "_slotted"),
+        ("an item", "_listed"),
+        ("in a group", "_listed"),
+        ("in a part", "_map.asked"),
+    ],
+)
+def test_what_is_done_stays_in_no_table(
+    shape: str, where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Keeps, "shape", shape)
+    stage = Stage("raft", Keeps)
+    operation = Operation("write", "k", 1)
+    stage.clients.invoke("c", "n1", operation, lambda record: None)
+    stage.cluster.run(1.0)
+    found = [told for _, told in leftovers(stage.cluster, stage.clients)]
+    assert found == ([] if where is None else [f"n1 still has c's request 0 in {where}"])
 
 
 def test_only_who_was_suspected_for_long_enough_is_lost() -> None:

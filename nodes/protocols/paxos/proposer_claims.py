@@ -19,6 +19,7 @@ from nodes.protocols.paxos.messages import (
     Accept,
     CatchUp,
     Command,
+    Prepare,
     Promise,
     Refused,
     Survey,
@@ -282,3 +283,92 @@ class BallotsAreKept(Invariant):
             and all(name != "lost_majority" for name, _ in replica.out.marks)
         ):
             raise InvariantBroken(f"{node} was {role} of {ballot}, and gives up without a reason")
+
+
+class _Contention:
+    """What a node has met since it was started. ``preemptions``: since it last brought its work to
+    an end. ``led``: the ballot that it leads, if any."""
+
+    __slots__ = ("led", "preemptions", "replica")
+
+    def __init__(self, replica: Any) -> None:
+        self.replica = replica
+        self.preemptions = 0
+        self.led: str | None = None
+
+
+class PausesAreBounded(Invariant):
+    """Without a stable leader, whoever is preempted pauses for no longer than ``backoff_s``,
+    doubled for each time that it was preempted since it last brought its work to an end (nor than
+    the parameters allow at all): a duel of long ago holds nobody up."""
+
+    name = "a pause is no longer than the duel asks for"
+    judges: ClassVar = {Prepare: "on_preempted", Refused: "on_preempted"}
+    looks_at = ("role", "ballot")
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._met: dict[str, _Contention] = {}
+
+    def is_needed(self) -> bool:
+        """See `Invariant`."""
+        return not self.scene.parameters.stable_leader
+
+    def _of(self, replica: Any) -> _Contention:
+        met = self._met.get(replica.id)
+        if met is None or met.replica is not replica:
+            met = self._met[replica.id] = _Contention(replica)
+        return met
+
+    def on_preempted(
+        self, replica: Any, src: str, msg: Prepare | Refused, sends: Sequence[Send]
+    ) -> None:
+        """If it was, look at its pause. Raises InvariantBroken."""
+        marks = replica.out.marks
+        if replica.stable or not marks or marks[-1][0] != "preempted":
+            return
+        times = self._of(replica).preemptions + sum(name == "preempted" for name, _ in marks)
+        parameters = self.scene.parameters
+        most_s = min(
+            parameters.backoff_s * 2 ** min(times, 30),
+            max(parameters.backoff_max_s, parameters.request_timeout_s),
+        )
+        for name, delay_s in replica.out.timers:
+            if name == "backoff" and delay_s is not None and delay_s > most_s:
+                raise InvariantBroken(
+                    f"{replica.id} pauses for {delay_s:.3f} s, preempted {times} times since its"
+                    f" work was done: {most_s:.3f} s at most"
+                )
+
+    def observe(self, node: str, replica: Any) -> None:
+        """Count."""
+        if not self.scene.disks:
+            return
+        met = self._of(replica)
+        marks = replica.out.marks
+        for number, (name, details) in enumerate(marks):
+            if name == "become_leader":
+                met.led = details["ballot"]
+            elif name == "preempted":
+                met.preemptions += 1
+            elif name == "become_follower":
+                ballot, led = details["ballot"], met.led
+                met.led = None
+                following = marks[number + 1][0] if number + 1 < len(marks) else ""
+                if led == ballot and following != "preempted" and self._is_done(replica, ballot):
+                    met.preemptions = 0
+
+    def _is_done(self, replica: Any, ballot: str) -> bool:
+        """Whether its clients hear of what it proposed, which is all chosen. (Who gives up because
+        nobody waits has brought nothing to an end.)"""
+        if not replica.out.replies or replica.promised != replica.ballot:
+            return False
+        disk = replica.disk
+        for index in range(disk.last_index, disk.first_index - 1, -1):
+            record = disk.entry(index)
+            if str(record.ballot) != ballot:
+                break
+            if record.first + len(record.values) - 1 > replica.commit:
+                return False
+        return True

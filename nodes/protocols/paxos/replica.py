@@ -85,6 +85,7 @@ from nodes.protocols.paxos.proposer_claims import (
     BallotsAreDue,
     BallotsAreKept,
     NothingIsSkipped,
+    PausesAreBounded,
     PromisesAreHeeded,
 )
 
@@ -133,7 +134,7 @@ class Paxos(Replica):
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
         *(AcceptorsTellTrue, PromisesAreHeeded, NothingIsSkipped, BallotsAreDue, BallotsAreKept),
-        *(PaxosAnswers, RefusalsStay, PaxosMessagesAreBounded),
+        *(PausesAreBounded, PaxosAnswers, RefusalsStay, PaxosMessagesAreBounded),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

@@ -8,7 +8,7 @@ from typing import Any
 from nodes.contract.replica import Reply
 from nodes.parts.forwarding import Forwarded, Requests
 from nodes.parts.synod import Ballot
-from nodes.protocols.paxos import Paxos, Promise
+from nodes.protocols.paxos import Paxos, Promise, Refused
 from nodes.protocols.raft import AppendEntriesReply, PreVote, Raft
 from nodes.protocols.raft.progress import PROBE, Progress
 from nodes.simulator.bugs import Bug
@@ -77,6 +77,33 @@ class LateRefusalsProbeAgain(Raft):
             progress.probed = False
 
 
+class LateRefusalsLengthenPauses(Paxos):
+    """Each refusal, also of a ballot of long ago, doubles the next pause."""
+
+    def on_refused(self, src: str, m: Refused) -> None:
+        if m.ballot != self.ballot:
+            self._preemptions += 1
+        super().on_refused(src, m)
+
+
+class ProposalsOutliveTheBallot(Paxos):
+    """What a leader has proposed stays in its table when it leads no more."""
+
+    def become_follower(self) -> None:
+        proposed = self._proposed
+        super().become_follower()
+        self._proposed = proposed
+
+
+class ReadsOutliveTheTerm(Raft):
+    """Reads whose round nobody confirmed stay with a leader that is deposed."""
+
+    def become_follower(self, term: int, leader: str | None = None) -> None:
+        rounds = list(self._rounds) if self.role == "leader" else []
+        super().become_follower(term, leader)
+        self._rounds.extend(rounds)
+
+
 BUGS = (
     Bug(
         name="raft-hears-for-a-heartbeat",
@@ -108,5 +135,23 @@ BUGS = (
         protocol="raft",
         replica=LateRefusalsProbeAgain,
         source="etcd/raft: MaybeDecrTo ignores a rejection of what is not being probed",
+    ),
+    Bug(
+        name="paxos-late-refusals-lengthen-pauses",
+        protocol="paxos-basic",
+        replica=LateRefusalsLengthenPauses,
+        source="van Renesse and Altinbuken, PMMC, section 3: timeouts grow, and come down again",
+    ),
+    Bug(
+        name="paxos-proposals-outlive-the-ballot",
+        protocol="paxos",
+        replica=ProposalsOutliveTheBallot,
+        source="state of a leader that outlives its ballot",
+    ),
+    Bug(
+        name="raft-reads-outlive-the-term",
+        protocol="raft",
+        replica=ReadsOutliveTheTerm,
+        source="etcd/raft: reset clears pending reads with every change of the term",
     ),
 )

@@ -116,6 +116,7 @@ class Aftermath:
                 rest.laggards(cluster, pace),
                 rest.forgotten_clients(cluster, pace),
                 rest.hoarders(cluster, self._stage.clients),
+                rest.leftovers(cluster, self._stage.clients),
                 status.misreported(cluster, pace),
                 losses.hasty(cluster, self._calm_since_s),
                 rest.chatter(traffic, pace, len(self._nodes)),

@@ -3,10 +3,12 @@ waits, and little is said."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from nodes.contract.pace import Pace
+from nodes.contract.replica import Request
 from nodes.simulator.cluster import Cluster, Mark
 from nodes.simulator.load import Clients
 from nodes.simulator.oracles.traffic import Traffic
@@ -138,6 +140,56 @@ def hoarders(cluster: Cluster, clients: Clients) -> Iterator[Finding]:
     if len(hoards) >= _HOARD:
         told = ", ".join(hoards[:3])
         yield "status", f"requests are remembered that clients have acknowledged: {told} ..."
+
+
+_OUTSIDE = frozenset({"config", "disk", "env", "out"})
+"""What a replica was handed, and what it hands back."""
+_DEEP = 3
+"""A table may be in a part of a part of a replica."""
+Name = tuple[str, int]
+
+
+def leftovers(cluster: Cluster, clients: Clients) -> Iterator[Finding]:
+    """Requests that a node still has in a table of what is under way, by client and sequence or as
+    they came, though nobody waits for anything. Such a table grows; and the next copy of the
+    request is taken for one that is dealt with."""
+    asked = {(request.client, request.sequence) for request in clients.requests}
+    for node, host in cluster.hosts.items():
+        if host.replica is None or host.paused:
+            continue
+        for where, table in _tables(host.replica, _DEEP):
+            for name in asked.intersection(_names(table)):
+                client, sequence = name
+                yield "status", f"{node} still has {client}'s request {sequence} in {where}"
+                return
+
+
+def _tables(part: Any, deep: int) -> Iterator[tuple[str, Iterable[Any]]]:
+    """The tables of a replica and of its parts, with their names."""
+    slots = [each for kind in type(part).__mro__ for each in getattr(kind, "__slots__", ())]
+    for name in dict.fromkeys([*slots, *getattr(part, "__dict__", ())]):
+        value = getattr(part, name, None)
+        if name in _OUTSIDE or name.startswith("__"):
+            continue
+        if isinstance(value, dict | list | deque | set):
+            yield name, value
+        elif deep > 1 and type(value).__module__.startswith("nodes."):
+            for where, table in _tables(value, deep - 1):
+                yield f"{name}.{where}", table
+
+
+def _names(table: Iterable[Any]) -> Iterator[Name]:
+    """The requests that a table has: its keys, or what it lists, also in groups."""
+    for item in table:
+        if type(item) is Request:
+            yield item.client, item.sequence
+        elif type(item) is tuple:
+            if len(item) == 2 and type(item[0]) is str and type(item[1]) is int:
+                yield item[0], item[1]
+            else:
+                yield from _names(item)
+        elif type(item) is list:
+            yield from _names(item)
 
 
 def told(traffic: Traffic, pace: Pace, *, spreads: bool = False) -> Iterator[Finding]:
