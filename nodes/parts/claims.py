@@ -400,7 +400,7 @@ class RefusalsStay(Invariant):
         if name in self._handed:
             raise InvariantBroken(f"{told} handed to {self._handed[name]}")
         for index in range(disk.last_index, disk.first_index - 1, -1):
-            if any((r.client, r.sequence) == name for r in _requests_of(disk.entry(index))):
+            if any((r.client, r.sequence) == name for r in requests_of(disk.entry(index))):
                 raise InvariantBroken(f"{told} proposed: entry {index} of its log")
 
 
@@ -455,7 +455,7 @@ def _least_bytes(item: Any) -> int:
     return _FRAME + sum(len(text.encode()) for text in texts if type(text) is str)
 
 
-def _requests_of(entry: Any) -> Iterator[Request]:
+def requests_of(entry: Any) -> Iterator[Request]:
     """What an entry of a log carries: of Raft one request, or of Paxos several."""
     for value in (getattr(entry, "request", None), *getattr(entry, "values", ())):
         if type(value) is Request:

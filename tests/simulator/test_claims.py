@@ -96,6 +96,8 @@ BUGS = {bug.name: bug for bug in all_bugs()}
             "a new member holds what a quorum before it held",
         ),
         ("recovery-copies-from-the-unready", "a new member holds what a quorum before it held"),
+        ("raft-new-leader-takes-nothing", "a leader proposes what it is handed"),
+        ("paxos-takes-one-of-each", "a leader proposes what it is handed"),
         ("raft-hears-for-a-heartbeat", "an election is due"),
         ("raft-new-leader-grants", "an election is due"),
         ("raft-answers-in-one-message", "a message is bounded"),

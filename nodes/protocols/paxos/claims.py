@@ -19,6 +19,7 @@ from nodes.parts.claims import (
     MessagesAreBounded,
     Sent,
 )
+from nodes.parts.leader_claims import RequestsAreProposed
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.messages import (
@@ -268,6 +269,16 @@ class PaxosMessagesAreBounded(MessagesAreBounded):
 
     carries: ClassVar = {**MessagesAreBounded.carries, Promise: "votes", Accept: "values"}
     hears: ClassVar = dict.fromkeys(carries, "on_message")
+
+
+class PaxosRequestsAreProposed(RequestsAreProposed):
+    """See `RequestsAreProposed`."""
+
+    records = PaxosChronicle
+
+    def leadership(self, replica: Any) -> Any:
+        """See `RequestsAreProposed`."""
+        return replica.ballot
 
 
 class PaxosAnswers(AnswersAreTrue):

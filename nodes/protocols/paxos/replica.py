@@ -56,6 +56,7 @@ from nodes.protocols.paxos.claims import (
     AcceptorsTellTrue,
     PaxosAnswers,
     PaxosMessagesAreBounded,
+    PaxosRequestsAreProposed,
     disk_slot,
 )
 from nodes.protocols.paxos.invariants import (
@@ -134,7 +135,8 @@ class Paxos(Replica):
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
         *(AcceptorsTellTrue, PromisesAreHeeded, NothingIsSkipped, BallotsAreDue, BallotsAreKept),
-        *(PausesAreBounded, PaxosAnswers, RefusalsStay, PaxosMessagesAreBounded),
+        *(PausesAreBounded, PaxosAnswers, RefusalsStay),
+        *(PaxosMessagesAreBounded, PaxosRequestsAreProposed),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

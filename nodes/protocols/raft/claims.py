@@ -21,6 +21,7 @@ from nodes.parts.claims import (
     Sent,
     outnumber,
 )
+from nodes.parts.leader_claims import RequestsAreProposed
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
     AppendEntries,
@@ -33,6 +34,7 @@ from nodes.protocols.raft.messages import (
     RequestVote,
     RequestVoteReply,
     Snapshot,
+    TransferLeadership,
 )
 from nodes.protocols.raft.parameters import RaftParameters
 
@@ -403,6 +405,21 @@ class RaftMessagesAreBounded(MessagesAreBounded):
             raise InvariantBroken(
                 f"{node} sends {dst} a chunk of {len(msg.data)} bytes, where {most} are allowed"
             )
+
+
+class RaftRequestsAreProposed(RequestsAreProposed):
+    """See `RequestsAreProposed`."""
+
+    records = RaftChronicle
+    judges: ClassVar = {**RequestsAreProposed.judges, TransferLeadership: "on_handover"}
+
+    def is_given_up(self, replica: Any) -> bool:
+        """See `RequestsAreProposed`."""
+        return replica._transferee is not None
+
+    def leadership(self, replica: Any) -> Any:
+        """See `RequestsAreProposed`."""
+        return replica.term
 
 
 class RaftAnswers(AnswersAreTrue):

@@ -86,6 +86,7 @@ from nodes.protocols.raft.claims import (
     AcknowledgementsAreTrue,
     RaftAnswers,
     RaftMessagesAreBounded,
+    RaftRequestsAreProposed,
     VotesStand,
 )
 from nodes.protocols.raft.election_claims import ElectionsAreDue
@@ -186,6 +187,7 @@ class Raft(Replica):
         RaftAnswers,
         RefusalsStay,
         RaftMessagesAreBounded,
+        RaftRequestsAreProposed,
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from nodes.contract.replica import Reply
-from nodes.parts.forwarding import Forwarded, Requests
+from nodes.parts.forwarding import Forward, Forwarded, Requests
 from nodes.parts.synod import Ballot
 from nodes.protocols.paxos import Paxos, Promise, Refused
 from nodes.protocols.raft import AppendEntriesReply, PreVote, Raft
@@ -104,6 +104,22 @@ class ReadsOutliveTheTerm(Raft):
         self._rounds.extend(rounds)
 
 
+class NewLeaderTakesNothing(Raft):
+    """Who leads, and has committed nothing yet, drops the requests that others hand to it."""
+
+    def on_forward(self, src: str, m: Forward) -> None:
+        if self._ready:
+            super().on_forward(src, m)
+
+
+class TakesOneOfEach(Paxos):
+    """A leader takes one request of each client that it is handed in a message."""
+
+    def on_forward(self, src: str, m: Forward) -> None:
+        first = {request.client: request for request in reversed(m.requests)}
+        super().on_forward(src, Forward(tuple(first.values())))
+
+
 BUGS = (
     Bug(
         name="raft-hears-for-a-heartbeat",
@@ -153,5 +169,17 @@ BUGS = (
         protocol="raft",
         replica=ReadsOutliveTheTerm,
         source="etcd/raft: reset clears pending reads with every change of the term",
+    ),
+    Bug(
+        name="raft-new-leader-takes-nothing",
+        protocol="raft",
+        replica=NewLeaderTakesNothing,
+        source="etcd/raft: proposals that are dropped, and retried after a timeout",
+    ),
+    Bug(
+        name="paxos-takes-one-of-each",
+        protocol="paxos",
+        replica=TakesOneOfEach,
+        source="a client with several requests on their way",
     ),
 )
