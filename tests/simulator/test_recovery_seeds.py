@@ -12,11 +12,14 @@ from bench.checkers.budget import Budget
 from bench.checkers.linearizability import check_linearizable
 from bench.record.columns import Columns
 from bench.record.history import OperationRecord
+from nodes.contract.replica import Operation, Request
 from nodes.parts.recovery import PlacedReplica
 from nodes.registry import get
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.faults import Fault, Nemesis
 from nodes.simulator.load import Clients, RandomClients
+from nodes.simulator.network import Quality
+from nodes.simulator.placed import unrestored_range
 from nodes.simulator.simulate import draw_setup, simulate
 from nodes.simulator.tape import draw_tape
 
@@ -142,3 +145,29 @@ def test_a_range_that_never_becomes_ready_is_an_alarm() -> None:
         for alarm in simulate(lame, seed, parameters=EAGER, nodes=5, duration_s=5.0).alarms
     ]
     assert any(a.check == "liveness" and "is served by" in a.message for a in alarms), alarms
+
+
+@pytest.mark.parametrize("name", ["quorum", "gossip"])
+def test_a_copy_ends_where_a_round_trip_takes_longer_than_until_it_is_asked_again(
+    name: str,
+) -> None:
+    """Each page is asked for at least twice, and arrives after that; no key is left out for it."""
+    cluster = Cluster(
+        get(name),
+        nodes=5,
+        parameters={**PARAMETERS, "page_keys": 1},
+        quality=Quality(latency_s=0.4, jitter_s=0.0),
+    )
+    cluster.run(5.0)
+    keys = [f"k{number}" for number in range(24)]
+    for sequence, key in enumerate(keys):
+        write = Request("c", sequence, Operation("write", key, sequence), 0)
+        cluster.request(cluster.nodes[sequence % 5], write)
+    cluster.run(10.0)
+    cluster.crash("n2")
+    cluster.run(40.0)
+    alive = [node for node in cluster.nodes if node != "n2"]
+    assert unrestored_range(cluster, alive) is None
+    held = {node: cluster.replica(node).state() for node in alive}
+    for key in keys:
+        assert sum(key in state for state in held.values()) == 3, key
