@@ -283,6 +283,16 @@ class MembersAnswer(OfPlacements):
         leaves that to who answers."""
         raise NotImplementedError
 
+    def standing(self, node: str, key: str) -> tuple[int, int]:
+        """By which number a node joined the range of ``key`` in the newest placement that is on its
+        disk, 0 if it is no member; and by which it joined when it was made ready last."""
+        parameters = self.scene.parameters
+        key_range, disk = range_of(key, parameters.ranges), self.scene.disks[node]
+        first = first_placement(key_range, self.scene.nodes, parameters.replication_factor)
+        known: Placement = disk.get(f"p/{key_range}", first)
+        ready: int = disk.get(f"ready/{key_range}", first.joined(node))
+        return known.joined(node), ready
+
     def on_question(self, replica: Any, src: str, msg: Any, sends: Sequence[Send]) -> None:
         """Raises InvariantBroken."""
         if not any(type(send.msg) in self.answers for send in sends):

@@ -116,6 +116,11 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("recovery-answers-before-its-placement", "a replica tells what is on its disk"),
         ("recovery-old-answers-count", "a quorum is of one placement"),
         ("recovery-late-page-begins-again", "a copy goes on where it was"),
+        (
+            "recovery-answers-while-it-copies",
+            "who answers under a placement is a ready member of it",
+        ),
+        ("recovery-asks-the-old-members", "a quorum is of one placement"),
         ("recovery-beats-behind-the-disk", "what is said early waits for no disk"),
     ],
 )

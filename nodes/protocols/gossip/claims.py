@@ -231,10 +231,46 @@ class WritesAreHandedOn(OfPlacements):
 
 
 class GossipMembers(MembersAnswer):
-    """See `MembersAnswer`."""
+    """See `MembersAnswer`. So is it where a client asks: who is no member, or still copies, has the
+    answer from a member. ``ready`` on disk goes up when a node becomes a member that is ready, and
+    whatever it answers from then on leaves after that."""
 
     judges: ClassVar = {Forward: "on_question"}
+    hears: ClassVar = {Request: "on_request", Forwarded: "on_forwarded", Reply: "on_reply"}
     answers = (Forwarded,)
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        # By node, client and sequence: what it was ready for when the request came first, if that
+        # was not the placement that it knew.
+        self._unready: dict[tuple[str, str, int], int] = {}
+        self._came: set[tuple[str, str, int]] = set()
+
+    def on_request(self, node: str, _: str, request: Request) -> None:
+        """It arrives, perhaps not for the first time."""
+        name = (node, request.client, request.sequence)
+        if name not in self._came:
+            self._came.add(name)
+            joined, ready = self.standing(node, request.operation.key)
+            if joined == 0 or ready != joined:
+                self._unready[name] = ready
+
+    def on_forwarded(self, node: str, dst: str, msg: Forwarded) -> None:
+        """A member answers for ``dst``."""
+        self._unready.pop((dst, msg.reply.client, msg.reply.sequence), None)
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        before = self._unready.get((node, request.client, request.sequence))
+        if before is None or reply.outcome != "ok":
+            return
+        joined, ready = self.standing(node, request.operation.key)
+        if ready == before:
+            raise InvariantBroken(
+                f"{node} answers {request} by {reply}, which no member has told it: it is ready for"
+                f" {ready}, and joined by {joined}"
+            )
 
     def asked(self, msg: Forward) -> tuple[str, int | None]:
         """See `MembersAnswer`."""

@@ -54,8 +54,8 @@ class _Phase:
 class QuorumsAreOfOnePlacement(OfPlacements):
     """Those who count for an operation are members of one placement, and answered under its number,
     the coordinator's own replica counted: a read quorum before a write has a version and before a
-    read is answered, a write quorum before the answer (Lamport, Malkhi, Zhou, "Vertical Paxos",
-    PODC 2009, section 2: a quorum of a configuration)."""
+    read is answered, a write quorum before the answer. Nobody else is asked (Lamport, Malkhi, Zhou,
+    "Vertical Paxos", PODC 2009, section 2: a quorum of a configuration)."""
 
     name = "a quorum is of one placement"
     hears: ClassVar = {
@@ -86,7 +86,7 @@ class QuorumsAreOfOnePlacement(OfPlacements):
         phases = self._of_key.get((node, request.operation.key), ())
         self._before.setdefault((node, request.client, request.sequence), len(phases))
 
-    def _phase(self, node: str, msg: Prepare | Commit) -> _Phase:
+    def _phase(self, node: str, dst: str, msg: Prepare | Commit) -> _Phase:
         phase = self._phases.get((node, msg.number))
         if phase is None:
             key_range = range_of(msg.key, self._ranges)
@@ -95,11 +95,13 @@ class QuorumsAreOfOnePlacement(OfPlacements):
                 placement = first_placement(key_range, self.scene.nodes, self._copies)
             phase = self._phases[node, msg.number] = _Phase(msg.key, placement)
             self._of_key.setdefault((node, msg.key), []).append(phase)
+        if not phase.placement.joined(dst):
+            raise InvariantBroken(f"{node} asks {dst}, no member of {phase.placement}: {msg}")
         return phase
 
     def on_prepare(self, node: str, dst: str, msg: Prepare) -> None:
         """Note the question."""
-        self._phase(node, msg)
+        self._phase(node, dst, msg)
 
     def on_prepared(self, replica: Any, src: str, msg: Prepared, sends: Sequence[Send]) -> None:
         """Note the answer."""
@@ -116,7 +118,7 @@ class QuorumsAreOfOnePlacement(OfPlacements):
 
     def on_commit(self, node: str, dst: str, msg: Commit) -> None:
         """Raises InvariantBroken if a write has a version too soon."""
-        phase = self._phase(node, msg)
+        phase = self._phase(node, dst, msg)
         record = msg.record
         phase.stores = record.client, record.sequence
         if record.version in self._stored:

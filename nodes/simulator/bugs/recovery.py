@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from nodes.contract.replica import Request
 from nodes.parts.failure_detector import CHECK, SEND
 from nodes.parts.recovery import RangePage, RangeReady
 from nodes.protocols.gossip import Forward, Gossip
@@ -122,6 +123,31 @@ class AnswersForOthers(Gossip):
         self._asker = None
 
 
+class AnswersWhileItCopies(Gossip):
+    """A new member answers clients at once, by what it has copied so far."""
+
+    def on_request(self, request: Request) -> None:
+        key, kind = request.operation.key, request.operation.op
+        if (
+            self.recovery is not None
+            and kind in ("read", "write", "delete")
+            and self.recovery.placements.of(key).joined(self.id)
+        ):
+            self._answer(request)
+        else:
+            super().on_request(request)
+
+
+class AsksTheOldMembers(QuorumRegister):
+    """What is to be stored when a range moves goes on to those who held it before."""
+
+    def on_placement(self, key_range: int) -> None:
+        before = {id(o): o.replicas for o in self._operations.values() if o.record is not None}
+        super().on_placement(key_range)
+        for operation in self._operations.values():
+            operation.replicas = before.get(id(operation), operation.replicas)
+
+
 class BeatsBehindTheDisk(Gossip):
     """Now and then a heartbeat waits for the disk."""
 
@@ -202,6 +228,18 @@ BUGS = (
         protocol="gossip-placed",
         replica=AnswersForOthers,
         source=_VERTICAL + ": who answers in a configuration is in it",
+    ),
+    Bug(
+        name="recovery-answers-while-it-copies",
+        protocol="gossip-placed",
+        replica=AnswersWhileItCopies,
+        source=_VERTICAL + ": a new member serves when it has the state",
+    ),
+    Bug(
+        name="recovery-asks-the-old-members",
+        protocol="quorum-placed",
+        replica=AsksTheOldMembers,
+        source=_VERTICAL + ": a quorum is one of a configuration",
     ),
     Bug(
         name="recovery-beats-behind-the-disk",
