@@ -119,3 +119,32 @@ class RequestsAreProposed(Invariant):
                     f"{node} leads {leadership}, was handed {request} by {src}, and has it neither"
                     f" in its log up to {proposed.upto}, nor has it taken effect"
                 )
+
+
+class SnapshotsAnswer(Invariant):
+    """Whoever takes a snapshot in place of entries answers at once what its clients wait for and
+    the snapshot has the answer of: nothing else will tell it. ``judges`` has the message that
+    brings one, ``mark`` names that one was taken."""
+
+    name = "a snapshot answers who waits"
+    mark: ClassVar[str]
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._last: dict[str, Any] = {}
+
+    def on_snapshot(self, replica: Any, src: str, msg: Any, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        snapshot, waiting = replica.disk.snapshot, replica._requests.waiting
+        if snapshot is self._last.get(replica.id):
+            return  # What came since, also in this step, is asked of the leader.
+        self._last[replica.id] = snapshot
+        if not waiting or all(name != self.mark for name, _ in replica.out.marks):
+            return
+        for client, _, _, replies in snapshot.sessions:
+            for reply in replies:
+                if (client, reply.sequence) in waiting:
+                    raise InvariantBroken(
+                        f"{replica.id} has a snapshot with {reply}, and its client still waits"
+                    )

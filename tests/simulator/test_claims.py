@@ -96,8 +96,11 @@ BUGS = {bug.name: bug for bug in all_bugs()}
             "a new member holds what a quorum before it held",
         ),
         ("recovery-copies-from-the-unready", "a new member holds what a quorum before it held"),
-        ("raft-new-leader-takes-nothing", "a leader proposes what it is handed"),
         ("paxos-takes-one-of-each", "a leader proposes what it is handed"),
+        (
+            "raft-late-acknowledgement-goes-back",
+            "what is acknowledged is durable, and the leader's",
+        ),
         ("raft-hears-for-a-heartbeat", "an election is due"),
         ("raft-new-leader-grants", "an election is due"),
         ("raft-answers-in-one-message", "a message is bounded"),
@@ -165,6 +168,13 @@ def test_a_message_is_bounded_by_items_and_by_bytes() -> None:
     for refused, told in ((of("a", "b", "c"), "3 items"), (of("a" * 60, "b" * 60), "250 bytes")):
         with pytest.raises(InvariantBroken, match=told):
             claim.on_message("n1", "n2", refused)
+
+
+def test_who_waits_for_what_a_snapshot_answers_is_seen() -> None:
+    """Several at a time wait for that when what a node has missed is brought to it in the end."""
+    planted = BUGS["raft-snapshot-answers-one"].planted()
+    alarms = (alarm for seed in range(1, 41) for alarm in simulate(planted, seed).alarms)
+    assert next(alarms).check == "invariant: a snapshot answers who waits"
 
 
 def test_what_crashes_have_kept_goes_at_the_next_start() -> None:
@@ -361,11 +371,16 @@ def test_what_there_is_nothing_to_watch_for_is_not_asked(placed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "seed"), [("quorum-placed", 112), ("gossip-placed", 99), ("gossip-placed", 222)]
+    ("name", "seed"),
+    [
+        *[("quorum-placed", 112), ("gossip-placed", 99), ("gossip-placed", 222)],
+        ("raft-stale-read", 188),
+    ],
 )
 def test_what_comes_late_is_no_lie(name: str, seed: int) -> None:
     """A proposer that a higher ballot has overtaken; a page that is asked for and sent twice; a
-    source so slow that its pages arrive before it takes note of its own fsync."""
+    source so slow that its pages arrive before it takes note of its own fsync; a request that a
+    node takes, after a pause, in the step in which it took a snapshot with the answer."""
     assert simulate(get(name), seed).alarms == []
 
 

@@ -19,7 +19,7 @@ from nodes.parts.claims import (
     MessagesAreBounded,
     Sent,
 )
-from nodes.parts.leader_claims import RequestsAreProposed
+from nodes.parts.leader_claims import RequestsAreProposed, SnapshotsAnswer
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.messages import (
@@ -269,6 +269,13 @@ class PaxosMessagesAreBounded(MessagesAreBounded):
 
     carries: ClassVar = {**MessagesAreBounded.carries, Promise: "votes", Accept: "values"}
     hears: ClassVar = dict.fromkeys(carries, "on_message")
+
+
+class PaxosSnapshotsAnswer(SnapshotsAnswer):
+    """See `SnapshotsAnswer`."""
+
+    judges: ClassVar = {CatchUp: "on_snapshot"}
+    mark = "catch_up"
 
 
 class PaxosRequestsAreProposed(RequestsAreProposed):

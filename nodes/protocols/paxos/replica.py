@@ -57,6 +57,7 @@ from nodes.protocols.paxos.claims import (
     PaxosAnswers,
     PaxosMessagesAreBounded,
     PaxosRequestsAreProposed,
+    PaxosSnapshotsAnswer,
     disk_slot,
 )
 from nodes.protocols.paxos.invariants import (
@@ -136,7 +137,7 @@ class Paxos(Replica):
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
         *(AcceptorsTellTrue, PromisesAreHeeded, NothingIsSkipped, BallotsAreDue, BallotsAreKept),
         *(PausesAreBounded, PaxosAnswers, RefusalsStay),
-        *(PaxosMessagesAreBounded, PaxosRequestsAreProposed),
+        *(PaxosMessagesAreBounded, PaxosRequestsAreProposed, PaxosSnapshotsAnswer),
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

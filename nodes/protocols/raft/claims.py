@@ -21,7 +21,7 @@ from nodes.parts.claims import (
     Sent,
     outnumber,
 )
-from nodes.parts.leader_claims import RequestsAreProposed
+from nodes.parts.leader_claims import RequestsAreProposed, SnapshotsAnswer
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
     AppendEntries,
@@ -146,7 +146,8 @@ class AcknowledgementsAreTrue(Invariant):
     sends ahead of that is within its window, and each message within the limit of a batch; it sends
     nothing again but what was refused, or follows a snapshot. While it looks for the place where
     the logs meet, entries go there once, and again only from an earlier place, until a message is
-    acknowledged: refusals of what was under way behind a lost message tell nothing new."""
+    acknowledged: refusals of what was under way behind a lost message tell nothing new. Nor does
+    it send what it was told is there."""
 
     name = "what is acknowledged is durable, and the leader's"
     judges: ClassVar = {
@@ -175,6 +176,8 @@ class AcknowledgementsAreTrue(Invariant):
         self._true: dict[str, _True] = {}
         self._sent: dict[tuple[int, int], int] = {}
         self._searches: dict[str, _Search] = {}
+        # By follower: in which term a leader heard of its log, and up to where.
+        self._known: dict[str, tuple[int, int]] = {}
 
     def on_append(self, node: str, dst: str, msg: AppendEntries) -> None:
         """Note the round. Raises InvariantBroken. The same message goes to many."""
@@ -188,6 +191,12 @@ class AcknowledgementsAreTrue(Invariant):
                         " at most: more than a window"
                     )
                 true.sent.send(before, len(msg.entries), dst)
+            term, index = self._known.get(dst, (0, 0))
+            if msg.prev_index < index and term == msg.term:
+                raise InvariantBroken(
+                    f"{node} sends {dst} what follows {msg.prev_index}, and has heard in term"
+                    f" {term} that it has all up to {index}"
+                )
             if dst in self._searches:
                 self._check_search(node, dst, msg)
         if msg is self._last:
@@ -246,6 +255,9 @@ class AcknowledgementsAreTrue(Invariant):
         if msg.success:
             if src in self._searches:
                 del self._searches[src]
+            known = self._known.get(src)
+            if known is None or known < (msg.term, msg.index):
+                self._known[src] = msg.term, msg.index
             return
         progress = replica._progress.get(src)
         true = self._true.get(src)
@@ -276,6 +288,7 @@ class AcknowledgementsAreTrue(Invariant):
     ) -> None:
         """Whoever is added is looked for from the end of the log on."""
         self._searches.pop(msg.node, None)
+        self._known.pop(msg.node, None)
 
     def _check_term(self, node: str, term: int) -> None:
         state: HardState = self.scene.disks[node].get("hard_state", HardState(0, None))
@@ -405,6 +418,13 @@ class RaftMessagesAreBounded(MessagesAreBounded):
             raise InvariantBroken(
                 f"{node} sends {dst} a chunk of {len(msg.data)} bytes, where {most} are allowed"
             )
+
+
+class RaftSnapshotsAnswer(SnapshotsAnswer):
+    """See `SnapshotsAnswer`."""
+
+    judges: ClassVar = {InstallSnapshot: "on_snapshot"}
+    mark = "install_snapshot"
 
 
 class RaftRequestsAreProposed(RequestsAreProposed):

@@ -87,6 +87,7 @@ from nodes.protocols.raft.claims import (
     RaftAnswers,
     RaftMessagesAreBounded,
     RaftRequestsAreProposed,
+    RaftSnapshotsAnswer,
     VotesStand,
 )
 from nodes.protocols.raft.election_claims import ElectionsAreDue
@@ -188,6 +189,7 @@ class Raft(Replica):
         RefusalsStay,
         RaftMessagesAreBounded,
         RaftRequestsAreProposed,
+        RaftSnapshotsAnswer,
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

@@ -104,20 +104,34 @@ class ReadsOutliveTheTerm(Raft):
         self._rounds.extend(rounds)
 
 
-class NewLeaderTakesNothing(Raft):
-    """Who leads, and has committed nothing yet, drops the requests that others hand to it."""
-
-    def on_forward(self, src: str, m: Forward) -> None:
-        if self._ready:
-            super().on_forward(src, m)
-
-
 class TakesOneOfEach(Paxos):
     """A leader takes one request of each client that it is handed in a message."""
 
     def on_forward(self, src: str, m: Forward) -> None:
         first = {request.client: request for request in reversed(m.requests)}
         super().on_forward(src, Forward(tuple(first.values())))
+
+
+class LateAcknowledgementGoesBack(Raft):
+    """A late acknowledgement, once the logs are known to meet, takes the leader back to it."""
+
+    def on_append_entries_reply(self, src: str, m: AppendEntriesReply) -> None:
+        progress = self._progress.get(src)
+        searches = progress is not None and progress.state is PROBE
+        super().on_append_entries_reply(src, m)
+        if progress is not None and searches and progress.state is not PROBE:
+            progress.next = m.index + 1
+
+
+class SnapshotAnswersOne(Raft):
+    """Of several clients that a snapshot has the answers of, one is answered."""
+
+    def _answer_from_map(self) -> None:
+        for waiting in list(self._requests.waiting.values()):
+            reply = self._map.find(waiting.request)
+            if reply is not None:
+                self._requests.answer_here(reply)
+                return
 
 
 BUGS = (
@@ -171,15 +185,21 @@ BUGS = (
         source="etcd/raft: reset clears pending reads with every change of the term",
     ),
     Bug(
-        name="raft-new-leader-takes-nothing",
-        protocol="raft",
-        replica=NewLeaderTakesNothing,
-        source="etcd/raft: proposals that are dropped, and retried after a timeout",
-    ),
-    Bug(
         name="paxos-takes-one-of-each",
         protocol="paxos",
         replica=TakesOneOfEach,
         source="a client with several requests on their way",
+    ),
+    Bug(
+        name="raft-late-acknowledgement-goes-back",
+        protocol="raft",
+        replica=LateAcknowledgementGoesBack,
+        source="etcd/raft: MaybeUpdate never lowers Next",
+    ),
+    Bug(
+        name="raft-snapshot-answers-one",
+        protocol="raft",
+        replica=SnapshotAnswersOne,
+        source="a loop that ends too soon",
     ),
 )
