@@ -63,8 +63,7 @@ def test_the_same_seed_by_seed(tmp_path: Path) -> None:
 def test_without_the_library_a_user_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another test of this process may have made the working folder no place for imports.
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     blocked = tmp_path / "distributed"
     blocked.mkdir()
     (blocked / "__init__.py").write_text("raise ImportError('not here')\n")
