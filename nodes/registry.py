@@ -302,7 +302,7 @@ register(
         retries="node asked first",
         knobs=quorum_register.KNOBS,
         pace=quorum_register.pace,
-        bugs=("nodes.simulator.bugs.quorum", "nodes.simulator.bugs.limits"),
+        bugs=("nodes.simulator.bugs.quorum",),
     )
 )
 register(

@@ -20,8 +20,8 @@ from chaos.seeds.coverage import ENOUGH_SEEDS, Coverage, sweep_coverage, totals
 from chaos.seeds.simulate import Alarm, Sweep, Workers, sweep
 from nodes.errors import InvalidInput
 
-SLICE = 50
-"""Seeds of a protocol before the next one has its turn."""
+SLICE = 100
+"""Seeds of a protocol before the next one has its turn: two of them are traced, side by side."""
 JUDGES = ("nodes", "bench/checkers", "chaos/seeds/simulate.py")
 """The code on which the outcome of a seed depends."""
 

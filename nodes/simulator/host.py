@@ -410,13 +410,10 @@ class Host:
         sends = out.sends
         if sends:
             traps = self._names_of_traps("after-send") if self.traps or self._tracing else None
-            links, listeners, held_back = self.links, self._listeners, self._held_back
+            links, listeners = self.links, self._listeners
             for send in sends:
                 if send.position > durable:
-                    listener = held_back.get(type(send.msg))
-                    if listener is not None:
-                        listener(self.id, send.dst, send.msg)
-                    self._gate.append(send)
+                    self._hold_back(send)
                     continue
                 listener = listeners.get(type(send.msg))
                 if listener is not None:
@@ -435,6 +432,13 @@ class Host:
             out.replies.clear()
         if storage.waiting and self._flight is None:
             self._start_fsync()
+
+    def _hold_back(self, send: Send) -> None:
+        """It waits until what was written before is durable."""
+        listener = self._held_back.get(type(send.msg))
+        if listener is not None:
+            listener(self.id, send.dst, send.msg)
+        self._gate.append(send)
 
     def _pass_marks(self, marks: list[tuple[str, dict[str, Any]]]) -> bool:
         """Tell them. True: that sprang a trap and the node is down."""

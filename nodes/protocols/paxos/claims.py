@@ -17,9 +17,10 @@ from nodes.parts.claims import (
     Chronicle,
     Led,
     MessagesAreBounded,
+    RequestsAreProposed,
     Sent,
+    SnapshotsAnswer,
 )
-from nodes.parts.leader_claims import RequestsAreProposed, SnapshotsAnswer
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.parts.synod import NO_BALLOT, Ballot
 from nodes.protocols.paxos.messages import (

@@ -18,10 +18,11 @@ from nodes.parts.claims import (
     Chronicle,
     Led,
     MessagesAreBounded,
+    RequestsAreProposed,
     Sent,
+    SnapshotsAnswer,
     outnumber,
 )
-from nodes.parts.leader_claims import RequestsAreProposed, SnapshotsAnswer
 from nodes.parts.reference_map import FEW, ReferenceMap
 from nodes.protocols.raft.messages import (
     AppendEntries,
