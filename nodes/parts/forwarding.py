@@ -154,10 +154,11 @@ class Requests:
         else:
             self.answer_here(reply)
 
-    def answer_here(self, reply: Reply) -> None:
-        """The same, for a client that waits here if anywhere."""
+    def answer_here(self, reply: Reply, *, early: bool = True) -> None:
+        """The same, for a client that waits here if anywhere. Not ``early``: once all that was
+        written here is durable."""
         if self.waiting.pop((reply.client, reply.sequence), None) is not None:
-            self._out.reply(reply, early=True)
+            self._out.reply(reply, early=early)
 
     def send_answers(self) -> None:
         """At the end of a step, the answers for other nodes."""
