@@ -13,6 +13,8 @@ from nodes.simulator.simulate import simulate
         # A member that is ready crashes before it can say so, and then proposes.
         ("quorum-placed", 282),
         ("gossip-lww-placed", 46),
+        # A placement that was voted for comes to be chosen when its new member is down.
+        ("quorum-placed", 1866),
         # Three hundred entries that were missed come one by one.
         ("raft-stale-read", 451),
         # An old refusal comes late (a mistake of the protocol: it sent what was not asked for).
@@ -24,6 +26,8 @@ from nodes.simulator.simulate import simulate
         ("raft", 2651),
         # Who is to lead lacks a snapshot of eighty pieces, and leadership is kept meanwhile.
         ("raft", 1159),
+        # Who comes to lead hears of nineteen votes that no majority cast, and repeats them first.
+        ("paxos", 1784),
         # Two crashes in a row keep what was to be forgotten, and a request that was forgotten ends
         # fail (both mistakes of the protocol: more was remembered than may be).
         ("quorum", 436),

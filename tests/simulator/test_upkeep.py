@@ -7,11 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nodes.contract.pace import Pace
 from nodes.contract.replica import MAX_HEAVY, Invariant, InvariantBroken, Message, Scene
 from nodes.parts.key_digest import PartnersAreRandom
-from nodes.parts.placement import first_placement
+from nodes.parts.placement import Placement, first_placement
 from nodes.protocols.gossip import Gossip
 from nodes.protocols.paxos import Paxos
 from nodes.protocols.quorum_register import Difference, Digest, Pull, QuorumRegister
@@ -86,6 +87,10 @@ def test_nothing_moves_to_who_is_down() -> None:
     assert found("n3,n2") == []
     assert found("n4,n2") == ["re-replication"]
     assert [check for check, _ in onto_lost([], before, ["n1"])] == [], "it was there before"
+    marks = [mark(1.0, "n2", "placed", range=0, number=2, members="n4,n2")]
+    voted = Placement(0, 2, (("n2", 1), ("n4", 2)), before[0].members)
+    assert list(onto_lost(marks, before, ["n4"], [voted])) == [], "it may have been chosen"
+    assert list(onto_lost(marks, before, ["n4"], [replace(voted, number=3)])) != []
 
 
 def test_a_read_is_handed_on_to_nobody_who_is_suspected() -> None:

@@ -3,7 +3,7 @@ then a fault that lasts, then rest again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from msgspec import structs
 
@@ -292,7 +292,7 @@ class Aftermath:
         leader = cluster.leader() if pace.unrest else None
         phase = f"under {lasting.name}"
         began = before = len(cluster.marks)
-        placements = newest_placements(cluster)
+        placements, voted = newest_placements(cluster), losses.voted_for(cluster)
         fault = structs.replace(lasting.fault, at_s=cluster.now)
         nemesis = Nemesis(cluster, self._stage.clients, [fault])
         self._leave_open()
@@ -325,7 +325,7 @@ class Aftermath:
                 and self._judge(
                     phase, losses.handed_to_suspects(cluster.marks[began:], handing.end())
                 )
-                and self._is_well_placed(phase, lasting, began, placements)
+                and self._is_well_placed(phase, lasting, began, placements, voted)
             ):
                 self._heals(nemesis)
 
@@ -402,11 +402,16 @@ class Aftermath:
         return self._judge(phase, status.too_sure(self._cluster, lost))
 
     def _is_well_placed(
-        self, phase: str, lasting: Lasting, began: int, before: Sequence[Placement]
+        self,
+        phase: str,
+        lasting: Lasting,
+        began: int,
+        before: Sequence[Placement],
+        voted: Collection[Placement],
     ) -> bool:
         """What was lost goes where it has to go, and nothing to the node that is down; nor when
         another one is started again, which has never heard of it. ``began``: the first mark since
-        the fault; ``before``: the placements then."""
+        the fault; ``before``: the placements then; ``voted``: those that had votes."""
         if not before or not lasting.lame:
             return True
         cluster, lame = self._cluster, lasting.lame
@@ -417,7 +422,7 @@ class Aftermath:
         cluster.crash(again)
         cluster.restart(again)
         return self._is_restored(phase, lasting) and self._judge(
-            phase, losses.onto_lost(cluster.marks[began:], before, lame)
+            phase, losses.onto_lost(cluster.marks[began:], before, lame, voted)
         )
 
     def _is_restored(self, phase: str, lasting: Lasting) -> bool:

@@ -90,17 +90,35 @@ def hasty(cluster: Cluster, since_s: float) -> Iterator[Finding]:
                     return
 
 
+def voted_for(cluster: Cluster) -> set[Placement]:
+    """The placements that some node has voted for, by the disks: whoever proposes that number hears
+    of it, and may have to go on with it."""
+    votes = (
+        record
+        for host in cluster.hosts.values()
+        for name, record in host.storage.synced.items()
+        if name.startswith("vote/")
+    )
+    return {vote.placement for vote in votes if vote.placement is not None}
+
+
 def onto_lost(
-    marks: Sequence[Mark], before: Sequence[Placement], lost: Collection[str]
+    marks: Sequence[Mark],
+    before: Sequence[Placement],
+    lost: Collection[str],
+    voted: Collection[Placement] = (),
 ) -> Iterator[Finding]:
     """A range that moves to a node that has been down all the time of ``marks``. ``before``: the
-    placements at their beginning."""
+    placements at their beginning; ``voted``: those that were voted for by then, and so may be
+    chosen yet."""
+    begun = {(p.range, p.number, frozenset(p.nodes)) for p in voted}
     members = {placement.range: set(placement.nodes) for placement in before}
     for mark in marks:
         if mark.name == "placed":
             now = set(mark.details["members"].split(","))
             came = now - members[mark.details["range"]]
-            if came & set(lost):
+            name = (mark.details["range"], mark.details["number"], frozenset(now))
+            if came & set(lost) and name not in begun:
                 yield "re-replication", f"{mark.node} moves to {sorted(came)}: {mark.details}"
                 return
             members[mark.details["range"]] = now
