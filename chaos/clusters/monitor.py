@@ -292,7 +292,8 @@ class Monitor(Watch):
         self, node: str, number: int, wanted: str, command: dict[str, Any], timeout_s: float
     ) -> None:
         with self._changed:
-            self._injected.setdefault((node, str(number)), "")
+            # Also where that number was confirmed before: its node may have ended since then.
+            self._injected[node, str(number)] = ""
 
         def done() -> bool:
             return self._injected[node, str(number)] == wanted

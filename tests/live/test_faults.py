@@ -23,8 +23,10 @@ from paho.mqtt.properties import Properties
 from bench.record.cluster_file import Address
 from bench.record.run_folder import NodeRecord
 from chaos.clusters.local import LocalCluster
+from chaos.clusters.monitor import NodeSilent
 from nodes import registry
 from nodes.contract.replica import Operation, Request
+from nodes.faults import injected
 from nodes.faults.base import Fault, Resolved
 from nodes.faults.catalogue import Partition
 from nodes.faults.link_faults import LinkState
@@ -780,6 +782,18 @@ def test_a_node_stops_with_a_line_when_its_disk_fails(live: Live, fault: Fault, 
     live.wait_ready()
     assert asker.ask("read").outcome == "ok"
     assert live.cluster.processes.ended() == {}
+
+
+def test_an_order_that_was_confirmed_before_is_confirmed_anew(live: Live) -> None:
+    monitor, number, slow = live.cluster.monitor, 7, injected.SlowFsync(delay_ms=1)
+    monitor.inject("n1", number, slow)
+    os.kill(live.pid("n1"), signal.SIGSTOP)
+    try:
+        with pytest.raises(NodeSilent):
+            monitor.inject("n1", number, slow, timeout_s=0.5)
+    finally:
+        os.kill(live.pid("n1"), signal.SIGCONT)
+    monitor.withdraw("n1", number)
 
 
 def test_a_node_crashes_at_the_point_of_its_write_that_was_named(live: Live) -> None:
