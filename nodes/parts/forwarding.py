@@ -154,11 +154,10 @@ class Requests:
         else:
             self.answer_here(reply)
 
-    def answer_here(self, reply: Reply, *, early: bool = True) -> None:
-        """The same, for a client that waits here if anywhere. Not ``early``: once all that was
-        written here is durable."""
+    def answer_here(self, reply: Reply) -> None:
+        """The same, for a client that waits here if anywhere."""
         if self.waiting.pop((reply.client, reply.sequence), None) is not None:
-            self._out.reply(reply, early=early)
+            self._out.reply(reply, early=True)
 
     def send_answers(self) -> None:
         """At the end of a step, the answers for other nodes."""

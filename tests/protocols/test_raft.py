@@ -645,22 +645,6 @@ def test_what_a_crash_may_take_back_is_not_shown() -> None:
     assert cluster.read("n3", "x").value == 1
 
 
-def test_what_a_leader_has_from_others_alone_it_shows_when_its_own_disk_has_it() -> None:
-    cluster = led(3, stale_reads=True)
-    cluster.autosync = False
-    cluster.ask("n1", "write", "x", 1)
-    for follower in ("n2", "n3"):
-        cluster.deliver(src="n1", dst=follower, kind=AppendEntries)
-        cluster.sync(follower)
-    cluster.settle()
-    assert cluster["n1"].commit > cluster["n1"].durable_index
-    read = cluster.ask("n1", "read", "x")
-    cluster.settle()
-    assert cluster.answers(read) == [], "a majority confirms, and a crash would take it back"
-    cluster.sync("n1")
-    assert cluster.reply_to(read).value == 1
-
-
 # --- requests ---
 
 

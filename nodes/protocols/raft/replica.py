@@ -934,13 +934,7 @@ class Raft(Replica):
             _, read_index, reads = self._rounds.popleft()
             assert self.applied >= read_index
             for request, origin in reads:
-                reply = self._map.read(request)
-                if origin == self.id and self.parameters.stale_reads:
-                    # As in `on_request`: what this node has shown it must know after a crash.
-                    early = self.applied <= self.durable_index
-                    self._requests.answer_here(reply, early=early)
-                else:
-                    self._requests.answer(origin, reply)
+                self._requests.answer(origin, self._map.read(request))
 
     def _begin_round(self) -> None:
         """Note what the reads of this step must see, and ask whether this node still leads. Before
