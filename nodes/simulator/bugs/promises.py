@@ -122,10 +122,10 @@ class RefusalsStayOnDisk(Raft):
 class _NeverSure(Requests):
     __slots__ = ()
 
-    def answer_here(self, reply: Reply, *, early: bool = True) -> None:
+    def answer_here(self, reply: Reply) -> None:
         if reply.outcome == "fail":
             reply = msgspec.structs.replace(reply, outcome="info")
-        super().answer_here(reply, early=early)
+        super().answer_here(reply)
 
 
 class ReadsEndUnknown(Raft):
