@@ -142,18 +142,17 @@ def _end(token: str) -> list[str]:
         with contextlib.suppress(psutil.Error):
             process.kill()
     deadline = time.monotonic() + _GONE_S
-    while any(process.is_running() for process in found) and time.monotonic() < deadline:
-        if all(_is_zombie(process) for process in found):
-            break
+    while any(lives(process) for process in found) and time.monotonic() < deadline:
         time.sleep(0.01)
     return names
 
 
-def _is_zombie(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whoever has ended may be a zombie for long, where nobody takes up orphans."""
     try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return True
+        return False
 
 
 def _name(process: psutil.Process) -> str:

@@ -33,7 +33,7 @@ from bench.children import environment
 from bench.record.cluster_file import Address
 from bench.record.files import no_space
 from chaos.clusters import locks
-from chaos.clusters.leftovers import HELD_BY
+from chaos.clusters.leftovers import HELD_BY, lives
 from chaos.errors import TargetFailed
 from nodes.errors import InfrastructureFailed
 
@@ -190,7 +190,7 @@ class ProcessGroup:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        while any(_lives(process) for process in family):
+        while any(lives(process) for process in family):
             time.sleep(0.005)
 
     def _family(self, name: str) -> list[psutil.Process]:
@@ -265,14 +265,6 @@ class ProcessGroup:
         tb: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Whoever has ended may be a zombie for long, where nobody takes up orphans."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 # --- ports -------------------------------------------------------------------------------------

@@ -283,27 +283,23 @@ class MembersAnswer(OfPlacements):
         leaves that to who answers."""
         raise NotImplementedError
 
-    def standing(self, node: str, key: str) -> tuple[int, int]:
-        """By which number a node joined the range of ``key`` in the newest placement that is on its
-        disk, 0 if it is no member; and by which it joined when it was made ready last."""
+    def standing(self, disk: Disk, node: str, key: str) -> tuple[Placement, int]:
+        """The newest placement of the range of ``key`` on a node's ``disk``; and by which number it
+        joined when it was made ready last."""
         parameters = self.scene.parameters
-        key_range, disk = range_of(key, parameters.ranges), self.scene.disks[node]
+        key_range = range_of(key, parameters.ranges)
         first = first_placement(key_range, self.scene.nodes, parameters.replication_factor)
         known: Placement = disk.get(f"p/{key_range}", first)
         ready: int = disk.get(f"ready/{key_range}", first.joined(node))
-        return known.joined(node), ready
+        return known, ready
 
     def on_question(self, replica: Any, src: str, msg: Any, sends: Sequence[Send]) -> None:
         """Raises InvariantBroken."""
         if not any(type(send.msg) in self.answers for send in sends):
             return
         key, number = self.asked(msg)
-        parameters = self.scene.parameters
-        key_range = range_of(key, parameters.ranges)
-        first = first_placement(key_range, self.scene.nodes, parameters.replication_factor)
-        known: Placement = replica.disk.get(f"p/{key_range}", first)
+        known, ready = self.standing(replica.disk, replica.id, key)
         joined = known.joined(replica.id)
-        ready = replica.disk.get(f"ready/{key_range}", first.joined(replica.id))
         if number not in (None, known.number) or joined == 0 or ready != joined:
             raise InvariantBroken(
                 f"{replica.id} answers {msg} of {src}, and goes by {known}, ready since {ready}"

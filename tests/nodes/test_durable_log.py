@@ -172,12 +172,18 @@ def test_a_file_of_which_most_still_counts_is_left_alone_until_it_has_grown(
     assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
 
 
-def test_a_file_is_rewritten_in_pieces_beside_the_commits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are rewritten from 50 KB on, some 3 KB with each commit."""
     monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 50_000)
     monkeypatch.setattr(durable_log, "_PIECE_BYTES", 3000)
     monkeypatch.setattr(durable_log, "_FIRST_WRITES", 2)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_file_is_rewritten_in_pieces_beside_the_commits(
+    tmp_path: Path,
+) -> None:
     log = DurableLog(tmp_path, CODEC)
     disk = Disk.replay(log.open())
     for number in range(300):
@@ -204,13 +210,11 @@ def test_a_file_is_rewritten_in_pieces_beside_the_commits(
     assert dict(Disk.replay(read(tmp_path)).items()) == dict(disk.items())
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_a_file_stays_bounded_however_much_is_committed_while_it_is_rewritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Commits as large as the pieces: what comes meanwhile must not count as content."""
-    monkeypatch.setattr(durable_log, "_MIN_REWRITE_BYTES", 50_000)
-    monkeypatch.setattr(durable_log, "_PIECE_BYTES", 3000)
-    monkeypatch.setattr(durable_log, "_FIRST_WRITES", 2)
     log = DurableLog(tmp_path, CODEC)
     disk = Disk.replay(log.open())
     content, most = 40 * 1020, 0

@@ -252,7 +252,8 @@ class GossipMembers(MembersAnswer):
         name = (node, request.client, request.sequence)
         if name not in self._came:
             self._came.add(name)
-            joined, ready = self.standing(node, request.operation.key)
+            known, ready = self.standing(self.scene.disks[node], node, request.operation.key)
+            joined = known.joined(node)
             if joined == 0 or ready != joined:
                 self._unready[name] = ready
 
@@ -265,11 +266,11 @@ class GossipMembers(MembersAnswer):
         before = self._unready.get((node, request.client, request.sequence))
         if before is None or reply.outcome != "ok":
             return
-        joined, ready = self.standing(node, request.operation.key)
+        known, ready = self.standing(self.scene.disks[node], node, request.operation.key)
         if ready == before:
             raise InvariantBroken(
                 f"{node} answers {request} by {reply}, which no member has told it: it is ready for"
-                f" {ready}, and joined by {joined}"
+                f" {ready}, and joined by {known.joined(node)}"
             )
 
     def asked(self, msg: Forward) -> tuple[str, int | None]:

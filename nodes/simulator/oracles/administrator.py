@@ -7,6 +7,7 @@ from nodes.contract.pace import Pace
 from nodes.contract.replica import Message
 from nodes.simulator.cluster import Cluster
 from nodes.simulator.oracles.lasting import FOREVER_S
+from nodes.simulator.oracles.rest import applied
 from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
 
 HANDOVERS = 0.5
@@ -94,13 +95,12 @@ class Administrator:
         """A leader gives up if its successor lacks more than can be sent in time, as it may after
         another handover, in many small pieces. Who never comes level cannot lead either."""
         end_s = self._cluster.now + self._pace.serves_s
-        while self._cluster.now < end_s and len(self._applied(target)) > 1:
-            self._cluster.run(_LOOK_EVERY_S)
-
-    def _applied(self, target: str) -> set[int]:
-        """How far it has come, and the leader; one number if they are level."""
-        replicas = [self._cluster.hosts[n].replica for n in (target, self._cluster.leader()) if n]
-        return {replica.probe()["applied"] for replica in replicas if replica is not None}
+        cluster = self._cluster
+        while cluster.now < end_s:
+            leader = cluster.leader()
+            if leader is None or applied(cluster, leader) == applied(cluster, target):
+                return
+            cluster.run(_LOOK_EVERY_S)
 
     def _changes_members(self) -> bool:
         """Two go. One of them is cut off: that stops no handover to it for long, and no other

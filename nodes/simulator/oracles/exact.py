@@ -134,7 +134,7 @@ class Exact:
         self._stage.begin("failover")
         before, began_s = len(cluster.marks), cluster.now
         are_alike = not any(rest.laggards(cluster, self._pace))
-        applied = self._applied(leader)
+        applied = rest.applied(cluster, leader)
         cluster.crash(leader)
         others = [node for node in self._nodes if node != leader]
         asked = others[int(self._draw() * len(others))]
@@ -164,16 +164,14 @@ class Exact:
             src, dst, message = traffic.full
             yield "messages", f"{src} has what {dst} has, and refuses what comes next: {message}"
 
-    def _applied(self, node: str) -> int:
-        replica = self._cluster.hosts[node].replica
-        return 0 if replica is None else int(replica.probe()["applied"])
-
     def _waits(self, asked: str, before: int, applied: int) -> Iterator[rest.Finding]:
         """What was asked before there was a leader. Leftovers of older leaders go first: who has
         committed more meanwhile than an entry of its own is at that. ``applied``: how far the
         leader before it had come."""
         unanswered, leads = self._cluster.hosts[asked].unanswered, self._leads(before)
-        if unanswered and len(leads) == 1 and self._applied(leads[0].node) <= applied + 1:
+        if not unanswered or len(leads) != 1:
+            return
+        if rest.applied(self._cluster, leads[0].node) <= applied + 1:
             waited_s = self._cluster.now - leads[0].at_s
             told = f"{leads[0].node} has led for {waited_s:.4f} s"
             yield "liveness", f"{told}, and {asked} has not answered {unanswered[0]}"

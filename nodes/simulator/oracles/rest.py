@@ -142,6 +142,12 @@ def hoarders(cluster: Cluster, clients: Clients) -> Iterator[Finding]:
         yield "status", f"requests are remembered that clients have acknowledged: {told} ..."
 
 
+def applied(cluster: Cluster, node: str) -> int:
+    """How far a node has come that agrees on a log with others; 0: it is down."""
+    replica = cluster.hosts[node].replica
+    return 0 if replica is None else int(replica.probe()["applied"])
+
+
 _OUTSIDE = frozenset({"config", "disk", "env", "out"})
 """What a replica was handed, and what it hands back."""
 _DEEP = 3
