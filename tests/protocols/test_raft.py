@@ -645,6 +645,25 @@ def test_what_a_crash_may_take_back_is_not_shown() -> None:
     assert cluster.read("n3", "x").value == 1
 
 
+def test_a_leader_shows_what_others_committed_once_its_own_disk_has_it_and_in_order() -> None:
+    cluster = led(3, stale_reads=True)
+    cluster.autosync = False
+    reads = []
+    for value in (1, 2):
+        cluster.ask("n1", "write", "x", value)
+        for follower in ("n2", "n3"):
+            cluster.deliver(src="n1", dst=follower, kind=AppendEntries)
+            cluster.sync(follower)
+        cluster.settle()
+        assert cluster["n1"].commit > cluster["n1"].durable_index
+        reads.append(cluster.ask("n1", "read", "x"))
+        cluster.settle()
+        assert cluster.answers(reads[-1]) == [], "a majority confirms; a crash would take it back"
+    cluster.sync("n1")
+    assert [cluster.reply_to(read).value for read in reads] == [1, 2]
+    assert cluster.read("n1", "x").value == 2
+
+
 # --- requests ---
 
 

@@ -19,6 +19,10 @@ from nodes.simulator.simulate import simulate
         ("raft-stale-read", 451),
         # An old refusal comes late (a mistake of the protocol: it sent what was not asked for).
         ("raft-stale-read", 494),
+        # A leader shows by a confirmed read what it has not on disk, and crashes (a mistake of the
+        # protocol: that read waits for the disk now, and nothing newer goes before it).
+        ("raft-stale-read", 1900),
+        ("raft-stale-read", 63),
         # With a window of one behind a slow node, clients ask for more than ever gets through.
         ("raft", 2651),
         # Who is to lead lacks a snapshot of eighty pieces, and leadership is kept meanwhile.

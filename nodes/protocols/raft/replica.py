@@ -25,9 +25,10 @@ fsync.
 that it still leads, and answers from the applied state (ReadIndex, dissertation 6.4). All reads of
 a step share a round, and rounds overlap.
 
-With ``stale_reads`` each node answers them from what it has applied. What one node shows never goes
-back, not by a crash either: it shows only what is durable, so that after a restart it may have
-shown all of its log, and until so much is committed again its reads go to the leader.
+With ``stale_reads`` each node answers them from what it has applied. What it shows of that never
+goes back, not by a crash either: it shows only what is durable, so that after a restart it may have
+shown all of its log, and until so much is committed again its reads go to the leader. The leader
+may be ahead of the node that asked it; its own clients wait until its own disk has what it read.
 
 *Requests* are kept where they arrived and are handed to the leader until an answer is known
 (`nodes.parts.forwarding`). The state machine applies each (client, sequence) once
@@ -143,7 +144,7 @@ class Raft(Replica):
             "deciding",
             "_progress",
         ),
-        *("_requests", "_map", "_proposed", "_reads", "_rounds"),
+        *("_requests", "_map", "_proposed", "_reads", "_rounds", "_unshown"),
         *(
             "_acknowledged",
             "_confirmed",
@@ -242,6 +243,8 @@ class Raft(Replica):
         self._proposed: dict[tuple[str, int], str] = {}
         self._reads: list[tuple[Request, str]] = []
         self._rounds: deque[tuple[int, int, list[tuple[Request, str]]]] = deque()
+        # With stale reads: answers that wait until the log up to an index is durable here.
+        self._unshown: deque[tuple[int, Reply]] = deque()
         self._round = 0
         self._confirmed = False
         self._ready = False
@@ -328,6 +331,8 @@ class Raft(Replica):
         while unsynced and unsynced[0][0] <= position:
             self.durable_index = max(self.durable_index, unsynced.popleft()[1])
             self._acknowledged = True
+        while self._unshown and self._unshown[0][0] <= self.durable_index:
+            self._requests.answer_here(self._unshown.popleft()[1])
         if self.role == "candidate" and self.hard_state_is_durable and self._has_won():
             self.become_leader()
 
@@ -933,8 +938,15 @@ class Raft(Replica):
         while self._rounds and self._rounds[0][0] <= confirmed:
             _, read_index, reads = self._rounds.popleft()
             assert self.applied >= read_index
+            waits = self.parameters.stale_reads and self.applied > self.durable_index
             for request, origin in reads:
-                self._requests.answer(origin, self._map.read(request))
+                reply = self._map.read(request)
+                if waits and origin == self.id:
+                    # As in `on_request`: what this node shows, a crash must not take back. It goes
+                    # in `on_durable`, before anything newer that is durable then.
+                    self._unshown.append((self.applied, reply))
+                else:
+                    self._requests.answer(origin, reply)
 
     def _begin_round(self) -> None:
         """Note what the reads of this step must see, and ask whether this node still leads. Before
