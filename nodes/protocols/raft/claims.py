@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
+from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene, Send
 from nodes.parts.claims import (
     EACH,
     AnswersAreTrue,
@@ -445,13 +445,22 @@ class RaftRequestsAreProposed(RequestsAreProposed):
 
 class RaftAnswers(AnswersAreTrue):
     """See `AnswersAreTrue`. With stale reads a node answers from what it has applied: that claims
-    only not to go back, over its crashes either."""
+    only not to go back, over its crashes either, so that what it shows it has on disk."""
 
     records = RaftChronicle
 
     def claimed(self, parameters: Any) -> tuple[bool, bool]:
         """See `AnswersAreTrue`."""
         return not parameters.stale_reads, not parameters.stale_reads
+
+    def on_reply(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        super().on_reply(node, request, reply)
+        durable, shown = self.scene.disks[node].last_index, self._shown.get(node, 0)
+        if shown > durable:
+            raise InvariantBroken(
+                f"{node} answers {request} with {reply}; its disk ends with entry {durable}"
+            )
 
 
 def stable_term(disk: Disk, index: int) -> int:

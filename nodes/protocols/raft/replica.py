@@ -78,7 +78,16 @@ import msgspec
 
 from nodes.contract.bounds import BadMessage, check_reach
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Config, Env, Parameters, Replica, Request, Value, Version
+from nodes.contract.replica import (
+    Config,
+    Env,
+    Parameters,
+    Replica,
+    Reply,
+    Request,
+    Value,
+    Version,
+)
 from nodes.parts.claims import RefusalsStay
 from nodes.parts.forwarding import Forward, Forwarded, Requests, batches, request_bytes
 from nodes.parts.quorum import is_majority, reached_by_majority

@@ -31,6 +31,26 @@ class ShowsTooSoon(Raft):
         self._caught_up = self._caught_up or self.commit > 0
 
 
+class LeaderShowsTooSoon(Raft):
+    """A leader shows its own clients what others have on disk, and itself not yet."""
+
+    def _answer_reads(self) -> None:
+        durable, self.durable_index = self.durable_index, self.disk.last_index
+        super()._answer_reads()
+        self.durable_index = durable
+
+
+class ShowsOutOfOrder(Raft):
+    """A leader's answer waits for all of its disk, and newer ones go before it."""
+
+    def _answer_reads(self) -> None:
+        super()._answer_reads()
+        while self._unshown:
+            _, reply = self._unshown.popleft()
+            if self._requests.waiting.pop((reply.client, reply.sequence), None) is not None:
+                self.out.reply(reply)
+
+
 class ForgetsWhatItShowed(Raft):
     """A restarted node takes an old copy of a message for all that it had shown."""
 
@@ -115,6 +135,18 @@ BUGS = (
         protocol="raft-stale-read",
         replica=ForgetsWhatItShowed,
         source="found here: a late copy of AppendEntries after a restart",
+    ),
+    Bug(
+        name="raft-leader-shows-too-soon",
+        protocol="raft-stale-read",
+        replica=LeaderShowsTooSoon,
+        source="found here: a confirmed read, and a crash before the leader's own disk has it",
+    ),
+    Bug(
+        name="raft-shows-out-of-order",
+        protocol="raft-stale-read",
+        replica=ShowsOutOfOrder,
+        source="found here: an answer that waits longer than what it tells of",
     ),
     Bug(
         name="raft-compares-the-first",
