@@ -1,14 +1,15 @@
 """What the seeds of a gate have reached: branches, messages, marks and faults.
 
 Every `TRACE_EVERY`-th seed is run a second time under a tracer, so the others are as fast as ever,
-and what a seed gives is the same.
+and what a seed gives is the same. The tracer looks only for branches that no seed has reached yet.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
@@ -20,7 +21,7 @@ from chaos.seeds.unreached import UNREACHED
 from nodes.simulator.simulate import simulate
 
 TRACE_EVERY = 50
-"""A traced seed takes some ten times as long as others."""
+"""The first traced seeds take some ten times as long as others."""
 ENOUGH_SEEDS = 200
 """Traced ones of each protocol, for a branch that none of them reached to count: a gate of 10,000
 seeds has so many."""
@@ -51,15 +52,22 @@ class Coverage(msgspec.Struct):
                 mine[name] = mine.get(name, 0) + count
 
 
-def cover(name: str, seeds: Sequence[int]) -> Coverage:
-    """Trace seeds of a protocol; a task of a worker."""
+def cover(
+    name: str, seeds: Sequence[int], known: Mapping[str, Collection[int]] = MappingProxyType({})
+) -> Coverage:
+    """Trace seeds of a protocol; a task of a worker. ``known``: by file, the branches that others
+    reached; they need not be in what is returned."""
     protocol = find_protocol(name)
     replica = protocol.replica
     paths = modules_of(cast("Any", replica))
     coverage = Coverage()
     handlers = {kind.__name__: getattr(replica, on) for kind, on in replica._handlers.items()}
     for seed in seeds:
-        result, steps = traced(paths, lambda seed=seed: simulate(protocol, seed))  # type: ignore[misc]
+        result, steps = traced(
+            paths,
+            lambda seed=seed: simulate(protocol, seed),  # type: ignore[misc]
+            {path: known.get(name_of(path), ()) for path in paths},
+        )
         faults = {
             counter.removeprefix("fault "): count
             for counter, count in result.counters.items()
@@ -92,7 +100,9 @@ def sweep_coverage(name: str, seeds: range, workers: Workers, into: Coverage) ->
         into.add(found)
         return True
 
-    return gather(workers, ((name, [seed]) for seed in chosen), cover, on_result)
+    return gather(
+        workers, ((name, [seed], dict(into.reached)) for seed in chosen), cover, on_result
+    )
 
 
 class Total(msgspec.Struct):

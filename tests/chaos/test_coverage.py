@@ -40,6 +40,10 @@ class Part:
             raise BadMessage("negative")
         return number
 
+    def choose(self, numbers):
+        if any(number > 0 for number in numbers):
+            return "positive"
+
 
 class SomeParameters(Parameters):
     def check(self):
@@ -111,11 +115,49 @@ def test_branches_are_reached_by_what_runs(
     assert reached == (set() if expected is None else {where, *(f"{where}: {e}" for e in expected)})
 
 
+def test_a_condition_is_false_only_where_the_run_goes_on_behind_it(
+    part: tuple[Path, ModuleType],
+) -> None:
+    path, module = part
+    _, steps = traced((path,), lambda: [module.Part().choose(each) for each in ([1], [2, 1])])
+    with pytest.raises(TypeError):
+        module.Part().choose(["one"])
+
+    def fail() -> None:
+        with pytest.raises(TypeError):
+            module.Part().choose(["one"])
+
+    _, failed = traced((path,), fail)
+    for each in (steps, failed):
+        reached = {b.name for b in branches_of(path) if b.is_reached(each.lines[str(path)])}
+        assert f"{path.parent.name}/part.py: Part.choose" in reached
+        assert not any("Part.choose: not: any" in name for name in reached)
+
+
+def test_what_is_known_is_not_looked_for_and_the_rest_is(part: tuple[Path, ModuleType]) -> None:
+    path, module = part
+    branches = branches_of(path)
+    act = {n for n, b in enumerate(branches) if "Part.act" in b.name}
+    rare = next(n for n, b in enumerate(branches) if "except ZeroDivisionError" in b.name)
+
+    def run() -> None:
+        module.Part().act(0)
+        module.Part().choose([1])
+
+    _, without = traced((path,), run, {path: act})
+    _, but_one = traced((path,), run, {path: act - {rare}})
+    assert without.calls == but_one.calls != {}
+    reached = {n for n, b in enumerate(branches) if b.is_reached(without.lines[str(path)])}
+    assert reached
+    assert not reached & act
+    assert branches[rare].is_reached(but_one.lines[str(path)])
+
+
 def test_neither_refusals_nor_parameters_nor_invariants_count(
     part: tuple[Path, ModuleType],
 ) -> None:
     names = [branch.name for branch in branches_of(part[0])]
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 13
     assert not any(name.endswith(": number < 0") and "not" not in name for name in names)
 
 
