@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from bench.paths import ROOT
 from chaos.seeds import gate as gate_module
-from chaos.seeds.gate import SLICE, Gate, begin, go_on
+from chaos.seeds.gate import JUDGES, NO_JUDGES, SLICE, Gate, begin, code_hash, go_on
 from chaos.seeds.simulate import Workers, local_workers, sweep
 from tests.chaos.test_simulate import BUG, capbench, start
 from tests.waiting import patience
@@ -56,6 +60,40 @@ def test_what_other_code_did_counts_no_more(
     monkeypatch.setattr(gate_module, "code_hash", lambda: "other")
     gate, other_code = begin(path)
     assert (gate.lines, other_code) == ({}, True)
+
+
+def test_only_code_on_which_a_seed_depends_is_other_code(tmp_path: Path) -> None:
+    for place in JUDGES:
+        copy = shutil.copytree if (ROOT / place).is_dir() else shutil.copy
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / place, tmp_path / place)
+    before = code_hash(tmp_path)
+    assert before == code_hash()
+    raft = tmp_path / "nodes/protocols/raft/replica.py"
+    raft.write_text("# A comment.\n" + raft.read_text())
+    for place in NO_JUDGES:
+        path = tmp_path / place
+        for file in path.rglob("*.py") if path.is_dir() else [path]:
+            file.write_text("OTHER = True\n")
+    assert code_hash(tmp_path) == before
+    raft.write_text(raft.read_text() + "OTHER = True\n")
+    assert code_hash(tmp_path) != before
+
+
+def test_a_seed_needs_nothing_of_what_is_no_judge() -> None:
+    script = (
+        "import sys; from chaos.seeds.simulate import find_protocol, run_seed;"
+        "from nodes.registry import INTERNAL, PROTOCOLS;"
+        "[run_seed(find_protocol(name), 1) for name in (*PROTOCOLS, *INTERNAL)];"
+        "print(*sorted(sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(ran.stdout.split())
+    assert "nodes.protocols.raft.replica" in loaded
+    of_live = {place.removesuffix(".py").replace("/", ".") for place in NO_JUDGES[:-1]}
+    assert loaded & of_live == set()
 
 
 def test_an_interrupted_slice_keeps_the_seeds_in_front_only(
