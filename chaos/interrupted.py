@@ -84,12 +84,14 @@ def was_ended(end: KeyboardInterrupt | SystemExit) -> bool:
 @contextlib.contextmanager
 def recording(what: str, where: Path, then: str) -> Iterator[None]:
     """Within it, ``what`` records into the folder ``where``; who is ended meanwhile is told so, and
-    what to do ``then``. Raises Interrupted."""
+    what to do ``then`` with what there is, if anything. Raises Interrupted."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as end:
         if not was_ended(end):
             raise
+        if not any(path.is_file() for path in where.rglob("*")):
+            raise Interrupted(what, "nothing was recorded yet") from end
         raise Interrupted(what, recorded(where), then) from end
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from bench.record.run_folder import RunFolder
-from chaos.interrupted import Interrupted, signals_as_exit
+from chaos.interrupted import Interrupted, recording, signals_as_exit
 from chaos.systems.etcd import Etcd
 from chaos.systems.system import Programs
 from chaos.targets import lab, table
@@ -127,6 +127,24 @@ def test_a_run_says_where_it_lies_and_what_to_do(
     else:
         assert "; judge it: capbench check out/" in line
         assert line.endswith("capbench report out") == arguments.startswith("compare")
+
+
+@pytest.mark.parametrize("files", [[], ["runs/raft/manifest.json"]])
+def test_what_is_kept_is_said_where_anything_is(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for file in files:
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("{}")
+
+    def record() -> None:
+        with signals_as_exit(), recording("a run", tmp_path, "judge it"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as ended:
+        record()
+    kept = f"what was recorded so far is kept in {tmp_path}; judge it"
+    told = kept if files else "nothing was recorded yet"
+    assert str(ended.value) == f"a run: interrupted by Ctrl-C; {told}"
 
 
 @BOTH
