@@ -105,7 +105,9 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("raft-new-leader-grants", "an election is due"),
         ("raft-answers-in-one-message", "a message is bounded"),
         ("paxos-promises-in-one-part", "a message is bounded"),
-        ("paxos-late-refusals-lengthen-pauses", "a pause is no longer than the duel asks for"),
+        ("paxos-late-refusals-lengthen-pauses", "a pause is as long as the duel asks for"),
+        ("paxos-pauses-do-not-grow", "a pause is as long as the duel asks for"),
+        ("raft-snapshot-starts-anew", "a transfer goes on with its snapshot"),
         (
             "raft-late-refusals-probe-again",
             "what is acknowledged is durable, and the leader's",

@@ -79,6 +79,7 @@ COMMON = (
     "detection-beats-slowly",
     "detection-marks-one-detector",
     "recovery-moves-to-who-just-came",
+    "quorum-requests-put-off-repeats",
 )
 
 

@@ -285,24 +285,41 @@ class BallotsAreKept(Invariant):
             raise InvariantBroken(f"{node} was {role} of {ballot}, and gives up without a reason")
 
 
+_GROWN, _PART, _SHORT = 32, 8, 10
+"""A pause that has grown so many times is short if it is not even that part of what it may be; so
+many in a row come by chance once in a billion times."""
+
+
 class _Contention:
     """What a node has met since it was started. ``preemptions``: since it last brought its work to
-    an end. ``led``: the ballot that it leads, if any."""
+    an end. ``in_a_row``: since it last ended otherwise, whatever that was. ``in_all``: ever;
+    ``seen``: of them, so many were there when the last pause was looked at. ``led``: the ballot
+    that it leads, if any."""
 
-    __slots__ = ("led", "preemptions", "replica")
+    __slots__ = ("in_a_row", "in_all", "led", "preemptions", "replica", "seen")
 
     def __init__(self, replica: Any) -> None:
         self.replica = replica
-        self.preemptions = 0
+        self.preemptions = self.in_a_row = self.in_all = self.seen = 0
         self.led: str | None = None
+
+
+def _in_a_row(before: int, marks: Sequence[tuple[str, Any]], number: int) -> int:
+    """How often in a row a node was preempted, after the mark of that ``number``. Whoever is
+    preempted becomes a follower first."""
+    name = marks[number][0]
+    if name == "become_follower" and [each for each, _ in marks[number + 1 :]][:1] != ["preempted"]:
+        return 0
+    return before + (name == "preempted")
 
 
 class PausesAreBounded(Invariant):
     """Without a stable leader, whoever is preempted pauses for no longer than ``backoff_s``,
     doubled for each time that it was preempted since it last brought its work to an end (nor than
-    the parameters allow at all): a duel of long ago holds nobody up."""
+    the parameters allow at all): a duel of long ago holds nobody up. And pauses grow: how long one
+    is is drawn from nothing on, so that it may be short, but not `_SHORT` times in a row."""
 
-    name = "a pause is no longer than the duel asks for"
+    name = "a pause is as long as the duel asks for"
     judges: ClassVar = {Prepare: "on_preempted", Refused: "on_preempted"}
     looks_at = ("role", "ballot")
 
@@ -310,6 +327,7 @@ class PausesAreBounded(Invariant):
         """See `Invariant`."""
         super().begin(scene)
         self._met: dict[str, _Contention] = {}
+        self._short = 0
 
     def is_needed(self) -> bool:
         """See `Invariant`."""
@@ -328,7 +346,9 @@ class PausesAreBounded(Invariant):
         marks = replica.out.marks
         if replica.stable or not marks or marks[-1][0] != "preempted":
             return
-        times = self._of(replica).preemptions + sum(name == "preempted" for name, _ in marks)
+        met = self._of(replica)
+        count = sum(name == "preempted" for name, _ in marks)
+        times = met.preemptions + count
         parameters = self.scene.parameters
         most_s = min(
             parameters.backoff_s * 2 ** min(times, 30),
@@ -340,6 +360,12 @@ class PausesAreBounded(Invariant):
                     f"{replica.id} pauses for {delay_s:.3f} s, preempted {times} times since its"
                     f" work was done: {most_s:.3f} s at most"
                 )
+        if met.in_all + count != met.seen:
+            met.seen = met.in_all + count
+            in_a_row = met.in_a_row
+            for number in range(len(marks)):
+                in_a_row = _in_a_row(in_a_row, marks, number)
+            self._check_growth(replica, in_a_row)
 
     def observe(self, node: str, replica: Any) -> None:
         """Count."""
@@ -348,16 +374,34 @@ class PausesAreBounded(Invariant):
         met = self._of(replica)
         marks = replica.out.marks
         for number, (name, details) in enumerate(marks):
+            met.in_a_row = _in_a_row(met.in_a_row, marks, number)
             if name == "become_leader":
                 met.led = details["ballot"]
             elif name == "preempted":
                 met.preemptions += 1
+                met.in_all += 1
             elif name == "become_follower":
                 ballot, led = details["ballot"], met.led
                 met.led = None
                 following = marks[number + 1][0] if number + 1 < len(marks) else ""
                 if led == ballot and following != "preempted" and self._is_done(replica, ballot):
                     met.preemptions = 0
+
+    def _check_growth(self, replica: Any, times: int) -> None:
+        parameters = self.scene.parameters
+        least_s = min(parameters.backoff_s * 2 ** min(times, 30), parameters.backoff_max_s)
+        delays = [delay_s for name, delay_s in replica.out.timers if name == "backoff"]
+        if least_s < _GROWN * parameters.backoff_s or delays[-1] is None:
+            return
+        if delays[-1] > least_s / _PART:
+            self._short = 0
+            return
+        self._short += 1
+        if self._short == _SHORT:
+            raise InvariantBroken(
+                f"{replica.id} pauses for {delays[-1]:.3f} s, preempted {times} times in a row: the"
+                f" {_SHORT}th time that a pause takes not even {1 / _PART:.0%} of {least_s:.3f} s"
+            )
 
     def _is_done(self, replica: Any, ballot: str) -> bool:
         """Whether its clients hear of what it proposed, which is all chosen. (Who gives up because

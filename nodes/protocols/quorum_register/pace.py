@@ -40,6 +40,8 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
     # Who holds the key is one of those who answer, and asks nobody if it is enough.
     alone = parameters.quorums(copies).read == 1 and not recovery.idle
     asks = 0 if alone else len(nodes) - 1
+    # The clock runs already where other operations are open.
+    repeats_s = 2 * parameters.retransmit_interval_s
     return Pace(
         serves_s=1.0 + 3 * parameters.retransmit_interval_s + recovery.serves_s,
         settles_s=parameters.timeout_s + EXCHANGES * every_s + recovery.settles_s,
@@ -51,6 +53,7 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         carries_on_s=None if recovery.idle else _CARRIES_ON_S,
         gives_up_s=None if parameters.weak or recovery.idle else parameters.timeout_s,
         # The answers to `Prepare` tell it; some replica of each read quorum stored it.
+        repeats_s=repeats_s if parameters.timeout_s > repeats_s and not recovery.idle else None,
         finds_elsewhere=not parameters.weak,
         prices={} if recovery.idle else _prices(parameters, len(nodes)),
         monotonic=True,

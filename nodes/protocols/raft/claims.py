@@ -428,6 +428,75 @@ class RaftSnapshotsAnswer(SnapshotsAnswer):
     mark = "install_snapshot"
 
 
+class _Transfer:
+    """Of the snapshot of entry ``index``, by the leader of ``term``, while the cluster had so many
+    ``memberships``. ``taken``: some of it was; ``over``: the follower had nothing of it."""
+
+    __slots__ = ("index", "memberships", "over", "taken", "term")
+
+    def __init__(self, term: int, index: int, memberships: int) -> None:
+        self.term = term
+        self.index = index
+        self.memberships = memberships
+        self.taken = self.over = False
+
+
+class TransfersGoOn(Invariant):
+    """A snapshot of which a follower has taken a part is brought to its end, though there is a
+    newer one by then: where snapshots are taken faster than they travel no transfer would ever end.
+    A follower that has nothing of it any more, for it was restarted, may get the newer one (Ongaro,
+    dissertation, 5.1; Raft paper, section 7)."""
+
+    name = "a transfer goes on with its snapshot"
+    hears: ClassVar = {
+        InstallSnapshot: "on_chunk",
+        InstallSnapshotReply: "on_part",
+        AppendEntriesReply: "on_match",
+    }
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._memberships = scene.common(RaftChronicle).memberships
+        # By follower and leader; and up to where it said in which term that it has the log.
+        self._begun: dict[tuple[str, str], _Transfer] = {}
+        self._has: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
+        """Raises InvariantBroken."""
+        begun, count = self._begun.get((dst, node)), len(self._memberships)
+        if begun is not None and (begun.term, begun.index) == (msg.term, msg.index):
+            return
+        if (
+            begun is not None
+            and begun.term == msg.term
+            and begun.memberships == count  # Who was removed meanwhile, and has come back?
+            and begun.taken
+            and not begun.over
+            # An answer that was sent before the transfer began may come late.
+            and self._has.get((dst, node), (0, 0)) < (msg.term, begun.index)
+        ):
+            raise InvariantBroken(
+                f"{node} sends {dst} the snapshot of entry {msg.index}; it has a part of that of"
+                f" entry {begun.index}"
+            )
+        self._begun[dst, node] = _Transfer(msg.term, msg.index, count)
+
+    def on_part(self, node: str, dst: str, msg: InstallSnapshotReply) -> None:
+        """So much was taken."""
+        begun = self._begun.get((node, dst))
+        if begun is not None and (begun.term, begun.index) == (msg.term, msg.index):
+            begun.taken = begun.taken or msg.received > 0
+            begun.over = begun.over or msg.received == 0
+
+    def on_match(self, node: str, dst: str, msg: AppendEntriesReply) -> None:
+        """All of it was, or something else brought as much."""
+        if msg.success:
+            name, has = (node, dst), (msg.term, msg.index)
+            if self._has.get(name, (0, 0)) < has:
+                self._has[name] = has
+
+
 class RaftRequestsAreProposed(RequestsAreProposed):
     """See `RequestsAreProposed`."""
 

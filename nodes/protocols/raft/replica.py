@@ -98,6 +98,7 @@ from nodes.protocols.raft.claims import (
     RaftMessagesAreBounded,
     RaftRequestsAreProposed,
     RaftSnapshotsAnswer,
+    TransfersGoOn,
     VotesStand,
 )
 from nodes.protocols.raft.election_claims import ElectionsAreDue
@@ -200,6 +201,7 @@ class Raft(Replica):
         RaftMessagesAreBounded,
         RaftRequestsAreProposed,
         RaftSnapshotsAnswer,
+        TransfersGoOn,
     )
     WATCHED = (
         *("disk.position", "durable_position", "durable_index"),

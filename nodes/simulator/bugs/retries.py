@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nodes.contract.replica import Request
 from nodes.parts.forwarding import Requests
 from nodes.protocols.paxos import Accepted, Paxos
+from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import AppendEntriesReply, Raft, Snapshot
 from nodes.simulator.bugs import Bug
 
@@ -84,6 +86,27 @@ class RaftSendsAllAgain(Raft):
             progress.next = progress.match + 1
 
 
+class SnapshotStartsAnew(Raft):
+    """Where a part of a snapshot is lost, the newest one is sent from its beginning."""
+
+    def _send_missing_chunks(self) -> None:
+        for progress in self._progress.values():
+            outgoing = progress.snapshot
+            newest = self.disk.snapshot_index
+            if outgoing is not None and outgoing.missing and outgoing.index < newest:
+                self._begin_snapshot(progress)
+        super()._send_missing_chunks()
+
+
+class RequestsPutOffRepeats(QuorumRegister):
+    """Each request winds the clock anew by which what has no answer is asked again."""
+
+    def on_request(self, request: Request) -> None:
+        super().on_request(request)
+        if self._operations:
+            self.out.set_timer("retransmit", self.parameters.retransmit_interval_s)
+
+
 class SendsAllAgain(Paxos):
     """With each acceptance a leader sends all again that is not accepted yet."""
 
@@ -133,6 +156,18 @@ BUGS = (
         replica=SnapshotBringsNoMembers,
         source="etcd/raft: the configuration of a snapshot",
     ),
+    Bug(
+        name="raft-snapshot-starts-anew",
+        protocol="raft",
+        replica=SnapshotStartsAnew,
+        source="a transfer that takes longer than a snapshot lasts must end",
+    ),
     Bug(name="raft-sends-all-again", protocol="raft", replica=RaftSendsAllAgain, source=_ONCE),
     Bug(name="paxos-sends-all-again", protocol="paxos", replica=SendsAllAgain, source=_ONCE),
+    Bug(
+        name="quorum-requests-put-off-repeats",
+        protocol="quorum",
+        replica=RequestsPutOffRepeats,
+        source="what is repeated at intervals is repeated under load",
+    ),
 )

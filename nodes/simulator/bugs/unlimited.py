@@ -91,6 +91,15 @@ class LateRefusalsLengthenPauses(Paxos):
         super().on_refused(src, m)
 
 
+class PausesDoNotGrow(Paxos):
+    """Whoever wins phase 1 forgets how often it was preempted in phase 2."""
+
+    def _try_to_lead(self) -> None:
+        super()._try_to_lead()
+        if self.role == "leader":
+            self._preemptions = 0
+
+
 class ProposalsOutliveTheBallot(Paxos):
     """What a leader has proposed stays in its table when it leads no more."""
 
@@ -217,6 +226,12 @@ BUGS = (
         protocol="paxos-basic",
         replica=LateRefusalsLengthenPauses,
         source="van Renesse and Altinbuken, PMMC, section 3: timeouts grow, and come down again",
+    ),
+    Bug(
+        name="paxos-pauses-do-not-grow",
+        protocol="paxos-basic",
+        replica=PausesDoNotGrow,
+        source="Lamport, Paxos Made Simple, section 2.4: two proposers that preempt each other",
     ),
     Bug(
         name="paxos-proposals-outlive-the-ballot",

@@ -54,6 +54,8 @@ RESTARTS = 0.25
 LOST_S = 0.01
 """So long all is lost that a node says, or is told, when it is asked for something: less than any
 leader waits for."""
+BUSY = 10
+"""So often others ask before what was lost must be repeated."""
 
 
 class Aftermath:
@@ -221,7 +223,7 @@ class Aftermath:
 
     def _makes_good(self) -> bool:
         """What a node says, or is told, when it is asked for something is lost: it completes the
-        operation all the same, without being asked again."""
+        operation all the same, without being asked again, and however much others ask of it."""
         cluster, repeats_s = self._cluster, self._pace.repeats_s
         if repeats_s is None:
             return True
@@ -231,7 +233,14 @@ class Aftermath:
         self._stage.begin("lost")
         cut(self._stage, shape, node, LOST_S)
         op: OperationKind = "read" if draw() < 0.5 else "write"
-        return is_answered(self._stage, f"a moment {shape}", node, op, repeats_s + PROMPT_S)
+        return is_answered(
+            self._stage,
+            f"a moment {shape}",
+            node,
+            op,
+            repeats_s + PROMPT_S,
+            others_every_s=repeats_s / BUSY if draw() < 0.5 else None,
+        )
 
     def _comes_again(self) -> bool:
         """Requests that come once more, after a crash or when nobody waits for their answer. Only
