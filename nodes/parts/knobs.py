@@ -45,12 +45,14 @@ def _watching(recover_after_s: float, heartbeat_every_s: float, timeout_s: float
     }
 
 
+COPIES: Knobs = [[{"replication_factor": 2}, *[{"replication_factor": 3}] * 3]]
+"""Of a key, where quorums are majorities."""
+
 PLACED: Knobs = [
-    [{"replication_factor": 2}, *[{"replication_factor": 3}] * 3],
     [{"ranges": count, "buckets": 16} for count in (1, 2, 4, 4)],
     [_watching(0.1, 0.15, 0.3), _watching(0.3, 0.1, 0.25), _watching(0.5, 0.25, 1.0)],
     [DEFAULT, {"page_keys": 1}, {"page_keys": 2}, {"page_bytes": 1}],
 ]
-"""Of `nodes.parts.recovery.PlacementParameters`: few copies, which move soon and in small pages."""
+"""Of `nodes.parts.recovery.PlacementParameters`: what moves does so soon and in small pages."""
 
 PLACED_MOMENTS = ("under_replicated", "placed", "copying", "copying", "re_replicated")

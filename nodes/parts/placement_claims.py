@@ -423,8 +423,9 @@ class CopiesAreWhole(HearsClients, OfPlacements):
                 )
         sent = self._sent.setdefault((dst, msg.range), {})
         first = sent.setdefault((msg.number, node), {})
-        for key, record in page.items():
-            # What was asked for twice is sent twice; the second may be newer, and still under way.
+        for key, record in page.items() if is_first else ():
+            # What was asked for twice is sent twice; the second may be newer, with keys that are
+            # new, and still under way.
             first.setdefault(key, record)
         if msg.last is None:
             self._done.add((dst, msg.range, msg.number, node))

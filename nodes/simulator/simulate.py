@@ -74,7 +74,8 @@ repeats a request then."""
 UNEVEN = ("read_quorum", "write_quorum")
 """Knobs by which fewer nodes answer a read than store a write, or the other way round."""
 UNEVEN_NODES = 4
-"""Of so many, quorums of two and of three meet, and no more than a majority is needed."""
+"""Of so many, quorums of two and of three meet, and no more than a majority is needed. Where keys
+are placed, so many hold each, or fewer (`nodes.protocols.quorum_register.knobs`)."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,8 +167,9 @@ def simulate(
     if nodes is None:
         nodes = (3, 3, 4, 5, 5, 5)[int(random.Random(f"{seed}/nodes").random() * 6)]
         # One more than hold a key: else every node would.
-        nodes = max(nodes, setup.parameters.get("replication_factor", 0) + 1)
-        if any(name in setup.parameters for name in UNEVEN):
+        copies = setup.parameters.get("replication_factor", 0)
+        nodes = max(nodes, copies + 1)
+        if not copies and any(name in setup.parameters for name in UNEVEN):
             nodes = UNEVEN_NODES
     protocol = perhaps_of_another_make(protocol, seed)
     # Nearly all that a run makes is freed by its reference counts; looking for cycles meanwhile

@@ -15,6 +15,8 @@ from nodes.simulator.simulate import simulate
         ("gossip-lww-placed", 46),
         # A placement that was voted for comes to be chosen when its new member is down.
         ("quorum-placed", 1866),
+        # A source is asked twice, and a key is written there between its two pages.
+        ("quorum-placed", 418),
         # Three hundred entries that were missed come one by one.
         ("raft-stale-read", 451),
         # An old refusal comes late (a mistake of the protocol: it sent what was not asked for).

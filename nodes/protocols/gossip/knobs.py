@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodes.contract.knobs import DEFAULT, Knobs
-from nodes.parts.knobs import FORGETFUL_KEYS, KEY_LIMITS, PLACED
+from nodes.parts.knobs import COPIES, FORGETFUL_KEYS, KEY_LIMITS, PLACED
 
 KNOBS: Knobs = [
     [DEFAULT, {"gossip_interval_s": 0.02}, {"gossip_interval_s": 1.0}],
@@ -13,5 +13,5 @@ KNOBS: Knobs = [
     *KEY_LIMITS,
 ]
 
-PLACED_KNOBS: Knobs = [*KNOBS, *PLACED]
+PLACED_KNOBS: Knobs = [*KNOBS, *COPIES, *PLACED]
 KNOBS = [*KNOBS, *FORGETFUL_KEYS]

@@ -8,7 +8,8 @@ import msgspec
 
 from nodes.contract.replica import Request
 from nodes.parts.failure_detector import CHECK, SEND
-from nodes.parts.recovery import RangePage, RangeReady
+from nodes.parts.quorum import quorums_of
+from nodes.parts.recovery import PlacementParameters, RangePage, RangeReady
 from nodes.protocols.gossip import Forward, Gossip
 from nodes.protocols.quorum_register import Commit, QuorumRegister
 from nodes.simulator.bugs import Bug
@@ -160,6 +161,24 @@ class BeatsBehindTheDisk(Gossip):
                 self.out.sends[i] = held
 
 
+class CopiesForWritesOnly(QuorumRegister):
+    """A new member copies from so many that they meet every write quorum; of read quorums some are
+    left that nobody has fenced."""
+
+    def start_recovery(self, parameters: PlacementParameters, copy_quorum: int) -> None:
+        n, _, write = quorums_of(self.config)
+        super().start_recovery(parameters, n - write + 1)
+
+
+class CopiesForReadsOnly(QuorumRegister):
+    """A new member copies from so many that they meet every read quorum; what a write quorum has
+    stored they may all have missed."""
+
+    def start_recovery(self, parameters: PlacementParameters, copy_quorum: int) -> None:
+        n, read, _ = quorums_of(self.config)
+        super().start_recovery(parameters, n - read + 1)
+
+
 _SKETCH = "protocols.md, recovery, wrong there"
 _VERTICAL = "Lamport, Malkhi, Zhou 2009, section 2"
 BUGS = (
@@ -246,5 +265,17 @@ BUGS = (
         protocol="gossip-placed",
         replica=BeatsBehindTheDisk,
         source="a missing early=True: a slow disk is no crash",
+    ),
+    Bug(
+        name="recovery-copies-for-writes-only",
+        protocol="quorum-placed",
+        replica=CopiesForWritesOnly,
+        source=_VERTICAL + ": no read quorum of an older configuration is left",
+    ),
+    Bug(
+        name="recovery-copies-for-reads-only",
+        protocol="quorum-placed",
+        replica=CopiesForReadsOnly,
+        source=_VERTICAL + ": the state is that of a write quorum",
     ),
 )
