@@ -263,6 +263,11 @@ class Invariant:
     durability gate lets it through. For `Reply` it is called with the node, the `Request` and the
     reply; for `Request`, when a client's request arrives, with the node, "" and the request.
 
+    What a node *holds back*, until its disk has what it wrote, is judged when that begins:
+    ``holds`` names, for a type of message, or for `Reply`, the method that is called as those of
+    ``hears`` are. It is not in a step in which the node learnt that something is durable: that may
+    come after the message.
+
     What a node *makes* of a message is judged right after its handler ran: ``judges`` names, for a
     type of message, the method that is called with the replica, the sender, the message and the
     `Send`s that it made. Such a check costs nothing where no such message comes.
@@ -271,6 +276,7 @@ class Invariant:
     name: ClassVar[str] = "invariant"
     looks_at: ClassVar[tuple[str, ...]] = ()
     hears: ClassVar[Mapping[type, str]] = {}
+    holds: ClassVar[Mapping[type, str]] = {}
     judges: ClassVar[Mapping[type, str]] = {}
     scene: Scene
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from nodes.contract.disk import Disk
 from nodes.contract.replica import Invariant, InvariantBroken, Reply, Request, Scene, Send
 from nodes.parts.forwarding import Forward, Forwarded
 from nodes.parts.reference_map import ReferenceMap
@@ -591,6 +592,38 @@ class SnapshotsAnswer(Invariant):
                     raise InvariantBroken(
                         f"{replica.id} has a snapshot with {reply}, and its client still waits"
                     )
+
+
+class DisksHoldUpLittle(Invariant):
+    """What a node says waits for its disk only while something of it is not there: a slow disk does
+    not silence who promises nothing new. Where a majority vouches for answers to clients, these
+    wait for no disk here. ``looks_at``: something that each replica begins with."""
+
+    name = "what is on disk waits for it no more"
+    looks_at: ClassVar = ("role",)
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        self._replicas: dict[str, Any] = {}
+
+    def observe(self, node: str, replica: Any) -> None:
+        """It may be a new one."""
+        self._replicas[node] = replica
+
+    def on_wait(self, node: str, dst: str, msg: Any) -> None:
+        """Raises InvariantBroken."""
+        if self.is_durable(self._replicas[node], self.scene.disks[node], dst, msg):
+            raise InvariantBroken(f"{node} has on disk what it tells {dst}, and waits: {msg}")
+
+    def on_reply_waits(self, node: str, request: Request, reply: Reply) -> None:
+        """Raises InvariantBroken."""
+        if reply.outcome == "ok":
+            raise InvariantBroken(f"{node} waits for its disk to answer {request} with {reply}")
+
+    def is_durable(self, replica: Any, disk: Disk, dst: str, msg: Any) -> bool:
+        """Whether ``disk``, which would survive a crash, has what ``msg`` promises ``dst``."""
+        raise NotImplementedError
 
 
 def requests_of(entry: Any) -> Iterator[Request]:

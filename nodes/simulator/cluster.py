@@ -112,6 +112,7 @@ class Cluster:
         self.held_back: dict[type, Listener] = dict.fromkeys(
             protocol.replica.EARLY, WaitsForNoDisk().on_wait
         )
+        self.doubted: dict[type, Listener] = {}
         self.marks: list[Mark] = []
         self.reply_to: Callable[[str, Reply], None] = lambda node, reply: None
         """Who gets the replies."""
@@ -156,7 +157,8 @@ class Cluster:
             for invariant in invariants
             if type(invariant).observe is not Invariant.observe
         ]
-        self.listeners.update(_listeners(invariants))
+        self.listeners.update(_listeners(invariants, "hears"))
+        self.doubted.update(_listeners(invariants, "holds"))
         self._replica = _judged(self.protocol.replica, invariants)
 
     def _link_all(
@@ -416,11 +418,12 @@ class Cluster:
         self.orphan_to(node, reply)
 
 
-def _listeners(invariants: Sequence[Invariant]) -> dict[type, Listener]:
-    """By type, who has to hear of what leaves or arrives (`Invariant.hears`)."""
+def _listeners(invariants: Sequence[Invariant], which: str) -> dict[type, Listener]:
+    """By type, who has to hear of what leaves or arrives, or is held back (`Invariant.hears`,
+    `Invariant.holds`)."""
     by_type: dict[type, list[Listener]] = {}
     for invariant in invariants:
-        for kind, method in invariant.hears.items():
+        for kind, method in getattr(invariant, which).items():
             by_type.setdefault(kind, []).append(getattr(invariant, method))
     return {kind: reduce(_both, listeners) for kind, listeners in by_type.items()}
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -101,6 +101,8 @@ class Surroundings(Protocol):
     listeners: dict[type, Listener]
     held_back: dict[type, Listener]
     """Who has to hear of what waits for the disk."""
+    doubted: dict[type, Listener]
+    """The same, of what perhaps need not; see `nodes.contract.replica.Invariant.holds`."""
 
     def observers_after(self, before: Any, now: Any) -> list[Callable[[str, Replica], None]]:
         """Who has to look at a replica, of which `Replica.watched` was ``before`` and is
@@ -130,7 +132,7 @@ class Host:
         *("_cluster", "_timeline", "_build", "_timing", "_step_s", "_random", "_disk", "_number"),
         *("_timer_inputs", "_inbox", "_due", "_deadlines", "_scheduled", "_gate", "_asked"),
         *("_taken", "_durable", "_flight", "_late_fsync", "_waking", "_free_at_s", "_watched"),
-        *("_at", "_note", "_tracing", "_listeners", "_held_back", "ready_at_s"),
+        *("_at", "_note", "_tracing", "_listeners", "_held_back", "_doubted", "ready_at_s"),
     )
 
     def __init__(
@@ -174,6 +176,7 @@ class Host:
         self._number = float(config.nodes.index(config.node)) + 900_000.0
         self._listeners = cluster.listeners
         self._held_back = cluster.held_back
+        self._doubted = cluster.doubted
         self._timer_inputs: dict[str, Timer] = {}
         self._forget()
 
@@ -413,7 +416,7 @@ class Host:
             links, listeners = self.links, self._listeners
             for send in sends:
                 if send.position > durable:
-                    self._hold_back(send)
+                    self._hold_back(send, inputs)
                     continue
                 listener = listeners.get(type(send.msg))
                 if listener is not None:
@@ -426,19 +429,32 @@ class Host:
         if out.replies:
             for gated in out.replies:
                 if gated[0] > durable:
-                    self._gate.append(gated)
+                    self._hold_reply(gated, inputs)
                 elif self._answer(gated[1]):
                     return
             out.replies.clear()
         if storage.waiting and self._flight is None:
             self._start_fsync()
 
-    def _hold_back(self, send: Send) -> None:
+    def _hold_back(self, send: Send, inputs: Sequence[Input]) -> None:
         """It waits until what was written before is durable."""
-        listener = self._held_back.get(type(send.msg))
+        kind = type(send.msg)
+        listener = self._held_back.get(kind)
         if listener is not None:
             listener(self.id, send.dst, send.msg)
+        listener = self._doubted.get(kind)
+        if listener is not None and not any(type(item) is Durable for item in inputs):
+            listener(self.id, send.dst, send.msg)
         self._gate.append(send)
+
+    def _hold_reply(self, gated: tuple[int, Reply], inputs: Sequence[Input]) -> None:
+        listener = self._doubted.get(Reply)
+        if listener is not None and not any(type(item) is Durable for item in inputs):
+            reply = gated[1]
+            request = self._asked.get((reply.client, reply.sequence))
+            if request is not None:
+                listener(self.id, request, reply)
+        self._gate.append(gated)
 
     def _pass_marks(self, marks: list[tuple[str, dict[str, Any]]]) -> bool:
         """Tell them. True: that sprang a trap and the node is down."""

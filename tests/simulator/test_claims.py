@@ -108,6 +108,8 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("paxos-late-refusals-lengthen-pauses", "a pause is as long as the duel asks for"),
         ("paxos-pauses-do-not-grow", "a pause is as long as the duel asks for"),
         ("raft-snapshot-starts-anew", "a transfer goes on with its snapshot"),
+        ("raft-acknowledges-behind-the-disk", "what is on disk waits for it no more"),
+        ("raft-answers-behind-the-disk", "what is on disk waits for it no more"),
         (
             "raft-late-refusals-probe-again",
             "what is acknowledged is durable, and the leader's",
@@ -175,7 +177,7 @@ def test_a_message_is_bounded_by_items_and_by_bytes() -> None:
 def test_who_waits_for_what_a_snapshot_answers_is_seen() -> None:
     """Several at a time wait for that when what a node has missed is brought to it in the end."""
     planted = BUGS["raft-snapshot-answers-one"].planted()
-    alarms = (alarm for seed in range(1, 41) for alarm in simulate(planted, seed).alarms)
+    alarms = (alarm for seed in range(1, 121) for alarm in simulate(planted, seed).alarms)
     assert next(alarms).check == "invariant: a snapshot answers who waits"
 
 

@@ -80,6 +80,7 @@ COMMON = (
     "detection-marks-one-detector",
     "recovery-moves-to-who-just-came",
     "quorum-requests-put-off-repeats",
+    "paxos-accepts-behind-the-disk",
 )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from nodes.contract.disk import Disk
-from nodes.contract.replica import Invariant, InvariantBroken, Scene
+from nodes.contract.replica import Invariant, InvariantBroken, Reply, Scene
 from nodes.parts.claims import (
     EACH,
     AnswersAreTrue,
     Asked,
     Chronicle,
+    DisksHoldUpLittle,
     Led,
     MessagesAreBounded,
     RequestsAreProposed,
@@ -287,6 +288,22 @@ class PaxosRequestsAreProposed(RequestsAreProposed):
     def leadership(self, replica: Any) -> Any:
         """See `RequestsAreProposed`."""
         return replica.ballot
+
+
+class PaxosDisksHoldUpLittle(DisksHoldUpLittle):
+    """See `DisksHoldUpLittle`."""
+
+    holds: ClassVar = {Accepted: "on_wait", Refused: "on_wait", Reply: "on_reply_waits"}
+
+    def is_durable(self, replica: Any, disk: Disk, dst: str, msg: Any) -> bool:
+        """See `DisksHoldUpLittle`."""
+        promised: Promised | None = disk.get("promised")
+        if promised is None or promised.ballot != replica.promised:
+            return False
+        if type(msg) is Refused:
+            return True
+        own = replica.disk
+        return disk.last_index == own.last_index and disk_slot(disk) == disk_slot(own)
 
 
 class PaxosAnswers(AnswersAreTrue):

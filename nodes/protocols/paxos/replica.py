@@ -55,6 +55,7 @@ from nodes.parts.synod import NO_BALLOT, Acceptor, Ballot, Proposer
 from nodes.protocols.paxos.claims import (
     AcceptorsTellTrue,
     PaxosAnswers,
+    PaxosDisksHoldUpLittle,
     PaxosMessagesAreBounded,
     PaxosRequestsAreProposed,
     PaxosSnapshotsAnswer,
@@ -136,7 +137,7 @@ class Paxos(Replica):
     INVARIANTS = (
         *(OneProposer, Agreement, Durability, MajoritiesAreDurable),
         *(AcceptorsTellTrue, PromisesAreHeeded, NothingIsSkipped, BallotsAreDue, BallotsAreKept),
-        *(PausesAreBounded, PaxosAnswers, RefusalsStay),
+        *(PausesAreBounded, PaxosAnswers, PaxosDisksHoldUpLittle, RefusalsStay),
         *(PaxosMessagesAreBounded, PaxosRequestsAreProposed, PaxosSnapshotsAnswer),
     )
     WATCHED = (

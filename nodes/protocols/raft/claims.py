@@ -16,6 +16,7 @@ from nodes.parts.claims import (
     AnswersAreTrue,
     Asked,
     Chronicle,
+    DisksHoldUpLittle,
     Led,
     MessagesAreBounded,
     RequestsAreProposed,
@@ -426,6 +427,26 @@ class RaftSnapshotsAnswer(SnapshotsAnswer):
 
     judges: ClassVar = {InstallSnapshot: "on_snapshot"}
     mark = "install_snapshot"
+
+
+class RaftDisksHoldUpLittle(DisksHoldUpLittle):
+    """See `DisksHoldUpLittle`."""
+
+    holds: ClassVar = {
+        AppendEntriesReply: "on_wait",
+        InstallSnapshotReply: "on_wait",
+        Reply: "on_reply_waits",
+    }
+
+    def is_durable(self, replica: Any, disk: Disk, dst: str, msg: Any) -> bool:
+        """See `DisksHoldUpLittle`."""
+        match = msg.index if type(msg) is AppendEntriesReply and msg.success else 0
+        if match > disk.last_index or disk.snapshot_index != replica.disk.snapshot_index:
+            return False
+        if match > disk.snapshot_index and disk.entry(match).term != replica.term_at(match):
+            return False
+        state: HardState = disk.get("hard_state", HardState(0, None))
+        return (state.term, state.vote) == (replica.term, replica.vote)
 
 
 class _Transfer:

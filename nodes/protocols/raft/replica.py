@@ -95,6 +95,7 @@ from nodes.parts.replicated_map import ReplicatedMap
 from nodes.protocols.raft.claims import (
     AcknowledgementsAreTrue,
     RaftAnswers,
+    RaftDisksHoldUpLittle,
     RaftMessagesAreBounded,
     RaftRequestsAreProposed,
     RaftSnapshotsAnswer,
@@ -197,6 +198,7 @@ class Raft(Replica):
         ElectionsAreDue,
         AcknowledgementsAreTrue,
         RaftAnswers,
+        RaftDisksHoldUpLittle,
         RefusalsStay,
         RaftMessagesAreBounded,
         RaftRequestsAreProposed,
@@ -665,7 +667,8 @@ class Raft(Replica):
 
     def on_install_snapshot(self, src: str, m: InstallSnapshot) -> None:
         if m.term < self.term:
-            self.out.send(src, AppendEntriesReply(self.term, m.round, False, 0))
+            reply = AppendEntriesReply(self.term, m.round, False, 0)
+            self.out.send(src, reply, early=self.hard_state_is_durable)
             return
         self._check_leads(src, m.term)
         check_reach("index", m.index, self.disk.last_index, self.env.wall)
@@ -676,7 +679,8 @@ class Raft(Replica):
             self._take_chunk(m)
         if m.index <= self.commit:
             self._incoming = None
-            self.out.send(src, AppendEntriesReply(self.term, m.round, True, self.commit))
+            reply = AppendEntriesReply(self.term, m.round, True, self.commit)
+            self.out.send(src, reply, early=self._has_durably(self.commit))
             return
         incoming = self._incoming
         if incoming is not None and incoming.index == m.index:
@@ -1009,8 +1013,12 @@ class Raft(Replica):
         self.out.send(
             leader,
             AppendEntriesReply(self.term, round_, True, match),
-            early=match <= self.durable_index and self.hard_state_is_durable,
+            early=self._has_durably(match),
         )
+
+    def _has_durably(self, match: int) -> bool:
+        """Whether an acknowledgement of the log up to there would survive a crash."""
+        return match <= self.durable_index and self.hard_state_is_durable
 
     # --- the state machine ---
 

@@ -22,7 +22,41 @@ def _early_from(replica: Any, first: int) -> None:
         sends[i] = msgspec.structs.replace(sends[i], position=0)
 
 
+def _late_from(replica: Any, first: int) -> None:
+    """Let what was sent since wait for the disk, whatever it says."""
+    sends, position = replica.out.sends, replica.disk.position
+    for i in range(first, len(sends)):
+        sends[i] = msgspec.structs.replace(sends[i], position=position)
+
+
 # --- Raft, Paxos ---
+
+
+class AcknowledgesBehindTheDisk(Raft):
+    """An acknowledgement waits for all that was written, though all that it tells of is on disk."""
+
+    def _acknowledge(self, leader: str, round_: int, match: int) -> None:
+        first = len(self.out.sends)
+        super()._acknowledge(leader, round_, match)
+        _late_from(self, first)
+
+
+class AnswersBehindTheDisk(Raft):
+    """What a majority holds is not told to a client before this node's disk has all it wrote."""
+
+    def end_step(self) -> None:
+        super().end_step()
+        position = self.disk.position
+        self.out.replies[:] = [(position, reply) for _, reply in self.out.replies]
+
+
+class AcceptsBehindTheDisk(Paxos):
+    """An acceptor's answer waits for all that was written, though what it tells of is on disk."""
+
+    def _acknowledge(self, round_: int, missing: bool) -> None:
+        first = len(self.out.sends)
+        super()._acknowledge(round_, missing)
+        _late_from(self, first)
 
 
 class ReadsJoinARound(Raft):
@@ -125,6 +159,7 @@ class PageWithoutItsLastKey(QuorumRegister):
         return last, contents[:-1] if len(contents) > 1 else contents
 
 
+_NEWS = "a missing early=True: a slow disk silences nobody who promises nothing new"
 _SIMPLE = "Lamport, Paxos made simple, 2.5: stable storage"
 
 BUGS = (
@@ -163,6 +198,24 @@ BUGS = (
         protocol="gossip",
         replica=ClockClaimsTooMuch,
         source="Demers et al. 1987, 1.3",
+    ),
+    Bug(
+        name="raft-acknowledges-behind-the-disk",
+        protocol="raft",
+        replica=AcknowledgesBehindTheDisk,
+        source=_NEWS,
+    ),
+    Bug(
+        name="raft-answers-behind-the-disk",
+        protocol="raft",
+        replica=AnswersBehindTheDisk,
+        source="Ongaro, dissertation, 10.2.1: the leader may answer before its own disk has it",
+    ),
+    Bug(
+        name="paxos-accepts-behind-the-disk",
+        protocol="paxos",
+        replica=AcceptsBehindTheDisk,
+        source=_NEWS,
     ),
     Bug(
         name="placement-promise-before-fsync",
