@@ -67,6 +67,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     ``refuses``: types of messages by which a node tells a leader that it has not what comes before,
     with a field that is not empty then: nobody does who has the leader's log.
     ``beats_s``: that often a leader tells all others what is committed, and hears what they lack.
+    ``replaces_s``: so long after a node suspects a member of a range for good, it has proposed
+    another one, if no member that is up comes before it; None: nothing is placed.
     ``in_flight``: so many values may be on their way from a leader to a node at once.
     ``unsure_s``: by then after a node fell silent its peers no longer say what share of the copies
     agree (``replication_ratio`` of `Replica.probe`).
@@ -92,6 +94,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     handed_on: Mapping[str, str] = {}
     finds_elsewhere: bool = False
     unsure_s: float | None = None
+    replaces_s: float | None = None
     in_flight: float = float("inf")
     prices: Mapping[tuple[OperationKind, bool], Price] = {}
     refuses: Mapping[str, str] = {}

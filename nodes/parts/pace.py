@@ -17,6 +17,8 @@ FEW_BYTES = 1000
 """A message of a batch so small holds an entry or two."""
 _AGREE_S = 3.0
 """Proposals of several nodes, each of which gives way to the others a few times, and a copy."""
+_LOOKS_S = 0.4
+"""So long after there is something to propose its node has looked."""
 _MOVE_S = 1.5
 """One range moves, and all have heard that its new member is ready."""
 
@@ -53,6 +55,7 @@ def pace_of_recovery(parameters: PlacementParameters, nodes: tuple[str, ...]) ->
         idle={**heartbeats, "PlacementNumbers": 2.0 * count},
         least=heartbeats,
         watch_s=BEATS * heartbeat.heartbeat_every_s,
+        replaces_s=parameters.recover_after_s + _LOOKS_S,
     )
 
 

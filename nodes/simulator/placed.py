@@ -118,6 +118,22 @@ def newest_placements(cluster: Cluster) -> list[Placement]:
     return _newest(_placements(cluster))
 
 
+def settled_placements(cluster: Cluster) -> list[Placement]:
+    """Those of `newest_placements` that every node knows, with members that all are ready, as every
+    node knows as well; and nobody proposes the next one."""
+    known = _placements(cluster).values()
+    return [
+        placement
+        for placement in newest_placements(cluster)
+        if all(
+            each.current[placement.range] == placement
+            and each.is_complete(placement.range)
+            and not each.proposes(placement.range)
+            for each in known
+        )
+    ]
+
+
 def _newest(known: dict[str, Placements]) -> list[Placement]:
     """The newest placement of each range that any of them knows."""
     ranges = next(iter(known.values())).ranges if known else 0

@@ -26,7 +26,7 @@ from nodes.simulator.bugs.unhelped import (
 from nodes.simulator.cluster import Cluster, Mark
 from nodes.simulator.oracles import aftermath, rest
 from nodes.simulator.oracles.aftermath import Aftermath
-from nodes.simulator.oracles.losses import handed_to_suspects, hasty, onto_lost
+from nodes.simulator.oracles.losses import handed_to_suspects, hasty, onto_lost, tardy
 from nodes.simulator.oracles.traffic import Traffic
 from nodes.simulator.simulate import simulate
 from tests.simulator.test_oracles import Stage, planted
@@ -91,6 +91,24 @@ def test_nothing_moves_to_who_is_down() -> None:
     voted = Placement(0, 2, (("n2", 1), ("n4", 2)), before[0].members)
     assert list(onto_lost(marks, before, ["n4"], [voted])) == [], "it may have been chosen"
     assert list(onto_lost(marks, before, ["n4"], [replace(voted, number=3)])) != []
+
+
+def test_who_comes_first_of_those_that_live_waits_for_nobody() -> None:
+    settled = [first_placement(0, ("n1", "n2", "n3", "n4", "n5"), 3)]
+
+    def found(*marks: Mark) -> list[str]:
+        suspects = [mark(1.0, node, "suspect", node="n1") for node in ("n2", "n3")]
+        return [check for check, _ in tardy([*suspects, *marks], settled, ["n1"], 2.0)]
+
+    def proposed(at_s: float, node: str, number: int = 0) -> Mark:
+        return mark(at_s, node, "under_replicated", range=number, number=1, lost="n1", to="n4")
+
+    assert found(proposed(3.0, "n2")) == []
+    assert found(proposed(2.5, "n3"), proposed(3.5, "n2")) == [], "somebody did"
+    assert found(proposed(3.5, "n2")) == ["re-replication"]
+    assert found(proposed(3.0, "n2", 1)) == ["re-replication"], "another range"
+    assert list(tardy([proposed(9.0, "n2")], settled, ["n1"], 2.0)) == [], "nobody suspected it"
+    assert list(tardy([mark(1.0, "n1", "suspect", node="n4")], settled, ["n4"], 2.0)) == []
 
 
 def test_a_read_is_handed_on_to_nobody_who_is_suspected() -> None:

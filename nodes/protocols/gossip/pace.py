@@ -39,6 +39,7 @@ def pace(parameters: GossipParameters, nodes: tuple[str, ...]) -> Pace:
         bare={"Difference": "clocks"},
         least=recovery.least,
         watch_s=recovery.watch_s,
+        replaces_s=recovery.replaces_s,
         tells={"Rumour": parameters.rounds * min(parameters.fanout, others)},
         told_s=len(nodes) * parameters.rounds * parameters.gossip_interval_s,
         tells_every_s=parameters.gossip_interval_s,

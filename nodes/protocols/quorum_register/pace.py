@@ -50,6 +50,7 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         idle={"Digest": 2 * len(nodes) / every_s, **(recovery.idle or {})},
         least=recovery.least,
         watch_s=recovery.watch_s,
+        replaces_s=recovery.replaces_s,
         carries_on_s=None if recovery.idle else _CARRIES_ON_S,
         gives_up_s=None if parameters.weak or recovery.idle else parameters.timeout_s,
         # The answers to `Prepare` tell it; some replica of each read quorum stored it.

@@ -161,6 +161,16 @@ class BeatsBehindTheDisk(Gossip):
                 self.out.sends[i] = held
 
 
+class TheDeadHaveTheirTurn(QuorumRegister):
+    """Who is to propose waits also for members before it that it suspects."""
+
+    def start_recovery(self, parameters: PlacementParameters, copy_quorum: int) -> None:
+        super().start_recovery(parameters, copy_quorum)
+        recovery: Any = self.recovery
+        if recovery is not None:
+            recovery._rank = lambda placement: [*placement.nodes, self.id].index(self.id)
+
+
 class CopiesForWritesOnly(QuorumRegister):
     """A new member copies from so many that they meet every write quorum; of read quorums some are
     left that nobody has fenced."""
@@ -265,6 +275,12 @@ BUGS = (
         protocol="gossip-placed",
         replica=BeatsBehindTheDisk,
         source="a missing early=True: a slow disk is no crash",
+    ),
+    Bug(
+        name="recovery-the-dead-have-their-turn",
+        protocol="quorum-placed",
+        replica=TheDeadHaveTheirTurn,
+        source="a rank in a list that was not filtered",
     ),
     Bug(
         name="recovery-copies-for-writes-only",

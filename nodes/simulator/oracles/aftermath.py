@@ -10,6 +10,7 @@ from msgspec import structs
 from nodes.contract.pace import Pace
 from nodes.contract.replica import Operation, OperationKind
 from nodes.parts.placement import Placement
+from nodes.simulator.cluster import Mark
 from nodes.simulator.faults import Nemesis
 from nodes.simulator.network import Quality
 from nodes.simulator.oracles import losses, rest, status
@@ -31,7 +32,12 @@ from nodes.simulator.oracles.repeats import (
 )
 from nodes.simulator.oracles.stage import PROMPT_S, Stage, cut, is_answered, judge
 from nodes.simulator.oracles.traffic import HandedOn, Traffic
-from nodes.simulator.placed import is_placed, newest_placements, unrestored_range
+from nodes.simulator.placed import (
+    is_placed,
+    newest_placements,
+    settled_placements,
+    unrestored_range,
+)
 
 LONGEST_S = 120.0
 """A suspicion that may take longer is not waited for: phi has learned from an unruly network."""
@@ -302,6 +308,7 @@ class Aftermath:
         phase = f"under {lasting.name}"
         began = before = len(cluster.marks)
         placements, voted = newest_placements(cluster), losses.voted_for(cluster)
+        settled = settled_placements(cluster)
         fault = structs.replace(lasting.fault, at_s=cluster.now)
         nemesis = Nemesis(cluster, self._stage.clients, [fault])
         self._leave_open()
@@ -334,6 +341,7 @@ class Aftermath:
                 and self._judge(
                     phase, losses.handed_to_suspects(cluster.marks[began:], handing.end())
                 )
+                and self._is_replaced(phase, lasting, cluster.marks[began:], settled)
                 and self._is_well_placed(phase, lasting, began, placements, voted)
             ):
                 self._heals(nemesis)
@@ -409,6 +417,16 @@ class Aftermath:
         if lost:
             self._cluster.run(self._pace.unsure_s)
         return self._judge(phase, status.too_sure(self._cluster, lost))
+
+    def _is_replaced(
+        self, phase: str, lasting: Lasting, marks: list[Mark], settled: Sequence[Placement]
+    ) -> bool:
+        """As soon as it is lost for certain. ``marks``: since the fault; ``settled``: see
+        `losses.tardy`."""
+        within_s = self._pace.replaces_s
+        return within_s is None or self._judge(
+            phase, losses.tardy(marks, settled, lasting.lame, within_s)
+        )
 
     def _is_well_placed(
         self,

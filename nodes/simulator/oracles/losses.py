@@ -4,6 +4,7 @@ takes the place of the lost one."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from math import inf
 from typing import Any
 
 from nodes.parts.placement import Placement, first_placement
@@ -147,6 +148,32 @@ def wrong_place(
         if to != wanted.get(key_range):
             told = f"in range {key_range} {mark.node} puts {to} in the place of {lost}"
             yield "re-replication", f"{told}, not {wanted.get(key_range)}"
+            return
+
+
+def tardy(
+    marks: Sequence[Mark], settled: Sequence[Placement], lost: Collection[str], within_s: float
+) -> Iterator[Finding]:
+    """A member that is lost, and that nobody replaces ``within_s`` after the first of those members
+    that are up suspects it: nobody comes before that one, so it waits for nobody. ``settled``: the
+    placements at the beginning of ``marks``, of which any may be followed by the next one;
+    ``lost``: who went down then."""
+    suspected_s: dict[tuple[str, str], float] = {}
+    begun_s: dict[int, float] = {}
+    for mark in marks:
+        if mark.name == "suspect":
+            suspected_s.setdefault((mark.node, mark.details["node"]), mark.at_s)
+        elif mark.name in ("under_replicated", "placed"):
+            begun_s.setdefault(mark.details["range"], mark.at_s)
+    for placement in settled:
+        gone = [node for node in placement.nodes if node in lost]
+        first = next((node for node in placement.nodes if node not in lost), "")
+        since_s = max((suspected_s.get((first, node), inf) for node in gone), default=inf)
+        late_s = begun_s.get(placement.range, inf) - since_s
+        if since_s < inf and late_s > within_s:
+            told = f"{first}, the first of {placement} that is up, suspects {gone} at {since_s:.3f}"
+            until = f"{late_s:.3f} s later, not within {within_s:.3f}"
+            yield "re-replication", f"{told}, and another one is proposed {until}"
             return
 
 
