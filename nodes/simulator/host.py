@@ -443,13 +443,13 @@ class Host:
         if listener is not None:
             listener(self.id, send.dst, send.msg)
         listener = self._doubted.get(kind)
-        if listener is not None and not any(type(item) is Durable for item in inputs):
+        if listener is not None and Durable not in map(type, inputs):
             listener(self.id, send.dst, send.msg)
         self._gate.append(send)
 
     def _hold_reply(self, gated: tuple[int, Reply], inputs: Sequence[Input]) -> None:
         listener = self._doubted.get(Reply)
-        if listener is not None and not any(type(item) is Durable for item in inputs):
+        if listener is not None and Durable not in map(type, inputs):
             reply = gated[1]
             request = self._asked.get((reply.client, reply.sequence))
             if request is not None:

@@ -48,7 +48,7 @@ class RaftChronicle(Chronicle):
     has another snapshot than before.
     ``applied``: those that were, in order. ``safe``: up to here some leader has committed.
     ``logs``: of the leader of each term, as it is now. ``voters``: whose vote left to whom, by term
-    and candidate."""
+    and candidate. ``true``: what each node has acknowledged."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
@@ -58,6 +58,7 @@ class RaftChronicle(Chronicle):
         self.applied: list[Entry] = []
         self.logs: dict[int, Disk] = {}
         self.voters: dict[tuple[int, str], set[str]] = {}
+        self.true: dict[str, _True] = {}
         self.memberships = []
         self.reference = ReferenceMap(0)
         self._terms: list[tuple[int, tuple[str, ...]]] = [(0, ())]
@@ -175,7 +176,7 @@ class AcknowledgementsAreTrue(Invariant):
         self._batch = parameters.batch_entries
         # A search for the place where the logs meet may begin behind what was sent.
         self._window = self._batch * (parameters.window_batches + 1)
-        self._true: dict[str, _True] = {}
+        self._true = self._chronicle.true
         self._sent: dict[tuple[int, int], int] = {}
         self._searches: dict[str, _Search] = {}
         # By follower: in which term a leader heard of its log, and up to where.
@@ -469,19 +470,15 @@ class TransfersGoOn(Invariant):
     dissertation, 5.1; Raft paper, section 7)."""
 
     name = "a transfer goes on with its snapshot"
-    hears: ClassVar = {
-        InstallSnapshot: "on_chunk",
-        InstallSnapshotReply: "on_part",
-        AppendEntriesReply: "on_match",
-    }
+    hears: ClassVar = {InstallSnapshot: "on_chunk", InstallSnapshotReply: "on_part"}
 
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        self._memberships = scene.common(RaftChronicle).memberships
-        # By follower and leader; and up to where it said in which term that it has the log.
+        chronicle = scene.common(RaftChronicle)
+        self._memberships, self._true = chronicle.memberships, chronicle.true
+        # By follower and leader.
         self._begun: dict[tuple[str, str], _Transfer] = {}
-        self._has: dict[tuple[str, str], tuple[int, int]] = {}
 
     def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
         """Raises InvariantBroken."""
@@ -494,8 +491,7 @@ class TransfersGoOn(Invariant):
             and begun.memberships == count  # Who was removed meanwhile, and has come back?
             and begun.taken
             and not begun.over
-            # An answer that was sent before the transfer began may come late.
-            and self._has.get((dst, node), (0, 0)) < (msg.term, begun.index)
+            and not self._has(dst, msg.term, begun.index)
         ):
             raise InvariantBroken(
                 f"{node} sends {dst} the snapshot of entry {msg.index}; it has a part of that of"
@@ -510,12 +506,10 @@ class TransfersGoOn(Invariant):
             begun.taken = begun.taken or msg.received > 0
             begun.over = begun.over or msg.received == 0
 
-    def on_match(self, node: str, dst: str, msg: AppendEntriesReply) -> None:
-        """All of it was, or something else brought as much."""
-        if msg.success:
-            name, has = (node, dst), (msg.term, msg.index)
-            if self._has.get(name, (0, 0)) < has:
-                self._has[name] = has
+    def _has(self, node: str, term: int, index: int) -> bool:
+        """Whether it acknowledged as much, perhaps before: an answer may come late."""
+        true = self._true.get(node)
+        return true is not None and true.term == term and true.index >= index
 
 
 class RaftRequestsAreProposed(RequestsAreProposed):
