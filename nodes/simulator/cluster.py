@@ -452,9 +452,10 @@ def _then(
     judge: Callable[[Replica, str, Any, Sequence[Send]], None],
 ) -> Callable[[Replica, str, Any], None]:
     def handle(replica: Replica, src: str, msg: Any) -> None:
-        first = len(replica.out.sends)
+        sends = replica.out.sends
+        first = len(sends)
         handler(replica, src, msg)
-        judge(replica, src, msg, replica.out.sends[first:])
+        judge(replica, src, msg, sends[first:])
 
     return handle
 
