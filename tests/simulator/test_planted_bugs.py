@@ -81,6 +81,7 @@ COMMON = (
     "recovery-moves-to-who-just-came",
     "quorum-requests-put-off-repeats",
     "paxos-accepts-behind-the-disk",
+    "quorum-refusals-end-with-the-process",
 )
 
 

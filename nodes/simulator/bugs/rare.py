@@ -117,6 +117,13 @@ class ProposedIsNotHanded(Raft):
         self._requests.__class__ = _HandedIsForwarded
 
 
+class RefusalsEndWithTheProcess(QuorumRegister):
+    """Whoever is started again takes a refusal for a result without its effect, which is void."""
+
+    def _has_effect(self, result: Any) -> bool:
+        return result.version is not None and super()._has_effect(result)
+
+
 _RIFL = "Lee et al., RIFL, SOSP 2015, section 3"
 BUGS = (
     Bug(
@@ -154,6 +161,12 @@ BUGS = (
         protocol="quorum",
         replica=SupersededIsWrittenAgain,
         source=_RIFL,
+    ),
+    Bug(
+        name="quorum-refusals-end-with-the-process",
+        protocol="quorum",
+        replica=RefusalsEndWithTheProcess,
+        source="fail means that it is certainly not applied, now or later",
     ),
     Bug(
         name="quorum-late-copy-elsewhere",

@@ -26,7 +26,9 @@ from nodes.simulator.oracles.lasting import (
     stays,
 )
 from nodes.simulator.oracles.repeats import (
+    GIVES_UP_S,
     is_known_elsewhere,
+    stays_refused,
     survives_the_middle,
     takes_effect_once,
 )
@@ -51,8 +53,6 @@ _WRITES = 10
 """So many in all: the last one comes when others have been told of twice, and not three times."""
 _HANDED_ON = 6
 """Keys that each node is asked for, where some hand that on."""
-_GIVES_UP_S = 1.5
-"""On top of the time after which a request is given up: until the timer that sees it."""
 ROUNDS = 2
 """Operations of each node at rest."""
 RESTARTS = 0.25
@@ -223,7 +223,7 @@ class Aftermath:
         with Traffic(cluster, self._pace.bare) as traffic:
             self._invoke("alone", few[0], "read")
             self._invoke("alone", few[-1], "write")
-            cluster.run(gives_up_s + _GIVES_UP_S)
+            cluster.run(gives_up_s + GIVES_UP_S)
         self._judge("alone", rest.forgotten_clients(cluster, self._pace))
         self._judge("alone", rest.repeated(traffic, self._pace, few, 2))
 
@@ -257,7 +257,7 @@ class Aftermath:
         stage.begin("again")
         return all(
             asked(stage, pace)
-            for asked in (takes_effect_once, is_known_elsewhere, survives_the_middle)
+            for asked in (takes_effect_once, is_known_elsewhere, stays_refused, survives_the_middle)
         )
 
     def _hears_again(self) -> bool:

@@ -13,6 +13,7 @@ from nodes.contract.pace import Pace
 from nodes.contract.replica import Operation, OperationKind
 from nodes.parts.claims import is_forgetful
 from nodes.simulator.load import OperationRecord
+from nodes.simulator.oracles.lasting import FOREVER_S
 from nodes.simulator.oracles.stage import Stage, cut, judge
 from nodes.simulator.placed import is_placed
 
@@ -22,6 +23,10 @@ _MIDDLE_S = 0.0001
 """So often is looked whether a node is in the middle of a write."""
 _TORN = 0.5
 """Of two writes that wait one survives."""
+_REFUSED = 0.25
+"""The share of the seeds in which a request is refused and comes again: that takes seconds."""
+GIVES_UP_S = 1.5
+"""On top of the time after which a request is given up: until the timer that sees it."""
 
 
 def takes_effect_once(stage: Stage, pace: Pace) -> bool:
@@ -65,6 +70,30 @@ def is_known_elsewhere(stage: Stage, pace: Pace) -> bool:
     stage.clients.repeat(first, other)
     stage.cluster.run(pace.serves_s)
     return _reads(stage, pace, node, "elsewhere.1", "elsewhere")
+
+
+def stays_refused(stage: Stage, pace: Pace) -> bool:
+    """A write ends `fail` where no majority is to be had. That holds also after a restart: a late
+    copy of it changes nothing."""
+    cluster, clients, key = stage.cluster, stage.clients, "refused"
+    if pace.gives_up_s is None or _forgets(stage) or len(cluster.nodes) < 3:
+        return True
+    if cluster.rng(key).random() >= _REFUSED:
+        return True
+    node, other = cluster.nodes[0], cluster.nodes[-1]
+    number = len(clients.history)
+    nemesis = cut(stage, "isolate", node, FOREVER_S)
+    record = _write(stage, key, node, key)
+    cluster.run(pace.gives_up_s + GIVES_UP_S)
+    cluster.crash(node)
+    cluster.restart(node)
+    nemesis.heal_all()
+    if record.outcome != "fail":
+        return True  # It is a majority alone, or whether it is done is unknown.
+    cluster.run(pace.serves_s)
+    clients.repeat(number, node)
+    cluster.run(pace.serves_s)
+    return _reads(stage, pace, other, None, key)
 
 
 def survives_the_middle(stage: Stage, pace: Pace) -> bool:
@@ -120,7 +149,7 @@ def _ends(stage: Stage, pace: Pace, record: OperationRecord) -> bool:
     return judge(stage, "again", [("liveness", told)])
 
 
-def _reads(stage: Stage, pace: Pace, node: str, value: str, key: str) -> bool:
+def _reads(stage: Stage, pace: Pace, node: str, value: str | None, key: str) -> bool:
     record = _invoke(stage, Operation("read", key), node, f"read.{value}", f"read.{value}")
     if not _ends(stage, pace, record):
         return False
