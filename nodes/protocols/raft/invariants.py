@@ -191,7 +191,8 @@ class StateMachineSafety(Invariant):
 
 class Durability(Invariant):
     """Term and commit never go back and a term's vote never changes; what is durable survives a
-    crash."""
+    crash, and up to where a node takes its log for durable its disk has that log: an fsync says
+    nothing of entries that have taken the place of those that it wrote."""
 
     name = "durability"
     looks_at = ("term", "vote", "commit", "durable_index", "durable_position")
@@ -199,6 +200,7 @@ class Durability(Invariant):
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Observed, HardState, int]] = {}
         self._floor: dict[str, tuple[HardState, int]] = {}
+        self._durable: dict[str, int] = {}
 
     def observe(self, node: str, replica: Observed) -> None:
         seen = self._seen.get(node)
@@ -218,10 +220,24 @@ class Durability(Invariant):
                     f"{node} came back with {replica.disk.last_index} of {index} durable entries"
                 )
         self._seen[node] = (replica, state, replica.commit)
+        if self._durable.get(node) != replica.durable_index:
+            self._durable[node] = replica.durable_index
+            self._check_durable(node, replica)
         if replica.hard_state_is_durable:
             self._floor[node] = (state, replica.durable_index)
         elif node in self._floor:
             self._floor[node] = (self._floor[node][0], replica.durable_index)
+
+    def _check_durable(self, node: str, replica: Observed) -> None:
+        index, disk = replica.durable_index, self.scene.disks.get(node)
+        if disk is None or index <= max(disk.snapshot_index, replica.disk.snapshot_index):
+            return
+        held = disk.entry(index).term if index <= disk.last_index else None
+        if held != replica.disk.entry(index).term:
+            raise InvariantBroken(
+                f"{node} takes entry {index} of term {replica.disk.entry(index).term} for durable;"
+                f" its disk has one of term {held} there"
+            )
 
     @staticmethod
     def _no_step_back(node: str, before: HardState, state: HardState) -> None:

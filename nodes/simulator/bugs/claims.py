@@ -41,6 +41,13 @@ class AcknowledgesBehindTheDisk(Raft):
         _late_from(self, first)
 
 
+class FsyncOfWhatIsGone(Raft):
+    """An fsync under way makes durable what has taken the place of what it writes."""
+
+    def _limit_durable(self, index: int) -> None:
+        self.durable_index = min(self.durable_index, index)
+
+
 class AnswersBehindTheDisk(Raft):
     """What a majority holds is not told to a client before this node's disk has all it wrote."""
 
@@ -204,6 +211,12 @@ BUGS = (
         protocol="raft",
         replica=AcknowledgesBehindTheDisk,
         source=_NEWS,
+    ),
+    Bug(
+        name="raft-fsync-of-what-is-gone",
+        protocol="raft",
+        replica=FsyncOfWhatIsGone,
+        source="etcd/raft: storage writes that are under way when a log is truncated",
     ),
     Bug(
         name="raft-answers-behind-the-disk",
