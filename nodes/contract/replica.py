@@ -270,7 +270,8 @@ class Invariant:
 
     What a node *makes* of a message is judged right after its handler ran: ``judges`` names, for a
     type of message, the method that is called with the replica, the sender, the message and the
-    `Send`s that it made. Such a check costs nothing where no such message comes.
+    `Send`s that it made. Such a check costs nothing where no such message comes. For `Timer` it is
+    called with the replica, "", the timer's name and the sends.
     """
 
     name: ClassVar[str] = "invariant"

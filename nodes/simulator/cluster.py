@@ -26,6 +26,7 @@ from nodes.contract.replica import (
     Request,
     Scene,
     Send,
+    Timer,
     snake_case,
 )
 from nodes.registry import Protocol, node_ids
@@ -443,7 +444,8 @@ def _judged(kind: type[Replica], invariants: Sequence[Invariant]) -> type[Replic
         for message, method in invariant.judges.items():
             name = "on_" + snake_case(message.__name__)
             handler = handlers.get(name) or getattr(kind, name)
-            handlers[name] = _then(handler, getattr(invariant, method))
+            then = _then_of_timer if message is Timer else _then
+            handlers[name] = then(handler, getattr(invariant, method))
     return type(kind.__name__, (kind,), handlers) if handlers else kind
 
 
@@ -456,6 +458,18 @@ def _then(
         first = len(sends)
         handler(replica, src, msg)
         judge(replica, src, msg, sends[first:])
+
+    return handle
+
+
+def _then_of_timer(
+    handler: Callable[[Replica, str], None],
+    judge: Callable[[Replica, str, str, Sequence[Send]], None],
+) -> Callable[[Replica, str], None]:
+    def handle(replica: Replica, name: str) -> None:
+        first = len(replica.out.sends)
+        handler(replica, name)
+        judge(replica, "", name, replica.out.sends[first:])
 
     return handle
 

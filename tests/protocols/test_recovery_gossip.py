@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from nodes.protocols.gossip import Forward, Forwarded, Gossip, GossipParameters, Rumour
+from nodes.contract.replica import Message
+from nodes.protocols.gossip import (
+    Difference,
+    Forward,
+    Forwarded,
+    Gossip,
+    GossipParameters,
+    Record,
+    Rumour,
+)
 from tests.protocols.sans_io import Cluster
 from tests.protocols.test_recovery import DETECTION_S, HEARTBEAT, HOLD_S, marks, placement, restored
 
@@ -123,7 +133,8 @@ def test_what_a_lost_node_held_is_copied() -> None:
             assert c[id].state()[key][0] == (number,)
 
 
-def test_what_a_falsely_suspected_member_took_in_is_handed_over() -> None:
+def replaced() -> tuple[Cluster, str]:
+    """A member that took in a write after it was replaced by mistake, and then handed it over."""
     c = cluster()
     members, _ = sides(c)
     lonely = members[0]
@@ -134,6 +145,11 @@ def test_what_a_falsely_suspected_member_took_in_is_handed_over() -> None:
     assert done(c, lonely, "write", "taken in alone").outcome == "ok"
     c.cut.clear()
     c.run(10.0)
+    return c, lonely
+
+
+def test_what_a_falsely_suspected_member_took_in_is_handed_over() -> None:
+    c, lonely = replaced()
     now = placement(c, lonely).nodes
     assert lonely not in now
     assert [c[id].state()["k"][0] for id in now] == [("taken in alone",)] * 3
@@ -143,4 +159,34 @@ def test_what_a_falsely_suspected_member_took_in_is_handed_over() -> None:
     c.run(10.0)
     assert [c[id].state()["k"][0] for id in now] == [("later",)] * 3
     assert [s.value for s in c[lonely].records["k"].siblings] == ["taken in alone"]
+    assert c[lonely]._handed_over
+
+
+def test_what_comes_after_the_rest_was_handed_over_is_handed_over_too() -> None:
+    c, lonely = replaced()
+    now = placement(c, lonely).nodes
+    done(c, now[0], "write", "later")
+    c.run(10.0)
+    assert c[lonely]._handed_over
+    # From somebody that takes it for a member; what it makes of that as a rumour is lost.
+    late = structs.replace(c[now[0]].records["k"].siblings[0], counter=99, value="late")
+    c.step(lonely, Message(now[1], Rumour({"k": Record((late,))})))
+    assert not c[lonely]._handed_over
+    while c[lonely]._hot:
+        c.fire(lonely, "gossip-round")
+        c.drop(kind=Rumour)
+    c.run(10.0)
+    assert ["late" in c[id].state()["k"][0] for id in now] == [True] * 3
+
+
+def test_only_what_a_member_has_counts_as_handed_over() -> None:
+    c, lonely = replaced()
+    now = placement(c, lonely).nodes
+    (other,) = set(c.ids) - {*now, lonely}
+    c[lonely]._handed_over.clear()
+    buckets = tuple(range(c[lonely].parameters.buckets))
+    told = Difference(0, buckets, {"k": c[now[0]]._clock("k")})
+    c.step(lonely, Message(other, told))
+    assert not c[lonely]._handed_over
+    c.step(lonely, Message(now[0], told))
     assert c[lonely]._handed_over

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from nodes.contract.pace import Pace
-from nodes.contract.replica import MAX_HEAVY, Invariant, InvariantBroken, Message, Scene
+from nodes.contract.replica import MAX_HEAVY, Invariant, InvariantBroken, Message, Scene, Timer
 from nodes.parts.key_digest import PartnersAreRandom
 from nodes.parts.placement import Placement, first_placement
 from nodes.protocols.gossip import Gossip
@@ -196,6 +196,24 @@ def test_what_a_node_makes_of_a_message_is_judged_if_it_takes_it_in() -> None:
     assert seen == {"n2": 2 + MAX_HEAVY}, "the others were not taken in"
     host.step([Message("n2", Pull(()))])
     assert seen.total() == 2 + MAX_HEAVY
+
+
+def test_what_a_node_makes_of_a_timer_is_judged() -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Judge(Invariant):
+        judges = {Timer: "on_timer"}  # noqa: RUF012
+
+        def on_timer(self, replica: Any, _: str, name: str, sends: Any) -> None:
+            seen.append((name, len([send for send in sends if type(send.msg) is Digest])))
+
+    class Judged(QuorumRegister):
+        INVARIANTS = (Judge,)
+
+    cluster = Cluster(planted(get("quorum"), Judged), nodes=3, manual=True)
+    cluster.hosts["n1"].step([Timer("anti-entropy")])
+    cluster.hosts["n1"].step([Timer("retransmit")])
+    assert seen == [("anti-entropy", 1), ("retransmit", 0)]
 
 
 def test_where_nobody_can_be_served_that_is_said_in_time() -> None:

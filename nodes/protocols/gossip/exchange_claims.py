@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send
+from nodes.contract.disk import Disk
+from nodes.contract.replica import Invariant, InvariantBroken, Scene, Send, Timer
 from nodes.parts.key_digest import ExchangesAreExact, PartnersAreRandom
 from nodes.parts.limits import KeyLimits
+from nodes.parts.placement import OfPlacements, Placement, first_placement, range_of
 from nodes.protocols.gossip.messages import Difference, Digest, Pull, Push, Record, Rumour
 
 _NEAR = 1e-9
@@ -119,6 +121,66 @@ class GossipExchanges(ExchangesAreExact):
         if replica.recovery is not None:
             pull &= asked
         self.compare(replica.id, "pulls", dict.fromkeys(asked), dict.fromkeys(pull))
+
+
+class AllIsHandedOver(OfPlacements):
+    """Who is no member of a range, and tells others that it has nothing in one of its buckets, has
+    heard of each key that it holds there that a member holds it, no older. A member by the
+    placement that it knows now: one of an older placement may be lost, and the new ones may lack
+    what that one had."""
+
+    name = "who is no member offers what the members may lack"
+    judges: ClassVar = {Timer: "on_timer", Difference: "on_difference"}
+
+    def begin(self, scene: Scene) -> None:
+        """See `Invariant`."""
+        super().begin(scene)
+        parameters = scene.parameters
+        self._lacks = is_earlier if parameters.conflict == "lww" else lacks
+        # By node and key: the number of the placement, and what its members have told.
+        self._told: dict[str, dict[str, tuple[int, dict[str, dict[str, int]]]]] = {
+            node: {} for node in scene.nodes
+        }
+
+    def _placement(self, disk: Disk, bucket: int) -> Placement:
+        parameters = self.scene.parameters
+        number = bucket % parameters.ranges
+        first = first_placement(number, self.scene.nodes, parameters.replication_factor)
+        known: Placement = disk.get(f"p/{number}", first)
+        return known
+
+    def on_difference(self, replica: Any, src: str, msg: Difference, sends: Sequence[Send]) -> None:
+        """A peer tells what it holds."""
+        told = self._told[replica.id]
+        for key, clock in msg.clocks.items():
+            placement = self._placement(replica.disk, range_of(key, self.scene.parameters.ranges))
+            if placement.joined(src):
+                if told.get(key, (0, {}))[0] != placement.number:
+                    told[key] = placement.number, {}
+                # It may come after a newer one; at one node a key's clock never goes back.
+                known = told[key][1].setdefault(src, {})
+                for node, counter in clock.items():
+                    known[node] = max(counter, known.get(node, 0))
+
+    def on_timer(self, replica: Any, _: str, name: str, sends: Sequence[Send]) -> None:
+        """Raises InvariantBroken."""
+        for hashes in [send.msg.hashes for send in sends if type(send.msg) is Digest]:
+            disk = replica.disk
+            buckets = {
+                bucket: placement.number
+                for bucket, told in enumerate(hashes)
+                if told == 0 and not (placement := self._placement(disk, bucket)).joined(replica.id)
+            }
+            held = ExchangesAreExact.held(disk, buckets, len(hashes)) if buckets else {}
+            for key, record in held.items():
+                known = buckets[range_of(key, len(hashes))]
+                number, told = self._told[replica.id].get(key, (0, {}))
+                ours = clock_of(record)
+                if number != known or all(self._lacks(clock, ours) for clock in told.values()):
+                    raise InvariantBroken(
+                        f"{replica.id} tells nothing of {key!r}, which it holds as {record}; it"
+                        f" knows placement {known}, and heard of {told} by {number}"
+                    )
 
 
 class AgreementIsTrue(Invariant):

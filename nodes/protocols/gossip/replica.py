@@ -83,6 +83,7 @@ from nodes.contract.replica import (
 from nodes.parts.claims import TheLastAreRemembered
 from nodes.parts.key_digest import KeyDigest, portions
 from nodes.parts.placement import INVARIANTS as PLACEMENT_INVARIANTS
+from nodes.parts.placement import range_of
 from nodes.parts.placement_claims import CopiesGoOn, PlacementAcceptors
 from nodes.parts.recovery import RECORDS as RECOVERY_RECORDS
 from nodes.parts.recovery import PlacedReplica, Recovery, probe_of
@@ -96,6 +97,7 @@ from nodes.protocols.gossip.claims import (
 )
 from nodes.protocols.gossip.exchange_claims import (
     AgreementIsTrue,
+    AllIsHandedOver,
     GossipExchanges,
     GossipPartners,
 )
@@ -166,6 +168,7 @@ class Gossip(PlacedReplica):
         GossipExchanges,
         GossipPartners,
         AgreementIsTrue,
+        AllIsHandedOver,
         TheLastAreRemembered,
     )
     PARAMETERS: ClassVar[type[Parameters]] = GossipParameters
@@ -464,6 +467,9 @@ class Gossip(PlacedReplica):
         self._index(key, record)
         self.changed[key] = None
         self.disk.put("k/" + key, record)
+        if self._handed_over:
+            # It came late, from one that took this node for a member.
+            self._handed_over.discard(range_of(key, self.parameters.buckets))
 
     def _index(self, key: str, record: Record) -> None:
         old = self.records.get(key)
@@ -650,7 +656,12 @@ class Gossip(PlacedReplica):
                 theirs = msg.clocks.get(key)
                 if theirs is None or self.policy.lacks(theirs, self._clock(key)):
                     push.append(key)
-            if len(push) == before and not self._is_member(self.id, bucket):
+            # To a member: others may themselves have yet to hand it over, and be lost before that.
+            if (
+                len(push) == before
+                and self._is_member(src, bucket)
+                and not self._is_member(self.id, bucket)
+            ):
                 self._handed_over.add(bucket)
         pull = [
             key

@@ -10,7 +10,7 @@ from nodes.contract.replica import Request
 from nodes.parts.failure_detector import CHECK, SEND
 from nodes.parts.quorum import quorums_of
 from nodes.parts.recovery import PlacementParameters, RangePage, RangeReady
-from nodes.protocols.gossip import Forward, Gossip
+from nodes.protocols.gossip import Difference, Forward, Gossip, Record
 from nodes.protocols.quorum_register import Commit, QuorumRegister
 from nodes.simulator.bugs import Bug
 
@@ -149,6 +149,43 @@ class AsksTheOldMembers(QuorumRegister):
             operation.replicas = before.get(id(operation), operation.replicas)
 
 
+class HandsOverOnce(Gossip):
+    """What a node that is no member has handed over it never offers again, whoever the members
+    are."""
+
+    def on_placement(self, key_range: int) -> None:
+        handed_over = set(self._handed_over)
+        super().on_placement(key_range)
+        if not self._is_member(self.id, key_range):
+            self._handed_over |= handed_over
+
+
+class HandsOverToAnybody(Gossip):
+    """What a node that is no member has handed over to another one that is none counts as handed
+    over."""
+
+    def on_difference(self, src: str, msg: Difference) -> None:
+        super().on_difference(src, msg)
+        for bucket in msg.buckets:
+            lacking = [
+                key
+                for key in self._digest.keys(bucket)
+                if self.policy.lacks(msg.clocks.get(key, {}), self._clock(key))
+            ]
+            if not lacking and not self._is_member(self.id, bucket):
+                self._handed_over.add(bucket)
+
+
+class OffersNoLateNews(Gossip):
+    """What comes to a node that is no member after it has handed over the rest it keeps for
+    itself."""
+
+    def _store(self, key: str, record: Record) -> None:
+        handed_over = set(self._handed_over)
+        super()._store(key, record)
+        self._handed_over |= handed_over
+
+
 class BeatsBehindTheDisk(Gossip):
     """Now and then a heartbeat waits for the disk."""
 
@@ -269,6 +306,24 @@ BUGS = (
         protocol="quorum-placed",
         replica=AsksTheOldMembers,
         source=_VERTICAL + ": a quorum is one of a configuration",
+    ),
+    Bug(
+        name="recovery-hands-over-once",
+        protocol="gossip-placed",
+        replica=HandsOverOnce,
+        source="a mark that outlives what it was made for; Riak's hinted handoff",
+    ),
+    Bug(
+        name="recovery-hands-over-to-anybody",
+        protocol="gossip-placed",
+        replica=HandsOverToAnybody,
+        source="this project, before a claim asked for it",
+    ),
+    Bug(
+        name="recovery-offers-no-late-news",
+        protocol="gossip-placed",
+        replica=OffersNoLateNews,
+        source="this project, before a claim asked for it",
     ),
     Bug(
         name="recovery-beats-behind-the-disk",
