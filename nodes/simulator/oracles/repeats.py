@@ -21,8 +21,8 @@ _STEPS = 200
 """In so many steps time goes by until something is so."""
 _MIDDLE_S = 0.0001
 """So often is looked whether a node is in the middle of a write."""
-_TORN = 0.5
-"""Of two writes that wait one survives."""
+_TORN = (0.5, 0.67)
+"""Of two writes that wait one survives, and of three one or two."""
 _REFUSED = 0.25
 """The share of the seeds in which a request is refused and comes again: that takes seconds."""
 GIVES_UP_S = 1.5
@@ -98,10 +98,19 @@ def stays_refused(stage: Stage, pace: Pace) -> bool:
 
 def survives_the_middle(stage: Stage, pace: Pace) -> bool:
     """A node is killed in the middle of what the first write of a key puts on its disk, and is
-    asked again when it is back. What it then tells is so."""
+    asked again when it is back. What it then tells is so. Before that a late copy comes of what the
+    client wrote before, which was superseded, and whose end it has told: it must change nothing."""
     cluster, clients = stage.cluster, stage.clients
-    node, key = cluster.nodes[int(cluster.rng("middle").random() * len(cluster.nodes))], "middle"
+    draw = cluster.rng("middle").random
+    node, key = cluster.nodes[int(draw() * len(cluster.nodes))], "middle"
     host = cluster.hosts[node]
+    first = len(clients.history)
+    before = _write(stage, "before", node, "before", key)
+    if not _ends(stage, pace, before):
+        return False
+    over = Operation("write", "before", "over", context=before.version)
+    if not _ends(stage, pace, _invoke(stage, over, node, "over", "over")):
+        return False
     number = len(clients.history)
     record = _write(stage, key, node, key)
     for _ in range(_STEPS):
@@ -110,8 +119,11 @@ def survives_the_middle(stage: Stage, pace: Pace) -> bool:
             break
     else:
         return _ends(stage, pace, record)  # Others hold it, or it came to be in one step.
-    cluster.crash(node, torn=_TORN)
+    cluster.crash(node, torn=_TORN[int(draw() * len(_TORN))])
     cluster.restart(node)
+    if pace.once != "nowhere" and not _forgets(stage):
+        clients.repeat(first, node)
+        cluster.run(pace.serves_s)
     clients.repeat(number, node)
     return _ends(stage, pace, record) and _reads(stage, pace, node, key, key)
 
