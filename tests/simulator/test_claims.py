@@ -108,6 +108,10 @@ BUGS = {bug.name: bug for bug in all_bugs()}
         ("paxos-late-refusals-lengthen-pauses", "a pause is as long as the duel asks for"),
         ("paxos-pauses-do-not-grow", "a pause is as long as the duel asks for"),
         ("raft-snapshot-starts-anew", "a transfer goes on with its snapshot"),
+        ("paxos-begins-above-its-promise", "a ballot is kept"),
+        ("paxos-votes-again", "an acceptor tells what is on its disk"),
+        ("paxos-follows-the-deposed", "one proposer"),
+        ("raft-follows-the-last-one", "election safety"),
         ("raft-acknowledges-behind-the-disk", "what is on disk waits for it no more"),
         ("raft-answers-behind-the-disk", "what is on disk waits for it no more"),
         (

@@ -40,7 +40,9 @@ from nodes.protocols.paxos.parameters import PaxosParameters
 
 class Journal:
     """What is durable in a node's journal: all ``votes``, the ``last`` one of each slot, and the
-    ``highest`` slot with one."""
+    ``highest`` slot with one. Raises InvariantBroken for a record that begins with a vote that is
+    there already: a copy of what was asked costs no write (its first values may be known, then it
+    is cut there)."""
 
     __slots__ = ("_compacted", "_upto", "disk", "highest", "last", "votes")
 
@@ -63,6 +65,8 @@ class Journal:
         assert self._upto <= disk.last_index, "votes are never truncated"
         for record in disk.entries(self._upto + 1, disk.last_index + 1):
             ballot, stop = record.ballot, record.first + len(record.values)
+            if stop > record.first and (record.first, ballot) in self.votes:
+                raise InvariantBroken(f"a disk has a vote for {record.first} in {ballot} twice")
             for slot in range(record.first, stop):
                 self.last[slot] = ballot
                 self.votes.add((slot, ballot))

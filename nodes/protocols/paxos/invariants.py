@@ -18,6 +18,7 @@ class Observed(Protocol):
     config: Config
     disk: Disk
     role: str
+    leader: str | None
     ballot: Ballot
     promised: Ballot
     commit: int
@@ -31,10 +32,11 @@ class Observed(Protocol):
 
 
 class OneProposer(Invariant):
-    """A ballot has one proposer."""
+    """A ballot has one proposer, and whoever follows follows that of the highest ballot that it has
+    promised: requests that are handed to another one are in vain."""
 
     name = "one proposer"
-    looks_at = ("role", "ballot")
+    looks_at = ("role", "ballot", "promised")
 
     def __init__(self) -> None:
         self._proposers: dict[Ballot, str] = {}
@@ -44,6 +46,10 @@ class OneProposer(Invariant):
             proposer = self._proposers.setdefault(replica.ballot, node)
             if proposer != node:
                 raise InvariantBroken(f"ballot {replica.ballot} is of {proposer} and of {node}")
+        if replica.leader not in (None, replica.promised.node):
+            raise InvariantBroken(
+                f"{node} follows {replica.leader}, and has promised {replica.promised}"
+            )
 
 
 class Agreement(Invariant):

@@ -245,14 +245,37 @@ class BallotsAreDue(Invariant):
             )
 
 
+class _Highest:
+    """The highest ballots that a node has heard of since it was started, by refusals and answers to
+    surveys: ``_before`` the time ``_at_s``, and then."""
+
+    __slots__ = ("_at_s", "_before", "_then", "replica")
+
+    def __init__(self, replica: Any) -> None:
+        self.replica = replica
+        self._before = self._then = NO_BALLOT
+        self._at_s = 0.0
+
+    def hear(self, ballot: Ballot, now_s: float) -> None:
+        """It does now."""
+        self._before = self.until(now_s)
+        self._at_s = now_s
+        self._then = max(self._then, ballot)
+
+    def until(self, now_s: float) -> Ballot:
+        """The highest one before that. In one step a ballot may have begun first."""
+        return max(self._before, self._then) if self._at_s != now_s else self._before
+
+
 class BallotsAreKept(Invariant):
     """Who has begun a ballot goes on with it until that very ballot is refused, or it has promised
     a higher one (PMMC, section 2.3: preempted), or hears no majority. A message of an older ballot
     that comes late is no reason. Without a stable leader a ballot also ends when its work is
-    done."""
+    done. And it begins above all ballots that it has heard of: a lower one is refused, again and
+    again where others are far ahead."""
 
     name = "a ballot is kept"
-    judges: ClassVar = {Refused: "on_refused"}
+    judges: ClassVar = {Refused: "on_refused", SurveyReply: "on_survey_reply"}
     looks_at = ("role", "ballot")
 
     def begin(self, scene: Scene) -> None:
@@ -262,10 +285,24 @@ class BallotsAreKept(Invariant):
         self._stable: bool = parameters.stable_leader
         self._refused: set[Ballot] = set()
         self._seen: dict[str, tuple[Any, str, Ballot]] = {}
+        self._heard: dict[str, _Highest] = {}
 
     def on_refused(self, replica: Any, src: str, msg: Refused, sends: Sequence[Send]) -> None:
         """Its ballot is refused."""
         self._refused.add(msg.ballot)
+        self._of(replica).hear(msg.promised, replica.env.now())
+
+    def on_survey_reply(
+        self, replica: Any, src: str, msg: SurveyReply, sends: Sequence[Send]
+    ) -> None:
+        """It hears of a ballot."""
+        self._of(replica).hear(msg.promised, replica.env.now())
+
+    def _of(self, replica: Any) -> _Highest:
+        heard = self._heard.get(replica.id)
+        if heard is None or heard.replica is not replica:
+            heard = self._heard[replica.id] = _Highest(replica)
+        return heard
 
     def observe(self, node: str, replica: Any) -> None:
         """Raises InvariantBroken."""
@@ -283,6 +320,10 @@ class BallotsAreKept(Invariant):
             and all(name != "lost_majority" for name, _ in replica.out.marks)
         ):
             raise InvariantBroken(f"{node} was {role} of {ballot}, and gives up without a reason")
+        if replica.role == "proposer" and (before is not replica or replica.ballot != ballot):
+            heard = self._of(replica).until(replica.env.now())
+            if replica.ballot <= heard:
+                raise InvariantBroken(f"{node} begins {replica.ballot}, and has heard of {heard}")
 
 
 _GROWN, _PART, _SHORT = 32, 8, 10

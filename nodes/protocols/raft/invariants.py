@@ -21,6 +21,7 @@ class Observed(Protocol):
 
     disk: Disk
     role: str
+    leader: str | None
     term: int
     vote: str | None
     commit: int
@@ -36,7 +37,7 @@ class Observed(Protocol):
 
 
 class ElectionSafety(Invariant):
-    """At most one leader in a term (paper, figure 3)."""
+    """At most one leader in a term (paper, figure 3), and nobody follows another one."""
 
     name = "election safety"
     looks_at = ("role", "term")
@@ -49,6 +50,8 @@ class ElectionSafety(Invariant):
             leader = self._leaders.setdefault(replica.term, node)
             if leader != node:
                 raise InvariantBroken(f"term {replica.term} has two leaders: {leader} and {node}")
+        if replica.leader is not None and replica.leader != self._leaders.get(replica.term):
+            raise InvariantBroken(f"{node} follows {replica.leader} in term {replica.term}")
 
 
 class LogMatching(Invariant):

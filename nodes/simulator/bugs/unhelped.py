@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from nodes.parts.placement import PromisePlacement
 from nodes.protocols.gossip import Gossip, Push, Record
-from nodes.protocols.paxos import Accepted, Paxos, Refused, SurveyReply
+from nodes.protocols.paxos import Accept, Accepted, Paxos, Prepare, Refused, SurveyReply
 from nodes.protocols.quorum_register import QuorumRegister
 from nodes.protocols.raft import AppendEntriesReply, InstallSnapshot, Raft
 from nodes.simulator.bugs import Bug
@@ -122,6 +122,47 @@ class ChoosesAnew(QuorumRegister):
 
 
 _RUMOURS = "Demers et al. 1987, section 1.4"
+
+
+class BeginsAboveItsPromise(Paxos):
+    """A new ballot is above the own promise, not above all that were heard of."""
+
+    def become_proposer(self) -> None:
+        self._highest = self.promised
+        super().become_proposer()
+
+
+class VotesAgain(Paxos):
+    """A copy of what was asked is written once more."""
+
+    def on_accept(self, src: str, m: Accept) -> None:
+        before = self.disk.last_index
+        super().on_accept(src, m)
+        is_copy = self.disk.last_index == before and m.ballot == self.promised and m.values
+        if is_copy and m.first > self.commit:
+            self._vote(m.ballot, m.first, m.values)
+
+
+class FollowsTheDeposed(Paxos):
+    """Whoever promises a higher ballot follows the leader of the one before."""
+
+    def on_prepare(self, src: str, m: Prepare) -> None:
+        leader = self.leader
+        super().on_prepare(src, m)
+        if self.leader is None and leader != self.id:
+            self.leader = leader
+
+
+class FollowsTheLastOne(Raft):
+    """In a new term a node follows the leader of the one before, until there is another one."""
+
+    def become_follower(self, term: int, leader: str | None = None) -> None:
+        before = self.leader
+        super().become_follower(term, leader)
+        if self.leader is None and before != self.id:
+            self.leader = before
+
+
 BUGS = (
     Bug(
         name="raft-acknowledges-its-tail",
@@ -183,5 +224,29 @@ BUGS = (
         protocol="quorum-placed",
         replica=ChoosesAnew,
         source="Lamport, Paxos Made Simple, section 2: a ballot has one value",
+    ),
+    Bug(
+        name="paxos-begins-above-its-promise",
+        protocol="paxos-basic",
+        replica=BeginsAboveItsPromise,
+        source="van Renesse and Altinbuken, PMMC, section 2.3: above the ballot that preempted it",
+    ),
+    Bug(
+        name="paxos-votes-again",
+        protocol="paxos",
+        replica=VotesAgain,
+        source="one write for each vote",
+    ),
+    Bug(
+        name="paxos-follows-the-deposed",
+        protocol="paxos",
+        replica=FollowsTheDeposed,
+        source="a leader is that of the highest ballot",
+    ),
+    Bug(
+        name="raft-follows-the-last-one",
+        protocol="raft",
+        replica=FollowsTheLastOne,
+        source="Raft paper, 5.1: a term has at most one leader",
     ),
 )
