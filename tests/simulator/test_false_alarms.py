@@ -25,6 +25,9 @@ from nodes.simulator.simulate import simulate
         # protocol: that read waits for the disk now, and nothing newer goes before it).
         ("raft-stale-read", 1900),
         ("raft-stale-read", 63),
+        # A transfer begins again with a new member, and with who is in a later term by then.
+        ("raft-stale-read", 694),
+        ("raft-stale-read", 467),
         # With a window of one behind a slow node, clients ask for more than ever gets through.
         ("raft", 2651),
         # Who is to lead lacks a snapshot of eighty pieces, and leadership is kept meanwhile.

@@ -451,15 +451,14 @@ class RaftDisksHoldUpLittle(DisksHoldUpLittle):
 
 
 class _Transfer:
-    """Of the snapshot of entry ``index``, by the leader of ``term``, while the cluster had so many
-    ``memberships``. ``taken``: some of it was; ``over``: the follower had nothing of it."""
+    """Of the snapshot of entry ``index``, by the leader of ``term``. ``taken``: some of it was;
+    ``over``: the follower had nothing of it."""
 
-    __slots__ = ("index", "memberships", "over", "taken", "term")
+    __slots__ = ("index", "over", "taken", "term")
 
-    def __init__(self, term: int, index: int, memberships: int) -> None:
+    def __init__(self, term: int, index: int) -> None:
         self.term = term
         self.index = index
-        self.memberships = memberships
         self.taken = self.over = False
 
 
@@ -471,24 +470,23 @@ class TransfersGoOn(Invariant):
 
     name = "a transfer goes on with its snapshot"
     hears: ClassVar = {InstallSnapshot: "on_chunk", InstallSnapshotReply: "on_part"}
+    judges: ClassVar = {ChangeMembership: "on_change_heard"}
 
     def begin(self, scene: Scene) -> None:
         """See `Invariant`."""
         super().begin(scene)
-        chronicle = scene.common(RaftChronicle)
-        self._memberships, self._true = chronicle.memberships, chronicle.true
+        self._true = scene.common(RaftChronicle).true
         # By follower and leader.
         self._begun: dict[tuple[str, str], _Transfer] = {}
 
     def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
         """Raises InvariantBroken."""
-        begun, count = self._begun.get((dst, node)), len(self._memberships)
+        begun = self._begun.get((dst, node))
         if begun is not None and (begun.term, begun.index) == (msg.term, msg.index):
             return
         if (
             begun is not None
             and begun.term == msg.term
-            and begun.memberships == count  # Who was removed meanwhile, and has come back?
             and begun.taken
             and not begun.over
             and not self._has(dst, msg.term, begun.index)
@@ -497,7 +495,13 @@ class TransfersGoOn(Invariant):
                 f"{node} sends {dst} the snapshot of entry {msg.index}; it has a part of that of"
                 f" entry {begun.index}"
             )
-        self._begun[dst, node] = _Transfer(msg.term, msg.index, count)
+        self._begun[dst, node] = _Transfer(msg.term, msg.index)
+
+    def on_change_heard(
+        self, replica: Any, src: str, msg: ChangeMembership, sends: Sequence[Send]
+    ) -> None:
+        """Whoever is added is a new one, though it was a member before."""
+        self._begun.pop((msg.node, replica.id), None)
 
     def on_part(self, node: str, dst: str, msg: InstallSnapshotReply) -> None:
         """So much was taken."""
@@ -507,9 +511,10 @@ class TransfersGoOn(Invariant):
             begun.over = begun.over or msg.received == 0
 
     def _has(self, node: str, term: int, index: int) -> bool:
-        """Whether it acknowledged as much, perhaps before: an answer may come late."""
+        """Whether it acknowledged as much, perhaps before: an answer may come late. Of whoever is
+        in a later term by now it is not known."""
         true = self._true.get(node)
-        return true is not None and true.term == term and true.index >= index
+        return true is not None and (true.term, true.index) >= (term, index)
 
 
 class RaftRequestsAreProposed(RequestsAreProposed):
