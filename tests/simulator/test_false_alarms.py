@@ -17,6 +17,8 @@ from nodes.simulator.simulate import simulate
         ("quorum-placed", 1866),
         # A source is asked twice, and a key is written there between its two pages.
         ("quorum-placed", 418),
+        # A late page brings what a member need not hold when it is ready.
+        ("gossip-placed", 2752),
         # Three hundred entries that were missed come one by one.
         ("raft-stale-read", 451),
         # An old refusal comes late (a mistake of the protocol: it sent what was not asked for).
