@@ -82,6 +82,7 @@ COMMON = (
     "quorum-requests-put-off-repeats",
     "paxos-accepts-behind-the-disk",
     "quorum-refusals-end-with-the-process",
+    "gossip-results-end-before-the-effect",
 )
 
 

@@ -34,6 +34,21 @@ class VoidResultKept(Gossip):
         return result.key not in self.records or super()._has_effect(result)
 
 
+class _EndsBeforeTheEffect(Sessions):
+    def remember(self, result: Result) -> None:
+        super().remember(result)
+        self._trim_results(result.client)
+
+
+class ResultsEndBeforeTheEffect(Gossip):
+    """What a client has acknowledged ends before the effect of its next write is on disk: a crash
+    takes that write, and with it what it said."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._sessions.__class__ = _EndsBeforeTheEffect
+
+
 class NoClockIsSoWrong(Gossip):
     """A stamp that is a quarter of an hour ahead is refused, whosever clock is wrong."""
 
@@ -143,6 +158,12 @@ BUGS = (
         protocol="gossip-lww",
         replica=NoClockIsSoWrong,
         source="Kulkarni et al. 2014, section 4: a bound on how far a clock may be ahead",
+    ),
+    Bug(
+        name="gossip-results-end-before-the-effect",
+        protocol="gossip",
+        replica=ResultsEndBeforeTheEffect,
+        source=_RIFL,
     ),
     Bug(
         name="quorum-floor-of-the-last-request",

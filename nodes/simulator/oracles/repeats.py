@@ -21,8 +21,9 @@ _STEPS = 200
 """In so many steps time goes by until something is so."""
 _MIDDLE_S = 0.0001
 """So often is looked whether a node is in the middle of a write."""
-_TORN = (0.5, 0.67)
-"""Of two writes that wait one survives, and of three one or two."""
+_TORN = (0.34, 0.67)
+"""Of three writes that wait, a result, its effect, and the end of an older result, the first one or
+two survive."""
 _REFUSED = 0.25
 """The share of the seeds in which a request is refused and comes again: that takes seconds."""
 GIVES_UP_S = 1.5
