@@ -179,9 +179,9 @@ def test_a_message_is_bounded_by_items_and_by_bytes() -> None:
 
 
 def test_who_waits_for_what_a_snapshot_answers_is_seen() -> None:
-    """Several at a time wait for that when what a node has missed is brought to it in the end."""
+    """Several at a time wait for that in one seed of twenty."""
     planted = BUGS["raft-snapshot-answers-one"].planted()
-    alarms = (alarm for seed in range(1, 121) for alarm in simulate(planted, seed).alarms)
+    alarms = (alarm for seed in range(101, 141) for alarm in simulate(planted, seed).alarms)
     assert next(alarms).check == "invariant: a snapshot answers who waits"
 
 
