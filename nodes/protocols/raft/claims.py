@@ -412,7 +412,16 @@ class RaftMessagesAreBounded(MessagesAreBounded):
     ``snapshot_chunk_bytes``."""
 
     carries: ClassVar = {**MessagesAreBounded.carries, AppendEntries: "entries"}
-    hears: ClassVar = {**dict.fromkeys(carries, "on_message"), InstallSnapshot: "on_chunk"}
+    hears: ClassVar = {
+        **dict.fromkeys(carries, "on_message"),
+        AppendEntries: "on_entries",
+        InstallSnapshot: "on_chunk",
+    }
+
+    def on_entries(self, node: str, dst: str, msg: AppendEntries) -> None:
+        """Raises InvariantBroken. Most of them are heartbeats, or have one."""
+        if len(msg.entries) > 1:
+            self.on_message(node, dst, msg)
 
     def on_chunk(self, node: str, dst: str, msg: InstallSnapshot) -> None:
         """Raises InvariantBroken."""
@@ -438,6 +447,11 @@ class RaftDisksHoldUpLittle(DisksHoldUpLittle):
         InstallSnapshotReply: "on_wait",
         Reply: "on_reply_waits",
     }
+
+    def on_wait(self, node: str, dst: str, msg: AppendEntriesReply | InstallSnapshotReply) -> None:
+        """Raises InvariantBroken. Most that waits tells of what has just been written."""
+        if type(msg) is InstallSnapshotReply or msg.index <= self.scene.disks[node].last_index:
+            super().on_wait(node, dst, msg)
 
     def is_durable(self, replica: Any, disk: Disk, dst: str, msg: Any) -> bool:
         """See `DisksHoldUpLittle`."""

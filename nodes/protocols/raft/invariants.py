@@ -192,6 +192,20 @@ class StateMachineSafety(Invariant):
             raise InvariantBroken(f"{node} has {disk.snapshot}, but {problem}")
 
 
+class _Seen:
+    """Of a node in its present life: its term and vote, ``commit``, and up to where it takes its
+    log for ``durable``. ``floor``: the term and vote that were durable last, in any life."""
+
+    __slots__ = ("commit", "durable", "floor", "replica", "state")
+
+    def __init__(self, replica: Observed) -> None:
+        self.replica = replica
+        self.state = HardState(replica.term, replica.vote)
+        self.commit = 0
+        self.durable = -1
+        self.floor: HardState | None = None
+
+
 class Durability(Invariant):
     """Term and commit never go back and a term's vote never changes; what is durable survives a
     crash, and up to where a node takes its log for durable its disk has that log: an fsync says
@@ -201,35 +215,36 @@ class Durability(Invariant):
     looks_at = ("term", "vote", "commit", "durable_index", "durable_position")
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[Observed, HardState, int]] = {}
-        self._floor: dict[str, tuple[HardState, int]] = {}
-        self._durable: dict[str, int] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def observe(self, node: str, replica: Observed) -> None:
         seen = self._seen.get(node)
-        if seen is not None and seen[0] is replica:
-            state = seen[1]
-            if replica.term != state.term or replica.vote != state.vote:
-                state = HardState(replica.term, replica.vote)
-                self._no_step_back(node, seen[1], state)
-            if replica.commit < seen[2]:
-                raise InvariantBroken(f"commit of {node} fell from {seen[2]} to {replica.commit}")
-        else:
-            state = HardState(replica.term, replica.vote)
-            floor, index = self._floor.get(node, (state, 0))
-            self._no_step_back(node, floor, state)
-            if replica.disk.last_index < index:
-                raise InvariantBroken(
-                    f"{node} came back with {replica.disk.last_index} of {index} durable entries"
-                )
-        self._seen[node] = (replica, state, replica.commit)
-        if self._durable.get(node) != replica.durable_index:
-            self._durable[node] = replica.durable_index
+        if seen is None or seen.replica is not replica:
+            seen = self._seen[node] = self._in_new_life(node, replica, seen)
+        state = seen.state
+        if replica.term != state.term or replica.vote != state.vote:
+            seen.state = HardState(replica.term, replica.vote)
+            self._no_step_back(node, state, seen.state)
+        if replica.commit < seen.commit:
+            raise InvariantBroken(f"commit of {node} fell from {seen.commit} to {replica.commit}")
+        seen.commit = replica.commit
+        if seen.durable != replica.durable_index:
+            seen.durable = replica.durable_index
             self._check_durable(node, replica)
         if replica.hard_state_is_durable:
-            self._floor[node] = (state, replica.durable_index)
-        elif node in self._floor:
-            self._floor[node] = (self._floor[node][0], replica.durable_index)
+            seen.floor = seen.state
+
+    def _in_new_life(self, node: str, replica: Observed, before: _Seen | None) -> _Seen:
+        seen = _Seen(replica)
+        if before is not None and before.floor is not None:
+            seen.floor = before.floor
+            self._no_step_back(node, before.floor, seen.state)
+            if replica.disk.last_index < before.durable:
+                raise InvariantBroken(
+                    f"{node} came back with {replica.disk.last_index} of {before.durable} durable"
+                    " entries"
+                )
+        return seen
 
     def _check_durable(self, node: str, replica: Observed) -> None:
         index, disk = replica.durable_index, self.scene.disks.get(node)
