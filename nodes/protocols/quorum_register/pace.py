@@ -53,8 +53,8 @@ def pace(parameters: QuorumParameters, nodes: tuple[str, ...]) -> Pace:
         replaces_s=recovery.replaces_s,
         carries_on_s=None if recovery.idle else _CARRIES_ON_S,
         gives_up_s=None if parameters.weak or recovery.idle else parameters.timeout_s,
-        # The answers to `Prepare` tell it; some replica of each read quorum stored it.
         repeats_s=repeats_s if parameters.timeout_s > repeats_s and not recovery.idle else None,
+        # The answers to `Prepare` tell it; some replica of each read quorum stored it.
         finds_elsewhere=not parameters.weak,
         prices={} if recovery.idle else _prices(parameters, len(nodes)),
         monotonic=True,

@@ -15,16 +15,10 @@ from nodes.protocols.raft import Raft, Snapshot
 from nodes.simulator.bugs import Bug
 
 
-def _early_from(replica: Any, first: int) -> None:
-    """Let what was sent since overtake the disk."""
+def _wait_from(replica: Any, first: int, position: int) -> None:
+    """Let what was sent since wait for that position of the disk, whatever it says; 0: for
+    nothing."""
     sends = replica.out.sends
-    for i in range(first, len(sends)):
-        sends[i] = msgspec.structs.replace(sends[i], position=0)
-
-
-def _late_from(replica: Any, first: int) -> None:
-    """Let what was sent since wait for the disk, whatever it says."""
-    sends, position = replica.out.sends, replica.disk.position
     for i in range(first, len(sends)):
         sends[i] = msgspec.structs.replace(sends[i], position=position)
 
@@ -38,7 +32,7 @@ class AcknowledgesBehindTheDisk(Raft):
     def _acknowledge(self, leader: str, round_: int, match: int) -> None:
         first = len(self.out.sends)
         super()._acknowledge(leader, round_, match)
-        _late_from(self, first)
+        _wait_from(self, first, self.disk.position)
 
 
 class FsyncOfWhatIsGone(Raft):
@@ -63,7 +57,7 @@ class AcceptsBehindTheDisk(Paxos):
     def _acknowledge(self, round_: int, missing: bool) -> None:
         first = len(self.out.sends)
         super()._acknowledge(round_, missing)
-        _late_from(self, first)
+        _wait_from(self, first, self.disk.position)
 
 
 class ReadsJoinARound(Raft):
@@ -119,7 +113,7 @@ class PushesBeforeFsync(QuorumRegister):
     def _push(self, peer: str, keys: Any) -> None:
         first = len(self.out.sends)
         super()._push(peer, keys)
-        _early_from(self, first)
+        _wait_from(self, first, 0)
 
 
 class ClockClaimsTooMuch(Gossip):
@@ -146,7 +140,7 @@ class PlacementPromiseBeforeFsync(QuorumRegister):
     def on_prepare_placement(self, src: str, msg: PreparePlacement) -> None:
         first = len(self.out.sends)
         super().on_prepare_placement(src, msg)
-        _early_from(self, first)
+        _wait_from(self, first, 0)
 
 
 class PlacementVoteBeforeFsync(QuorumRegister):
@@ -155,7 +149,7 @@ class PlacementVoteBeforeFsync(QuorumRegister):
     def on_accept_placement(self, src: str, msg: AcceptPlacement) -> None:
         first = len(self.out.sends)
         super().on_accept_placement(src, msg)
-        _early_from(self, first)
+        _wait_from(self, first, 0)
 
 
 class PageWithoutItsLastKey(QuorumRegister):
